@@ -1,0 +1,116 @@
+//! The one error type of the crate, and the checks of settings that produce it.
+//!
+//! A user's mistake is an [`Err`] that names the function and the argument; nothing panics.
+
+/// The result of every fallible function of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can go wrong.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A tensor does not have the axes that the function's page names.
+    #[error("{function}: `{argument}` has shape {shape:?}, expected [{expected}]")]
+    Shape {
+        /// The public function that was called.
+        function: &'static str,
+        /// The argument, as it is spelled in the function's signature.
+        argument: String,
+        /// The shape that was passed.
+        shape: Vec<usize>,
+        /// The axes that were expected, with the argument that fixed each size.
+        expected: String,
+    },
+    /// A tensor has the wrong element type.
+    #[error("{function}: `{argument}` is {found}, expected {expected}")]
+    DType {
+        /// The public function that was called.
+        function: &'static str,
+        /// The argument, as it is spelled in the function's signature.
+        argument: String,
+        /// The element type that was passed.
+        found: &'static str,
+        /// The element types that are accepted.
+        expected: String,
+    },
+    /// A tensor's values, or two arguments together, make no sense.
+    #[error("{function}: `{argument}` {problem}")]
+    Argument {
+        /// The public function that was called.
+        function: &'static str,
+        /// The argument, as it is spelled in the function's signature.
+        argument: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A setting is out of its range.
+    #[error("{function}: `{field}` must be {expected}, got {found}")]
+    Parameter {
+        /// The public function or type that reads the setting.
+        function: &'static str,
+        /// The setting.
+        field: &'static str,
+        /// Its range.
+        expected: &'static str,
+        /// Its value.
+        found: String,
+    },
+    /// An error of candle itself: out of memory, tensors on two devices, an operation without a kernel.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}
+
+impl Error {
+    pub(crate) fn argument(
+        function: &'static str,
+        argument: impl Into<String>,
+        problem: impl Into<String>,
+    ) -> Self {
+        Self::Argument {
+            function,
+            argument: argument.into(),
+            problem: problem.into(),
+        }
+    }
+}
+
+/// `Ok` if `holds`, else the error that names the setting.
+pub(crate) fn require(
+    holds: bool,
+    function: &'static str,
+    field: &'static str,
+    expected: &'static str,
+    found: impl std::fmt::Display,
+) -> Result<()> {
+    if holds {
+        return Ok(());
+    }
+    Err(Error::Parameter {
+        function,
+        field,
+        expected,
+        found: found.to_string(),
+    })
+}
+
+/// Requires a finite number above zero.
+pub(crate) fn positive(function: &'static str, field: &'static str, value: f64) -> Result<()> {
+    require(
+        value.is_finite() && value > 0.0,
+        function,
+        field,
+        "finite and > 0",
+        value,
+    )
+}
+
+/// Requires a finite number that is not negative.
+pub(crate) fn non_negative(function: &'static str, field: &'static str, value: f64) -> Result<()> {
+    require(
+        value.is_finite() && value >= 0.0,
+        function,
+        field,
+        "finite and >= 0",
+        value,
+    )
+}

@@ -1,0 +1,129 @@
+//! k answers to one prompt, with their rewards.
+
+use super::TokenLogProbs;
+use crate::math::{at_least_one, masked, preferences, require_finite};
+use crate::shape::Axes;
+use crate::{Error, Result};
+use candle_core::Tensor;
+
+/// Sequence log-probabilities, lengths and rewards of up to k answers to each prompt.
+///
+/// The list losses take this type rather than a tensor of scores so that none can confuse a sum
+/// with a length mean: each reads the one that its paper means. Answers may stand in any order.
+/// A shorter list is padded, with mask 0; what stands there may be anything, even NaN.
+#[derive(Clone, Debug)]
+pub struct Candidates {
+    sums: Tensor,
+    lengths: Tensor,
+    rewards: Tensor,
+    mask: Tensor,
+}
+
+impl Candidates {
+    /// From sums of token log-probabilities, numbers of tokens, and rewards.
+    ///
+    /// # Shapes
+    /// `sums`, `lengths`, `rewards` `[batch, k]` in f32 or f64 alike; `mask` `[batch, k]` in u8,
+    /// all counted if `None`. An answer of length 0 is taken out of its list. Rewards and lengths
+    /// are constants: they get no gradient.
+    ///
+    /// # Errors
+    /// [`Error::Shape`], [`Error::DType`] as above; [`Error::Argument`] if a reward or a length
+    /// that counts is not finite (read to the host here, so that no loss has to).
+    pub fn new(
+        sums: &Tensor,
+        lengths: &Tensor,
+        rewards: &Tensor,
+        mask: Option<&Tensor>,
+    ) -> Result<Self> {
+        let function = "Candidates::new";
+        let mut axes = Axes::new(function);
+        axes.float("sums", sums, &["batch", "k"])?;
+        axes.float("lengths", lengths, &["batch", "k"])?;
+        axes.float("rewards", rewards, &["batch", "k"])?;
+        let not_empty = lengths.ne(0.0)?;
+        let mask = match mask {
+            Some(mask) => {
+                axes.mask("mask", mask, &["batch", "k"])?;
+                mask.ne(0u8)?.mul(&not_empty)?
+            }
+            None => not_empty,
+        };
+        require_finite(function, "lengths", lengths, &mask)?;
+        require_finite(function, "rewards", rewards, &mask)?;
+        Ok(Self {
+            sums: masked(sums, &mask)?,
+            lengths: masked(lengths, &mask)?.detach(),
+            rewards: masked(rewards, &mask)?.detach(),
+            mask,
+        })
+    }
+
+    /// From the rows of one forward pass: row `prompt · k + i` is answer i to that prompt.
+    ///
+    /// # Shapes
+    /// `log_probs` of `batch · k` rows; `rewards` and `mask` `[batch, k]`.
+    ///
+    /// # Errors
+    /// As [`Candidates::new`]; [`Error::Argument`] if the number of rows is not `batch · k`.
+    pub fn from_token_log_probs(
+        log_probs: &TokenLogProbs,
+        rewards: &Tensor,
+        mask: Option<&Tensor>,
+    ) -> Result<Self> {
+        let function = "Candidates::from_token_log_probs";
+        Axes::new(function).float("rewards", rewards, &["batch", "k"])?;
+        let (batch, k) = rewards.dims2()?;
+        let rows = log_probs.values().dim(0)?;
+        if rows != batch * k {
+            return Err(Error::argument(
+                function,
+                "log_probs",
+                format!("has {rows} rows, expected {batch} · {k} (from `rewards`)"),
+            ));
+        }
+        let (sums, lengths) = (log_probs.sum()?, log_probs.lengths()?);
+        Self::new(
+            &sums.reshape((batch, k))?,
+            &lengths.reshape((batch, k))?,
+            rewards,
+            mask,
+        )
+    }
+
+    /// ℓᵢ = log π(yᵢ│x), sums over tokens: `[batch, k]`, 0 where the mask does not count.
+    pub fn sums(&self) -> &Tensor {
+        &self.sums
+    }
+
+    /// pᵢ = ℓᵢ / |yᵢ|, means over tokens: `[batch, k]`, 0 where the mask does not count.
+    ///
+    /// # Errors
+    /// Only candle's own.
+    pub fn means(&self) -> Result<Tensor> {
+        Ok((&self.sums / at_least_one(&self.lengths)?)?)
+    }
+
+    /// |yᵢ| `[batch, k]`.
+    pub fn lengths(&self) -> &Tensor {
+        &self.lengths
+    }
+
+    /// rᵢ `[batch, k]`, constants.
+    pub fn rewards(&self) -> &Tensor {
+        &self.rewards
+    }
+
+    /// Which answers exist: u8 `[batch, k]`.
+    pub fn mask(&self) -> &Tensor {
+        &self.mask
+    }
+
+    /// Entry (i, j) is 1 where answer i has the strictly higher reward: u8 `[batch, k, k]`.
+    ///
+    /// # Errors
+    /// Only candle's own.
+    pub fn preferences(&self) -> Result<Tensor> {
+        preferences(&self.rewards, &self.mask)
+    }
+}

@@ -1,0 +1,18 @@
+//! From logits and tokens to log-probabilities: what every objective begins with.
+//!
+//! | type | holds | made by |
+//! |---|---|---|
+//! | [`TokenLogProbs`] | log π(yₜ│x, y₍<t₎) `[batch, time]` and the mask of what counts | [`TokenLogProbs::next_token`], the only place that shifts by one |
+//! | [`Pair`] | the preferred and the other answer of each prompt | [`Pair::from_rows`], or a literal |
+//! | [`Candidates`] | sums, lengths and rewards of k answers to each prompt | [`Candidates::from_token_log_probs`] |
+//!
+//! Log-probabilities are computed in f32, or in f64 for f64 logits, whatever the model's own type:
+//! 512 tokens summed in bf16 are off by 10 nats.
+
+mod candidates;
+mod pair;
+mod token;
+
+pub use candidates::Candidates;
+pub use pair::Pair;
+pub use token::{Statistics, TokenLogProbs};

@@ -1,0 +1,63 @@
+//! Two answers to one prompt.
+
+use crate::{Error, Result};
+use candle_core::{D, Tensor};
+
+/// The preferred answer and the other one: log-probabilities, scores, or anything that comes in twos.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pair<T> {
+    /// The answer that was preferred.
+    pub chosen: T,
+    /// The answer that was not.
+    pub rejected: T,
+}
+
+impl Pair<Tensor> {
+    /// Splits a tensor whose first half of rows are the chosen answers and whose second half are
+    /// the rejected ones, as one forward pass over both returns them.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] unless the first axis is even.
+    pub fn from_rows(rows: &Tensor) -> Result<Self> {
+        let count = rows.dims().first().copied().unwrap_or(0);
+        if count % 2 != 0 || rows.rank() == 0 {
+            return Err(Error::argument(
+                "Pair::from_rows",
+                "rows",
+                format!("has shape {:?}; its first axis must be even", rows.dims()),
+            ));
+        }
+        Ok(Self {
+            chosen: rows.narrow(0, 0, count / 2)?,
+            rejected: rows.narrow(0, count / 2, count / 2)?,
+        })
+    }
+
+    /// chosen − rejected.
+    ///
+    /// # Errors
+    /// Candle's own, if the shapes differ.
+    pub fn margin(&self) -> Result<Tensor> {
+        Ok((&self.chosen - &self.rejected)?)
+    }
+
+    /// The share of pairs in which the chosen answer has the higher number; a tie counts ½.
+    /// A detached scalar.
+    ///
+    /// # Errors
+    /// Candle's own, if the shapes differ.
+    pub fn accuracy(&self) -> Result<Tensor> {
+        let margin = self.margin()?.detach().flatten_all()?;
+        let wins = margin.gt(0.0)?.to_dtype(margin.dtype())?;
+        let ties = margin.eq(0.0)?.to_dtype(margin.dtype())?;
+        Ok((wins + (ties * 0.5)?)?.mean(D::Minus1)?)
+    }
+
+    /// Both tensors without their history.
+    pub fn detach(&self) -> Self {
+        Self {
+            chosen: self.chosen.detach(),
+            rejected: self.rejected.detach(),
+        }
+    }
+}

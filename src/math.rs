@@ -1,0 +1,219 @@
+//! The few delicate primitives that the objectives share.
+//!
+//! Each is proven at the point where common forms go wrong: candle's `relu` has slope 1 at 0, its
+//! `abs` slope +1, and a product with a mask turns a masked infinity into NaN. Masks are u8; 0
+//! leaves a position out, and what stands there may be anything, even NaN.
+
+use crate::shape::Axes;
+use crate::{Error, Result};
+use candle_core::{D, DType, Tensor};
+
+/// The finite stand-in for −∞ under a mask: an all-masked row then sums to something, not to NaN.
+pub(crate) const MASKED: f64 = -1e30;
+
+/// log σ(x) = −log(e⁰ + e⁻ˣ), elementwise.
+///
+/// Finite with the right gradient for |x| up to 1e4 and beyond; the slope at 0 is exactly ½, where
+/// the usual stable forms give 1 or 1.5 on candle (every DPO margin is 0 at its first step).
+///
+/// # Errors
+/// Only candle's own.
+///
+/// ```
+/// # use candle_align::math::log_sigmoid;
+/// # use candle_core::{Device, Tensor};
+/// let x = Tensor::new(&[0.0f64, -1e4], &Device::Cpu)?;
+/// assert_eq!(log_sigmoid(&x)?.to_vec1::<f64>()?, [-(2.0f64.ln()), -1e4]);
+/// # Ok::<(), candle_align::Error>(())
+/// ```
+pub fn log_sigmoid(x: &Tensor) -> Result<Tensor> {
+    Ok(softplus(&x.neg()?)?.neg()?)
+}
+
+/// log(1 + eˣ) = log(e⁰ + eˣ), elementwise; slope ½ at 0.
+///
+/// # Errors
+/// Only candle's own.
+pub fn softplus(x: &Tensor) -> Result<Tensor> {
+    Ok(Tensor::stack(&[&x.zeros_like()?, x], D::Minus1)?.log_sum_exp(D::Minus1)?)
+}
+
+/// max(0, x), elementwise, with slope 0 at the kink.
+///
+/// # Errors
+/// Only candle's own.
+pub fn hinge(x: &Tensor) -> Result<Tensor> {
+    Ok(x.gt(0.0)?.where_cond(x, &x.zeros_like()?)?)
+}
+
+/// `x` where the mask counts, 0 elsewhere.
+///
+/// # Errors
+/// Candle's own, if the shapes differ or the mask is not an integer tensor.
+pub fn masked(x: &Tensor, mask: &Tensor) -> Result<Tensor> {
+    Ok(mask.where_cond(x, &x.zeros_like()?)?)
+}
+
+/// Σ over the last axis of the positions that count.
+///
+/// # Errors
+/// As [`masked`].
+pub fn masked_sum(x: &Tensor, mask: &Tensor) -> Result<Tensor> {
+    Ok(masked(x, mask)?.sum(D::Minus1)?)
+}
+
+/// Mean over the last axis of the positions that count; 0 where none does.
+///
+/// # Errors
+/// As [`masked`].
+pub fn masked_mean(x: &Tensor, mask: &Tensor) -> Result<Tensor> {
+    Ok((masked_sum(x, mask)? / at_least_one(&mask_count(mask, x.dtype())?)?)?)
+}
+
+/// How many positions of the last axis count, as a float tensor of `dtype`.
+///
+/// # Errors
+/// Only candle's own.
+pub fn mask_count(mask: &Tensor, dtype: DType) -> Result<Tensor> {
+    // Counted after a cast: a u8 sum overflows at 256.
+    Ok(mask.ne(0u8)?.to_dtype(dtype)?.sum(D::Minus1)?)
+}
+
+/// max(1, count): the divisor of a mean over what may be nothing.
+pub(crate) fn at_least_one(count: &Tensor) -> Result<Tensor> {
+    Ok(count.maximum(1.0)?.detach())
+}
+
+/// Which of two answers is preferred: entry (i, j) is 1 where rewardᵢ > rewardⱼ and both count.
+///
+/// `rewards` and `mask` are `[batch, k]`, the result is u8 `[batch, k, k]`. Equal rewards are no
+/// preference either way; nor does NaN compare with anything.
+///
+/// # Errors
+/// Candle's own, if the shapes differ.
+pub fn preferences(rewards: &Tensor, mask: &Tensor) -> Result<Tensor> {
+    let (batch, k) = rewards.dims2()?;
+    let square = (batch, k, k);
+    let rewards = rewards.detach();
+    let row = rewards.unsqueeze(2)?.broadcast_as(square)?;
+    let column = rewards.unsqueeze(1)?.broadcast_as(square)?;
+    let mask = mask.ne(0u8)?;
+    let both = mask
+        .unsqueeze(2)?
+        .broadcast_as(square)?
+        .mul(&mask.unsqueeze(1)?.broadcast_as(square)?)?;
+    Ok(row.gt(&column)?.mul(&both)?)
+}
+
+/// −log of the Plackett–Luce probability of a ranking: one loss per list.
+///
+/// # Equation
+/// ```text
+/// L = Σᵢ [ log( e^{sᵢ} + Σ_{j: rⱼ < rᵢ} e^{sⱼ} ) − sᵢ ]
+/// ```
+/// Without ties this is the usual product of softmaxes over what is left to choose from. Tied
+/// answers do not compete with each other. `scores` and `rewards` may stand in any order; the last
+/// of a ranking, a list of one, and an answer under the mask contribute exactly 0.
+///
+/// # Shapes
+/// `scores`, `rewards`, `mask` `[batch, k]`; output `[batch]`.
+///
+/// # Errors
+/// [`Error::Shape`] if the shapes differ, [`Error::DType`] unless scores and rewards are f32 or
+/// f64 alike and the mask u8.
+pub fn plackett_luce(scores: &Tensor, rewards: &Tensor, mask: &Tensor) -> Result<Tensor> {
+    let mut axes = Axes::new("plackett_luce");
+    axes.float("scores", scores, &["batch", "k"])?;
+    axes.float("rewards", rewards, &["batch", "k"])?;
+    axes.mask("mask", mask, &["batch", "k"])?;
+    let scores = masked(scores, mask)?;
+
+    // e^{sᵢ} + Σ_{j: rⱼ < rᵢ} e^{sⱼ}: row i of a [k, k] square
+    let competitors = against_worse(&scores, rewards, mask)?;
+    let stages = (competitors.log_sum_exp(D::Minus1)? - &scores)?;
+
+    // Σᵢ
+    masked_sum(&stages, mask)
+}
+
+/// Row i of the result `[batch, k, k]` holds, at j, `scores[j]` where j is i itself or is worse
+/// than i by its reward, and [`MASKED`] elsewhere.
+fn against_worse(scores: &Tensor, rewards: &Tensor, mask: &Tensor) -> Result<Tensor> {
+    let (batch, k) = scores.dims2()?;
+    let square = (batch, k, k);
+    let itself = Tensor::eye(k, DType::U8, scores.device())?.broadcast_as(square)?;
+    let competes = preferences(rewards, mask)?.add(&itself)?;
+    let scores = scores.unsqueeze(1)?.broadcast_as(square)?;
+    let out = scores.zeros_like()?.affine(0.0, MASKED)?;
+    Ok(competes.where_cond(&scores, &out)?)
+}
+
+/// What [`whiten`] does with the mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Whiten {
+    /// (x − mean) / std: mean 0, variance 1. For advantages.
+    ZeroMean,
+    /// (x − mean) / std + mean: variance 1 about the old mean. For rewards.
+    KeepMean,
+}
+
+/// The number added to a variance before its root.
+const WHITEN_EPSILON: f64 = 1e-8;
+
+/// Scales the counted positions of the whole batch to variance 1; other positions become 0.
+///
+/// # Equation
+/// ```text
+/// x̂ = (x − μ) / √(σ² + 10⁻⁸)      (+ μ for KeepMean)
+/// ```
+/// μ and σ² are the mean and the population variance (divided by n, as in the reference code of
+/// fine-tuning from human preferences; other libraries divide by n − 1) of the counted positions.
+///
+/// # Errors
+/// [`Error::Shape`] if the shapes differ, [`Error::DType`] for other types than f32 or f64 with a
+/// u8 mask.
+pub fn whiten(x: &Tensor, mask: &Tensor, mean: Whiten) -> Result<Tensor> {
+    let mut axes = Axes::new("whiten");
+    axes.float("x", x, &["batch", "time"])?;
+    axes.mask("mask", mask, &["batch", "time"])?;
+    let flat = x.flatten_all()?;
+    let counted = mask.flatten_all()?;
+
+    // μ, σ²
+    let mu = masked_mean(&flat, &counted)?;
+    let centred = masked(&flat.broadcast_sub(&mu)?, &counted)?;
+    let variance = masked_mean(&centred.sqr()?, &counted)?;
+
+    // x̂
+    let scaled = centred.broadcast_div(&(variance + WHITEN_EPSILON)?.sqrt()?)?;
+    let out = match mean {
+        Whiten::ZeroMean => scaled,
+        Whiten::KeepMean => masked(&scaled.broadcast_add(&mu)?, &counted)?,
+    };
+    Ok(out.reshape(x.shape())?)
+}
+
+/// Reads every element to the host and requires it to be finite where the mask counts.
+pub(crate) fn require_finite(
+    function: &'static str,
+    argument: &str,
+    x: &Tensor,
+    mask: &Tensor,
+) -> Result<()> {
+    let values = masked(x, mask)?
+        .flatten_all()?
+        .to_dtype(DType::F64)?
+        .to_vec1::<f64>()?;
+    match values.iter().position(|v| !v.is_finite()) {
+        None => Ok(()),
+        Some(at) => Err(Error::argument(
+            function,
+            argument,
+            format!(
+                "holds {} at flat position {at}; it must be finite where the mask counts",
+                values[at]
+            ),
+        )),
+    }
+}

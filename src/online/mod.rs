@@ -1,0 +1,1 @@
+//! Learning from answers drawn by the policy itself (survey §3.1).

@@ -1,0 +1,1 @@
+//! Training few parameters (survey §3.3).

@@ -1,0 +1,145 @@
+//! Direct preference optimisation: learn from pairs without a reward model (survey §3.2.1, Eq. 2).
+//!
+//! In one sentence: classify which answer was preferred, taking as score how far the policy has
+//! moved from the reference on each answer.
+//!
+//! | paper | here | shape |
+//! |---|---|---|
+//! | log π_θ(y_w│x), log π_θ(y_l│x) | `policy.chosen`, `policy.rejected`: sums over tokens | `[batch]` |
+//! | log π_ref(y_w│x), log π_ref(y_l│x) | `reference.chosen`, `reference.rejected` | `[batch]` |
+//! | β | [`DpoConfig::beta`] | number |
+//! | r̂(x, y) | [`PreferenceLoss::rewards`] | `[batch]` |
+//!
+//! Read next: `slic` (the same pairs under a hinge), `pro` (more than two answers),
+//! reward model (the same loss on scores).
+
+use super::PreferenceLoss;
+use crate::error::{positive, require};
+use crate::math::log_sigmoid;
+use crate::shape::Axes;
+use crate::{Pair, Result};
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+/// Settings of [`dpo_loss`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DpoConfig {
+    /// β > 0, the strength of the tie to the reference. Default 0.1, the paper's value for all but
+    /// summarisation (0.5 there).
+    pub beta: f64,
+    /// ε in [0, ½): the share of labels assumed to be flipped. Default 0, the paper's loss.
+    pub label_smoothing: f64,
+}
+
+impl Default for DpoConfig {
+    fn default() -> Self {
+        Self {
+            beta: 0.1,
+            label_smoothing: 0.0,
+        }
+    }
+}
+
+/// The loss of each pair, and the implicit rewards behind it.
+///
+/// # Equation
+/// ```text
+/// r̂(x, y) = β · ( log π_θ(y│x) − log π_ref(y│x) )
+/// L = −(1 − ε) · log σ( r̂(x, y_w) − r̂(x, y_l) ) − ε · log σ( r̂(x, y_l) − r̂(x, y_w) )
+/// ```
+/// With ε = 0 this is the paper's eq. 7.
+/// # Shapes
+/// All inputs `[batch]`: sums of token log-probabilities ([`TokenLogProbs::sum`]). The loss and both
+/// rewards are `[batch]`. `reference: None` is the reference-free form, log π_ref ≡ 0.
+/// # Errors
+/// [`Error::Shape`] if sizes differ, [`Error::DType`] unless all are f32 or f64 alike,
+/// [`Error::Parameter`] unless β > 0 and 0 ≤ ε < ½. Never for a value of a log-probability.
+/// # Properties
+/// * Where policy and reference agree, L = ln 2 and ∂L/∂ log π_θ(y_w) = −β(½ − ε): the first step.
+/// * ∂L/∂ log π_θ(y_w) = −∂L/∂ log π_θ(y_l): adding one number to both log-probabilities, of the
+///   policy or of the reference, changes nothing.
+/// * β = 1 without a reference is
+///   `pairwise_reward_loss` on the log-probabilities.
+/// * With Bradley–Terry labels on pairs that connect all answers the only optimum is
+///   π* ∝ π_ref · e^{r/β}, that of reinforcement learning with a KL penalty. An answer in no pair
+///   does not follow: it can lose mass although it is the best.
+/// * Labels without noise have no optimum: the loss falls towards 0 like 1/(2β²αN) under gradient
+///   descent and the KL to the reference grows to −log π_ref(best), whatever β. With ε > 0 the
+///   margin of a lone pair stops at log((1 − ε)/ε), whatever β.
+/// * Length means in place of the sums move the optimum towards long answers:
+///   π ∝ π_ref · e^{|y|(r + c)/β}.
+/// # Departures
+/// The survey's Eq. 2 has neither the minus sign nor the expectation: as printed it is a quantity
+/// to maximise; it also writes π_SFT for π_ref. None from the paper's eq. 7. Label smoothing and
+/// the reference-free form are options of the authors' code; both are off by default.
+/// # Examples
+/// ```
+/// use candle_align::{DpoConfig, Pair, dpo_loss};
+/// use candle_core::{Device, Tensor};
+///
+/// let at = |x: f64| Tensor::new(&[x], &Device::Cpu);
+/// let policy = Pair { chosen: at(-3.5)?, rejected: at(-4.5)? };
+/// let reference = Pair { chosen: at(-3.1)?, rejected: at(-4.0)? };
+///
+/// let out = dpo_loss(&policy, Some(&reference), &DpoConfig { beta: 0.5, ..Default::default() })?;
+/// // r̂_w = 0.5 · (−0.4), r̂_l = 0.5 · (−0.5): a margin of 0.05
+/// let loss = out.loss.to_vec1::<f64>()?[0];
+/// assert!((loss - (1.0 + (-0.05f64).exp()).ln()).abs() < 1e-12);
+/// # Ok::<(), candle_align::Error>(())
+/// ```
+/// # Source
+/// Rafailov et al. 2023, arXiv:2305.18290v2, eq. 7; authors' code eric-mitchell/direct-preference-optimization,
+/// `trainers.py`, `preference_loss`.
+///
+/// [`TokenLogProbs::sum`]: crate::TokenLogProbs::sum
+/// [`Error::Shape`]: crate::Error::Shape
+/// [`Error::DType`]: crate::Error::DType
+/// [`Error::Parameter`]: crate::Error::Parameter
+pub fn dpo_loss(
+    policy: &Pair<Tensor>,
+    reference: Option<&Pair<Tensor>>,
+    config: &DpoConfig,
+) -> Result<PreferenceLoss> {
+    let function = "dpo_loss";
+    let (beta, epsilon) = (config.beta, config.label_smoothing);
+    positive(function, "beta", beta)?;
+    require(
+        (0.0..0.5).contains(&epsilon),
+        function,
+        "label_smoothing",
+        "in [0, 0.5)",
+        epsilon,
+    )?;
+    let mut axes = Axes::new(function);
+    axes.float("policy.chosen", &policy.chosen, &["batch"])?;
+    axes.float("policy.rejected", &policy.rejected, &["batch"])?;
+
+    // r̂(x, y) = β · ( log π_θ(y│x) − log π_ref(y│x) )
+    let rewards = match reference {
+        Some(reference) => {
+            axes.float("reference.chosen", &reference.chosen, &["batch"])?;
+            axes.float("reference.rejected", &reference.rejected, &["batch"])?;
+            Pair {
+                chosen: ((&policy.chosen - reference.chosen.detach())? * beta)?,
+                rejected: ((&policy.rejected - reference.rejected.detach())? * beta)?,
+            }
+        }
+        None => Pair {
+            chosen: (&policy.chosen * beta)?,
+            rejected: (&policy.rejected * beta)?,
+        },
+    };
+    let margin = rewards.margin()?;
+
+    // −(1 − ε) · log σ( r̂_w − r̂_l )
+    let mut loss = (log_sigmoid(&margin)? * (epsilon - 1.0))?;
+    // − ε · log σ( r̂_l − r̂_w )
+    if epsilon > 0.0 {
+        loss = (loss - (log_sigmoid(&margin.neg()?)? * epsilon)?)?;
+    }
+    Ok(PreferenceLoss {
+        loss,
+        rewards: rewards.detach(),
+    })
+}

@@ -1,0 +1,135 @@
+//! Supervised fine-tuning: raise the probability of a demonstrated answer (survey §3, Eq. 1).
+//!
+//! In one sentence: the cross-entropy of every token of the answer, given the prompt and the
+//! answer so far.
+//!
+//! | paper | here | shape |
+//! |---|---|---|
+//! | log P(yₜ│x, y₍<t₎) | [`TokenLogProbs::values`] | `[batch, time]` |
+//! | prompt left out | [`TokenLogProbs::mask`], 0 on the prompt, 1 on the answer and its end | `[batch, time]` |
+//! | Σₜ, or a mean | [`Reduction`] | scalar |
+//!
+//! Read next: [`crate::ranking`], which adds answers that are worse.
+
+use crate::error::require;
+use crate::math::masked;
+use crate::shape::Axes;
+use crate::{Error, Reduction, Result, TokenLogProbs};
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+/// Settings of [`sft_loss`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SftConfig {
+    /// ε in [0, 1): the share of each target that is spread evenly over the vocabulary.
+    /// Default 0, the survey's loss.
+    pub label_smoothing: f64,
+}
+
+/// A loss per token, and which tokens count.
+#[derive(Clone, Debug)]
+pub struct TokenLoss {
+    /// The loss of each token `[batch, time]`, 0 where the mask does not count.
+    pub loss: Tensor,
+    /// Which tokens count: u8 `[batch, time]`.
+    pub mask: Tensor,
+}
+
+impl TokenLoss {
+    /// One number, by the reduction that the caller names.
+    ///
+    /// # Errors
+    /// As [`Reduction::apply`].
+    pub fn reduce(&self, reduction: Reduction) -> Result<Tensor> {
+        reduction.apply(&self.loss, &self.mask)
+    }
+}
+
+/// Cross-entropy of each demonstrated token.
+///
+/// # Equation
+/// ```text
+/// lₜ = −w · [ (1 − ε) log P(yₜ│x, y₍<t₎) + (ε / V) Σᵥ log P(v│x, y₍<t₎) ]
+/// L  = Σₜ lₜ                                                             Eq. 1, with w = 1, ε = 0
+/// ```
+/// # Shapes
+/// `log_probs` `[batch, time]`, `weights` `[batch]`; the result is `[batch, time]` with its mask.
+/// [`Reduction::SequenceMean`] gives the survey's sum per example, [`Reduction::TokenMean`] the
+/// mean over all tokens of a batch that most training code uses.
+/// # Errors
+/// [`Error::Shape`] or [`Error::DType`] if `weights` is not `[batch]` in the type of the
+/// log-probabilities; [`Error::Parameter`] unless 0 ≤ ε < 1; [`Error::Argument`] if ε > 0 and the
+/// log-probabilities were computed without [`Statistics::vocabulary_mean`](crate::Statistics).
+/// # Properties
+/// * The gradient with respect to each counted log-probability is −w(1 − ε), always.
+/// * Its optimum is the data's distribution under [`Reduction::Sum`], [`Reduction::SequenceMean`]
+///   and the token mean of a large batch; under [`Reduction::MeanOfSequenceMeans`] it is
+///   π(y) ∝ d(y)/|y|, and with weights π ∝ d·w: weights e^{r/β} on the reference's own answers
+///   give the optimum of reinforcement learning with a KL penalty.
+/// * Smoothing every token makes each next-token distribution (1 − ε)d + ε/V. That is not a
+///   smoothing of whole answers.
+/// * Weights multiply the losses and do not enter any divisor: a weight of 0 contributes 0, though
+///   its tokens are still counted. Divide by Σw with [`Reduction::SumOver`] where that is meant.
+/// # Departures
+/// The survey's Eq. 1 carries an index i′ that it does not define (RRHF's index of the best
+/// answer); here every row is an answer to learn. ε and w are not in the survey.
+/// # Examples
+/// ```
+/// use candle_align::{Reduction, SftConfig, TokenLogProbs, sft_loss};
+/// use candle_core::{Device, Tensor};
+///
+/// // four symbols, all equally likely; the prompt is one token, the answer two
+/// let logits = Tensor::zeros((1, 3, 4), candle_core::DType::F64, &Device::Cpu)?;
+/// let tokens = Tensor::new(&[[0u32, 2, 3]], &Device::Cpu)?;
+/// let answer = Tensor::new(&[[0u8, 1, 1]], &Device::Cpu)?;
+/// let log_probs = TokenLogProbs::next_token(&logits, &tokens, &answer)?;
+///
+/// let loss = sft_loss(&log_probs, None, &SftConfig::default())?;
+/// let sum = loss.reduce(Reduction::Sum)?.to_scalar::<f64>()?;
+/// assert!((sum - 2.0 * 4.0f64.ln()).abs() < 1e-15);
+/// # Ok::<(), candle_align::Error>(())
+/// ```
+/// # Source
+/// Wang et al. 2023, arXiv:2307.12966v1, Eq. 1.
+pub fn sft_loss(
+    log_probs: &TokenLogProbs,
+    weights: Option<&Tensor>,
+    config: &SftConfig,
+) -> Result<TokenLoss> {
+    let function = "sft_loss";
+    let epsilon = config.label_smoothing;
+    require(
+        (0.0..1.0).contains(&epsilon),
+        function,
+        "label_smoothing",
+        "in [0, 1)",
+        epsilon,
+    )?;
+    let mut axes = Axes::new(function);
+    axes.float("log_probs", log_probs.values(), &["batch", "time"])?;
+
+    // (1 − ε) log P(yₜ) + (ε / V) Σᵥ log P(v)
+    let likelihood = match (epsilon > 0.0, log_probs.vocabulary_mean()) {
+        (false, _) => log_probs.values().clone(),
+        (true, Some(uniform)) => ((log_probs.values() * (1.0 - epsilon))? + (uniform * epsilon)?)?,
+        (true, None) => {
+            return Err(Error::argument(
+                function,
+                "log_probs",
+                "was computed without Statistics::vocabulary_mean, which label_smoothing > 0 needs",
+            ));
+        }
+    };
+
+    // lₜ = −w · …
+    let mut loss = likelihood.neg()?;
+    if let Some(weights) = weights {
+        axes.float("weights", weights, &["batch"])?;
+        loss = loss.broadcast_mul(&weights.detach().unsqueeze(1)?)?;
+    }
+    Ok(TokenLoss {
+        loss: masked(&loss, log_probs.mask())?,
+        mask: log_probs.mask().clone(),
+    })
+}

@@ -1,0 +1,127 @@
+//! Named axes, checked once at the door of every public function.
+//!
+//! The first argument that carries an axis fixes its size; a later argument that disagrees is an
+//! error that names both.
+
+use crate::{Error, Result};
+use candle_core::{DType, Tensor};
+
+/// The axes and the element type that a call has fixed so far.
+pub(crate) struct Axes {
+    function: &'static str,
+    sizes: Vec<(&'static str, usize, String)>,
+    float: Option<(DType, String)>,
+}
+
+impl Axes {
+    /// Starts the checks of one call of `function`.
+    pub(crate) fn new(function: &'static str) -> Self {
+        Self {
+            function,
+            sizes: Vec::new(),
+            float: None,
+        }
+    }
+
+    /// Requires an f32 or f64 tensor with these axes; all floats of a call share one type.
+    pub(crate) fn float(
+        &mut self,
+        argument: &str,
+        tensor: &Tensor,
+        axes: &[&'static str],
+    ) -> Result<()> {
+        let found = tensor.dtype();
+        let expected = match &self.float {
+            Some((dtype, from)) if found != *dtype => {
+                Some(format!("{} (from `{from}`)", dtype.as_str()))
+            }
+            None if !matches!(found, DType::F32 | DType::F64) => Some("f32 or f64".to_string()),
+            _ => None,
+        };
+        if let Some(expected) = expected {
+            return Err(self.dtype_error(argument, found, expected));
+        }
+        self.float
+            .get_or_insert_with(|| (found, argument.to_string()));
+        self.axes(argument, tensor, axes)
+    }
+
+    /// Requires a u8 tensor with these axes: 0 leaves a position out, anything else counts it.
+    pub(crate) fn mask(
+        &mut self,
+        argument: &str,
+        tensor: &Tensor,
+        axes: &[&'static str],
+    ) -> Result<()> {
+        if tensor.dtype() != DType::U8 {
+            return Err(self.dtype_error(argument, tensor.dtype(), "u8".to_string()));
+        }
+        self.axes(argument, tensor, axes)
+    }
+
+    /// Requires a u32 or i64 tensor with these axes.
+    pub(crate) fn index(
+        &mut self,
+        argument: &str,
+        tensor: &Tensor,
+        axes: &[&'static str],
+    ) -> Result<()> {
+        if !matches!(tensor.dtype(), DType::U32 | DType::I64) {
+            return Err(self.dtype_error(argument, tensor.dtype(), "u32 or i64".to_string()));
+        }
+        self.axes(argument, tensor, axes)
+    }
+
+    /// Requires these axes, whatever the element type.
+    pub(crate) fn axes(
+        &mut self,
+        argument: &str,
+        tensor: &Tensor,
+        axes: &[&'static str],
+    ) -> Result<()> {
+        let shape = tensor.dims();
+        let agrees = shape.len() == axes.len()
+            && axes
+                .iter()
+                .zip(shape)
+                .all(|(axis, size)| self.bound(axis).is_none_or(|(bound, _)| bound == *size));
+        if !agrees {
+            let expected = axes
+                .iter()
+                .map(|axis| match self.bound(axis) {
+                    Some((size, from)) => format!("{axis}={size} (from `{from}`)"),
+                    None => axis.to_string(),
+                })
+                .collect::<Vec<_>>()
+                .join(", ");
+            return Err(Error::Shape {
+                function: self.function,
+                argument: argument.to_string(),
+                shape: shape.to_vec(),
+                expected,
+            });
+        }
+        for (axis, size) in axes.iter().zip(shape) {
+            if self.bound(axis).is_none() {
+                self.sizes.push((axis, *size, argument.to_string()));
+            }
+        }
+        Ok(())
+    }
+
+    fn bound(&self, axis: &str) -> Option<(usize, &str)> {
+        self.sizes
+            .iter()
+            .find(|(name, _, _)| *name == axis)
+            .map(|(_, size, from)| (*size, from.as_str()))
+    }
+
+    fn dtype_error(&self, argument: &str, found: DType, expected: String) -> Error {
+        Error::DType {
+            function: self.function,
+            argument: argument.to_string(),
+            found: found.as_str(),
+            expected,
+        }
+    }
+}

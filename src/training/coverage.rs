@@ -1,0 +1,98 @@
+//! Which variables a backward pass reached.
+
+use crate::Result;
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Var};
+use std::fmt;
+
+/// The variables of a model by what the backward pass left for them, each list sorted by name.
+///
+/// Candle's fused operations (`rms_norm`, `rope`, `softmax_last_dim` and others) cut the graph
+/// without an error: `backward()` returns `Ok`, the loss falls, and only the output layer learns.
+/// Ask once, after the first backward pass.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GradCoverage {
+    /// A finite gradient that is not all zero.
+    pub learning: Vec<String>,
+    /// No gradient at all: the variable was not used, or the graph is cut above it.
+    pub missing: Vec<String>,
+    /// A gradient of zeros. Expected of a LoRA's `A` at its first step, since `B` starts at 0.
+    pub zero: Vec<String>,
+    /// A gradient that holds NaN or an infinity.
+    pub non_finite: Vec<String>,
+}
+
+impl GradCoverage {
+    /// Whether every variable has a finite gradient that is not all zero.
+    pub fn is_complete(&self) -> bool {
+        self.missing.is_empty() && self.zero.is_empty() && self.non_finite.is_empty()
+    }
+}
+
+impl fmt::Display for GradCoverage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let total =
+            self.learning.len() + self.missing.len() + self.zero.len() + self.non_finite.len();
+        write!(f, "{} of {total} variables learn", self.learning.len())?;
+        for (what, names) in [
+            ("no gradient", &self.missing),
+            ("zero gradient", &self.zero),
+            ("non-finite gradient", &self.non_finite),
+        ] {
+            if !names.is_empty() {
+                write!(f, "; {what}: {}", names.join(", "))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Sorts a model's variables by what the backward pass left for them.
+///
+/// # Errors
+/// Only candle's own.
+///
+/// ```
+/// use candle_align::training::grad_coverage;
+/// use candle_core::{Device, Var};
+///
+/// let used = Var::new(&[1.0f64, 2.0], &Device::Cpu)?;
+/// let idle = Var::new(&[1.0f64], &Device::Cpu)?;
+/// let grads = used.sqr()?.sum_all()?.backward()?;
+///
+/// let vars = [("idle".to_string(), idle), ("used".to_string(), used)];
+/// let coverage = grad_coverage(&vars, &grads)?;
+/// assert_eq!(coverage.to_string(), "1 of 2 variables learn; no gradient: idle");
+/// # Ok::<(), candle_align::Error>(())
+/// ```
+pub fn grad_coverage(vars: &[(String, Var)], grads: &GradStore) -> Result<GradCoverage> {
+    let mut coverage = GradCoverage::default();
+    for (name, var) in vars {
+        let list = match grads.get(var) {
+            None => &mut coverage.missing,
+            // Summed in f64: bf16 and f16 sums saturate.
+            Some(grad) => {
+                let size = grad
+                    .to_dtype(DType::F64)?
+                    .abs()?
+                    .sum_all()?
+                    .to_scalar::<f64>()?;
+                match size {
+                    0.0 => &mut coverage.zero,
+                    size if size.is_finite() => &mut coverage.learning,
+                    _ => &mut coverage.non_finite,
+                }
+            }
+        };
+        list.push(name.clone());
+    }
+    for list in [
+        &mut coverage.learning,
+        &mut coverage.missing,
+        &mut coverage.zero,
+        &mut coverage.non_finite,
+    ] {
+        list.sort();
+    }
+    Ok(coverage)
+}

@@ -1,0 +1,14 @@
+//! Bad input: every message word for word.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod dpo;
+mod lora;
+mod ppo;
+mod pro;
+mod reward_model;
+mod rrhf;
+mod sft;
+mod slic;
+mod training;

@@ -1,0 +1,14 @@
+//! Values: every expectation is a formula with the numbers in it, in f64.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod dpo;
+mod lora;
+mod ppo;
+mod pro;
+mod reward_model;
+mod rrhf;
+mod sft;
+mod slic;
+mod training;
