@@ -4,9 +4,12 @@
 mod common;
 
 mod dpo;
+mod log_probs;
 mod lora;
+mod math;
 mod ppo;
 mod pro;
+mod reduction;
 mod reward_model;
 mod rrhf;
 mod sft;

@@ -1,0 +1,241 @@
+use crate::common::{EXACT, assert_close, bits, matrix, numbers, vector};
+use candle_align::{Candidates, Pair, Statistics, TokenLogProbs};
+use candle_core::{DType, Device, Tensor};
+
+fn logits() -> Tensor {
+    let rows = [[0.3f64, -1.0, 2.0], [0.0, 0.5, -0.5], [1.5, 0.2, -0.7]];
+    Tensor::new(&[rows], &Device::Cpu).unwrap()
+}
+
+fn tokens(row: &[u32]) -> Tensor {
+    Tensor::from_slice(row, (1, row.len()), &Device::Cpu).unwrap()
+}
+
+fn lse(row: &[f64]) -> f64 {
+    row.iter().map(|x| x.exp()).sum::<f64>().ln()
+}
+
+#[test]
+fn position_t_predicts_the_token_after_it() {
+    let out =
+        TokenLogProbs::next_token(&logits(), &tokens(&[2, 0, 1]), &bits(&[&[1, 1, 1]])).unwrap();
+    let want = [0.3 - lse(&[0.3, -1.0, 2.0]), 0.5 - lse(&[0.0, 0.5, -0.5])];
+    assert_close(&numbers(out.values()), &want, EXACT, "values");
+    assert_eq!(out.values().dims(), [1, 2]);
+    assert_eq!(out.mask().dims(), [1, 2]);
+    assert!(out.entropy().is_none() && out.vocabulary_mean().is_none());
+}
+
+#[test]
+fn aligned_logits_are_not_shifted() {
+    let mask = bits(&[&[1, 0, 1]]);
+    let out = TokenLogProbs::aligned(&logits(), &tokens(&[2, 9, 1]), &mask, Statistics::default())
+        .unwrap();
+    let want = [
+        2.0 - lse(&[0.3, -1.0, 2.0]),
+        0.0,
+        0.2 - lse(&[1.5, 0.2, -0.7]),
+    ];
+    assert_close(&numbers(out.values()), &want, EXACT, "values");
+}
+
+#[test]
+fn what_is_masked_may_hold_an_ignore_index() {
+    let targets = Tensor::new(&[[-100i64, 0, -100]], &Device::Cpu).unwrap();
+    let out = TokenLogProbs::next_token(&logits(), &targets, &bits(&[&[0, 1, 0]])).unwrap();
+    assert_close(
+        &numbers(out.values()),
+        &[0.3 - lse(&[0.3, -1.0, 2.0]), 0.0],
+        EXACT,
+        "values",
+    );
+}
+
+#[test]
+fn entropy_and_vocabulary_mean_are_those_of_the_whole_distribution() {
+    let statistics = Statistics {
+        entropy: true,
+        vocabulary_mean: true,
+    };
+    let mask = bits(&[&[0, 1, 0]]);
+    let out =
+        TokenLogProbs::next_token_with(&logits(), &tokens(&[2, 0, 1]), &mask, statistics).unwrap();
+    let row = [0.3f64, -1.0, 2.0].map(|x| x - lse(&[0.3, -1.0, 2.0]));
+    let entropy: f64 = row.iter().map(|l| -l.exp() * l).sum();
+    assert_close(
+        &numbers(out.entropy().unwrap()),
+        &[entropy, 0.0],
+        EXACT,
+        "entropy",
+    );
+    let mean = row.iter().sum::<f64>() / 3.0;
+    assert_close(
+        &numbers(out.vocabulary_mean().unwrap()),
+        &[mean, 0.0],
+        EXACT,
+        "mean",
+    );
+}
+
+#[test]
+fn a_forbidden_token_adds_nothing_to_the_entropy() {
+    let row = [0.5f64, f64::NEG_INFINITY, -0.5];
+    let logits =
+        candle_core::Var::from_tensor(&Tensor::new(&[[row, row]], &Device::Cpu).unwrap()).unwrap();
+    let statistics = Statistics {
+        entropy: true,
+        ..Default::default()
+    };
+    let out =
+        TokenLogProbs::next_token_with(&logits, &tokens(&[0, 2]), &bits(&[&[0, 1]]), statistics)
+            .unwrap();
+    let p = crate::common::sigma(1.0);
+    let entropy = -p * p.ln() - (1.0 - p) * (1.0 - p).ln();
+    assert_close(
+        &numbers(out.entropy().unwrap()),
+        &[entropy],
+        EXACT,
+        "entropy",
+    );
+    assert_close(&numbers(out.values()), &[(1.0 - p).ln()], EXACT, "value");
+
+    let total = (out.entropy().unwrap() + out.values())
+        .unwrap()
+        .sum_all()
+        .unwrap();
+    let grads = total.backward().unwrap();
+    let grad = numbers(grads.get(&logits).unwrap());
+    assert!(
+        grad.iter().all(|g| g.is_finite()) && grad[1] == 0.0,
+        "{grad:?}"
+    );
+    // ∂H/∂z = −p (log p + H), ∂ log p_c/∂z = 1[c] − p
+    let want = -p * (p.ln() + entropy) - p;
+    assert_close(&grad[..1], &[want], EXACT, "gradient");
+}
+
+#[test]
+fn half_precision_logits_are_summed_in_single_precision() {
+    // 512 tokens of a vocabulary of 8 equal logits: −512 ln 8, of which bf16 alone would lose nats
+    let zeros = Tensor::zeros((1, 513, 8), DType::BF16, &Device::Cpu).unwrap();
+    let tokens = Tensor::zeros((1, 513), DType::U32, &Device::Cpu).unwrap();
+    let mask = Tensor::ones((1, 513), DType::U8, &Device::Cpu).unwrap();
+    for dtype in [DType::BF16, DType::F16] {
+        let out =
+            TokenLogProbs::next_token(&zeros.to_dtype(dtype).unwrap(), &tokens, &mask).unwrap();
+        assert_eq!(out.values().dtype(), DType::F32);
+        assert_close(
+            &numbers(&out.sum().unwrap()),
+            &[-512.0 * 8f64.ln()],
+            1e-3,
+            "sum",
+        );
+    }
+}
+
+#[test]
+fn sums_means_and_length_penalties() {
+    let values = matrix(&[&[-1.0, -2.0, -4.0], &[-3.0, 7.0, 7.0], &[5.0, 5.0, 5.0]]);
+    let mask = bits(&[&[1, 1, 1], &[1, 0, 0], &[0, 0, 0]]);
+    let log_probs = TokenLogProbs::new(&values, &mask).unwrap();
+    assert_close(
+        &numbers(&log_probs.sum().unwrap()),
+        &[-7.0, -3.0, 0.0],
+        EXACT,
+        "sum",
+    );
+    assert_close(
+        &numbers(&log_probs.mean().unwrap()),
+        &[-7.0 / 3.0, -3.0, 0.0],
+        EXACT,
+        "mean",
+    );
+    assert_eq!(numbers(&log_probs.lengths().unwrap()), [3.0, 1.0, 0.0]);
+    let penalised = numbers(&log_probs.length_penalised(0.6).unwrap());
+    assert_close(
+        &penalised,
+        &[-7.0 / 3f64.powf(0.6), -3.0, 0.0],
+        EXACT,
+        "penalised",
+    );
+    assert_close(
+        &numbers(&log_probs.length_penalised(0.0).unwrap()),
+        &[-7.0, -3.0, 0.0],
+        EXACT,
+        "alpha 0",
+    );
+}
+
+#[test]
+fn a_long_mask_is_counted_without_overflow() {
+    let mask = Tensor::ones((1, 300), DType::U8, &Device::Cpu).unwrap();
+    let values = Tensor::ones((1, 300), DType::F64, &Device::Cpu).unwrap();
+    let log_probs = TokenLogProbs::new(&values, &mask).unwrap();
+    assert_eq!(numbers(&log_probs.lengths().unwrap()), [300.0]);
+}
+
+#[test]
+fn detached_log_probabilities_have_no_history() {
+    let logits = candle_core::Var::from_tensor(&logits()).unwrap();
+    let statistics = Statistics {
+        entropy: true,
+        vocabulary_mean: true,
+    };
+    let mask = bits(&[&[1, 1, 1]]);
+    let out =
+        TokenLogProbs::next_token_with(&logits, &tokens(&[2, 0, 1]), &mask, statistics).unwrap();
+    let constant = out.detach();
+    assert_eq!(numbers(constant.values()), numbers(out.values()));
+    for (with, without) in [
+        (out.values(), constant.values()),
+        (out.entropy().unwrap(), constant.entropy().unwrap()),
+        (
+            out.vocabulary_mean().unwrap(),
+            constant.vocabulary_mean().unwrap(),
+        ),
+    ] {
+        assert!(with.track_op() && !without.track_op());
+    }
+}
+
+#[test]
+fn a_pair_is_the_two_halves_of_its_rows() {
+    let pair = Pair::from_rows(&vector(&[1.0, 2.0, 0.5, 2.0])).unwrap();
+    assert_eq!(numbers(&pair.chosen), [1.0, 2.0]);
+    assert_eq!(numbers(&pair.rejected), [0.5, 2.0]);
+    assert_eq!(numbers(&pair.margin().unwrap()), [0.5, 0.0]);
+    // one win, one tie
+    assert_eq!(numbers(&pair.accuracy().unwrap()), [0.75]);
+    assert!(!pair.detach().chosen.track_op());
+}
+
+#[test]
+fn candidates_keep_sums_apart_from_means_and_drop_empty_answers() {
+    let values = matrix(&[&[-1.0, -2.0], &[-3.0, 0.0], &[0.0, 0.0], &[-5.0, -6.0]]);
+    let mask = bits(&[&[1, 1], &[1, 0], &[0, 0], &[1, 1]]);
+    let log_probs = TokenLogProbs::new(&values, &mask).unwrap();
+    let rewards = matrix(&[&[1.0, 2.0], &[3.0, 4.0]]);
+    let candidates = Candidates::from_token_log_probs(&log_probs, &rewards, None).unwrap();
+    assert_eq!(numbers(candidates.sums()), [-3.0, -3.0, 0.0, -11.0]);
+    assert_eq!(
+        numbers(&candidates.means().unwrap()),
+        [-1.5, -3.0, 0.0, -5.5]
+    );
+    assert_eq!(numbers(candidates.lengths()), [2.0, 1.0, 0.0, 2.0]);
+    assert_eq!(numbers(candidates.mask()), [1.0, 1.0, 0.0, 1.0]);
+    assert_eq!(numbers(candidates.rewards()), [1.0, 2.0, 0.0, 4.0]);
+    assert_eq!(
+        numbers(&candidates.preferences().unwrap()),
+        [0., 0., 1., 0., 0., 0., 0., 0.]
+    );
+}
+
+#[test]
+fn a_reward_that_is_not_a_number_may_stand_under_the_mask() {
+    let sums = matrix(&[&[-1.0, f64::NAN]]);
+    let rewards = matrix(&[&[1.0, f64::NAN]]);
+    let lengths = matrix(&[&[2.0, 3.0]]);
+    let candidates = Candidates::new(&sums, &lengths, &rewards, Some(&bits(&[&[1, 0]]))).unwrap();
+    assert_eq!(numbers(candidates.sums()), [-1.0, 0.0]);
+    assert_eq!(numbers(candidates.mask()), [1.0, 0.0]);
+}

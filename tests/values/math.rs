@@ -1,0 +1,123 @@
+use crate::common::{EXACT, assert_close, bits, logistic_loss, matrix, numbers, vector};
+use candle_align::Whiten;
+use candle_align::math::{
+    hinge, log_sigmoid, mask_count, masked_mean, masked_sum, plackett_luce, preferences, softplus,
+    whiten,
+};
+use candle_core::DType;
+
+#[test]
+fn log_sigmoid_and_softplus_are_their_definitions() {
+    let x = [0.0, 1.5, -2.5, 30.0, -1e4, 1e4];
+    let want = [
+        -(2f64.ln()),
+        -logistic_loss(1.5),
+        -logistic_loss(-2.5),
+        -(-30f64).exp().ln_1p(),
+        -1e4,
+        0.0,
+    ];
+    assert_close(
+        &numbers(&log_sigmoid(&vector(&x)).unwrap()),
+        &want,
+        EXACT,
+        "log σ",
+    );
+    let negated: Vec<f64> = x.iter().map(|x| -x).collect();
+    let want: Vec<f64> = want.iter().map(|y| -y).collect();
+    assert_close(
+        &numbers(&softplus(&vector(&negated)).unwrap()),
+        &want,
+        EXACT,
+        "softplus",
+    );
+}
+
+#[test]
+fn hinge_is_zero_below_zero() {
+    assert_eq!(
+        numbers(&hinge(&vector(&[-2.0, 0.0, 3.0])).unwrap()),
+        [0.0, 0.0, 3.0]
+    );
+}
+
+#[test]
+fn masked_sums_and_means_count_what_counts() {
+    let x = matrix(&[
+        &[1.0, f64::NAN, 4.0],
+        &[f64::INFINITY, 2.0, 3.0],
+        &[1.0, 1.0, 1.0],
+    ]);
+    let mask = bits(&[&[1, 0, 7], &[0, 1, 0], &[0, 0, 0]]);
+    assert_eq!(numbers(&masked_sum(&x, &mask).unwrap()), [5.0, 2.0, 0.0]);
+    assert_eq!(numbers(&masked_mean(&x, &mask).unwrap()), [2.5, 2.0, 0.0]);
+    assert_eq!(
+        numbers(&mask_count(&mask, DType::F32).unwrap()),
+        [2.0, 1.0, 0.0]
+    );
+}
+
+#[test]
+fn a_preference_needs_two_present_answers_and_unequal_rewards() {
+    let rewards = matrix(&[&[1.0, 3.0, 3.0, 9.0]]);
+    let out = preferences(&rewards, &bits(&[&[5, 1, 1, 0]])).unwrap();
+    #[rustfmt::skip]
+    let want = [
+        0., 0., 0., 0.,
+        1., 0., 0., 0.,
+        1., 0., 0., 0.,
+        0., 0., 0., 0.,
+    ];
+    assert_eq!(numbers(&out), want);
+    assert_eq!(out.dtype(), DType::U8);
+}
+
+#[test]
+fn plackett_luce_is_a_product_of_softmaxes_over_what_is_left() {
+    let e = f64::exp;
+    let scores = matrix(&[&[-1.0, 0.3, 2.0], &[-1.0, 0.3, 2.0], &[0.4, 0.1, -0.2]]);
+    let rewards = matrix(&[&[2.0, 3.0, 1.0], &[5.0, 5.0, 1.0], &[1.0, 2.0, 9.0]]);
+    let mask = bits(&[&[1, 1, 1], &[1, 1, 1], &[1, 0, 0]]);
+    let out = plackett_luce(&scores, &rewards, &mask).unwrap();
+    let ranked = -(e(0.3) / (e(0.3) + e(-1.0) + e(2.0))).ln() - (e(-1.0) / (e(-1.0) + e(2.0))).ln();
+    // the two tied best each compete with the worst alone
+    let tied = logistic_loss(-1.0 - 2.0) + logistic_loss(0.3 - 2.0);
+    assert_close(&numbers(&out), &[ranked, tied, 0.0], EXACT, "loss");
+}
+
+#[test]
+fn whitening_with_and_without_the_mean() {
+    let x = matrix(&[&[1.0, 2.0, f64::NAN], &[6.0, f64::NAN, f64::NAN]]);
+    let mask = bits(&[&[1, 1, 0], &[1, 0, 0]]);
+    let std = ((4.0 + 1.0 + 9.0) / 3.0 + 1e-8f64).sqrt();
+    let zero = [-2.0 / std, -1.0 / std, 0.0, 3.0 / std, 0.0, 0.0];
+    assert_close(
+        &numbers(&whiten(&x, &mask, Whiten::ZeroMean).unwrap()),
+        &zero,
+        EXACT,
+        "zero",
+    );
+    let keep = [
+        3.0 - 2.0 / std,
+        3.0 - 1.0 / std,
+        0.0,
+        3.0 + 3.0 / std,
+        0.0,
+        0.0,
+    ];
+    assert_close(
+        &numbers(&whiten(&x, &mask, Whiten::KeepMean).unwrap()),
+        &keep,
+        EXACT,
+        "keep",
+    );
+}
+
+#[test]
+fn whitening_one_number_or_none_is_finite() {
+    let x = matrix(&[&[4.0, 2.0]]);
+    let one = whiten(&x, &bits(&[&[1, 0]]), Whiten::ZeroMean).unwrap();
+    assert_eq!(numbers(&one), [0.0, 0.0]);
+    let none = whiten(&x, &bits(&[&[0, 0]]), Whiten::KeepMean).unwrap();
+    assert_eq!(numbers(&none), [0.0, 0.0]);
+}
