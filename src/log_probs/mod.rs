@@ -10,6 +10,8 @@
 //! 512 tokens summed in bf16 are off by 10 nats.
 
 mod candidates;
+mod composed;
+mod kernel;
 mod pair;
 mod token;
 

@@ -1,18 +1,20 @@
 //! Log-probabilities of chosen tokens.
 
+use super::{composed, kernel};
 use crate::error::non_negative;
 use crate::math::{at_least_one, mask_count, masked, masked_sum};
 use crate::shape::Axes;
 use crate::{Error, Result};
-use candle_core::{D, DType, Tensor};
-use candle_nn::ops::log_softmax;
+use candle_core::{DType, Tensor};
+use std::sync::Arc;
 
 /// What else to compute from the logits, beside the log-probability of the chosen token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
     /// H = −Σᵥ pᵥ log pᵥ per token, for an entropy bonus.
     pub entropy: bool,
-    /// (1/V) Σᵥ log pᵥ per token, for label smoothing.
+    /// (1/V) Σᵥ log pᵥ per token, for label smoothing; over the symbols that are possible, if some
+    /// logits are −∞.
     pub vocabulary_mean: bool,
 }
 
@@ -75,13 +77,11 @@ impl TokenLogProbs {
                 format!("has {time} position(s); the first predicts the second, so two are needed"),
             ));
         }
-        compute(
-            function,
-            &logits.narrow(1, 0, time - 1)?,
-            &tokens.narrow(1, 1, time - 1)?,
-            &mask.narrow(1, 1, time - 1)?,
-            statistics,
-        )
+        // the targets are shifted, not the logits: those would have to be copied
+        let tokens = tokens.narrow(1, 1, time - 1)?;
+        let mask = mask.narrow(1, 1, time - 1)?;
+        let targets = row_targets(function, "tokens", &tokens, &mask, 1, logits.dim(2)?)?;
+        compute(function, logits, targets, &mask, statistics)
     }
 
     /// From logits that already stand at the position of the token they predict: no shift.
@@ -103,6 +103,7 @@ impl TokenLogProbs {
         axes.axes("logits", logits, &["batch", "time", "vocabulary"])?;
         axes.index("targets", targets, &["batch", "time"])?;
         axes.mask("mask", mask, &["batch", "time"])?;
+        let targets = row_targets(function, "targets", targets, mask, 0, logits.dim(2)?)?;
         compute(function, logits, targets, mask, statistics)
     }
 
@@ -190,87 +191,84 @@ impl TokenLogProbs {
     }
 }
 
-/// The work behind both constructors, after their shapes were checked.
+/// The work behind both constructors, after their shapes were checked: `targets` holds one symbol
+/// per row of the logits, or [`kernel::IGNORE`]; positions past the mask's end are left out.
 fn compute(
     function: &'static str,
     logits: &Tensor,
-    targets: &Tensor,
+    targets: Vec<u32>,
     mask: &Tensor,
     statistics: Statistics,
 ) -> Result<TokenLogProbs> {
     let (batch, time, vocabulary) = logits.dims3()?;
-    let logits = match logits.dtype() {
-        DType::F32 | DType::F64 => logits.clone(),
-        DType::BF16 | DType::F16 => logits.to_dtype(DType::F32)?,
-        other => {
-            return Err(Error::DType {
-                function,
-                argument: "logits".to_string(),
-                found: other.as_str(),
-                expected: "f32, f64, bf16 or f16".to_string(),
-            });
-        }
-    };
-    let targets = counted_targets(function, targets, mask, vocabulary)?;
-
-    // A row that does not count becomes a row of zeros: what stood there cannot reach the softmax.
-    let counts = mask.unsqueeze(2)?.broadcast_as((batch, time, vocabulary))?;
-    let log_p = log_softmax(&masked(&logits, &counts)?, D::Minus1)?;
-
-    // log p of the chosen token
-    let chosen = log_p.gather(&targets.unsqueeze(2)?, 2)?.squeeze(2)?;
-
-    // H = −Σᵥ pᵥ log pᵥ, where 0 · log 0 = 0
-    let entropy = match statistics.entropy {
-        true => {
-            let p = log_p.exp()?;
-            let terms = (&p * masked(&log_p, &p.gt(0.0)?)?)?;
-            Some(masked(&terms.sum(D::Minus1)?.neg()?, mask)?)
-        }
-        false => None,
+    if !matches!(
+        logits.dtype(),
+        DType::F32 | DType::F64 | DType::BF16 | DType::F16
+    ) {
+        return Err(Error::DType {
+            function,
+            argument: "logits".to_string(),
+            found: logits.dtype().as_str(),
+            expected: "f32, f64, bf16 or f16".to_string(),
+        });
+    }
+    let rows = logits.reshape((batch * time, vocabulary))?.contiguous()?;
+    let columns = match rows.device().is_cpu() {
+        true => kernel::select(&rows, Arc::new(targets), statistics)?,
+        false => composed::select(&rows, &targets, statistics)?,
     };
 
-    // (1/V) Σᵥ log pᵥ
-    let vocabulary_mean = match statistics.vocabulary_mean {
-        true => Some(masked(&log_p.mean(D::Minus1)?, mask)?),
-        false => None,
+    // back to [batch, time], one column after the other
+    let columns = columns
+        .reshape((batch, time, columns.dim(1)?))?
+        .narrow(1, 0, mask.dim(1)?)?;
+    let mut next = 0;
+    let mut column = || -> Result<Tensor> {
+        next += 1;
+        Ok(columns.narrow(2, next - 1, 1)?.squeeze(2)?)
     };
     Ok(TokenLogProbs {
-        values: masked(&chosen, mask)?,
+        values: column()?,
         mask: mask.clone(),
-        entropy,
-        vocabulary_mean,
+        entropy: statistics.entropy.then(&mut column).transpose()?,
+        vocabulary_mean: statistics.vocabulary_mean.then(&mut column).transpose()?,
     })
 }
 
-/// The targets as i64, 0 where the mask does not count; an error for one outside the vocabulary.
-fn counted_targets(
+/// One target per position of `mask`, followed in each row by `unpredicted` positions that predict
+/// nothing; an error for a token that counts and is outside the vocabulary.
+fn row_targets(
     function: &'static str,
-    targets: &Tensor,
+    argument: &str,
+    tokens: &Tensor,
     mask: &Tensor,
+    unpredicted: usize,
     vocabulary: usize,
-) -> Result<Tensor> {
-    let targets = masked(
-        &targets.to_dtype(DType::I64)?.contiguous()?,
-        &mask.contiguous()?,
-    )?;
-    // Checked here: candle reads some indices out of range as "ignore" without an error.
-    let flat = targets.flatten_all()?.to_vec1::<i64>()?;
-    if let Some(at) = flat.iter().position(|&t| t < 0 || t >= vocabulary as i64) {
-        let time = targets.dim(1)?;
-        return Err(Error::argument(
-            function,
-            if function.ends_with("aligned") {
-                "targets"
-            } else {
-                "tokens"
-            },
-            format!(
-                "holds {} in row {}, outside the vocabulary of {vocabulary}",
-                flat[at],
-                at / time
-            ),
-        ));
+) -> Result<Vec<u32>> {
+    let tokens = tokens.to_dtype(DType::I64)?.to_vec2::<i64>()?;
+    let mask = mask.to_vec2::<u8>()?;
+    let mut targets = Vec::new();
+    for (row, (tokens, mask)) in tokens.iter().zip(&mask).enumerate() {
+        for (&token, &counts) in tokens.iter().zip(mask) {
+            if counts == 0 {
+                targets.push(kernel::IGNORE);
+                continue;
+            }
+            // Checked here: candle reads some indices out of range as "ignore" without an error.
+            match u32::try_from(token) {
+                Ok(target) if (target as usize) < vocabulary => targets.push(target),
+                _ => {
+                    return Err(Error::argument(
+                        function,
+                        argument,
+                        format!(
+                            "holds {token} in row {row}, outside the vocabulary of {vocabulary}"
+                        ),
+                    ));
+                }
+            }
+        }
+        targets.extend(std::iter::repeat_n(kernel::IGNORE, unpredicted));
     }
     Ok(targets)
 }

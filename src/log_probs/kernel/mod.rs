@@ -1,0 +1,201 @@
+//! Log-probabilities of chosen tokens in one pass over the logits, with their gradient in another.
+//!
+//! ```text
+//! forward:   one read       log p_c = (z_c − max) − log Σᵥ e^{zᵥ − max}
+//! backward:  one read, one write        dzᵥ = g · ([v = c] − pᵥ)
+//! ```
+//! Rows that do not count are neither read nor computed: they hold 0 and their gradient is exactly
+//! 0. Rows are shared out among threads whole, so the number of threads changes no result.
+
+mod exp;
+mod row;
+
+use super::token::Statistics;
+use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, bail};
+use half::{bf16, f16};
+use rayon::prelude::*;
+use row::{Element, Row, Slopes};
+use std::mem::MaybeUninit;
+use std::sync::{Arc, OnceLock};
+
+/// A target that stands for a row that does not count.
+pub(super) const IGNORE: u32 = u32::MAX;
+
+/// log p of the chosen token and what else was asked for, side by side: `[rows, columns]`.
+///
+/// `logits` `[rows, vocabulary]`, contiguous, on the CPU. The targets are in range or [`IGNORE`].
+pub(super) fn select(logits: &Tensor, targets: Arc<Vec<u32>>, ask: Statistics) -> Result<Tensor> {
+    logits.apply_op1(Select {
+        targets,
+        ask,
+        rows: OnceLock::new(),
+    })
+}
+
+struct Select {
+    targets: Arc<Vec<u32>>,
+    ask: Statistics,
+    /// Each row's statistics, kept for the backward pass.
+    rows: OnceLock<Vec<Row>>,
+}
+
+/// The columns of the result, in their order.
+fn columns(ask: Statistics) -> usize {
+    1 + ask.entropy as usize + ask.vocabulary_mean as usize
+}
+
+impl Select {
+    fn forward<T: Element>(&self, logits: &[T], vocabulary: usize) -> Vec<f64> {
+        let ask = self.ask;
+        let full = ask.entropy || ask.vocabulary_mean;
+        let rows: Vec<Row> = logits
+            .par_chunks(vocabulary)
+            .zip(self.targets.par_iter())
+            .map(|(row, &target)| match target {
+                IGNORE => Row::default(),
+                _ => T::statistics(row, full),
+            })
+            .collect();
+        let mut out = Vec::with_capacity(rows.len() * columns(ask));
+        for (i, (stats, &target)) in rows.iter().zip(self.targets.iter()).enumerate() {
+            let counts = target != IGNORE;
+            let value = |x: f64| if counts { x } else { 0.0 };
+            out.push(value(match counts {
+                true => {
+                    logits[i * vocabulary + target as usize].to_f64() - stats.max - stats.log_sum()
+                }
+                false => 0.0,
+            }));
+            if ask.entropy {
+                out.push(value(stats.entropy()));
+            }
+            if ask.vocabulary_mean {
+                out.push(value(stats.mean()));
+            }
+        }
+        // set once: an operation runs forward once
+        let _ = self.rows.set(rows);
+        out
+    }
+
+    fn slopes(&self, stats: &Row, grad: &[f64]) -> Slopes {
+        let mut grad = grad.iter().copied();
+        let mut next = || grad.next().unwrap_or(0.0);
+        // log p_c = z_c − lse
+        let chosen = next();
+        let mut slopes = Slopes {
+            onehot: chosen,
+            plain: -chosen,
+            ..Slopes::default()
+        };
+        // dH/dz = −p (log p + H)
+        if self.ask.entropy {
+            let g = next();
+            slopes.entropy = -g;
+            slopes.plain += g * (stats.log_sum() - stats.entropy());
+        }
+        // d mean/dz = 1/V − p
+        if self.ask.vocabulary_mean {
+            let g = next();
+            slopes.even = g / stats.count;
+            slopes.plain -= g;
+        }
+        slopes
+    }
+
+    fn backward<T: Element>(&self, logits: &[T], vocabulary: usize, grad: &[f64]) -> Vec<T> {
+        let rows = self.rows.get().map(Vec::as_slice).unwrap_or(&[]);
+        let columns = columns(self.ask);
+        let mut out: Vec<T> = Vec::with_capacity(logits.len());
+        out.spare_capacity_mut()[..logits.len()]
+            .par_chunks_mut(vocabulary)
+            .zip(logits.par_chunks(vocabulary))
+            .zip(rows.par_iter().zip(self.targets.par_iter()))
+            .zip(grad.par_chunks(columns))
+            .for_each(|(((out, row), (stats, &target)), grad)| {
+                if target == IGNORE || grad.iter().all(|g| *g == 0.0) {
+                    out.fill(MaybeUninit::new(T::default()));
+                    return;
+                }
+                T::gradient(row, stats, &self.slopes(stats, grad), target as usize, out);
+            });
+        assert_eq!(
+            rows.len() * vocabulary,
+            logits.len(),
+            "one row of statistics per row of logits"
+        );
+        // SAFETY: the rows are as many as the chunks (asserted), so every chunk was visited, and
+        // each visit wrote its chunk whole: with zeros, or in `gradient`, whose loops run over all
+        // of `out` (its blocks and the row's are of equal number and length).
+        #[allow(unsafe_code)]
+        unsafe {
+            out.set_len(logits.len())
+        };
+        out
+    }
+}
+
+fn slice<'a, T>(data: &'a [T], layout: &Layout) -> Result<&'a [T]> {
+    match layout.contiguous_offsets() {
+        Some((start, end)) => Ok(&data[start..end]),
+        None => bail!("selective log-softmax: the logits are not contiguous"),
+    }
+}
+
+impl CustomOp1 for Select {
+    fn name(&self) -> &'static str {
+        "selective-log-softmax"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (rows, vocabulary) = layout.shape().dims2()?;
+        let single = |out: Vec<f64>| CpuStorage::F32(out.into_iter().map(|x| x as f32).collect());
+        let out = match storage {
+            CpuStorage::F32(data) => single(self.forward(slice(data, layout)?, vocabulary)),
+            CpuStorage::BF16(data) => {
+                single(self.forward::<bf16>(slice(data, layout)?, vocabulary))
+            }
+            CpuStorage::F16(data) => single(self.forward::<f16>(slice(data, layout)?, vocabulary)),
+            CpuStorage::F64(data) => {
+                CpuStorage::F64(self.forward(slice(data, layout)?, vocabulary))
+            }
+            _ => bail!("selective log-softmax: logits must be f32, f64, bf16 or f16"),
+        };
+        Ok((out, Shape::from((rows, columns(self.ask)))))
+    }
+
+    fn bwd(&self, logits: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let vocabulary = logits.dim(1)?;
+        let grad = grad.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
+        let (storage, layout) = logits.storage_and_layout();
+        let candle_core::Storage::Cpu(storage) = &*storage else {
+            bail!("selective log-softmax: the logits have left the CPU")
+        };
+        let device = logits.device();
+        let shape = logits.shape();
+        let out = match storage {
+            CpuStorage::F32(data) => Tensor::from_vec(
+                self.backward(slice(data, layout)?, vocabulary, &grad),
+                shape,
+                device,
+            )?,
+            CpuStorage::BF16(data) => Tensor::from_vec(
+                self.backward(slice(data, layout)?, vocabulary, &grad),
+                shape,
+                device,
+            )?,
+            CpuStorage::F16(data) => Tensor::from_vec(
+                self.backward(slice(data, layout)?, vocabulary, &grad),
+                shape,
+                device,
+            )?,
+            CpuStorage::F64(data) => Tensor::from_vec(
+                self.backward(slice(data, layout)?, vocabulary, &grad),
+                shape,
+                device,
+            )?,
+            _ => bail!("selective log-softmax: logits must be f32, f64, bf16 or f16"),
+        };
+        Ok(Some(out))
+    }
+}

@@ -1,0 +1,384 @@
+//! One row of logits: its statistics in one pass, its gradient in another.
+//!
+//! A row is read block by block; a block fits the first-level cache, so its maximum and its sums
+//! cost one read of memory. Sums run over [`LANES`] partial sums in single precision within a block
+//! and in double precision from block to block: the result does not depend on the row's length in
+//! any way that single precision would show, nor on the number of threads.
+
+use super::exp::{exp, multiply_add};
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+use std::mem::MaybeUninit;
+
+/// Elements read at a time.
+const BLOCK: usize = 1024;
+/// Partial sums kept at a time.
+const LANES: usize = 32;
+
+/// What a row's distribution needs to be known: pᵥ = e^{zᵥ − max} / sum.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Row {
+    /// The largest logit.
+    pub(super) max: f64,
+    /// Σ e^{z − max}.
+    pub(super) sum: f64,
+    /// Σ (z − max) e^{z − max}, over the logits that are not −∞.
+    pub(super) weighted: f64,
+    /// Σ e^{2(z − max)}.
+    pub(super) squares: f64,
+    /// Σ (z − max) over the logits that are not −∞, and how many those are.
+    pub(super) total: f64,
+    pub(super) count: f64,
+}
+
+impl Row {
+    /// log Σ e^{z − max}.
+    pub(super) fn log_sum(&self) -> f64 {
+        self.sum.ln()
+    }
+
+    /// H = log Σ e^{z − max} − Σ p (z − max).
+    pub(super) fn entropy(&self) -> f64 {
+        self.log_sum() - self.weighted / self.sum
+    }
+
+    /// log Σ p².
+    pub(super) fn log_collision(&self) -> f64 {
+        self.squares.ln() - 2.0 * self.log_sum()
+    }
+
+    /// Mean of log p over the logits that are not −∞.
+    pub(super) fn mean(&self) -> f64 {
+        self.total / self.count - self.log_sum()
+    }
+}
+
+/// What the gradient of a row is made of: dzᵥ = onehot·[v = target] + even·[zᵥ > −∞]
+/// + pᵥ (plain + entropy·(zᵥ − max)) + squares·e^{2(zᵥ − max)}.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Slopes {
+    pub(super) onehot: f64,
+    pub(super) even: f64,
+    pub(super) plain: f64,
+    pub(super) entropy: f64,
+    pub(super) squares: f64,
+}
+
+impl Slopes {
+    /// Whether p alone is needed, as without further statistics.
+    pub(super) fn is_plain(&self) -> bool {
+        self.even == 0.0 && self.entropy == 0.0 && self.squares == 0.0
+    }
+}
+
+/// A logit's type: its rows' statistics and gradients.
+pub(super) trait Element: Copy + Send + Sync + Default + 'static {
+    /// The statistics of a row; `full` asks for more than the maximum and the sum.
+    fn statistics(row: &[Self], full: bool) -> Row;
+    /// One logit as f64.
+    fn to_f64(self) -> f64;
+    /// The gradient of a row, written whole.
+    fn gradient(
+        row: &[Self],
+        stats: &Row,
+        slopes: &Slopes,
+        target: usize,
+        out: &mut [MaybeUninit<Self>],
+    );
+}
+
+/// A type computed in single precision.
+trait Single: Copy + Default {
+    /// The block as f32: itself, or converted into `buffer`.
+    fn widen<'a>(block: &'a [Self], buffer: &'a mut [f32; BLOCK]) -> &'a [f32];
+    /// Writes `f(x)` for each x of the block.
+    fn write(block: &[f32], out: &mut [MaybeUninit<Self>], f: impl Fn(f32) -> f32);
+    /// Adds to one element that has been written.
+    fn add(out: &mut MaybeUninit<Self>, value: f32, by: f32);
+}
+
+impl Single for f32 {
+    #[inline(always)]
+    fn widen<'a>(block: &'a [Self], _: &'a mut [f32; BLOCK]) -> &'a [f32] {
+        block
+    }
+    #[inline(always)]
+    fn write(block: &[f32], out: &mut [MaybeUninit<Self>], f: impl Fn(f32) -> f32) {
+        for (o, &x) in out.iter_mut().zip(block) {
+            o.write(f(x));
+        }
+    }
+    #[inline(always)]
+    fn add(out: &mut MaybeUninit<Self>, value: f32, by: f32) {
+        out.write(value + by);
+    }
+}
+
+macro_rules! half_single {
+    ($t:ty) => {
+        impl Single for $t {
+            #[inline(always)]
+            fn widen<'a>(block: &'a [Self], buffer: &'a mut [f32; BLOCK]) -> &'a [f32] {
+                let buffer = &mut buffer[..block.len()];
+                block.convert_to_f32_slice(buffer);
+                buffer
+            }
+            #[inline(always)]
+            fn write(block: &[f32], out: &mut [MaybeUninit<Self>], f: impl Fn(f32) -> f32) {
+                let (mut wide, mut narrow) = ([0f32; BLOCK], [<$t>::ZERO; BLOCK]);
+                let n = block.len();
+                for (w, &x) in wide.iter_mut().zip(block) {
+                    *w = f(x);
+                }
+                narrow[..n].convert_from_f32_slice(&wide[..n]);
+                for (o, x) in out.iter_mut().zip(narrow) {
+                    o.write(x);
+                }
+            }
+            #[inline(always)]
+            fn add(out: &mut MaybeUninit<Self>, value: f32, by: f32) {
+                out.write(<$t>::from_f32(value + by));
+            }
+        }
+    };
+}
+half_single!(bf16);
+half_single!(f16);
+
+/// Σ of the partial sums in double precision.
+#[inline(always)]
+fn total(lanes: &[f32; LANES]) -> f64 {
+    lanes.iter().map(|&x| x as f64).sum()
+}
+
+#[inline(always)]
+fn statistics<T: Single, const FMA: bool, const FULL: bool>(row: &[T]) -> Row {
+    let mut buffer = [0f32; BLOCK];
+    let mut max = f32::NEG_INFINITY;
+    let (mut sum, mut weighted, mut squares, mut values, mut count) =
+        (0f64, 0f64, 0f64, 0f64, 0f64);
+    for block in row.chunks(BLOCK) {
+        let block = T::widen(block, &mut buffer);
+
+        let mut highest = [f32::NEG_INFINITY; LANES];
+        let chunks = block.chunks_exact(LANES);
+        let rest = chunks.remainder();
+        for chunk in chunks {
+            for (h, &x) in highest.iter_mut().zip(chunk) {
+                *h = if x > *h { x } else { *h };
+            }
+        }
+        for (h, &x) in highest.iter_mut().zip(rest) {
+            *h = if x > *h { x } else { *h };
+        }
+        let block_max = highest
+            .iter()
+            .fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
+        if block_max > max {
+            // what was summed about the old maximum is moved to the new one
+            if max > f32::NEG_INFINITY {
+                let by = max as f64 - block_max as f64;
+                let scale = by.exp();
+                if FULL {
+                    weighted = (weighted + by * sum) * scale;
+                    squares *= scale * scale;
+                    values += by * count;
+                }
+                sum *= scale;
+            }
+            max = block_max;
+        }
+
+        let (mut s, mut w, mut q) = ([0f32; LANES], [0f32; LANES], [0f32; LANES]);
+        let (mut v, mut c) = ([0f32; LANES], [0f32; LANES]);
+        let mut take = |chunk: &[f32]| {
+            for (i, &x) in chunk.iter().enumerate() {
+                let d = x - max;
+                let e = exp::<FMA>(d);
+                s[i] += e;
+                if FULL {
+                    let finite = d > f32::NEG_INFINITY;
+                    let d = if finite { d } else { 0.0 };
+                    w[i] = multiply_add::<FMA>(d, e, w[i]);
+                    q[i] = multiply_add::<FMA>(e, e, q[i]);
+                    v[i] += d;
+                    c[i] += if finite { 1.0 } else { 0.0 };
+                }
+            }
+        };
+        let chunks = block.chunks_exact(LANES);
+        let rest = chunks.remainder();
+        for chunk in chunks {
+            take(chunk);
+        }
+        take(rest);
+        sum += total(&s);
+        if FULL {
+            weighted += total(&w);
+            squares += total(&q);
+            values += total(&v);
+            count += total(&c);
+        }
+    }
+    Row {
+        max: max as f64,
+        sum,
+        weighted,
+        squares,
+        total: values,
+        count,
+    }
+}
+
+#[inline(always)]
+fn gradient<T: Single, const FMA: bool>(
+    row: &[T],
+    stats: &Row,
+    slopes: &Slopes,
+    target: usize,
+    out: &mut [MaybeUninit<T>],
+) {
+    let mut buffer = [0f32; BLOCK];
+    let max = stats.max as f32;
+    let plain = (slopes.plain / stats.sum) as f32;
+    let weighted = (slopes.entropy / stats.sum) as f32;
+    let (even, squares) = (slopes.even as f32, slopes.squares as f32);
+    let one = |x: f32| {
+        let d = x - max;
+        plain * exp::<FMA>(d)
+    };
+    let full = |x: f32| {
+        let d = x - max;
+        let e = exp::<FMA>(d);
+        let finite = d > f32::NEG_INFINITY;
+        let d = if finite { d } else { 0.0 };
+        let of_p = multiply_add::<FMA>(weighted, d, multiply_add::<FMA>(squares, e, plain));
+        multiply_add::<FMA>(of_p, e, if finite { even } else { 0.0 })
+    };
+    let is_plain = slopes.is_plain();
+    for (block, out) in row.chunks(BLOCK).zip(out.chunks_mut(BLOCK)) {
+        let block = T::widen(block, &mut buffer);
+        match is_plain {
+            true => T::write(block, out, one),
+            false => T::write(block, out, full),
+        }
+    }
+    let block = T::widen(&row[target..target + 1], &mut buffer);
+    let x = block[0];
+    let value = if is_plain { one(x) } else { full(x) };
+    T::add(&mut out[target], value, slopes.onehot as f32);
+}
+
+#[inline(always)]
+fn either<T: Single, const FMA: bool>(row: &[T], full: bool) -> Row {
+    match full {
+        true => statistics::<T, FMA, true>(row),
+        false => statistics::<T, FMA, false>(row),
+    }
+}
+
+/// The same code compiled for processors with AVX2 and FMA, chosen when the program runs.
+macro_rules! single_element {
+    ($t:ty, $wide_statistics:ident, $wide_gradient:ident) => {
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2,fma")]
+        fn $wide_statistics(row: &[$t], full: bool) -> Row {
+            either::<$t, true>(row, full)
+        }
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2,fma")]
+        fn $wide_gradient(
+            row: &[$t],
+            stats: &Row,
+            slopes: &Slopes,
+            target: usize,
+            out: &mut [MaybeUninit<$t>],
+        ) {
+            gradient::<$t, true>(row, stats, slopes, target, out)
+        }
+
+        impl Element for $t {
+            fn statistics(row: &[Self], full: bool) -> Row {
+                #[cfg(target_arch = "x86_64")]
+                if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                    // SAFETY: the function needs AVX2 and FMA, and both were just detected.
+                    #[allow(unsafe_code)]
+                    return unsafe { $wide_statistics(row, full) };
+                }
+                either::<$t, { cfg!(target_feature = "fma") || cfg!(target_arch = "aarch64") }>(
+                    row, full,
+                )
+            }
+            fn to_f64(self) -> f64 {
+                self.into()
+            }
+            fn gradient(
+                row: &[Self],
+                stats: &Row,
+                slopes: &Slopes,
+                target: usize,
+                out: &mut [MaybeUninit<Self>],
+            ) {
+                #[cfg(target_arch = "x86_64")]
+                if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                    // SAFETY: the function needs AVX2 and FMA, and both were just detected.
+                    #[allow(unsafe_code)]
+                    return unsafe { $wide_gradient(row, stats, slopes, target, out) };
+                }
+                gradient::<$t, { cfg!(target_feature = "fma") || cfg!(target_arch = "aarch64") }>(
+                    row, stats, slopes, target, out,
+                )
+            }
+        }
+    };
+}
+single_element!(f32, statistics_f32, gradient_f32);
+single_element!(bf16, statistics_bf16, gradient_bf16);
+single_element!(f16, statistics_f16, gradient_f16);
+
+impl Element for f64 {
+    fn statistics(row: &[Self], _full: bool) -> Row {
+        let max = row
+            .iter()
+            .fold(f64::NEG_INFINITY, |a, &b| if b > a { b } else { a });
+        let mut out = Row {
+            max,
+            ..Row::default()
+        };
+        for &x in row {
+            let d = x - max;
+            let e = d.exp();
+            out.sum += e;
+            out.squares += e * e;
+            if d > f64::NEG_INFINITY {
+                out.weighted += d * e;
+                out.total += d;
+                out.count += 1.0;
+            }
+        }
+        out
+    }
+    fn to_f64(self) -> f64 {
+        self
+    }
+    fn gradient(
+        row: &[Self],
+        stats: &Row,
+        slopes: &Slopes,
+        target: usize,
+        out: &mut [MaybeUninit<Self>],
+    ) {
+        for (v, (o, &x)) in out.iter_mut().zip(row).enumerate() {
+            let d = x - stats.max;
+            let e = d.exp();
+            let (d, even) = if d > f64::NEG_INFINITY {
+                (d, slopes.even)
+            } else {
+                (0.0, 0.0)
+            };
+            let of_p = (slopes.plain + slopes.entropy * d) / stats.sum + slopes.squares * e;
+            let onehot = if v == target { slopes.onehot } else { 0.0 };
+            o.write(of_p * e + even + onehot);
+        }
+    }
+}
