@@ -212,16 +212,21 @@ fn compute(
             expected: "f32, f64, bf16 or f16".to_string(),
         });
     }
-    let rows = logits.reshape((batch * time, vocabulary))?.contiguous()?;
-    let columns = match rows.device().is_cpu() {
-        true => kernel::select(&rows, Arc::new(targets), statistics)?,
-        false => composed::select(&rows, &targets, statistics)?,
+    if vocabulary == 0 {
+        return Err(Error::argument(function, "logits", "has a vocabulary of 0"));
+    }
+    let columns = match logits.device().is_cpu() {
+        // not reshaped: each step of the graph costs the gradient another copy
+        true => kernel::select(&logits.contiguous()?, Arc::new(targets), statistics)?,
+        false => {
+            let rows = logits.reshape((batch * time, vocabulary))?;
+            let columns = composed::select(&rows, &targets, statistics)?;
+            columns.reshape((batch, time, columns.dim(1)?))?
+        }
     };
 
-    // back to [batch, time], one column after the other
-    let columns = columns
-        .reshape((batch, time, columns.dim(1)?))?
-        .narrow(1, 0, mask.dim(1)?)?;
+    // [batch, time], one column after the other
+    let columns = columns.narrow(1, 0, mask.dim(1)?)?;
     let mut next = 0;
     let mut column = || -> Result<Tensor> {
         next += 1;

@@ -21,9 +21,9 @@ use std::sync::{Arc, OnceLock};
 /// A target that stands for a row that does not count.
 pub(super) const IGNORE: u32 = u32::MAX;
 
-/// log p of the chosen token and what else was asked for, side by side: `[rows, columns]`.
+/// log p of the chosen token and what else was asked for, side by side: `[…, columns]`.
 ///
-/// `logits` `[rows, vocabulary]`, contiguous, on the CPU. The targets are in range or [`IGNORE`].
+/// `logits` `[…, vocabulary]`, contiguous, on the CPU; one target per row, in range or [`IGNORE`].
 pub(super) fn select(logits: &Tensor, targets: Arc<Vec<u32>>, ask: Statistics) -> Result<Tensor> {
     logits.apply_op1(Select {
         targets,
@@ -148,7 +148,11 @@ impl CustomOp1 for Select {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (rows, vocabulary) = layout.shape().dims2()?;
+        let mut shape = layout.dims().to_vec();
+        let vocabulary = match shape.last_mut() {
+            Some(last) => std::mem::replace(last, columns(self.ask)),
+            None => bail!("selective log-softmax: the logits are a scalar"),
+        };
         let single = |out: Vec<f64>| CpuStorage::F32(out.into_iter().map(|x| x as f32).collect());
         let out = match storage {
             CpuStorage::F32(data) => single(self.forward(slice(data, layout)?, vocabulary)),
@@ -161,11 +165,11 @@ impl CustomOp1 for Select {
             }
             _ => bail!("selective log-softmax: logits must be f32, f64, bf16 or f16"),
         };
-        Ok((out, Shape::from((rows, columns(self.ask)))))
+        Ok((out, Shape::from(shape)))
     }
 
     fn bwd(&self, logits: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let vocabulary = logits.dim(1)?;
+        let vocabulary = logits.dim(candle_core::D::Minus1)?;
         let grad = grad.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
         let (storage, layout) = logits.storage_and_layout();
         let candle_core::Storage::Cpu(storage) = &*storage else {
