@@ -83,6 +83,11 @@ pub mod training;
 pub use error::{Error, Result};
 pub use log_probs::{Candidates, Pair, Statistics, TokenLogProbs};
 pub use math::Whiten;
+pub use online::reward_head::{RewardHead, RewardNormalisation};
+pub use online::reward_model::{
+    PairwiseRewardConfig, RankedRewardConfig, Ties, choose_best_loss, pairwise_reward_loss,
+    plackett_luce_reward_loss, ranked_reward_loss, ranking_accuracy,
+};
 pub use ranking::dpo::{DpoConfig, dpo_loss};
 pub use ranking::{ListLoss, PreferenceLoss};
 pub use reduction::Reduction;

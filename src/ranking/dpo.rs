@@ -60,7 +60,7 @@ impl Default for DpoConfig {
 /// * ∂L/∂ log π_θ(y_w) = −∂L/∂ log π_θ(y_l): adding one number to both log-probabilities, of the
 ///   policy or of the reference, changes nothing.
 /// * β = 1 without a reference is
-///   `pairwise_reward_loss` on the log-probabilities.
+///   [`pairwise_reward_loss`](crate::pairwise_reward_loss) on the log-probabilities.
 /// * With Bradley–Terry labels on pairs that connect all answers the only optimum is
 ///   π* ∝ π_ref · e^{r/β}, that of reinforcement learning with a KL penalty. An answer in no pair
 ///   does not follow: it can lose mass although it is the best.

@@ -1,0 +1,482 @@
+//! Reward models: learn one number per answer from people's comparisons (survey §3.1).
+//!
+//! In one sentence: give the preferred answer the higher score, by the likelihood of the
+//! comparison that was made.
+//!
+//! | paper | here | shape |
+//! |---|---|---|
+//! | r_θ(x, y_w), r_θ(x, y_l) | `scores.chosen`, `scores.rejected` of [`pairwise_reward_loss`] | `[batch]` |
+//! | r_θ(x, y₁) … r_θ(x, y_K) | `scores` of the other three losses | `[batch, k]` |
+//! | the labellers' ranking | `rewards`: any numbers that order the answers, higher is better | `[batch, k]` |
+//! | b, the answer that was picked | `best` of [`choose_best_loss`] | `[batch]` |
+//! | m | `margin` | `[batch]`, or [`RankedRewardConfig::margin`] |
+//!
+//! | the label is | loss | at its optimum |
+//! |---|---|---|
+//! | the better of two | [`pairwise_reward_loss`] | r up to a constant per connected set of answers |
+//! | a ranking, ties allowed | [`ranked_reward_loss`]: its pairs | the same |
+//! | the best of K | [`choose_best_loss`]: one softmax | r up to a constant |
+//! | a ranking | [`plackett_luce_reward_loss`]: a softmax per stage | r up to a constant |
+//!
+//! The four agree only as far as the labels follow the Bradley–Terry and Plackett–Luce models: an
+//! answer wins with odds e^r. Scores come from a [`RewardHead`](crate::RewardHead); the constant
+//! that no comparison fixes is fixed afterwards by a
+//! [`RewardNormalisation`](crate::RewardNormalisation).
+//!
+//! Read next: [`crate::ranking::dpo`] (the same pairwise loss with the policy itself as reward
+//! model).
+
+use crate::error::non_negative;
+use crate::math::{
+    MASKED, at_least_one, log_sigmoid, mask_count, masked, plackett_luce, preferences,
+};
+use crate::shape::Axes;
+use crate::{Error, Pair, Result};
+use candle_core::{D, DType, Tensor};
+use serde::{Deserialize, Serialize};
+
+/// Settings of [`pairwise_reward_loss`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PairwiseRewardConfig {
+    /// c ≥ 0, the pull of each pair's scores towards a mean of 0. Default 0: InstructGPT's loss.
+    /// Libraries that offer it advise 0.01.
+    pub centring: f64,
+}
+
+/// The loss of each pair.
+///
+/// # Equation
+/// ```text
+/// L = −log σ( r_w − r_l − m ) + c · ( r_w + r_l )²
+/// ```
+/// # Shapes
+/// `scores.chosen`, `scores.rejected` and `margin` `[batch]`; the result is `[batch]`. The margin is
+/// a constant: it gets no gradient. `None` is m = 0.
+/// # Errors
+/// [`Error::Shape`] if sizes differ, [`Error::DType`] unless all are f32 or f64 alike,
+/// [`Error::Parameter`] unless c ≥ 0. Never for a value of a score or a margin.
+/// # Properties
+/// With c = 0:
+/// * ∂L/∂r_w = −σ(r_l − r_w + m) = −∂L/∂r_l: −½ where the scores are equal and m = 0, and there
+///   L = ln 2. Adding one number to both scores changes nothing, and gradient descent on the scores
+///   never moves their sum.
+/// * m = 0: the only optimum on Bradley–Terry labels is r up to one constant per set of answers
+///   that the pairs connect, whichever pairs are drawn and however often.
+/// * It is [`ranked_reward_loss`], [`choose_best_loss`] and [`plackett_luce_reward_loss`] with two
+///   answers, and [`dpo_loss`](crate::dpo_loss) with β = 1 and no reference, log-probabilities in
+///   the place of scores.
+/// * A margin stretches. With a constant m the optimum of a lone pair that is won with probability
+///   p is log u, u = \[(2p − 1) + √((2p − 1)² + 4p(1 − p)e^(−2m))\] / (2(1 − p)e^(−m)), larger than
+///   its log-odds; with three answers or more the optimum is no longer a multiple of r and depends
+///   on which pairs are drawn. The margin a·(r_w − r_l) with its sign, negative where a label was
+///   flipped, gives exactly (1 + a)·r; its absolute value does not.
+///
+/// With c > 0:
+/// * Where every answer is in pairs with one other answer only the constant is fixed, at r_w + r_l = 0.
+///   Where an answer is in pairs with several others the scores shrink as well:
+///   Σ_{i≠j}(sᵢ + sⱼ)² = 2(K − 2) Σs² + 2(Σs)². Subtracting a mean after training only moves the
+///   constant ([`RewardNormalisation`](crate::RewardNormalisation)).
+/// # Departures
+/// None from InstructGPT's eq. 1 at K = 2, with m = 0 and c = 0. Margins are those of Llama 2, where
+/// they grow with how clear the labeller's preference was; the centring term is later work's. The
+/// survey names reward models without an equation.
+/// # Examples
+/// ```
+/// use candle_align::{Pair, PairwiseRewardConfig, pairwise_reward_loss};
+/// use candle_core::{Device, Tensor};
+///
+/// let at = |x: f64| Tensor::new(&[x], &Device::Cpu);
+/// let scores = Pair { chosen: at(1.5)?, rejected: at(0.5)? };
+/// let config = PairwiseRewardConfig { centring: 0.01 };
+///
+/// let loss = pairwise_reward_loss(&scores, Some(&at(0.25)?), &config)?.to_vec1::<f64>()?[0];
+/// // −log σ(1.5 − 0.5 − 0.25) + 0.01 · (1.5 + 0.5)²
+/// assert!((loss - ((1.0 + (-0.75f64).exp()).ln() + 0.04)).abs() < 1e-12);
+/// # Ok::<(), candle_align::Error>(())
+/// ```
+/// # Source
+/// Ouyang et al. 2022 (InstructGPT), arXiv:2203.02155v1, eq. 1; margin: Touvron et al. 2023
+/// (Llama 2), arXiv:2307.09288v2, eq. 2; centring: Eisenstein et al. 2023, arXiv:2312.09244.
+pub fn pairwise_reward_loss(
+    scores: &Pair<Tensor>,
+    margin: Option<&Tensor>,
+    config: &PairwiseRewardConfig,
+) -> Result<Tensor> {
+    let function = "pairwise_reward_loss";
+    non_negative(function, "centring", config.centring)?;
+    let mut axes = Axes::new(function);
+    axes.float("scores.chosen", &scores.chosen, &["batch"])?;
+    axes.float("scores.rejected", &scores.rejected, &["batch"])?;
+
+    // r_w − r_l − m
+    let mut ahead = scores.margin()?;
+    if let Some(margin) = margin {
+        axes.float("margin", margin, &["batch"])?;
+        ahead = (ahead - margin.detach())?;
+    }
+
+    // −log σ( … )
+    let mut loss = log_sigmoid(&ahead)?.neg()?;
+    // + c · ( r_w + r_l )²
+    if config.centring > 0.0 {
+        let sum = (&scores.chosen + &scores.rejected)?;
+        loss = (loss + (sum.sqr()? * config.centring)?)?;
+    }
+    Ok(loss)
+}
+
+/// What [`ranked_reward_loss`] does with two answers that the labels rank alike.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ties {
+    /// The pair does not count: it adds nothing to the sum nor to the number of pairs.
+    #[default]
+    Skip,
+    /// The pair counts as one, half won by each: it pulls the two scores together. No margin
+    /// applies, since neither is to be ahead.
+    Half,
+}
+
+/// Settings of [`ranked_reward_loss`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RankedRewardConfig {
+    /// What a tie in the labels is. Default [`Ties::Skip`]; the paper does not say.
+    pub ties: Ties,
+    /// m ≥ 0, by how much each better answer is to be ahead. Default 0, the paper's loss.
+    pub margin: f64,
+    /// c ≥ 0, the pull of each list's scores towards a mean of 0. Default 0, the paper's loss.
+    pub centring: f64,
+}
+
+/// The loss of each list of ranked answers: the mean over its pairs.
+///
+/// # Equation
+/// ```text
+/// L = (1/N) Σ_{(w,l): r_w > r_l} −log σ( s_w − s_l − m )  +  c · ( (1/N) Σ_{(w,l)} (s_w + s_l) )²
+/// ```
+/// N = C(K, 2) without ties. Under [`Ties::Half`] a pair of equal rewards counts as one in N and in
+/// both sums, with the loss ½[−log σ(sᵢ − sⱼ) − log σ(sⱼ − sᵢ)].
+/// # Shapes
+/// `scores`, `rewards`, `mask` `[batch, k]`; the result is `[batch]`. Answers stand in any order.
+/// Shorter lists are padded with mask 0; what stands there may be anything, even NaN. `None` counts
+/// all. Only the order of the rewards is read; they get no gradient. A reward that is NaN is
+/// compared with nothing.
+/// # Errors
+/// [`Error::Shape`] if sizes differ, [`Error::DType`] unless scores and rewards are f32 or f64 alike
+/// and the mask u8, [`Error::Parameter`] unless m ≥ 0 and c ≥ 0.
+/// # Properties
+/// * A list is one element of the batch however many pairs it holds: average over `[batch]`. A list
+///   without a pair that counts has loss 0 and gradient 0: one answer, none, or all tied under
+///   [`Ties::Skip`].
+/// * K = 2 is [`pairwise_reward_loss`], margin and centring included.
+/// * With c = 0 nothing changes when one number is added to all scores of a list. At equal scores
+///   and m = 0 the gradient of the answer at rank k is (2k − K − 1)/(2·C(K, 2)), and L = ln 2.
+/// * On Plackett–Luce rankings its expectation is that of [`pairwise_reward_loss`] over uniformly
+///   drawn pairs, although the pairs of a ranking depend on each other: the same optimum, r up to a
+///   constant. A margin stretches, as there.
+/// * Centring pulls one number per list, the mean of its scores (where all pairs count), so it fixes
+///   the constant and leaves the differences alone, unlike a penalty on each pair or on each score.
+///   Lists that hold different answers to one prompt pull its scores together all the same.
+/// # Departures
+/// None from the paper's eq. 1, whose expectation over pairs with 1/C(K, 2) is the mean over pairs
+/// of one prompt. Ragged lists, ties, margin and centring are not in the paper. The form of the
+/// centring is this crate's: the square of the mean over pairs, where others take the mean of the
+/// squares, which also shrinks the scores. The survey names reward models without an equation.
+/// # Examples
+/// ```
+/// use candle_align::{RankedRewardConfig, ranked_reward_loss};
+/// use candle_core::{Device, Tensor};
+///
+/// let scores = Tensor::new(&[[2.0f64, 1.0, 0.5]], &Device::Cpu)?;
+/// let rewards = Tensor::new(&[[9.0f64, 4.0, 7.0]], &Device::Cpu)?; // the first, the last, the second
+///
+/// let loss = ranked_reward_loss(&scores, &rewards, None, &RankedRewardConfig::default())?;
+/// let lost = |z: f64| (1.0 + (-z).exp()).ln();
+/// let want = (lost(2.0 - 0.5) + lost(2.0 - 1.0) + lost(0.5 - 1.0)) / 3.0;
+/// assert!((loss.to_vec1::<f64>()?[0] - want).abs() < 1e-12);
+/// # Ok::<(), candle_align::Error>(())
+/// ```
+/// # Source
+/// Ouyang et al. 2022 (InstructGPT), arXiv:2203.02155v1, eq. 1.
+pub fn ranked_reward_loss(
+    scores: &Tensor,
+    rewards: &Tensor,
+    mask: Option<&Tensor>,
+    config: &RankedRewardConfig,
+) -> Result<Tensor> {
+    let function = "ranked_reward_loss";
+    non_negative(function, "margin", config.margin)?;
+    non_negative(function, "centring", config.centring)?;
+    let mask = check_lists(function, scores, rewards, mask)?;
+    let scores = masked(scores, &mask)?;
+    let pairs = Pairs::new(rewards, &mask, config.ties)?;
+
+    // (1/N) Σ −log σ( s_w − s_l − m ), of ties −log σ( s_i − s_j )
+    let ahead = across(&scores)?;
+    let of_wins = log_sigmoid(&(&ahead - config.margin)?)?.neg()?;
+    let of_ties = log_sigmoid(&ahead)?.neg()?;
+    let mut loss = pairs.mean(&of_wins, &of_ties)?;
+
+    // + c · ( (1/N) Σ (s_w + s_l) )²
+    if config.centring > 0.0 {
+        let sums = scores.unsqueeze(2)?.broadcast_add(&scores.unsqueeze(1)?)?;
+        let centre = pairs.mean(&sums, &sums)?;
+        loss = (loss + (centre.sqr()? * config.centring)?)?;
+    }
+    Ok(loss)
+}
+
+/// The loss of each choice of the best among K answers.
+///
+/// # Equation
+/// ```text
+/// L = −log ( e^{s_b} / Σᵢ e^{sᵢ} )
+/// ```
+/// # Shapes
+/// `scores` and `mask` `[batch, k]`, `best` `[batch]` in u32 or i64; the result is `[batch]`.
+/// Shorter lists are padded with mask 0; what stands there may be anything, even NaN. `None` counts
+/// all.
+/// # Errors
+/// [`Error::Shape`] if sizes differ; [`Error::DType`] unless scores are f32 or f64, the mask u8 and
+/// `best` u32 or i64; [`Error::Argument`] if `best` is not in `0..k` or names an answer that the
+/// mask leaves out. For that check `best` and the mask, a few bytes per list, are read to the host:
+/// candle itself takes some indices out of range for "ignore".
+/// # Properties
+/// * The gradient is softmax(s) − e_b: 1/K − e_b at equal scores, where L = ln K. Adding one number
+///   to all scores of a list changes nothing.
+/// * Two answers are [`pairwise_reward_loss`]. It is the first factor of
+///   [`plackett_luce_reward_loss`]: what a ranking adds is the order of the rest.
+/// * If b is drawn with probability softmax(r), the only optimum is r up to a constant.
+/// * A list of one has loss 0. So has a list of none, whose `best` is not read.
+/// # Departures
+/// None from the paper's eq. 1, for any K where it has K = 4. The survey names reward models
+/// without an equation.
+/// # Examples
+/// ```
+/// use candle_align::choose_best_loss;
+/// use candle_core::{Device, Tensor};
+///
+/// let scores = Tensor::new(&[[1.0f64, 3.0, 0.0, 2.0]], &Device::Cpu)?;
+/// let best = Tensor::new(&[3u32], &Device::Cpu)?;
+///
+/// let loss = choose_best_loss(&scores, &best, None)?.to_vec1::<f64>()?[0];
+/// let odds = |s: f64| s.exp();
+/// let want = -(odds(2.0) / (odds(1.0) + odds(3.0) + odds(0.0) + odds(2.0))).ln();
+/// assert!((loss - want).abs() < 1e-12);
+/// # Ok::<(), candle_align::Error>(())
+/// ```
+/// # Source
+/// Ziegler et al. 2019, arXiv:1909.08593v2, eq. 1; authors' code openai/lm-human-preferences,
+/// `lm_human_preferences/label_types.py`, `PickBest`.
+pub fn choose_best_loss(scores: &Tensor, best: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
+    let function = "choose_best_loss";
+    let mut axes = Axes::new(function);
+    axes.float("scores", scores, &["batch", "k"])?;
+    axes.index("best", best, &["batch"])?;
+    let mask = counted(&mut axes, mask, scores)?;
+    let best = best_answers(function, best, &mask)?;
+    let scores = masked(scores, &mask)?;
+
+    // log Σᵢ e^{sᵢ} − s_b
+    let out = scores.zeros_like()?.affine(0.0, MASKED)?;
+    let total = mask.where_cond(&scores, &out)?.log_sum_exp(D::Minus1)?;
+    let chosen = scores.gather(&best.unsqueeze(1)?, 1)?.squeeze(1)?;
+    let loss = (total - chosen)?;
+
+    let not_empty = mask_count(&mask, DType::F32)?.gt(0.0)?;
+    masked(&loss, &not_empty)
+}
+
+/// The loss of each list of ranked answers: the best of all, then the best of the rest, and so on.
+///
+/// # Equation
+/// ```text
+/// L = −Σ_{k=1}^{K−1} log ( e^{s₍ₖ₎} / Σ_{i≥k} e^{s₍ᵢ₎} )        s₍ₖ₎ the score of the answer at rank k
+/// ```
+/// # Shapes
+/// `scores`, `rewards`, `mask` `[batch, k]`; the result is `[batch]`. Answers stand in any order.
+/// Shorter lists are padded with mask 0; what stands there may be anything, even NaN. `None` counts
+/// all. Only the order of the rewards is read; they get no gradient.
+/// # Errors
+/// [`Error::Shape`] if sizes differ, [`Error::DType`] unless scores and rewards are f32 or f64 alike
+/// and the mask u8.
+/// # Properties
+/// * Adding one number to all scores of a list changes nothing. At equal scores L = ln K!, and the
+///   gradient of the answer at rank k is Σ_{j ≤ min(k, K−1)} 1/(K − j + 1) − 1\[k < K\].
+/// * Two answers are [`pairwise_reward_loss`]; the first stage alone is [`choose_best_loss`].
+/// * On Plackett–Luce rankings the only optimum is r up to a constant, as for
+///   [`ranked_reward_loss`], which weighs the same labels in another way.
+/// * Answers with equal rewards do not compete with each other: each is held only against those
+///   that are worse. A list of one has loss 0, a list of none too.
+/// * A sum over the stages of a ranking, not a mean: long lists weigh more.
+/// # Departures
+/// The survey has no such loss. It is the one that PRO and the ranking form of DPO build on, here on
+/// scores; their product ends with a factor 1 at k = K, left out. Ties and ragged lists are not in
+/// the papers; see [`plackett_luce`].
+/// # Examples
+/// ```
+/// use candle_align::plackett_luce_reward_loss;
+/// use candle_core::{Device, Tensor};
+///
+/// let scores = Tensor::new(&[[2.0f64, 1.0, 0.5]], &Device::Cpu)?;
+/// let rewards = Tensor::new(&[[9.0f64, 4.0, 7.0]], &Device::Cpu)?; // the first, the last, the second
+///
+/// let loss = plackett_luce_reward_loss(&scores, &rewards, None)?.to_vec1::<f64>()?[0];
+/// let odds = |s: f64| s.exp();
+/// let first = odds(2.0) / (odds(2.0) + odds(1.0) + odds(0.5));
+/// let second = odds(0.5) / (odds(0.5) + odds(1.0));
+/// assert!((loss + first.ln() + second.ln()).abs() < 1e-12);
+/// # Ok::<(), candle_align::Error>(())
+/// ```
+/// # Source
+/// Rafailov et al. 2023, arXiv:2305.18290v2, eq. 18 (the model, with the policy as score); Song et
+/// al. 2023 (PRO), arXiv:2306.17492, eq. 4; Plackett 1975, Applied Statistics 24(2).
+pub fn plackett_luce_reward_loss(
+    scores: &Tensor,
+    rewards: &Tensor,
+    mask: Option<&Tensor>,
+) -> Result<Tensor> {
+    let mask = check_lists("plackett_luce_reward_loss", scores, rewards, mask)?;
+    // Σₖ [ log Σ_{i≥k} e^{s₍ᵢ₎} − s₍ₖ₎ ]
+    plackett_luce(scores, rewards, &mask)
+}
+
+/// The share of all ranked pairs of a batch that the scores order as the rewards do.
+///
+/// A tie in score counts ½; a tie in reward is no pair. Every pair weighs the same, whatever list it
+/// is from. A detached scalar; NaN if there is no pair. For two answers it is
+/// [`Pair::accuracy`].
+///
+/// # Errors
+/// [`Error::Shape`] unless `scores`, `rewards` and `mask` are `[batch, k]`, [`Error::DType`] unless
+/// scores and rewards are f32 or f64 alike and the mask u8.
+///
+/// ```
+/// use candle_align::ranking_accuracy;
+/// use candle_core::{Device, Tensor};
+///
+/// let scores = Tensor::new(&[[2.0f64, 1.0, 1.0]], &Device::Cpu)?;
+/// let rewards = Tensor::new(&[[7.0f64, 9.0, 4.0]], &Device::Cpu)?;
+/// // the first is before the third: right; the second before the first: wrong; the other a tie
+/// let share = ranking_accuracy(&scores, &rewards, None)?.to_scalar::<f64>()?;
+/// assert_eq!(share, (1.0 + 0.0 + 0.5) / 3.0);
+/// # Ok::<(), candle_align::Error>(())
+/// ```
+pub fn ranking_accuracy(
+    scores: &Tensor,
+    rewards: &Tensor,
+    mask: Option<&Tensor>,
+) -> Result<Tensor> {
+    let mask = check_lists("ranking_accuracy", scores, rewards, mask)?;
+    let ahead = across(&masked(&scores.detach(), &mask)?)?;
+    let pairs = preferences(rewards, &mask)?;
+    let right = ahead.gt(0.0)?.to_dtype(ahead.dtype())?;
+    let even = ahead.eq(0.0)?.to_dtype(ahead.dtype())?;
+    let points = masked(&(right + (even * 0.5)?)?, &pairs)?.sum_all()?;
+    Ok((points / pairs.to_dtype(ahead.dtype())?.sum_all()?)?)
+}
+
+/// The pairs of each list that count.
+struct Pairs {
+    /// Entry (i, j) is 1 where i is ranked above j.
+    wins: Tensor,
+    /// Entries (i, j) and (j, i) are 1 where i and j are ranked alike, if such pairs count.
+    ties: Option<Tensor>,
+    /// N, at least 1: `[batch]`.
+    count: Tensor,
+}
+
+impl Pairs {
+    fn new(rewards: &Tensor, mask: &Tensor, ties: Ties) -> Result<Self> {
+        let wins = preferences(rewards, mask)?;
+        let ties = match ties {
+            Ties::Skip => None,
+            Ties::Half => Some(tied(rewards, mask)?),
+        };
+        let one = rewards.ones_like()?;
+        let each = one.unsqueeze(2)?.broadcast_mul(&one.unsqueeze(1)?)?;
+        let count = at_least_one(&total(&each, &each, &wins, ties.as_ref())?)?;
+        Ok(Self { wins, ties, count })
+    }
+
+    /// (1/N) Σ over pairs, of numbers `[batch, k, k]`: a tie is half of (i, j) and half of (j, i).
+    fn mean(&self, of_wins: &Tensor, of_ties: &Tensor) -> Result<Tensor> {
+        let total = total(of_wins, of_ties, &self.wins, self.ties.as_ref())?;
+        Ok((total / &self.count)?)
+    }
+}
+
+/// Σ over the pairs of each list, of numbers `[batch, k, k]`.
+fn total(
+    of_wins: &Tensor,
+    of_ties: &Tensor,
+    wins: &Tensor,
+    ties: Option<&Tensor>,
+) -> Result<Tensor> {
+    let mut each = masked(of_wins, wins)?;
+    if let Some(ties) = ties {
+        each = (each + (masked(of_ties, ties)? * 0.5)?)?;
+    }
+    Ok(each.flatten_from(1)?.sum(D::Minus1)?)
+}
+
+/// Entry (i, j) is 1 where rewardᵢ = rewardⱼ, i ≠ j and both count: u8 `[batch, k, k]`.
+fn tied(rewards: &Tensor, mask: &Tensor) -> Result<Tensor> {
+    let counts = mask.ne(0u8)?;
+    let both = counts.unsqueeze(2)?.broadcast_mul(&counts.unsqueeze(1)?)?;
+    let alike = rewards.unsqueeze(2)?.broadcast_eq(&rewards.unsqueeze(1)?)?;
+    let others = Tensor::eye(rewards.dim(1)?, DType::U8, rewards.device())?.eq(0u8)?;
+    Ok(alike.mul(&both)?.broadcast_mul(&others)?)
+}
+
+/// Entry (i, j) is sᵢ − sⱼ: `[batch, k, k]`.
+fn across(scores: &Tensor) -> Result<Tensor> {
+    Ok(scores.unsqueeze(2)?.broadcast_sub(&scores.unsqueeze(1)?)?)
+}
+
+/// Checks the arguments of a loss over ranked lists; the mask, of ones if there is none.
+fn check_lists(
+    function: &'static str,
+    scores: &Tensor,
+    rewards: &Tensor,
+    mask: Option<&Tensor>,
+) -> Result<Tensor> {
+    let mut axes = Axes::new(function);
+    axes.float("scores", scores, &["batch", "k"])?;
+    axes.float("rewards", rewards, &["batch", "k"])?;
+    counted(&mut axes, mask, scores)
+}
+
+/// The mask, of ones if there is none.
+fn counted(axes: &mut Axes, mask: Option<&Tensor>, scores: &Tensor) -> Result<Tensor> {
+    match mask {
+        Some(mask) => {
+            axes.mask("mask", mask, &["batch", "k"])?;
+            Ok(mask.clone())
+        }
+        None => Ok(Tensor::ones(scores.shape(), DType::U8, scores.device())?),
+    }
+}
+
+/// The chosen answers as i64, 0 for a list of none; an error for one that is not in its list.
+fn best_answers(function: &'static str, best: &Tensor, mask: &Tensor) -> Result<Tensor> {
+    let k = mask.dim(1)?;
+    let mut chosen = best.to_dtype(DType::I64)?.to_vec1::<i64>()?;
+    for (row, (b, counts)) in chosen.iter_mut().zip(mask.to_vec2::<u8>()?).enumerate() {
+        if counts.iter().all(|c| *c == 0) {
+            *b = 0;
+            continue;
+        }
+        let problem = match usize::try_from(*b).ok().and_then(|b| counts.get(b)) {
+            None => format!("outside the {k} answers"),
+            Some(0) => "which the mask leaves out".to_string(),
+            Some(_) => continue,
+        };
+        let problem = format!("holds {b} in row {row}, {problem}");
+        return Err(Error::argument(function, "best", problem));
+    }
+    let batch = chosen.len();
+    Ok(Tensor::from_vec(chosen, batch, best.device())?)
+}
