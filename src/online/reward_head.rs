@@ -100,12 +100,12 @@ impl RewardHead {
     pub fn from_tensors(weight: &Tensor, bias: Option<&Tensor>) -> Result<Self> {
         let function = "RewardHead::from_tensors";
         let mut axes = Axes::new(function);
+        require_one(function, "weight", weight, &["1", "dim"])?;
         axes.float("weight", weight, &["1", "dim"])?;
-        require_one(function, "weight", weight, "1, dim")?;
         let bias = match bias {
             Some(bias) => {
-                axes.float("bias", bias, &["bias"])?;
-                require_one(function, "bias", bias, "1")?;
+                require_one(function, "bias", bias, &["1"])?;
+                axes.float("bias", bias, &["1"])?;
                 Some(Var::from_tensor(&bias.copy()?)?)
             }
             None => None,
@@ -207,21 +207,21 @@ fn last_positions(function: &'static str, mask: &Tensor) -> Result<Vec<usize>> {
         .collect()
 }
 
-/// Requires a first axis of size 1.
+/// Requires these axes, the first of size 1.
 fn require_one(
     function: &'static str,
     argument: &str,
     tensor: &Tensor,
-    expected: &str,
+    axes: &[&str],
 ) -> Result<()> {
-    if tensor.dim(0)? == 1 {
+    if tensor.rank() == axes.len() && tensor.dims()[0] == 1 {
         return Ok(());
     }
     Err(Error::Shape {
         function,
         argument: argument.to_string(),
         shape: tensor.dims().to_vec(),
-        expected: expected.to_string(),
+        expected: axes.join(", "),
     })
 }
 

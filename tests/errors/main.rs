@@ -8,6 +8,7 @@ mod log_probs;
 mod lora;
 mod ppo;
 mod pro;
+mod reward_head;
 mod reward_model;
 mod rrhf;
 mod sft;

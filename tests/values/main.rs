@@ -10,6 +10,7 @@ mod math;
 mod ppo;
 mod pro;
 mod reduction;
+mod reward_head;
 mod reward_model;
 mod rrhf;
 mod sft;
