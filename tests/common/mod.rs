@@ -2,6 +2,7 @@
 #![allow(dead_code)] // every suite is its own crate and uses a part of this
 
 pub mod policy;
+pub mod rankings;
 pub mod rows;
 
 use candle_align::Result;
