@@ -41,6 +41,8 @@ fn two() -> Tensor {
     matrix(&rows)
 }
 
+type Loss<'a> = &'a dyn Fn(&Tensor) -> Result<Tensor>;
+
 fn first_is_better() -> Tensor {
     matrix(&[[2.0, 1.0].as_slice(); 4])
 }
@@ -158,7 +160,7 @@ fn one_number_added_to_all_scores_changes_nothing() -> Result<()> {
     };
     let at = matrix(&[&SCORES]);
     let moved = (&at + 7.5)?;
-    let losses: [&dyn Fn(&Tensor) -> Result<Tensor>; 3] = [
+    let losses: [Loss; 3] = [
         &|s| ranked_reward_loss(s, &labels, None, &config),
         &|s| choose_best_loss(s, &best, None),
         &|s| plackett_luce_reward_loss(s, &labels, None),
