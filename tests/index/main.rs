@@ -41,7 +41,11 @@ fn losses() -> Vec<(String, String, String)> {
     let mut found = Vec::new();
     for path in sources(&root().join("src")) {
         let text = fs::read_to_string(&path).unwrap();
-        let file = path.strip_prefix(root().join("src")).unwrap().display().to_string();
+        let file = path
+            .strip_prefix(root().join("src"))
+            .unwrap()
+            .display()
+            .to_string();
         let mut doc = String::new();
         for line in text.lines() {
             match line.trim_start().strip_prefix("///") {
@@ -100,7 +104,10 @@ fn every_loss_has_a_page_with_all_its_sections_in_order() {
                 None => panic!("{file}: `{name}` lacks `{section}`, or has it out of order"),
             }
         }
-        assert!(doc.contains("arXiv:"), "{file}: the source of `{name}` names no paper");
+        assert!(
+            doc.contains("arXiv:"),
+            "{file}: the source of `{name}` names no paper"
+        );
     }
 }
 
@@ -109,13 +116,18 @@ fn every_loss_has_a_row_in_the_survey_and_every_row_a_file() {
     let rows = rows();
     for (file, name, _) in losses() {
         let item = format!("| `{name}` | `{file}` |");
-        assert!(rows.iter().any(|row| row.contains(&item)), "no row with {item} in survey.md");
+        assert!(
+            rows.iter().any(|row| row.contains(&item)),
+            "no row with {item} in survey.md"
+        );
     }
     for row in rows {
         let cells: Vec<&str> = row.split('|').map(|c| c.trim().trim_matches('`')).collect();
         let (item, file) = (cells[3], cells[4]);
         let text = read(&format!("src/{file}"));
-        let exists = ["fn", "struct"].iter().any(|kind| text.contains(&format!("pub {kind} {item}")));
+        let exists = ["fn", "struct"]
+            .iter()
+            .any(|kind| text.contains(&format!("pub {kind} {item}")));
         assert!(exists, "src/{file} has no public `{item}`");
     }
 }
