@@ -26,8 +26,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GaeConfig {
-    /// γ in [0, 1], the discount per token. Default 1, as in all work on language models that the
-    /// survey names: a later token is not worth less.
+    /// γ in [0, 1], the discount per token. Default 1, as in InstructGPT and in lm-human-preferences:
+    /// a later token is not worth less.
     pub gamma: f64,
     /// λ in [0, 1]: 1 trusts the rewards, 0 trusts the values. Default 0.95, the value of
     /// lm-human-preferences.

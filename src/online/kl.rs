@@ -73,7 +73,8 @@ pub enum KlEstimator {
 /// # Departures
 /// None from the formulas, up to x = 20 ([`LOG_RATIO_BOUND`]). Beyond, k₃ goes on along its
 /// tangent, with slope 1 − e²⁰, where it would overflow. Within |x| < ½ it is summed as a series:
-/// the difference has no correct digit in f32 at x = 10⁻⁴. The survey writes the penalty as k₁.
+/// the difference has no correct digit in f32 at x = 10⁻⁴. The survey names a
+/// KL penalty without an equation.
 /// # Examples
 /// ```
 /// use candle_align::{KlEstimator, TokenLogProbs, kl_loss};

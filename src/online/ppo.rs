@@ -244,7 +244,7 @@ impl Default for PpoValueConfig {
 /// * Without a clip, or with a huge one, this is ½(V − R̂)², whose optimum is the mean return.
 /// # Departures
 /// None from the authors' code, which adds this with weight 0.1 to the policy's loss; the weight is
-/// the caller's. Not in the survey.
+/// the caller's. The survey has no equation for this.
 /// # Examples
 /// ```
 /// use candle_align::{PpoValueConfig, Reduction, ppo_value_loss};

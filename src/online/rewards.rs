@@ -54,7 +54,8 @@ impl Default for ShapedRewardsConfig {
 /// [`Error::Shape`] or [`Error::DType`] if the shapes or types differ, [`Error::Parameter`] unless
 /// β is finite and not negative.
 /// # Properties
-/// * Σₜ rₜ = r(x, y) − β Σₜ k: with k₁ the survey's penalised reward of the whole answer.
+/// * Σₜ rₜ = r(x, y) − β Σₜ k: with k₁ the penalised reward of the whole answer, the
+///   paper's eq. 2.
 /// * k₁ leads to π* ∝ π_ref · e^{r/β}. k₂ and k₃ as rewards do not: their gradient at the reference
 ///   is 0 to first order, so nothing holds a policy there (see [`kl_loss`](crate::kl_loss)).
 /// * Whitened scores change the meaning of β. With the scores of each batch divided by their
@@ -63,7 +64,7 @@ impl Default for ShapedRewardsConfig {
 ///   nothing, and below a critical β (0.77 where the tests look) the policy collapses to the best
 ///   answer in spite of the KL.
 /// # Departures
-/// None from the authors' code, which puts the score at the last position; here it is the last
+/// The survey has no equation for this. None from the authors' code, which puts the score at the last position; here it is the last
 /// that counts, wherever padding stands. AlpacaFarm clamps k₁ at 0 from below, which is not
 /// unbiased; there is no such option here.
 /// # Examples
