@@ -178,22 +178,23 @@ pub fn ppo_policy_loss(
     // ρₜ = π_θ / π_old
     let log_ratio = masked(&(new.values() - old.detach())?, mask)?;
     let ratio = bounded_exp(&log_ratio)?;
+    let reached = ratio.detach();
 
     // max( −Âρ, −Â clip(ρ) ), as a choice rather than a maximum, whose slope would be halved at a
     // tie: clipped where Â > 0 and ρ > 1 + ε, or Â < 0 and ρ < 1 − ε
     let (gain, harm) = (advantages.gt(0.0)?, advantages.lt(0.0)?);
-    let above = gain.mul(&ratio.gt(1.0 + epsilon_high)?)?;
-    let below = harm.mul(&ratio.lt(1.0 - epsilon)?)?;
+    let above = gain.mul(&reached.gt(1.0 + epsilon_high)?)?;
+    let below = harm.mul(&reached.lt(1.0 - epsilon)?)?;
     let mut stopped = above.add(&below)?;
-    let mut bound = ratio.detach().clamp(1.0 - epsilon, 1.0 + epsilon_high)?;
+    let mut bound = reached.clamp(1.0 - epsilon, 1.0 + epsilon_high)?;
 
     // min( lₜ, −c Â ) where Â < 0
     if let Some(c) = config.dual_clip {
-        let beyond = harm.mul(&ratio.gt(c)?)?;
+        let beyond = harm.mul(&reached.gt(c)?)?;
         bound = beyond.where_cond(&bound.ones_like()?.affine(c, 0.0)?, &bound)?;
         stopped = stopped.add(&beyond)?;
     }
-    let ratio_or_bound = stopped.where_cond(&bound.detach(), &ratio)?;
+    let ratio_or_bound = stopped.where_cond(&bound, &ratio)?;
     let loss = (advantages.neg()? * ratio_or_bound)?;
 
     let log_ratio = log_ratio.detach();
@@ -202,7 +203,7 @@ pub fn ppo_policy_loss(
             loss,
             mask: mask.clone(),
         },
-        ratio: masked(&ratio.detach(), mask)?,
+        ratio: masked(&reached, mask)?,
         clipped: stopped.to_dtype(ratio.dtype())?,
         kl_k1: KlEstimator::K1.at(&log_ratio)?,
         kl_k3: KlEstimator::K3.at(&log_ratio)?,

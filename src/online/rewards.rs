@@ -61,8 +61,8 @@ impl Default for ShapedRewardsConfig {
 /// * Whitened scores change the meaning of β. With the scores of each batch divided by their
 ///   standard deviation s and the KL outside, the price is β·s: the fixed point is
 ///   π ∝ π_ref · e^{r/(βs)} with s the deviation under π itself, ten times the rewards change
-///   nothing, and below a critical β (0.77 where the tests look) the policy collapses to the best
-///   answer in spite of the KL.
+///   nothing, and below some β the policy collapses to the best answer in spite of the KL (at ½
+///   where the tests look; at 1 it does not).
 /// # Departures
 /// The survey has no equation for this. None from the authors' code, which puts the score at the last position; here it is the last
 /// that counts, wherever padding stands. AlpacaFarm clamps k₁ at 0 from below, which is not
