@@ -83,11 +83,19 @@ pub mod training;
 pub use error::{Error, Result};
 pub use log_probs::{Candidates, Pair, Statistics, TokenLogProbs};
 pub use math::Whiten;
+pub use online::advantages::{Advantages, GaeConfig, gae};
+pub use online::auxiliary::{EntropyConfig, PtxConfig, entropy_loss, ptx_loss};
+pub use online::controller::KlController;
+pub use online::kl::{KlEstimator, kl_loss};
+pub use online::ppo::{
+    PolicyLoss, PolicyMetrics, PpoConfig, PpoValueConfig, ppo_policy_loss, ppo_value_loss,
+};
 pub use online::reward_head::{RewardHead, RewardNormalisation};
 pub use online::reward_model::{
     PairwiseRewardConfig, RankedRewardConfig, Ties, choose_best_loss, pairwise_reward_loss,
     plackett_luce_reward_loss, ranked_reward_loss, ranking_accuracy,
 };
+pub use online::rewards::{ShapedRewardsConfig, missing_eos_penalty, shaped_rewards};
 pub use ranking::dpo::{DpoConfig, dpo_loss};
 pub use ranking::{ListLoss, PreferenceLoss};
 pub use reduction::Reduction;

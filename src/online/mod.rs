@@ -1,6 +1,10 @@
 //! Learning from answers drawn by the policy itself (survey §3.1).
 //!
-//! First a reward model, from people's comparisons; then the policy, on its own answers.
+//! Reinforcement learning from human feedback has three steps: fine-tune on demonstrations
+//! ([`crate::sft`]); learn a reward from comparisons; then draw answers, score them, and move the
+//! policy towards the better ones while it pays for leaving where it started.
+//!
+//! # The reward model
 //!
 //! | reward model | eats | a prompt's share of the batch |
 //! |---|---|---|
@@ -12,6 +16,29 @@
 //! Scores come from [`RewardHead`](reward_head::RewardHead), their scale from
 //! [`RewardNormalisation`](reward_head::RewardNormalisation). All four losses are sums of logistic
 //! losses or softmax cross-entropies of scores, and leave the constant of the reward open.
+//!
+//! # The policy
+//!
+//! | what | eats | gives | compares | regulariser |
+//! |---|---|---|---|---|
+//! | [`missing_eos_penalty`](rewards::missing_eos_penalty) | scores, which answers ended | scores | – | – |
+//! | [`shaped_rewards`](rewards::shaped_rewards) | scores, log-probabilities of the old policy and the reference | a reward per token | – | KL(π‖π_ref) inside the reward |
+//! | [`KlController`](controller::KlController) | the measured KL | β | – | – |
+//! | [`gae`](advantages::gae) | rewards, values | an advantage and a return per token | an answer with what was expected of it | – |
+//! | [`ppo_policy_loss`](ppo::ppo_policy_loss) | new and old log-probabilities, advantages | a loss per token | by advantage | a clip on the ratio to the old policy |
+//! | [`ppo_value_loss`](ppo::ppo_value_loss) | values, returns | a loss per token | – | a clip around the old values |
+//! | [`kl_loss`](kl::kl_loss) | new log-probabilities, the reference | a loss per token | – | KL(π‖π_ref) outside the reward, with k₂ |
+//! | [`entropy_loss`](auxiliary::entropy_loss), [`ptx_loss`](auxiliary::ptx_loss) | log-probabilities | a loss per token | – | entropy; the pretraining text |
+//!
+//! All numbers are per token, `[batch, time]`, and sums of losses are the caller's to weigh. With
+//! k₁ inside the reward the third step ends at π* ∝ π_ref · e^{r/β}, the same policy that
+//! [`crate::ranking`]'s DPO fits without drawing an answer.
 
+pub mod advantages;
+pub mod auxiliary;
+pub mod controller;
+pub mod kl;
+pub mod ppo;
 pub mod reward_head;
 pub mod reward_model;
+pub mod rewards;

@@ -1,0 +1,158 @@
+//! How much better an answer went on than expected, token by token (survey §3.1).
+//!
+//! In one sentence: an advantage is the sum of later surprises, each discounted by how far away it
+//! is.
+//!
+//! | paper | here | shape |
+//! |---|---|---|
+//! | rₜ | `rewards` | `[batch, time]` |
+//! | V(sₜ) | `values`: what was expected before token t was chosen | `[batch, time]` |
+//! | γ, λ | [`GaeConfig`] | numbers |
+//! | Âₜ, R̂ₜ | [`Advantages`] | `[batch, time]` |
+//!
+//! Advantages are commonly scaled to mean 0 and variance 1 with
+//! [`whiten`](crate::math::whiten)`(…, Whiten::ZeroMean)`; returns are not.
+//!
+//! Read next: [`crate::online::ppo`].
+
+use crate::Result;
+use crate::error::require;
+use crate::math::masked;
+use crate::shape::Axes;
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+/// Settings of [`gae`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GaeConfig {
+    /// γ in [0, 1], the discount per token. Default 1, as in InstructGPT and in lm-human-preferences:
+    /// a later token is not worth less.
+    pub gamma: f64,
+    /// λ in [0, 1]: 1 trusts the rewards, 0 trusts the values. Default 0.95, the value of
+    /// lm-human-preferences.
+    pub lambda: f64,
+}
+
+impl Default for GaeConfig {
+    fn default() -> Self {
+        Self {
+            gamma: 1.0,
+            lambda: 0.95,
+        }
+    }
+}
+
+/// What [`gae`] returns: constants, 0 where the mask does not count.
+#[derive(Clone, Debug)]
+pub struct Advantages {
+    /// Âₜ `[batch, time]`: for [`ppo_policy_loss`](crate::ppo_policy_loss).
+    pub advantages: Tensor,
+    /// R̂ₜ = Âₜ + V(sₜ) `[batch, time]`: for [`ppo_value_loss`](crate::ppo_value_loss).
+    pub returns: Tensor,
+}
+
+/// Generalised advantage estimation.
+///
+/// # Equation
+/// ```text
+/// δₜ = rₜ + γ · V(sₜ₊₁) − V(sₜ)
+/// Âₜ = δₜ + γλ · Âₜ₊₁
+/// R̂ₜ = Âₜ + V(sₜ)
+/// ```
+/// t + 1 is the next position that counts, however far away. After the last one V and Â are 0: the
+/// answer is over.
+/// # Shapes
+/// `rewards`, `values` `[batch, time]` in f32 or f64 alike, `mask` u8 `[batch, time]`.
+/// # Errors
+/// [`Error::Shape`] or [`Error::DType`] if the shapes or types differ, [`Error::Parameter`] unless
+/// γ and λ are in [0, 1].
+/// # Properties
+/// * Positions that do not count may stand anywhere, padding on either side or what a tool returned
+///   in the middle of an answer: leaving them out changes nothing. They neither carry a reward nor
+///   decay the credit of what stands before them.
+/// * λ = 1: Âₜ = Σ_{i≥0} γⁱ rₜ₊ᵢ − V(sₜ), and with γ = 1 R̂ₜ is the sum of the rewards to come.
+///   λ = 0: Âₜ = δₜ.
+/// * With λ = γ = 1, V = 0 and the rewards of [`shaped_rewards`](crate::shaped_rewards), the
+///   gradient of [`ppo_policy_loss`](crate::ppo_policy_loss) on its own draws is that of
+///   −E r + β KL(π‖π_ref), over all tokens of the answer.
+/// # Departures
+/// None from the recursion. The paper's sum is infinite; here it ends with the answer, and an
+/// answer that was cut off is treated as ended there too, as in the authors' code for language
+/// models ([`missing_eos_penalty`](crate::missing_eos_penalty) is the common remedy).
+/// # Examples
+/// ```
+/// use candle_align::{GaeConfig, gae};
+/// use candle_core::{Device, Tensor};
+///
+/// let rewards = Tensor::new(&[[0.0f64, 9.0, 1.0]], &Device::Cpu)?;
+/// let values = Tensor::new(&[[0.5f64, 9.0, 0.25]], &Device::Cpu)?;
+/// let mask = Tensor::new(&[[1u8, 0, 1]], &Device::Cpu)?;
+///
+/// let config = GaeConfig { gamma: 1.0, lambda: 0.5 };
+/// let out = gae(&rewards, &values, &mask, &config)?;
+/// // δ₃ = 1 − 0.25, δ₁ = 0 + 0.25 − 0.5; the middle does not count
+/// assert_eq!(out.advantages.to_vec2::<f64>()?, [[-0.25 + 0.5 * 0.75, 0.0, 0.75]]);
+/// # Ok::<(), candle_align::Error>(())
+/// ```
+/// # Source
+/// Schulman et al. 2015, arXiv:1506.02438v6, eq. 16; authors' code openai/lm-human-preferences,
+/// `train_policy.py`, `PPOTrainer.loss`.
+///
+/// [`Error::Shape`]: crate::Error::Shape
+/// [`Error::DType`]: crate::Error::DType
+/// [`Error::Parameter`]: crate::Error::Parameter
+pub fn gae(
+    rewards: &Tensor,
+    values: &Tensor,
+    mask: &Tensor,
+    config: &GaeConfig,
+) -> Result<Advantages> {
+    let function = "gae";
+    let (gamma, lambda) = (config.gamma, config.lambda);
+    for (field, value) in [("gamma", gamma), ("lambda", lambda)] {
+        let holds = (0.0..=1.0).contains(&value);
+        require(holds, function, field, "in [0, 1]", value)?;
+    }
+    let mut axes = Axes::new(function);
+    axes.float("rewards", rewards, &["batch", "time"])?;
+    axes.float("values", values, &["batch", "time"])?;
+    axes.mask("mask", mask, &["batch", "time"])?;
+    let rewards = masked(&rewards.detach(), mask)?;
+    let values = masked(&values.detach(), mask)?;
+
+    let time = mask.dim(1)?;
+    if time == 0 {
+        return Ok(Advantages {
+            advantages: rewards,
+            returns: values,
+        });
+    }
+    // V and Â of the next position that counts, [batch, 1]; 0 after the last
+    let mut next_value = values.narrow(1, 0, 1)?.zeros_like()?;
+    let mut next = next_value.clone();
+    let mut advantages = Vec::with_capacity(time);
+    for t in (0..time).rev() {
+        let reward = rewards.narrow(1, t, 1)?;
+        let value = values.narrow(1, t, 1)?;
+        let counts = mask.narrow(1, t, 1)?;
+
+        // δₜ = rₜ + γ · V(sₜ₊₁) − V(sₜ)
+        let delta = ((reward + (&next_value * gamma)?)? - &value)?;
+        // Âₜ = δₜ + γλ · Âₜ₊₁
+        let advantage = (delta + (&next * (gamma * lambda))?)?;
+
+        // a position that does not count passes on what it was given
+        next = counts.where_cond(&advantage, &next)?;
+        next_value = counts.where_cond(&value, &next_value)?;
+        advantages.push(next.clone());
+    }
+    advantages.reverse();
+    let advantages = masked(&Tensor::cat(&advantages, 1)?, mask)?;
+
+    // R̂ₜ = Âₜ + V(sₜ)
+    Ok(Advantages {
+        returns: (&advantages + values)?,
+        advantages,
+    })
+}

@@ -1,0 +1,142 @@
+//! What is added to the objective of reinforcement learning: entropy, and the pretraining text
+//! (survey §3.1).
+//!
+//! In one sentence: two terms of their own that keep a policy from becoming too sure of itself, and
+//! from forgetting the text it came from.
+//!
+//! | paper | here | shape |
+//! |---|---|---|
+//! | c₂, S[π](sₜ) | [`EntropyConfig::coefficient`], [`TokenLogProbs::entropy`] | number, `[batch, time]` |
+//! | γ, log π(x) | [`PtxConfig::gamma`], the log-probabilities of pretraining text | number, `[batch, time]` |
+//!
+//! Read next: [`crate::sft`], which the second term is.
+
+use crate::error::non_negative;
+use crate::{Error, Result, TokenLogProbs, TokenLoss};
+use serde::{Deserialize, Serialize};
+
+/// Settings of [`entropy_loss`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EntropyConfig {
+    /// c ≥ 0. Default 0.01, the PPO paper's value for Atari (its table 5). The work on language
+    /// models that the survey names has no such term.
+    pub coefficient: f64,
+}
+
+impl Default for EntropyConfig {
+    fn default() -> Self {
+        Self { coefficient: 0.01 }
+    }
+}
+
+/// The entropy bonus of each token: less of a loss where the policy is less sure.
+///
+/// # Equation
+/// ```text
+/// Hₜ = −Σᵥ π_θ(v│x, y₍<t₎) log π_θ(v│x, y₍<t₎)
+/// lₜ = −c · Hₜ
+/// ```
+/// # Shapes
+/// `log_probs` `[batch, time]`, computed with [`Statistics::entropy`](crate::Statistics); the result
+/// is `[batch, time]` with its mask.
+/// # Errors
+/// [`Error::Argument`] if the log-probabilities were computed without the entropy;
+/// [`Error::Parameter`] unless c is finite and not negative.
+/// # Properties
+/// * The gradient in the logits of a token is c · πᵥ (log πᵥ + Hₜ): 0 for the uniform distribution,
+///   where the term has its only minimum, −c log V.
+/// * Added to the loss of a reward r of one token it gives π ∝ e^{r/c}: the tie to a uniform
+///   reference with β = c.
+/// # Departures
+/// Negated: the paper maximises. Not in the survey.
+/// # Examples
+/// ```
+/// use candle_align::{EntropyConfig, Statistics, TokenLogProbs, entropy_loss};
+/// use candle_core::{DType, Device, Tensor};
+///
+/// let logits = Tensor::zeros((1, 1, 4), DType::F64, &Device::Cpu)?;
+/// let (target, mask) = (Tensor::new(&[[0u32]], &Device::Cpu)?, Tensor::new(&[[1u8]], &Device::Cpu)?);
+/// let statistics = Statistics { entropy: true, ..Default::default() };
+/// let log_probs = TokenLogProbs::aligned(&logits, &target, &mask, statistics)?;
+///
+/// let loss = entropy_loss(&log_probs, &EntropyConfig { coefficient: 0.5 })?.loss.to_vec2::<f64>()?;
+/// assert!((loss[0][0] - -0.5 * 4.0f64.ln()).abs() < 1e-12);
+/// # Ok::<(), candle_align::Error>(())
+/// ```
+/// # Source
+/// Schulman et al. 2017, arXiv:1707.06347v2, eq. 9.
+pub fn entropy_loss(log_probs: &TokenLogProbs, config: &EntropyConfig) -> Result<TokenLoss> {
+    let function = "entropy_loss";
+    non_negative(function, "coefficient", config.coefficient)?;
+    let entropy = log_probs.entropy().ok_or_else(|| {
+        Error::argument(
+            function,
+            "log_probs",
+            "was computed without Statistics::entropy",
+        )
+    })?;
+
+    // −c · Hₜ
+    Ok(TokenLoss {
+        loss: (entropy * -config.coefficient)?,
+        mask: log_probs.mask().clone(),
+    })
+}
+
+/// Settings of [`ptx_loss`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PtxConfig {
+    /// γ ≥ 0. Default 27.8, InstructGPT's (its appendix C.4), with eight times as many pretraining
+    /// examples as answers. 0 is PPO without the term.
+    pub gamma: f64,
+}
+
+impl Default for PtxConfig {
+    fn default() -> Self {
+        Self { gamma: 27.8 }
+    }
+}
+
+/// The pretraining term of PPO-ptx, per token of pretraining text.
+///
+/// # Equation
+/// ```text
+/// lₜ = −γ · log π_θ(xₜ│x₍<t₎)
+/// ```
+/// # Shapes
+/// `pretraining` `[batch, time]`, the log-probabilities of text and not of answers: a batch of its
+/// own. The result is `[batch, time]` with its mask.
+/// # Errors
+/// [`Error::Parameter`] unless γ is finite and not negative.
+/// # Properties
+/// * It is γ times [`sft_loss`](crate::sft_loss): the gradient is −γ, and γ = 0 adds nothing.
+/// * With reward r, one token per answer and pretraining text distributed as d, PPO-ptx stops where
+///   r − β log(π/π_ref) + γ d/π is the same for every answer: π* of the penalised reward, pulled
+///   towards d. With β = 0 that is π = γ d / (λ − r), λ > max r.
+/// # Departures
+/// None: eq. 2 maximises a sum over each text; the reduction is the caller's
+/// ([`Reduction::SequenceMean`](crate::Reduction) is that expectation). Not in the survey's text.
+/// # Examples
+/// ```
+/// use candle_align::{PtxConfig, TokenLogProbs, ptx_loss};
+/// use candle_core::{Device, Tensor};
+///
+/// let mask = Tensor::new(&[[1u8, 0]], &Device::Cpu)?;
+/// let text = TokenLogProbs::new(&Tensor::new(&[[-0.5f64, -9.0]], &Device::Cpu)?, &mask)?;
+/// let loss = ptx_loss(&text, &PtxConfig::default())?;
+/// assert_eq!(loss.loss.to_vec2::<f64>()?, [[27.8 * 0.5, 0.0]]);
+/// # Ok::<(), candle_align::Error>(())
+/// ```
+/// # Source
+/// Ouyang et al. 2022, arXiv:2203.02155v1, eq. 2 and appendix C.4.
+pub fn ptx_loss(pretraining: &TokenLogProbs, config: &PtxConfig) -> Result<TokenLoss> {
+    non_negative("ptx_loss", "gamma", config.gamma)?;
+
+    // −γ · log π_θ(xₜ)
+    Ok(TokenLoss {
+        loss: (pretraining.values() * -config.gamma)?,
+        mask: pretraining.mask().clone(),
+    })
+}

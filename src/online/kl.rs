@@ -1,0 +1,150 @@
+//! How far the policy is from the reference, from one draw (survey §3.1).
+//!
+//! In one sentence: three estimates of KL(π‖π_ref) from the log-ratio of one sampled token, which
+//! agree in what they measure and differ in where their gradients lead.
+//!
+//! | paper | here | shape |
+//! |---|---|---|
+//! | log π_θ(yₜ│x, y₍<t₎) | `policy` | `[batch, time]` |
+//! | log π_ref(yₜ│x, y₍<t₎) | `reference` | `[batch, time]` |
+//! | k₁, k₂, k₃ | [`KlEstimator`] | – |
+//!
+//! Read next: [`crate::online::rewards`], where the estimate becomes part of a reward.
+
+use crate::math::{hinge, masked};
+use crate::shape::Axes;
+use crate::{Result, TokenLogProbs, TokenLoss};
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+/// The log-ratio up to which e^x is computed as such. Beyond it the tangent at this point goes on,
+/// so that a ratio and its gradient are finite in f32 and never vanish where they should be large.
+pub const LOG_RATIO_BOUND: f64 = 20.0;
+
+/// Below this |x| the series of eˣ − 1 − x is used, above it the difference.
+const SERIES: f64 = 0.5;
+/// The last power of x in that series: the next is below f64's precision at [`SERIES`].
+const LAST_POWER: usize = 15;
+
+/// An estimate of KL(p‖q) from x = log q − log p at one draw from p.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KlEstimator {
+    /// k₁ = −x: unbiased, of either sign, the largest variance. The one to put into a reward.
+    #[default]
+    K1,
+    /// k₂ = x²/2: biased, never negative. The one to put into a loss.
+    K2,
+    /// k₃ = eˣ − 1 − x: unbiased, never negative, small variance. The one to report.
+    K3,
+}
+
+/// An estimate of KL(π‖π_ref) per token, differentiable in the policy.
+///
+/// # Equation
+/// ```text
+/// xₜ = log π_ref(yₜ│x, y₍<t₎) − log π_θ(yₜ│x, y₍<t₎)
+/// k₁ = −xₜ        k₂ = xₜ² / 2        k₃ = e^{xₜ} − 1 − xₜ
+/// ```
+/// # Shapes
+/// `policy` and `reference` `[batch, time]`; the result is `[batch, time]` with the policy's mask.
+/// # Errors
+/// [`Error::Shape`] or [`Error::DType`] unless `reference` has the shape and type of the policy's
+/// values.
+/// # Properties
+/// * With draws from the policy, E k₁ = E k₃ = KL(π‖π_ref) and k₂, k₃ ≥ 0.
+/// * The slopes in log π_θ are 1, −x and 1 − eˣ: where policy and reference agree, k₂ and k₃ have
+///   slope 0, and near there both are x²/2.
+/// * What each does depends on where it stands. As a loss it acts through its slope, as a reward
+///   ([`shaped_rewards`], a constant) through its value times ∇ log π_θ:
+///
+/// | | E ∇ as a loss | E k ∇ log π_θ as a reward |
+/// |---|---|---|
+/// | k₁ | 0: no penalty at all | ∇KL(π‖π_ref) |
+/// | k₂ | ∇KL(π‖π_ref) | not the gradient of a KL; with the loss's part it is ∇E k₂ |
+/// | k₃ | ∇KL(π_ref‖π): the other direction | ∇KL(π‖π_ref) − ∇KL(π_ref‖π) |
+///
+/// * So with reward r and exact on-policy steps: k₁ in the reward and k₂ in the loss arrive at
+///   π* ∝ π_ref · e^{r/β}; k₃ in the loss at π = β π_ref / (λ − r) with λ > max r, a polynomial
+///   instead of an exponential tilt; k₁ in the loss at the best answer alone.
+/// * k₂ as a loss on sums over a sequence is the gradient of the KL between sequences. Per token it
+///   sees the KL of that token alone and not what the token leads to: another gradient, unless
+///   answers have one token. k₁ inside a reward that is summed over later tokens has no such gap.
+/// # Departures
+/// None from the formulas, up to x = 20 ([`LOG_RATIO_BOUND`]). Beyond, k₃ goes on along its
+/// tangent, with slope 1 − e²⁰, where it would overflow. Within |x| < ½ it is summed as a series:
+/// the difference has no correct digit in f32 at x = 10⁻⁴. The survey names a
+/// KL penalty without an equation.
+/// # Examples
+/// ```
+/// use candle_align::{KlEstimator, TokenLogProbs, kl_loss};
+/// use candle_core::{Device, Tensor};
+///
+/// let mask = Tensor::new(&[[1u8, 0]], &Device::Cpu)?;
+/// let policy = TokenLogProbs::new(&Tensor::new(&[[-1.0f64, 0.0]], &Device::Cpu)?, &mask)?;
+/// let reference = Tensor::new(&[[-3.0f64, f64::NAN]], &Device::Cpu)?;
+///
+/// // x = −3 + 1
+/// let k3 = kl_loss(&policy, &reference, KlEstimator::K3)?.loss.to_vec2::<f64>()?;
+/// assert!((k3[0][0] - ((-2.0f64).exp() - 1.0 + 2.0)).abs() < 1e-15);
+/// assert_eq!(k3[0][1], 0.0);
+/// # Ok::<(), candle_align::Error>(())
+/// ```
+/// # Source
+/// Schulman 2020, "Approximating KL Divergence" (joschu.net/blog/kl-approx.html); k₁ inside the
+/// reward: Ziegler et al. 2019, arXiv:1909.08593v2, eq. 2.
+///
+/// [`shaped_rewards`]: crate::shaped_rewards
+/// [`Error::Shape`]: crate::Error::Shape
+/// [`Error::DType`]: crate::Error::DType
+pub fn kl_loss(
+    policy: &TokenLogProbs,
+    reference: &Tensor,
+    estimator: KlEstimator,
+) -> Result<TokenLoss> {
+    let mut axes = Axes::new("kl_loss");
+    axes.float("policy", policy.values(), &["batch", "time"])?;
+    axes.float("reference", reference, &["batch", "time"])?;
+
+    // x = log π_ref − log π_θ, 0 where the mask does not count
+    let x = masked(&(reference.detach() - policy.values())?, policy.mask())?;
+    Ok(TokenLoss {
+        loss: estimator.at(&x)?,
+        mask: policy.mask().clone(),
+    })
+}
+
+impl KlEstimator {
+    /// k(x), with x = log q − log p at a draw from p; k(0) = 0.
+    pub(crate) fn at(self, x: &Tensor) -> Result<Tensor> {
+        Ok(match self {
+            Self::K1 => x.neg()?,
+            Self::K2 => (x.sqr()? * 0.5)?,
+            Self::K3 => exp_minus_tangent(x)?,
+        })
+    }
+}
+
+/// eˣ up to [`LOG_RATIO_BOUND`], its tangent beyond: e^{min(x, c)} · (1 + max(0, x − c)).
+pub(crate) fn bounded_exp(x: &Tensor) -> Result<Tensor> {
+    let bound = x.ones_like()?.affine(LOG_RATIO_BOUND, 0.0)?;
+    let within = x.gt(LOG_RATIO_BOUND)?.where_cond(&bound, x)?;
+    let beyond = hinge(&(x - LOG_RATIO_BOUND)?)?;
+    Ok((within.exp()? * (beyond + 1.0)?)?)
+}
+
+/// eˣ − 1 − x to full precision at small x, along the tangent beyond [`LOG_RATIO_BOUND`].
+fn exp_minus_tangent(x: &Tensor) -> Result<Tensor> {
+    let small = x.abs()?.lt(SERIES)?;
+
+    // x²/2 · (1 + x/3 · (1 + x/4 · (1 + …))), away from large x, where it would overflow
+    let near = masked(x, &small)?;
+    let mut series = near.ones_like()?;
+    for power in (3..=LAST_POWER).rev() {
+        series = (series * &near)?.affine(1.0 / power as f64, 1.0)?;
+    }
+    let series = (series * (near.sqr()? * 0.5)?)?;
+
+    let difference = ((bounded_exp(x)? - 1.0)? - x)?;
+    Ok(small.where_cond(&series, &difference)?)
+}

@@ -1,0 +1,305 @@
+//! Proximal policy optimisation: learn from own answers and their scores (survey §3.1).
+//!
+//! In one sentence: make a token likelier that went better than expected, and stop pulling once its
+//! probability has changed by a fifth.
+//!
+//! | paper | here | shape |
+//! |---|---|---|
+//! | log π_θ(yₜ│x, y₍<t₎) | `new` | `[batch, time]` |
+//! | log π_old(yₜ│x, y₍<t₎) | `old`, of the policy that wrote the answers | `[batch, time]` |
+//! | Âₜ, R̂ₜ | [`Advantages`](crate::Advantages) | `[batch, time]` |
+//! | ρₜ | [`PolicyLoss::ratio`] | `[batch, time]` |
+//! | ε | [`PpoConfig::clip`], [`PpoValueConfig::clip`] | numbers |
+//!
+//! Read next: [`crate::online::auxiliary`], the terms that are added; [`crate::ranking`], the same
+//! optimum without drawing answers.
+
+use super::kl::{KlEstimator, bounded_exp};
+use crate::error::{positive, require};
+use crate::math::masked;
+use crate::shape::Axes;
+use crate::{Reduction, Result, TokenLogProbs, TokenLoss};
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+/// Settings of [`ppo_policy_loss`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PpoConfig {
+    /// ε in (0, 1): a ratio may fall to 1 − ε, and rise to 1 + ε, before the pull stops. Default
+    /// 0.2 (the paper's §6.1; InstructGPT's too).
+    pub clip: f64,
+    /// The upper ε where it is to differ, finite and > 0. Default none: `clip` on both sides.
+    pub clip_high: Option<f64>,
+    /// c > 1: a token with a negative advantage is not pushed down further once its ratio exceeds
+    /// c. Default none, the paper's loss; 3 in the paper that proposes it.
+    pub dual_clip: Option<f64>,
+}
+
+impl Default for PpoConfig {
+    fn default() -> Self {
+        Self {
+            clip: 0.2,
+            clip_high: None,
+            dual_clip: None,
+        }
+    }
+}
+
+/// What [`ppo_policy_loss`] returns.
+///
+/// All but the loss are detached; all are 0 where the mask does not count.
+#[derive(Clone, Debug)]
+pub struct PolicyLoss {
+    /// The loss of each token, and which tokens count.
+    pub loss: TokenLoss,
+    /// ρₜ = π_θ / π_old `[batch, time]`.
+    pub ratio: Tensor,
+    /// 1 where the clip stopped the gradient, else 0: `[batch, time]`, in the type of the loss.
+    pub clipped: Tensor,
+    /// k₁ of KL(π_old‖π_θ): log π_old − log π_θ `[batch, time]`.
+    pub kl_k1: Tensor,
+    /// k₃ of KL(π_old‖π_θ): ρₜ − 1 − log ρₜ `[batch, time]`.
+    pub kl_k3: Tensor,
+}
+
+/// Means over the counted tokens of a batch: detached scalars.
+#[derive(Clone, Debug)]
+pub struct PolicyMetrics {
+    /// Mean ratio, near 1 as long as the policy is near the one that wrote the answers.
+    pub ratio: Tensor,
+    /// The share of tokens that no longer pull.
+    pub clip_fraction: Tensor,
+    /// KL(π_old‖π_θ) per token by k₁: may be negative.
+    pub kl_k1: Tensor,
+    /// KL(π_old‖π_θ) per token by k₃: never negative.
+    pub kl_k3: Tensor,
+}
+
+impl PolicyLoss {
+    /// The means over the tokens that count; 0 where none does. Padding does not enter.
+    ///
+    /// # Errors
+    /// Only candle's own.
+    pub fn metrics(&self) -> Result<PolicyMetrics> {
+        let mean = |x: &Tensor| Reduction::TokenMean.apply(x, &self.loss.mask);
+        Ok(PolicyMetrics {
+            ratio: mean(&self.ratio)?,
+            clip_fraction: mean(&self.clipped)?,
+            kl_k1: mean(&self.kl_k1)?,
+            kl_k3: mean(&self.kl_k3)?,
+        })
+    }
+}
+
+/// The clipped surrogate of each token.
+///
+/// # Equation
+/// ```text
+/// ρₜ = π_θ(yₜ│x, y₍<t₎) / π_old(yₜ│x, y₍<t₎)
+/// lₜ = max( −Âₜ ρₜ, −Âₜ · clip(ρₜ, 1 − ε, 1 + ε) )
+/// lₜ = min( lₜ, −c Âₜ )     where Âₜ < 0, with dual_clip
+/// ```
+/// With [`PpoConfig::clip_high`] the upper bound has its own ε.
+/// # Shapes
+/// `new`, `old`, `advantages` `[batch, time]`; the results are `[batch, time]` with the mask of
+/// `new`. `old` and `advantages` get no gradient.
+/// # Errors
+/// [`Error::Shape`] or [`Error::DType`] if the shapes or types differ; [`Error::Parameter`] unless
+/// 0 < ε < 1, the upper ε is finite and > 0, and c is finite and > 1.
+/// # Properties
+/// * ∂l/∂ log π_θ is 0 exactly where `clipped` says so (Â > 0 and ρ > 1 + ε, or Â < 0 and
+///   ρ < 1 − ε, or with dual clip Â < 0 and ρ > c) and −Âρ everywhere else: also on the far sides,
+///   where a ratio went against its advantage.
+/// * At ρ = 1, where both branches of the maximum tie for every token of a first step, it is −Â:
+///   the policy gradient, neither doubled nor halved. At ρ = 1 ± ε and ρ = c exactly, the slope is
+///   that of the inner side, −Âρ; the token does not yet count as clipped.
+/// * The clip stops the pull, it does not bound the ratio. With draws from π_old, E Â = 0 and many
+///   inner steps the minimum is −ε E│Â│ (where the probabilities leave room for it), and it is
+///   attained by every policy whose ratios lie at or beyond the bounds.
+/// * A huge `dual_clip` is none; so is any as long as no ratio exceeds it.
+/// * Steps on fresh draws, with k₁ in the reward ([`shaped_rewards`](crate::shaped_rewards)),
+///   arrive at π* ∝ π_ref · e^{r/β}.
+/// # Departures
+/// Negated: the paper maximises. Up to ρ = e²⁰ ([`LOG_RATIO_BOUND`](crate::online::kl::LOG_RATIO_BOUND))
+/// there is no other difference; beyond, ρ goes on along the tangent of e^x instead of overflowing,
+/// so the gradient stays −Â e²⁰ and is never NaN. Two ε and the dual clip are from later papers, off
+/// by default. The survey has no equation for this.
+/// # Examples
+/// ```
+/// use candle_align::{PpoConfig, TokenLogProbs, ppo_policy_loss};
+/// use candle_core::{Device, Tensor};
+///
+/// let mask = Tensor::new(&[[1u8, 1]], &Device::Cpu)?;
+/// let new = Tensor::new(&[[1.5f64.ln() - 2.0, 0.9f64.ln() - 1.0]], &Device::Cpu)?;
+/// let old = Tensor::new(&[[-2.0f64, -1.0]], &Device::Cpu)?;
+/// let advantages = Tensor::new(&[[2.0f64, -1.0]], &Device::Cpu)?;
+///
+/// let new = TokenLogProbs::new(&new, &mask)?;
+/// let out = ppo_policy_loss(&new, &old, &advantages, &PpoConfig::default())?;
+/// // ratios 1.5, clipped at 1.2, and 0.9
+/// let loss = out.loss.loss.to_vec2::<f64>()?;
+/// assert!((loss[0][0] - -2.0 * 1.2).abs() < 1e-12);
+/// assert!((loss[0][1] - 0.9).abs() < 1e-12);
+/// assert_eq!(out.metrics()?.clip_fraction.to_scalar::<f64>()?, 0.5);
+/// # Ok::<(), candle_align::Error>(())
+/// ```
+/// # Source
+/// Schulman et al. 2017, arXiv:1707.06347v2, eq. 7; authors' code openai/lm-human-preferences,
+/// `train_policy.py`, `PPOTrainer.loss`. Dual clip: Ye et al. 2019, arXiv:1912.09729. Two ε: Yu et
+/// al. 2025, arXiv:2503.14476.
+///
+/// [`Error::Shape`]: crate::Error::Shape
+/// [`Error::DType`]: crate::Error::DType
+/// [`Error::Parameter`]: crate::Error::Parameter
+pub fn ppo_policy_loss(
+    new: &TokenLogProbs,
+    old: &Tensor,
+    advantages: &Tensor,
+    config: &PpoConfig,
+) -> Result<PolicyLoss> {
+    let function = "ppo_policy_loss";
+    let epsilon = config.clip;
+    let in_range = epsilon > 0.0 && epsilon < 1.0;
+    require(in_range, function, "clip", "in (0, 1)", epsilon)?;
+    let epsilon_high = config.clip_high.unwrap_or(epsilon);
+    positive(function, "clip_high", epsilon_high)?;
+    if let Some(c) = config.dual_clip {
+        let in_range = c.is_finite() && c > 1.0;
+        require(in_range, function, "dual_clip", "finite and > 1", c)?;
+    }
+    let mut axes = Axes::new(function);
+    axes.float("new", new.values(), &["batch", "time"])?;
+    axes.float("old", old, &["batch", "time"])?;
+    axes.float("advantages", advantages, &["batch", "time"])?;
+    let mask = new.mask();
+    let advantages = masked(&advantages.detach(), mask)?;
+
+    // ρₜ = π_θ / π_old
+    let log_ratio = masked(&(new.values() - old.detach())?, mask)?;
+    let ratio = bounded_exp(&log_ratio)?;
+    let reached = ratio.detach();
+
+    // max( −Âρ, −Â clip(ρ) ), as a choice rather than a maximum, whose slope would be halved at a
+    // tie: clipped where Â > 0 and ρ > 1 + ε, or Â < 0 and ρ < 1 − ε
+    let (gain, harm) = (advantages.gt(0.0)?, advantages.lt(0.0)?);
+    let above = gain.mul(&reached.gt(1.0 + epsilon_high)?)?;
+    let below = harm.mul(&reached.lt(1.0 - epsilon)?)?;
+    let mut stopped = above.add(&below)?;
+    let mut bound = reached.clamp(1.0 - epsilon, 1.0 + epsilon_high)?;
+
+    // min( lₜ, −c Â ) where Â < 0
+    if let Some(c) = config.dual_clip {
+        let beyond = harm.mul(&reached.gt(c)?)?;
+        bound = beyond.where_cond(&bound.ones_like()?.affine(c, 0.0)?, &bound)?;
+        stopped = stopped.add(&beyond)?;
+    }
+    let ratio_or_bound = stopped.where_cond(&bound, &ratio)?;
+    let loss = (advantages.neg()? * ratio_or_bound)?;
+
+    let log_ratio = log_ratio.detach();
+    Ok(PolicyLoss {
+        loss: TokenLoss {
+            loss,
+            mask: mask.clone(),
+        },
+        ratio: masked(&reached, mask)?,
+        clipped: stopped.to_dtype(ratio.dtype())?,
+        kl_k1: KlEstimator::K1.at(&log_ratio)?,
+        kl_k3: KlEstimator::K3.at(&log_ratio)?,
+    })
+}
+
+/// Settings of [`ppo_value_loss`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PpoValueConfig {
+    /// ε > 0: how far a value may move from the old one before its pull stops. Default 0.2, as in
+    /// the authors' code; none is the plain square.
+    pub clip: Option<f64>,
+}
+
+impl Default for PpoValueConfig {
+    fn default() -> Self {
+        Self { clip: Some(0.2) }
+    }
+}
+
+/// The squared error of each value, clipped like the policy.
+///
+/// # Equation
+/// ```text
+/// V_clip = V_old + clip( V − V_old, −ε, ε )
+/// lₜ = ½ · max( (V − R̂)², (V_clip − R̂)² )
+/// ```
+/// # Shapes
+/// `values`, `old_values`, `returns` `[batch, time]`, `mask` u8 `[batch, time]`; the result is
+/// `[batch, time]` with the mask. `old_values` and `returns` get no gradient.
+/// # Errors
+/// [`Error::Shape`] or [`Error::DType`] if the shapes or types differ; [`Error::Parameter`] unless ε
+/// is finite and > 0.
+/// # Properties
+/// * The gradient is 0 where V has left V_old by more than ε towards R̂ and the clipped error is
+///   strictly the larger; else V − R̂. Within ε both branches are the same number, and the gradient
+///   is V − R̂ in full; so it is at the bound, and where both errors are equal beyond it.
+/// * Without a clip, or with a huge one, this is ½(V − R̂)², whose optimum is the mean return.
+/// # Departures
+/// None from the authors' code, which adds this with weight 0.1 to the policy's loss; the weight is
+/// the caller's. The survey has no equation for this.
+/// # Examples
+/// ```
+/// use candle_align::{PpoValueConfig, Reduction, ppo_value_loss};
+/// use candle_core::{Device, Tensor};
+///
+/// let at = |x: f64| Tensor::new(&[[x]], &Device::Cpu);
+/// let mask = Tensor::new(&[[1u8]], &Device::Cpu)?;
+/// let loss = ppo_value_loss(&at(1.5)?, &at(1.0)?, &at(2.0)?, &mask, &PpoValueConfig::default())?;
+/// // V_clip = 1.2, further from 2 than 1.5 is
+/// let loss = loss.reduce(Reduction::TokenMean)?.to_scalar::<f64>()?;
+/// assert!((loss - 0.5 * (1.2f64 - 2.0).powi(2)).abs() < 1e-12);
+/// # Ok::<(), candle_align::Error>(())
+/// ```
+/// # Source
+/// Authors' code openai/lm-human-preferences, `train_policy.py`, `PPOTrainer.loss`; the square
+/// without a clip: Schulman et al. 2017, arXiv:1707.06347v2, eq. 9.
+///
+/// [`Error::Shape`]: crate::Error::Shape
+/// [`Error::DType`]: crate::Error::DType
+/// [`Error::Parameter`]: crate::Error::Parameter
+pub fn ppo_value_loss(
+    values: &Tensor,
+    old_values: &Tensor,
+    returns: &Tensor,
+    mask: &Tensor,
+    config: &PpoValueConfig,
+) -> Result<TokenLoss> {
+    let function = "ppo_value_loss";
+    if let Some(epsilon) = config.clip {
+        positive(function, "clip", epsilon)?;
+    }
+    let mut axes = Axes::new(function);
+    axes.float("values", values, &["batch", "time"])?;
+    axes.float("old_values", old_values, &["batch", "time"])?;
+    axes.float("returns", returns, &["batch", "time"])?;
+    axes.mask("mask", mask, &["batch", "time"])?;
+    let returns = returns.detach();
+
+    // (V − R̂)²
+    let mut square = masked(&(values - &returns)?, mask)?.sqr()?;
+    if let Some(epsilon) = config.clip {
+        // V_clip = V_old + clip( V − V_old, −ε, ε )
+        let moved = (values - old_values)?.detach();
+        let clipped = (old_values.detach() + moved.clamp(-epsilon, epsilon)?)?;
+        let other = masked(&(clipped - returns)?, mask)?.sqr()?;
+
+        // max( … ), as a choice: V_clip only where it is not V itself and is strictly worse
+        let outside = moved.abs()?.gt(epsilon)?;
+        let stopped = outside.mul(&other.gt(&square)?)?;
+        square = stopped.where_cond(&other, &square)?;
+    }
+    // ½
+    Ok(TokenLoss {
+        loss: (square * 0.5)?,
+        mask: mask.clone(),
+    })
+}

@@ -1,0 +1,160 @@
+//! From one score per answer to one reward per token (survey §3.1).
+//!
+//! In one sentence: every token pays for leaving the reference, the last one receives the score.
+//!
+//! | paper | here | shape |
+//! |---|---|---|
+//! | r(x, y) | `scores` | `[batch]` |
+//! | log π_old, log π_ref | `old`, `reference` | `[batch, time]` |
+//! | β | [`ShapedRewardsConfig::beta`], or [`KlController::beta`](crate::KlController::beta) | number |
+//! | rₜ | the result of [`shaped_rewards`] | `[batch, time]` |
+//!
+//! Read next: [`crate::online::advantages`], what a token's reward means for the tokens before it.
+
+use super::kl::KlEstimator;
+use crate::error::non_negative;
+use crate::math::masked;
+use crate::shape::Axes;
+use crate::{Result, TokenLogProbs};
+use candle_core::{DType, Tensor};
+use serde::{Deserialize, Serialize};
+
+/// Settings of [`shaped_rewards`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ShapedRewardsConfig {
+    /// β ≥ 0, the price of one nat. Default 0.02, InstructGPT's (its appendix C.4); where a
+    /// [`KlController`](crate::KlController) steers it, its current value.
+    pub beta: f64,
+    /// Which estimate of the KL is paid. Default k₁, the only one that leads to the optimum of the
+    /// penalised objective.
+    pub estimator: KlEstimator,
+}
+
+impl Default for ShapedRewardsConfig {
+    fn default() -> Self {
+        Self {
+            beta: 0.02,
+            estimator: KlEstimator::K1,
+        }
+    }
+}
+
+/// The reward of each token: constants.
+///
+/// # Equation
+/// ```text
+/// rₜ = −β · k( log π_ref(yₜ) − log π_old(yₜ) )  +  r(x, y) · [t is the last token that counts]
+/// ```
+/// # Shapes
+/// `old` (the policy that wrote the answers) and `reference` `[batch, time]`, `scores` `[batch]`;
+/// the result is `[batch, time]`, 0 where the mask does not count. An answer without a counted
+/// token receives nothing, and its score may be anything.
+/// # Errors
+/// [`Error::Shape`] or [`Error::DType`] if the shapes or types differ, [`Error::Parameter`] unless
+/// β is finite and not negative.
+/// # Properties
+/// * Σₜ rₜ = r(x, y) − β Σₜ k: with k₁ the penalised reward of the whole answer, the
+///   paper's eq. 2.
+/// * k₁ leads to π* ∝ π_ref · e^{r/β}. k₂ and k₃ as rewards do not: their gradient at the reference
+///   is 0 to first order, so nothing holds a policy there (see [`kl_loss`](crate::kl_loss)).
+/// * Whitened scores change the meaning of β. With the scores of each batch divided by their
+///   standard deviation s and the KL outside, the price is β·s: the fixed point is
+///   π ∝ π_ref · e^{r/(βs)} with s the deviation under π itself, ten times the rewards change
+///   nothing, and below some β the policy collapses to the best answer in spite of the KL (at ½
+///   where the tests look; at 1 it does not).
+/// # Departures
+/// The survey has no equation for this. None from the authors' code, which puts the score at the last position; here it is the last
+/// that counts, wherever padding stands. AlpacaFarm clamps k₁ at 0 from below, which is not
+/// unbiased; there is no such option here.
+/// # Examples
+/// ```
+/// use candle_align::{ShapedRewardsConfig, TokenLogProbs, shaped_rewards};
+/// use candle_core::{Device, Tensor};
+///
+/// let mask = Tensor::new(&[[1u8, 1, 0]], &Device::Cpu)?;
+/// let old = TokenLogProbs::new(&Tensor::new(&[[-1.0f64, -2.0, 0.0]], &Device::Cpu)?, &mask)?;
+/// let reference = Tensor::new(&[[-1.5f64, -1.0, 0.0]], &Device::Cpu)?;
+/// let scores = Tensor::new(&[3.0f64], &Device::Cpu)?;
+///
+/// let config = ShapedRewardsConfig { beta: 0.5, ..Default::default() };
+/// let rewards = shaped_rewards(&old, &reference, &scores, &config)?;
+/// assert_eq!(rewards.to_vec2::<f64>()?, [[-0.5 * 0.5, -0.5 * -1.0 + 3.0, 0.0]]);
+/// # Ok::<(), candle_align::Error>(())
+/// ```
+/// # Source
+/// Ziegler et al. 2019, arXiv:1909.08593v2, eq. 2; Ouyang et al. 2022, arXiv:2203.02155v1, eq. 2;
+/// authors' code openai/lm-human-preferences, `train_policy.py`, `compute_rewards`.
+///
+/// [`Error::Shape`]: crate::Error::Shape
+/// [`Error::DType`]: crate::Error::DType
+/// [`Error::Parameter`]: crate::Error::Parameter
+pub fn shaped_rewards(
+    old: &TokenLogProbs,
+    reference: &Tensor,
+    scores: &Tensor,
+    config: &ShapedRewardsConfig,
+) -> Result<Tensor> {
+    let function = "shaped_rewards";
+    non_negative(function, "beta", config.beta)?;
+    let mut axes = Axes::new(function);
+    axes.float("old", old.values(), &["batch", "time"])?;
+    axes.float("reference", reference, &["batch", "time"])?;
+    axes.float("scores", scores, &["batch"])?;
+
+    // −β · k( log π_ref − log π_old )
+    let x = masked(&(reference.detach() - old.values().detach())?, old.mask())?;
+    let penalty = (config.estimator.at(&x)? * -config.beta)?;
+
+    // + r(x, y) at the last token that counts
+    let scores = scores.detach().unsqueeze(1)?.broadcast_as(x.shape())?;
+    Ok((penalty + masked(&scores, &last_counted(old.mask())?)?)?)
+}
+
+/// 1 at the last position of each row that counts: u8 `[batch, time]`.
+fn last_counted(mask: &Tensor) -> Result<Tensor> {
+    let counts = mask.ne(0u8)?;
+    let time = mask.dim(1)? as u32;
+    // 1, 2, …, and 0 where the mask does not count
+    let positions = Tensor::arange(1, time + 1, mask.device())?.unsqueeze(0)?;
+    let positions = counts
+        .to_dtype(DType::U32)?
+        .broadcast_mul(&positions)?
+        .contiguous()?;
+    let last = positions.broadcast_eq(&positions.max_keepdim(1)?)?;
+    Ok(last.mul(&counts)?)
+}
+
+/// Scores, less a penalty for every answer that did not end: constants.
+///
+/// # Equation
+/// ```text
+/// r′(x, y) = r(x, y) − p · [y has no end-of-sequence token]
+/// ```
+/// # Shapes
+/// `scores` `[batch]`, `ended` u8 `[batch]`: 0 where the answer was cut off.
+/// # Errors
+/// [`Error::Shape`] or [`Error::DType`] if the shapes or types differ, [`Error::Parameter`] unless
+/// the penalty is finite and not negative.
+///
+/// ```
+/// # use candle_align::missing_eos_penalty;
+/// # use candle_core::{Device, Tensor};
+/// let scores = Tensor::new(&[2.0f64, 2.0], &Device::Cpu)?;
+/// let ended = Tensor::new(&[1u8, 0], &Device::Cpu)?;
+/// assert_eq!(missing_eos_penalty(&scores, &ended, 1.5)?.to_vec1::<f64>()?, [2.0, 2.0 - 1.5]);
+/// # Ok::<(), candle_align::Error>(())
+/// ```
+///
+/// [`Error::Shape`]: crate::Error::Shape
+/// [`Error::DType`]: crate::Error::DType
+/// [`Error::Parameter`]: crate::Error::Parameter
+pub fn missing_eos_penalty(scores: &Tensor, ended: &Tensor, penalty: f64) -> Result<Tensor> {
+    let function = "missing_eos_penalty";
+    non_negative(function, "penalty", penalty)?;
+    let mut axes = Axes::new(function);
+    axes.float("scores", scores, &["batch"])?;
+    axes.mask("ended", ended, &["batch"])?;
+    let scores = scores.detach();
+    Ok(ended.where_cond(&scores, &(&scores - penalty)?)?)
+}
