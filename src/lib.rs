@@ -89,6 +89,12 @@ pub use online::reward_model::{
     plackett_luce_reward_loss, ranked_reward_loss, ranking_accuracy,
 };
 pub use ranking::dpo::{DpoConfig, dpo_loss};
+pub use ranking::pro::{ProConfig, ProTemperature, pro_loss};
+pub use ranking::rrhf::{RrhfConfig, rrhf_loss};
+pub use ranking::slic::{
+    SlicConfig, slic_expected_reward_loss, slic_kl_regulariser, slic_list_loss, slic_margin_loss,
+    slic_rank_loss,
+};
 pub use ranking::{ListLoss, PreferenceLoss};
 pub use reduction::Reduction;
 pub use sft::{SftConfig, TokenLoss, sft_loss};
