@@ -60,6 +60,7 @@ impl Default for ProConfig {
 /// r_πᵏ    = (1/│yᵏ│) Σₜ log π(yₜᵏ│x, y₍<t₎ᵏ)                                                eq. 6
 /// 1/T_kⁱ  = r_φᵏ − r_φⁱ   for each i worse than k,     1/T_kᵏ = maxᵢ 1/T_kⁱ           eqs. 8, 9
 /// L_rank  = −Σₖ log( e^{r_πᵏ/T_kᵏ} / [ e^{r_πᵏ/T_kᵏ} + Σ_{i worse than k} e^{r_πⁱ/T_kⁱ} ] )  eq. 7
+///         =  Σₖ log[ 1 + Σ_{i worse than k} e^{r_πⁱ/T_kⁱ − r_πᵏ/T_kᵏ} ]
 /// L       = L_rank − 0.05 (l − 1)² · Σₜ log π(yₜ¹│x, y₍<t₎¹)                                eq. 5
 /// ```
 /// y¹ is the best answer, k runs over the answers that have a worse one. The last of a ranking has
@@ -136,11 +137,15 @@ pub fn pro_loss(candidates: &Candidates, config: &ProConfig) -> Result<ListLoss>
     let gaps = masked(&gaps, &worse)?;
     let own = (&scores * gaps.max(D::Minus1)?)?;
 
-    // log[ e^{r_πᵏ/T_kᵏ} + Σ_{i worse than k} e^{r_πⁱ/T_kⁱ} ] − r_πᵏ/T_kᵏ, summed over k
-    let others = scores.unsqueeze(1)?.broadcast_mul(&gaps)?;
-    let others = worse.where_cond(&others, &others.zeros_like()?.affine(0.0, MASKED)?)?;
-    let against = Tensor::cat(&[&own.unsqueeze(2)?, &others], 2)?.log_sum_exp(D::Minus1)?;
-    let ranking = (against - own)?.sum(D::Minus1)?;
+    // log[ 1 + Σ_{i worse than k} e^{r_πⁱ/T_kⁱ − r_πᵏ/T_kᵏ} ], summed over k
+    let behind = scores
+        .unsqueeze(1)?
+        .broadcast_mul(&gaps)?
+        .broadcast_sub(&own.unsqueeze(2)?)?;
+    let behind = worse.where_cond(&behind, &behind.zeros_like()?.affine(0.0, MASKED)?)?;
+    let itself = own.zeros_like()?.unsqueeze(2)?;
+    let stages = Tensor::cat(&[&itself, &behind], 2)?.log_sum_exp(D::Minus1)?;
+    let ranking = stages.sum(D::Minus1)?;
 
     // −0.05 (l − 1)² · ℓ₁
     let answers = mask_count(candidates.mask(), scores.dtype())?;

@@ -173,7 +173,10 @@ fn kl(policy: &[f64], reference: &[f64]) -> f64 {
 fn kl_has_the_policy_in_front() {
     let (p, q) = ([0.9, 0.05, 0.05], [0.2, 0.2, 0.6]);
     let formula = |p: &[f64], q: &[f64]| -> f64 {
-        p.iter().zip(q).map(|(p, q): (&f64, &f64)| p * (p / q).ln()).sum()
+        p.iter()
+            .zip(q)
+            .map(|(p, q): (&f64, &f64)| p * (p / q).ln())
+            .sum()
     };
     let (forward, backward) = (formula(&p, &q), formula(&q, &p));
     assert!((forward - backward).abs() > 0.3, "{forward} {backward}");

@@ -100,11 +100,7 @@ pub fn rows() -> Vec<Row> {
             inputs: margins,
             loss: |x| {
                 let similarity = pair(&x[2], &x[3]);
-                slic_margin_loss(
-                    &pair(&x[0], &x[1]),
-                    &similarity,
-                    &SlicConfig { delta: 2.5 },
-                )
+                slic_margin_loss(&pair(&x[0], &x[1]), &similarity, &SlicConfig { delta: 2.5 })
             },
             independent: true,
         },
