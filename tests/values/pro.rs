@@ -26,19 +26,19 @@ fn lse(x: &[f64]) -> f64 {
 
 #[test]
 fn three_answers_with_reward_gaps() {
-    // means −1, −1.1, −1.5, in the order: worst, best, second
+    // from the best: means −1.2, −1.1, −1.5
     let c = lists(
-        &[&[-6.0, -2.0, -1.1]],
+        &[&[-6.0, -2.4, -1.1]],
         &[&[4.0, 2.0, 1.0]],
         &[&[0.2, 2.0, 1.8]],
     );
     let out = pro_loss(&c, &ProConfig::default()).unwrap();
-    let first = lse(&[-1.0 * 1.8, -1.1 * 0.2, -1.5 * 1.8]) + 1.0 * 1.8;
+    let first = lse(&[-1.2 * 1.8, -1.1 * 0.2, -1.5 * 1.8]) + 1.2 * 1.8;
     let second = lse(&[-1.1 * 1.6, -1.5 * 1.6]) + 1.1 * 1.6;
     assert_parts(
         &out,
         &[first + second],
-        &[0.05 * 4.0 * 2.0],
+        &[0.05 * 4.0 * 2.4],
         "pro, reward gaps",
     );
 }
