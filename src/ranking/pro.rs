@@ -90,10 +90,10 @@ impl Default for ProConfig {
 /// * The survey's Eq. 3 puts the probability π(y│x) into exp(·) in place of the mean
 ///   log-probability, leaves out the temperatures, and adds the SFT term in words only. As printed
 ///   the loss can never fall below Σₖ log(1 + (n − k)/e).
-/// * The authors' code adds 10⁻¹⁰ to a plain sum of exponentials where this one takes their
-///   log-sum-exp: at scores of −5 and gaps of 10 that sum has vanished, and its loss and gradient
-///   are wrong by factors in the thousands. It scores the token after the last one of the answer
-///   too. It takes the mean over the batch; here the caller reduces.
+/// * The authors' code takes the log of 10⁻¹⁰ plus a sum of exponentials, here it is a log-sum-exp:
+///   at scores near −5 and a gap of 10 the exponentials vanish beside the constant, and a loss of
+///   0.007 comes out as 27. It scores the token after the last one of the answer too. It takes the
+///   mean over the batch; here the caller reduces.
 /// * Mean log-probabilities in the ranking but a sum in the SFT term, as in the authors' code: the
 ///   SFT term weighs more on long answers.
 /// * The paper needs strictly ordered rewards: a tie makes T infinite, and the tied answer a

@@ -78,7 +78,8 @@ impl Default for SlicConfig {
 ///   other answers.
 /// * Without noise it stops after finitely many steps, at the first point with all leads ≥ δ. With
 ///   noisy labels on two answers the optimum is a lead of δ for the majority, whatever its size;
-///   with more answers, leads that are whole multiples of δ.
+///   with more, one optimum has leads that are whole multiples of δ, and clearly ordered answers
+///   may end level.
 /// * [`slic_margin_loss`] with a gap of similarity of 1, and [`slic_list_loss`] on two answers,
 ///   are this loss.
 /// # Departures

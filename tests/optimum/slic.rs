@@ -101,6 +101,42 @@ fn rank_under_noise_leads_by_delta_for_the_majority_of_any_size() {
     }
 }
 
+#[test]
+fn rank_under_noise_quantises_the_rewards() {
+    // labels by Bradley–Terry on S4's rewards, all ordered pairs alike
+    let all = ordered_pairs(4);
+    let weights: Vec<f64> = all
+        .iter()
+        .map(|&(i, j)| sigma(REWARDS[i] - REWARDS[j]) / 6.0)
+        .collect();
+    let weights = vector(&weights);
+    let loss = |ell: &Tensor| {
+        let losses = slic_rank_loss(&select(ell, &all)?, &SlicConfig { delta: 1.0 })?;
+        Ok((losses * &weights)?.sum_all()?)
+    };
+    let alpha = 0.02;
+    let p = descend(&log(&REFERENCE), alpha, 2500, loss);
+    // answers 1 and 2 end level although 1 is better
+    for (got, want) in leads(&p).iter().zip([1.0, 0.0, 1.0]) {
+        assert!((got - want).abs() < 2.0 * alpha, "{:?}", leads(&p));
+    }
+    // no step off it by δ in either direction is better
+    let at = |z: [f64; 4]| {
+        all.iter()
+            .map(|&(i, j)| sigma(REWARDS[i] - REWARDS[j]) / 6.0 * f64::max(0.0, 1.0 - z[i] + z[j]))
+            .sum::<f64>()
+    };
+    let best = at([0.0, 1.0, 1.0, 2.0]);
+    for i in 0..4 {
+        for by in [-1.0, 1.0] {
+            let mut z = [0.0, 1.0, 1.0, 2.0];
+            z[i] += by;
+            assert!(at(z) > best, "{z:?}");
+        }
+    }
+    assert!((value(&p, loss) - best).abs() < 0.01);
+}
+
 /// The root of an increasing function in [low, high].
 fn root(mut low: f64, mut high: f64, f: impl Fn(f64) -> f64) -> f64 {
     for _ in 0..200 {
