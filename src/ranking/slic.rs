@@ -325,8 +325,8 @@ pub fn slic_kl_regulariser(
     let mut axes = Axes::new("slic_kl_regulariser");
     let policy = at_least_single(policy_logits)?;
     let reference = match policy.dtype() {
-        DType::F32 => at_least_single(reference_logits)?.detach(),
-        _ => reference_logits.detach(),
+        DType::F32 => at_least_single(reference_logits)?,
+        _ => reference_logits.clone(),
     };
     axes.float("policy_logits", &policy, &["batch", "time", "vocabulary"])?;
     axes.float(
@@ -336,18 +336,17 @@ pub fn slic_kl_regulariser(
     )?;
     axes.mask("mask", mask, &["batch", "time"])?;
 
-    // log P_θ, log P_ft; a position that does not count becomes a row of zeros before the softmax
+    // log P_θ, log P_ft; where the mask does not count both become uniform, their KL 0
     let counts = mask.unsqueeze(2)?.broadcast_as(policy.shape())?;
     let log_policy = log_softmax(&masked(&policy, &counts)?, D::Minus1)?;
-    let log_reference = log_softmax(&masked(&reference, &counts)?, D::Minus1)?;
+    let log_reference = log_softmax(&masked(&reference.detach(), &counts)?, D::Minus1)?;
 
     // Σᵥ P_θ · [ log P_θ − log P_ft ], where 0 · log 0 = 0
     let p = log_policy.exp()?;
     let possible = p.gt(0.0)?;
     let difference = (masked(&log_policy, &possible)? - masked(&log_reference, &possible)?)?;
-    let loss = (p * difference)?.sum(D::Minus1)?;
     Ok(TokenLoss {
-        loss: masked(&loss, mask)?,
+        loss: (p * difference)?.sum(D::Minus1)?,
         mask: mask.clone(),
     })
 }
