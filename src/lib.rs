@@ -97,6 +97,12 @@ pub use online::reward_model::{
 };
 pub use online::rewards::{ShapedRewardsConfig, missing_eos_penalty, shaped_rewards};
 pub use ranking::dpo::{DpoConfig, dpo_loss};
+pub use ranking::pro::{ProConfig, ProTemperature, pro_loss};
+pub use ranking::rrhf::{RrhfConfig, rrhf_loss};
+pub use ranking::slic::{
+    SlicConfig, slic_expected_reward_loss, slic_kl_regulariser, slic_list_loss, slic_margin_loss,
+    slic_rank_loss,
+};
 pub use ranking::{ListLoss, PreferenceLoss};
 pub use reduction::Reduction;
 pub use sft::{SftConfig, TokenLoss, sft_loss};

@@ -10,7 +10,7 @@
 //! | β | [`DpoConfig::beta`] | number |
 //! | r̂(x, y) | [`PreferenceLoss::rewards`] | `[batch]` |
 //!
-//! Read next: `slic` (the same pairs under a hinge), `pro` (more than two answers),
+//! Read next: [`slic`](super::slic) (the same pairs under a hinge), [`pro`](super::pro) (more than two answers),
 //! reward model (the same loss on scores).
 
 use super::PreferenceLoss;

@@ -1,8 +1,48 @@
 //! Learning from ranked answers without reinforcement learning (survey §3.2.1).
+//!
+//! Four papers, seven losses, one idea: the policy's own log-probability of an answer is its score,
+//! and the order of the scores should be the order of the preferences. They differ in what they
+//! compare, by how much they want the better answer to lead, and in what holds the policy back.
+//!
+//! | loss | eats | compares | stops pushing when | held back by | log-probability | reference model | equal rewards |
+//! |---|---|---|---|---|---|---|---|
+//! | [`dpo_loss`](dpo::dpo_loss) | pairs | −log σ of the difference of two log-ratios | never, it only weakens | the reference inside the loss, by β | sum | yes (or none) | the caller makes no pair |
+//! | [`pro_loss`](pro::pro_loss) | lists and rewards | each answer against all worse ones, softmax | never, it only weakens | SFT on the best | mean for the ranking, sum for SFT | no | do not compete |
+//! | [`slic_rank_loss`](slic::slic_rank_loss) | pairs | hinge, a fixed lead δ | the lead is δ | cross-entropy or KL on the target | sum | for the KL only | the caller makes no pair |
+//! | [`slic_margin_loss`](slic::slic_margin_loss) | pairs and similarities | hinge, a lead of δ · difference of similarity | the lead is reached | as above | sum | as above | lead 0 |
+//! | [`slic_list_loss`](slic::slic_list_loss) | lists and rewards | hinge on all pairs, a lead of δ · difference of rank | all leads are reached | as above | sum | as above | no pair |
+//! | [`slic_expected_reward_loss`](slic::slic_expected_reward_loss) | lists and rewards | mean reward under the policy's own shares | never, it only weakens | as above | sum | as above | share the mass freely |
+//! | [`rrhf_loss`](rrhf::rrhf_loss) | lists and rewards | hinge on all pairs, no lead | the order is right | SFT on the best | mean for the ranking, sum for SFT | no | no pair |
+//!
+//! Of these only DPO's optimum (under noisy preferences that connect all answers) is that of
+//! reinforcement learning with a KL penalty. Hinges stop at a whole set of policies, and where in
+//! it depends on the start; PRO with its temperatures, expected reward, and any SFT term on a
+//! single best answer have no optimum short of putting all mass on the best answer.
+//!
+//! Where several answers are best, the SFT term of PRO and RRHF is the mean over them: the order in
+//! which answers stand then changes nothing, and ties do not change its weight.
+//!
+//! # What the survey prints and what the papers say
+//! * The survey's Eq. 2 (DPO) lacks the minus sign and the expectation, and writes π_SFT for π_ref.
+//! * The survey's Eq. 3 (PRO) puts the probability π(y│x) into exp(·), where the paper has the mean
+//!   log-probability per token. As printed the softmax is nearly flat, and the loss of n answers
+//!   can never fall below Σₖ log(1 + (n − k)/e). It also leaves out the temperatures.
+//! * The index i′ in the survey's Eq. 1 is RRHF's: the answer with the highest reward.
+//! * The survey's "expected rank loss" of SLiC is the expected *reward* loss.
+//! * SLiC's similarity is a BERTScore-like F value over the model's own decoder states, on spans of
+//!   1, 2, 4 and 8 tokens; it is not BERTScore. Here it is an input.
+//! * RRHF is said to find SFT better than KL "different from Liu et al. (2022)". That work (BRIO)
+//!   has no KL; its regulariser is cross-entropy too. The user of KL is SLiC.
+//!
+//! Read next: [`dpo`], [`pro`], [`slic`], [`rrhf`].
 
 pub mod dpo;
+pub mod pro;
+pub mod rrhf;
+pub mod slic;
 
-use crate::Pair;
+use crate::math::{mask_count, masked_mean};
+use crate::{Candidates, Pair, Result};
 use candle_core::Tensor;
 
 /// What a loss over pairs returns.
@@ -23,4 +63,32 @@ pub struct ListLoss {
     pub ranking: Tensor,
     /// Its supervised part `[batch]`, already weighted, detached: `loss = ranking + sft`.
     pub sft: Tensor,
+}
+
+impl ListLoss {
+    fn new(ranking: &Tensor, sft: &Tensor) -> Result<Self> {
+        Ok(Self {
+            loss: (ranking + sft)?,
+            ranking: ranking.detach(),
+            sft: sft.detach(),
+        })
+    }
+}
+
+/// Entry (i, j) of the result `[batch, k, k]` is xᵢ − xⱼ, for `x` `[batch, k]`.
+fn differences(x: &Tensor) -> Result<Tensor> {
+    Ok(x.unsqueeze(2)?.broadcast_sub(&x.unsqueeze(1)?)?)
+}
+
+/// How many answers of the list are strictly better: `[batch, k]`, 0 for every best answer.
+fn ranks(candidates: &Candidates) -> Result<Tensor> {
+    let better_than = candidates.preferences()?.transpose(1, 2)?;
+    mask_count(&better_than, candidates.sums().dtype())
+}
+
+/// −ℓ of the best answer `[batch]`, a sum over its tokens; the mean over several best answers.
+fn best_answer_loss(candidates: &Candidates) -> Result<Tensor> {
+    // i′ = argmaxᵢ rᵢ
+    let best = ranks(candidates)?.eq(0.0)?.mul(candidates.mask())?;
+    masked_mean(&candidates.sums().neg()?, &best)
 }

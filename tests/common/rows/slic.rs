@@ -1,5 +1,152 @@
-use super::super::Row;
+use super::super::{Input, Row, constant, mask, trained};
+use candle_align::{
+    Candidates, Pair, Result, SlicConfig, slic_expected_reward_loss, slic_kl_regulariser,
+    slic_list_loss, slic_margin_loss, slic_rank_loss,
+};
+use candle_core::{D, Tensor};
+
+fn pair(chosen: &Tensor, rejected: &Tensor) -> Pair<Tensor> {
+    Pair {
+        chosen: chosen.clone(),
+        rejected: rejected.clone(),
+    }
+}
+
+fn candidates(x: &[Tensor]) -> Result<Candidates> {
+    Candidates::new(&x[0], &x[1], &x[2], Some(&x[3]))
+}
+
+/// Leads of 0.9, −0.6, 2.4 and 0.999.
+fn pairs() -> Vec<Input> {
+    vec![
+        trained("policy.chosen", &[4], &[-3.5, -5.4, -2.6, -7.0]),
+        trained("policy.rejected", &[4], &[-4.4, -4.8, -5.0, -7.999]),
+    ]
+}
+
+fn lists() -> Vec<Input> {
+    #[rustfmt::skip]
+    let (sums, lengths, rewards, counted) = (
+        [-2.5, -4.1, -3.3, -0.9,   -3.0, -2.2, -6.0, -0.4,   -0.7, -5.0, -2.9, -3.6],
+        [ 2.0,  3.0,  5.0,  1.0,    2.0,  2.0,  4.0,  1.0,    1.0,  6.0,  2.0,  3.0],
+        [ 0.2,  1.5, -0.3,  0.8,    2.0, -1.0,  0.5,  9.0,    7.0,  8.0, -0.5,  1.1],
+        [   1,    1,    1,    1,      1,    1,    1,    0,      0,    0,    1,    1],
+    );
+    vec![
+        trained("sums", &[3, 4], &sums),
+        constant("lengths", &[3, 4], &lengths),
+        constant("rewards", &[3, 4], &rewards),
+        mask("mask", &[3, 4], &counted),
+    ]
+}
+
+fn tied_lists() -> Vec<Input> {
+    let mut tied = lists();
+    tied[2].data = vec![
+        1.0, 1.0, -0.5, -0.5, 2.0, 2.0, 2.0, 2.0, 0.0, 0.0, -1.0, 1.0,
+    ];
+    tied
+}
+
+fn logits() -> Vec<Input> {
+    #[rustfmt::skip]
+    let (policy, reference) = (
+        [
+            0.3, -1.0, 2.0, 0.7,   0.0, 0.0, 0.0, 0.0,    1.5, 0.2, -0.7, 0.4,
+            -0.4, 0.9, 0.1, -1.6,  2.2, -2.0, 0.5, 0.3,   0.6, 0.6, -1.1, 0.0,
+        ],
+        [
+            0.1, 0.4, 1.0, -0.7,   0.5, -0.9, 0.2, 1.3,   1.1, 0.0, -1.2, 0.8,
+            -0.4, 0.9, 0.1, -1.6,  2.0, -1.0, 1.5, 0.0,   -0.3, 0.6, -1.0, 0.4,
+        ],
+    );
+    vec![
+        trained("policy_logits", &[2, 3, 4], &policy),
+        constant("reference_logits", &[2, 3, 4], &reference),
+        mask("mask", &[2, 3], &[1, 1, 0, 1, 1, 1]),
+    ]
+}
 
 pub fn rows() -> Vec<Row> {
-    Vec::new()
+    let mut margins = pairs();
+    margins.push(constant("similarity.chosen", &[4], &[0.9, 0.4, 0.7, 0.5]));
+    margins.push(constant("similarity.rejected", &[4], &[0.1, 0.3, 0.7, 0.0]));
+    let mut start = logits();
+    start[1].data = start[0].data.clone();
+    vec![
+        Row {
+            name: "slic rank",
+            inputs: pairs(),
+            loss: |x| slic_rank_loss(&pair(&x[0], &x[1]), &SlicConfig::default()),
+            independent: true,
+        },
+        Row {
+            name: "slic rank, delta 2.7",
+            inputs: pairs(),
+            loss: |x| slic_rank_loss(&pair(&x[0], &x[1]), &SlicConfig { delta: 2.7 }),
+            independent: true,
+        },
+        Row {
+            name: "slic margin",
+            inputs: margins.clone(),
+            loss: |x| {
+                let similarity = pair(&x[2], &x[3]);
+                slic_margin_loss(&pair(&x[0], &x[1]), &similarity, &SlicConfig::default())
+            },
+            independent: true,
+        },
+        Row {
+            name: "slic margin, delta 2.5",
+            inputs: margins,
+            loss: |x| {
+                let similarity = pair(&x[2], &x[3]);
+                slic_margin_loss(&pair(&x[0], &x[1]), &similarity, &SlicConfig { delta: 2.5 })
+            },
+            independent: true,
+        },
+        Row {
+            name: "slic list",
+            inputs: lists(),
+            loss: |x| slic_list_loss(&candidates(x)?, &SlicConfig::default()),
+            independent: true,
+        },
+        Row {
+            name: "slic list, ties, delta 0.7",
+            inputs: tied_lists(),
+            loss: |x| slic_list_loss(&candidates(x)?, &SlicConfig { delta: 0.7 }),
+            independent: true,
+        },
+        Row {
+            name: "slic expected reward",
+            inputs: lists(),
+            loss: |x| slic_expected_reward_loss(&candidates(x)?),
+            independent: true,
+        },
+        Row {
+            name: "slic expected reward, ties",
+            inputs: tied_lists(),
+            loss: |x| slic_expected_reward_loss(&candidates(x)?),
+            independent: true,
+        },
+        Row {
+            name: "slic kl",
+            inputs: logits(),
+            loss: |x| {
+                Ok(slic_kl_regulariser(&x[0], &x[1], &x[2])?
+                    .loss
+                    .sum(D::Minus1)?)
+            },
+            independent: true,
+        },
+        Row {
+            name: "slic kl, at its start",
+            inputs: start,
+            loss: |x| {
+                Ok(slic_kl_regulariser(&x[0], &x[1], &x[2])?
+                    .loss
+                    .sum(D::Minus1)?)
+            },
+            independent: true,
+        },
+    ]
 }
