@@ -88,6 +88,10 @@ pub use online::reward_model::{
     PairwiseRewardConfig, RankedRewardConfig, Ties, choose_best_loss, pairwise_reward_loss,
     plackett_luce_reward_loss, ranked_reward_loss, ranking_accuracy,
 };
+pub use parameter_effective::{
+    FrozenLinear, LoraBias, LoraConfig, LoraEmbedding, LoraInit, LoraLinear, LoraPlusGroups,
+    Scaling, lora_plus_groups,
+};
 pub use ranking::dpo::{DpoConfig, dpo_loss};
 pub use ranking::{ListLoss, PreferenceLoss};
 pub use reduction::Reduction;
