@@ -81,18 +81,27 @@ impl FrozenLinear {
     /// # Errors
     /// [`Error::Shape`] and [`Error::DType`], as the type's page says.
     pub fn new(weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
-        let function = "FrozenLinear::new";
+        Self::checked("FrozenLinear::new", ["weight", "bias"], weight, bias)
+    }
+
+    /// As `new`, for the `function` whose caller knows the two tensors under other names.
+    pub(crate) fn checked(
+        function: &'static str,
+        names: [&'static str; 2],
+        weight: Tensor,
+        bias: Option<Tensor>,
+    ) -> Result<Self> {
         let mut axes = Axes::new(function);
-        axes.axes("weight", &weight, &["out", "in"])?;
-        let stored = stored_type(function, "weight", &weight)?;
+        axes.axes(names[0], &weight, &["out", "in"])?;
+        let stored = stored_type(function, names[0], &weight)?;
         if let Some(bias) = &bias {
-            axes.axes("bias", bias, &["out"])?;
+            axes.axes(names[1], bias, &["out"])?;
             if bias.dtype() != stored {
                 return Err(Error::DType {
                     function,
-                    argument: "bias".to_string(),
+                    argument: names[1].to_string(),
                     found: bias.dtype().as_str(),
-                    expected: format!("{} (from `weight`)", stored.as_str()),
+                    expected: format!("{} (from `{}`)", stored.as_str(), names[0]),
                 });
             }
         }

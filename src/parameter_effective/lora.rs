@@ -120,7 +120,8 @@ impl LoraLinear {
     pub fn new(base: &Linear, config: &LoraConfig, rng: &mut impl Rng) -> Result<Self> {
         let function = "LoraLinear::new";
         config.check(function)?;
-        let base = FrozenLinear::new(base.weight().clone(), base.bias().cloned())?;
+        let (weight, bias) = (base.weight().clone(), base.bias().cloned());
+        let base = FrozenLinear::checked(function, ["base.weight", "base.bias"], weight, bias)?;
         let (outputs, inputs) = base.weight().dims2()?;
         let (dtype, device) = (compute_type(base.weight().dtype()), base.weight().device());
 

@@ -82,7 +82,23 @@ fn the_base_is_checked() {
     let new = |base: &Linear| LoraLinear::new(base, &config(), &mut rng(1));
     says(
         new(&Linear::new(vector(&[1.0]), None)),
-        "FrozenLinear::new: `weight` has shape [1], expected [out, in]",
+        "LoraLinear::new: `base.weight` has shape [1], expected [out, in]",
+    );
+    says(
+        new(&Linear::new(
+            tensor(&WEIGHT).to_dtype(DType::I64).unwrap(),
+            None,
+        )),
+        "LoraLinear::new: `base.weight` is i64, expected f32, f64, bf16 or f16",
+    );
+    says(
+        new(&Linear::new(tensor(&WEIGHT), Some(vector(&[1.0])))),
+        "LoraLinear::new: `base.bias` has shape [1], expected [out=3 (from `base.weight`)]",
+    );
+    let single = vector(&BIAS).to_dtype(DType::F32).unwrap();
+    says(
+        new(&Linear::new(tensor(&WEIGHT), Some(single))),
+        "LoraLinear::new: `base.bias` is f32, expected f64 (from `base.weight`)",
     );
     let embed = |base: Tensor| LoraEmbedding::new(&Embedding::new(base, 3), &config(), &mut rng(1));
     says(
