@@ -49,11 +49,12 @@ use candle_nn::Module;
 ///   they were variables.
 /// * The weight is shared, not copied: who sets a variable it was made from changes this layer too.
 /// # Departures
-/// None in the mathematics.
+/// None in the mathematics. The tests run on the CPU; on CUDA and Metal the layer makes the calls
+/// that candle's own product makes there.
 /// # Examples
 /// ```
 /// use candle_align::FrozenLinear;
-/// use candle_core::{Device, Tensor, Var};
+/// use candle_core::{Device, Var};
 /// use candle_nn::Module;
 ///
 /// let weight = Var::new(&[[1.0f64, 2.0], [3.0, 4.0], [5.0, 6.0]], &Device::Cpu)?;

@@ -28,10 +28,10 @@ use rand::Rng;
 ///
 /// # Equation
 /// ```text
-/// h = W₀ x + b + s · B A dropout(x)          s = α/r,  or α/√r for [`Scaling::RankSqrt`]
+/// h = W₀ x + b + s · B A dropout(x)          s = α/r, or α/√r
 /// A ~ U(±1/√in) or N(0, 1/r²),   B = 0       at the start
 /// ```
-/// With [`LoraBias::Base`] b is a trained copy of the base bias; with [`LoraBias::Update`] the last
+/// s is α/√r with [`Scaling::RankSqrt`]. With [`LoraBias::Base`] b is a trained copy of the base bias; with [`LoraBias::Update`] the last
 /// term is s · (B A dropout(x) + b_B), b_B = 0 at the start.
 /// # Shapes
 /// `x` `[.., in]` with any number of leading axes; the result is `[.., out]` in the type of `x`.
@@ -45,12 +45,14 @@ use rand::Rng;
 /// [`LoraLinear::merge`] [`Error::Argument`] if a merged weight would not be finite. A rank above
 /// min(in, out) is allowed, though it cannot express more.
 /// # Properties
-/// * At the start h is the base layer's output bit for bit, ∂L/∂A = 0 and ∂L/∂B ≠ 0.
+/// * At the start h is the base layer's output bit for bit (save that −0 may become 0, and that an
+///   infinite input becomes NaN), ∂L/∂A = 0 and ∂L/∂B ≠ 0.
 /// * r(in + out) numbers are trained. W₀ gets no gradient and no place among the gradients.
 /// * Merged and unmerged layers agree to rounding. Unmerging restores the base bit for bit, since
 ///   the base is kept and nothing is subtracted; while merged the layer holds two weights.
 /// * Disabled, the layer is the base layer bit for bit, merged or not, however long A, B and a bias
 ///   were trained: the reference policy of DPO. [`LoraLinear::base`] is that layer without a switch.
+/// * A clone shares A, B and a trained bias with its original.
 /// * (M⁻¹A, BM) is the same layer as (A, B). Gradient flow keeps BᵀB − AAᵀ.
 /// * On linear regression towards a change of rank ≤ r the optimum is that change. For a change of
 ///   higher rank it is the best of rank r, weighted by the inputs' covariance.
@@ -59,9 +61,9 @@ use rand::Rng;
 /// the paper adds in the sentence after it. The paper draws A from a Gaussian of unstated width;
 /// the default here is the authors' code's uniform law, PEFT's too. Dropout on the input of A is
 /// in the authors' code, not in the paper's equation. The bias of the base is part of the layer, as
-/// in that code. PEFT subtracts to unmerge, which in bf16 changes one weight in fourteen of a
-/// 256 × 256 layer, and with a trained base bias its disabled model is not the base model. With half
-/// types PEFT rounds W₀x and then the sum; here the sum is rounded once.
+/// in that code. PEFT subtracts to unmerge, which in bf16 changed one weight in fourteen of a
+/// 256 × 256 layer (PEFT 0.21); with a trained base bias its disabled model is not the base model.
+/// With half types PEFT rounds W₀x and then the sum; here the sum is rounded once.
 /// # Examples
 /// ```
 /// use candle_align::{LoraConfig, LoraLinear};
@@ -69,16 +71,16 @@ use rand::Rng;
 /// use candle_nn::{Linear, Module};
 /// use rand::{SeedableRng, rngs::StdRng};
 ///
-/// let at = |rows: &[[f64; 2]]| Tensor::new(rows, &Device::Cpu);
-/// let base = Linear::new(at(&[[1.0, 2.0], [3.0, 4.0]])?, None);
+/// let at = |data: &[f64], shape| Tensor::from_slice(data, shape, &Device::Cpu);
+/// let base = Linear::new(at(&[1.0, 2.0, 3.0, 4.0], (2, 2))?, None);
 /// let config = LoraConfig { rank: 1, alpha: 3.0, ..Default::default() };
 /// let mut layer = LoraLinear::new(&base, &config, &mut StdRng::seed_from_u64(0))?;
-/// let x = at(&[[10.0, 100.0]])?;
+/// let x = at(&[10.0, 100.0], (1, 2))?;
 /// assert_eq!(layer.forward(&x)?.to_vec2::<f64>()?, base.forward(&x)?.to_vec2::<f64>()?);
 ///
 /// // training would do this: A = (5, 6), B = (7, 8)ᵀ
-/// layer.a().set(&at(&[[5.0, 6.0]])?)?;
-/// layer.b().set(&at(&[[7.0, 8.0]])?.t()?)?;
+/// layer.a().set(&at(&[5.0, 6.0], (1, 2))?)?;
+/// layer.b().set(&at(&[7.0, 8.0], (2, 1))?)?;
 /// let ax = 5.0 * 10.0 + 6.0 * 100.0;
 /// let h = [[210.0 + 3.0 / 1.0 * 7.0 * ax, 430.0 + 3.0 / 1.0 * 8.0 * ax]];
 /// assert_eq!(layer.forward(&x)?.to_vec2::<f64>()?, h);
@@ -138,8 +140,8 @@ impl LoraLinear {
             (LoraBias::Frozen, _) => Bias::Frozen,
             (LoraBias::Update, _) => Bias::Update(Var::zeros(outputs, dtype, device)?),
             (LoraBias::Base, Some(bias)) => {
-                // Copied even where the type is the same: the base must not move with it.
-                Bias::Base(Var::from_tensor(&bias.to_dtype(dtype)?.copy()?)?)
+                // A copy: the base must not move with it.
+                Bias::Base(Var::from_tensor(&bias.to_dtype(dtype)?)?)
             }
             (LoraBias::Base, None) => {
                 return Err(Error::argument(

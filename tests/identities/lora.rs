@@ -128,6 +128,7 @@ fn merged_is_unmerged() {
         }
         let mut layer = embedding(dtype);
         let alone = layer.merged_embedding().unwrap();
+        assert!(!alone.embeddings().track_op());
         let tokens = Tensor::new(&[[1u32, 4], [0, 0]], &Device::Cpu).unwrap();
         let beside = layer.forward(&tokens).unwrap();
         layer.merge().unwrap();
@@ -426,6 +427,18 @@ fn a_layer_over_a_variable_follows_it_and_a_merged_one_does_not() {
     copy.set(&vector(&NEW_BIAS)).unwrap();
     assert_eq!(numbers(&bias), BIAS);
     assert_eq!(numbers(layer.base().bias().unwrap()), BIAS);
+}
+
+#[test]
+fn a_clone_shares_what_is_trained_but_not_its_switches() {
+    let mut layer = trained(&config(), DType::F64);
+    let clone = layer.clone();
+    layer.set_enabled(false);
+    layer.merge().unwrap();
+    assert!(clone.is_enabled() && !clone.is_merged());
+    layer.b().set(&layer.b().zeros_like().unwrap()).unwrap();
+    let y = clone.forward(&tensor(&X)).unwrap();
+    assert_eq!(bits(&y), bits(&layer.base().forward(&tensor(&X)).unwrap()));
 }
 
 #[test]
