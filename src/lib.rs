@@ -96,6 +96,10 @@ pub use online::reward_model::{
     plackett_luce_reward_loss, ranked_reward_loss, ranking_accuracy,
 };
 pub use online::rewards::{ShapedRewardsConfig, missing_eos_penalty, shaped_rewards};
+pub use parameter_effective::{
+    FrozenLinear, LoraBias, LoraConfig, LoraEmbedding, LoraInit, LoraLinear, LoraPlusGroups,
+    Scaling, lora_plus_groups,
+};
 pub use ranking::dpo::{DpoConfig, dpo_loss};
 pub use ranking::pro::{ProConfig, ProTemperature, pro_loss};
 pub use ranking::rrhf::{RrhfConfig, rrhf_loss};

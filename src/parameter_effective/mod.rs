@@ -1,1 +1,40 @@
 //! Training few parameters (survey §3.3).
+//!
+//! | method | what is added | trained, for a weight `[d, k]` | at the start | afterwards |
+//! |---|---|---|---|---|
+//! | full fine-tuning | nothing | dk | the base model | – |
+//! | [LoRA](lora), [`LoraLinear`] | s·B·A·x beside W₀x | r(d + k) | the base model: B = 0 | merged into W₀ |
+//! | [LoRA](lora_embedding), [`LoraEmbedding`] | s·B·A's column of each token | r(vocabulary + dim) | the base model: A = 0 | merged into the table |
+//! | [frozen layer](frozen_linear), [`FrozenLinear`] | nothing | 0 | the base model | – |
+//!
+//! LoRA is trained by any objective of this crate: it changes which numbers move, not the loss.
+//! With its adapters disabled a model is its own reference policy. [`lora_plus`] splits the trained
+//! numbers into two groups with a learning rate each.
+//!
+//! Read next: [`lora`]; then [`frozen_linear`], without which none of it would save memory on candle.
+
+pub mod frozen_linear;
+pub mod lora;
+mod lora_config;
+pub mod lora_embedding;
+pub mod lora_plus;
+mod low_rank;
+
+pub use frozen_linear::FrozenLinear;
+pub use lora::LoraLinear;
+pub use lora_config::{LoraBias, LoraConfig, LoraInit, Scaling};
+pub use lora_embedding::LoraEmbedding;
+pub use lora_plus::{LoraPlusGroups, lora_plus_groups};
+
+use crate::Error;
+
+/// Lets a layer of this crate stand inside a model whose functions return candle's own result; the
+/// message is unchanged.
+impl From<Error> for candle_core::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Tensor(error) => error,
+            other => candle_core::Error::Wrapped(Box::new(other)),
+        }
+    }
+}

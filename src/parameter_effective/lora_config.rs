@@ -1,0 +1,100 @@
+//! The settings of LoRA.
+
+use crate::Result;
+use crate::error::{positive, require};
+use serde::{Deserialize, Serialize};
+
+/// Settings of [`LoraLinear`](crate::LoraLinear) and [`LoraEmbedding`](crate::LoraEmbedding).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LoraConfig {
+    /// r ≥ 1, the rank of the update. Default 8, as in PEFT. The paper finds 1 to 8 enough (§7.2).
+    pub rank: usize,
+    /// α > 0, the numerator of the scale. Default 8, as in PEFT: the paper sets α to the first r it
+    /// tries and leaves it there (§4.1), so that other ranks need no new learning rate.
+    pub alpha: f64,
+    /// How the scale s follows from α and r. Default α/r, the paper's.
+    pub scaling: Scaling,
+    /// p in [0, 1), the share of A's inputs that is dropped in training. Default 0, as in PEFT and
+    /// the authors' code. An embedding has no such input: there it must be 0.
+    pub dropout: f64,
+    /// The start of the factor that does not start at zero. Default that of the authors' code.
+    pub init: LoraInit,
+    /// What is trained beside A and B. Default nothing, as in PEFT and the authors' code. For an
+    /// embedding it must be that.
+    pub bias: LoraBias,
+}
+
+impl Default for LoraConfig {
+    fn default() -> Self {
+        Self {
+            rank: 8,
+            alpha: 8.0,
+            scaling: Scaling::Rank,
+            dropout: 0.0,
+            init: LoraInit::KaimingUniform,
+            bias: LoraBias::Frozen,
+        }
+    }
+}
+
+impl LoraConfig {
+    /// s, the factor of B·A.
+    pub fn scale(&self) -> f64 {
+        match self.scaling {
+            Scaling::Rank => self.alpha / self.rank as f64,
+            Scaling::RankSqrt => self.alpha / (self.rank as f64).sqrt(),
+        }
+    }
+
+    pub(crate) fn check(&self, function: &'static str) -> Result<()> {
+        require(self.rank >= 1, function, "rank", ">= 1", self.rank)?;
+        positive(function, "alpha", self.alpha)?;
+        require(
+            (0.0..1.0).contains(&self.dropout),
+            function,
+            "dropout",
+            "in [0, 1)",
+            self.dropout,
+        )
+    }
+}
+
+/// How the scale s of the update follows from α and the rank r.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scaling {
+    /// s = α/r: the paper's (§4.1).
+    #[default]
+    Rank,
+    /// s = α/√r: rank-stabilised LoRA, with which neither outputs nor gradients vanish as r grows
+    /// (Kalajdzievski 2023, arXiv:2312.03732v1).
+    RankSqrt,
+}
+
+/// How the factor that does not start at zero is drawn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LoraInit {
+    /// Linear layer: A ~ U(−1/√in, 1/√in), that is kaiming-uniform with a = √5, as in PEFT and the
+    /// authors' code. Embedding: B ~ N(0, 1), as in both.
+    #[default]
+    KaimingUniform,
+    /// Linear layer: A ~ N(0, (1/r)²). The paper says "random Gaussian" without a width; this one
+    /// is PEFT's. Embedding: B ~ N(0, 1), as above.
+    Gaussian,
+}
+
+/// What is trained beside A and B.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LoraBias {
+    /// Nothing: PEFT's `bias="none"`.
+    #[default]
+    Frozen,
+    /// A copy of the base layer's bias, used in its place: PEFT's `bias="lora_only"`. The base
+    /// layer keeps its own, so disabling still restores the base model; in PEFT it does not.
+    Base,
+    /// A bias on B, from 0, scaled with it: s·(B A x + b_B). PEFT's `lora_bias=True`.
+    Update,
+}
