@@ -68,12 +68,10 @@ def gradients(loss, **inputs):
     }
 
 
-def plain(x):
-    if isinstance(x, torch.Tensor):
-        return {"shape": list(x.shape), "data": x.detach().flatten().tolist()}
-    if isinstance(x, dict):
-        return {k: plain(v) for k, v in x.items()}
-    return x
+def plain(numbers):
+    """Tensors and numbers as shapes and lists."""
+    arrays = {name: torch.as_tensor(x).detach() for name, x in numbers.items()}
+    return {name: {"shape": list(x.shape), "data": x.flatten().tolist()} for name, x in arrays.items()}
 
 
 def case(name, oracle, *, inputs, outputs, config=None, grads=None):

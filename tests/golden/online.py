@@ -41,17 +41,17 @@ def rollouts(cases, source):
     shaping = statements(source, "logr = ", "rewards[actual_start")
     setup = "lastgaelam = 0"
     advantage = statements(source, setup, "returns = ")
-    for name, rows, time, beta, gamma, lam in [
-        ("defaults", 3, 5, 0.02, 1.0, 0.95),
-        ("discounted", 2, 7, 0.3, 0.9, 0.6),
-        ("one token", 2, 1, 0.5, 0.7, 0.3),
-        ("lambda 1", 2, 4, 0.1, 1.0, 1.0),
-        ("lambda 0", 2, 4, 0.1, 0.8, 0.0),
+    for name, rows, time, beta, gamma, lam, estimator in [
+        ("defaults", 3, 5, 0.02, 1.0, 0.95, "k1"),
+        ("discounted", 2, 7, 0.3, 0.9, 0.6, "k1"),
+        ("one token", 2, 1, 0.5, 0.7, 0.3, "k1"),
+        ("lambda 1", 2, 4, 0.1, 1.0, 1.0, "k1"),
+        ("lambda 0, k3", 2, 4, 0.1, 0.8, 0.0, "k3"),
     ]:
         draw = Draw(f"ppo rollout {name}")
         log_probs, reference = (-draw.uniform(rows, time, low=0.01, high=4.0) for _ in range(2))
         values, scores = draw.normal(rows, time), draw.normal(rows, scale=2.0)
-        args = types.SimpleNamespace(kl_estimator="k1", kl_coef=beta, gamma=gamma, lam=lam)
+        args = types.SimpleNamespace(kl_estimator=estimator, kl_coef=beta, gamma=gamma, lam=lam)
         last = torch.full((rows,), time - 1)
         made = shaping(
             torch=torch, args=args, ref_logprobs=reference, logprobs=log_probs, scores=scores,
@@ -64,7 +64,7 @@ def rollouts(cases, source):
             case(
                 f"full rows, {name}",
                 f"trl 1.12.0 PPOTrainer.train: the statements of its reward and of its advantages, cut from {PPO}",
-                config=dict(kind="rollout", beta=beta, gamma=gamma, **{"lambda": lam}),
+                config=dict(kind="rollout", beta=beta, gamma=gamma, estimator=estimator, **{"lambda": lam}),
                 inputs=dict(
                     log_probs=log_probs, reference=reference, scores=scores, values=values,
                     mask=torch.ones(rows, time).long(),
@@ -95,7 +95,7 @@ def rollouts(cases, source):
                 f"masked rows, {name}",
                 "scalars: arXiv:1909.08593v2 eq 2 per token with the score on the last one; advantages of "
                 "arXiv:1707.06347v2 eqs 11-12 as written-out sums over the counted tokens of a row",
-                config=dict(kind="rollout", beta=beta, gamma=gamma, **{"lambda": lam}),
+                config=dict(kind="rollout", beta=beta, gamma=gamma, estimator="k1", **{"lambda": lam}),
                 inputs=dict(log_probs=log_probs, reference=reference, scores=scores, values=values, mask=mask),
                 outputs={
                     k: spread(v, mask)

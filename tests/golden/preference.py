@@ -38,7 +38,8 @@ def trl_dpo(values, mask, reference, beta):
         ref_rejected_logps=reference[1],
     )
     loss = DPOTrainer._compute_loss(stub, lambda **_: outputs, inputs, False)
-    return loss, {k: v[0] for k, v in stub._metrics["eval"].items() if k.startswith("rewards/")}
+    metrics = {k: v[0] for k, v in stub._metrics["eval"].items() if k.startswith("rewards/")}
+    return loss, metrics
 
 
 def smoke():
