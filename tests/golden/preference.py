@@ -99,7 +99,8 @@ def dpo():
     ]:
         draw = Draw(f"dpo {name}")
         chosen, rejected = (draw.normal(4, scale=3.0, shift=-8.0).requires_grad_() for _ in range(2))
-        references = [draw.normal(4, scale=3.0, shift=-8.0) for _ in range(2)]
+        # the rewards of this function subtract the reference even where its loss does not: give it zeros
+        references = [draw.normal(4, scale=3.0, shift=-8.0) * (not reference_free) for _ in range(2)]
         stub = trainer(
             reference_free=reference_free, f_divergence_type="reverse_kl", beta=beta, label_smoothing=epsilon
         )
