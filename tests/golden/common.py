@@ -88,7 +88,9 @@ def case(name, oracle, *, inputs, outputs, config=None, grads=None):
 def write(method, cases):
     names = [c["name"] for c in cases]
     assert len(set(names)) == len(names), f"{method}: two cases of one name"
-    packages = {p: version(p) for p in ("torch", "transformers", "trl", "peft")}
+    pinned = dict(line.split("==") for line in (HERE / "requirements.txt").read_text().split())
+    packages = {name: version(name) for name in pinned}
+    assert packages == pinned, f"installed {packages}, pinned {pinned}"
     provenance = {
         "command": "python tests/golden/make.py",
         "python": platform.python_version(),

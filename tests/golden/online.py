@@ -114,23 +114,29 @@ def clipped(ratio, advantage, low, high):
 def losses(cases, source):
     masked_mean = function(source, "masked_mean")
     run = statements(source, "vpredclipped = ", "loss = pg_loss")
-    for name, rows, time, clip, value_clip, weight, lengths in [
-        ("defaults", 3, 5, 0.2, 0.2, 0.1, [5, 3, 1]),
-        ("wide", 2, 6, 0.5, 0.05, 0.7, [6, 6]),
+    count = statements(source, "pg_clipfrac = ", "pg_clipfrac = ")
+    for name, rows, time, clip, value_clip, weight, lengths, moved in [
+        ("defaults", 3, 5, 0.2, 0.2, 0.1, [5, 3, 1], 1.0),
+        ("wide", 2, 6, 0.5, 0.05, 0.7, [6, 6], 1.0),
+        ("the first step", 2, 4, 0.2, 0.2, 0.1, [4, 2], 0.0),
     ]:
         draw = Draw(f"ppo losses {name}")
         mask = ragged(lengths, time)
         old = -draw.uniform(rows, time, low=0.1, high=3.0)
-        log_probs = torch.round(old + draw.normal(rows, time, scale=0.5), decimals=3).requires_grad_()
+        log_probs = torch.round(old + draw.normal(rows, time, scale=0.5) * moved, decimals=3).requires_grad_()
         advantages, returns = draw.normal(rows, time, scale=1.5), draw.normal(rows, time)
         old_values = draw.normal(rows, time)
-        values = torch.round(old_values + draw.normal(rows, time, scale=0.3), decimals=3).requires_grad_()
+        values = torch.round(old_values + draw.normal(rows, time, scale=0.3) * moved, decimals=3).requires_grad_()
         padding = mask == 0
         out = run(
             torch=torch, masked_mean=masked_mean,
             args=types.SimpleNamespace(cliprange=clip, cliprange_value=value_clip, vf_coef=weight),
             vpred=values, mb_values=old_values, mb_return=returns, new_logprobs=log_probs, mb_logprobs=old,
             mb_advantage=advantages, padding_mask=padding, padding_mask_p1=padding,
+            micro_batch_inds=slice(None),
+        )
+        counts = count(
+            masked_mean=masked_mean, pg_losses=out.pg_losses, pg_losses2=out.pg_losses2, padding_mask=padding,
             micro_batch_inds=slice(None),
         )
         cases.append(
@@ -143,7 +149,10 @@ def losses(cases, source):
                     log_probs=log_probs, old=old, advantages=advantages, values=values, old_values=old_values,
                     returns=returns, mask=mask,
                 ),
-                outputs=dict(loss=out.loss, policy=out.pg_loss, value=out.vf_loss, value_clip_fraction=out.vf_clipfrac),
+                outputs=dict(
+                    loss=out.loss, policy=out.pg_loss, value=out.vf_loss, ratio=out.ratio * mask,
+                    clip_fraction=counts.pg_clipfrac,
+                ),
                 grads=gradients(out.loss, log_probs=log_probs, values=values),
             )
         )

@@ -96,7 +96,6 @@ impl Case {
     }
 
     /// A yes or no of the configuration.
-    #[allow(dead_code)]
     pub fn flag(&self, key: &str) -> bool {
         let flag = self.config.get(key).and_then(|v| v.as_bool());
         flag.unwrap_or_else(|| panic!("{}: no flag {key}", self.name))
@@ -105,6 +104,11 @@ impl Case {
     /// Whether the oracle got this input.
     pub fn has(&self, name: &str) -> bool {
         self.inputs.contains_key(name)
+    }
+
+    /// Whether the oracle returned this.
+    pub fn gives(&self, name: &str) -> bool {
+        self.outputs.contains_key(name)
     }
 
     /// An input in another type than f64.
