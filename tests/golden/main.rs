@@ -1,0 +1,12 @@
+//! Golden numbers: the crate against independent originals.
+//!
+//! The `.json` files beside this one hold what TRL, Transformers and PEFT compute, or the sums of a
+//! paper written out in scalars, with gradients by automatic differentiation in float64; `make.py`
+//! writes them. Each case says which. Here they are only read.
+
+mod preference;
+mod reader;
+mod supervised;
+
+/// Difference allowed between two f64 computations of one number, relative above 1.
+const EXACT: f64 = 1e-12;

@@ -1,0 +1,25 @@
+"""Writes every golden file beside this script."""
+
+import os
+import sys
+
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+sys.dont_write_bytecode = True
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+import adapters  # noqa: E402
+import online  # noqa: E402
+import preference  # noqa: E402
+import ranking  # noqa: E402
+import supervised  # noqa: E402
+
+if __name__ == "__main__":
+    supervised.log_probs()
+    supervised.sft()
+    preference.dpo()
+    preference.reward_model()
+    ranking.pro()
+    ranking.slic()
+    ranking.rrhf()
+    online.ppo()
+    adapters.lora()
