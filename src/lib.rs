@@ -81,7 +81,7 @@ pub mod survey;
 pub mod training;
 
 pub use error::{Error, Result};
-pub use log_probs::{Candidates, Pair, Statistics, TokenLogProbs};
+pub use log_probs::{Candidates, OutputHead, Pair, Statistics, TokenLogProbs};
 pub use math::Whiten;
 pub use online::advantages::{Advantages, GaeConfig, gae};
 pub use online::auxiliary::{EntropyConfig, PtxConfig, entropy_loss, ptx_loss};

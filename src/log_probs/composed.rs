@@ -1,9 +1,10 @@
 //! The same numbers from ordinary candle operations, for devices other than the CPU.
 
 use super::kernel::IGNORE;
+use super::recomputed::One;
 use super::token::Statistics;
 use crate::math::masked;
-use candle_core::{D, DType, Tensor};
+use candle_core::{D, DType, Tensor, Var};
 use candle_nn::ops::log_softmax;
 
 /// As [`super::kernel::select`], with the same columns.
@@ -41,14 +42,85 @@ pub(super) fn select(logits: &Tensor, targets: &[u32], ask: Statistics) -> crate
         let mean = (total / possible.to_dtype(log_p.dtype())?.sum_keepdim(1)?)?;
         columns.push(masked(&mean, &counts)?);
     }
+    // log Σᵥ pᵥ²
+    if ask.log_collision {
+        let log = (&log_p * 2.0)?.log_sum_exp(1)?.unsqueeze(1)?;
+        columns.push(masked(&log, &counts)?);
+    }
     Ok(Tensor::cat(&columns, 1)?)
+}
+
+/// Logits that one chunk holds: its intermediate tensors are a small multiple of them.
+const CHUNK_ELEMENTS: usize = 1 << 24;
+
+/// [`select`] for logits `[…, vocabulary]` of any number of rows, computed and differentiated chunk
+/// by chunk: beside the gradient itself, memory for one chunk is needed and no more. The result is
+/// `[rows, columns]`.
+pub(super) fn select_in_chunks(
+    logits: &Tensor,
+    targets: Vec<u32>,
+    ask: Statistics,
+) -> crate::Result<Tensor> {
+    in_chunks_of(CHUNK_ELEMENTS, logits, targets, ask)
+}
+
+fn in_chunks_of(
+    elements: usize,
+    logits: &Tensor,
+    targets: Vec<u32>,
+    ask: Statistics,
+) -> crate::Result<Tensor> {
+    let vocabulary = logits.dim(D::Minus1)?;
+    let size = (elements / vocabulary).max(1);
+    let rows = targets.len();
+    let spans = move || {
+        (0..rows)
+            .step_by(size)
+            .map(move |from| (from, size.min(rows - from)))
+    };
+    let flat = logits.detach().reshape((rows, vocabulary))?;
+
+    let mut columns = Vec::new();
+    for (from, n) in spans() {
+        columns.push(select(
+            &flat.narrow(0, from, n)?,
+            &targets[from..from + n],
+            ask,
+        )?);
+    }
+    let columns = match columns.is_empty() {
+        true => select(&flat, &targets, ask)?,
+        false => Tensor::cat(&columns, 0)?,
+    };
+    if !logits.track_op() {
+        return Ok(columns);
+    }
+    let shape = logits.shape().clone();
+    let backward = move |grad: &Tensor| -> candle_core::Result<Tensor> {
+        let mut parts = Vec::new();
+        for (from, n) in spans() {
+            let chunk = Var::from_tensor(&flat.narrow(0, from, n)?)?;
+            let columns =
+                select(&chunk, &targets[from..from + n], ask).map_err(candle_core::Error::wrap)?;
+            let mut grads = (columns * grad.narrow(0, from, n)?)?
+                .sum_all()?
+                .backward()?;
+            parts.push(
+                grads
+                    .remove(&chunk)
+                    .map_or_else(|| chunk.zeros_like(), Ok)?,
+            );
+        }
+        Tensor::cat(&parts, 0)?.reshape(&shape)
+    };
+    Ok(logits.apply_op1(One::new(columns, backward))?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::kernel;
     use super::*;
-    use candle_core::{Device, Var};
+    use candle_core::Device;
     use std::sync::Arc;
 
     /// What two computations in f64 of one number may differ by.
@@ -69,12 +141,11 @@ mod tests {
         ];
         let logits = Var::new(&data, &Device::Cpu).unwrap();
         let targets = vec![2, IGNORE, 0, 0];
-        for (entropy, vocabulary_mean) in
-            [(false, false), (true, false), (false, true), (true, true)]
-        {
+        for bits in 0..8 {
             let ask = Statistics {
-                entropy,
-                vocabulary_mean,
+                entropy: bits & 1 != 0,
+                vocabulary_mean: bits & 2 != 0,
+                log_collision: bits & 4 != 0,
             };
             let fused = kernel::select(&logits, Arc::new(targets.clone()), ask).unwrap();
             let plain = select(&logits, &targets, ask).unwrap();
@@ -86,17 +157,18 @@ mod tests {
                 let loss = (out * &weights).unwrap().sum_all().unwrap();
                 numbers(loss.backward().unwrap().get(&logits).unwrap())
             };
-            for (a, b) in numbers(&fused).iter().zip(numbers(&plain)) {
-                assert!(
-                    (a - b).abs() <= EXACT * b.abs().max(1.0),
-                    "{ask:?}: {a} against {b}"
-                );
-            }
-            for (a, b) in gradient(&fused).iter().zip(gradient(&plain)) {
-                assert!(
-                    (a - b).abs() <= EXACT * b.abs().max(1.0),
-                    "{ask:?}: gradient {a} against {b}"
-                );
+            let chunked = in_chunks_of(5, &logits, targets.clone(), ask).unwrap();
+            for other in [plain, chunked] {
+                for (a, b) in numbers(&fused).iter().zip(numbers(&other)) {
+                    assert!(
+                        (a - b).abs() <= EXACT * b.abs().max(1.0),
+                        "{ask:?}: {a} against {b}"
+                    );
+                }
+                for (a, b) in gradient(&fused).iter().zip(gradient(&other)) {
+                    let close = (a - b).abs() <= EXACT * b.abs().max(1.0);
+                    assert!(close, "{ask:?}: gradient {a} against {b}");
+                }
             }
         }
     }

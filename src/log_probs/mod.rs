@@ -11,10 +11,13 @@
 
 mod candidates;
 mod composed;
+mod hidden;
 mod kernel;
 mod pair;
+mod recomputed;
 mod token;
 
 pub use candidates::Candidates;
+pub use hidden::OutputHead;
 pub use pair::Pair;
 pub use token::{Statistics, TokenLogProbs};

@@ -16,6 +16,8 @@ pub struct Statistics {
     /// (1/V) Σᵥ log pᵥ per token, for label smoothing; over the symbols that are possible, if some
     /// logits are −∞.
     pub vocabulary_mean: bool,
+    /// log Σᵥ pᵥ² per token, the log-probability that two draws agree: for weighting by confidence.
+    pub log_collision: bool,
 }
 
 /// The log-probability of every token of a batch, and which of them count.
@@ -28,6 +30,7 @@ pub struct TokenLogProbs {
     mask: Tensor,
     entropy: Option<Tensor>,
     vocabulary_mean: Option<Tensor>,
+    log_collision: Option<Tensor>,
 }
 
 impl TokenLogProbs {
@@ -69,17 +72,8 @@ impl TokenLogProbs {
         axes.axes("logits", logits, &["batch", "time", "vocabulary"])?;
         axes.index("tokens", tokens, &["batch", "time"])?;
         axes.mask("mask", mask, &["batch", "time"])?;
-        let time = tokens.dim(1)?;
-        if time < 2 {
-            return Err(Error::argument(
-                function,
-                "tokens",
-                format!("has {time} position(s); the first predicts the second, so two are needed"),
-            ));
-        }
+        let (tokens, mask) = after_the_first(function, tokens, mask)?;
         // the targets are shifted, not the logits: those would have to be copied
-        let tokens = tokens.narrow(1, 1, time - 1)?;
-        let mask = mask.narrow(1, 1, time - 1)?;
         let targets = row_targets(function, "tokens", &tokens, &mask, 1, logits.dim(2)?)?;
         compute(function, logits, targets, &mask, statistics)
     }
@@ -121,6 +115,23 @@ impl TokenLogProbs {
             mask: mask.clone(),
             entropy: None,
             vocabulary_mean: None,
+            log_collision: None,
+        })
+    }
+
+    /// From columns side by side, `[batch, time, columns]`, in the order of [`kernel::select`].
+    pub(super) fn from_columns(columns: &Tensor, mask: &Tensor, ask: Statistics) -> Result<Self> {
+        let mut next = 0;
+        let mut column = || -> Result<Tensor> {
+            next += 1;
+            Ok(columns.narrow(2, next - 1, 1)?.squeeze(2)?)
+        };
+        Ok(Self {
+            values: column()?,
+            mask: mask.clone(),
+            entropy: ask.entropy.then(&mut column).transpose()?,
+            vocabulary_mean: ask.vocabulary_mean.then(&mut column).transpose()?,
+            log_collision: ask.log_collision.then(&mut column).transpose()?,
         })
     }
 
@@ -143,6 +154,11 @@ impl TokenLogProbs {
     /// [`Statistics::vocabulary_mean`] asked for it.
     pub fn vocabulary_mean(&self) -> Option<&Tensor> {
         self.vocabulary_mean.as_ref()
+    }
+
+    /// log Σᵥ pᵥ² of each distribution `[batch, time]`, if [`Statistics::log_collision`] asked for it.
+    pub fn log_collision(&self) -> Option<&Tensor> {
+        self.log_collision.as_ref()
     }
 
     /// log π(y│x) = Σₜ log π(yₜ│x, y₍<t₎): one number per sequence, `[batch]`.
@@ -187,6 +203,7 @@ impl TokenLogProbs {
             mask: self.mask.clone(),
             entropy: self.entropy.as_ref().map(Tensor::detach),
             vocabulary_mean: self.vocabulary_mean.as_ref().map(Tensor::detach),
+            log_collision: self.log_collision.as_ref().map(Tensor::detach),
         }
     }
 }
@@ -205,44 +222,50 @@ fn compute(
         logits.dtype(),
         DType::F32 | DType::F64 | DType::BF16 | DType::F16
     ) {
-        return Err(Error::DType {
-            function,
-            argument: "logits".to_string(),
-            found: logits.dtype().as_str(),
-            expected: "f32, f64, bf16 or f16".to_string(),
-        });
+        return Err(logits_type(function, "logits", logits.dtype()));
     }
     if vocabulary == 0 {
         return Err(Error::argument(function, "logits", "has a vocabulary of 0"));
     }
+    // not reshaped: each step of the graph costs the gradient another copy
+    let logits = logits.contiguous()?;
     let columns = match logits.device().is_cpu() {
-        // not reshaped: each step of the graph costs the gradient another copy
-        true => kernel::select(&logits.contiguous()?, Arc::new(targets), statistics)?,
-        false => {
-            let rows = logits.reshape((batch * time, vocabulary))?;
-            let columns = composed::select(&rows, &targets, statistics)?;
-            columns.reshape((batch, time, columns.dim(1)?))?
-        }
+        true => kernel::select(&logits, Arc::new(targets), statistics)?,
+        false => composed::select_in_chunks(&logits, targets, statistics)?,
     };
+    let columns = columns.reshape((batch, time, kernel::columns(statistics)))?;
+    TokenLogProbs::from_columns(&columns.narrow(1, 0, mask.dim(1)?)?, mask, statistics)
+}
 
-    // [batch, time], one column after the other
-    let columns = columns.narrow(1, 0, mask.dim(1)?)?;
-    let mut next = 0;
-    let mut column = || -> Result<Tensor> {
-        next += 1;
-        Ok(columns.narrow(2, next - 1, 1)?.squeeze(2)?)
-    };
-    Ok(TokenLogProbs {
-        values: column()?,
-        mask: mask.clone(),
-        entropy: statistics.entropy.then(&mut column).transpose()?,
-        vocabulary_mean: statistics.vocabulary_mean.then(&mut column).transpose()?,
-    })
+/// Tokens and mask without the first position, which nothing predicts.
+pub(super) fn after_the_first(
+    function: &'static str,
+    tokens: &Tensor,
+    mask: &Tensor,
+) -> Result<(Tensor, Tensor)> {
+    let time = tokens.dim(1)?;
+    if time < 2 {
+        return Err(Error::argument(
+            function,
+            "tokens",
+            format!("has {time} position(s); the first predicts the second, so two are needed"),
+        ));
+    }
+    Ok((tokens.narrow(1, 1, time - 1)?, mask.narrow(1, 1, time - 1)?))
+}
+
+pub(super) fn logits_type(function: &'static str, argument: &str, found: DType) -> Error {
+    Error::DType {
+        function,
+        argument: argument.to_string(),
+        found: found.as_str(),
+        expected: "f32, f64, bf16 or f16".to_string(),
+    }
 }
 
 /// One target per position of `mask`, followed in each row by `unpredicted` positions that predict
 /// nothing; an error for a token that counts and is outside the vocabulary.
-fn row_targets(
+pub(super) fn row_targets(
     function: &'static str,
     argument: &str,
     tokens: &Tensor,

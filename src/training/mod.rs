@@ -4,11 +4,14 @@
 //! from run to run, and a sum of floats with it.
 
 mod accumulate;
+mod adamw;
 mod clip;
 mod coverage;
 mod schedule;
+mod state;
 
 pub use accumulate::GradAccumulator;
+pub use adamw::{AdamW, AdamWConfig, NonFinite, ParameterGroup};
 pub use clip::clip_grad_norm;
 pub use coverage::{GradCoverage, grad_coverage};
 pub use schedule::{Decay, Schedule};

@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod adamw;
 mod dpo;
 mod log_probs;
 mod lora;

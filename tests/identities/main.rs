@@ -4,6 +4,7 @@
 mod common;
 
 mod dpo;
+mod log_probs;
 mod lora;
 mod ppo;
 mod pro;

@@ -100,6 +100,7 @@ fn next_token_is_aligned_after_the_shift() {
     let both = Statistics {
         entropy: true,
         vocabulary_mean: true,
+        log_collision: true,
     };
     let shifted = TokenLogProbs::next_token_with(&logits, &tokens, &mask, both).unwrap();
     let aligned = TokenLogProbs::aligned(

@@ -56,6 +56,7 @@ fn entropy_and_vocabulary_mean_are_those_of_the_whole_distribution() {
     let statistics = Statistics {
         entropy: true,
         vocabulary_mean: true,
+        log_collision: true,
     };
     let mask = bits(&[&[0, 1, 0]]);
     let out =
@@ -180,6 +181,7 @@ fn detached_log_probabilities_have_no_history() {
     let statistics = Statistics {
         entropy: true,
         vocabulary_mean: true,
+        log_collision: true,
     };
     let mask = bits(&[&[1, 1, 1]]);
     let out =
@@ -192,6 +194,10 @@ fn detached_log_probabilities_have_no_history() {
         (
             out.vocabulary_mean().unwrap(),
             constant.vocabulary_mean().unwrap(),
+        ),
+        (
+            out.log_collision().unwrap(),
+            constant.log_collision().unwrap(),
         ),
     ] {
         assert!(with.track_op() && !without.track_op());

@@ -25,14 +25,10 @@ pub(super) const IGNORE: u32 = u32::MAX;
 ///
 /// `logits` `[…, vocabulary]`, contiguous, on the CPU; one target per row, in range or [`IGNORE`].
 pub(super) fn select(logits: &Tensor, targets: Arc<Vec<u32>>, ask: Statistics) -> Result<Tensor> {
-    logits.apply_op1(Select {
-        targets,
-        ask,
-        rows: OnceLock::new(),
-    })
+    logits.apply_op1(Select::new(targets, ask))
 }
 
-struct Select {
+pub(super) struct Select {
     targets: Arc<Vec<u32>>,
     ask: Statistics,
     /// Each row's statistics, kept for the backward pass.
@@ -40,14 +36,23 @@ struct Select {
 }
 
 /// The columns of the result, in their order.
-fn columns(ask: Statistics) -> usize {
-    1 + ask.entropy as usize + ask.vocabulary_mean as usize
+pub(super) fn columns(ask: Statistics) -> usize {
+    1 + ask.entropy as usize + ask.vocabulary_mean as usize + ask.log_collision as usize
 }
 
 impl Select {
+    /// For logits with one target per row, in range or [`IGNORE`].
+    pub(super) fn new(targets: Arc<Vec<u32>>, ask: Statistics) -> Self {
+        Self {
+            targets,
+            ask,
+            rows: OnceLock::new(),
+        }
+    }
+
     fn forward<T: Element>(&self, logits: &[T], vocabulary: usize) -> Vec<f64> {
         let ask = self.ask;
-        let full = ask.entropy || ask.vocabulary_mean;
+        let full = ask != Statistics::default();
         let rows: Vec<Row> = logits
             .par_chunks(vocabulary)
             .zip(self.targets.par_iter())
@@ -71,6 +76,9 @@ impl Select {
             }
             if ask.vocabulary_mean {
                 out.push(value(stats.mean()));
+            }
+            if ask.log_collision {
+                out.push(value(stats.log_collision()));
             }
         }
         // set once: an operation runs forward once
@@ -99,6 +107,12 @@ impl Select {
             let g = next();
             slopes.even = g / stats.count;
             slopes.plain -= g;
+        }
+        // d log Σp²/dz = 2 (p² / Σp² − p)
+        if self.ask.log_collision {
+            let g = next();
+            slopes.squares = 2.0 * g / stats.squares;
+            slopes.plain -= 2.0 * g;
         }
         slopes
     }
@@ -169,6 +183,13 @@ impl CustomOp1 for Select {
     }
 
     fn bwd(&self, logits: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        self.gradient(logits, grad).map(Some)
+    }
+}
+
+impl Select {
+    /// The gradient of the logits from that of the columns, after the forward pass.
+    pub(super) fn gradient(&self, logits: &Tensor, grad: &Tensor) -> Result<Tensor> {
         let vocabulary = logits.dim(candle_core::D::Minus1)?;
         let grad = grad.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
         let (storage, layout) = logits.storage_and_layout();
@@ -200,6 +221,6 @@ impl CustomOp1 for Select {
             )?,
             _ => bail!("selective log-softmax: logits must be f32, f64, bf16 or f16"),
         };
-        Ok(Some(out))
+        Ok(out)
     }
 }

@@ -1,0 +1,123 @@
+//! Operations whose result is known before they enter the graph, with a backward pass of their own.
+
+use candle_core::backend::BackendStorage;
+use candle_core::{
+    CpuStorage, CudaStorage, CustomOp1, CustomOp3, Layout, MetalStorage, Result, Shape, Storage,
+    Tensor, bail,
+};
+
+/// The result's memory, copied: candle's operations return storage, and tensors share theirs.
+fn cpu(result: &Tensor) -> Result<(CpuStorage, Shape)> {
+    match &*result.storage_and_layout().0 {
+        Storage::Cpu(storage) => Ok((storage.try_clone(result.layout())?, result.shape().clone())),
+        _ => bail!("a result on another device than its argument"),
+    }
+}
+
+fn cuda(result: &Tensor) -> Result<(CudaStorage, Shape)> {
+    match &*result.storage_and_layout().0 {
+        Storage::Cuda(storage) => Ok((storage.try_clone(result.layout())?, result.shape().clone())),
+        _ => bail!("a result on another device than its argument"),
+    }
+}
+
+fn metal(result: &Tensor) -> Result<(MetalStorage, Shape)> {
+    match &*result.storage_and_layout().0 {
+        Storage::Metal(storage) => {
+            Ok((storage.try_clone(result.layout())?, result.shape().clone()))
+        }
+        _ => bail!("a result on another device than its argument"),
+    }
+}
+
+/// Of one argument; the gradient needs that of the result alone.
+pub(super) struct One<F> {
+    result: Tensor,
+    backward: F,
+}
+
+impl<F: Fn(&Tensor) -> Result<Tensor>> One<F> {
+    pub(super) fn new(result: Tensor, backward: F) -> Self {
+        Self { result, backward }
+    }
+}
+
+impl<F: Fn(&Tensor) -> Result<Tensor>> CustomOp1 for One<F> {
+    fn name(&self) -> &'static str {
+        "log-probabilities"
+    }
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        cpu(&self.result)
+    }
+    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
+        cuda(&self.result)
+    }
+    fn metal_fwd(&self, _: &MetalStorage, _: &Layout) -> Result<(MetalStorage, Shape)> {
+        metal(&self.result)
+    }
+    fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        (self.backward)(grad).map(Some)
+    }
+}
+
+/// Of three arguments; the gradients need the first argument and that of the result.
+pub(super) struct Three<F> {
+    result: Tensor,
+    backward: F,
+}
+
+impl<F: Fn(&Tensor, &Tensor) -> crate::Result<[Option<Tensor>; 3]>> Three<F> {
+    pub(super) fn new(result: Tensor, backward: F) -> Self {
+        Self { result, backward }
+    }
+}
+
+impl<F: Fn(&Tensor, &Tensor) -> crate::Result<[Option<Tensor>; 3]>> CustomOp3 for Three<F> {
+    fn name(&self) -> &'static str {
+        "log-probabilities"
+    }
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        cpu(&self.result)
+    }
+    fn cuda_fwd(
+        &self,
+        _: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        cuda(&self.result)
+    }
+    fn metal_fwd(
+        &self,
+        _: &MetalStorage,
+        _: &Layout,
+        _: &MetalStorage,
+        _: &Layout,
+        _: &MetalStorage,
+        _: &Layout,
+    ) -> Result<(MetalStorage, Shape)> {
+        metal(&self.result)
+    }
+    fn bwd(
+        &self,
+        first: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let [a, b, c] = (self.backward)(first, grad).map_err(candle_core::Error::wrap)?;
+        Ok((a, b, c))
+    }
+}

@@ -1,0 +1,409 @@
+//! The moments of one variable, and the arithmetic of one step over them.
+
+use candle_core::{
+    CpuStorage, DType, InplaceOp2, Layout, Result, Shape, Storage, Tensor, Var, bail,
+};
+use half::{bf16, f16};
+use rayon::prelude::*;
+use std::sync::Mutex;
+
+/// Elements that one task updates: a few pages of each array.
+const CHUNK: usize = 1 << 14;
+
+/// The coefficients of one step.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Update {
+    /// 1 − η λ
+    pub(super) keep: f64,
+    pub(super) beta1: f64,
+    pub(super) beta2: f64,
+    /// η / (1 − β₁ᵗ)
+    pub(super) rate: f64,
+    /// √(1 − β₂ᵗ)
+    pub(super) root: f64,
+    pub(super) epsilon: f64,
+}
+
+/// m, v, and for a narrow variable its f32 master copy.
+#[derive(Debug)]
+pub(super) enum Moments {
+    Single {
+        m: Vec<f32>,
+        v: Vec<f32>,
+        master: Option<Vec<f32>>,
+    },
+    Double {
+        m: Vec<f64>,
+        v: Vec<f64>,
+    },
+    /// On a device other than the CPU, from ordinary operations.
+    Device {
+        m: Tensor,
+        v: Tensor,
+        master: Option<Tensor>,
+    },
+}
+
+impl Moments {
+    /// Zeros for this variable; the name of its type if there are no moments for that.
+    pub(super) fn new(var: &Var) -> std::result::Result<Result<Self>, &'static str> {
+        let narrow = match var.dtype() {
+            DType::F32 | DType::F64 => false,
+            DType::BF16 | DType::F16 => true,
+            other => return Err(other.as_str()),
+        };
+        Ok(match var.device().is_cpu() {
+            true => Self::on_cpu(var, narrow),
+            false => Self::on_device(var, narrow),
+        })
+    }
+
+    fn on_cpu(var: &Var, narrow: bool) -> Result<Self> {
+        let n = var.elem_count();
+        if var.dtype() == DType::F64 {
+            return Ok(Self::Double {
+                m: vec![0.0; n],
+                v: vec![0.0; n],
+            });
+        }
+        let master = match narrow {
+            true => Some(var.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?),
+            false => None,
+        };
+        Ok(Self::Single {
+            m: vec![0.0; n],
+            v: vec![0.0; n],
+            master,
+        })
+    }
+
+    fn on_device(var: &Var, narrow: bool) -> Result<Self> {
+        let wide = match var.dtype() {
+            DType::F64 => DType::F64,
+            _ => DType::F32,
+        };
+        let m = Tensor::zeros(var.shape(), wide, var.device())?;
+        let master = match narrow {
+            true => Some(var.as_detached_tensor().to_dtype(wide)?),
+            false => None,
+        };
+        Ok(Self::Device {
+            v: m.copy()?,
+            m,
+            master,
+        })
+    }
+
+    /// The state by name, on the CPU: what is saved.
+    pub(super) fn tensors(&self, shape: &Shape) -> Result<Vec<(&'static str, Tensor)>> {
+        let cpu = &candle_core::Device::Cpu;
+        let mut parts = Vec::new();
+        match self {
+            Self::Single { m, v, master } => {
+                parts.push(("exp_avg", Tensor::from_slice(m, shape, cpu)?));
+                parts.push(("exp_avg_sq", Tensor::from_slice(v, shape, cpu)?));
+                if let Some(master) = master {
+                    parts.push(("master", Tensor::from_slice(master, shape, cpu)?));
+                }
+            }
+            Self::Double { m, v } => {
+                parts.push(("exp_avg", Tensor::from_slice(m, shape, cpu)?));
+                parts.push(("exp_avg_sq", Tensor::from_slice(v, shape, cpu)?));
+            }
+            Self::Device { m, v, master } => {
+                parts.push(("exp_avg", m.to_device(cpu)?));
+                parts.push(("exp_avg_sq", v.to_device(cpu)?));
+                if let Some(master) = master {
+                    parts.push(("master", master.to_device(cpu)?));
+                }
+            }
+        }
+        Ok(parts)
+    }
+
+    /// The same kind of state from tensors in the order of [`Moments::tensors`].
+    pub(super) fn restored(&self, parts: Vec<Tensor>) -> Result<Self> {
+        let mut parts = parts.into_iter();
+        let mut next = || {
+            parts
+                .next()
+                .ok_or_else(|| candle_core::Error::Msg("no such part".into()))
+        };
+        Ok(match self {
+            Self::Single { master, .. } => Self::Single {
+                m: next()?.flatten_all()?.to_vec1()?,
+                v: next()?.flatten_all()?.to_vec1()?,
+                master: match master {
+                    Some(_) => Some(next()?.flatten_all()?.to_vec1()?),
+                    None => None,
+                },
+            },
+            Self::Double { .. } => Self::Double {
+                m: next()?.flatten_all()?.to_vec1()?,
+                v: next()?.flatten_all()?.to_vec1()?,
+            },
+            Self::Device { m, master, .. } => Self::Device {
+                m: next()?.to_device(m.device())?,
+                v: next()?.to_device(m.device())?,
+                master: match master {
+                    Some(_) => Some(next()?.to_device(m.device())?),
+                    None => None,
+                },
+            },
+        })
+    }
+
+    /// One step of this variable. `grad` is contiguous and in the variable's type.
+    pub(super) fn update(&mut self, var: &Var, grad: &Tensor, update: Update) -> Result<()> {
+        match self {
+            Self::Device { m, v, master } => step_on_device(var, grad, m, v, master, update),
+            _ => var.inplace_op2(
+                grad,
+                &Step {
+                    moments: Mutex::new(self),
+                    update,
+                },
+            ),
+        }
+    }
+}
+
+/// The same arithmetic from ordinary operations.
+fn step_on_device(
+    var: &Var,
+    grad: &Tensor,
+    m: &mut Tensor,
+    v: &mut Tensor,
+    master: &mut Option<Tensor>,
+    u: Update,
+) -> Result<()> {
+    let grad = grad.to_dtype(m.dtype())?;
+    *m = ((&*m * u.beta1)? + (&grad * (1.0 - u.beta1))?)?;
+    *v = ((&*v * u.beta2)? + (grad.sqr()? * (1.0 - u.beta2))?)?;
+    let theta = match master {
+        Some(master) => master.clone(),
+        None => var.as_detached_tensor(),
+    };
+    let step = (&*m / ((v.sqrt()? / u.root)? + u.epsilon)?)?;
+    let theta = ((theta * u.keep)? - (step * u.rate)?)?;
+    var.set(&theta.to_dtype(var.dtype())?)?;
+    if let Some(master) = master {
+        *master = theta;
+    }
+    Ok(())
+}
+
+/// The arithmetic of one step over arrays of one length.
+struct Step<'a> {
+    moments: Mutex<&'a mut Moments>,
+    update: Update,
+}
+
+macro_rules! step_in {
+    ($name:ident, $float:ty) => {
+        /// θ, m and v of one element from its gradient.
+        #[inline(always)]
+        fn $name(theta: &mut $float, m: &mut $float, v: &mut $float, g: $float, u: &Update) {
+            *m = u.beta1 as $float * *m + (1.0 - u.beta1) as $float * g;
+            *v = u.beta2 as $float * *v + (1.0 - u.beta2) as $float * g * g;
+            let root = v.sqrt() / u.root as $float + u.epsilon as $float;
+            *theta = *theta * u.keep as $float - u.rate as $float * (*m / root);
+        }
+    };
+}
+step_in!(step_single, f32);
+step_in!(step_double, f64);
+
+fn whole<'a, T>(data: &'a [T], layout: &Layout) -> Result<&'a [T]> {
+    match layout.contiguous_offsets() {
+        Some((start, end)) => Ok(&data[start..end]),
+        None => bail!("adamw: a gradient is not contiguous"),
+    }
+}
+
+fn whole_mut<'a, T>(data: &'a mut [T], layout: &Layout) -> Result<&'a mut [T]> {
+    match layout.contiguous_offsets() {
+        Some((start, end)) => Ok(&mut data[start..end]),
+        None => bail!("adamw: a variable is not contiguous"),
+    }
+}
+
+impl InplaceOp2 for Step<'_> {
+    fn name(&self) -> &'static str {
+        "adamw"
+    }
+
+    fn cpu_fwd(
+        &self,
+        theta: &mut CpuStorage,
+        theta_layout: &Layout,
+        grad: &CpuStorage,
+        grad_layout: &Layout,
+    ) -> Result<()> {
+        let mut moments = self.moments.lock().unwrap_or_else(|e| e.into_inner());
+        let u = &self.update;
+        match (theta, grad, &mut **moments) {
+            (CpuStorage::F32(theta), CpuStorage::F32(grad), Moments::Single { m, v, .. }) => {
+                whole_mut(theta, theta_layout)?
+                    .par_chunks_mut(CHUNK)
+                    .zip(whole(grad, grad_layout)?.par_chunks(CHUNK))
+                    .zip(m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK)))
+                    .for_each(|((theta, grad), (m, v))| {
+                        for (((t, g), m), v) in theta.iter_mut().zip(grad).zip(m).zip(v) {
+                            step_single(t, m, v, *g, u);
+                        }
+                    });
+            }
+            (CpuStorage::F64(theta), CpuStorage::F64(grad), Moments::Double { m, v }) => {
+                whole_mut(theta, theta_layout)?
+                    .par_chunks_mut(CHUNK)
+                    .zip(whole(grad, grad_layout)?.par_chunks(CHUNK))
+                    .zip(m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK)))
+                    .for_each(|((theta, grad), (m, v))| {
+                        for (((t, g), m), v) in theta.iter_mut().zip(grad).zip(m).zip(v) {
+                            step_double(t, m, v, *g, u);
+                        }
+                    });
+            }
+            (
+                CpuStorage::BF16(theta),
+                CpuStorage::BF16(grad),
+                Moments::Single {
+                    m,
+                    v,
+                    master: Some(master),
+                },
+            ) => step_narrow(
+                whole_mut(theta, theta_layout)?,
+                whole(grad, grad_layout)?,
+                (m, v, master),
+                u,
+                bf16::from_f32,
+            ),
+            (
+                CpuStorage::F16(theta),
+                CpuStorage::F16(grad),
+                Moments::Single {
+                    m,
+                    v,
+                    master: Some(master),
+                },
+            ) => step_narrow(
+                whole_mut(theta, theta_layout)?,
+                whole(grad, grad_layout)?,
+                (m, v, master),
+                u,
+                f16::from_f32,
+            ),
+            _ => bail!("adamw: a gradient has another type than its variable"),
+        }
+        Ok(())
+    }
+}
+
+/// A step of the master copy, rounded into the variable.
+fn step_narrow<T: Copy + Send + Sync + Into<f32>>(
+    theta: &mut [T],
+    grad: &[T],
+    (m, v, master): (&mut [f32], &mut [f32], &mut [f32]),
+    u: &Update,
+    round: impl Fn(f32) -> T + Sync,
+) {
+    theta
+        .par_chunks_mut(CHUNK)
+        .zip(grad.par_chunks(CHUNK))
+        .zip(m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK)))
+        .zip(master.par_chunks_mut(CHUNK))
+        .for_each(|(((theta, grad), (m, v)), master)| {
+            for ((((t, g), m), v), w) in theta.iter_mut().zip(grad).zip(m).zip(v).zip(master) {
+                step_single(w, m, v, (*g).into(), u);
+                *t = round(*w);
+            }
+        });
+}
+
+/// Whether every element is finite.
+pub(super) fn is_finite(tensor: &Tensor) -> Result<bool> {
+    fn all<T: Copy + Sync>(data: &[T], finite: impl Fn(T) -> bool + Sync) -> bool {
+        data.par_chunks(CHUNK)
+            .all(|chunk| chunk.iter().fold(true, |so_far, &x| so_far & finite(x)))
+    }
+    let (storage, layout) = tensor.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(CpuStorage::F32(data)) => Ok(all(whole(data, layout)?, f32::is_finite)),
+        Storage::Cpu(CpuStorage::F64(data)) => Ok(all(whole(data, layout)?, f64::is_finite)),
+        Storage::Cpu(CpuStorage::BF16(data)) => Ok(all(whole(data, layout)?, bf16::is_finite)),
+        Storage::Cpu(CpuStorage::F16(data)) => Ok(all(whole(data, layout)?, f16::is_finite)),
+        _ => {
+            drop(storage);
+            // 0 · x is 0, or NaN where x is not finite
+            let sum = tensor.to_dtype(DType::F32)?.affine(0.0, 0.0)?.sum_all()?;
+            Ok(sum.to_scalar::<f32>()? == 0.0)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    /// Two orders of the same single-precision arithmetic.
+    const SINGLE: f64 = 1e-6;
+
+    #[test]
+    fn ordinary_operations_take_the_same_steps() {
+        for dtype in [DType::F64, DType::F32, DType::BF16, DType::F16] {
+            let start = Tensor::new(&[1.0f64, -2.0, 0.5, 0.0], &Device::Cpu).unwrap();
+            let start = start.to_dtype(dtype).unwrap();
+            let (fused, plain) = (
+                Var::from_tensor(&start).unwrap(),
+                Var::from_tensor(&start).unwrap(),
+            );
+            let narrow = matches!(dtype, DType::BF16 | DType::F16);
+            let mut on_cpu = Moments::on_cpu(&fused, narrow).unwrap();
+            let mut composed = Moments::on_device(&plain, narrow).unwrap();
+            for t in 1..=20 {
+                let grad = (&start * (t as f64).sin()).unwrap();
+                let update = Update {
+                    keep: 0.999,
+                    beta1: 0.9,
+                    beta2: 0.99,
+                    rate: 0.05 / (1.0 - 0.9f64.powi(t)),
+                    root: (1.0 - 0.99f64.powi(t)).sqrt(),
+                    epsilon: 1e-8,
+                };
+                on_cpu.update(&fused, &grad, update).unwrap();
+                composed.update(&plain, &grad, update).unwrap();
+            }
+            let both = [(&on_cpu, &fused), (&composed, &plain)].map(|(moments, var)| {
+                let mut all = vec![var.to_dtype(DType::F64).unwrap().to_vec1::<f64>().unwrap()];
+                for (_, part) in moments.tensors(var.shape()).unwrap() {
+                    all.push(part.to_dtype(DType::F64).unwrap().to_vec1().unwrap());
+                }
+                all.concat()
+            });
+            assert_eq!(both[0].len(), both[1].len());
+            for (a, b) in both[0].iter().zip(&both[1]) {
+                assert!(
+                    (a - b).abs() <= SINGLE * b.abs().max(1.0),
+                    "{dtype:?}: {both:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_finite_is_found_in_every_type() {
+        for dtype in [DType::F64, DType::F32, DType::BF16, DType::F16] {
+            for (value, want) in [(1.0, true), (f64::NAN, false), (f64::INFINITY, false)] {
+                let t = Tensor::new(&[0.0, value, 2.0], &Device::Cpu).unwrap();
+                assert_eq!(
+                    is_finite(&t.to_dtype(dtype).unwrap()).unwrap(),
+                    want,
+                    "{dtype:?} {value}"
+                );
+            }
+        }
+    }
+}
