@@ -38,12 +38,12 @@ pub fn softplus(x: &Tensor) -> Result<Tensor> {
     Ok(Tensor::stack(&[&x.zeros_like()?, x], D::Minus1)?.log_sum_exp(D::Minus1)?)
 }
 
-/// max(0, x), elementwise, with slope 0 at the kink.
+/// max(0, x), elementwise, with slope 0 at the kink; NaN stays NaN.
 ///
 /// # Errors
 /// Only candle's own.
 pub fn hinge(x: &Tensor) -> Result<Tensor> {
-    Ok(x.gt(0.0)?.where_cond(x, &x.zeros_like()?)?)
+    Ok(x.le(0.0)?.where_cond(&x.zeros_like()?, x)?)
 }
 
 /// `x` where the mask counts, 0 elsewhere.

@@ -34,6 +34,7 @@ fn next_token(case: &Case) -> Result<()> {
     let everything = Statistics {
         entropy: true,
         vocabulary_mean: true,
+        log_collision: true,
     };
     let log_probs = TokenLogProbs::next_token_with(
         &logits,

@@ -34,7 +34,8 @@ fn log_sigmoid_and_softplus_are_their_definitions() {
 }
 
 #[test]
-fn hinge_is_zero_below_zero() {
+fn hinge_is_zero_below_zero_and_hides_no_nan() {
+    assert!(numbers(&hinge(&vector(&[f64::NAN])).unwrap())[0].is_nan());
     assert_eq!(
         numbers(&hinge(&vector(&[-2.0, 0.0, 3.0])).unwrap()),
         [0.0, 0.0, 3.0]
