@@ -6,7 +6,7 @@
 //!
 //! | paper | here | shape |
 //! |---|---|---|
-//! | c₂, S[π](sₜ) | [`EntropyConfig::coefficient`], [`TokenLogProbs::entropy`] | number, `[batch, time]` |
+//! | c₂, S\[π\](sₜ) | [`EntropyConfig::coefficient`], [`TokenLogProbs::entropy`] | number, `[batch, time]` |
 //! | γ, log π(x) | [`PtxConfig::gamma`], the log-probabilities of pretraining text | number, `[batch, time]` |
 //!
 //! Read next: [`crate::sft`], which the second term is.
