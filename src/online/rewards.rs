@@ -115,8 +115,8 @@ pub fn shaped_rewards(
 fn last_counted(mask: &Tensor) -> Result<Tensor> {
     let counts = mask.ne(0u8)?;
     let time = mask.dim(1)? as u32;
-    // 1, 2, …, and 0 where the mask does not count
-    let positions = Tensor::arange(1, time + 1, mask.device())?.unsqueeze(0)?;
+    // t, and 0 where the mask does not count
+    let positions = Tensor::arange(0, time, mask.device())?.unsqueeze(0)?;
     let positions = counts
         .to_dtype(DType::U32)?
         .broadcast_mul(&positions)?

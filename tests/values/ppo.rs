@@ -131,7 +131,7 @@ fn k3_goes_on_along_its_tangent_beyond_the_bound() {
 #[test]
 fn the_score_stands_on_the_last_token_that_counts() {
     // right padding, left padding with a gap, nothing counted
-    let mask: [&[u8]; 3] = [&[1, 1, 0, 0], &[0, 1, 0, 9], &[0, 0, 0, 0]];
+    let mask: [&[u8]; 3] = [&[9, 1, 0, 0], &[0, 7, 0, 1], &[0, 0, 0, 0]];
     let old = log_probs(
         &[
             &[-1.0, -2.0, NAN, 0.0],
@@ -476,17 +476,17 @@ fn the_worse_of_two_squares() {
 
 #[test]
 fn rounding_does_not_stop_a_value_that_has_not_moved_far() {
-    // V_old + (V − V_old) is not V in f32: both squares differ in the last digit, either way
+    // V_old + (V − V_old) is not V in f32 where the two differ in sign: V_clip is off by a digit
     let n = 1000u16;
-    let spread = |factor: f32, modulus: u16| {
+    let spread = |from: f32, factor: f32, modulus: u16| {
         let x: Vec<f32> = (0..n)
-            .map(|i| f32::from((i * 37) % modulus) * factor - 0.05)
+            .map(|i| from + f32::from((i * 37) % modulus) * factor)
             .collect();
         Tensor::from_vec(x, (1, usize::from(n)), &Device::Cpu).unwrap()
     };
-    let old = spread(0.013, 101);
-    let values = Var::from_tensor(&(&old + spread(0.0017, 53)).unwrap()).unwrap();
-    let returns = spread(0.031, 97);
+    let old = spread(-0.11, 0.001, 101);
+    let values = Var::from_tensor(&spread(0.001, 0.0017, 47)).unwrap();
+    let returns = spread(0.1, 0.0003, 97);
     let mask = Tensor::ones((1, usize::from(n)), DType::U8, &Device::Cpu).unwrap();
     let loss = ppo_value_loss(&values, &old, &returns, &mask, &PpoValueConfig::default()).unwrap();
     let grads = loss.loss.sum_all().unwrap().backward().unwrap();
@@ -497,6 +497,16 @@ fn rounding_does_not_stop_a_value_that_has_not_moved_far() {
         SINGLE,
         "slope",
     );
+}
+
+#[test]
+fn a_value_at_its_bound_but_for_rounding_still_moves() {
+    let old = -0.15f64;
+    let value = (old + 0.2).next_up();
+    let target = value + 0.01;
+    assert!(value - old == 0.2 && old + 0.2 < value);
+    let (_, slopes) = squares(&[[value, old, target]], Some(0.2));
+    assert_eq!(slopes, [value - target]);
 }
 
 #[test]
