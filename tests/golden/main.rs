@@ -5,6 +5,7 @@
 //! writes them. Each case says which. Here they are only read.
 
 mod preference;
+mod ranking;
 mod reader;
 mod supervised;
 
