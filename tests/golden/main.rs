@@ -4,7 +4,10 @@
 //! paper written out in scalars, with gradients by automatic differentiation in float64; `make.py`
 //! writes them. Each case says which. Here they are only read.
 
+mod adapters;
+mod online;
 mod preference;
+mod ranking;
 mod reader;
 mod supervised;
 
