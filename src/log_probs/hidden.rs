@@ -160,7 +160,8 @@ impl TokenLogProbs {
             let counted = Tensor::new(counted.as_slice(), device)?;
             let rows = hidden.reshape((batch * time, dim))?;
             let rows = rows.index_select(&counted, 0)?.to_dtype(compute)?;
-            let selected = select(&rows, &head, targets, statistics)?;
+            let chunk = CHUNK_BYTES / (vocabulary * compute.size_in_bytes());
+            let selected = select(&rows, &head, targets, statistics, chunk.clamp(16, 4096))?;
             table = table.index_add(&counted, &selected, 0)?;
         }
         let table = table
@@ -220,19 +221,19 @@ impl Chunk {
 }
 
 /// The rows of each chunk: first and number.
-fn spans(rows: usize, vocabulary: usize, bytes: usize) -> impl Iterator<Item = (usize, usize)> {
-    let size = (CHUNK_BYTES / (vocabulary * bytes)).clamp(16, 4096);
+fn spans(rows: usize, size: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..rows)
         .step_by(size)
         .map(move |from| (from, size.min(rows - from)))
 }
 
-/// The columns of every row of `hidden` `[rows, dim]`, with their gradients.
+/// The columns of every row of `hidden` `[rows, dim]`, with their gradients, `chunk` rows at a time.
 fn select(
     hidden: &Tensor,
     head: &OutputHead,
     targets: Vec<u32>,
     ask: Statistics,
+    chunk: usize,
 ) -> Result<Tensor> {
     let trained = head.weight.track_op() || head.bias.as_ref().is_some_and(Tensor::track_op);
     let plain = OutputHead {
@@ -242,12 +243,10 @@ fn select(
     };
     // with one column and frozen weights, a row's gradient is a number times a known direction
     let ahead = hidden.track_op() && !trained && ask == Statistics::default();
-    let (rows, vocabulary) = (hidden.dim(0)?, head.weight.dim(0)?);
-    let bytes = hidden.dtype().size_in_bytes();
     let detached = hidden.detach();
 
     let (mut columns, mut directions) = (Vec::new(), Vec::new());
-    for (from, n) in spans(rows, vocabulary, bytes) {
+    for (from, n) in spans(hidden.dim(0)?, chunk) {
         let chunk = detached.narrow(0, from, n)?;
         let chunk = Chunk::new(chunk, &plain, &targets[from..from + n], ask)?;
         if ahead {
@@ -271,8 +270,9 @@ fn select(
         head.weight.track_op(),
         head.bias.as_ref().is_some_and(Tensor::track_op),
     );
-    let backward =
-        move |hidden: &Tensor, grad: &Tensor| gradients(hidden, &plain, &targets, ask, grad, wants);
+    let backward = move |hidden: &Tensor, grad: &Tensor| {
+        gradients(hidden, &plain, &targets, ask, chunk, grad, wants)
+    };
     let bias = match &head.bias {
         Some(bias) => bias.clone(),
         None => Tensor::zeros(1, hidden.dtype(), hidden.device())?,
@@ -290,12 +290,12 @@ fn gradients(
     head: &OutputHead,
     targets: &[u32],
     ask: Statistics,
+    chunk: usize,
     grad: &Tensor,
     (of_hidden, of_weight, of_bias): (bool, bool, bool),
 ) -> Result<[Option<Tensor>; 3]> {
-    let (rows, vocabulary) = (hidden.dim(0)?, head.weight.dim(0)?);
     let (mut to_hidden, mut to_weight, mut to_bias) = (Vec::new(), Sum::default(), Sum::default());
-    for (from, n) in spans(rows, vocabulary, hidden.dtype().size_in_bytes()) {
+    for (from, n) in spans(hidden.dim(0)?, chunk) {
         let chunk = hidden.detach().narrow(0, from, n)?;
         let chunk = Chunk::new(chunk, head, &targets[from..from + n], ask)?;
         let gradient = chunk.backward(head, &grad.narrow(0, from, n)?)?;
@@ -374,6 +374,68 @@ impl InplaceOp2 for AddTo {
             (CpuStorage::F32(a), CpuStorage::F32(b)) => add(a, total_layout, b, term_layout),
             (CpuStorage::F64(a), CpuStorage::F64(b)) => add(a, total_layout, b, term_layout),
             _ => bail!("add-to: terms of different types"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    /// Two orders of the same double-precision arithmetic.
+    const DOUBLE: f64 = 1e-12;
+
+    fn wave(shape: &[usize], step: f64) -> Var {
+        let n: usize = shape.iter().product();
+        let data: Vec<f64> = (0..n).map(|i| (i as f64 * step).sin()).collect();
+        Var::from_tensor(&Tensor::from_vec(data, shape, &Device::Cpu).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_size_of_a_chunk_changes_nothing() {
+        let (hidden, weight, bias) = (wave(&[7, 3], 0.7), wave(&[5, 3], 1.1), wave(&[5], 0.4));
+        let targets: Vec<u32> = vec![0, 4, 2, 1, 3, 3, 0];
+        let all = Statistics {
+            entropy: true,
+            vocabulary_mean: true,
+            log_collision: true,
+        };
+        for (trained, ask) in [
+            (false, Statistics::default()),
+            (true, Statistics::default()),
+            (true, all),
+        ] {
+            let numbers = |chunk: usize| {
+                let head = match trained {
+                    true => OutputHead::new(&weight, Some(&bias)),
+                    false => OutputHead::new(&weight.as_detached_tensor(), None),
+                };
+                let out = select(&hidden, &head.unwrap(), targets.clone(), ask, chunk).unwrap();
+                let grads = (&out * out.sin().unwrap())
+                    .unwrap()
+                    .sum_all()
+                    .unwrap()
+                    .backward()
+                    .unwrap();
+                let mut all = vec![out];
+                all.extend(
+                    [&hidden, &weight, &bias]
+                        .iter()
+                        .filter_map(|v| grads.get(v).cloned()),
+                );
+                let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+                all.iter().flat_map(flat).collect::<Vec<f64>>()
+            };
+            let whole = numbers(100);
+            for chunk in [1, 2, 3, 7] {
+                for (a, b) in numbers(chunk).iter().zip(&whole) {
+                    assert!(
+                        (a - b).abs() <= DOUBLE,
+                        "chunks of {chunk}: {a} against {b}"
+                    );
+                }
+            }
         }
     }
 }

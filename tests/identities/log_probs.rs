@@ -27,8 +27,6 @@ fn wave(shape: &[usize], step: f64) -> Var {
     Var::from_tensor(&Tensor::from_vec(data, shape, &Device::Cpu).unwrap()).unwrap()
 }
 
-/// More rows than one chunk of logits holds of this vocabulary would be slow here; chunks are
-/// bounded below by 16 rows, of which there are several.
 fn case() -> Case {
     let (batch, time, dim, vocabulary) = (3, 30, 4, 7);
     let tokens: Vec<u32> = (0..batch * time)
