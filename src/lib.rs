@@ -110,3 +110,8 @@ pub use ranking::slic::{
 pub use ranking::{ListLoss, PreferenceLoss};
 pub use reduction::Reduction;
 pub use sft::{SftConfig, TokenLoss, sft_loss};
+
+/// The README's example runs.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
