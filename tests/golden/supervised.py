@@ -5,6 +5,7 @@ import types
 import torch
 from transformers.trainer_pt_utils import LabelSmoother
 from trl.experimental.cpo.cpo_trainer import CPOTrainer
+from trl.kernels import ChunkedLogProbFunction
 from trl.trainer.sft_trainer import SFTTrainer
 from trl.trainer.utils import entropy_from_logits, selective_log_softmax
 
@@ -33,7 +34,8 @@ def log_probs():
     cases = []
     next_token = (
         "trl 1.16.0 trl.trainer.utils.selective_log_softmax and entropy_from_logits on logits[:, :-1], "
-        "tokens[:, 1:]; sums and means by trl.experimental.cpo.CPOTrainer.get_batch_logps"
+        "tokens[:, 1:]; sums and means by trl.experimental.cpo.CPOTrainer.get_batch_logps; "
+        "vocabulary mean and log Σ p² by torch, the latter checked in float32 by trl.kernels.ChunkedLogProbFunction"
     )
     shapes = [("small", 3, 5, 7, 1.5), ("one answer token", 2, 2, 4, 1.0), ("sharp logits", 2, 5, 6, 30.0)]
     for name, rows, time, vocabulary, scale in shapes:
@@ -67,23 +69,38 @@ def next_token_case(name, oracle, logits, tokens, mask, dtype):
     values = selective_log_softmax(logits[:, :-1], tokens[:, 1:], row_mask=answer)
     entropy = entropy_from_logits(logits[:, :-1]) * answer
     uniform = torch.log_softmax(logits[:, :-1], -1).mean(-1) * answer
-    # an upstream gradient of three different sizes, so that no two parts can be confused
-    loss = values + 0.3 * entropy - 0.2 * uniform
+    collision = torch.log((torch.softmax(logits[:, :-1], -1) ** 2).sum(-1)) * answer
+    fused(logits[:, :-1], tokens[:, 1:], answer, values, entropy, collision)
+    # an upstream gradient of four different sizes, so that no two parts can be confused
+    loss = values + 0.3 * entropy - 0.2 * uniform + 0.1 * collision
     return case(
         name,
         oracle,
-        config=dict(dtype=str(dtype).removeprefix("torch."), loss="values + 0.3 entropy - 0.2 vocabulary_mean"),
+        config=dict(dtype=str(dtype).removeprefix("torch."), loss="values + 0.3 entropy - 0.2 vocabulary_mean + 0.1 log_collision"),
         inputs=dict(logits=logits, tokens=tokens, mask=mask),
         outputs=dict(
             loss=loss,
             values=values,
             entropy=entropy,
             vocabulary_mean=uniform,
+            log_collision=collision,
             sum=CPOTrainer.get_batch_logps(logits, labels),
             mean=CPOTrainer.get_batch_logps(logits, labels, average_log_prob=True),
         ),
         grads=gradients(loss, logits=logits),
     )
+
+
+def fused(logits, targets, mask, *expected):
+    """TRL's fused kernel, which works in float32, agrees: its weights are the identity here."""
+    vocabulary = logits.shape[-1]
+    rows = logits.detach().float().reshape(-1, vocabulary)
+    names = ("entropy", "log_sum_sq_probs")
+    found = ChunkedLogProbFunction.apply(
+        rows, torch.eye(vocabulary, dtype=torch.float32), None, targets.reshape(-1), 1.0, 4, None, 1.0, names
+    )
+    for got, want in zip(found, expected):
+        torch.testing.assert_close(got.double().reshape(mask.shape) * mask, want, rtol=1e-5, atol=1e-5)
 
 
 def trl_sft(logits, tokens, mask, epsilon=0.0, num_items=None):

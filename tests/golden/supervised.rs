@@ -46,11 +46,14 @@ fn next_token(case: &Case) -> Result<()> {
     let vocabulary_mean = log_probs.vocabulary_mean().expect("asked for");
     case.check("values", log_probs.values(), tolerance)?;
     case.check("entropy", entropy, tolerance)?;
+    let log_collision = log_probs.log_collision().expect("asked for");
+    case.check("log_collision", log_collision, tolerance)?;
     case.check("vocabulary_mean", vocabulary_mean, tolerance)?;
     case.check("sum", &log_probs.sum()?, tolerance)?;
     case.check("mean", &log_probs.mean()?, tolerance)?;
 
     let loss = ((log_probs.values() + (entropy * 0.3)?)? - (vocabulary_mean * 0.2)?)?;
+    let loss = (loss + (log_collision * 0.1)?)?;
     case.check("loss", &loss, tolerance)?;
     case.check_gradient("logits", &loss, &logits, of_gradient)
 }
