@@ -370,7 +370,7 @@ pub fn ranking_accuracy(
     mask: Option<&Tensor>,
 ) -> Result<Tensor> {
     let mask = check_lists("ranking_accuracy", scores, rewards, mask)?;
-    let ahead = across(&masked(&scores.detach(), &mask)?)?;
+    let ahead = across(&scores.detach())?;
     let pairs = preferences(rewards, &mask)?;
     let right = ahead.gt(0.0)?.to_dtype(ahead.dtype())?;
     let even = ahead.eq(0.0)?.to_dtype(ahead.dtype())?;

@@ -346,6 +346,6 @@ fn the_accuracy_of_two_answers_is_that_of_pairs_and_has_no_history() -> Result<(
     let share = ranking_accuracy(&scores, &labels, None)?;
     assert_eq!(numbers(&share), numbers(&halves(&scores)?.accuracy()?));
     assert_eq!(numbers(&share), [(2.0 + 0.5) / 4.0]);
-    assert!(share.backward()?.get(&scores).is_none());
+    assert!(!share.track_op());
     Ok(())
 }

@@ -90,14 +90,14 @@ fn the_gradient_reaches_the_head_and_that_position_alone() -> Result<()> {
 #[test]
 fn the_score_is_computed_in_single_precision_at_least() -> Result<()> {
     let mask = bits(&[&[1, 1]]);
-    let hidden = Tensor::new(&[[[9f32, 9.0], [1.0, 3.0]]], &Device::Cpu)?;
-    // 1 + 3 · 2⁻¹² needs 12 bits behind the point: bf16 keeps 7, f16 keeps 10
-    let weight = Tensor::new(&[[1f32, 1.0 / 4096.0]], &Device::Cpu)?;
+    let hidden = Tensor::new(&[[[9f32, 9.0], [1.0, 2.0]]], &Device::Cpu)?;
+    // weight and score need 12 bits behind the point: bf16 keeps 7, f16 keeps 10
+    let weight = Tensor::new(&[[4097f32 / 4096.0, 1.0 / 4096.0]], &Device::Cpu)?;
     let head = RewardHead::from_tensors(&weight, None)?;
     for dtype in [DType::BF16, DType::F16, DType::F32] {
         let scores = head.forward(&hidden.to_dtype(dtype)?, &mask)?;
         assert_eq!(scores.dtype(), DType::F32);
-        assert_eq!(numbers(&scores), [1.0 + 3.0 / 4096.0], "{dtype:?}");
+        assert_eq!(numbers(&scores), [4099.0 / 4096.0], "{dtype:?}");
     }
     let double = head.forward(&hidden.to_dtype(DType::F64)?, &mask)?;
     assert_eq!(double.dtype(), DType::F64);
