@@ -6,6 +6,7 @@
 
 mod adapters;
 mod online;
+mod optimiser;
 mod preference;
 mod ranking;
 mod reader;

@@ -9,6 +9,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import adapters  # noqa: E402
 import online  # noqa: E402
+import optimiser  # noqa: E402
 import preference  # noqa: E402
 import ranking  # noqa: E402
 import supervised  # noqa: E402
@@ -23,3 +24,4 @@ if __name__ == "__main__":
     ranking.rrhf()
     online.ppo()
     adapters.lora()
+    optimiser.adamw()
