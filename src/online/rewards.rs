@@ -114,6 +114,9 @@ pub fn shaped_rewards(
 /// 1 at the last position of each row that counts: u8 `[batch, time]`.
 fn last_counted(mask: &Tensor) -> Result<Tensor> {
     let counts = mask.ne(0u8)?;
+    if counts.elem_count() == 0 {
+        return Ok(counts); // nothing has no maximum
+    }
     let time = mask.dim(1)? as u32;
     // t, and 0 where the mask does not count
     let positions = Tensor::arange(0, time, mask.device())?.unsqueeze(0)?;

@@ -257,6 +257,21 @@ fn no_time_has_no_advantages() {
     assert_eq!(out.returns.dims(), [2, 0]);
 }
 
+#[test]
+fn empty_batches_are_no_accident() {
+    for shape in [(2, 0), (0, 3), (0, 0)] {
+        let x = Tensor::zeros(shape, DType::F64, &Device::Cpu).unwrap();
+        let mask = Tensor::zeros(shape, DType::U8, &Device::Cpu).unwrap();
+        let scores = Tensor::ones(shape.0, DType::F64, &Device::Cpu).unwrap();
+        let policy = TokenLogProbs::new(&x, &mask).unwrap();
+        let config = ShapedRewardsConfig::default();
+        let rewards = shaped_rewards(&policy, &x, &scores, &config).unwrap();
+        assert_eq!(rewards.dims(), [shape.0, shape.1]);
+        let out = ppo_policy_loss(&policy, &x, &rewards, &PpoConfig::default()).unwrap();
+        assert_eq!(out.loss.loss.dims(), [shape.0, shape.1]);
+    }
+}
+
 /// One row per (ratio, advantage): the outcome and ∂l/∂ log π_θ.
 fn surrogate(points: &[(f64, f64)], config: &PpoConfig, dtype: DType) -> (PolicyLoss, Vec<f64>) {
     let n = points.len();
@@ -295,9 +310,9 @@ fn the_clip_stops_the_pull_on_two_sides_of_four() {
     ];
     let points: Vec<_> = table.iter().map(|row| row.0).collect();
     let (out, slopes) = surrogate(&points, &config, DType::F64);
-    let column = |of: fn(&((f64, f64), f64, f64, f64)) -> f64| table.iter().map(of).collect();
-    let (values, gradients, clipped): (Vec<f64>, Vec<f64>, Vec<f64>) =
-        (column(|r| r.1), column(|r| r.2), column(|r| r.3));
+    let mut values: Vec<f64> = table.iter().map(|row| row.1).collect();
+    let mut gradients: Vec<f64> = table.iter().map(|row| row.2).collect();
+    let mut clipped: Vec<f64> = table.iter().map(|row| row.3).collect();
     assert_close(&numbers(&out.loss.loss), &values, EXACT, "loss");
     assert_close(&slopes, &gradients, EXACT, "slope");
     assert_eq!(numbers(&out.clipped), clipped);
@@ -310,7 +325,6 @@ fn the_clip_stops_the_pull_on_two_sides_of_four() {
         ..config
     };
     let (out, slopes) = surrogate(&points, &dual, DType::F64);
-    let (mut values, mut gradients, mut clipped) = (values, gradients, clipped);
     (values[6], gradients[6], clipped[6]) = (3.0 * 4.0, 0.0, 1.0);
     assert_close(&numbers(&out.loss.loss), &values, EXACT, "loss");
     assert_close(&slopes, &gradients, EXACT, "slope");
