@@ -6,7 +6,7 @@
 
 use crate::shape::Axes;
 use crate::{Error, Result};
-use candle_core::{D, DType, Tensor};
+use candle_core::{D, DType, Tensor, WithDType};
 
 /// The finite stand-in for −∞ under a mask: an all-masked row then sums to something, not to NaN.
 pub(crate) const MASKED: f64 = -1e30;
@@ -194,6 +194,15 @@ pub fn whiten(x: &Tensor, mask: &Tensor, mean: Whiten) -> Result<Tensor> {
     Ok(out.reshape(x.shape())?)
 }
 
+/// Every element, row by row, on the host.
+pub(crate) fn to_host<T: WithDType>(x: &Tensor) -> Result<Vec<T>> {
+    // candle's own read panics on a view of nothing
+    if x.elem_count() == 0 {
+        return Ok(Vec::new());
+    }
+    Ok(x.flatten_all()?.to_vec1::<T>()?)
+}
+
 /// Reads every element to the host and requires it to be finite where the mask counts.
 pub(crate) fn require_finite(
     function: &'static str,
@@ -201,10 +210,7 @@ pub(crate) fn require_finite(
     x: &Tensor,
     mask: &Tensor,
 ) -> Result<()> {
-    let values = masked(x, mask)?
-        .flatten_all()?
-        .to_dtype(DType::F64)?
-        .to_vec1::<f64>()?;
+    let values = to_host::<f64>(&masked(x, mask)?.to_dtype(DType::F64)?)?;
     match values.iter().position(|v| !v.is_finite()) {
         None => Ok(()),
         Some(at) => Err(Error::argument(

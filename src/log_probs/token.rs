@@ -2,7 +2,7 @@
 
 use super::{composed, kernel};
 use crate::error::non_negative;
-use crate::math::{at_least_one, mask_count, masked, masked_sum};
+use crate::math::{at_least_one, mask_count, masked, masked_sum, to_host};
 use crate::shape::Axes;
 use crate::{Error, Result};
 use candle_core::{DType, Tensor};
@@ -273,10 +273,14 @@ pub(super) fn row_targets(
     unpredicted: usize,
     vocabulary: usize,
 ) -> Result<Vec<u32>> {
-    let tokens = tokens.to_dtype(DType::I64)?.to_vec2::<i64>()?;
-    let mask = mask.to_vec2::<u8>()?;
+    let time = tokens.dim(1)?.max(1);
+    let tokens = tokens
+        .to_dtype(DType::I64)?
+        .flatten_all()?
+        .to_vec1::<i64>()?;
+    let mask = to_host::<u8>(mask)?;
     let mut targets = Vec::new();
-    for (row, (tokens, mask)) in tokens.iter().zip(&mask).enumerate() {
+    for (row, (tokens, mask)) in tokens.chunks(time).zip(mask.chunks(time)).enumerate() {
         for (&token, &counts) in tokens.iter().zip(mask) {
             if counts == 0 {
                 targets.push(kernel::IGNORE);

@@ -12,6 +12,7 @@
 //! Read next: [`super::reward_model`] (the losses on these scores).
 
 use crate::error::{positive, require};
+use crate::math::to_host;
 use crate::shape::Axes;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor, Var};
@@ -190,8 +191,9 @@ impl RewardHead {
 
 /// The last position of each row that the mask counts.
 fn last_positions(function: &'static str, mask: &Tensor) -> Result<Vec<usize>> {
-    let rows = mask.to_vec2::<u8>()?;
-    rows.iter()
+    let counts = to_host::<u8>(mask)?;
+    counts
+        .chunks(mask.dim(1)?.max(1))
         .enumerate()
         .map(|(row, counts)| {
             counts.iter().rposition(|c| *c != 0).ok_or_else(|| {

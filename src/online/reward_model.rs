@@ -28,7 +28,7 @@
 
 use crate::error::non_negative;
 use crate::math::{
-    MASKED, at_least_one, log_sigmoid, mask_count, masked, plackett_luce, preferences,
+    MASKED, at_least_one, log_sigmoid, mask_count, masked, plackett_luce, preferences, to_host,
 };
 use crate::shape::Axes;
 use crate::{Error, Pair, Result};
@@ -463,8 +463,9 @@ fn counted(axes: &mut Axes, mask: Option<&Tensor>, scores: &Tensor) -> Result<Te
 /// The chosen answers as i64, 0 for a list of none; an error for one that is not in its list.
 fn best_answers(function: &'static str, best: &Tensor, mask: &Tensor) -> Result<Tensor> {
     let k = mask.dim(1)?;
-    let mut chosen = best.to_dtype(DType::I64)?.to_vec1::<i64>()?;
-    for (row, (b, counts)) in chosen.iter_mut().zip(mask.to_vec2::<u8>()?).enumerate() {
+    let mut chosen = to_host::<i64>(&best.to_dtype(DType::I64)?)?;
+    let mask = to_host::<u8>(mask)?;
+    for (row, (b, counts)) in chosen.iter_mut().zip(mask.chunks(k.max(1))).enumerate() {
         if counts.iter().all(|c| *c == 0) {
             *b = 0;
             continue;
