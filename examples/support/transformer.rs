@@ -87,7 +87,7 @@ impl Transformer {
     pub fn new(config: &Config, dtype: DType, rng: &mut StdRng) -> Result<Self> {
         let c = config;
         let sizes = [c.vocabulary, c.dim, c.heads, c.layers, c.max_len];
-        if sizes.contains(&0) || c.feed_forward == 0 || c.dim % c.heads != 0 {
+        if sizes.contains(&0) || c.feed_forward == 0 || !c.dim.is_multiple_of(c.heads) {
             fail!("sizes must be positive and heads must divide dim: {c:?}");
         }
         let width = 1.0 / (c.dim as f64).sqrt();
