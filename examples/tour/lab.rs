@@ -1,0 +1,442 @@
+//! What all methods share: the world, the reference, the labelled pairs, and one training loop.
+
+use super::report::{CurvePoint, Entry};
+use super::world::{Answer, Frontier, PROMPTS, PerAnswer, Policy, World, expectation, kl};
+use super::{Options, Result};
+use crate::support::transformer::{Config, Transformer};
+use candle_align::training::{Decay, Schedule, clip_grad_norm};
+use candle_align::{Reduction, SftConfig, TokenLogProbs, sft_loss};
+use candle_core::{DType, Device, Tensor, Var};
+use candle_nn::{AdamW, Optimizer, ParamsAdamW};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use serde_json::json;
+use std::time::Instant;
+
+/// How large everything is.
+#[derive(Clone, Debug)]
+pub struct Sizes {
+    /// The most tokens of an answer.
+    pub tokens: usize,
+    pub model: Config,
+    /// Labelled pairs to learn from, and as many again to test on.
+    pub pairs: usize,
+    /// Answers per step of SFT.
+    pub demonstrations: usize,
+    /// Pairs per step, or half as many lists of four.
+    pub batch: usize,
+    pub sft_steps: usize,
+    pub steps: usize,
+    /// Points of a training curve.
+    pub points: usize,
+}
+
+impl Sizes {
+    pub fn standard() -> Self {
+        Self {
+            tokens: 4,
+            model: Config {
+                vocabulary: super::world::SYMBOLS,
+                dim: 32,
+                heads: 2,
+                layers: 2,
+                max_len: 6,
+                feed_forward: 96,
+            },
+            pairs: 16384,
+            demonstrations: 256,
+            batch: 128,
+            sft_steps: 600,
+            steps: 600,
+            points: 16,
+        }
+    }
+
+    pub fn quick() -> Self {
+        let standard = Self::standard();
+        Self {
+            tokens: 3,
+            model: Config {
+                dim: 16,
+                feed_forward: 32,
+                max_len: 5,
+                ..standard.model
+            },
+            pairs: 4096,
+            demonstrations: 64,
+            batch: 32,
+            sft_steps: 150,
+            steps: 100,
+            points: 4,
+        }
+    }
+}
+
+/// A labelled comparison of two answers to one prompt.
+#[derive(Clone, Copy, Debug)]
+pub struct Comparison {
+    pub chosen: Answer,
+    pub rejected: Answer,
+}
+
+/// The room in which the methods are compared.
+pub struct Lab {
+    pub world: World,
+    pub sizes: Sizes,
+    pub seed: u64,
+    pub steps: usize,
+    /// The SFT policy: where every method starts, and what KL is measured from.
+    pub reference: Transformer,
+    pub reference_policy: Policy,
+    pub reference_log_probs: PerAnswer,
+    pub pairs: Vec<Comparison>,
+    pub held_out: Vec<Comparison>,
+    /// The learned reward of every answer, once there is one.
+    pub learned_rewards: Option<PerAnswer>,
+    /// The reward model, from which PPO's critic starts.
+    pub reward_model: Option<super::methods::reward::Scorer>,
+}
+
+/// How a run is optimised: AdamW without decay, the gradient clipped at norm 1.
+#[derive(Clone, Copy, Debug)]
+pub struct Optimisation {
+    pub steps: usize,
+    pub learning_rate: f64,
+}
+
+/// A random generator for one purpose: leaving out a method changes no other.
+pub fn generator(seed: u64, purpose: u64) -> StdRng {
+    StdRng::seed_from_u64(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(purpose))
+}
+
+impl Lab {
+    /// Draws the world, trains the reference on demonstrations, and labels pairs of its answers.
+    pub fn new(sizes: Sizes, options: &Options, bars: &MultiProgress) -> Result<(Self, Entry)> {
+        let start = Instant::now();
+        let seed = options.seed;
+        let world = World::new(sizes.tokens, &mut generator(seed, 1));
+        let model = Transformer::new(&sizes.model, DType::F32, &mut generator(seed, 2))?;
+        let mut lab = Self {
+            steps: options.steps.unwrap_or(sizes.steps),
+            reference: model.frozen()?,
+            reference_policy: world.tabulate(&model)?,
+            reference_log_probs: Vec::new(),
+            pairs: Vec::new(),
+            held_out: Vec::new(),
+            learned_rewards: None,
+            reward_model: None,
+            seed,
+            sizes,
+            world,
+        };
+        let plan = Optimisation {
+            steps: options.steps.unwrap_or(lab.sizes.sft_steps),
+            learning_rate: 1e-2,
+        };
+
+        // SFT on demonstrations, drawn anew in every step: the loss cannot be memorised.
+        let demonstrated = lab.world.log_probs(&lab.world.demonstrations);
+        let mut rng = generator(seed, 3);
+        let curve = lab.train(
+            "SFT",
+            plan,
+            model.vars(),
+            bars,
+            |_| {
+                let answers: Vec<Answer> = (0..lab.sizes.demonstrations)
+                    .map(|i| {
+                        lab.world
+                            .sample(&lab.world.demonstrations, i % PROMPTS, &mut rng)
+                    })
+                    .collect();
+                let log_probs = lab.log_probs(&model, &answers)?;
+                let loss = sft_loss(&log_probs, None, &SftConfig::default())?;
+                Ok(loss.reduce(Reduction::SequenceMean)?)
+            },
+            |lab| {
+                let log_p = lab.world.log_probs(&lab.world.tabulate(&model)?);
+                Ok((
+                    expectation(&log_p, &lab.world.rewards),
+                    kl(&demonstrated, &log_p),
+                ))
+            },
+        )?;
+        lab.reference = model.frozen()?;
+        lab.reference_policy = lab.world.tabulate(&lab.reference)?;
+        lab.reference_log_probs = lab.world.log_probs(&lab.reference_policy);
+
+        // Two different answers of the reference, and a label by Bradley–Terry.
+        let mut rng = generator(seed, 4);
+        lab.pairs = (0..lab.sizes.pairs).map(|i| lab.compare(i, &mut rng)).collect();
+        lab.held_out = (0..lab.sizes.pairs).map(|i| lab.compare(i, &mut rng)).collect();
+
+        let settings = json!({
+            "steps": plan.steps, "learning_rate": plan.learning_rate,
+            "demonstrations per step": lab.sizes.demonstrations, "loss": "sum over the answer's tokens",
+        });
+        let log_p = lab.reference_log_probs.clone();
+        let mut entry = lab.entry("sft", "SFT", &log_p, &log_p, settings, curve, start);
+        entry.note = "the reference; its curve shows KL(demonstrations‖policy)".into();
+        Ok((lab, entry))
+    }
+
+    fn compare(&self, i: usize, rng: &mut StdRng) -> Comparison {
+        let prompt = i % PROMPTS;
+        let one = self.world.sample(&self.reference_policy, prompt, rng);
+        let other = loop {
+            let other = self.world.sample(&self.reference_policy, prompt, rng);
+            if other != one {
+                break other;
+            }
+        };
+        let margin = self.reward(one) - self.reward(other);
+        match rng.random::<f64>() < 1.0 / (1.0 + (-margin).exp()) {
+            true => Comparison {
+                chosen: one,
+                rejected: other,
+            },
+            false => Comparison {
+                chosen: other,
+                rejected: one,
+            },
+        }
+    }
+
+    pub fn reward(&self, answer: Answer) -> f64 {
+        self.world.rewards[answer.prompt][answer.outcome]
+    }
+
+    pub fn frontier(&self) -> Frontier<'_> {
+        Frontier {
+            reference: &self.reference_log_probs,
+            rewards: &self.world.rewards,
+        }
+    }
+
+    /// Token log-probabilities of answers under a model, one row each.
+    pub fn log_probs(&self, model: &Transformer, answers: &[Answer]) -> Result<TokenLogProbs> {
+        let (tokens, mask) = self.world.batch(answers)?;
+        let logits = model.forward(&tokens)?.logits;
+        Ok(TokenLogProbs::next_token(&logits, &tokens, &mask)?)
+    }
+
+    /// log π_ref of whole answers, from the table: `[answers]`.
+    pub fn reference_sums(&self, answers: &[Answer]) -> Result<Tensor> {
+        look_up(&self.reference_log_probs, answers)
+    }
+
+    /// Some of the labelled pairs: first all preferred answers, then all others.
+    pub fn pair_batch(&self, rng: &mut StdRng) -> Vec<Answer> {
+        let some: Vec<Comparison> = (0..self.sizes.batch)
+            .map(|_| self.pairs[rng.random_range(0..self.pairs.len())])
+            .collect();
+        let chosen = some.iter().map(|c| c.chosen);
+        chosen.chain(some.iter().map(|c| c.rejected)).collect()
+    }
+
+    /// The share of held-out labels that a score agrees with.
+    pub fn accuracy(&self, score: &PerAnswer) -> f64 {
+        let of = |a: Answer| score[a.prompt][a.outcome];
+        let right = self.held_out.iter().map(|c| {
+            let margin = of(c.chosen) - of(c.rejected);
+            if margin > 0.0 {
+                1.0
+            } else if margin == 0.0 {
+                0.5
+            } else {
+                0.0
+            }
+        });
+        right.sum::<f64>() / self.held_out.len() as f64
+    }
+
+    /// E r and KL(π‖π_ref) of a model, exactly.
+    pub fn place(&self, model: &Transformer) -> Result<(f64, f64)> {
+        let log_p = self.world.log_probs(&self.world.tabulate(model)?);
+        Ok((
+            expectation(&log_p, &self.world.rewards),
+            kl(&log_p, &self.reference_log_probs),
+        ))
+    }
+
+    /// `plan.steps` optimiser steps on what `loss` returns; `place` says where the policy stands.
+    pub fn train(
+        &self,
+        name: &str,
+        plan: Optimisation,
+        vars: Vec<(String, Var)>,
+        bars: &MultiProgress,
+        mut loss: impl FnMut(usize) -> Result<Tensor>,
+        place: impl Fn(&Self) -> Result<(f64, f64)>,
+    ) -> Result<Vec<CurvePoint>> {
+        let bar = bar(bars, name, plan.steps);
+        let mut optimiser = Adam::new(plan, vars)?;
+        let mut curve = Vec::new();
+        let every = plan.steps.div_ceil(self.sizes.points).max(1);
+        for step in 0..plan.steps {
+            let loss = loss(step)?;
+            if step % every == 0 {
+                curve.push(point(step, Some(&loss), place(self)?)?);
+            }
+            optimiser.step(&loss)?;
+            bar.inc(1);
+        }
+        curve.push(point(plan.steps, None, place(self)?)?);
+        bar.finish();
+        Ok(curve)
+    }
+
+    /// All that is said about one policy.
+    #[allow(clippy::too_many_arguments)]
+    pub fn entry(
+        &self,
+        name: &str,
+        label: &str,
+        log_p: &PerAnswer,
+        score: &PerAnswer,
+        settings: serde_json::Value,
+        curve: Vec<CurvePoint>,
+        start: Instant,
+    ) -> Entry {
+        let seconds = start.elapsed().as_secs_f64();
+        let frontier = self.frontier();
+        let reward = expectation(log_p, &self.world.rewards);
+        let moved = kl(log_p, &self.reference_log_probs);
+        let best = frontier.at_kl(moved);
+        // regret = b · KL(π‖π_b), with b the β of the frontier at the same KL
+        let identity = match best.eta > 0.0 {
+            true => kl(log_p, &frontier.policy(best.eta)) / best.eta,
+            false => 0.0,
+        };
+        Entry {
+            name: name.into(),
+            label: label.into(),
+            reward: Some(reward),
+            kl: Some(moved),
+            regret: Some(best.reward - reward),
+            identity: Some(identity),
+            win_rate: Some(self.world.win_rate(log_p, &self.reference_log_probs)),
+            total: log_p
+                .iter()
+                .map(|l| l.iter().map(|l| l.exp()).sum::<f64>())
+                .sum::<f64>()
+                / PROMPTS as f64,
+            accuracy: self.accuracy(score),
+            settings,
+            note: String::new(),
+            curve,
+            seconds,
+        }
+    }
+
+    /// The entry of a policy that a method trained from the reference.
+    pub fn policy_entry(
+        &self,
+        name: &str,
+        label: &str,
+        model: &Transformer,
+        score: Score,
+        settings: serde_json::Value,
+        curve: Vec<CurvePoint>,
+        start: Instant,
+    ) -> Result<Entry> {
+        let log_p = self.world.log_probs(&self.world.tabulate(model)?);
+        let scores = self.score(&log_p, score);
+        Ok(self.entry(name, label, &log_p, &scores, settings, curve, start))
+    }
+
+    fn score(&self, log_p: &PerAnswer, score: Score) -> PerAnswer {
+        let of = |prompt: usize, outcome: usize| {
+            let l = log_p[prompt][outcome];
+            match score {
+                Score::LogRatio => l - self.reference_log_probs[prompt][outcome],
+                Score::Sum => l,
+                Score::Mean => l / self.world.length(outcome) as f64,
+            }
+        };
+        (0..PROMPTS)
+            .map(|prompt| (0..self.world.outcomes()).map(|o| of(prompt, o)).collect())
+            .collect()
+    }
+}
+
+/// By which number of its own a method ranks answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Score {
+    /// log π − log π_ref.
+    LogRatio,
+    /// log π.
+    Sum,
+    /// log π per token.
+    Mean,
+}
+
+/// AdamW with a warm-up, a cosine decay to a tenth, and a clipped gradient.
+pub struct Adam {
+    optimiser: AdamW,
+    vars: Vec<(String, Var)>,
+    schedule: Schedule,
+    learning_rate: f64,
+    step: usize,
+}
+
+impl Adam {
+    pub fn new(plan: Optimisation, vars: Vec<(String, Var)>) -> Result<Self> {
+        let settings = ParamsAdamW {
+            lr: plan.learning_rate,
+            beta2: 0.99,
+            weight_decay: 0.0,
+            ..Default::default()
+        };
+        let warmup = (plan.steps / 20).min(20);
+        Ok(Self {
+            optimiser: AdamW::new(vars.iter().map(|(_, v)| v.clone()).collect(), settings)?,
+            vars,
+            schedule: Schedule::new(plan.steps, warmup, Decay::Cosine, 0.05)?,
+            learning_rate: plan.learning_rate,
+            step: 0,
+        })
+    }
+
+    pub fn step(&mut self, loss: &Tensor) -> Result<()> {
+        let mut grads = loss.backward()?;
+        clip_grad_norm(&self.vars, &mut grads, 1.0)?;
+        let rate = self.learning_rate * self.schedule.factor(self.step);
+        self.optimiser.set_learning_rate(rate);
+        self.optimiser.step(&grads)?;
+        self.step += 1;
+        Ok(())
+    }
+}
+
+pub fn point(step: usize, loss: Option<&Tensor>, (reward, kl): (f64, f64)) -> Result<CurvePoint> {
+    let loss = match loss {
+        Some(loss) => Some(loss.to_dtype(DType::F64)?.to_scalar::<f64>()?),
+        None => None,
+    };
+    Ok(CurvePoint {
+        step,
+        loss,
+        reward,
+        kl,
+    })
+}
+
+/// Numbers of some answers from a table, f32 `[answers]`.
+pub fn look_up(table: &PerAnswer, answers: &[Answer]) -> Result<Tensor> {
+    let values: Vec<f32> = answers
+        .iter()
+        .map(|a| table[a.prompt][a.outcome] as f32)
+        .collect();
+    Ok(Tensor::from_vec(values, answers.len(), &Device::Cpu)?)
+}
+
+/// A bar that is drawn on a terminal and nowhere else.
+pub fn bar(bars: &MultiProgress, name: &str, steps: usize) -> ProgressBar {
+    let style = ProgressStyle::with_template("{prefix:>14} {bar:40} {pos:>5}/{len} {elapsed:>4}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    bars.add(ProgressBar::new(steps as u64))
+        .with_style(style)
+        .with_prefix(name.to_string())
+}

@@ -1,0 +1,158 @@
+//! PPO: answers of the current policy, scored by the reward model, with the KL in the reward.
+
+use super::BETA;
+use super::reward::Scorer;
+use crate::support::transformer::Transformer;
+use crate::tour::Result;
+use crate::tour::lab::{Adam, Lab, Optimisation, Score, bar, generator, look_up, point};
+use crate::tour::report::Entry;
+use crate::tour::world::{Answer, END, PROMPTS, choose, log_softmax};
+use candle_align::math::whiten;
+use candle_align::{
+    GaeConfig, PpoConfig, PpoValueConfig, Reduction, ShapedRewardsConfig, TokenLogProbs, Whiten,
+    gae, ppo_policy_loss, ppo_value_loss, shaped_rewards,
+};
+use candle_core::{DType, Device, Tensor};
+use indicatif::MultiProgress;
+use rand::rngs::StdRng;
+use serde_json::json;
+use std::time::Instant;
+
+/// Optimiser steps on each set of answers.
+const EPOCHS: usize = 4;
+
+pub fn run(lab: &Lab, bars: &MultiProgress) -> Result<Entry> {
+    let start = Instant::now();
+    let learned = lab.learned_rewards()?;
+    let reward_model = lab.reward_model.as_ref().ok_or("no reward model")?;
+    let policy = lab.reference.trainable()?;
+    // The critic starts as the reward model, as in InstructGPT.
+    let critic = reward_model.trainable()?;
+    let plan = Optimisation {
+        steps: lab.steps,
+        learning_rate: 3e-3,
+    };
+    let rounds = plan.steps.div_ceil(EPOCHS);
+    let answers_per_round = lab.sizes.batch * 2;
+    let clip = PpoConfig::default();
+    let value_clip = PpoValueConfig::default();
+    let reward = ShapedRewardsConfig {
+        beta: BETA,
+        ..Default::default()
+    };
+    let advantage = GaeConfig::default();
+
+    let mut rng = generator(lab.seed, 14);
+    let mut policy_optimiser = Adam::new(plan, policy.vars())?;
+    let mut critic_optimiser = Adam::new(plan, critic.vars())?;
+    let bar = bar(bars, "PPO", rounds);
+    let every = rounds.div_ceil(lab.sizes.points).max(1);
+    let mut curve = Vec::new();
+    for round in 0..rounds {
+        // The policy answers; the reward model scores; the KL is paid token by token.
+        let answers = generate(lab, &policy, answers_per_round, &mut rng)?;
+        let (tokens, mask) = lab.world.batch(&answers)?;
+        let old = token_log_probs(&policy, &tokens, &mask)?.detach();
+        let reference = token_log_probs(&lab.reference, &tokens, &mask)?.detach();
+        let scores = look_up(learned, &answers)?;
+        let rewards = shaped_rewards(&old, reference.values(), &scores, &reward)?;
+        let old_values = values(&critic, &tokens)?.detach();
+        let estimate = gae(&rewards, &old_values, old.mask(), &advantage)?;
+        let advantages = whiten(&estimate.advantages, old.mask(), Whiten::ZeroMean)?;
+
+        for epoch in 0..EPOCHS {
+            if round * EPOCHS + epoch == plan.steps {
+                break;
+            }
+            let new = token_log_probs(&policy, &tokens, &mask)?;
+            let loss = ppo_policy_loss(&new, old.values(), &advantages, &clip)?
+                .loss
+                .reduce(Reduction::TokenMean)?;
+            if epoch == 0 && round % every == 0 {
+                curve.push(point(round * EPOCHS, Some(&loss), lab.place(&policy)?)?);
+            }
+            policy_optimiser.step(&loss)?;
+
+            let loss = ppo_value_loss(
+                &values(&critic, &tokens)?,
+                &old_values,
+                &estimate.returns,
+                old.mask(),
+                &value_clip,
+            )?;
+            critic_optimiser.step(&loss.reduce(Reduction::TokenMean)?)?;
+        }
+        bar.inc(1);
+    }
+    curve.push(point(plan.steps, None, lab.place(&policy)?)?);
+    bar.finish();
+    let settings = json!({
+        "loss": clip, "value loss": value_clip, "rewards": reward, "advantages": advantage,
+        "whitening": "advantages, mean 0 and variance 1", "steps": plan.steps,
+        "learning_rate": plan.learning_rate, "answers per round": answers_per_round,
+        "steps per round": EPOCHS,
+    });
+    lab.policy_entry("ppo", "PPO", &policy, Score::LogRatio, settings, curve, start)
+}
+
+fn token_log_probs(model: &Transformer, tokens: &Tensor, mask: &Tensor) -> Result<TokenLogProbs> {
+    Ok(TokenLogProbs::next_token(
+        &model.forward(tokens)?.logits,
+        tokens,
+        mask,
+    )?)
+}
+
+/// V(sₜ) beside each log-probability: what the critic expects before the token is written.
+fn values(critic: &Scorer, tokens: &Tensor) -> Result<Tensor> {
+    let hidden = critic.body.hidden(tokens)?;
+    let (batch, time, dim) = hidden.dims3()?;
+    let values = hidden
+        .reshape((batch * time, dim))?
+        .matmul(&critic.head.weight().t()?)?
+        .reshape((batch, time))?;
+    Ok(values.narrow(1, 0, time - 1)?)
+}
+
+/// Answers of the policy, all rows one token further at a time.
+fn generate(
+    lab: &Lab,
+    policy: &Transformer,
+    count: usize,
+    rng: &mut StdRng,
+) -> Result<Vec<Answer>> {
+    let prompts: Vec<usize> = (0..count).map(|i| i % PROMPTS).collect();
+    let mut rows: Vec<Vec<u32>> = prompts
+        .iter()
+        .map(|&p| lab.world.prompt(p).to_vec())
+        .collect();
+    let mut content = vec![Vec::new(); count];
+    let mut ended = vec![false; count];
+    for _ in 0..lab.world.tokens {
+        let time = rows[0].len();
+        let tokens = Tensor::from_vec(rows.concat(), (count, time), &Device::Cpu)?;
+        let logits = policy.forward(&tokens)?.logits.detach();
+        let last = logits
+            .narrow(1, time - 1, 1)?
+            .squeeze(1)?
+            .to_dtype(DType::F64)?
+            .to_vec2::<f64>()?;
+        for i in 0..count {
+            // Drawn for ended rows too: every row takes the same numbers whatever the others do.
+            let symbol = choose(&log_softmax(&last[i]), rng);
+            ended[i] |= symbol == END;
+            if !ended[i] {
+                content[i].push(symbol);
+            }
+            rows[i].push(if ended[i] { END } else { symbol });
+        }
+    }
+    Ok(prompts
+        .iter()
+        .zip(&content)
+        .map(|(&prompt, content)| Answer {
+            prompt,
+            outcome: lab.world.number(content),
+        })
+        .collect())
+}

@@ -1,0 +1,141 @@
+//! The reward model: one number per answer, from the labelled pairs.
+
+use crate::support::transformer::Transformer;
+use crate::tour::Result;
+use crate::tour::lab::{Lab, Optimisation, generator};
+use crate::tour::report::Entry;
+use crate::tour::world::{Answer, PROMPTS, PerAnswer, expectation};
+use candle_align::{Pair, PairwiseRewardConfig, RewardHead, pairwise_reward_loss};
+use candle_core::{DType, Device, Tensor, Var};
+use indicatif::MultiProgress;
+use serde_json::json;
+use std::time::Instant;
+
+/// A body and a head that scores.
+pub struct Scorer {
+    pub body: Transformer,
+    pub head: RewardHead,
+}
+
+impl Scorer {
+    pub fn vars(&self) -> Vec<(String, Var)> {
+        let mut vars = self.body.vars();
+        // The output layer of the language model has no part in a score.
+        vars.retain(|(name, _)| name != "head.weight");
+        vars.extend(self.head.trainable());
+        vars.sort_by(|a, b| a.0.cmp(&b.0));
+        vars
+    }
+
+    /// A copy with variables of its own.
+    pub fn trainable(&self) -> Result<Self> {
+        Ok(Self {
+            body: self.body.trainable()?,
+            head: RewardHead::from_tensors(self.head.weight(), self.head.bias())?,
+        })
+    }
+
+    /// The score of each answer, read at its last token: `[answers]`.
+    pub fn scores(&self, lab: &Lab, answers: &[Answer]) -> Result<Tensor> {
+        let (tokens, mask) = lab.world.batch(answers)?;
+        Ok(self.head.forward(&self.body.hidden(&tokens)?, &mask)?)
+    }
+
+    /// The scores of all answers of the world.
+    fn tabulate(&self, lab: &Lab) -> Result<PerAnswer> {
+        let mut scores = Vec::new();
+        for chunk in lab.world.answers().chunks(lab.world.outcomes()) {
+            let chunk = self.scores(lab, chunk)?.detach().to_dtype(DType::F64)?;
+            scores.push(chunk.to_vec1()?);
+        }
+        Ok(scores)
+    }
+}
+
+impl Lab {
+    /// Trains the reward model and keeps its scores of every answer.
+    pub fn train_reward_model(&mut self, bars: &MultiProgress) -> Result<Entry> {
+        let start = Instant::now();
+        let head = RewardHead::new(
+            self.sizes.model.dim,
+            &mut generator(self.seed, 20),
+            DType::F32,
+            &Device::Cpu,
+        )?;
+        let scorer = Scorer {
+            body: self.reference.trainable()?,
+            head,
+        };
+        let plan = Optimisation {
+            steps: self.steps,
+            learning_rate: 3e-3,
+        };
+        let config = PairwiseRewardConfig::default();
+        let mut rng = generator(self.seed, 21);
+        let curve = self.train(
+            "reward model",
+            plan,
+            scorer.vars(),
+            bars,
+            |_| {
+                let scores = scorer.scores(self, &self.pair_batch(&mut rng))?;
+                let loss = pairwise_reward_loss(&Pair::from_rows(&scores)?, None, &config)?;
+                Ok(loss.mean_all()?)
+            },
+            |_| Ok((0.0, 0.0)),
+        )?;
+
+        // Only differences of scores were learned: the mean over the reference's answers is set to 0.
+        let mut scores = scorer.tabulate(self)?;
+        let mean = expectation(&self.reference_log_probs, &scores);
+        scores.iter_mut().flatten().for_each(|s| *s -= mean);
+
+        let entry = Entry {
+            name: "reward-model".into(),
+            label: "reward model".into(),
+            accuracy: self.accuracy(&scores),
+            settings: json!({
+                "loss": config, "steps": plan.steps, "learning_rate": plan.learning_rate,
+                "pairs per step": self.sizes.batch,
+            }),
+            note: format!(
+                "correlation with the true reward among the reference's answers: {:.3}",
+                self.correlation(&scores)
+            ),
+            curve,
+            seconds: start.elapsed().as_secs_f64(),
+            ..Entry::default()
+        };
+        self.learned_rewards = Some(scores);
+        self.reward_model = Some(scorer);
+        Ok(entry)
+    }
+
+    /// The learned reward of every answer.
+    pub fn learned_rewards(&self) -> Result<&PerAnswer> {
+        let missing = "this method needs the reward model, which was not trained";
+        Ok(self.learned_rewards.as_ref().ok_or(missing)?)
+    }
+
+    /// Of a score with the true reward, within prompts, weighted by the reference.
+    pub fn correlation(&self, scores: &PerAnswer) -> f64 {
+        let (mut both, mut one, mut other) = (0.0, 0.0, 0.0);
+        for prompt in 0..PROMPTS {
+            let p: Vec<f64> = self.reference_log_probs[prompt]
+                .iter()
+                .map(|l| l.exp())
+                .collect();
+            let centred = |x: &[f64]| -> Vec<f64> {
+                let mean: f64 = x.iter().zip(&p).map(|(x, p)| x * p).sum();
+                x.iter().map(|x| x - mean).collect()
+            };
+            let (s, r) = (centred(&scores[prompt]), centred(&self.world.rewards[prompt]));
+            for ((s, r), p) in s.iter().zip(&r).zip(&p) {
+                both += p * s * r;
+                one += p * s * s;
+                other += p * r * r;
+            }
+        }
+        both / (one * other).sqrt()
+    }
+}

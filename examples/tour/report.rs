@@ -1,0 +1,241 @@
+//! What the tour found: as numbers (`report.json`) and as a page (`report.html`).
+
+use super::lab::Lab;
+use super::methods::BETA;
+use super::plot;
+use super::world::{Frontier, PerAnswer, expectation, kl};
+use super::{Options, Result};
+use serde::Serialize;
+use serde_json::Value;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::Path;
+
+/// Where a run stood after some steps.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct CurvePoint {
+    pub step: usize,
+    /// Of the batch of that step; none after the last.
+    pub loss: Option<f64>,
+    pub reward: f64,
+    pub kl: f64,
+}
+
+/// What is said about one policy, or about the reward model, which has no place in the picture.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Entry {
+    pub name: String,
+    pub label: String,
+    /// E r.
+    pub reward: Option<f64>,
+    /// KL(π‖π_ref), nats per answer.
+    pub kl: Option<f64>,
+    /// R*(KL(π)) − E r: what the same KL could have bought.
+    pub regret: Option<f64>,
+    /// b · KL(π‖π_b): must be the same number.
+    pub identity: Option<f64>,
+    /// Against an answer of the reference.
+    pub win_rate: Option<f64>,
+    /// Σ π(y|x) over all answers, the mean over prompts: must be 1.
+    pub total: f64,
+    /// The share of held-out labels that the method's own score agrees with.
+    pub accuracy: f64,
+    pub settings: Value,
+    pub note: String,
+    pub curve: Vec<CurvePoint>,
+    pub seconds: f64,
+}
+
+/// A point of the picture.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Mark {
+    pub label: String,
+    pub kl: f64,
+    pub reward: f64,
+}
+
+/// Everything that the tour found.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    pub seed: u64,
+    pub quick: bool,
+    pub prompts: usize,
+    pub answers_per_prompt: usize,
+    pub most_tokens: usize,
+    pub parameters: usize,
+    pub labelled_pairs: usize,
+    /// β of PPO and DPO.
+    pub beta: f64,
+    /// E r of the best answer to each prompt.
+    pub best_reward: f64,
+    /// −log π_ref of those: the KL at which the frontier ends.
+    pub largest_kl: f64,
+    /// The share of held-out labels that the true reward agrees with: the ceiling.
+    pub best_accuracy: f64,
+    /// KL(demonstrations‖SFT policy): what SFT has left to learn.
+    pub sft_gap: f64,
+    pub entries: Vec<Entry>,
+    /// The frontier, from the reference on.
+    pub frontier: Vec<Mark>,
+    /// π_β, the policy that PPO and DPO aim at.
+    pub target: Mark,
+    /// π_ref · e^{r̂/β} with the learned reward r̂: where PPO's own optimum lies.
+    pub learned_target: Option<Mark>,
+    pub gradients: Vec<plot::Gradient>,
+    pub seconds: f64,
+}
+
+impl Report {
+    pub fn new(lab: &Lab, options: &Options, entries: Vec<Entry>, seconds: f64) -> Result<Self> {
+        let frontier = lab.frontier();
+        let target = frontier.at(1.0 / BETA);
+        let best = |r: &Vec<f64>| r.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let rewards = &lab.world.rewards;
+        let demonstrated = lab.world.log_probs(&lab.world.demonstrations);
+        let furthest = entries.iter().filter_map(|e| e.kl).fold(target.kl, f64::max);
+        Ok(Self {
+            seed: options.seed,
+            quick: options.quick,
+            prompts: rewards.len(),
+            answers_per_prompt: lab.world.outcomes(),
+            most_tokens: lab.world.tokens,
+            parameters: lab.reference.parameters(),
+            labelled_pairs: lab.pairs.len(),
+            beta: BETA,
+            best_reward: rewards.iter().map(best).sum::<f64>() / rewards.len() as f64,
+            largest_kl: frontier.largest_kl(),
+            best_accuracy: lab.accuracy(rewards),
+            sft_gap: kl(&demonstrated, &lab.reference_log_probs),
+            frontier: curve(&frontier, 1.15 * furthest),
+            target: Mark {
+                label: format!("optimum at β = {BETA}"),
+                kl: target.kl,
+                reward: target.reward,
+            },
+            learned_target: lab.learned_rewards.as_ref().map(|learned| {
+                let tilted = Frontier {
+                    reference: &lab.reference_log_probs,
+                    rewards: learned,
+                };
+                let policy: PerAnswer = tilted.policy(1.0 / BETA);
+                Mark {
+                    label: "optimum for the learned reward".into(),
+                    kl: kl(&policy, &lab.reference_log_probs),
+                    reward: expectation(&policy, rewards),
+                }
+            }),
+            gradients: plot::gradients()?,
+            entries,
+            seconds,
+        })
+    }
+
+    /// The same report without what a clock says.
+    pub fn without_times(&self) -> Self {
+        let mut report = self.clone();
+        report.seconds = 0.0;
+        report.entries.iter_mut().for_each(|e| e.seconds = 0.0);
+        report
+    }
+
+    /// The world in two lines.
+    pub fn summary(&self) -> String {
+        format!(
+            "{} prompts, {} answers to each, all enumerated. The best answers are worth {:.2}; the \
+             reference writes\none of them with probability e^-{:.1}. True labels can be guessed \
+             {:.1}% of the time. {:.0} s.\n",
+            self.prompts,
+            self.answers_per_prompt,
+            self.best_reward,
+            self.largest_kl,
+            100.0 * self.best_accuracy,
+            self.seconds,
+        )
+    }
+
+    /// The table, as text.
+    pub fn table(&self) -> String {
+        let mut out = format!(
+            "{:<14}{:>8}{:>8}{:>9}{:>10}{:>10}{:>9}\n",
+            "method", "E r", "KL", "regret", "win rate", "accuracy", "seconds"
+        );
+        for e in &self.entries {
+            let [reward, kl, regret, win] = [e.reward, e.kl, e.regret, e.win_rate];
+            let _ = writeln!(
+                out,
+                "{:<14}{:>8}{:>8}{:>9}{:>10}{:>9.1}%{:>9.1}",
+                e.label,
+                number(reward),
+                number(kl),
+                number(regret),
+                win.map_or("–".into(), |w| format!("{:.1}%", 100.0 * w)),
+                100.0 * e.accuracy,
+                e.seconds,
+            );
+        }
+        let _ = writeln!(
+            out,
+            "{:<14}{:>8.3}{:>8.3}{:>9}{:>10}{:>9.1}%",
+            format!("best, β = {}", self.beta),
+            self.target.reward,
+            self.target.kl,
+            "0.000",
+            "",
+            100.0 * self.best_accuracy,
+        );
+        out
+    }
+
+    /// Writes `report.json` and `report.html`, each whole or not at all.
+    pub fn write(&self, dir: &Path) -> Result<()> {
+        let explain = |e: std::io::Error| format!("cannot write to {}: {e}", dir.display());
+        std::fs::create_dir_all(dir).map_err(explain)?;
+        let json = serde_json::to_string_pretty(self)?;
+        for (name, text) in [("report.json", json), ("report.html", self.html())] {
+            replace(&dir.join(name), &text).map_err(explain)?;
+        }
+        Ok(())
+    }
+
+    fn html(&self) -> String {
+        String::new()
+    }
+}
+
+/// A number of the table, or a dash.
+fn number(x: Option<f64>) -> String {
+    x.map_or("–".into(), |x| format!("{x:.3}"))
+}
+
+/// The frontier up to some KL, finer where it bends.
+fn curve(frontier: &Frontier, furthest: f64) -> Vec<Mark> {
+    let furthest = furthest.min(0.999 * frontier.largest_kl());
+    let points = 60;
+    (0..=points)
+        .map(|i| {
+            let target = furthest * (i as f64 / points as f64).powi(2);
+            let best = match i {
+                0 => frontier.at(0.0),
+                _ => frontier.at_kl(target),
+            };
+            Mark {
+                label: format!("η = {:.4}", best.eta),
+                kl: best.kl,
+                reward: best.reward,
+            }
+        })
+        .collect()
+}
+
+/// Writes beside the file and renames: a reader never sees half of it.
+fn replace(path: &Path, text: &str) -> std::io::Result<()> {
+    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+    let written = std::fs::File::create(&temporary)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .and_then(|()| std::fs::rename(&temporary, path));
+    if written.is_err() {
+        // Best effort: the error that matters is the first.
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written
+}
