@@ -12,6 +12,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::json;
+use std::sync::OnceLock;
 use std::time::Instant;
 
 /// How large everything is.
@@ -92,10 +93,16 @@ pub struct Lab {
     pub reference_log_probs: PerAnswer,
     pub pairs: Vec<Comparison>,
     pub held_out: Vec<Comparison>,
-    /// The learned reward of every answer, once there is one.
-    pub learned_rewards: Option<PerAnswer>,
-    /// The reward model, from which PPO's critic starts.
-    pub reward_model: Option<super::methods::reward::Scorer>,
+    /// The reward model, once it was trained, or why it was not.
+    pub learned: OnceLock<std::result::Result<Learned, String>>,
+}
+
+/// A trained reward model.
+pub struct Learned {
+    /// Its score of every answer; the mean over the reference's answers is 0.
+    pub scores: PerAnswer,
+    /// The model, from which PPO's critic starts.
+    pub model: super::methods::reward::Scorer,
 }
 
 /// How a run is optimised: AdamW without decay, the gradient clipped at norm 1.
@@ -124,8 +131,7 @@ impl Lab {
             reference_log_probs: Vec::new(),
             pairs: Vec::new(),
             held_out: Vec::new(),
-            learned_rewards: None,
-            reward_model: None,
+            learned: OnceLock::new(),
             seed,
             sizes,
             world,

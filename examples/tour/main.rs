@@ -49,8 +49,17 @@ struct Args {
     quick: bool,
 }
 
+/// How many threads candle takes for one operation.
+const THREADS: &str = "RAYON_NUM_THREADS";
+
 fn main() -> ExitCode {
     let args = Args::parse();
+    // The tensors are small and the methods run side by side: two threads for one operation would
+    // only wait for each other, and candle's wait by spinning. It reads the number from the
+    // environment, which a program can safely change for another program only: itself, once more.
+    if std::env::var_os(THREADS).is_none() {
+        return again();
+    }
     let mut options = Options {
         steps: args.steps.map(|s| s as usize),
         seed: args.seed,
@@ -70,6 +79,23 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             eprintln!("tour: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// This program with the same arguments and one thread per operation.
+fn again() -> ExitCode {
+    let status = std::env::current_exe().and_then(|program| {
+        std::process::Command::new(program)
+            .args(std::env::args_os().skip(1))
+            .env(THREADS, "1")
+            .status()
+    });
+    match status {
+        Ok(status) => ExitCode::from(u8::try_from(status.code().unwrap_or(1)).unwrap_or(1)),
+        Err(error) => {
+            eprintln!("tour: cannot start: {error}");
             ExitCode::FAILURE
         }
     }

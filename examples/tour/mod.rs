@@ -10,7 +10,9 @@ use indicatif::MultiProgress;
 use lab::{Lab, Sizes};
 use methods::Method;
 use report::{Entry, Report};
+use std::collections::VecDeque;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 pub type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
@@ -52,16 +54,9 @@ pub fn run(options: &Options, bars: &MultiProgress) -> Result<Report> {
         true => Sizes::quick(),
         false => Sizes::standard(),
     };
-    let (mut lab, sft) = Lab::new(sizes, options, bars)?;
+    let (lab, sft) = worker(|| Lab::new(sizes, options, bars))?;
     let mut entries = vec![sft];
-    if options.only.iter().any(|m| m.uses_reward_model()) {
-        entries.push(lab.train_reward_model(bars)?);
-    }
-    for method in Method::ALL {
-        if options.only.contains(&method) {
-            entries.push(method.run(&lab, bars)?);
-        }
-    }
+    entries.extend(all(&lab, options, bars)?);
     let report = Report::new(&lab, options, entries, start.elapsed().as_secs_f64())?;
     if let Some(out) = &options.out {
         report.write(out)?;
@@ -69,7 +64,54 @@ pub fn run(options: &Options, bars: &MultiProgress) -> Result<Report> {
     Ok(report)
 }
 
-/// One policy among the entries.
-pub fn entry<'a>(report: &'a Report, name: &str) -> Option<&'a Entry> {
-    report.entries.iter().find(|e| e.name == name)
+/// Runs the methods side by side, one thread each. What a method finds does not depend on the
+/// others, and so not on how many run at once.
+fn all(lab: &Lab, options: &Options, bars: &MultiProgress) -> Result<Vec<Entry>> {
+    let chosen = |m: &Method| options.only.contains(m);
+    let waits = |m: &Method| m.uses_reward_model();
+    let scored = options.only.iter().any(waits);
+    // From the front: those that need no reward model. From the back: those that do, PPO first.
+    let mut queue: VecDeque<Method> = Method::ALL.into_iter().filter(chosen).collect();
+    queue.make_contiguous().sort_by_key(waits);
+    let queue = Mutex::new(queue);
+    let next = |back: bool| {
+        let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+        match back {
+            true => queue.pop_back(),
+            false => queue.pop_front(),
+        }
+    };
+    let work = |first: bool| -> Result<Vec<(Option<Method>, Entry)>> {
+        let mut done = Vec::new();
+        if first && scored {
+            done.push((None, lab.train_reward_model(bars)?));
+        }
+        while let Some(method) = next(first) {
+            done.push((Some(method), method.run(lab, bars)?));
+        }
+        Ok(done)
+    };
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let mut done = std::thread::scope(|scope| {
+        let handles: Vec<_> = (0..cores.min(4))
+            .map(|i| scope.spawn(move || worker(|| work(i == 0))))
+            .collect();
+        let mut all = Vec::new();
+        for handle in handles {
+            match handle.join() {
+                Ok(done) => all.extend(done?),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(all)
+    })?;
+    // In the order of the survey, the reward model first, whoever finished first.
+    done.sort_by_key(|(method, _)| method.map(|m| Method::ALL.iter().position(|&a| a == m)));
+    Ok(done.into_iter().map(|(_, entry)| entry).collect())
+}
+
+/// Runs something where every parallel part of it stays on one thread.
+fn worker<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
+    pool.install(work)
 }

@@ -112,10 +112,10 @@ impl Report {
                 kl: target.kl,
                 reward: target.reward,
             },
-            learned_target: lab.learned_rewards.as_ref().map(|learned| {
+            learned_target: lab.learned().ok().map(|learned| {
                 let tilted = Frontier {
                     reference: &lab.reference_log_probs,
-                    rewards: learned,
+                    rewards: &learned.scores,
                 };
                 let policy: PerAnswer = tilted.policy(1.0 / BETA);
                 Mark {
@@ -207,19 +207,17 @@ fn number(x: Option<f64>) -> String {
     x.map_or("–".into(), |x| format!("{x:.3}"))
 }
 
-/// The frontier up to some KL, finer where it bends.
+/// The frontier up to some KL; near the reference KL grows like η², so equal steps of η are finer there.
 fn curve(frontier: &Frontier, furthest: f64) -> Vec<Mark> {
-    let furthest = furthest.min(0.999 * frontier.largest_kl());
+    let last = frontier
+        .at_kl(furthest.min(0.999 * frontier.largest_kl()))
+        .eta;
     let points = 60;
     (0..=points)
         .map(|i| {
-            let target = furthest * (i as f64 / points as f64).powi(2);
-            let best = match i {
-                0 => frontier.at(0.0),
-                _ => frontier.at_kl(target),
-            };
+            let best = frontier.at(last * i as f64 / points as f64);
             Mark {
-                label: format!("η = {:.4}", best.eta),
+                label: format!("1/β = {:.4}", best.eta),
                 kl: best.kl,
                 reward: best.reward,
             }

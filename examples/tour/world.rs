@@ -412,23 +412,38 @@ impl Frontier<'_> {
         self.reference.iter().zip(self.rewards).map(tilt).collect()
     }
 
-    /// The point of one η.
+    /// The point of one η, without writing the policy down: KL = η·E r − log Z.
     pub fn at(&self, eta: f64) -> Best {
-        let policy = self.policy(eta);
+        let (mut reward, mut log_z) = (0.0, 0.0);
+        for (log_p, rewards) in self.reference.iter().zip(self.rewards) {
+            let best = rewards.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let (mut z, mut weighted) = (0.0, 0.0);
+            for (l, r) in log_p.iter().zip(rewards) {
+                let weight = (l + eta * (r - best)).exp();
+                z += weight;
+                weighted += weight * r;
+            }
+            reward += weighted / z;
+            log_z += z.ln() + eta * best;
+        }
+        let prompts = self.reference.len() as f64;
         Best {
             eta,
-            reward: expectation(&policy, self.rewards),
-            kl: kl(&policy, self.reference),
+            reward: reward / prompts,
+            kl: (eta * reward - log_z) / prompts,
         }
     }
 
     /// The point of one KL, by bisection: KL increases with η.
     pub fn at_kl(&self, target: f64) -> Best {
+        if target <= 0.0 {
+            return self.at(0.0);
+        }
         let (mut low, mut high) = (0.0, 1.0);
         while self.at(high).kl < target && high < 1e6 {
             (low, high) = (high, 2.0 * high);
         }
-        for _ in 0..60 {
+        for _ in 0..50 {
             let middle = 0.5 * (low + high);
             if self.at(middle).kl < target {
                 low = middle;

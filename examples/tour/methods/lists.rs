@@ -39,8 +39,8 @@ fn on_lists(
     loss_settings: Value,
     loss: impl Fn(&Candidates) -> candle_align::Result<ListLoss>,
 ) -> Result<Entry> {
+    let learned = &lab.wait_for_learned()?.scores;
     let start = Instant::now();
-    let learned = lab.learned_rewards()?;
     let policy = lab.reference.trainable()?;
     let plan = Optimisation {
         steps: lab.steps,

@@ -22,12 +22,11 @@ use std::time::Instant;
 const EPOCHS: usize = 4;
 
 pub fn run(lab: &Lab, bars: &MultiProgress) -> Result<Entry> {
+    let learned = lab.wait_for_learned()?;
     let start = Instant::now();
-    let learned = lab.learned_rewards()?;
-    let reward_model = lab.reward_model.as_ref().ok_or("no reward model")?;
     let policy = lab.reference.trainable()?;
     // The critic starts as the reward model, as in InstructGPT.
-    let critic = reward_model.trainable()?;
+    let critic = learned.model.trainable()?;
     let plan = Optimisation {
         steps: lab.steps,
         learning_rate: 3e-3,
@@ -54,7 +53,7 @@ pub fn run(lab: &Lab, bars: &MultiProgress) -> Result<Entry> {
         let (tokens, mask) = lab.world.batch(&answers)?;
         let old = token_log_probs(&policy, &tokens, &mask)?.detach();
         let reference = token_log_probs(&lab.reference, &tokens, &mask)?.detach();
-        let scores = look_up(learned, &answers)?;
+        let scores = look_up(&learned.scores, &answers)?;
         let rewards = shaped_rewards(&old, reference.values(), &scores, &reward)?;
         let old_values = values(&critic, &tokens)?.detach();
         let estimate = gae(&rewards, &old_values, old.mask(), &advantage)?;

@@ -2,7 +2,7 @@
 
 use crate::support::transformer::Transformer;
 use crate::tour::Result;
-use crate::tour::lab::{Lab, Optimisation, generator};
+use crate::tour::lab::{Lab, Learned, Optimisation, generator};
 use crate::tour::report::Entry;
 use crate::tour::world::{Answer, PROMPTS, PerAnswer, expectation};
 use candle_align::{Pair, PairwiseRewardConfig, RewardHead, pairwise_reward_loss};
@@ -53,8 +53,22 @@ impl Scorer {
 }
 
 impl Lab {
-    /// Trains the reward model and keeps its scores of every answer.
-    pub fn train_reward_model(&mut self, bars: &MultiProgress) -> Result<Entry> {
+    /// Trains the reward model and keeps it, for those who wait for it.
+    pub fn train_reward_model(&self, bars: &MultiProgress) -> Result<Entry> {
+        let trained = self.trained_reward_model(bars);
+        let (entry, kept) = match trained {
+            Ok((entry, learned)) => (Ok(entry), Ok(learned)),
+            Err(error) => {
+                let message = format!("the reward model was not trained: {error}");
+                (Err(error), Err(message))
+            }
+        };
+        // Trained once per run: nobody was before us.
+        let _ = self.learned.set(kept);
+        entry
+    }
+
+    fn trained_reward_model(&self, bars: &MultiProgress) -> Result<(Entry, Learned)> {
         let start = Instant::now();
         let head = RewardHead::new(
             self.sizes.model.dim,
@@ -106,15 +120,26 @@ impl Lab {
             seconds: start.elapsed().as_secs_f64(),
             ..Entry::default()
         };
-        self.learned_rewards = Some(scores);
-        self.reward_model = Some(scorer);
-        Ok(entry)
+        let learned = Learned {
+            scores,
+            model: scorer,
+        };
+        Ok((entry, learned))
     }
 
-    /// The learned reward of every answer.
-    pub fn learned_rewards(&self) -> Result<&PerAnswer> {
-        let missing = "this method needs the reward model, which was not trained";
-        Ok(self.learned_rewards.as_ref().ok_or(missing)?)
+    /// The reward model, if it was trained.
+    pub fn learned(&self) -> Result<&Learned> {
+        match self.learned.get() {
+            Some(Ok(learned)) => Ok(learned),
+            Some(Err(message)) => Err(message.as_str().into()),
+            None => Err("no reward model was asked for".into()),
+        }
+    }
+
+    /// The reward model, as soon as it is trained.
+    pub fn wait_for_learned(&self) -> Result<&Learned> {
+        self.learned.wait();
+        self.learned()
     }
 
     /// Of a score with the true reward, within prompts, weighted by the reference.
