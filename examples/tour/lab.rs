@@ -45,7 +45,7 @@ impl Sizes {
                 max_len: 6,
                 feed_forward: 96,
             },
-            pairs: 16384,
+            pairs: 65536,
             demonstrations: 256,
             batch: 128,
             sft_steps: 600,
@@ -114,7 +114,10 @@ pub struct Optimisation {
 
 /// A random generator for one purpose: leaving out a method changes no other.
 pub fn generator(seed: u64, purpose: u64) -> StdRng {
-    StdRng::seed_from_u64(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(purpose))
+    StdRng::seed_from_u64(
+        seed.wrapping_mul(0x9E37_79B9_7F4A_7C15)
+            .wrapping_add(purpose),
+    )
 }
 
 impl Lab {
@@ -174,8 +177,12 @@ impl Lab {
 
         // Two different answers of the reference, and a label by Bradley–Terry.
         let mut rng = generator(seed, 4);
-        lab.pairs = (0..lab.sizes.pairs).map(|i| lab.compare(i, &mut rng)).collect();
-        lab.held_out = (0..lab.sizes.pairs).map(|i| lab.compare(i, &mut rng)).collect();
+        lab.pairs = (0..lab.sizes.pairs)
+            .map(|i| lab.compare(i, &mut rng))
+            .collect();
+        lab.held_out = (0..lab.sizes.pairs)
+            .map(|i| lab.compare(i, &mut rng))
+            .collect();
 
         let settings = json!({
             "steps": plan.steps, "learning_rate": plan.learning_rate,

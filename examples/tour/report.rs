@@ -92,7 +92,10 @@ impl Report {
         let best = |r: &Vec<f64>| r.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let rewards = &lab.world.rewards;
         let demonstrated = lab.world.log_probs(&lab.world.demonstrations);
-        let furthest = entries.iter().filter_map(|e| e.kl).fold(target.kl, f64::max);
+        let furthest = entries
+            .iter()
+            .filter_map(|e| e.kl)
+            .fold(target.kl, f64::max);
         Ok(Self {
             seed: options.seed,
             quick: options.quick,
@@ -124,7 +127,7 @@ impl Report {
                     reward: expectation(&policy, rewards),
                 }
             }),
-            gradients: plot::gradients()?,
+            gradients: plot::gradients(BETA)?,
             entries,
             seconds,
         })
@@ -197,14 +200,186 @@ impl Report {
         Ok(())
     }
 
+    /// The page: no script, no font, no file beside it.
     fn html(&self) -> String {
-        String::new()
+        let rows: String = self.entries.iter().map(row).collect();
+        let settings: String = self
+            .entries
+            .iter()
+            .map(|e| {
+                format!(
+                    "<tr><td>{}</td><td><code>{}</code></td></tr>\n",
+                    escape(&e.label),
+                    escape(&flat(&e.settings))
+                )
+            })
+            .collect();
+        let seen: String = self
+            .seen()
+            .iter()
+            .map(|s| format!("<li>{}</li>\n", escape(s)))
+            .collect();
+        let quick = if self.quick { ", --quick" } else { "" };
+        format!(
+            r##"<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Every method against the best that is possible</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 940px; margin: 2rem auto; padding: 0 1rem }}
+svg {{ max-width: 100%; height: auto }}
+table {{ border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums }}
+th, td {{ padding: .25rem .8rem; border-bottom: 1px solid #ddd; text-align: right; vertical-align: top }}
+th:first-child, td:first-child, .text td {{ text-align: left }}
+code {{ font-size: 13px }}
+.note {{ color: #666; font-size: 14px }}
+</style></head><body>
+<h1>Every method against the best that is possible</h1>
+<p>{prompts} prompts, {answers} answers to each of at most {tokens} tokens, and a known reward of mean 0 and
+deviation 1 among demonstrations. A transformer of {parameters} parameters learned demonstrations (SFT); that is the
+reference. From there each method went its way, on {pairs} labelled pairs of the reference's answers. Labels follow
+Bradley–Terry: even the true reward agrees with {ceiling:.1}% of them. All that is said about a policy is added up over
+all of its answers; nothing is estimated. Seed {seed}{quick}.</p>
+{frontier}
+<p class="note">Thin lines: the way of each method from the reference, a point every few steps. Dotted: its regret, what the same KL
+could have bought. Full star: the policy that PPO and DPO aim at. Hollow star: that policy with the learned reward in
+place of the true one, which is what PPO can hope for.</p>
+<table><tr><th>method</th><th>E r</th><th>KL, nats</th><th>regret</th><th>win rate</th><th>accuracy</th><th>seconds</th></tr>
+{rows}<tr><td>best at β = {beta}</td><td>{best_reward:.3}</td><td>{best_kl:.3}</td><td>0.000</td><td></td><td>{ceiling:.1}%</td><td></td></tr></table>
+<p class="note">E r: expected reward. KL: of the policy to the reference, per answer. Regret: the frontier's reward at the same KL, less
+E r. Win rate: against an answer of the reference. Accuracy: the share of held-out labels that the method's own score
+agrees with (PPO, DPO: log π/π_ref; SLiC: log π; PRO, RRHF: log π per token).</p>
+<h2>What one sees</h2>
+<ul>
+{seen}</ul>
+<h2>On the way</h2>
+{rewards}{divergences}
+<h2>Why they differ: how hard each loss pulls</h2>
+{pulls}
+<p class="note">By the library's own backward pass, on two answers of one token. DPO and PRO pull less the further the better answer is
+ahead, and never stop; SLiC pulls with full force up to its margin and RRHF up to a tie, then not at all; PPO stops
+where the policy that wrote the answers is left behind by more than its clip.</p>
+<h2>Settings</h2>
+<table class="text">{settings}</table>
+</body></html>
+"##,
+            prompts = self.prompts,
+            answers = self.answers_per_prompt,
+            tokens = self.most_tokens,
+            parameters = self.parameters,
+            pairs = self.labelled_pairs,
+            ceiling = 100.0 * self.best_accuracy,
+            seed = self.seed,
+            beta = self.beta,
+            best_reward = self.target.reward,
+            best_kl = self.target.kl,
+            frontier = plot::frontier(self),
+            rewards = plot::rewards(self),
+            divergences = plot::divergences(self),
+            pulls = plot::pulls(self),
+        )
     }
+
+    /// What the numbers say, in sentences that hold for these numbers.
+    fn seen(&self) -> Vec<String> {
+        let mut moved: Vec<(&Entry, f64, f64, f64)> = self
+            .entries
+            .iter()
+            .filter(|e| e.name != "sft")
+            .filter_map(|e| Some((e, e.reward?, e.kl?, e.regret?)))
+            .collect();
+        let mut seen = vec![format!(
+            "The best answers are worth {:.2} and the reference writes them with probability e^−{:.1}: it does not \
+             find them by luck. What SFT left unlearned of the demonstrations is {:.4} nats.",
+            self.best_reward, self.largest_kl, self.sft_gap
+        )];
+        moved.sort_by(|a, b| a.3.total_cmp(&b.3));
+        if let [near, .., far] = moved[..] {
+            seen.push(format!(
+                "Nearest to the frontier at its own KL is {} (regret {:.3} at {:.2} nats), farthest is {} ({:.3} at \
+                 {:.2} nats).",
+                near.0.label, near.3, near.2, far.0.label, far.3, far.2
+            ));
+        }
+        for name in ["dpo", "dpo-lora", "ppo"] {
+            if let Some((e, reward, kl, _)) = moved.iter().find(|(e, ..)| e.name == name) {
+                seen.push(format!(
+                    "{} aims at the full star ({:.2} at {:.2} nats) and stands at {reward:.2} at {kl:.2} nats{}",
+                    e.label,
+                    self.target.reward,
+                    self.target.kl,
+                    match (&self.learned_target, name) {
+                        (Some(mark), "ppo") => format!(
+                            "; it sees only the learned reward, for which the best policy is worth {:.2} at {:.2} \
+                             nats.",
+                            mark.reward, mark.kl
+                        ),
+                        _ => ".".into(),
+                    }
+                ));
+            }
+        }
+        for (e, _, kl, regret) in &moved {
+            if matches!(e.name.as_str(), "pro" | "rrhf") {
+                seen.push(format!(
+                    "{} knows no reference: nothing in its loss says how far to go. It went {kl:.2} nats, at a \
+                     regret of {regret:.3}.",
+                    e.label
+                ));
+            }
+        }
+        for entry in self.entries.iter().filter(|e| !e.note.is_empty()) {
+            seen.push(format!("{}: {}.", entry.label, entry.note));
+        }
+        seen
+    }
+}
+
+/// A row of the page's table.
+fn row(e: &Entry) -> String {
+    let win = e
+        .win_rate
+        .map_or("–".into(), |w| format!("{:.1}%", 100.0 * w));
+    format!(
+        "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{win}</td><td>{:.1}%</td><td>{:.1}</td></tr>\n",
+        escape(&e.label),
+        number(e.reward),
+        number(e.kl),
+        number(e.regret),
+        100.0 * e.accuracy,
+        e.seconds,
+    )
+}
+
+/// Settings on one line: `name = value · name = value`.
+fn flat(settings: &Value) -> String {
+    match settings {
+        Value::Object(fields) => fields
+            .iter()
+            .map(|(name, value)| match value {
+                Value::Object(inner) if inner.is_empty() => name.clone(),
+                Value::Object(_) => format!("{name} ({})", flat(value)),
+                value => format!("{name} = {}", flat(value)),
+            })
+            .collect::<Vec<_>>()
+            .join(" · "),
+        Value::String(text) => text.clone(),
+        Value::Null => "none".into(),
+        other => other.to_string(),
+    }
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
 }
 
 /// A number of the table, or a dash.
 fn number(x: Option<f64>) -> String {
-    x.map_or("–".into(), |x| format!("{x:.3}"))
+    // A regret of −1e-16 is 0.
+    x.map_or("–".into(), |x| {
+        format!("{:.3}", x + 0.0).replace("-0.000", "0.000")
+    })
 }
 
 /// The frontier up to some KL; near the reference KL grows like η², so equal steps of η are finer there.

@@ -162,9 +162,7 @@ impl World {
     /// Every answer of the world.
     pub fn answers(&self) -> Vec<Answer> {
         (0..PROMPTS)
-            .flat_map(|prompt| {
-                (0..self.outcomes()).map(move |outcome| Answer { prompt, outcome })
-            })
+            .flat_map(|prompt| (0..self.outcomes()).map(move |outcome| Answer { prompt, outcome }))
             .collect()
     }
 
@@ -174,8 +172,8 @@ impl World {
         let rows = CONTENT.pow(deepest as u32);
         let time = PROMPT + deepest;
         let mut log_next = Vec::with_capacity(PROMPTS * self.prefixes() * SYMBOLS);
-        // A few prompts at a time keep the tensors inside the cache.
-        let chunk = 4;
+        // One prompt at a time: the tensors stay inside the cache.
+        let chunk = 1;
         for first in (0..PROMPTS).step_by(chunk) {
             let tokens: Vec<u32> = (first..first + chunk)
                 .flat_map(|prompt| {
@@ -220,7 +218,8 @@ impl World {
                 let mut prefix = vec![0.0; self.outcomes()];
                 for parent in 0..self.prefixes() {
                     let length = self.content_length(parent);
-                    let child = self.offsets[length + 1] + (parent - self.offsets[length]) * CONTENT;
+                    let child =
+                        self.offsets[length + 1] + (parent - self.offsets[length]) * CONTENT;
                     let next = policy.next(prompt, parent);
                     for symbol in 0..CONTENT {
                         prefix[child + symbol] = prefix[parent] + next[symbol];

@@ -5,9 +5,7 @@ use crate::tour::Result;
 use crate::tour::lab::{Lab, Optimisation, Score, generator, look_up};
 use crate::tour::report::Entry;
 use crate::tour::world::{Answer, PROMPTS};
-use candle_align::{
-    Candidates, ListLoss, ProConfig, RrhfConfig, pro_loss, rrhf_loss,
-};
+use candle_align::{Candidates, ListLoss, ProConfig, RrhfConfig, pro_loss, rrhf_loss};
 use indicatif::MultiProgress;
 use rand::Rng;
 use rand::rngs::StdRng;

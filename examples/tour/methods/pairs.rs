@@ -55,7 +55,15 @@ pub fn dpo(lab: &Lab, bars: &MultiProgress) -> Result<Entry> {
         "loss": dpo_config(), "steps": plan.steps, "learning_rate": plan.learning_rate,
         "pairs per step": lab.sizes.batch,
     });
-    lab.policy_entry("dpo", "DPO", &policy, Score::LogRatio, settings, curve, start)
+    lab.policy_entry(
+        "dpo",
+        "DPO",
+        &policy,
+        Score::LogRatio,
+        settings,
+        curve,
+        start,
+    )
 }
 
 /// The rank loss with the KL regulariser, the combination that the survey reports as best.

@@ -91,7 +91,15 @@ pub fn run(lab: &Lab, bars: &MultiProgress) -> Result<Entry> {
         "learning_rate": plan.learning_rate, "answers per round": answers_per_round,
         "steps per round": EPOCHS,
     });
-    lab.policy_entry("ppo", "PPO", &policy, Score::LogRatio, settings, curve, start)
+    lab.policy_entry(
+        "ppo",
+        "PPO",
+        &policy,
+        Score::LogRatio,
+        settings,
+        curve,
+        start,
+    )
 }
 
 fn token_log_probs(model: &Transformer, tokens: &Tensor, mask: &Tensor) -> Result<TokenLogProbs> {

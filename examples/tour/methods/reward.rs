@@ -154,7 +154,10 @@ impl Lab {
                 let mean: f64 = x.iter().zip(&p).map(|(x, p)| x * p).sum();
                 x.iter().map(|x| x - mean).collect()
             };
-            let (s, r) = (centred(&scores[prompt]), centred(&self.world.rewards[prompt]));
+            let (s, r) = (
+                centred(&scores[prompt]),
+                centred(&self.world.rewards[prompt]),
+            );
             for ((s, r), p) in s.iter().zip(&r).zip(&p) {
                 both += p * s * r;
                 one += p * s * s;
