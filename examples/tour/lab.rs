@@ -50,7 +50,7 @@ impl Sizes {
             batch: 128,
             sft_steps: 600,
             steps: 600,
-            points: 16,
+            points: 12,
         }
     }
 

@@ -323,16 +323,16 @@ impl World {
                         let content = self.content(outcome);
                         let at = |t: usize| content[t] as usize;
                         let length = content.len();
-                        0.7 * lengths[prompt * (self.tokens + 1) + length]
+                        0.5 * lengths[prompt * (self.tokens + 1) + length]
                             + (0..length)
                                 .map(|t| {
-                                    0.6 * symbols[first * CONTENT + at(t)]
+                                    0.8 * symbols[first * CONTENT + at(t)]
                                         + 0.5 * places[t * CONTENT + at(t)]
                                 })
                                 .sum::<f64>()
                             + (1..length)
                                 .map(|t| {
-                                    0.8 * steps[(second * CONTENT + at(t - 1)) * CONTENT + at(t)]
+                                    0.5 * steps[(second * CONTENT + at(t - 1)) * CONTENT + at(t)]
                                 })
                                 .sum::<f64>()
                     })

@@ -2,5 +2,9 @@
 
 #[path = "../../examples/support/mod.rs"]
 mod support;
+#[path = "../../examples/tour/mod.rs"]
+mod tour;
 
+#[path = "tour.rs"]
+mod tour_claims;
 mod transformer;

@@ -40,7 +40,7 @@ pub fn dpo(lab: &Lab, bars: &MultiProgress) -> Result<Entry> {
     let policy = lab.reference.trainable()?;
     let plan = Optimisation {
         steps: lab.steps,
-        learning_rate: 3e-3,
+        learning_rate: 6e-3,
     };
     let mut rng = generator(lab.seed, 10);
     let curve = lab.train(
@@ -72,7 +72,7 @@ pub fn slic(lab: &Lab, bars: &MultiProgress) -> Result<Entry> {
     let policy = lab.reference.trainable()?;
     let plan = Optimisation {
         steps: lab.steps,
-        learning_rate: 3e-3,
+        learning_rate: 6e-3,
     };
     let config = SlicConfig::default();
     let weight = 0.5;

@@ -29,7 +29,7 @@ pub fn run(lab: &Lab, bars: &MultiProgress) -> Result<Entry> {
     let critic = learned.model.trainable()?;
     let plan = Optimisation {
         steps: lab.steps,
-        learning_rate: 3e-3,
+        learning_rate: 6e-3,
     };
     let rounds = plan.steps.div_ceil(EPOCHS);
     let answers_per_round = lab.sizes.batch * 2;

@@ -82,7 +82,7 @@ impl Lab {
         };
         let plan = Optimisation {
             steps: self.steps,
-            learning_rate: 3e-3,
+            learning_rate: 6e-3,
         };
         let config = PairwiseRewardConfig::default();
         let mut rng = generator(self.seed, 21);

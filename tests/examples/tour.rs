@@ -1,0 +1,250 @@
+//! The claims of the tour, on its quick run.
+
+use crate::tour::lab::generator;
+use crate::tour::methods::Method;
+use crate::tour::report::{Entry, Report};
+use crate::tour::world::{Frontier, PROMPTS, World, expectation, kl};
+use crate::tour::{Options, run};
+use indicatif::{MultiProgress, ProgressDrawTarget};
+use std::sync::OnceLock;
+
+fn options() -> Options {
+    Options {
+        quick: true,
+        ..Options::default()
+    }
+}
+
+fn quiet() -> MultiProgress {
+    MultiProgress::with_draw_target(ProgressDrawTarget::hidden())
+}
+
+/// One run for all tests.
+fn report() -> &'static Report {
+    static REPORT: OnceLock<Report> = OnceLock::new();
+    REPORT.get_or_init(|| run(&options(), &quiet()).expect("the tour runs"))
+}
+
+fn entry(name: &str) -> &'static Entry {
+    let found = report().entries.iter().find(|e| e.name == name);
+    found.unwrap_or_else(|| panic!("no entry of `{name}`"))
+}
+
+/// Reward, KL and regret of an entry that is a policy.
+fn place(name: &str) -> (f64, f64, f64) {
+    let e = entry(name);
+    match (e.reward, e.kl, e.regret) {
+        (Some(reward), Some(kl), Some(regret)) => (reward, kl, regret),
+        _ => panic!("`{name}` is not a policy"),
+    }
+}
+
+fn policies() -> Vec<&'static str> {
+    let methods = Method::ALL.iter().map(|m| m.name());
+    ["sft"].into_iter().chain(methods).collect()
+}
+
+#[test]
+fn every_method_has_its_entry() {
+    let names: Vec<&str> = report().entries.iter().map(|e| e.name.as_str()).collect();
+    let mut expected = vec!["sft", "reward-model"];
+    expected.extend(Method::ALL.iter().map(|m| m.name()));
+    assert_eq!(names, expected);
+}
+
+#[test]
+fn probabilities_add_up_to_one() {
+    for name in policies() {
+        let total = entry(name).total;
+        assert!((total - 1.0).abs() < 1e-12, "{name}: {total}");
+    }
+}
+
+#[test]
+fn no_policy_is_above_the_frontier() {
+    for name in policies() {
+        let (_, kl, regret) = place(name);
+        assert!(regret > -1e-9, "{name}: {regret}");
+        assert!(kl > -1e-12, "{name}: {kl}");
+    }
+}
+
+/// R*(KL(π)) − E r = b · KL(π‖π_b), b the β of the frontier at the same KL.
+#[test]
+fn regret_is_a_divergence_from_the_frontier() {
+    for name in policies() {
+        let (.., regret) = place(name);
+        let identity = entry(name).identity.expect("a policy");
+        assert!(
+            (regret - identity).abs() < 1e-9,
+            "{name}: {regret} {identity}"
+        );
+    }
+}
+
+#[test]
+fn methods_raise_the_reward_and_win() {
+    let (start, kl, regret) = place("sft");
+    let even = entry("sft").win_rate.expect("a policy");
+    assert!(kl == 0.0 && (even - 0.5).abs() < 1e-12, "{kl} {even}");
+    assert!(regret.abs() < 1e-12, "{regret}");
+    for method in ["ppo", "dpo", "dpo-lora", "pro", "rrhf"] {
+        let (reward, ..) = place(method);
+        assert!(reward > start + 0.15, "{method}: {reward} against {start}");
+        assert!(entry(method).win_rate > Some(0.55), "{method}");
+    }
+}
+
+/// The noise of the labels is a ceiling, and chance a floor, for every score.
+#[test]
+fn accuracies_lie_between_chance_and_the_true_rewards() {
+    for e in report().entries.iter().filter(|e| e.name != "sft") {
+        assert!(e.accuracy > 0.55, "{}: {}", e.name, e.accuracy);
+        assert!(e.accuracy < report().best_accuracy, "{}", e.name);
+    }
+}
+
+/// Neither a clock, nor which thread ran what, nor which other methods ran changes a number.
+#[test]
+fn one_seed_gives_one_report() {
+    let again = run(&options(), &quiet()).expect("the tour runs");
+    assert!(again.without_times() == report().without_times());
+
+    let only = Options {
+        only: vec![Method::DpoLora, Method::Slic],
+        ..options()
+    };
+    let some = run(&only, &quiet()).expect("the tour runs").without_times();
+    let all = report().without_times();
+    let names: Vec<&str> = some.entries.iter().map(|e| e.name.as_str()).collect();
+    assert_eq!(names, ["sft", "dpo-lora", "slic"]);
+    for e in &some.entries {
+        assert!(all.entries.contains(e), "{}", e.name);
+    }
+
+    let other = Options { seed: 1, ..only };
+    let other = run(&other, &quiet())
+        .expect("the tour runs")
+        .without_times();
+    assert!(other.entries[0].reward != some.entries[0].reward);
+}
+
+#[test]
+fn the_reports_are_written_whole() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let out = dir.path().join("not/yet/there");
+    report().write(&out).expect("written");
+    let mut files: Vec<String> = std::fs::read_dir(&out)
+        .expect("made")
+        .map(|f| {
+            f.expect("a file")
+                .file_name()
+                .to_string_lossy()
+                .into_owned()
+        })
+        .collect();
+    files.sort();
+    assert_eq!(files, ["report.html", "report.json"]);
+
+    let json = std::fs::read_to_string(out.join("report.json")).expect("readable");
+    let json: serde_json::Value = serde_json::from_str(&json).expect("json");
+    assert_eq!(json["entries"][0]["name"], "sft");
+    let html = std::fs::read_to_string(out.join("report.html")).expect("readable");
+    assert_eq!(html.matches("<svg").count(), 4);
+    assert_eq!(html.matches("<svg").count(), html.matches("</svg>").count());
+    assert!(!html.contains("NaN") && !html.contains("<script") && !html.contains("src="));
+
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").expect("written");
+    let error = report()
+        .write(&file)
+        .expect_err("not a directory")
+        .to_string();
+    assert!(
+        error.starts_with(&format!("cannot write to {}: ", file.display())),
+        "{error}"
+    );
+}
+
+/// Strings, numbers and rows of tokens agree.
+#[test]
+fn answers_are_numbered_one_by_one() {
+    let world = World::new(3, &mut generator(5, 1));
+    assert_eq!(world.outcomes(), 1 + 7 + 49 + 343);
+    for outcome in 0..world.outcomes() {
+        assert_eq!(world.number(&world.content(outcome)), outcome);
+    }
+    // the longest strings are cut, the others end
+    for (content, tokens, mask) in [
+        (vec![], [1, 2, 7, 7, 7], [0, 0, 1, 0, 0]),
+        (vec![3], [1, 2, 3, 7, 7], [0, 0, 1, 1, 0]),
+        (vec![3, 0], [1, 2, 3, 0, 7], [0, 0, 1, 1, 1]),
+        (vec![3, 0, 6], [1, 2, 3, 0, 6], [0, 0, 1, 1, 1]),
+    ] {
+        let answer = crate::tour::world::Answer {
+            prompt: 4 + 2,
+            outcome: world.number(&content),
+        };
+        assert_eq!(world.row(answer), (tokens.to_vec(), mask.to_vec()));
+    }
+}
+
+/// The frontier against what theory says of it.
+#[test]
+fn the_frontier_has_slope_beta() {
+    let world = World::new(3, &mut generator(5, 1));
+    let reference = world.log_probs(&world.demonstrations);
+    let frontier = Frontier {
+        reference: &reference,
+        rewards: &world.rewards,
+    };
+    for beta in [0.3, 1.0, 3.0] {
+        let (eta, step) = (1.0 / beta, 1e-4);
+        let (low, high) = (frontier.at(eta - step), frontier.at(eta + step));
+        let slope = (high.reward - low.reward) / (high.kl - low.kl);
+        assert!((slope - beta).abs() < 1e-5 * beta, "{slope} at {beta}");
+
+        // the sums agree with the policy written down, and bisection finds it again
+        let (best, policy) = (frontier.at(eta), frontier.policy(eta));
+        assert!((best.reward - expectation(&policy, &world.rewards)).abs() < 1e-12);
+        assert!((best.kl - kl(&policy, &reference)).abs() < 1e-12);
+        assert!((frontier.at_kl(best.kl).eta - eta).abs() < 1e-9);
+    }
+    // rewards of mean 0 for each prompt under the demonstrations
+    let start = frontier.at(0.0);
+    assert!(start.reward.abs() < 1e-12 && start.kl.abs() < 1e-12);
+    // the end of the frontier: the best answer with certainty
+    let far = frontier.at(1e4);
+    assert!((far.kl - frontier.largest_kl()).abs() < 1e-6);
+}
+
+/// Win rates against the sum over all pairs of answers.
+#[test]
+fn win_rates_count_pairs() {
+    let world = World::new(2, &mut generator(5, 1));
+    let reference = world.log_probs(&world.demonstrations);
+    let tilted = Frontier {
+        reference: &reference,
+        rewards: &world.rewards,
+    }
+    .policy(0.8);
+    let mut wins = 0.0;
+    for prompt in 0..PROMPTS {
+        let r = &world.rewards[prompt];
+        for i in 0..r.len() {
+            for j in 0..r.len() {
+                let both = (tilted[prompt][i] + reference[prompt][j]).exp();
+                wins += both
+                    * if r[i] > r[j] {
+                        1.0
+                    } else if i == j {
+                        0.5
+                    } else {
+                        0.0
+                    };
+            }
+        }
+    }
+    let got = world.win_rate(&tilted, &reference);
+    assert!((got - wins / PROMPTS as f64).abs() < 1e-12);
+}
