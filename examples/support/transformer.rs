@@ -1,0 +1,363 @@
+//! A small decoder that is written to be trained.
+//!
+//! Candle's fused `softmax_last_dim`, `rms_norm`, `layer_norm` and `rope` have no backward pass and
+//! say nothing about it, so everything here is made of operations that have one. All variables
+//! learn: `training::grad_coverage` is asked in a test.
+//!
+//! ```text
+//! h₀ = E[token] + P[position]
+//! h  ← h + O · attention(norm(h))        causal, all heads at once
+//! h  ← h + D · silu(U · norm(h))
+//! logits = H · norm(h)
+//! ```
+//!
+//! **Padding.** Rows of different lengths are padded on the right. No mask is needed: attention is
+//! causal, so no real position sees what stands behind it, and what the padded positions return is
+//! left out by the mask of the loss. Padding on the left is not supported.
+
+use candle_align::Result;
+use candle_core::{D, DType, Device, Module, Tensor, Var};
+use candle_nn::Linear;
+use rand::rngs::StdRng;
+use rand_distr::{Distribution, Normal};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+/// Returns an error with this message.
+macro_rules! fail {
+    ($($message:tt)*) => {
+        return Err(candle_core::Error::Msg(format!($($message)*)).into())
+    };
+}
+
+/// The sizes of a [`Transformer`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// How many symbols there are.
+    pub vocabulary: usize,
+    /// Width of the residual stream.
+    pub dim: usize,
+    /// Attention heads; must divide `dim`.
+    pub heads: usize,
+    /// Blocks of attention and feed-forward.
+    pub layers: usize,
+    /// The longest row.
+    pub max_len: usize,
+    /// Width inside the feed-forward part.
+    pub feed_forward: usize,
+}
+
+/// What the model says about every position.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// After the last norm: `[batch, time, dim]`.
+    pub hidden: Tensor,
+    /// Of the symbol that follows each position: `[batch, time, vocabulary]`.
+    pub logits: Tensor,
+}
+
+/// A linear map in the model: `candle_nn::Linear`, or whatever stands in its place.
+pub type Projection = Box<dyn Module + Send + Sync>;
+
+struct Block {
+    attention_norm: Tensor,
+    qkv: Projection,
+    output: Projection,
+    feed_forward_norm: Tensor,
+    up: Projection,
+    down: Projection,
+}
+
+/// The model.
+pub struct Transformer {
+    config: Config,
+    /// Every weight by name, in the order of the names. Variables if `trained`, copies if not.
+    weights: BTreeMap<String, Tensor>,
+    vars: Vec<(String, Var)>,
+    blocks: Vec<Block>,
+}
+
+impl Transformer {
+    /// A model with random weights that depend on `rng` alone.
+    ///
+    /// # Errors
+    /// If `heads` does not divide `dim`, or a size is 0.
+    pub fn new(config: &Config, dtype: DType, rng: &mut StdRng) -> Result<Self> {
+        let c = config;
+        let sizes = [c.vocabulary, c.dim, c.heads, c.layers, c.max_len];
+        if sizes.contains(&0) || c.feed_forward == 0 || c.dim % c.heads != 0 {
+            fail!("sizes must be positive and heads must divide dim: {c:?}");
+        }
+        let width = 1.0 / (c.dim as f64).sqrt();
+        // What is added to the residual stream starts smaller the more often something is added.
+        let depth = 1.0 / ((2 * c.layers) as f64).sqrt();
+        let inner = depth / (c.feed_forward as f64).sqrt();
+        let mut shapes = vec![
+            ("embedding.weight".into(), vec![c.vocabulary, c.dim], 0.5),
+            ("head.weight".into(), vec![c.vocabulary, c.dim], 0.2 * width),
+            ("norm.weight".into(), vec![c.dim], 0.0),
+            ("position.weight".into(), vec![c.max_len, c.dim], 0.5),
+        ];
+        for l in 0..c.layers {
+            let mut add = |name: &str, shape, scale| {
+                shapes.push((format!("layers.{l}.{name}.weight"), shape, scale));
+            };
+            add("attention.output", vec![c.dim, c.dim], width * depth);
+            add("attention.qkv", vec![3 * c.dim, c.dim], width);
+            add("attention_norm", vec![c.dim], 0.0);
+            add("feed_forward.down", vec![c.dim, c.feed_forward], inner);
+            add("feed_forward.up", vec![c.feed_forward, c.dim], width);
+            add("feed_forward_norm", vec![c.dim], 0.0);
+        }
+        let mut weights = BTreeMap::new();
+        for (name, shape, scale) in shapes {
+            // Norms start at 1, everything else is drawn.
+            let values: Vec<f64> = match shape.len() {
+                1 => vec![1.0; shape[0]],
+                _ => {
+                    let normal = Normal::new(0.0, scale).expect("a positive scale");
+                    (0..shape.iter().product())
+                        .map(|_| normal.sample(rng))
+                        .collect()
+                }
+            };
+            let tensor = Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(dtype)?;
+            weights.insert(name, tensor);
+        }
+        Self::build(config, weights, true)
+    }
+
+    /// The model with these weights: variables if `trained`, copies that nothing changes if not.
+    fn build(config: &Config, weights: BTreeMap<String, Tensor>, trained: bool) -> Result<Self> {
+        let mut vars = Vec::new();
+        let mut own = BTreeMap::new();
+        for (name, tensor) in weights {
+            // A copy, not `detach`: a detached tensor shares its storage with the variable.
+            let tensor = tensor.detach().copy()?;
+            let tensor = match trained {
+                true => {
+                    let var = Var::from_tensor(&tensor)?;
+                    vars.push((name.clone(), var.clone()));
+                    var.as_tensor().clone()
+                }
+                false => tensor,
+            };
+            own.insert(name, tensor);
+        }
+        let plain = |_: &str, weight: Tensor| -> Result<Projection> {
+            Ok(Box::new(Linear::new(weight, None)))
+        };
+        let blocks = blocks(config, &own, plain)?;
+        Ok(Self {
+            config: config.clone(),
+            weights: own,
+            vars,
+            blocks,
+        })
+    }
+
+    /// The sizes.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The variables, sorted by name; empty for a frozen model.
+    pub fn vars(&self) -> Vec<(String, Var)> {
+        self.vars.clone()
+    }
+
+    /// How many numbers the model consists of, without what [`Self::map_linears`] put on it.
+    pub fn parameters(&self) -> usize {
+        self.weights.values().map(Tensor::elem_count).sum()
+    }
+
+    /// A copy that no step changes: the reference of a preference loss.
+    ///
+    /// # Errors
+    /// Only candle's own.
+    pub fn frozen(&self) -> Result<Self> {
+        Self::build(&self.config, self.weights.clone(), false)
+    }
+
+    /// A copy with variables of its own: the policy that starts at this one.
+    ///
+    /// # Errors
+    /// Only candle's own.
+    pub fn trainable(&self) -> Result<Self> {
+        Self::build(&self.config, self.weights.clone(), true)
+    }
+
+    /// A frozen copy whose linear maps are what `replace` makes of their names and weights
+    /// `[out, in]`: the place where an adapter goes. Names are `layers.0.attention.qkv`,
+    /// `….attention.output`, `….feed_forward.up`, `….feed_forward.down`; embedding and head stay.
+    ///
+    /// # Errors
+    /// Those of `replace`, and candle's own.
+    pub fn map_linears(
+        &self,
+        replace: impl FnMut(&str, Tensor) -> Result<Projection>,
+    ) -> Result<Self> {
+        let mut model = self.frozen()?;
+        model.blocks = blocks(&self.config, &model.weights, replace)?;
+        Ok(model)
+    }
+
+    /// Hidden states and logits of all positions of `tokens` `[batch, time]` (u32).
+    ///
+    /// # Errors
+    /// If a row is longer than `max_len` or a token is outside the vocabulary.
+    pub fn forward(&self, tokens: &Tensor) -> Result<Output> {
+        let hidden = self.hidden(tokens)?;
+        let (batch, time, dim) = hidden.dims3()?;
+        let logits = hidden
+            .reshape((batch * time, dim))?
+            .matmul(&self.weight("head.weight")?.t()?)?
+            .reshape((batch, time, ()))?;
+        Ok(Output { hidden, logits })
+    }
+
+    /// The hidden states alone, where no logits are wanted: `[batch, time, dim]`.
+    ///
+    /// # Errors
+    /// As [`Self::forward`].
+    pub fn hidden(&self, tokens: &Tensor) -> Result<Tensor> {
+        let (batch, time) = tokens.dims2()?;
+        let c = &self.config;
+        if time > c.max_len {
+            fail!("{time} positions, but max_len is {}", c.max_len);
+        }
+        let tokens = tokens.contiguous()?.flatten_all()?;
+        let position = self.weight("position.weight")?.narrow(0, 0, time)?;
+        let mut h = self
+            .weight("embedding.weight")?
+            .index_select(&tokens, 0)?
+            .reshape((batch, time, c.dim))?
+            .broadcast_add(&position)?
+            .reshape((batch * time, c.dim))?;
+        let future = future(time, h.dtype())?;
+        for block in &self.blocks {
+            let x = norm(&h, &block.attention_norm)?;
+            let x = attend(&block.qkv.forward(&x)?, batch, time, c.heads, &future)?;
+            h = (h + block.output.forward(&x)?)?;
+            let x = norm(&h, &block.feed_forward_norm)?;
+            h = (h + block.down.forward(&block.up.forward(&x)?.silu()?)?)?;
+        }
+        Ok(norm(&h, self.weight("norm.weight")?)?.reshape((batch, time, c.dim))?)
+    }
+
+    /// Writes the weights as safetensors.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let all: HashMap<String, Tensor> = self.weights.clone().into_iter().collect();
+        Ok(candle_core::safetensors::save(&all, path)?)
+    }
+
+    /// Reads what [`Self::save`] wrote, as a model with variables.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or a weight is missing or of another shape.
+    pub fn load(config: &Config, path: impl AsRef<Path>) -> Result<Self> {
+        let mut stored = candle_core::safetensors::load(path, &Device::Cpu)?;
+        let mut rng = rand::SeedableRng::seed_from_u64(0);
+        let mut weights = Self::new(config, DType::F32, &mut rng)?.weights;
+        for (name, weight) in &mut weights {
+            match stored.remove(name) {
+                Some(found) if found.dims() == weight.dims() => *weight = found,
+                Some(found) => fail!(
+                    "`{name}` has shape {:?}, expected {:?}",
+                    found.dims(),
+                    weight.dims()
+                ),
+                None => fail!("`{name}` is missing"),
+            }
+        }
+        if let Some(name) = stored.keys().min() {
+            fail!("`{name}` is not a weight of this model");
+        }
+        Self::build(config, weights, true)
+    }
+
+    fn weight(&self, name: &str) -> Result<&Tensor> {
+        weight(&self.weights, name)
+    }
+}
+
+fn weight<'a>(weights: &'a BTreeMap<String, Tensor>, name: &str) -> Result<&'a Tensor> {
+    match weights.get(name) {
+        Some(weight) => Ok(weight),
+        None => fail!("`{name}` is missing"),
+    }
+}
+
+fn blocks(
+    config: &Config,
+    weights: &BTreeMap<String, Tensor>,
+    mut linear: impl FnMut(&str, Tensor) -> Result<Projection>,
+) -> Result<Vec<Block>> {
+    (0..config.layers)
+        .map(|l| {
+            let get = |name: &str| -> Result<Tensor> {
+                Ok(weight(weights, &format!("layers.{l}.{name}.weight"))?.clone())
+            };
+            let mut projection = |name: &str| linear(&format!("layers.{l}.{name}"), get(name)?);
+            Ok(Block {
+                attention_norm: get("attention_norm")?,
+                qkv: projection("attention.qkv")?,
+                output: projection("attention.output")?,
+                feed_forward_norm: get("feed_forward_norm")?,
+                up: projection("feed_forward.up")?,
+                down: projection("feed_forward.down")?,
+            })
+        })
+        .collect()
+}
+
+/// w · x / √(mean x² + ε) over the last axis.
+fn norm(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    let scale = (x.sqr()?.mean_keepdim(D::Minus1)? + 1e-6)?.sqrt()?;
+    Ok(x.broadcast_div(&scale)?.broadcast_mul(weight)?)
+}
+
+/// A finite −∞ where a position would see what follows it: `[time, time]`.
+fn future(time: usize, dtype: DType) -> Result<Tensor> {
+    let values: Vec<f32> = (0..time * time)
+        .map(|i| if i % time > i / time { -1e9 } else { 0.0 })
+        .collect();
+    Ok(Tensor::from_vec(values, (time, time), &Device::Cpu)?.to_dtype(dtype)?)
+}
+
+/// softmax(q kᵀ / √width) v, from `[batch · time, 3 · dim]` to `[batch · time, dim]`.
+fn attend(
+    qkv: &Tensor,
+    batch: usize,
+    time: usize,
+    heads: usize,
+    future: &Tensor,
+) -> Result<Tensor> {
+    let dim = qkv.dim(1)? / 3;
+    let width = dim / heads;
+    // One copy brings all three into the order [3, batch · heads, time, width].
+    let qkv = qkv
+        .reshape((batch, time, 3, heads, width))?
+        .permute((2, 0, 3, 1, 4))?
+        .contiguous()?
+        .reshape((3, batch * heads, time, width))?;
+    let (q, k, v) = (qkv.get(0)?, qkv.get(1)?, qkv.get(2)?);
+    let q = (q * (1.0 / (width as f64).sqrt()))?;
+    let scores = q.matmul(&k.t()?)?.broadcast_add(future)?;
+    // The largest score is a constant shift: nothing flows through it.
+    let shift = scores.max_keepdim(D::Minus1)?.detach();
+    let weights = scores.broadcast_sub(&shift)?.exp()?;
+    let total = weights.sum_keepdim(D::Minus1)?;
+    // Divided after the sum over positions: the same, on a smaller tensor.
+    let mixed = weights.matmul(&v)?.broadcast_div(&total)?;
+    Ok(mixed
+        .reshape((batch, heads, time, width))?
+        .transpose(1, 2)?
+        .contiguous()?
+        .reshape((batch * time, dim))?)
+}

@@ -1,0 +1,6 @@
+//! The examples do what their headers say.
+
+#[path = "../../examples/support/mod.rs"]
+mod support;
+
+mod transformer;

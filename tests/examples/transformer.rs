@@ -1,0 +1,174 @@
+//! The model that the examples train.
+
+use crate::support::transformer::{Config, Projection, Transformer};
+use candle_align::training::grad_coverage;
+use candle_align::{Reduction, SftConfig, TokenLogProbs, sft_loss};
+use candle_core::{DType, Device, Module, Tensor};
+use candle_nn::{AdamW, Linear, Optimizer, ParamsAdamW};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+fn config() -> Config {
+    Config {
+        vocabulary: 7,
+        dim: 12,
+        heads: 3,
+        layers: 2,
+        max_len: 6,
+        feed_forward: 20,
+    }
+}
+
+fn model(dtype: DType) -> Transformer {
+    Transformer::new(&config(), dtype, &mut StdRng::seed_from_u64(1)).expect("sizes that fit")
+}
+
+/// All rows of length 6; every token and position occurs.
+fn tokens() -> Tensor {
+    let rows: Vec<u32> = (0..24u32).map(|i| (i * 5 + i / 6) % 7).collect();
+    Tensor::from_vec(rows, (4, 6), &Device::Cpu).expect("24 numbers")
+}
+
+fn loss(model: &Transformer) -> Tensor {
+    let tokens = tokens();
+    let mask = Tensor::ones(tokens.dims(), DType::U8, &Device::Cpu).expect("ones");
+    let logits = model.forward(&tokens).expect("forward").logits;
+    TokenLogProbs::next_token(&logits, &tokens, &mask)
+        .and_then(|l| sft_loss(&l, None, &SftConfig::default()))
+        .and_then(|l| l.reduce(Reduction::Sum))
+        .expect("a loss")
+}
+
+fn flat(t: &Tensor) -> Vec<f64> {
+    t.flatten_all()
+        .and_then(|t| t.to_dtype(DType::F64))
+        .and_then(|t| t.to_vec1())
+        .expect("numbers")
+}
+
+#[test]
+fn every_variable_learns() {
+    let model = model(DType::F32);
+    let grads = loss(&model).backward().expect("backward");
+    let coverage = grad_coverage(&model.vars(), &grads).expect("coverage");
+    assert!(coverage.is_complete(), "{coverage}");
+    assert_eq!(coverage.learning.len(), 4 + 2 * 6);
+    let names: Vec<String> = model.vars().into_iter().map(|(n, _)| n).collect();
+    assert!(names.is_sorted(), "{names:?}");
+}
+
+/// Rows of a fused weight could be cut one by one: q and k must learn as well as v.
+#[test]
+fn gradients_are_those_of_differences() {
+    let model = model(DType::F64);
+    let grads = loss(&model).backward().expect("backward");
+    let step = 1e-5;
+    for (name, var) in model.vars() {
+        let grad = flat(grads.get(&var).expect("a gradient"));
+        let values = flat(var.as_tensor());
+        // The last position's row is never used to predict: its gradient is 0, and so is the difference.
+        for i in (0..values.len()).step_by(1 + values.len() / 23) {
+            let at = |x: f64| {
+                let mut moved = values.clone();
+                moved[i] += x;
+                let moved = Tensor::from_vec(moved, var.dims(), &Device::Cpu).expect("same shape");
+                var.set(&moved).expect("same shape");
+                flat(&loss(&model))[0]
+            };
+            let difference = (at(step) - at(-step)) / (2.0 * step);
+            at(0.0);
+            assert!(
+                (difference - grad[i]).abs() < 1e-7 * grad[i].abs().max(1.0),
+                "{name}[{i}]: {} against {difference}",
+                grad[i]
+            );
+        }
+    }
+}
+
+#[test]
+fn no_position_sees_what_follows() {
+    let model = model(DType::F64);
+    let short = model.forward(&tokens().narrow(1, 0, 4).expect("4 of 6"));
+    let long = model.forward(&tokens()).expect("forward").logits;
+    let (short, long) = (
+        flat(&short.expect("forward").logits),
+        flat(&long.narrow(1, 0, 4).expect("4 of 6")),
+    );
+    for (a, b) in short.iter().zip(&long) {
+        assert!((a - b).abs() < 1e-12);
+    }
+}
+
+#[test]
+fn training_lowers_the_loss_and_leaves_copies_alone() {
+    let model = model(DType::F32);
+    let frozen = model.frozen().expect("a copy");
+    assert!(frozen.vars().is_empty());
+    let before = flat(&loss(&model))[0];
+    let vars = model.vars().into_iter().map(|(_, v)| v).collect();
+    let settings = ParamsAdamW {
+        lr: 1e-2,
+        weight_decay: 0.0,
+        ..Default::default()
+    };
+    let mut optimiser = AdamW::new(vars, settings).expect("an optimiser");
+    for _ in 0..40 {
+        optimiser.backward_step(&loss(&model)).expect("a step");
+    }
+    assert!(flat(&loss(&model))[0] < 0.3 * before);
+    assert_eq!(flat(&loss(&frozen))[0], before);
+}
+
+#[test]
+fn what_is_saved_comes_back() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("model.safetensors");
+    let model = model(DType::F32);
+    model.save(&path).expect("written");
+    let again = Transformer::load(&config(), &path).expect("read");
+    assert_eq!(flat(&loss(&model)), flat(&loss(&again)));
+
+    let wider = Config {
+        dim: 24,
+        ..config()
+    };
+    let error = Transformer::load(&wider, &path).err().expect("other sizes");
+    assert_eq!(
+        error.to_string(),
+        "`embedding.weight` has shape [7, 12], expected [7, 24]"
+    );
+}
+
+/// Stands in for an adapter: twice the base.
+struct Doubled(Linear);
+
+impl Module for Doubled {
+    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        self.0.forward(x)? * 2.0
+    }
+}
+
+#[test]
+fn linear_maps_can_be_replaced() {
+    let model = model(DType::F32);
+    let mut names = Vec::new();
+    let doubled = model
+        .map_linears(|name, weight| {
+            names.push(name.to_string());
+            Ok(Box::new(Doubled(Linear::new(weight, None))) as Projection)
+        })
+        .expect("replaced");
+    assert_eq!(
+        names[..4],
+        [
+            "layers.0.attention.qkv",
+            "layers.0.attention.output",
+            "layers.0.feed_forward.up",
+            "layers.0.feed_forward.down"
+        ]
+    );
+    assert_eq!(names.len(), 8);
+    assert!(doubled.vars().is_empty());
+    assert_ne!(flat(&loss(&model)), flat(&loss(&doubled)));
+}
