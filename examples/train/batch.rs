@@ -189,7 +189,10 @@ mod tests {
         ];
         assert_eq!(batch.real.to_vec2::<u8>().unwrap(), real);
         assert_eq!(batch.exists.to_vec2::<u8>().unwrap(), [[1, 1], [1, 0]]);
-        assert_eq!(batch.rewards.to_vec2::<f32>().unwrap(), [[2.0, 1.0], [0.5, 0.0]]);
+        assert_eq!(
+            batch.rewards.to_vec2::<f32>().unwrap(),
+            [[2.0, 1.0], [0.5, 0.0]]
+        );
         assert_eq!(batch.token_count, 16);
     }
 

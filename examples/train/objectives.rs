@@ -18,9 +18,9 @@ use super::error::Result;
 use super::settings::Settings;
 use super::support::transformer::Transformer;
 use candle_align::{
-    Candidates, Pair, Reduction, RewardHead, Statistics, TokenLogProbs, dpo_loss, pairwise_reward_loss,
-    pro_loss, ranked_reward_loss, rrhf_loss, sft_loss, slic_expected_reward_loss, slic_list_loss,
-    slic_rank_loss,
+    Candidates, Pair, Reduction, RewardHead, Statistics, TokenLogProbs, dpo_loss,
+    pairwise_reward_loss, pro_loss, ranked_reward_loss, rrhf_loss, sft_loss,
+    slic_expected_reward_loss, slic_list_loss, slic_rank_loss,
 };
 use candle_core::{DType, Tensor, Var};
 use serde::{Deserialize, Serialize};
@@ -223,7 +223,9 @@ fn log_probs(model: &Transformer, batch: &Batch, settings: &Settings) -> Result<
         vocabulary_mean: settings.sft.label_smoothing > 0.0,
         ..Default::default()
     };
-    Ok(TokenLogProbs::next_token_with(&logits, tokens, answer, statistics)?)
+    Ok(TokenLogProbs::next_token_with(
+        &logits, tokens, answer, statistics,
+    )?)
 }
 
 /// `[size, 2]` as the better and the worse.
@@ -303,7 +305,13 @@ mod tests {
         ordered.add_list(&[(0.3, 0.0), (0.1, 1.0)]);
         ordered.add_list(&[(0.3, 0.0), (0.3, 1.0)]);
         ordered.add_list(&[(0.3, 1.0), (0.1, 1.0)]);
-        assert_eq!(ordered, Ordered { right: 1.5, pairs: 3 });
+        assert_eq!(
+            ordered,
+            Ordered {
+                right: 1.5,
+                pairs: 3
+            }
+        );
         assert_eq!(ordered.accuracy(), Some(0.5));
     }
 }

@@ -49,7 +49,9 @@ impl Folder {
             .iter()
             .map(|(name, var)| (name.clone(), var.as_tensor().clone()))
             .collect();
-        self.put(name, |path| Ok(candle_core::safetensors::save(&tensors, path)?))
+        self.put(name, |path| {
+            Ok(candle_core::safetensors::save(&tensors, path)?)
+        })
     }
 
     /// Writes beside the name, then takes the name: a reader sees the old file or the new one.

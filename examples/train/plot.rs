@@ -36,8 +36,11 @@ fn draw(
 ) -> Result<(), Box<dyn std::error::Error>> {
     let phase = summary.objective.to_string();
     let of = |split: &'static str, value: fn(&Metric) -> Option<f64>| -> Vec<(f64, f64)> {
-        let own = metrics.iter().filter(|m| m.split == split && m.phase == phase);
-        own.filter_map(|m| Some((m.step as f64, value(m)?))).collect()
+        let own = metrics
+            .iter()
+            .filter(|m| m.split == split && m.phase == phase);
+        own.filter_map(|m| Some((m.step as f64, value(m)?)))
+            .collect()
     };
     let loss = |m: &Metric| Some(m.loss);
     let accuracy = |m: &Metric| m.accuracy;
@@ -79,8 +82,16 @@ fn draw(
             let mut shares = two(accuracy);
             let percent = |x: f64| format!("{:.0} %", 100.0 * x);
             let (longer, shorter) = (b.longer, b.shorter);
-            shares.push(level(format!("longer answer {}", percent(longer)), longer, GREEN));
-            shares.push(level(format!("shorter answer {}", percent(shorter)), shorter, GREY));
+            shares.push(level(
+                format!("longer answer {}", percent(longer)),
+                longer,
+                GREEN,
+            ));
+            shares.push(level(
+                format!("shorter answer {}", percent(shorter)),
+                shorter,
+                GREY,
+            ));
             let (left, right) = root.split_horizontally(480);
             panel(&left, "loss", losses, None)?;
             panel(&right, "pairs ordered right", shares, Some((0.0, 1.0)))?;

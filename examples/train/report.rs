@@ -106,7 +106,9 @@ pub struct Summary {
 /// `VmHWM` of Linux.
 pub fn peak_memory_mib() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib / 1024.0)
 }
@@ -115,7 +117,9 @@ impl Tally {
     /// What was left out, in words.
     pub fn reasons(&self) -> String {
         let counted = |what: &str, counts: &std::collections::BTreeMap<_, usize>| -> Vec<String> {
-            let one = |(reason, count): (&super::data::Reason, &usize)| format!("{count} {what} ({reason})");
+            let one = |(reason, count): (&super::data::Reason, &usize)| {
+                format!("{count} {what} ({reason})")
+            };
             counts.iter().map(one).collect()
         };
         let mut all = counted("left out", &self.left_out);
@@ -136,9 +140,16 @@ impl Tally {
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let formats = self.tally.formats.iter();
-        let formats: Vec<_> = formats.map(|(name, rows)| format!("{rows} {name}")).collect();
+        let formats: Vec<_> = formats
+            .map(|(name, rows)| format!("{rows} {name}"))
+            .collect();
         writeln!(f, "{} on {}", self.objective, self.data)?;
-        writeln!(f, "  rows      {} ({})", self.tally.rows, formats.join(", "))?;
+        writeln!(
+            f,
+            "  rows      {} ({})",
+            self.tally.rows,
+            formats.join(", ")
+        )?;
         writeln!(f, "            {}", self.tally.reasons())?;
         for message in &self.tally.bad_row_messages {
             writeln!(f, "            {message}")?;
@@ -159,12 +170,19 @@ impl fmt::Display for Summary {
         };
         let (before, after) = (&self.before, &self.after);
         writeln!(f, "  held out  before → after")?;
-        writeln!(f, "    loss      {:.4} → {:.4}{unit}", before.loss, after.loss)?;
+        writeln!(
+            f,
+            "    loss      {:.4} → {:.4}{unit}",
+            before.loss, after.loss
+        )?;
         if let Some(loss) = self.byte_frequencies {
             writeln!(f, "              {loss:.4} by byte frequencies alone")?;
         }
         if let (Some(before), Some(after)) = (before.best_log_prob, after.best_log_prob) {
-            writeln!(f, "    log P     {before:.1} → {after:.1} of a best answer, on average")?;
+            writeln!(
+                f,
+                "    log P     {before:.1} → {after:.1} of a best answer, on average"
+            )?;
         }
         if let (Some(before), Some(after), Some(b)) =
             (before.accuracy, after.accuracy, &self.baselines)
@@ -200,8 +218,8 @@ impl fmt::Display for Summary {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use super::super::data::Answer;
+    use super::*;
 
     fn example(answers: &[(&str, f64)]) -> Example {
         let answers = answers.iter().map(|(text, r)| Answer::new(text, *r));
@@ -232,7 +250,8 @@ mod tests {
         // training: a a END; so a has 3, END 2, any other 1, of 257 + 3
         let train = [example(&[("aa", 1.0)])];
         let held_out = [example(&[("ab", 1.0)])];
-        let expected = -((3.0f64 / 260.0).ln() + (1.0f64 / 260.0).ln() + (2.0f64 / 260.0).ln()) / 3.0;
+        let expected =
+            -((3.0f64 / 260.0).ln() + (1.0f64 / 260.0).ln() + (2.0f64 / 260.0).ln()) / 3.0;
         let found = byte_frequencies(&train, &held_out);
         assert!((found - expected).abs() < 1e-12, "{found} {expected}");
     }

@@ -9,16 +9,14 @@ use super::plot;
 use super::report::{Baselines, Scores, Summary, byte_frequencies, peak_memory_mib};
 use super::settings::Settings;
 use super::support::transformer::{Config, Transformer};
-use candle_align::training::{
-    Decay, GradAccumulator, Schedule, clip_grad_norm, grad_coverage,
-};
+use candle_align::training::{Decay, GradAccumulator, Schedule, clip_grad_norm, grad_coverage};
 use candle_align::{Reduction, RewardHead};
 use candle_core::{DType, Device, Var};
 use candle_nn::{AdamW, Optimizer, ParamsAdamW};
 use indicatif::ProgressBar;
+use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
-use rand::SeedableRng;
 use serde::Serialize;
 use std::time::Instant;
 
@@ -181,7 +179,11 @@ fn usable(
     let found = items.len();
     let singles = items.iter().filter(|item| item.answers.len() == 1).count();
     let keep = |item: &Item| {
-        let worst = item.answers.iter().map(|a| a.reward).fold(f64::INFINITY, f64::min);
+        let worst = item
+            .answers
+            .iter()
+            .map(|a| a.reward)
+            .fold(f64::INFINITY, f64::min);
         let reason = match item.answers.len() {
             1 if objective == Objective::Sft => return true,
             1 => Reason::SingleAnswer,
@@ -196,7 +198,10 @@ fn usable(
     if !items.is_empty() {
         return Ok(items);
     }
-    let formats = tally.formats.iter().map(|(format, rows)| format!("{format}: {rows}"));
+    let formats = tally
+        .formats
+        .iter()
+        .map(|(format, rows)| format!("{format}: {rows}"));
     let formats = formats.collect::<Vec<_>>().join(", ");
     Err(Error::Usage(match (found, objective) {
         (0, _) => format!(
@@ -219,7 +224,10 @@ fn usable(
 }
 
 fn all_examples(items: &[Item], shape: Shape) -> Vec<Example> {
-    items.iter().flat_map(|item| examples(item, shape)).collect()
+    items
+        .iter()
+        .flat_map(|item| examples(item, shape))
+        .collect()
 }
 
 /// Training by one objective, with its own schedule and optimiser.

@@ -105,7 +105,7 @@ impl Default for Settings {
             layers: 2,
             heads: 4,
             max_len: 256,
-            held_out: 0.1,
+            held_out: 0.2,
             max_held_out: 200,
             eval_every: 0,
             max_rows: None,
@@ -167,7 +167,9 @@ impl Settings {
         };
         let share = |name: &str, value: f64| match (0.0..1.0).contains(&value) {
             true => Ok(()),
-            false => Err(Error::Usage(format!("`{name}` must be in [0, 1), got {value}"))),
+            false => Err(Error::Usage(format!(
+                "`{name}` must be in [0, 1), got {value}"
+            ))),
         };
         positive("batch", self.batch as f64)?;
         positive("micro_batch", self.micro_batch as f64)?;
@@ -185,7 +187,9 @@ impl Settings {
         }
         if self.max_len < 32 {
             let found = self.max_len;
-            return Err(Error::Usage(format!("`max_len` must be at least 32, got {found}")));
+            return Err(Error::Usage(format!(
+                "`max_len` must be at least 32, got {found}"
+            )));
         }
         Ok(())
     }

@@ -54,9 +54,15 @@ pub fn row(row: &Object) -> Result<Parsed, String> {
     } else if has("instruction") {
         Ok(("instruction", instruction(row)?))
     } else if has("completion") {
-        Ok(("prompt and completion", completion(row, "prompt", "completion")?))
+        Ok((
+            "prompt and completion",
+            completion(row, "prompt", "completion")?,
+        ))
     } else if has("question") {
-        Ok(("prompt and completion", completion(row, "question", "answer")?))
+        Ok((
+            "prompt and completion",
+            completion(row, "question", "answer")?,
+        ))
     } else if has("messages") {
         Ok(("prompt and completion", messages(row)?))
     } else {
@@ -108,7 +114,9 @@ fn split(dialogue: &str, name: &str) -> Result<(String, String), String> {
         format!("`{name}` holds no turn `\\n\\nAssistant:`, and the row has no `prompt`")
     })?;
     if answer.contains(HUMAN) {
-        return Err(format!("`{name}` does not end with a turn `\\n\\nAssistant:`"));
+        return Err(format!(
+            "`{name}` does not end with a turn `\\n\\nAssistant:`"
+        ));
     }
     Ok((format!("{before}{ASSISTANT} "), answer.to_string()))
 }
@@ -223,7 +231,9 @@ fn solutions(row: &Object) -> Result<Vec<Found>, String> {
     let question = prompt(json::required(row, "", "question")?, "question")?;
     let mut answers = Vec::new();
     for (name, value) in row {
-        let Value::Object(solution) = value else { continue };
+        let Value::Object(solution) = value else {
+            continue;
+        };
         let path = format!("{name}.");
         let text = json::text(solution, &path, "solution")?;
         let correct = json::required(solution, &path, "is_correct")?;

@@ -11,7 +11,9 @@ pub type Object = Map<String, Value>;
 pub fn object(line: &str) -> Result<Object, String> {
     let value = serde_json::from_str::<NoDuplicates>(line).map_err(|error| {
         // a row is one line, so only the column says where
-        let message = error.to_string().replace(" at line 1 column ", " at column ");
+        let message = error
+            .to_string()
+            .replace(" at line 1 column ", " at column ");
         format!("is not valid JSON: {message}")
     })?;
     match value.0 {
@@ -144,11 +146,11 @@ mod tests {
         let twice = |line| object(line).unwrap_err();
         assert_eq!(
             twice(r#"{"a": 1, "a": 2}"#),
-            "is not valid JSON: `a` stands twice at column 13"
+            "is not valid JSON: `a` stands twice at column 12"
         );
         assert_eq!(
             twice(r#"{"x": [{"b": 1, "b": 1}]}"#),
-            "is not valid JSON: `b` stands twice at column 20"
+            "is not valid JSON: `b` stands twice at column 19"
         );
     }
 
@@ -161,8 +163,14 @@ mod tests {
 
     #[test]
     fn what_is_no_object_is_named() {
-        assert_eq!(object("[1]").unwrap_err(), "must be a JSON object, found a list");
-        assert_eq!(object("3").unwrap_err(), "must be a JSON object, found a number");
+        assert_eq!(
+            object("[1]").unwrap_err(),
+            "must be a JSON object, found a list"
+        );
+        assert_eq!(
+            object("3").unwrap_err(),
+            "must be a JSON object, found a number"
+        );
         assert_eq!(
             object("{\"a\": ").unwrap_err(),
             "is not valid JSON: EOF while parsing a value at column 6"

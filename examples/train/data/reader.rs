@@ -142,7 +142,9 @@ mod tests {
 
     #[test]
     fn a_truncated_gzip_gives_its_rows_and_then_an_error() {
-        let text: String = (0..2000).map(|i| format!("row {}\n", i * 7919 % 2003)).collect();
+        let text: String = (0..2000)
+            .map(|i| format!("row {}\n", i * 7919 % 2003))
+            .collect();
         let bytes = gzip(text.as_bytes());
         let mut read = lines(bytes[..bytes.len() / 2].to_vec());
         let last = read.pop().unwrap().unwrap_err().to_string();
