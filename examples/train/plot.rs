@@ -126,10 +126,11 @@ fn panel(
         .configure_mesh()
         .x_desc("step")
         .x_labels(6)
+        .x_label_formatter(&|step| format!("{step:.0}"))
         .y_labels(6)
         .light_line_style(TRANSPARENT)
         .draw()?;
-    for curve in &curves {
+    for curve in curves.iter().filter(|curve| !curve.points.is_empty()) {
         let colour = curve.colour;
         chart
             .draw_series(LineSeries::new(
