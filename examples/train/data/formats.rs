@@ -2,15 +2,15 @@
 //!
 //! A row's format is told by its fields, row by row; fields that a format does not name are not read.
 //!
-//! | format | fields | gives |
-//! |---|---|---|
-//! | pair | `prompt`, `chosen`, `rejected` | two answers, the first better |
-//! | pair, prompt within | `chosen`, `rejected` as lists of messages that begin before the answer, or as dialogues with `\n\nHuman:` and `\n\nAssistant:` | the same; the answer is the last turn, the prompt all before it |
-//! | ranked list | `prompt`, `answers` (texts) and either `rewards` (higher is better) or `ranks` (lower is better), one number per answer | a list |
-//! | message tree | `prompt` with `text`, `role`, `replies`; each reply the same, with `rank` (0 is best) | a list at every message that has assistant replies |
-//! | solutions | `question` and named objects, each with `solution` and `is_correct` | a list with rewards 1 and 0 |
-//! | prompt and completion | `prompt` and `completion`, `question` and `answer`, or `messages` that end with the assistant | one answer |
-//! | instruction | `instruction` with `instances` of `input` and `output`, or with its own `input` and `output` | one answer per instance |
+//! | format | fields | gives | seen in |
+//! |---|---|---|---|
+//! | pair | `prompt`, `chosen`, `rejected` | two answers, the first better | most preference files |
+//! | pair, prompt within | `chosen`, `rejected` as lists of messages that begin before the answer, or as dialogues with `\n\nHuman:` and `\n\nAssistant:` | the same; the answer is the last turn, the prompt all before it | anthropics/hh-rlhf |
+//! | ranked list | `prompt`, `answers` (texts) and either `rewards` (higher is better) or `ranks` (lower is better), one number per answer | a list | yours |
+//! | message tree | `prompt` with `text`, `role`, `replies`; each reply the same, with `rank` (0 is best) | a list at every message that has assistant replies | LAION-AI/Open-Assistant |
+//! | solutions | `question` and named objects, each with `solution` and `is_correct` | a list with rewards 1 and 0 | openai/grade-school-math |
+//! | prompt and completion | `prompt` and `completion`, `question` and `answer`, or `messages` that end with the assistant | one answer | openai/grade-school-math |
+//! | instruction | `instruction` with `instances` of `input` and `output`, or with its own `input` and `output` | one answer per instance | yizhongw/self-instruct |
 //!
 //! A prompt is a text, or a list of messages `{"role": …, "content": …}`. Whatever it was, it
 //! becomes a dialogue that ends in `\n\nAssistant: `, so that every file looks alike to the model:
@@ -164,7 +164,11 @@ fn ranked(row: &Object) -> Result<Vec<Found>, String> {
     for (i, (text, number)) in texts.iter().zip(numbers).enumerate() {
         let found = || format!("`answers[{i}]` must be a text, found {}", json::kind(text));
         let text = text.as_str().ok_or_else(found)?;
-        let number = json::as_number(number, &format!("{name}[{i}]"))?;
+        let path = format!("{name}[{i}]");
+        let number = json::as_number(number, &path)?;
+        if !(number as f32).is_finite() {
+            return Err(format!("`{path}` is {number:e}, too large for a reward"));
+        }
         answers.push(Answer::new(text, sign * number));
     }
     Ok(vec![Found::Item(Item::new(prompt, answers))])

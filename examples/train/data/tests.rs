@@ -246,6 +246,10 @@ fn malformed_rows_name_file_line_and_field() {
             "`ranks[1]` must be a number, found a text",
         ),
         (
+            r#"{"prompt": "Q", "answers": ["a", "b"], "rewards": [1, -1e39]}"#,
+            "`rewards[1]` is -1e39, too large for a reward",
+        ),
+        (
             r#"{"prompt": {"text": "Q", "role": "prompter", "replies": [{"text": "a", "role": "assistant"}]}}"#,
             "`prompt.replies[0].replies` is missing",
         ),
