@@ -4,4 +4,5 @@
 #[allow(dead_code)]
 mod train;
 
+mod losses;
 mod runs;
