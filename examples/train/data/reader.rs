@@ -1,0 +1,159 @@
+//! Lines of a file, plain or gzip'd, one at a time.
+
+use super::super::error::{Error, Result};
+use flate2::bufread::MultiGzDecoder;
+use std::fs::File;
+use std::io::{BufRead, BufReader, ErrorKind, Read};
+use std::path::Path;
+
+/// The longest line that is read; a longer one is a file that is not made of rows.
+const LONGEST_LINE: u64 = 64 << 20;
+
+/// The lines of a file that hold something, with their numbers.
+pub struct Lines {
+    inner: Box<dyn BufRead>,
+    path: String,
+    number: usize,
+    failed: bool,
+}
+
+impl Lines {
+    /// Opens a file. Whether it is compressed is told by its first two bytes, not by its name.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path)
+            .map_err(|error| Error::file(path, format!("cannot be opened: {error}")))?;
+        Self::from_reader(BufReader::new(file), path)
+    }
+
+    /// From anything that holds bytes; `path` is its name in messages.
+    pub fn from_reader(mut reader: impl BufRead + 'static, path: &Path) -> Result<Self> {
+        let start = reader
+            .fill_buf()
+            .map_err(|error| Error::file(path, format!("cannot be read: {error}")))?;
+        let inner: Box<dyn BufRead> = match start {
+            [0x1f, 0x8b, ..] => Box::new(BufReader::new(MultiGzDecoder::new(reader))),
+            _ => Box::new(reader),
+        };
+        Ok(Self {
+            inner,
+            path: path.display().to_string(),
+            number: 0,
+            failed: false,
+        })
+    }
+
+    fn next_line(&mut self) -> Result<Option<Vec<u8>>> {
+        let mut line = Vec::new();
+        let read = (&mut self.inner)
+            .take(LONGEST_LINE + 1)
+            .read_until(b'\n', &mut line);
+        let problem = match read {
+            Ok(0) => return Ok(None),
+            Ok(_) if line.len() as u64 > LONGEST_LINE => {
+                format!("is longer than {} MiB", LONGEST_LINE >> 20)
+            }
+            Ok(_) => return Ok(Some(line)),
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
+                "the compressed file ends too early".to_string()
+            }
+            Err(error) => format!("cannot be read: {error}"),
+        };
+        Err(Error::Row {
+            file: self.path.clone(),
+            line: self.number + 1,
+            problem,
+        })
+    }
+}
+
+impl Iterator for Lines {
+    /// The number of the line, from 1, and its bytes without the line's end.
+    type Item = Result<(usize, Vec<u8>)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.failed {
+            let mut line = match self.next_line() {
+                Ok(Some(line)) => line,
+                Ok(None) => return None,
+                Err(error) => {
+                    // what follows a broken stream is not to be trusted
+                    self.failed = true;
+                    return Some(Err(error));
+                }
+            };
+            self.number += 1;
+            if self.number == 1 && line.starts_with(b"\xef\xbb\xbf") {
+                line.drain(..3);
+            }
+            while line.last().is_some_and(|byte| b"\r\n".contains(byte)) {
+                line.pop();
+            }
+            if !line.iter().all(u8::is_ascii_whitespace) {
+                return Some(Ok((self.number, line)));
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use std::io::{Cursor, Write};
+
+    fn lines(bytes: Vec<u8>) -> Vec<Result<(usize, Vec<u8>)>> {
+        Lines::from_reader(Cursor::new(bytes), Path::new("rows.jsonl"))
+            .unwrap()
+            .collect()
+    }
+
+    fn good(bytes: &[u8]) -> Vec<(usize, String)> {
+        lines(bytes.to_vec())
+            .into_iter()
+            .map(|line| line.map(|(at, text)| (at, String::from_utf8(text).unwrap())))
+            .collect::<Result<_>>()
+            .unwrap()
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn marks_line_ends_and_blank_lines_do_not_reach_the_rows() {
+        let bytes = b"\xef\xbb\xbf{}\r\n\r\n  \n[1]\n\n2";
+        let expected = [(1, "{}"), (4, "[1]"), (6, "2")];
+        assert_eq!(good(bytes), expected.map(|(at, s)| (at, s.to_string())));
+        assert_eq!(good(b""), []);
+        assert_eq!(good(b"\n\n"), []);
+    }
+
+    #[test]
+    fn gzip_is_told_by_its_bytes_and_may_have_several_members() {
+        let mut bytes = gzip(b"one\ntwo\n");
+        bytes.extend(gzip(b"three"));
+        let expected = [(1, "one"), (2, "two"), (3, "three")];
+        assert_eq!(good(&bytes), expected.map(|(at, s)| (at, s.to_string())));
+    }
+
+    #[test]
+    fn a_truncated_gzip_gives_its_rows_and_then_an_error() {
+        let text: String = (0..2000)
+            .map(|i| format!("row {}\n", i * 7919 % 2003))
+            .collect();
+        let bytes = gzip(text.as_bytes());
+        let mut read = lines(bytes[..bytes.len() / 2].to_vec());
+        let last = read.pop().unwrap().unwrap_err().to_string();
+        let at = read.len() + 1;
+        assert!(at > 1 && at < 2000, "{at}");
+        assert!(read.iter().all(Result::is_ok));
+        assert_eq!(
+            last,
+            format!("rows.jsonl:{at}: the compressed file ends too early")
+        );
+    }
+}

@@ -1,0 +1,106 @@
+//! Files that are there whole or not at all.
+
+use super::error::{Error, Result};
+use candle_core::{Tensor, Var};
+use serde::Serialize;
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A folder for results, known to be writable.
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// Makes the folder and tries to write into it: before the run, not after an hour of it.
+    pub fn open(path: &Path) -> Result<Self> {
+        let probe = path.join(".probe.tmp");
+        fs::create_dir_all(path)
+            .and_then(|()| fs::write(&probe, []))
+            .and_then(|()| fs::remove_file(&probe))
+            .map_err(|error| Error::file(path, format!("cannot be written to: {error}")))?;
+        Ok(Self(path.to_path_buf()))
+    }
+
+    pub fn text(&self, name: &str, text: &str) -> Result<()> {
+        self.put(name, |path| Ok(fs::write(path, text)?))
+    }
+
+    pub fn json(&self, name: &str, value: &impl Serialize) -> Result<()> {
+        let mut text = serde_json::to_string_pretty(value).map_err(|error| {
+            Error::file(&self.0.join(name), format!("cannot be written: {error}"))
+        })?;
+        text.push('\n');
+        self.text(name, &text)
+    }
+
+    pub fn lines(&self, name: &str, values: &[impl Serialize]) -> Result<()> {
+        let lines: Result<String, serde_json::Error> = values
+            .iter()
+            .map(|value| Ok(serde_json::to_string(value)? + "\n"))
+            .collect();
+        let lines = lines.map_err(|error| {
+            Error::file(&self.0.join(name), format!("cannot be written: {error}"))
+        })?;
+        self.text(name, &lines)
+    }
+
+    pub fn weights(&self, name: &str, vars: &[(String, Var)]) -> Result<()> {
+        let tensors: HashMap<String, Tensor> = vars
+            .iter()
+            .map(|(name, var)| (name.clone(), var.as_tensor().clone()))
+            .collect();
+        self.put(name, |path| {
+            Ok(candle_core::safetensors::save(&tensors, path)?)
+        })
+    }
+
+    /// Writes beside the name, then takes the name: a reader sees the old file or the new one.
+    fn put(
+        &self,
+        name: &str,
+        write: impl FnOnce(&Path) -> Result<(), Box<dyn std::error::Error>>,
+    ) -> Result<()> {
+        let (path, beside) = (self.0.join(name), self.0.join(format!(".{name}.tmp")));
+        let written = write(&beside).and_then(|()| Ok(fs::rename(&beside, &path)?));
+        written.map_err(|error| {
+            // what is left of a failed attempt is of no use; if it cannot go, the error below matters more
+            let _ = fs::remove_file(&beside);
+            Error::file(&path, format!("cannot be written: {error}"))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_write_leaves_what_was_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::open(dir.path()).unwrap();
+        folder.text("a.txt", "old").unwrap();
+        let failed = folder.put("a.txt", |path| {
+            fs::write(path, "half")?;
+            Err("the disk is full".into())
+        });
+        let path = dir.path().join("a.txt");
+        assert_eq!(
+            failed.unwrap_err().to_string(),
+            format!("{}: cannot be written: the disk is full", path.display())
+        );
+        assert_eq!(fs::read_to_string(path).unwrap(), "old");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_made_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        let Err(error) = Folder::open(&file.join("out")) else {
+            panic!("a file is no folder");
+        };
+        let start = format!("{}: cannot be written to: ", file.join("out").display());
+        assert!(error.to_string().starts_with(&start), "{error}");
+    }
+}

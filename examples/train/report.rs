@@ -1,0 +1,258 @@
+//! What came of a run, beside what a ruler would have got.
+
+use super::batch::Example;
+use super::data::Tally;
+use super::objectives::{Objective, Ordered};
+use serde::Serialize;
+use std::fmt;
+use std::path::PathBuf;
+
+/// Of all held-out examples.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Scores {
+    pub loss: f64,
+    /// The share of pairs ordered right; a tie counts ½.
+    pub accuracy: Option<f64>,
+    /// Mean log-probability of a whole best answer.
+    pub best_log_prob: Option<f64>,
+}
+
+/// The accuracy of scores that need no model, on the same pairs.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Baselines {
+    /// The longer answer (in bytes) is better.
+    pub longer: f64,
+    /// The shorter answer is better.
+    pub shorter: f64,
+    /// A coin.
+    pub chance: f64,
+    /// How many pairs all accuracies are shares of.
+    pub pairs: usize,
+}
+
+impl Baselines {
+    /// None if no example has two answers of which one is better.
+    pub fn of(examples: &[Example]) -> Option<Self> {
+        let ordered = |sign: f64| {
+            let mut ordered = Ordered::default();
+            for example in examples {
+                let length = |text: &str| sign * text.len() as f64;
+                let list = example.answers.iter().map(|a| (length(&a.text), a.reward));
+                ordered.add_list(&list.collect::<Vec<_>>());
+            }
+            ordered
+        };
+        let (longer, shorter) = (ordered(1.0), ordered(-1.0));
+        Some(Self {
+            longer: longer.accuracy()?,
+            shorter: shorter.accuracy()?,
+            chance: 0.5,
+            pairs: longer.pairs,
+        })
+    }
+
+    /// One standard error of an accuracy near ½ on so many independent pairs.
+    fn standard_error(&self) -> f64 {
+        0.5 / (self.pairs as f64).sqrt()
+    }
+}
+
+/// The held-out loss per byte of a model that knows only how often each byte occurs in the
+/// training answers (every count plus one).
+pub fn byte_frequencies(train: &[Example], held_out: &[Example]) -> f64 {
+    let tokens = |example: &Example| -> Vec<usize> {
+        let bytes = example.answers[0].text.bytes().map(usize::from);
+        bytes.chain([256]).collect()
+    };
+    let mut counts = [1.0f64; 257];
+    for token in train.iter().flat_map(tokens) {
+        counts[token] += 1.0;
+    }
+    let total: f64 = counts.iter().sum();
+    let losses = held_out.iter().flat_map(tokens);
+    let losses: Vec<f64> = losses.map(|token| -(counts[token] / total).ln()).collect();
+    losses.iter().sum::<f64>() / losses.len() as f64
+}
+
+/// What came of a run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Summary {
+    pub objective: Objective,
+    pub data: String,
+    pub tally: Tally,
+    pub train_prompts: usize,
+    pub held_out_prompts: usize,
+    pub train_examples: usize,
+    pub held_out_examples: usize,
+    /// How many numbers are trained.
+    pub parameters: usize,
+    pub sft_steps: usize,
+    pub steps: usize,
+    /// After the supervised steps, before the objective's first.
+    pub before: Scores,
+    pub after: Scores,
+    pub baselines: Option<Baselines>,
+    /// For `sft`: the loss of [`byte_frequencies`].
+    pub byte_frequencies: Option<f64>,
+    /// Trained on, padding left out.
+    pub tokens: usize,
+    pub tokens_per_second: f64,
+    pub seconds: f64,
+    /// The most memory that the process held, where the system tells.
+    pub peak_memory_mib: Option<f64>,
+    pub out: PathBuf,
+}
+
+/// `VmHWM` of Linux.
+pub fn peak_memory_mib() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib / 1024.0)
+}
+
+impl Tally {
+    /// What was left out, in words.
+    pub fn reasons(&self) -> String {
+        let counted = |what: &str, counts: &std::collections::BTreeMap<_, usize>| -> Vec<String> {
+            let one = |(reason, count): (&super::data::Reason, &usize)| {
+                format!("{count} {what} ({reason})")
+            };
+            counts.iter().map(one).collect()
+        };
+        let mut all = counted("left out", &self.left_out);
+        all.extend(counted("single answers left out", &self.answers_left_out));
+        if self.prompts_cut > 0 {
+            all.push(format!("{} prompts cut from the left", self.prompts_cut));
+        }
+        if self.bad_rows > 0 {
+            all.push(format!("{} rows that could not be read", self.bad_rows));
+        }
+        match all.is_empty() {
+            true => "nothing left out".to_string(),
+            false => all.join(", "),
+        }
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let formats = self.tally.formats.iter();
+        let formats: Vec<_> = formats
+            .map(|(name, rows)| format!("{rows} {name}"))
+            .collect();
+        writeln!(f, "{} on {}", self.objective, self.data)?;
+        writeln!(
+            f,
+            "  rows      {} ({})",
+            self.tally.rows,
+            formats.join(", ")
+        )?;
+        writeln!(f, "            {}", self.tally.reasons())?;
+        for message in &self.tally.bad_row_messages {
+            writeln!(f, "            {message}")?;
+        }
+        writeln!(
+            f,
+            "  split     {} prompts to train on ({} examples), {} held out ({})",
+            self.train_prompts, self.train_examples, self.held_out_prompts, self.held_out_examples
+        )?;
+        writeln!(
+            f,
+            "  run       {} parameters, {} supervised steps, {} steps, {} tokens",
+            self.parameters, self.sft_steps, self.steps, self.tokens
+        )?;
+        let unit = match self.objective {
+            Objective::Sft => " nats per byte",
+            _ => "",
+        };
+        let (before, after) = (&self.before, &self.after);
+        writeln!(f, "  held out  before → after")?;
+        writeln!(
+            f,
+            "    loss      {:.4} → {:.4}{unit}",
+            before.loss, after.loss
+        )?;
+        if let Some(loss) = self.byte_frequencies {
+            writeln!(f, "              {loss:.4} by byte frequencies alone")?;
+        }
+        if let (Some(before), Some(after)) = (before.best_log_prob, after.best_log_prob) {
+            writeln!(
+                f,
+                "    log P     {before:.1} → {after:.1} of a best answer, on average"
+            )?;
+        }
+        if let (Some(before), Some(after), Some(b)) =
+            (before.accuracy, after.accuracy, &self.baselines)
+        {
+            let percent = |x: f64| format!("{:.1} %", 100.0 * x);
+            writeln!(
+                f,
+                "    accuracy  {} → {} of {} pairs (± {} by chance)",
+                percent(before),
+                percent(after),
+                b.pairs,
+                percent(b.standard_error())
+            )?;
+            writeln!(
+                f,
+                "              {} the longer answer, {} the shorter, {} a coin",
+                percent(b.longer),
+                percent(b.shorter),
+                percent(b.chance)
+            )?;
+        }
+        write!(
+            f,
+            "  took      {:.0} s, {:.0} tokens/s",
+            self.seconds, self.tokens_per_second
+        )?;
+        if let Some(peak) = self.peak_memory_mib {
+            write!(f, ", at most {peak:.0} MiB of memory")?;
+        }
+        write!(f, "\n  results   {}", self.out.display())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::data::Answer;
+    use super::*;
+
+    fn example(answers: &[(&str, f64)]) -> Example {
+        let answers = answers.iter().map(|(text, r)| Answer::new(text, *r));
+        Example {
+            prompt: String::new(),
+            answers: answers.collect(),
+        }
+    }
+
+    #[test]
+    fn rulers_are_right_by_length_and_ties_count_half() {
+        let examples = [
+            example(&[("long", 1.0), ("s", 0.0)]),
+            example(&[("s", 1.0), ("long", 0.0)]),
+            example(&[("tall", 1.0), ("long", 0.0)]),
+            example(&[("longer", 1.0), ("s", 0.0)]),
+            example(&[("alone", 1.0)]),
+        ];
+        let baselines = Baselines::of(&examples).unwrap();
+        assert_eq!(baselines.pairs, 4);
+        assert_eq!(baselines.longer, 2.5 / 4.0);
+        assert_eq!(baselines.shorter, 1.5 / 4.0);
+        assert_eq!(Baselines::of(&examples[4..]), None);
+    }
+
+    #[test]
+    fn byte_frequencies_are_those_of_training_plus_one() {
+        // training: a a END; so a has 3, END 2, any other 1, of 257 + 3
+        let train = [example(&[("aa", 1.0)])];
+        let held_out = [example(&[("ab", 1.0)])];
+        let expected =
+            -((3.0f64 / 260.0).ln() + (1.0f64 / 260.0).ln() + (2.0f64 / 260.0).ln()) / 3.0;
+        let found = byte_frequencies(&train, &held_out);
+        assert!((found - expected).abs() < 1e-12, "{found} {expected}");
+    }
+}

@@ -1,0 +1,196 @@
+//! Everything a run depends on: what `config.json` holds and `--config` reads.
+
+use super::error::{Error, Result};
+use super::objectives::{Objective, SlicForm};
+use candle_align::{
+    DpoConfig, PairwiseRewardConfig, ProConfig, RankedRewardConfig, RrhfConfig, SftConfig,
+    SlicConfig,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// The settings of a run. Those of the objectives are the library's own, with its defaults.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// What to train by.
+    pub objective: Objective,
+    /// A `.jsonl` or `.jsonl.gz` file; none: the example's own rows.
+    pub data: Option<PathBuf>,
+    /// Where the results go; none: `target/train/<objective>`.
+    pub out: Option<PathBuf>,
+    /// Of weights, split and order. The same seed gives the same metrics.
+    pub seed: u64,
+
+    /// Steps of the objective.
+    pub steps: usize,
+    /// Steps of supervised training on the best answers before it; for `sft` itself not read.
+    pub sft_steps: usize,
+    /// Examples per step: answers for `sft`, pairs, or lists.
+    pub batch: usize,
+    /// Examples per forward pass. The gradient is that of the whole batch whatever this is.
+    pub micro_batch: usize,
+    /// The peak in the steps of the objective (for `sft`: `sft_learning_rate` holds).
+    pub learning_rate: f64,
+    /// The peak in supervised steps.
+    pub sft_learning_rate: f64,
+    /// The share of the steps in which the learning rate rises; a cosine follows.
+    pub warmup: f64,
+    /// The share of the peak that is left at the last step.
+    pub floor: f64,
+    /// AdamW's decay of weights.
+    pub weight_decay: f64,
+    /// The largest norm of a step's gradient.
+    pub clip: f64,
+
+    /// Width of the model.
+    pub width: usize,
+    /// Its blocks.
+    pub layers: usize,
+    /// Its attention heads.
+    pub heads: usize,
+    /// The most tokens (bytes) of a prompt and an answer together.
+    pub max_len: usize,
+
+    /// The share of prompts that is held out.
+    pub held_out: f64,
+    /// The most prompts that are held out.
+    pub max_held_out: usize,
+    /// Steps between two evaluations; 0: a quarter of the run.
+    pub eval_every: usize,
+    /// Read only so many rows of the file.
+    pub max_rows: Option<usize>,
+    /// Count rows that cannot be read, instead of stopping at the first.
+    pub skip_bad_rows: bool,
+
+    /// Of `sft`, and of the supervised steps before the others.
+    pub sft: SftConfig,
+    /// Of `reward` on pairs.
+    pub reward: PairwiseRewardConfig,
+    /// Of `reward` on lists.
+    pub ranked_reward: RankedRewardConfig,
+    /// Of `dpo`.
+    pub dpo: DpoConfig,
+    /// Of `pro`.
+    pub pro: ProConfig,
+    /// Of `slic`.
+    pub slic: SlicConfig,
+    /// Which of SLiC's losses.
+    pub slic_form: SlicForm,
+    /// λ: how much cross-entropy on the best answer goes with it. Default 0.5.
+    pub slic_sft_weight: f64,
+    /// Of `rrhf`.
+    pub rrhf: RrhfConfig,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            objective: Objective::Dpo,
+            data: None,
+            out: None,
+            seed: 0,
+            steps: 150,
+            sft_steps: 100,
+            batch: 16,
+            micro_batch: 8,
+            learning_rate: 5e-4,
+            sft_learning_rate: 6e-3,
+            warmup: 0.1,
+            floor: 0.1,
+            weight_decay: 0.01,
+            clip: 1.0,
+            width: 64,
+            layers: 2,
+            heads: 4,
+            max_len: 384,
+            held_out: 0.2,
+            max_held_out: 200,
+            eval_every: 0,
+            max_rows: None,
+            skip_bad_rows: false,
+            sft: SftConfig::default(),
+            reward: PairwiseRewardConfig::default(),
+            ranked_reward: RankedRewardConfig::default(),
+            dpo: DpoConfig::default(),
+            pro: ProConfig::default(),
+            slic: SlicConfig::default(),
+            slic_form: SlicForm::default(),
+            slic_sft_weight: 0.5,
+            rrhf: RrhfConfig::default(),
+        }
+    }
+}
+
+impl Settings {
+    /// From a JSON file; what it does not name keeps its default, what it should not name is an error.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| Error::file(path, format!("cannot be read: {error}")))?;
+        serde_json::from_str(&text).map_err(|error| Error::file(path, error.to_string()))
+    }
+
+    /// With one setting changed: `steps=100`, `dpo.beta=0.5`, `data=rows.jsonl`. The value is JSON,
+    /// or else a text.
+    pub fn with(self, assignment: &str) -> Result<Self> {
+        let usage = |problem: String| Error::Usage(format!("--set {assignment}: {problem}"));
+        let (key, value) = assignment
+            .split_once('=')
+            .ok_or_else(|| usage("must be KEY=VALUE".to_string()))?;
+        let value: Value =
+            serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_string()));
+        let mut all = serde_json::to_value(self).map_err(|error| usage(error.to_string()))?;
+        let mut place = &mut all;
+        for name in key.split('.') {
+            place = place
+                .get_mut(name)
+                .ok_or_else(|| usage(format!("there is no setting `{name}`")))?;
+        }
+        *place = value;
+        serde_json::from_value(all).map_err(|error| usage(error.to_string()))
+    }
+
+    /// Where the results go.
+    pub fn out(&self) -> PathBuf {
+        let default = || PathBuf::from("target/train").join(self.objective.to_string());
+        self.out.clone().unwrap_or_else(default)
+    }
+
+    /// The settings that the library does not check.
+    pub fn check(&self) -> Result<()> {
+        let positive = |name: &str, value: f64| match value.is_finite() && value > 0.0 {
+            true => Ok(()),
+            false => Err(Error::Usage(format!(
+                "`{name}` must be finite and > 0, got {value}"
+            ))),
+        };
+        let share = |name: &str, value: f64| match (0.0..1.0).contains(&value) {
+            true => Ok(()),
+            false => Err(Error::Usage(format!(
+                "`{name}` must be in [0, 1), got {value}"
+            ))),
+        };
+        positive("batch", self.batch as f64)?;
+        positive("micro_batch", self.micro_batch as f64)?;
+        positive("learning_rate", self.learning_rate)?;
+        positive("sft_learning_rate", self.sft_learning_rate)?;
+        positive("max_held_out", self.max_held_out as f64)?;
+        positive("held_out", self.held_out)?;
+        share("held_out", self.held_out)?;
+        share("warmup", self.warmup)?;
+        let weight = self.slic_sft_weight;
+        if !(weight.is_finite() && weight >= 0.0) {
+            return Err(Error::Usage(format!(
+                "`slic_sft_weight` must be finite and >= 0, got {weight}"
+            )));
+        }
+        if self.max_len < 32 {
+            let found = self.max_len;
+            return Err(Error::Usage(format!(
+                "`max_len` must be at least 32, got {found}"
+            )));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,258 @@
+//! What each objective makes of a batch, against numbers computed row by row from the same model.
+
+use crate::train::batch::{Batch, Example, Shape, VOCABULARY};
+use crate::train::data::Answer;
+use crate::train::objectives::{Model, Objective, Outcome, SlicForm, Task, forward};
+use crate::train::settings::Settings;
+use crate::train::support::transformer::{Config, Transformer};
+use candle_align::{RewardHead, TokenLogProbs};
+use candle_core::{DType, Device};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+/// f32 sums of a few tokens.
+const ROUNDING: f64 = 1e-4;
+
+fn model(seed: u64) -> Transformer {
+    let config = Config {
+        vocabulary: VOCABULARY,
+        dim: 16,
+        heads: 2,
+        layers: 1,
+        max_len: 32,
+        feed_forward: 32,
+    };
+    Transformer::new(&config, DType::F32, &mut StdRng::seed_from_u64(seed)).unwrap()
+}
+
+fn example(prompt: &str, answers: &[(&str, f64)]) -> Example {
+    let answers = answers.iter().map(|(text, r)| Answer::new(text, *r));
+    Example {
+        prompt: prompt.to_string(),
+        answers: answers.collect(),
+    }
+}
+
+fn pairs() -> Vec<Example> {
+    vec![
+        example("Q: ", &[("good", 1.0), ("rather bad", 0.0)]),
+        example("A longer one: ", &[("yes", 1.0), ("no", 0.0)]),
+    ]
+}
+
+fn lists() -> Vec<Example> {
+    vec![
+        example(
+            "Q: ",
+            &[("best", 2.0), ("middle", 1.0), ("worst of all", 0.0)],
+        ),
+        example("R: ", &[("yes", 1.0), ("no", 0.0)]),
+    ]
+}
+
+/// log P of each answer by itself, unpadded, and how many tokens it has.
+fn log_probs(model: &Transformer, example: &Example) -> Vec<(f64, f64)> {
+    let one = |answer: &Answer| {
+        let alone = example_of(example, answer);
+        let batch = Batch::new(&[&alone]).unwrap();
+        let logits = model.forward(&batch.tokens).unwrap().logits;
+        let all = TokenLogProbs::next_token(&logits, &batch.tokens, &batch.answer).unwrap();
+        let sum = all.sum().unwrap().to_vec1::<f32>().unwrap()[0];
+        // its bytes and its end
+        (f64::from(sum), answer.text.len() as f64 + 1.0)
+    };
+    example.answers.iter().map(one).collect()
+}
+
+fn example_of(example: &Example, answer: &Answer) -> Example {
+    Example {
+        prompt: example.prompt.clone(),
+        answers: vec![answer.clone()],
+    }
+}
+
+fn outcome(
+    objective: Objective,
+    shape: Shape,
+    settings: &Settings,
+    examples: &[Example],
+) -> Outcome {
+    let task = Task {
+        objective,
+        shape,
+        settings,
+    };
+    let batch = Batch::new(&examples.iter().collect::<Vec<_>>()).unwrap();
+    let model = Model {
+        body: model(1),
+        head: None,
+    };
+    forward(&task, &model, Some(&model_reference()), &batch).unwrap()
+}
+
+fn model_reference() -> Transformer {
+    model(2).frozen().unwrap()
+}
+
+/// The loss of each example against a formula of its answers' (log P, length).
+fn check(
+    objective: Objective,
+    settings: &Settings,
+    examples: &[Example],
+    formula: impl Fn(&Example, &[(f64, f64)]) -> f64,
+) {
+    let shape = match examples.iter().any(|e| e.answers.len() > 2) {
+        true => Shape::Lists,
+        false => Shape::Pairs,
+    };
+    let found = outcome(objective, shape, settings, examples);
+    let found = found.loss.to_vec1::<f32>().unwrap();
+    for (example, found) in examples.iter().zip(found) {
+        let expected = formula(example, &log_probs(&model(1), example));
+        let error = (f64::from(found) - expected).abs();
+        assert!(
+            error < ROUNDING * expected.abs().max(1.0),
+            "{objective}: {found} {expected}"
+        );
+    }
+}
+
+fn hinge(x: f64) -> f64 {
+    x.max(0.0)
+}
+
+#[test]
+fn sft_is_the_cross_entropy_of_the_best_answer_alone() {
+    let found = outcome(Objective::Sft, Shape::Lists, &Settings::default(), &lists());
+    let per_answer = found.loss.sum(1).unwrap().to_vec1::<f32>().unwrap();
+    let counted = found.mask.to_dtype(DType::F32).unwrap().sum(1).unwrap();
+    assert_eq!(counted.to_vec1::<f32>().unwrap(), [5.0, 4.0]);
+    let best = found.best.unwrap().to_vec1::<f32>().unwrap();
+    for ((example, loss), best) in lists().iter().zip(per_answer).zip(best) {
+        let expected = log_probs(&model(1), example)[0].0;
+        assert!((f64::from(loss) + expected).abs() < ROUNDING * expected.abs());
+        assert!((f64::from(best) - expected).abs() < ROUNDING * expected.abs());
+    }
+    // the scores are those of all answers: mean log-probabilities
+    let scores = found.scores.to_vec2::<f32>().unwrap();
+    for (example, scores) in lists().iter().zip(scores) {
+        for ((sum, length), score) in log_probs(&model(1), example).iter().zip(scores) {
+            assert!((f64::from(score) - sum / length).abs() < ROUNDING * 10.0);
+        }
+    }
+}
+
+#[test]
+fn dpo_compares_both_answers_with_the_reference() {
+    let mut settings = Settings::default();
+    settings.dpo.beta = 0.7;
+    check(Objective::Dpo, &settings, &pairs(), |example, policy| {
+        let reference = log_probs(&model_reference(), example);
+        let reward = |i: usize| 0.7 * (policy[i].0 - reference[i].0);
+        (1.0 + (reward(1) - reward(0)).exp()).ln()
+    });
+}
+
+#[test]
+fn slic_adds_cross_entropy_of_the_best() {
+    let mut settings = Settings {
+        slic_sft_weight: 0.3,
+        ..Settings::default()
+    };
+    settings.slic.delta = 6.0;
+    check(Objective::Slic, &settings, &pairs(), |_, p| {
+        hinge(6.0 - p[0].0 + p[1].0) - 0.3 * p[0].0
+    });
+
+    // δ per place in the ranking
+    settings.slic_form = SlicForm::List;
+    check(Objective::Slic, &settings, &lists(), |_, p| {
+        let pair = |i: usize, j: usize| hinge(6.0 * (j - i) as f64 - p[i].0 + p[j].0);
+        let pairs = match p.len() {
+            3 => pair(0, 1) + pair(0, 2) + pair(1, 2),
+            _ => pair(0, 1),
+        };
+        pairs - 0.3 * p[0].0
+    });
+
+    // −Σ r · share
+    settings.slic_form = SlicForm::ExpectedReward;
+    check(Objective::Slic, &settings, &lists(), |example, p| {
+        let weight = |i: usize| (p[i].0 - p[0].0).exp();
+        let total: f64 = (0..p.len()).map(weight).sum();
+        let rewards = example.answers.iter().enumerate();
+        let expected: f64 = rewards.map(|(i, a)| a.reward * weight(i) / total).sum();
+        -expected - 0.3 * p[0].0
+    });
+}
+
+#[test]
+fn rrhf_and_pro_rank_by_mean_log_probabilities() {
+    let settings = Settings::default();
+    check(Objective::Rrhf, &settings, &lists(), |_, p| {
+        let mean = |i: usize| p[i].0 / p[i].1;
+        let pair = |i: usize, j: usize| hinge(mean(j) - mean(i));
+        let pairs = match p.len() {
+            3 => pair(0, 1) + pair(0, 2) + pair(1, 2),
+            _ => pair(0, 1),
+        };
+        pairs - p[0].0
+    });
+    // two answers one reward apart: −log σ of the difference, and 0.05 · (2 − 1)² of SFT
+    check(Objective::Pro, &settings, &pairs(), |_, p| {
+        let mean = |i: usize| p[i].0 / p[i].1;
+        (1.0 + (mean(1) - mean(0)).exp()).ln() - 0.05 * p[0].0
+    });
+}
+
+#[test]
+fn a_reward_model_reads_the_end_of_each_answer() {
+    let mut rng = StdRng::seed_from_u64(5);
+    let model = Model {
+        body: model(1),
+        head: Some(RewardHead::new(16, &mut rng, DType::F32, &Device::Cpu).unwrap()),
+    };
+    // the score of an answer alone, where the last position needs no search
+    let head = model
+        .head
+        .as_ref()
+        .unwrap()
+        .weight()
+        .to_vec2::<f32>()
+        .unwrap();
+    let score = |example: &Example, answer: &Answer| -> f64 {
+        let batch = Batch::new(&[&example_of(example, answer)]).unwrap();
+        let hidden = model.body.hidden(&batch.tokens).unwrap();
+        let hidden = hidden.to_vec3::<f32>().unwrap();
+        let last = hidden[0].last().unwrap();
+        last.iter()
+            .zip(&head[0])
+            .map(|(h, w)| f64::from(h * w))
+            .sum()
+    };
+    let settings = Settings::default();
+    for (shape, examples) in [(Shape::Pairs, pairs()), (Shape::Lists, lists())] {
+        let task = Task {
+            objective: Objective::Reward,
+            shape,
+            settings: &settings,
+        };
+        let batch = Batch::new(&examples.iter().collect::<Vec<_>>()).unwrap();
+        let found = forward(&task, &model, None, &batch).unwrap();
+        assert!(found.best.is_none());
+        let losses = found.loss.to_vec1::<f32>().unwrap();
+        for (example, loss) in examples.iter().zip(losses) {
+            let scores: Vec<f64> = example.answers.iter().map(|a| score(example, a)).collect();
+            let pair = |i: usize, j: usize| (1.0 + (scores[j] - scores[i]).exp()).ln();
+            // the mean over the pairs of a list
+            let expected = match scores.len() {
+                3 => (pair(0, 1) + pair(0, 2) + pair(1, 2)) / 3.0,
+                _ => pair(0, 1),
+            };
+            assert!(
+                (f64::from(loss) - expected).abs() < ROUNDING,
+                "{loss} {expected}"
+            );
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! The example `train`, run whole: its own unit tests, and every objective from file to picture.
+
+#[path = "../../examples/train/main.rs"]
+#[allow(dead_code)]
+mod train;
+
+mod losses;
+mod runs;
