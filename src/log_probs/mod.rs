@@ -21,3 +21,17 @@ pub use candidates::Candidates;
 pub use hidden::OutputHead;
 pub use pair::Pair;
 pub use token::{Statistics, TokenLogProbs};
+
+/// Log-probabilities `[batch, time]` and the gradient of their sum, without a graph: the kernel's two
+/// passes and nothing else. For measuring them; training goes through [`TokenLogProbs`].
+///
+/// # Errors
+/// As [`TokenLogProbs::aligned`]; candle's own on a device other than the CPU.
+#[doc(hidden)]
+pub fn selective_log_softmax_with_gradient(
+    logits: &candle_core::Tensor,
+    targets: &candle_core::Tensor,
+    mask: &candle_core::Tensor,
+) -> crate::Result<(candle_core::Tensor, candle_core::Tensor)> {
+    token::values_and_gradient(logits, targets, mask)
+}

@@ -237,6 +237,21 @@ fn compute(
     TokenLogProbs::from_columns(&columns.narrow(1, 0, mask.dim(1)?)?, mask, statistics)
 }
 
+/// The kernel's forward and backward pass, outside any graph.
+pub(super) fn values_and_gradient(
+    logits: &Tensor,
+    targets: &Tensor,
+    mask: &Tensor,
+) -> Result<(Tensor, Tensor)> {
+    let function = "selective_log_softmax_with_gradient";
+    let vocabulary = logits.dim(candle_core::D::Minus1)?;
+    let targets = row_targets(function, "targets", targets, mask, 0, vocabulary)?;
+    let op = kernel::Select::new(Arc::new(targets), Statistics::default());
+    let values = logits.apply_op1_no_bwd(&op)?;
+    let gradient = op.gradient(logits, &values.ones_like()?)?;
+    Ok((values, gradient))
+}
+
 /// Tokens and mask without the first position, which nothing predicts.
 pub(super) fn after_the_first(
     function: &'static str,

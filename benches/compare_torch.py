@@ -1,0 +1,97 @@
+"""One variant of the kernels' bench in PyTorch: prints forward seconds, total seconds, extra MiB.
+
+pip install torch==2.15.0;  run by `cargo bench --bench kernels -- --python PYTHON`
+"""
+
+import sys
+import time
+
+import torch
+
+REPEATS = 7
+torch.set_num_threads(2)
+
+
+def status(key):
+    for line in open("/proc/self/status"):
+        if line.startswith(key):
+            return int(line.split()[1]) / 1024
+
+
+def measure(forward, rest):
+    before = status("VmRSS")
+    open("/proc/self/clear_refs", "w").write("5")
+    times = []
+    for i in range(REPEATS + 1):
+        start = time.perf_counter()
+        between = forward()
+        half = time.perf_counter() - start
+        rest(between)
+        times.append((half, time.perf_counter() - start))
+        if i == 0:
+            extra = status("VmHWM") - before
+    middle = [sorted(column)[REPEATS // 2] for column in zip(*times[1:])]
+    print(*middle, extra)
+
+
+def numbers(*shape, scale=1.0):
+    generator = torch.Generator().manual_seed(0)
+    return (torch.rand(shape, generator=generator) - 0.5) * scale
+
+
+def targets(rows, vocabulary):
+    return torch.arange(rows) * 7919 % vocabulary
+
+
+def forget(*tensors):
+    for tensor in tensors:
+        tensor.grad = None
+
+
+def log_probs(name):
+    size, kind = name.split(" ", 1)
+    rows, vocabulary = map(int, size.split("x"))
+    logits = numbers(rows, vocabulary, scale=16.0).requires_grad_()
+    chosen = targets(rows, vocabulary)
+
+    def forward():
+        if kind == "cross_entropy":
+            return torch.nn.functional.cross_entropy(logits, chosen, reduction="sum")
+        return (logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(1)).sum()
+
+    def rest(loss):
+        loss.backward()
+        forget(logits)
+
+    measure(forward, rest)
+
+
+def hidden(name):
+    rows, dim, vocabulary = 2048, 576, 49152
+    states = numbers(rows, dim, scale=2.0).requires_grad_()
+    weight = numbers(vocabulary, dim, scale=0.1).requires_grad_(name.startswith("trained"))
+    chosen = targets(rows, vocabulary)[:, None]
+
+    def forward():
+        return torch.log_softmax(states @ weight.T, 1).gather(1, chosen).sum()
+
+    def rest(loss):
+        loss.backward()
+        forget(states, weight)
+
+    measure(forward, rest)
+
+
+def adamw(name):
+    shapes = [(49152, 576), (49152, 576), (256, 576)]
+    for _ in range(6):
+        shapes += [(1728, 576), (576, 576), (2304, 576), (576, 2304), (576,), (576,)]
+    variables = [numbers(*shape).requires_grad_() for shape in shapes]
+    for variable in variables:
+        variable.grad = numbers(*variable.shape, scale=0.01)
+    optimiser = torch.optim.AdamW(variables, weight_decay=0.01, fused=True)
+    measure(lambda: None, lambda _: optimiser.step())
+
+
+if __name__ == "__main__":
+    {"log_probs": log_probs, "hidden": hidden, "adamw": adamw}[sys.argv[1]](sys.argv[2])

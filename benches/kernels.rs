@@ -1,0 +1,503 @@
+//! Time and memory of what stands under every objective, against candle's own ways and, with
+//! `--python`, against PyTorch's: each variant in a process of its own, medians and ratios of one run.
+//!
+//! ```text
+//! cargo bench --bench kernels                                 # everything against candle
+//! cargo bench --bench kernels -- --only adamw                 # one group
+//! cargo bench --bench kernels -- --python venv/bin/python     # and against PyTorch
+//! ```
+//! Groups: `log_probs`, `hidden`, `adamw`, `lora`. Memory is the peak resident set of the process
+//! above what it held before the first repetition (Linux). PyTorch runs `benches/compare_torch.py`
+//! (`pip install torch==2.15.0`) on the same shapes, under glibc's allocator with and without huge
+//! pages; the better of the two counts.
+
+#[path = "../examples/support/transformer.rs"]
+#[allow(dead_code)]
+mod transformer;
+
+use candle_align::log_probs::selective_log_softmax_with_gradient;
+use candle_align::training::{self, AdamWConfig, ParameterGroup};
+use candle_align::{LoraConfig, LoraLinear, OutputHead, Result, Statistics, TokenLogProbs};
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Device, Module, Tensor, Var};
+use candle_nn::{Linear, Optimizer};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rayon::prelude::*;
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::time::Instant;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Repetitions of a variant after one that warms up.
+const REPEATS: usize = 7;
+const THREADS: usize = 2;
+
+/// Variants by group; the first of a group is what the others are compared with.
+const VARIANTS: [(&str, &[&str]); 4] = [
+    (
+        "log_probs",
+        &[
+            "2048x32000 ours",
+            "2048x32000 candle cross_entropy",
+            "512x151936 ours",
+            "512x151936 candle cross_entropy",
+            "2048x32000 streaming bound",
+            "2048x32000 ours, gradient handed over",
+            "512x151936 streaming bound",
+            "512x151936 ours, gradient handed over",
+        ],
+    ),
+    (
+        "hidden",
+        &[
+            "frozen ours",
+            "frozen candle plain",
+            "trained ours",
+            "trained candle plain",
+        ],
+    ),
+    ("adamw", &["80M ours", "80M candle"]),
+    ("lora", &["rank 8 frozen linear", "rank 8 ordinary linear"]),
+];
+
+/// Seconds of each phase in every repetition, then the extra memory.
+#[derive(Default)]
+struct Measured {
+    forward: Vec<f64>,
+    total: Vec<f64>,
+    extra_mib: f64,
+}
+
+fn numbers(shape: &[usize], scale: f32) -> Tensor {
+    let n: usize = shape.iter().product();
+    let data: Vec<f32> = (0..n)
+        .into_par_iter()
+        .map(|i| ((i as u32).wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 24) as f32 - 0.5)
+        .map(|x| x * scale)
+        .collect();
+    Tensor::from_vec(data, shape, &Device::Cpu).expect("its own shape")
+}
+
+fn targets(rows: usize, vocabulary: usize) -> Tensor {
+    let targets: Vec<u32> = (0..rows).map(|i| (i * 7919 % vocabulary) as u32).collect();
+    Tensor::from_vec(targets, (1, rows), &Device::Cpu).expect("its own shape")
+}
+
+/// A line of /proc/self/status in MiB; 0 where there is no such file.
+fn status(key: &str) -> f64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = text.lines().find(|l| l.starts_with(key));
+    let kib = line
+        .and_then(|l| l.split_whitespace().nth(1))
+        .and_then(|n| n.parse::<f64>().ok());
+    kib.unwrap_or(0.0) / 1024.0
+}
+
+/// Repeats forward and the rest; `forward` returns what the rest starts from.
+fn measure<T>(
+    mut forward: impl FnMut() -> Result<T>,
+    mut rest: impl FnMut(T) -> Result<()>,
+) -> Result<Measured> {
+    let before = status("VmRSS");
+    // resets the peak; where it cannot, the peak includes the making of the inputs
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+    let mut out = Measured::default();
+    for i in 0..=REPEATS {
+        let start = Instant::now();
+        let between = forward()?;
+        let half = start.elapsed().as_secs_f64();
+        rest(between)?;
+        if i > 0 {
+            out.forward.push(half);
+            out.total.push(start.elapsed().as_secs_f64());
+        } else {
+            out.extra_mib = status("VmHWM") - before;
+        }
+    }
+    Ok(out)
+}
+
+fn log_probs(name: &str) -> Result<Measured> {
+    let (rows, vocabulary) = match name.starts_with("2048") {
+        true => (2048, 32000),
+        false => (512, 151_936),
+    };
+    let targets = targets(rows, vocabulary);
+    let mask = targets.ones_like()?.to_dtype(DType::U8)?;
+    let logits = numbers(&[1, rows, vocabulary], 16.0);
+    let kind = name.split_once(' ').map_or("", |(_, kind)| kind);
+    match kind {
+        "ours" => {
+            let logits = Var::from_tensor(&logits)?;
+            measure(
+                || TokenLogProbs::aligned(&logits, &targets, &mask, Statistics::default())?.sum(),
+                |sum| Ok(drop(sum.backward()?)),
+            )
+        }
+        "ours, gradient handed over" => measure(
+            || Ok(()),
+            |()| {
+                Ok(drop(selective_log_softmax_with_gradient(
+                    &logits, &targets, &mask,
+                )?))
+            },
+        ),
+        "candle cross_entropy" => {
+            let (logits, targets) = (Var::from_tensor(&logits.squeeze(0)?)?, targets.squeeze(0)?);
+            measure(
+                || Ok(candle_nn::loss::cross_entropy(&logits, &targets)?),
+                |loss| Ok(drop(loss.backward()?)),
+            )
+        }
+        // read once, then read once and write once, over the same memory
+        _ => {
+            let data = logits.flatten_all()?.to_vec1::<f32>()?;
+            let mut out = vec![0f32; data.len()];
+            measure(
+                || {
+                    let sum: f32 = data.par_chunks(1 << 16).map(lanes_sum).sum();
+                    Ok(std::hint::black_box(sum))
+                },
+                |_| {
+                    out.par_chunks_mut(1 << 16)
+                        .zip(data.par_chunks(1 << 16))
+                        .for_each(|(o, x)| {
+                            for (o, x) in o.iter_mut().zip(x) {
+                                *o = x * 0.5;
+                            }
+                        });
+                    std::hint::black_box(&out);
+                    Ok(())
+                },
+            )
+        }
+    }
+}
+
+fn lanes_sum(chunk: &[f32]) -> f32 {
+    let mut lanes = [0f32; 32];
+    for part in chunk.chunks_exact(32) {
+        for (lane, x) in lanes.iter_mut().zip(part) {
+            *lane += x;
+        }
+    }
+    lanes.iter().sum()
+}
+
+fn hidden(name: &str) -> Result<Measured> {
+    let (rows, dim, vocabulary) = (2048, 576, 49152);
+    // one position more: the first of a row is predicted by nothing
+    let hidden = Var::from_tensor(&numbers(&[1, rows + 1, dim], 2.0))?;
+    let weight = numbers(&[vocabulary, dim], 0.1);
+    let trained = match name.starts_with("trained") {
+        true => Some(Var::from_tensor(&weight)?),
+        false => None,
+    };
+    let weight = trained.as_ref().map_or(weight, |w| w.as_tensor().clone());
+    let tokens = targets(rows + 1, vocabulary);
+    let mask = tokens.ones_like()?.to_dtype(DType::U8)?;
+    if name.ends_with("ours") {
+        let head = OutputHead::new(&weight, None)?;
+        return measure(
+            || {
+                TokenLogProbs::from_hidden(&hidden, &head, &tokens, &mask, Statistics::default())?
+                    .sum()
+            },
+            |sum| Ok(drop(sum.backward()?)),
+        );
+    }
+    let chosen = tokens.narrow(1, 1, rows)?.reshape((rows, 1))?;
+    measure(
+        || {
+            let logits = hidden
+                .narrow(1, 0, rows)?
+                .squeeze(0)?
+                .matmul(&weight.t()?)?;
+            let log_p = candle_nn::ops::log_softmax(&logits, 1)?;
+            Ok(log_p.gather(&chosen, 1)?.sum_all()?)
+        },
+        |sum| Ok(drop(sum.backward()?)),
+    )
+}
+
+/// The sizes of a decoder of 80 million parameters.
+fn decoder() -> Result<transformer::Transformer> {
+    let config = transformer::Config {
+        vocabulary: 49152,
+        dim: 576,
+        heads: 9,
+        layers: 6,
+        max_len: 256,
+        feed_forward: 2304,
+    };
+    transformer::Transformer::new(&config, DType::F32, &mut StdRng::seed_from_u64(0))
+}
+
+fn adamw(name: &str) -> Result<Measured> {
+    let model = decoder()?;
+    let vars = model.vars();
+    let mut grads = GradStore::default();
+    for (_, var) in &vars {
+        grads.insert(var, numbers(var.dims(), 0.01));
+    }
+    if name.ends_with("ours") {
+        let groups = vec![ParameterGroup::new(vars, 0.01)];
+        let mut optimiser = training::AdamW::new(groups, AdamWConfig::default())?;
+        return measure(|| Ok(()), |()| optimiser.step(&grads));
+    }
+    let vars = vars.into_iter().map(|(_, var)| var).collect();
+    let mut optimiser = candle_nn::AdamW::new(vars, candle_nn::ParamsAdamW::default())?;
+    measure(|| Ok(()), |()| Ok(optimiser.step(&grads)?))
+}
+
+/// LoRA as one writes it with ordinary layers: the base weight is a constant of the graph.
+struct OrdinaryLora {
+    base: Linear,
+    a: Linear,
+    b: Linear,
+}
+
+impl Module for OrdinaryLora {
+    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        self.base.forward(x)? + self.b.forward(&self.a.forward(x)?)?
+    }
+}
+
+fn lora(name: &str) -> Result<Measured> {
+    let base = decoder()?;
+    let ordinary = name.ends_with("ordinary linear");
+    let config = LoraConfig {
+        rank: 8,
+        alpha: 8.0,
+        ..Default::default()
+    };
+    let mut rng = StdRng::seed_from_u64(0);
+    let mut vars: Vec<(String, Var)> = Vec::new();
+    let model = base.map_linears(|name, weight| {
+        let linear = Linear::new(weight, None);
+        let lora = LoraLinear::new(&linear, &config, &mut rng)?;
+        vars.extend(lora.trainable(name));
+        Ok(match ordinary {
+            true => Box::new(OrdinaryLora {
+                base: linear,
+                a: Linear::new(lora.a().as_tensor().clone(), None),
+                b: Linear::new(lora.b().as_tensor().clone(), None),
+            }),
+            false => Box::new(lora),
+        })
+    })?;
+    let head = OutputHead::new(&numbers(&[49152, 576], 0.02), None)?;
+    drop(base);
+    let tokens = targets(4 * 256, 49152).reshape((4, 256))?;
+    let mask = tokens.ones_like()?.to_dtype(DType::U8)?;
+    let groups = vec![ParameterGroup::new(vars, 0.0)];
+    let mut optimiser = training::AdamW::new(groups, AdamWConfig::default())?;
+    measure(
+        || {
+            let hidden = model.hidden(&tokens)?;
+            let log_probs =
+                TokenLogProbs::from_hidden(&hidden, &head, &tokens, &mask, Statistics::default())?;
+            Ok(log_probs.sum()?.mean_all()?.neg()?)
+        },
+        |loss| optimiser.step(&loss.backward()?),
+    )
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// Runs one variant and prints its three numbers for the process that asked.
+fn child(group: &str, name: &str) -> Result<()> {
+    let measured = match group {
+        "log_probs" => log_probs(name)?,
+        "hidden" => hidden(name)?,
+        "adamw" => adamw(name)?,
+        _ => lora(name)?,
+    };
+    println!(
+        "{} {} {}",
+        median(&measured.forward),
+        median(&measured.total),
+        measured.extra_mib
+    );
+    Ok(())
+}
+
+/// Forward, total and extra memory, as a child process printed them.
+type Numbers = (f64, f64, f64);
+
+fn run(command: &mut Command) -> std::result::Result<Numbers, String> {
+    let output = command.output().map_err(|e| e.to_string())?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let found: Vec<f64> = text
+        .lines()
+        .last()
+        .unwrap_or("")
+        .split_whitespace()
+        .filter_map(|w| w.parse().ok())
+        .collect();
+    match found[..] {
+        [forward, total, extra] => Ok((forward, total, extra)),
+        _ => Err(String::from_utf8_lossy(&output.stderr).trim().to_string()),
+    }
+}
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let (mut python, mut only) = (None, None);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--child" => {
+                let (group, name) = (arguments.next(), arguments.next());
+                if let Err(error) = child(&group.unwrap_or_default(), &name.unwrap_or_default()) {
+                    eprintln!("{error}");
+                    std::process::exit(1);
+                }
+                return;
+            }
+            "--python" => python = arguments.next(),
+            "--only" => only = arguments.next(),
+            _ => {} // cargo's own
+        }
+    }
+    let program = std::env::current_exe().expect("this program");
+    let mut results: BTreeMap<String, Numbers> = BTreeMap::new();
+    println!("| group | variant | forward s | total s | extra MiB |");
+    println!("|---|---|---|---|---|");
+    let mut show =
+        |group: &str, name: &str, result: std::result::Result<Numbers, String>| match result {
+            Ok((forward, total, extra)) => {
+                println!("| {group} | {name} | {forward:.3} | {total:.3} | {extra:.0} |");
+                results.insert(format!("{group} {name}"), (forward, total, extra));
+            }
+            Err(error) => println!("| {group} | {name} | failed: {error} | | |"),
+        };
+    for (group, names) in VARIANTS {
+        if only.as_ref().is_some_and(|only| only != group) {
+            continue;
+        }
+        for name in names {
+            let mut command = Command::new(&program);
+            command
+                .args(["--child", group, name])
+                .env("RAYON_NUM_THREADS", THREADS.to_string());
+            show(group, name, run(&mut command));
+        }
+        let Some(python) = &python else { continue };
+        for name in torch_variants(group) {
+            let of = |tunables: &str| {
+                let mut command = Command::new(python);
+                command.arg(concat!(
+                    env!("CARGO_MANIFEST_DIR"),
+                    "/benches/compare_torch.py"
+                ));
+                command.args([group, name]).env("GLIBC_TUNABLES", tunables);
+                run(&mut command)
+            };
+            let (plain, huge) = (of("glibc.malloc.hugetlb=0"), of("glibc.malloc.hugetlb=1"));
+            let better = match (plain, huge) {
+                (Ok(a), Ok(b)) if b.1 < a.1 => Ok(b),
+                (Err(_), other) => other,
+                (first, _) => first,
+            };
+            show(group, &format!("torch {name}"), better);
+        }
+    }
+    ratios(&results);
+}
+
+fn torch_variants(group: &str) -> &'static [&'static str] {
+    match group {
+        "log_probs" => &[
+            "2048x32000 cross_entropy",
+            "2048x32000 gather - logsumexp",
+            "512x151936 cross_entropy",
+            "512x151936 gather - logsumexp",
+        ],
+        "hidden" => &["frozen plain", "trained plain"],
+        "adamw" => &["80M fused"],
+        _ => &[],
+    }
+}
+
+/// Each line of the table of bars: what is divided by what.
+fn ratios(results: &BTreeMap<String, Numbers>) {
+    println!("\n| ratio | time | extra memory |\n|---|---|---|");
+    let pairs = [
+        (
+            "log_probs 2048x32000 candle cross_entropy",
+            "log_probs 2048x32000 ours",
+        ),
+        (
+            "log_probs 512x151936 candle cross_entropy",
+            "log_probs 512x151936 ours",
+        ),
+        (
+            "log_probs torch 2048x32000 cross_entropy",
+            "log_probs 2048x32000 ours",
+        ),
+        (
+            "log_probs torch 2048x32000 gather - logsumexp",
+            "log_probs 2048x32000 ours",
+        ),
+        (
+            "log_probs torch 512x151936 cross_entropy",
+            "log_probs 512x151936 ours",
+        ),
+        (
+            "log_probs torch 512x151936 gather - logsumexp",
+            "log_probs 512x151936 ours",
+        ),
+        (
+            "log_probs 2048x32000 streaming bound",
+            "log_probs 2048x32000 ours, gradient handed over",
+        ),
+        (
+            "log_probs 512x151936 streaming bound",
+            "log_probs 512x151936 ours, gradient handed over",
+        ),
+        ("hidden frozen candle plain", "hidden frozen ours"),
+        ("hidden torch frozen plain", "hidden frozen ours"),
+        ("hidden trained candle plain", "hidden trained ours"),
+        ("hidden torch trained plain", "hidden trained ours"),
+        ("adamw 80M candle", "adamw 80M ours"),
+        ("adamw torch 80M fused", "adamw 80M ours"),
+        ("lora rank 8 ordinary linear", "lora rank 8 frozen linear"),
+    ];
+    for (other, ours) in pairs {
+        if let (Some(a), Some(b)) = (results.get(other), results.get(ours)) {
+            println!("| {other} / ours | {:.2} | {:.2} |", a.1 / b.1, a.2 / b.2);
+        }
+    }
+    for (what, other, ours) in [
+        (
+            "forward of ours / reading once, [2048, 32000]",
+            "log_probs 2048x32000 streaming bound",
+            "log_probs 2048x32000 ours",
+        ),
+        (
+            "forward of ours / reading once, [512, 151936]",
+            "log_probs 512x151936 streaming bound",
+            "log_probs 512x151936 ours",
+        ),
+    ] {
+        if let (Some(a), Some(b)) = (results.get(other), results.get(ours)) {
+            println!("| {what}: share of the bound | {:.2} | |", a.0 / b.0);
+        }
+    }
+    if let (Some(a), Some(b)) = (
+        results.get("lora rank 8 ordinary linear"),
+        results.get("lora rank 8 frozen linear"),
+    ) {
+        println!(
+            "| backward and step, frozen / ordinary linear | {:.2} | |",
+            (b.1 - b.0) / (a.1 - a.0)
+        );
+    }
+}
