@@ -128,7 +128,7 @@ impl Tally {
             all.push(format!("{} prompts cut from the left", self.prompts_cut));
         }
         if self.bad_rows > 0 {
-            all.push(format!("{} rows that could not be read", self.bad_rows));
+            all.push(format!("{} could not be read", self.bad_rows));
         }
         match all.is_empty() {
             true => "nothing left out".to_string(),

@@ -204,10 +204,7 @@ fn usable(
         .map(|(format, rows)| format!("{format}: {rows}"));
     let formats = formats.collect::<Vec<_>>().join(", ");
     Err(Error::Usage(match (found, objective) {
-        (0, _) => format!(
-            "{name}: no row is left to learn from ({formats}; {})",
-            tally.reasons()
-        ),
+        (0, _) => format!("{name}: no row is left to learn from: {}", tally.reasons()),
         (_, Objective::Sft) => format!(
             "{name}: sft needs a best answer, and in no row is one answer better than another \
              ({formats})"

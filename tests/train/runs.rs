@@ -294,7 +294,11 @@ fn an_objective_that_cannot_use_a_file_says_what_is_missing() {
             Objective::Dpo,
             keep
         ),
-        "rows.jsonl: no row is left to learn from (pair: 1; 1 left out (an empty answer))"
+        "rows.jsonl: no row is left to learn from: 1 left out (an empty answer)"
+    );
+    assert_eq!(
+        failure("[]\n{}", Objective::Dpo, |s| s.skip_bad_rows = true),
+        "rows.jsonl: no row is left to learn from: 2 could not be read"
     );
     assert_eq!(
         failure(
