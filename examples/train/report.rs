@@ -1,9 +1,10 @@
 //! What came of a run, beside what a ruler would have got.
 
 use super::batch::Example;
-use super::data::Tally;
+use super::data::{Reason, Tally};
 use super::objectives::{Objective, Ordered};
 use serde::Serialize;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::path::PathBuf;
 
@@ -28,6 +29,8 @@ pub struct Baselines {
     pub chance: f64,
     /// How many pairs all accuracies are shares of.
     pub pairs: usize,
+    /// How many prompts they belong to.
+    pub prompts: usize,
 }
 
 impl Baselines {
@@ -48,12 +51,19 @@ impl Baselines {
             shorter: shorter.accuracy()?,
             chance: 0.5,
             pairs: longer.pairs,
+            prompts: examples
+                .iter()
+                .filter(|example| example.answers.len() > 1)
+                .map(|example| example.prompt.as_str())
+                .collect::<HashSet<_>>()
+                .len(),
         })
     }
 
-    /// One standard error of an accuracy near ½ on so many independent pairs.
+    /// One standard error of a coin's accuracy. Pairs of one prompt share answers and are not
+    /// independent, so it is prompts that are counted.
     fn standard_error(&self) -> f64 {
-        0.5 / (self.pairs as f64).sqrt()
+        0.5 / (self.prompts as f64).sqrt()
     }
 }
 
@@ -116,10 +126,8 @@ pub fn peak_memory_mib() -> Option<f64> {
 impl Tally {
     /// What was left out, in words.
     pub fn reasons(&self) -> String {
-        let counted = |what: &str, counts: &std::collections::BTreeMap<_, usize>| -> Vec<String> {
-            let one = |(reason, count): (&super::data::Reason, &usize)| {
-                format!("{count} {what} ({reason})")
-            };
+        let counted = |what: &str, counts: &BTreeMap<Reason, usize>| -> Vec<String> {
+            let one = |(reason, count): (&Reason, &usize)| format!("{count} {what} ({reason})");
             counts.iter().map(one).collect()
         };
         let mut all = counted("left out", &self.left_out);
@@ -190,10 +198,11 @@ impl fmt::Display for Summary {
             let percent = |x: f64| format!("{:.1} %", 100.0 * x);
             writeln!(
                 f,
-                "    accuracy  {} → {} of {} pairs (± {} by chance)",
+                "    accuracy  {} → {} of {} pairs to {} prompts (a coin: ± {})",
                 percent(before),
                 percent(after),
                 b.pairs,
+                b.prompts,
                 percent(b.standard_error())
             )?;
             writeln!(
@@ -234,12 +243,14 @@ mod tests {
         let examples = [
             example(&[("long", 1.0), ("s", 0.0)]),
             example(&[("s", 1.0), ("long", 0.0)]),
+            // no ruler tells these apart
             example(&[("tall", 1.0), ("long", 0.0)]),
             example(&[("longer", 1.0), ("s", 0.0)]),
             example(&[("alone", 1.0)]),
         ];
         let baselines = Baselines::of(&examples).unwrap();
-        assert_eq!(baselines.pairs, 4);
+        // all to the same, empty prompt
+        assert_eq!((baselines.pairs, baselines.prompts), (4, 1));
         assert_eq!(baselines.longer, 2.5 / 4.0);
         assert_eq!(baselines.shorter, 1.5 / 4.0);
         assert_eq!(Baselines::of(&examples[4..]), None);
