@@ -18,13 +18,13 @@
 //! manners. So the report stands beside two rulers (the longer answer is better; the shorter one
 //! is) and a coin, and gives the chance error of its accuracy.
 //!
-//! What you should see with `--objective dpo` and no file: within a minute, a held-out accuracy
+//! What you should see with `--objective dpo` and no file: in a minute or two, a held-out accuracy
 //! that starts at 50 % (policy and reference agree) and a loss that falls from ln 2. In
 //! `target/train/dpo`: `metrics.jsonl`, `curves.svg`, `model.safetensors`, `summary.json`, and
 //! `config.json`, which `--config` reads.
 //!
 //! Where other work keeps the machine busy, `RAYON_NUM_THREADS=1` is faster: threads that wait for
-//! each other otherwise spend the time waiting (seven times slower, measured at a load of 14 on two
+//! each other otherwise spend the time waiting (five times slower, measured at a load of 14 on two
 //! cores).
 //!
 //! All objectives but `sft` begin with supervised steps on the best answers (`--sft-steps`), as the
