@@ -188,8 +188,15 @@ impl Lab {
             "steps": plan.steps, "learning_rate": plan.learning_rate,
             "demonstrations per step": lab.sizes.demonstrations, "loss": "sum over the answer's tokens",
         });
-        let log_p = lab.reference_log_probs.clone();
-        let mut entry = lab.entry("sft", "SFT", &log_p, &log_p, settings, curve, start);
+        let ran = Ran {
+            name: "sft",
+            label: "SFT",
+            settings,
+            curve,
+            start,
+        };
+        let log_p = &lab.reference_log_probs;
+        let mut entry = lab.entry(ran, log_p, log_p);
         entry.note = "the reference; its curve shows KL(demonstrations‖policy)".into();
         Ok((lab, entry))
     }
@@ -286,10 +293,10 @@ impl Lab {
         let bar = bar(bars, name, plan.steps);
         let mut optimiser = Adam::new(plan, vars)?;
         let mut curve = Vec::new();
-        let every = plan.steps.div_ceil(self.sizes.points).max(1);
+        let looks = looks(plan.steps, self.sizes.points);
         for step in 0..plan.steps {
             let loss = loss(step)?;
-            if step % every == 0 {
+            if looks.contains(&step) {
                 curve.push(point(step, Some(&loss), place(self)?)?);
             }
             optimiser.step(&loss)?;
@@ -301,18 +308,8 @@ impl Lab {
     }
 
     /// All that is said about one policy.
-    #[allow(clippy::too_many_arguments)]
-    pub fn entry(
-        &self,
-        name: &str,
-        label: &str,
-        log_p: &PerAnswer,
-        score: &PerAnswer,
-        settings: serde_json::Value,
-        curve: Vec<CurvePoint>,
-        start: Instant,
-    ) -> Entry {
-        let seconds = start.elapsed().as_secs_f64();
+    pub fn entry(&self, ran: Ran, log_p: &PerAnswer, score: &PerAnswer) -> Entry {
+        let seconds = ran.start.elapsed().as_secs_f64();
         let frontier = self.frontier();
         let reward = expectation(log_p, &self.world.rewards);
         let moved = kl(log_p, &self.reference_log_probs);
@@ -323,8 +320,8 @@ impl Lab {
             false => 0.0,
         };
         Entry {
-            name: name.into(),
-            label: label.into(),
+            name: ran.name.into(),
+            label: ran.label.into(),
             reward: Some(reward),
             kl: Some(moved),
             regret: Some(best.reward - reward),
@@ -336,27 +333,18 @@ impl Lab {
                 .sum::<f64>()
                 / PROMPTS as f64,
             accuracy: self.accuracy(score),
-            settings,
+            settings: ran.settings,
             note: String::new(),
-            curve,
+            curve: ran.curve,
             seconds,
         }
     }
 
     /// The entry of a policy that a method trained from the reference.
-    pub fn policy_entry(
-        &self,
-        name: &str,
-        label: &str,
-        model: &Transformer,
-        score: Score,
-        settings: serde_json::Value,
-        curve: Vec<CurvePoint>,
-        start: Instant,
-    ) -> Result<Entry> {
+    pub fn policy_entry(&self, ran: Ran, model: &Transformer, score: Score) -> Result<Entry> {
         let log_p = self.world.log_probs(&self.world.tabulate(model)?);
         let scores = self.score(&log_p, score);
-        Ok(self.entry(name, label, &log_p, &scores, settings, curve, start))
+        Ok(self.entry(ran, &log_p, &scores))
     }
 
     fn score(&self, log_p: &PerAnswer, score: Score) -> PerAnswer {
@@ -372,6 +360,16 @@ impl Lab {
             .map(|prompt| (0..self.world.outcomes()).map(|o| of(prompt, o)).collect())
             .collect()
     }
+}
+
+/// What a run leaves behind beside its policy.
+pub struct Ran {
+    pub name: &'static str,
+    pub label: &'static str,
+    pub settings: serde_json::Value,
+    pub curve: Vec<CurvePoint>,
+    /// When it began.
+    pub start: Instant,
 }
 
 /// By which number of its own a method ranks answers.
@@ -421,6 +419,14 @@ impl Adam {
         self.step += 1;
         Ok(())
     }
+}
+
+/// Before which steps to look where the policy stands: closer together at the start, where it
+/// moves fastest.
+pub fn looks(steps: usize, points: usize) -> Vec<usize> {
+    (0..points)
+        .map(|i| (steps * i * i).div_ceil(points * points))
+        .collect()
 }
 
 pub fn point(step: usize, loss: Option<&Tensor>, (reward, kl): (f64, f64)) -> Result<CurvePoint> {

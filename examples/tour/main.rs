@@ -86,17 +86,29 @@ fn main() -> ExitCode {
 
 /// This program with the same arguments and one thread per operation.
 fn again() -> ExitCode {
-    let status = std::env::current_exe().and_then(|program| {
-        std::process::Command::new(program)
-            .args(std::env::args_os().skip(1))
-            .env(THREADS, "1")
-            .status()
-    });
-    match status {
-        Ok(status) => ExitCode::from(u8::try_from(status.code().unwrap_or(1)).unwrap_or(1)),
-        Err(error) => {
-            eprintln!("tour: cannot start: {error}");
-            ExitCode::FAILURE
+    let error = match std::env::current_exe() {
+        Ok(program) => {
+            let mut command = std::process::Command::new(program);
+            command.args(std::env::args_os().skip(1)).env(THREADS, "1");
+            match replace_by(&mut command) {
+                Ok(code) => return code,
+                Err(error) => error,
+            }
         }
-    }
+        Err(error) => error,
+    };
+    eprintln!("tour: cannot start: {error}");
+    ExitCode::FAILURE
+}
+
+/// In the same process where the system can: whoever stops it stops the run.
+#[cfg(unix)]
+fn replace_by(command: &mut std::process::Command) -> std::io::Result<ExitCode> {
+    Err(std::os::unix::process::CommandExt::exec(command))
+}
+
+#[cfg(not(unix))]
+fn replace_by(command: &mut std::process::Command) -> std::io::Result<ExitCode> {
+    let code = command.status()?.code().unwrap_or(1);
+    Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }

@@ -49,6 +49,9 @@ pub fn run(options: &Options, bars: &MultiProgress) -> Result<Report> {
     if options.steps == Some(0) {
         return Err("--steps must be at least 1".into());
     }
+    if let Some(out) = &options.out {
+        report::make(out)?;
+    }
     let start = Instant::now();
     let sizes = match options.quick {
         true => Sizes::quick(),

@@ -336,9 +336,6 @@ pub fn frontier(report: &Report) -> String {
     chart.mark(reference, Shape::Circle, INK, "white");
     let target = (report.target.kl, report.target.reward);
     chart.mark(target, Shape::Star, INK, "white");
-    if let Some(learned) = &report.learned_target {
-        chart.mark((learned.kl, learned.reward), Shape::Star, "white", INK);
-    }
     for (entry, kl, reward) in policies(report) {
         let (colour, shape) = style(&entry.name);
         let hollow = entry.name == "dpo-lora";
@@ -348,6 +345,10 @@ pub fn frontier(report: &Report) -> String {
             if hollow { "white" } else { colour },
             if hollow { colour } else { "white" },
         );
+    }
+    // On top, unfilled: a policy that arrived is seen inside.
+    if let Some(learned) = &report.learned_target {
+        chart.mark((learned.kl, learned.reward), Shape::Star, "none", INK);
     }
     let (x, y) = chart.at(0.03 * end.0, ceiling);
     let text =
@@ -488,7 +489,7 @@ pub fn gradients(beta: f64) -> Result<Vec<Gradient>> {
         ),
         one(
             "ppo",
-            "PPO, advantage 1, log-ratio to the old policy".into(),
+            "PPO, advantage 1, lead over the old policy".into(),
             pull(&ppo)?,
         ),
     ])

@@ -59,6 +59,8 @@ pub struct Mark {
 pub struct Report {
     pub seed: u64,
     pub quick: bool,
+    /// The methods that were asked for.
+    pub methods: Vec<&'static str>,
     pub prompts: usize,
     pub answers_per_prompt: usize,
     pub most_tokens: usize,
@@ -99,6 +101,7 @@ impl Report {
         Ok(Self {
             seed: options.seed,
             quick: options.quick,
+            methods: options.only.iter().map(|m| m.name()).collect(),
             prompts: rewards.len(),
             answers_per_prompt: lab.world.outcomes(),
             most_tokens: lab.world.tokens,
@@ -131,14 +134,6 @@ impl Report {
             entries,
             seconds,
         })
-    }
-
-    /// The same report without what a clock says.
-    pub fn without_times(&self) -> Self {
-        let mut report = self.clone();
-        report.seconds = 0.0;
-        report.entries.iter_mut().for_each(|e| e.seconds = 0.0);
-        report
     }
 
     /// The world in two lines.
@@ -191,8 +186,8 @@ impl Report {
 
     /// Writes `report.json` and `report.html`, each whole or not at all.
     pub fn write(&self, dir: &Path) -> Result<()> {
+        make(dir)?;
         let explain = |e: std::io::Error| format!("cannot write to {}: {e}", dir.display());
-        std::fs::create_dir_all(dir).map_err(explain)?;
         let json = serde_json::to_string_pretty(self)?;
         for (name, text) in [("report.json", json), ("report.html", self.html())] {
             replace(&dir.join(name), &text).map_err(explain)?;
@@ -321,7 +316,7 @@ where the policy that wrote the answers is left behind by more than its clip.</p
         for (e, _, kl, regret) in &moved {
             if matches!(e.name.as_str(), "pro" | "rrhf") {
                 seen.push(format!(
-                    "{} knows no reference: nothing in its loss says how far to go. It went {kl:.2} nats, at a \
+                    "{} knows no reference: nothing in its loss measures how far it goes. It went {kl:.2} nats, at a \
                      regret of {regret:.3}.",
                     e.label
                 ));
@@ -332,6 +327,12 @@ where the policy that wrote the answers is left behind by more than its clip.</p
         }
         seen
     }
+}
+
+/// Makes the folder of the reports: asked before the run, for nobody wants to hear of it after.
+pub fn make(dir: &Path) -> Result<()> {
+    std::fs::create_dir_all(dir)
+        .map_err(|e| format!("cannot write to {}: {e}", dir.display()).into())
 }
 
 /// A row of the page's table.

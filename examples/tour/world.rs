@@ -225,8 +225,8 @@ impl World {
                         prefix[child + symbol] = prefix[parent] + next[symbol];
                     }
                 }
-                for ended in 0..self.prefixes() {
-                    prefix[ended] += policy.next(prompt, ended)[END as usize];
+                for (ended, log_p) in prefix.iter_mut().take(self.prefixes()).enumerate() {
+                    *log_p += policy.next(prompt, ended)[END as usize];
                 }
                 prefix
             })

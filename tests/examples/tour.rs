@@ -19,6 +19,14 @@ fn quiet() -> MultiProgress {
     MultiProgress::with_draw_target(ProgressDrawTarget::hidden())
 }
 
+/// The report without what a clock says.
+fn without_times(report: &Report) -> Report {
+    let mut report = report.clone();
+    report.seconds = 0.0;
+    report.entries.iter_mut().for_each(|e| e.seconds = 0.0);
+    report
+}
+
 /// One run for all tests.
 fn report() -> &'static Report {
     static REPORT: OnceLock<Report> = OnceLock::new();
@@ -108,14 +116,14 @@ fn accuracies_lie_between_chance_and_the_true_rewards() {
 #[test]
 fn one_seed_gives_one_report() {
     let again = run(&options(), &quiet()).expect("the tour runs");
-    assert!(again.without_times() == report().without_times());
+    assert!(without_times(&again) == without_times(report()));
 
     let only = Options {
         only: vec![Method::DpoLora, Method::Slic],
         ..options()
     };
-    let some = run(&only, &quiet()).expect("the tour runs").without_times();
-    let all = report().without_times();
+    let some = without_times(&run(&only, &quiet()).expect("the tour runs"));
+    let all = without_times(report());
     let names: Vec<&str> = some.entries.iter().map(|e| e.name.as_str()).collect();
     assert_eq!(names, ["sft", "dpo-lora", "slic"]);
     for e in &some.entries {
@@ -123,9 +131,7 @@ fn one_seed_gives_one_report() {
     }
 
     let other = Options { seed: 1, ..only };
-    let other = run(&other, &quiet())
-        .expect("the tour runs")
-        .without_times();
+    let other = run(&other, &quiet()).expect("the tour runs");
     assert!(other.entries[0].reward != some.entries[0].reward);
 }
 
@@ -247,4 +253,23 @@ fn win_rates_count_pairs() {
     }
     let got = world.win_rate(&tilted, &reference);
     assert!((got - wins / PROMPTS as f64).abs() < 1e-12);
+}
+
+#[test]
+fn the_table_has_a_row_for_every_entry() {
+    let table = report().table();
+    let rows: Vec<&str> = table.lines().collect();
+    assert_eq!(rows.len(), report().entries.len() + 2);
+    for (row, e) in rows[1..].iter().zip(&report().entries) {
+        assert!(row.starts_with(&e.label), "{row}");
+        assert!(
+            row.contains(&format!("{:.1}%", 100.0 * e.accuracy)),
+            "{row}"
+        );
+    }
+    assert!(
+        report()
+            .summary()
+            .starts_with("16 prompts, 400 answers to each")
+    );
 }

@@ -2,7 +2,7 @@
 
 use crate::support::transformer::Transformer;
 use crate::tour::Result;
-use crate::tour::lab::{Lab, Optimisation, Score, generator, look_up};
+use crate::tour::lab::{Lab, Optimisation, Ran, Score, generator, look_up};
 use crate::tour::report::Entry;
 use crate::tour::world::{Answer, PROMPTS};
 use candle_align::{Candidates, ListLoss, ProConfig, RrhfConfig, pro_loss, rrhf_loss};
@@ -32,7 +32,7 @@ pub fn rrhf(lab: &Lab, bars: &MultiProgress) -> Result<Entry> {
 fn on_lists(
     lab: &Lab,
     bars: &MultiProgress,
-    (name, label): (&str, &str),
+    (name, label): (&'static str, &'static str),
     purpose: u64,
     loss_settings: Value,
     loss: impl Fn(&Candidates) -> candle_align::Result<ListLoss>,
@@ -65,7 +65,17 @@ fn on_lists(
         "lists per step": lists, "answers per list": LIST,
         "rewards": "of the reward model",
     });
-    lab.policy_entry(name, label, &policy, Score::Mean, settings, curve, start)
+    lab.policy_entry(
+        Ran {
+            name,
+            label,
+            settings,
+            curve,
+            start,
+        },
+        &policy,
+        Score::Mean,
+    )
 }
 
 /// Lists of answers of the reference, each to one prompt.

@@ -3,7 +3,7 @@
 use super::pairs::{dpo_config, dpo_step};
 use crate::support::transformer::Projection;
 use crate::tour::Result;
-use crate::tour::lab::{Lab, Optimisation, Score, generator};
+use crate::tour::lab::{Lab, Optimisation, Ran, Score, generator};
 use crate::tour::report::Entry;
 use candle_align::{LoraConfig, LoraLinear};
 use candle_nn::Linear;
@@ -47,13 +47,15 @@ pub fn run(lab: &Lab, bars: &MultiProgress) -> Result<Entry> {
         "learning_rate": plan.learning_rate, "pairs per step": lab.sizes.batch,
     });
     let mut entry = lab.policy_entry(
-        "dpo-lora",
-        "DPO, LoRA",
+        Ran {
+            name: "dpo-lora",
+            label: "DPO, LoRA",
+            settings,
+            curve,
+            start,
+        },
         &policy,
         Score::LogRatio,
-        settings,
-        curve,
-        start,
     )?;
     entry.note = format!(
         "{trained} numbers learn instead of {}",

@@ -2,7 +2,7 @@
 
 use super::BETA;
 use crate::tour::Result;
-use crate::tour::lab::{Lab, Optimisation, Score, generator};
+use crate::tour::lab::{Lab, Optimisation, Ran, Score, generator};
 use crate::tour::report::Entry;
 use crate::tour::world::{Answer, PROMPT, SYMBOLS};
 use candle_align::{
@@ -56,13 +56,15 @@ pub fn dpo(lab: &Lab, bars: &MultiProgress) -> Result<Entry> {
         "pairs per step": lab.sizes.batch,
     });
     lab.policy_entry(
-        "dpo",
-        "DPO",
+        Ran {
+            name: "dpo",
+            label: "DPO",
+            settings,
+            curve,
+            start,
+        },
         &policy,
         Score::LogRatio,
-        settings,
-        curve,
-        start,
     )
 }
 
@@ -106,7 +108,17 @@ pub fn slic(lab: &Lab, bars: &MultiProgress) -> Result<Entry> {
         "regulariser weight": weight, "steps": plan.steps, "learning_rate": plan.learning_rate,
         "pairs per step": lab.sizes.batch,
     });
-    lab.policy_entry("slic", "SLiC", &policy, Score::Sum, settings, curve, start)
+    lab.policy_entry(
+        Ran {
+            name: "slic",
+            label: "SLiC",
+            settings,
+            curve,
+            start,
+        },
+        &policy,
+        Score::Sum,
+    )
 }
 
 /// log π_ref of every next symbol along some answers, from the table: `[answers, time − 1, symbols]`.

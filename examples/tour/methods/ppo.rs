@@ -4,7 +4,9 @@ use super::BETA;
 use super::reward::Scorer;
 use crate::support::transformer::Transformer;
 use crate::tour::Result;
-use crate::tour::lab::{Adam, Lab, Optimisation, Score, bar, generator, look_up, point};
+use crate::tour::lab::{
+    Adam, Lab, Optimisation, Ran, Score, bar, generator, look_up, looks, point,
+};
 use crate::tour::report::Entry;
 use crate::tour::world::{Answer, END, PROMPTS, choose, log_softmax};
 use candle_align::math::whiten;
@@ -45,7 +47,7 @@ pub fn run(lab: &Lab, bars: &MultiProgress) -> Result<Entry> {
     let mut policy_optimiser = Adam::new(plan, policy.vars())?;
     let mut critic_optimiser = Adam::new(plan, critic.vars())?;
     let bar = bar(bars, "PPO", rounds);
-    let every = rounds.div_ceil(lab.sizes.points).max(1);
+    let looks = looks(rounds, lab.sizes.points);
     let mut curve = Vec::new();
     for round in 0..rounds {
         // The policy answers; the reward model scores; the KL is paid token by token.
@@ -67,7 +69,7 @@ pub fn run(lab: &Lab, bars: &MultiProgress) -> Result<Entry> {
             let loss = ppo_policy_loss(&new, old.values(), &advantages, &clip)?
                 .loss
                 .reduce(Reduction::TokenMean)?;
-            if epoch == 0 && round % every == 0 {
+            if epoch == 0 && looks.contains(&round) {
                 curve.push(point(round * EPOCHS, Some(&loss), lab.place(&policy)?)?);
             }
             policy_optimiser.step(&loss)?;
@@ -92,13 +94,15 @@ pub fn run(lab: &Lab, bars: &MultiProgress) -> Result<Entry> {
         "steps per round": EPOCHS,
     });
     lab.policy_entry(
-        "ppo",
-        "PPO",
+        Ran {
+            name: "ppo",
+            label: "PPO",
+            settings,
+            curve,
+            start,
+        },
         &policy,
         Score::LogRatio,
-        settings,
-        curve,
-        start,
     )
 }
 

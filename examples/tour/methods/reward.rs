@@ -4,7 +4,7 @@ use crate::support::transformer::Transformer;
 use crate::tour::Result;
 use crate::tour::lab::{Lab, Learned, Optimisation, generator};
 use crate::tour::report::Entry;
-use crate::tour::world::{Answer, PROMPTS, PerAnswer, expectation};
+use crate::tour::world::{Answer, PerAnswer, expectation};
 use candle_align::{Pair, PairwiseRewardConfig, RewardHead, pairwise_reward_loss};
 use candle_core::{DType, Device, Tensor, Var};
 use indicatif::MultiProgress;
@@ -145,11 +145,8 @@ impl Lab {
     /// Of a score with the true reward, within prompts, weighted by the reference.
     pub fn correlation(&self, scores: &PerAnswer) -> f64 {
         let (mut both, mut one, mut other) = (0.0, 0.0, 0.0);
-        for prompt in 0..PROMPTS {
-            let p: Vec<f64> = self.reference_log_probs[prompt]
-                .iter()
-                .map(|l| l.exp())
-                .collect();
+        for (prompt, log_p) in self.reference_log_probs.iter().enumerate() {
+            let p: Vec<f64> = log_p.iter().map(|l| l.exp()).collect();
             let centred = |x: &[f64]| -> Vec<f64> {
                 let mean: f64 = x.iter().zip(&p).map(|(x, p)| x * p).sum();
                 x.iter().map(|x| x - mean).collect()
