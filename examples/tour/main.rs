@@ -10,7 +10,9 @@
 //! greatest reward that any policy can have at that distance.
 //!
 //! You should see a table, and find two files in `target/tour/`: `report.html`, the picture, and
-//! `report.json`, the numbers. It takes about a minute; nothing is downloaded.
+//! `report.json`, the numbers. No policy is above the frontier; DPO comes nearer to it than SLiC, PRO
+//! and RRHF; PPO stops at the optimum of the reward that it was given, the learned one. It takes
+//! little more than a minute on two cores; nothing is downloaded.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -320,7 +320,9 @@ pub fn frontier(report: &Report) -> String {
     }
     for (entry, ..) in policies(report) {
         let way: Vec<(f64, f64)> = entry.curve.iter().map(|p| (p.kl, p.reward)).collect();
+        chart.body.push_str(r#"<g opacity="0.55">"#);
         chart.line(&way, style(&entry.name).0, 1.3, "");
+        chart.body.push_str("</g>");
         for &(x, y) in &way {
             let (x, y) = chart.at(x, y);
             chart.taken.push([x - 2.0, y - 2.0, 4.0, 4.0]);

@@ -103,6 +103,24 @@ fn methods_raise_the_reward_and_win() {
     }
 }
 
+/// The aim of DPO is on the frontier; those of the others are not.
+#[test]
+fn dpo_comes_nearer_to_the_frontier_than_slic_pro_and_rrhf() {
+    let (.., dpo) = place("dpo");
+    for method in ["pro", "slic", "rrhf"] {
+        let (.., regret) = place(method);
+        assert!(dpo < 0.8 * regret, "{method}: {regret} against {dpo}");
+    }
+}
+
+#[test]
+fn ppo_stops_at_the_optimum_of_the_learned_reward() {
+    let aim = report().learned_target.as_ref().expect("a reward model");
+    let (reward, kl, _) = place("ppo");
+    assert!((reward - aim.reward).abs() < 0.06, "{reward}: {aim:?}");
+    assert!((kl - aim.kl).abs() < 0.06, "{kl}: {aim:?}");
+}
+
 /// The noise of the labels is a ceiling, and chance a floor, for every score.
 #[test]
 fn accuracies_lie_between_chance_and_the_true_rewards() {
