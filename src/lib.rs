@@ -35,7 +35,7 @@
 //! | §3.3 | [`parameter_effective`] | LoRA, frozen layers |
 //! | | [`log_probs`] | from logits and tokens to log-probabilities: what all of them begin with |
 //! | | [`reduction`] | how losses become one number, and by which count they are divided |
-//! | | [`training`] | gradient coverage, clipping, accumulation, schedules |
+//! | | [`training`] | gradient coverage, clipping, accumulation, AdamW, schedules |
 //! | | [`math`] | the delicate primitives, proven at their kinks |
 //! | | [`mod@survey`] | the survey section by section, with the evidence for each item |
 //!
