@@ -1,7 +1,9 @@
 //! The table of losses. A new loss is a new file here with a few rows: its default, a setting off
 //! the default, the point where training starts, a tie or a kink's neighbourhood.
 
-use super::Row;
+use super::{Input, Row, constant, mask, trained};
+use candle_align::{Candidates, Result};
+use candle_core::Tensor;
 
 mod dpo;
 mod ppo;
@@ -21,4 +23,24 @@ pub fn all() -> Vec<Row> {
     rows.extend(slic::rows());
     rows.extend(rrhf::rows());
     rows
+}
+
+/// Three lists of up to four answers: all four, the last left out, the first two left out.
+fn lists_of(sums: &[f64; 12], lengths: &[f64; 12]) -> Vec<Input> {
+    #[rustfmt::skip]
+    let (rewards, counted) = (
+        [0.2, 1.5, -0.3, 0.8,   2.0, -1.0, 0.5, 9.0,   7.0, 8.0, -0.5, 1.1],
+        [  1,   1,    1,   1,     1,    1,   1,   0,     0,   0,    1,   1],
+    );
+    vec![
+        trained("sums", &[3, 4], sums),
+        constant("lengths", &[3, 4], lengths),
+        constant("rewards", &[3, 4], &rewards),
+        mask("mask", &[3, 4], &counted),
+    ]
+}
+
+/// The answers of [`lists_of`].
+fn candidates(x: &[Tensor]) -> Result<Candidates> {
+    Candidates::new(&x[0], &x[1], &x[2], Some(&x[3]))
 }

@@ -1,27 +1,19 @@
-use super::super::{Input, Row, constant, mask, trained};
-use candle_align::{Candidates, Result, RrhfConfig, rrhf_loss};
+use super::super::{Input, Row};
+use super::{candidates, lists_of};
+use candle_align::{Result, RrhfConfig, rrhf_loss};
 use candle_core::Tensor;
 
 fn with(config: RrhfConfig, x: &[Tensor]) -> Result<Tensor> {
-    let candidates = Candidates::new(&x[0], &x[1], &x[2], Some(&x[3]))?;
-    Ok(rrhf_loss(&candidates, &config)?.loss)
+    Ok(rrhf_loss(&candidates(x)?, &config)?.loss)
 }
 
-/// Three lists of up to four answers: all four, the last left out, the first two left out.
 fn inputs() -> Vec<Input> {
     #[rustfmt::skip]
-    let (sums, lengths, rewards, counted) = (
+    let (sums, lengths) = (
         [-2.5, -4.1, -3.3, -0.9,   -3.0, -2.2, -6.4, -0.4,   -0.7, -5.0, -2.9, -5.6],
         [ 2.0,  3.0,  5.0,  1.0,    2.0,  2.0,  4.0,  1.0,    1.0,  6.0,  2.0,  3.0],
-        [ 0.2,  1.5, -0.3,  0.8,    2.0, -1.0,  0.5,  9.0,    7.0,  8.0, -0.5,  1.1],
-        [   1,    1,    1,    1,      1,    1,    1,    0,      0,    0,    1,    1],
     );
-    vec![
-        trained("sums", &[3, 4], &sums),
-        constant("lengths", &[3, 4], &lengths),
-        constant("rewards", &[3, 4], &rewards),
-        mask("mask", &[3, 4], &counted),
-    ]
+    lists_of(&sums, &lengths)
 }
 
 pub fn rows() -> Vec<Row> {

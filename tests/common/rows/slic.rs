@@ -1,7 +1,8 @@
 use super::super::{Input, Row, constant, mask, trained};
+use super::{candidates, lists_of};
 use candle_align::{
-    Candidates, Pair, Result, SlicConfig, slic_expected_reward_loss, slic_kl_regulariser,
-    slic_list_loss, slic_margin_loss, slic_rank_loss,
+    Pair, SlicConfig, slic_expected_reward_loss, slic_kl_regulariser, slic_list_loss,
+    slic_margin_loss, slic_rank_loss,
 };
 use candle_core::{D, Tensor};
 
@@ -10,10 +11,6 @@ fn pair(chosen: &Tensor, rejected: &Tensor) -> Pair<Tensor> {
         chosen: chosen.clone(),
         rejected: rejected.clone(),
     }
-}
-
-fn candidates(x: &[Tensor]) -> Result<Candidates> {
-    Candidates::new(&x[0], &x[1], &x[2], Some(&x[3]))
 }
 
 /// Leads of 0.9, −0.6, 2.4 and 0.999.
@@ -26,18 +23,11 @@ fn pairs() -> Vec<Input> {
 
 fn lists() -> Vec<Input> {
     #[rustfmt::skip]
-    let (sums, lengths, rewards, counted) = (
+    let (sums, lengths) = (
         [-2.5, -4.1, -3.3, -0.9,   -3.0, -2.2, -6.0, -0.4,   -0.7, -5.0, -2.9, -3.6],
         [ 2.0,  3.0,  5.0,  1.0,    2.0,  2.0,  4.0,  1.0,    1.0,  6.0,  2.0,  3.0],
-        [ 0.2,  1.5, -0.3,  0.8,    2.0, -1.0,  0.5,  9.0,    7.0,  8.0, -0.5,  1.1],
-        [   1,    1,    1,    1,      1,    1,    1,    0,      0,    0,    1,    1],
     );
-    vec![
-        trained("sums", &[3, 4], &sums),
-        constant("lengths", &[3, 4], &lengths),
-        constant("rewards", &[3, 4], &rewards),
-        mask("mask", &[3, 4], &counted),
-    ]
+    lists_of(&sums, &lengths)
 }
 
 fn tied_lists() -> Vec<Input> {
