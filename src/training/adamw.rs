@@ -192,9 +192,9 @@ impl AdamW {
                 keep: 1.0 - rate * slot.weight_decay,
                 beta1: self.config.beta1,
                 beta2: self.config.beta2,
-                // η / (1 − β₁ᵗ) and √(1 − β₂ᵗ)
+                // η / (1 − β₁ᵗ) and 1 / √(1 − β₂ᵗ)
                 rate: rate / (1.0 - self.config.beta1.powf(t)),
-                root: (1.0 - self.config.beta2.powf(t)).sqrt(),
+                scale: 1.0 / (1.0 - self.config.beta2.powf(t)).sqrt(),
                 epsilon: self.config.epsilon,
             };
             slot.moments.update(&slot.var, &grad, update)?;

@@ -19,8 +19,8 @@ pub(super) struct Update {
     pub(super) beta2: f64,
     /// η / (1 − β₁ᵗ)
     pub(super) rate: f64,
-    /// √(1 − β₂ᵗ)
-    pub(super) root: f64,
+    /// 1 / √(1 − β₂ᵗ): a product costs less than a quotient
+    pub(super) scale: f64,
     pub(super) epsilon: f64,
 }
 
@@ -184,7 +184,7 @@ fn step_on_device(
         Some(master) => master.clone(),
         None => var.as_detached_tensor(),
     };
-    let step = (&*m / ((v.sqrt()? / u.root)? + u.epsilon)?)?;
+    let step = (&*m / ((v.sqrt()? * u.scale)? + u.epsilon)?)?;
     let theta = ((theta * u.keep)? - (step * u.rate)?)?;
     var.set(&theta.to_dtype(var.dtype())?)?;
     if let Some(master) = master {
@@ -206,7 +206,7 @@ macro_rules! step_in {
         fn $name(theta: &mut $float, m: &mut $float, v: &mut $float, g: $float, u: &Update) {
             *m = u.beta1 as $float * *m + (1.0 - u.beta1) as $float * g;
             *v = u.beta2 as $float * *v + (1.0 - u.beta2) as $float * g * g;
-            let root = v.sqrt() / u.root as $float + u.epsilon as $float;
+            let root = v.sqrt() * u.scale as $float + u.epsilon as $float;
             *theta = *theta * u.keep as $float - u.rate as $float * (*m / root);
         }
     };
@@ -370,7 +370,7 @@ mod tests {
                     beta1: 0.9,
                     beta2: 0.99,
                     rate: 0.05 / (1.0 - 0.9f64.powi(t)),
-                    root: (1.0 - 0.99f64.powi(t)).sqrt(),
+                    scale: 1.0 / (1.0 - 0.99f64.powi(t)).sqrt(),
                     epsilon: 1e-8,
                 };
                 on_cpu.update(&fused, &grad, update).unwrap();
