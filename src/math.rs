@@ -35,7 +35,9 @@ pub fn log_sigmoid(x: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// Only candle's own.
 pub fn softplus(x: &Tensor) -> Result<Tensor> {
-    Ok(Tensor::stack(&[&x.zeros_like()?, x], D::Minus1)?.log_sum_exp(D::Minus1)?)
+    over_last(&Tensor::stack(&[&x.zeros_like()?, x], D::Minus1)?, |x| {
+        x.log_sum_exp(D::Minus1)
+    })
 }
 
 /// max(0, x), elementwise, with slope 0 at the kink; NaN stays NaN.
@@ -77,6 +79,30 @@ pub fn masked_mean(x: &Tensor, mask: &Tensor) -> Result<Tensor> {
 pub fn mask_count(mask: &Tensor, dtype: DType) -> Result<Tensor> {
     // Counted after a cast: a u8 sum overflows at 256.
     Ok(mask.ne(0u8)?.to_dtype(dtype)?.sum(D::Minus1)?)
+}
+
+/// A reduction of the last axis; 0 where there is nothing to reduce, which candle refuses: an empty
+/// batch has an empty loss.
+pub(crate) fn over_last(
+    x: &Tensor,
+    reduce: impl Fn(&Tensor) -> candle_core::Result<Tensor>,
+) -> Result<Tensor> {
+    if x.elem_count() > 0 {
+        return Ok(reduce(x)?);
+    }
+    let shape = &x.dims()[..x.rank() - 1];
+    Ok(Tensor::zeros(shape, x.dtype(), x.device())?)
+}
+
+/// A softmax or its logarithm over the last axis; nothing of nothing, as [`over_last`].
+pub(crate) fn along_last(
+    x: &Tensor,
+    map: impl Fn(&Tensor, D) -> candle_core::Result<Tensor>,
+) -> Result<Tensor> {
+    match x.elem_count() {
+        0 => Ok(x.clone()),
+        _ => Ok(map(x, D::Minus1)?),
+    }
 }
 
 /// max(1, count): the divisor of a mean over what may be nothing.
@@ -130,7 +156,7 @@ pub fn plackett_luce(scores: &Tensor, rewards: &Tensor, mask: &Tensor) -> Result
 
     // e^{sᵢ} + Σ_{j: rⱼ < rᵢ} e^{sⱼ}: row i of a [k, k] square
     let competitors = against_worse(&scores, rewards, mask)?;
-    let stages = (competitors.log_sum_exp(D::Minus1)? - &scores)?;
+    let stages = (over_last(&competitors, |x| x.log_sum_exp(D::Minus1))? - &scores)?;
 
     // Σᵢ
     masked_sum(&stages, mask)

@@ -27,7 +27,7 @@
 //! let window: f64 = masks.iter().map(|m| reduction.count(m)).sum::<Result<_, _>>()?;
 //! let mut total = 0.0;
 //! for (part, m) in parts.iter().zip(&masks) {
-//!     total += reduction.over(window).apply(part, m)?.to_scalar::<f64>()?;
+//!     total += reduction.over(window.max(1.0)).apply(part, m)?.to_scalar::<f64>()?;
 //! }
 //! assert_eq!(whole, 7.0 / 3.0);
 //! assert!((total - whole).abs() < 1e-15);
@@ -114,7 +114,8 @@ impl Reduction {
     /// The number that [`Reduction::apply`] would divide by on this batch, before the guard against
     /// an empty one: add it up over an accumulation window and hand it to [`Reduction::over`].
     ///
-    /// 1 for [`Reduction::Sum`]; the given number where one was given. Reads the mask to the host.
+    /// A window that counts nothing gives 0, which is no divisor: hand over max(1, count). 1 for
+    /// [`Reduction::Sum`]; the given number where one was given. Reads the mask to the host.
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) unless the mask is `[batch, time]` or `[batch]`,

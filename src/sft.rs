@@ -63,8 +63,8 @@ impl TokenLoss {
 /// log-probabilities were computed without [`Statistics::vocabulary_mean`](crate::Statistics).
 /// # Properties
 /// * The gradient with respect to each counted log-probability is −w(1 − ε), always.
-/// * Its optimum is the data's distribution under [`Reduction::Sum`], [`Reduction::SequenceMean`]
-///   and the token mean of a large batch; under [`Reduction::MeanOfSequenceMeans`] it is
+/// * Its optimum is the data's distribution under [`Reduction::Sum`] and
+///   [`Reduction::SequenceMean`]; under [`Reduction::MeanOfSequenceMeans`] it is
 ///   π(y) ∝ d(y)/|y|, and with weights π ∝ d·w: weights e^{r/β} on the reference's own answers
 ///   give the optimum of reinforcement learning with a KL penalty.
 /// * Smoothing every token makes each next-token distribution (1 − ε)d + ε/V. That is not a

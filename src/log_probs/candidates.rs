@@ -1,10 +1,10 @@
 //! k answers to one prompt, with their rewards.
 
 use super::TokenLogProbs;
-use crate::math::{at_least_one, masked, preferences, require_finite};
+use crate::math::{at_least_one, masked, preferences, require_finite, to_host};
 use crate::shape::Axes;
 use crate::{Error, Result};
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 /// Sequence log-probabilities, lengths and rewards of up to k answers to each prompt.
 ///
@@ -28,8 +28,9 @@ impl Candidates {
     /// are constants: they get no gradient.
     ///
     /// # Errors
-    /// [`Error::Shape`], [`Error::DType`] as above; [`Error::Argument`] if a reward or a length
-    /// that counts is not finite (read to the host here, so that no loss has to).
+    /// [`Error::Shape`], [`Error::DType`] as above; [`Error::Argument`] if a reward that counts is not
+    /// finite or a length that counts is not finite and at least 1 (read to the host here, so that no
+    /// loss has to).
     pub fn new(
         sums: &Tensor,
         lengths: &Tensor,
@@ -50,6 +51,12 @@ impl Candidates {
             None => not_empty,
         };
         require_finite(function, "lengths", lengths, &mask)?;
+        let shortest = masked(&(lengths - 1.0)?, &mask)?.to_dtype(DType::F64)?;
+        if let Some(at) = to_host::<f64>(&shortest)?.iter().position(|l| *l < 0.0) {
+            let problem =
+                format!("is below 1 at flat position {at}; a mean over it has no meaning");
+            return Err(Error::argument(function, "lengths", problem));
+        }
         require_finite(function, "rewards", rewards, &mask)?;
         Ok(Self {
             sums: masked(sums, &mask)?,

@@ -42,7 +42,7 @@ impl Pair<Tensor> {
     }
 
     /// The share of pairs in which the chosen answer has the higher number; a tie counts ½.
-    /// A detached scalar.
+    /// A detached scalar; NaN if there is no pair. A margin that is NaN counts as lost.
     ///
     /// # Errors
     /// Candle's own, if the shapes differ.

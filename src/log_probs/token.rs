@@ -266,7 +266,12 @@ pub(super) fn after_the_first(
             format!("has {time} position(s); the first predicts the second, so two are needed"),
         ));
     }
-    Ok((tokens.narrow(1, 1, time - 1)?, mask.narrow(1, 1, time - 1)?))
+    let rest = |x: &Tensor| match x.elem_count() {
+        // a view past the start of nothing makes candle panic
+        0 => Tensor::zeros((0, time - 1), x.dtype(), x.device()),
+        _ => x.narrow(1, 1, time - 1),
+    };
+    Ok((rest(tokens)?, rest(mask)?))
 }
 
 pub(super) fn logits_type(function: &'static str, argument: &str, found: DType) -> Error {
@@ -289,10 +294,7 @@ pub(super) fn row_targets(
     vocabulary: usize,
 ) -> Result<Vec<u32>> {
     let time = tokens.dim(1)?.max(1);
-    let tokens = tokens
-        .to_dtype(DType::I64)?
-        .flatten_all()?
-        .to_vec1::<i64>()?;
+    let tokens = to_host::<i64>(&tokens.to_dtype(DType::I64)?)?;
     let mask = to_host::<u8>(mask)?;
     let mut targets = Vec::new();
     for (row, (tokens, mask)) in tokens.chunks(time).zip(mask.chunks(time)).enumerate() {

@@ -14,8 +14,9 @@
 //! | [`plackett_luce_reward_loss`](reward_model::plackett_luce_reward_loss) | k scores and a ranking | a sum over its stages |
 //!
 //! Scores come from [`RewardHead`](reward_head::RewardHead), their scale from
-//! [`RewardNormalisation`](reward_head::RewardNormalisation). All four losses are sums of logistic
-//! losses or softmax cross-entropies of scores, and leave the constant of the reward open.
+//! [`RewardNormalisation`](reward_head::RewardNormalisation). All four losses are made of
+//! logistic losses or softmax cross-entropies of scores, and without centring leave the constant of
+//! the reward open.
 //!
 //! # The policy
 //!
@@ -30,8 +31,8 @@
 //! | [`kl_loss`](kl::kl_loss) | new log-probabilities, the reference | a loss per token | – | KL(π‖π_ref) outside the reward, with k₂ |
 //! | [`entropy_loss`](auxiliary::entropy_loss), [`ptx_loss`](auxiliary::ptx_loss) | log-probabilities | a loss per token | – | entropy; the pretraining text |
 //!
-//! All numbers are per token, `[batch, time]`, and sums of losses are the caller's to weigh. With
-//! k₁ inside the reward the third step ends at π* ∝ π_ref · e^{r/β}, the same policy that
+//! Scores are per answer, `[batch]`; rewards, values and losses are per token, `[batch, time]`; sums
+//! of losses are the caller's to weigh. With k₁ inside the reward the third step ends at π* ∝ π_ref · e^{r/β}, the same policy that
 //! [`crate::ranking`]'s DPO fits without drawing an answer.
 
 pub mod advantages;

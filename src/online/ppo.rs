@@ -11,7 +11,7 @@
 //! | ρₜ | [`PolicyLoss::ratio`] | `[batch, time]` |
 //! | ε | [`PpoConfig::clip`], [`PpoValueConfig::clip`] | numbers |
 //!
-//! Read next: [`crate::online::auxiliary`], the terms that are added; [`crate::ranking`], the same
+//! Read next: [`crate::online::auxiliary`], the terms that are added; [`crate::ranking::dpo`], the same
 //! optimum without drawing answers.
 
 use super::kl::{KlEstimator, bounded_exp};

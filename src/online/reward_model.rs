@@ -28,7 +28,8 @@
 
 use crate::error::non_negative;
 use crate::math::{
-    MASKED, at_least_one, log_sigmoid, mask_count, masked, plackett_luce, preferences, to_host,
+    MASKED, at_least_one, log_sigmoid, mask_count, masked, over_last, plackett_luce, preferences,
+    to_host,
 };
 use crate::shape::Axes;
 use crate::{Error, Pair, Result};
@@ -281,7 +282,9 @@ pub fn choose_best_loss(scores: &Tensor, best: &Tensor, mask: Option<&Tensor>) -
 
     // log Σᵢ e^{sᵢ} − s_b
     let out = scores.zeros_like()?.affine(0.0, MASKED)?;
-    let total = mask.where_cond(&scores, &out)?.log_sum_exp(D::Minus1)?;
+    let total = over_last(&mask.where_cond(&scores, &out)?, |x| {
+        x.log_sum_exp(D::Minus1)
+    })?;
     let chosen = scores.gather(&best.unsqueeze(1)?, 1)?.squeeze(1)?;
     let loss = (total - chosen)?;
 
@@ -313,7 +316,7 @@ pub fn choose_best_loss(scores: &Tensor, best: &Tensor, mask: Option<&Tensor>) -
 /// * A sum over the stages of a ranking, not a mean: long lists weigh more.
 /// # Departures
 /// The survey has no such loss. It is the one that PRO and the ranking form of DPO build on, here on
-/// scores; their product ends with a factor 1 at k = K, left out. Ties and ragged lists are not in
+/// scores; DPO's product runs to k = K, whose factor is 1: left out here, as in PRO. Ties and ragged lists are not in
 /// the papers; see [`plackett_luce`].
 /// # Examples
 /// ```
@@ -331,7 +334,7 @@ pub fn choose_best_loss(scores: &Tensor, best: &Tensor, mask: Option<&Tensor>) -
 /// # Ok::<(), candle_align::Error>(())
 /// ```
 /// # Source
-/// Rafailov et al. 2023, arXiv:2305.18290v2, eq. 18 (the model, with the policy as score); Song et
+/// Rafailov et al. 2023, arXiv:2305.18290v2, eq. 18 (the model; eqs. 19–20 put the policy in); Song et
 /// al. 2023 (PRO), arXiv:2306.17492, eq. 4; Plackett 1975, Applied Statistics 24(2).
 pub fn plackett_luce_reward_loss(
     scores: &Tensor,

@@ -64,9 +64,9 @@ impl Default for ShapedRewardsConfig {
 ///   nothing, and below some β the policy collapses to the best answer in spite of the KL (at ½
 ///   where the tests look; at 1 it does not).
 /// # Departures
-/// The survey has no equation for this. None from the authors' code, which puts the score at the last position; here it is the last
-/// that counts, wherever padding stands. AlpacaFarm clamps k₁ at 0 from below, which is not
-/// unbiased; there is no such option here.
+/// None from the authors' code, save that it puts the score at the last position; here that is the
+/// last that counts, wherever padding stands. AlpacaFarm clamps k₁ at 0 from below, which is not
+/// unbiased; there is no such option here. The survey has no equation for this.
 /// # Examples
 /// ```
 /// use candle_align::{ShapedRewardsConfig, TokenLogProbs, shaped_rewards};

@@ -14,7 +14,8 @@ use crate::Result;
 use crate::error::positive;
 use candle_core::Var;
 
-/// Trained variables in two groups, each with its learning rate: one optimiser for each.
+/// Trained variables in two groups, each with its learning rate: one
+/// [`ParameterGroup`](crate::training::ParameterGroup) each, with `rate` 1 for A and λ for B.
 #[derive(Clone, Debug)]
 pub struct LoraPlusGroups {
     /// A, both factors of embeddings, and every other matrix, in the order in which they came.

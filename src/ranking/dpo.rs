@@ -11,7 +11,7 @@
 //! | r̂(x, y) | [`PreferenceLoss::rewards`] | `[batch]` |
 //!
 //! Read next: [`slic`](super::slic) (the same pairs under a hinge), [`pro`](super::pro) (more than two answers),
-//! reward model (the same loss on scores).
+//! [`reward_model`](crate::online::reward_model) (the same loss on scores).
 
 use super::PreferenceLoss;
 use crate::error::{positive, require};
@@ -64,11 +64,11 @@ impl Default for DpoConfig {
 /// * With Bradley–Terry labels on pairs that connect all answers the only optimum is
 ///   π* ∝ π_ref · e^{r/β}, that of reinforcement learning with a KL penalty. An answer in no pair
 ///   does not follow: it can lose mass although it is the best.
-/// * Labels without noise have no optimum: the loss falls towards 0 like 1/(2β²αN) under gradient
-///   descent and the KL to the reference grows to −log π_ref(best), whatever β. With ε > 0 the
-///   margin of a lone pair stops at log((1 − ε)/ε), whatever β.
-/// * Length means in place of the sums move the optimum towards long answers:
-///   π ∝ π_ref · e^{|y|(r + c)/β}.
+/// * Labels without noise have no optimum: the loss of a lone pair falls towards 0 like 1/(2β²αN)
+///   under gradient descent and the KL to the reference grows towards −log π_ref(best), whatever β.
+///   With ε > 0 its margin stops at log((1 − ε)/ε), whatever β.
+/// * Length means in place of the sums tilt the optimum by length, π ∝ π_ref · e^{|y|(r + c)/β}: a
+///   long answer gains where r + c > 0 and loses where r + c < 0.
 /// # Departures
 /// The survey's Eq. 2 has neither the minus sign nor the expectation: as printed it is a quantity
 /// to maximise; it also writes π_SFT for π_ref. None from the paper's eq. 7. Label smoothing and

@@ -16,7 +16,7 @@
 
 use super::{ListLoss, best_answer_loss, differences};
 use crate::error::non_negative;
-use crate::math::{MASKED, mask_count, masked};
+use crate::math::{MASKED, mask_count, masked, over_last};
 use crate::{Candidates, Result};
 use candle_core::{D, Tensor};
 use serde::{Deserialize, Serialize};
@@ -135,7 +135,7 @@ pub fn pro_loss(candidates: &Candidates, config: &ProConfig) -> Result<ListLoss>
         ProTemperature::One => worse.to_dtype(scores.dtype())?,
     };
     let gaps = masked(&gaps, &worse)?;
-    let own = (&scores * gaps.max(D::Minus1)?)?;
+    let own = (&scores * over_last(&gaps, |gaps| gaps.max(D::Minus1))?)?;
 
     // log[ 1 + Σ_{i worse than k} e^{r_πⁱ/T_kⁱ − r_πᵏ/T_kᵏ} ], summed over k
     let behind = scores
@@ -144,7 +144,9 @@ pub fn pro_loss(candidates: &Candidates, config: &ProConfig) -> Result<ListLoss>
         .broadcast_sub(&own.unsqueeze(2)?)?;
     let behind = worse.where_cond(&behind, &behind.zeros_like()?.affine(0.0, MASKED)?)?;
     let itself = own.zeros_like()?.unsqueeze(2)?;
-    let stages = Tensor::cat(&[&itself, &behind], 2)?.log_sum_exp(D::Minus1)?;
+    let stages = over_last(&Tensor::cat(&[&itself, &behind], 2)?, |x| {
+        x.log_sum_exp(D::Minus1)
+    })?;
     let ranking = stages.sum(D::Minus1)?;
 
     // −0.05 (l − 1)² · ℓ₁

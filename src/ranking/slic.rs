@@ -36,7 +36,7 @@
 
 use super::{differences, ranks};
 use crate::error::non_negative;
-use crate::math::{MASKED, hinge, masked, masked_sum};
+use crate::math::{MASKED, along_last, hinge, masked, masked_sum};
 use crate::shape::Axes;
 use crate::{Candidates, Pair, Result, TokenLoss};
 use candle_core::{D, DType, Tensor};
@@ -238,8 +238,8 @@ pub fn slic_list_loss(candidates: &Candidates, config: &SlicConfig) -> Result<Te
 ///   all K answers, N · (max s − s̄) → (K − 1)/(Kα) under N steps of gradient descent of size α.
 ///   Several best answers share the mass freely.
 /// * The minimum risk of Edunov et al. (cost 1 − s) is this loss plus 1.
-/// * Unlike the other three losses it depends on the scale of the rewards. A list of one answer
-///   has loss −s and gradient 0.
+/// * Like the margin loss, and unlike rank and list, it depends on the scale of the rewards. A list of
+///   one answer has loss −s and gradient 0.
 /// # Departures
 /// The survey calls it "expected rank loss". None from the paper. Common code for minimum risk
 /// feeds e^{mean ℓ} into the softmax; that caps the best share at e/(e + K − 1).
@@ -264,7 +264,7 @@ pub fn slic_expected_reward_loss(candidates: &Candidates) -> Result<Tensor> {
     let out = sums.zeros_like()?.affine(0.0, MASKED)?;
 
     // P(ŷᵢ) / Σⱼ P(ŷⱼ)
-    let shares = softmax(&candidates.mask().where_cond(sums, &out)?, D::Minus1)?;
+    let shares = along_last(&candidates.mask().where_cond(sums, &out)?, softmax)?;
 
     // −Σᵢ s(ŷᵢ) · …
     Ok((candidates.rewards() * shares)?.sum(D::Minus1)?.neg()?)
@@ -338,8 +338,8 @@ pub fn slic_kl_regulariser(
 
     // log P_θ, log P_ft; where the mask does not count both become uniform, their KL 0
     let counts = mask.unsqueeze(2)?.broadcast_as(policy.shape())?;
-    let log_policy = log_softmax(&masked(&policy, &counts)?, D::Minus1)?;
-    let log_reference = log_softmax(&masked(&reference.detach(), &counts)?, D::Minus1)?;
+    let log_policy = along_last(&masked(&policy, &counts)?, log_softmax)?;
+    let log_reference = along_last(&masked(&reference.detach(), &counts)?, log_softmax)?;
 
     // Σᵥ P_θ · [ log P_θ − log P_ft ], where 0 · log 0 = 0
     let p = log_policy.exp()?;

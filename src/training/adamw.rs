@@ -8,8 +8,8 @@
 //! One parallel pass over each variable updates it and both moments; nothing is allocated. Moments
 //! are f32 (f64 for f64 variables); a bf16 or f16 variable has an f32 master copy, without which
 //! small steps are lost to rounding. t counts the steps in which a variable had a gradient.
-//! Source: Loshchilov and Hutter 2019, arXiv:1711.05101v3, algorithm 2, with the schedule's
-//! factor inside η.
+//! Source: Loshchilov and Hutter 2019, arXiv:1711.05101v3, algorithm 2, but the decay too is
+//! multiplied by the learning rate, as in PyTorch: λ here is the paper's λ divided by its α.
 
 use super::state::{Moments, Update};
 use crate::error::{non_negative, positive, require};
@@ -66,7 +66,7 @@ pub struct ParameterGroup {
     pub vars: Vec<(String, Var)>,
     /// Multiplies the learning rate of the config, > 0.
     pub rate: f64,
-    /// λ ≥ 0, the decoupled weight decay.
+    /// λ ≥ 0, the decoupled weight decay, multiplied by the learning rate.
     pub weight_decay: f64,
 }
 

@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 pub enum Decay {
     /// Stays at its peak.
     Constant,
-    /// Falls on a line to the floor at the last step.
+    /// Falls on a line to the floor at the last step, if at least two steps follow the warm-up.
     Linear,
-    /// Falls on half a cosine to the floor at the last step.
+    /// Falls on half a cosine, likewise.
     #[default]
     Cosine,
 }
@@ -21,7 +21,7 @@ pub enum Decay {
 ///
 /// ```text
 /// step < warmup:   (step + 1) / warmup
-/// after:           p = (step − warmup) / (steps − 1 − warmup), clamped to [0, 1]
+/// after:           p = (step − warmup) / max(1, steps − 1 − warmup), at most 1
 ///                  constant 1,  linear 1 − (1 − floor)·p,  cosine floor + (1 − floor)·(1 + cos πp)/2
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,7 +38,8 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// A schedule whose settings have been checked.
+    /// A schedule whose settings have been checked. One that was read from JSON has not been: pass its
+    /// fields through here.
     ///
     /// # Errors
     /// [`Error::Parameter`](crate::Error::Parameter) unless `warmup` ≤ `steps` and `floor` is in [0, 1].

@@ -111,6 +111,13 @@ fn pairs_and_candidates() {
         "Candidates::new: `lengths` holds inf at flat position 0; it must be finite where the mask \
          counts"
     );
+    let lengths = matrix(&[&[1.0, -3.0]]);
+    assert_eq!(
+        Candidates::new(&sums, &lengths, &sums, None)
+            .unwrap_err()
+            .to_string(),
+        "Candidates::new: `lengths` is below 1 at flat position 1; a mean over it has no meaning"
+    );
     let log_probs = TokenLogProbs::new(&sums, &bits(&[&[1, 1]])).unwrap();
     assert_eq!(
         Candidates::from_token_log_probs(&log_probs, &sums, None)

@@ -106,6 +106,14 @@ fn nothing_counted_is_a_loss_of_zero_with_gradients_of_zero() {
 }
 
 #[test]
+fn an_empty_batch_has_no_losses() {
+    for row in rows::all() {
+        let vars = changed(&row.vars(DType::F64), |_, v| v.narrow(0, 0, 0));
+        assert_eq!(row.losses(&vars), [0f64; 0], "{}", row.name);
+    }
+}
+
+#[test]
 fn the_order_of_the_batch_is_the_order_of_the_losses() {
     for row in rows::all().iter().filter(|row| row.independent) {
         let vars = row.vars(DType::F64);

@@ -155,10 +155,13 @@ fn labels_without_noise_have_no_optimum() {
     let left = numbers(&loss(&vector(&log(&pi))).unwrap())[0];
     let rate = left * 2.0 * beta * beta * alpha * steps as f64;
     assert!((rate - 1.0).abs() < 0.01, "{rate}");
+    // and the KL grows towards −log π_ref(best), like the loss falls
+    let kl = pi[0] * (2.0 * pi[0]).ln() + pi[1] * (2.0 * pi[1]).ln();
+    assert!((kl - 2f64.ln()).abs() < 0.01, "{kl}");
 }
 
 #[test]
-fn length_means_in_place_of_sums_tilt_the_optimum_towards_long_answers() {
+fn length_means_in_place_of_sums_tilt_the_optimum_by_length() {
     let lengths = [1.0, 2.0, 3.0, 4.0];
     let pairs = ordered_pairs(4);
     let means = |l: &Tensor| -> Result<Tensor> { Ok((l / vector(&lengths))?) };

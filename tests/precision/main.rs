@@ -170,10 +170,12 @@ fn a_vocabulary_of_one_is_certain() {
 #[test]
 fn no_rows_are_no_log_probabilities() {
     let logits = Tensor::zeros((0, 3, 5), DType::F32, &Device::Cpu).unwrap();
-    let tokens = Tensor::zeros((0, 3), DType::U32, &Device::Cpu).unwrap();
     let mask = Tensor::zeros((0, 3), DType::U8, &Device::Cpu).unwrap();
-    let out = TokenLogProbs::next_token(&logits, &tokens, &mask).unwrap();
-    assert_eq!(out.values().dims(), [0, 2]);
+    for dtype in [DType::U32, DType::I64] {
+        let tokens = Tensor::zeros((0, 3), dtype, &Device::Cpu).unwrap();
+        let out = TokenLogProbs::next_token(&logits, &tokens, &mask).unwrap();
+        assert_eq!(out.values().dims(), [0, 2]);
+    }
 }
 
 #[test]
