@@ -10,7 +10,7 @@ use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Tensor, Var, bail};
 use std::sync::Arc;
 
 /// Memory for the logits of one chunk of rows.
-const CHUNK_BYTES: usize = 40 << 20;
+const CHUNK_BYTES: usize = 80 << 20;
 
 /// The output layer of a language model: `logits = cap · tanh( (h Wᵀ + b) / cap ) / temperature`.
 #[derive(Clone, Debug)]
@@ -203,9 +203,13 @@ impl Chunk {
         })
     }
 
-    /// The gradient of h Wᵀ + b from that of the columns.
+    /// The gradient of h Wᵀ + b from that of the columns; the logits' memory serves for it if it can.
     fn backward(&self, head: &OutputHead, grad: &Tensor) -> Result<Tensor> {
         let gradient = match &self.op {
+            Some(op) if head.soft_cap.is_none() => {
+                op.gradient_in_place(&self.logits, grad)?;
+                self.logits.clone()
+            }
             Some(op) => op.gradient(&self.logits, grad)?,
             None => {
                 let logits = Var::from_tensor(&self.logits)?;

@@ -11,7 +11,7 @@ mod exp;
 mod row;
 
 use super::token::Statistics;
-use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, DType, InplaceOp1, Layout, Result, Shape, Tensor, bail};
 use half::{bf16, f16};
 use rayon::prelude::*;
 use row::{Element, Row, Slopes};
@@ -131,7 +131,8 @@ impl Select {
                     out.fill(MaybeUninit::new(T::default()));
                     return;
                 }
-                T::gradient(row, stats, &self.slopes(stats, grad), target as usize, out);
+                let target = Some(target as usize);
+                T::gradient(row, stats, &self.slopes(stats, grad), target, out);
             });
         assert_eq!(
             rows.len() * vocabulary,
@@ -146,6 +147,48 @@ impl Select {
             out.set_len(logits.len())
         };
         out
+    }
+}
+
+/// The gradient of logits that nobody needs any more, in their own memory.
+struct InPlace<'a> {
+    op: &'a Select,
+    grad: Vec<f64>,
+}
+
+impl InPlace<'_> {
+    fn run<T: Element>(&self, logits: &mut [T], vocabulary: usize) {
+        let rows = self.op.rows.get().map(Vec::as_slice).unwrap_or(&[]);
+        logits
+            .par_chunks_mut(vocabulary)
+            .zip(rows.par_iter().zip(self.op.targets.par_iter()))
+            .zip(self.grad.par_chunks(columns(self.op.ask)))
+            .for_each(|((row, (stats, &target)), grad)| match target {
+                IGNORE => row.fill(T::default()),
+                _ => {
+                    let slopes = self.op.slopes(stats, grad);
+                    T::gradient_in_place(row, stats, &slopes, target as usize);
+                }
+            });
+    }
+}
+
+impl InplaceOp1 for InPlace<'_> {
+    fn name(&self) -> &'static str {
+        "selective-log-softmax-gradient"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        let Some((start, end)) = layout.contiguous_offsets() else {
+            bail!("selective log-softmax: the logits are not contiguous")
+        };
+        let vocabulary = layout.dims().last().copied().unwrap_or(1);
+        match storage {
+            CpuStorage::F32(data) => self.run(&mut data[start..end], vocabulary),
+            CpuStorage::F64(data) => self.run(&mut data[start..end], vocabulary),
+            _ => bail!("selective log-softmax: in place, logits must be f32 or f64"),
+        }
+        Ok(())
     }
 }
 
@@ -188,6 +231,12 @@ impl CustomOp1 for Select {
 }
 
 impl Select {
+    /// As [`Select::gradient`], written over the logits: f32 or f64, with no history.
+    pub(super) fn gradient_in_place(&self, logits: &Tensor, grad: &Tensor) -> Result<()> {
+        let grad = grad.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
+        logits.inplace_op1(&InPlace { op: self, grad })
+    }
+
     /// The gradient of the logits from that of the columns, after the forward pass.
     pub(super) fn gradient(&self, logits: &Tensor, grad: &Tensor) -> Result<Tensor> {
         let vocabulary = logits.dim(candle_core::D::Minus1)?;

@@ -72,29 +72,64 @@ impl Slopes {
 }
 
 /// A logit's type: its rows' statistics and gradients.
-pub(super) trait Element: Copy + Send + Sync + Default + 'static {
+pub(super) trait Element: Copy + Send + Sync + Default + Slot<Self> + 'static {
     /// The statistics of a row; `full` asks for more than the maximum and the sum.
     fn statistics(row: &[Self], full: bool) -> Row;
     /// One logit as f64.
     fn to_f64(self) -> f64;
-    /// The gradient of a row, written whole.
-    fn gradient(
+    /// The gradient of a row or of a part of it, written whole; the target if it is in that part.
+    fn gradient<O: Slot<Self>>(
         row: &[Self],
         stats: &Row,
         slopes: &Slopes,
-        target: usize,
-        out: &mut [MaybeUninit<Self>],
+        target: Option<usize>,
+        out: &mut [O],
     );
+
+    /// The gradient of a row in the row's own place.
+    fn gradient_in_place(row: &mut [Self], stats: &Row, slopes: &Slopes, target: usize) {
+        let mut old = [Self::default(); BLOCK];
+        for (i, block) in row.chunks_mut(BLOCK).enumerate() {
+            let old = &mut old[..block.len()];
+            old.copy_from_slice(block);
+            let target = target.checked_sub(i * BLOCK).filter(|at| *at < old.len());
+            Self::gradient(old, stats, slopes, target, block);
+        }
+    }
 }
 
+/// A place that a number is written to: memory that holds one already, or none yet.
+pub(super) trait Slot<T> {
+    fn put(&mut self, value: T);
+}
+
+impl<T> Slot<T> for MaybeUninit<T> {
+    #[inline(always)]
+    fn put(&mut self, value: T) {
+        self.write(value);
+    }
+}
+
+macro_rules! slot {
+    ($($t:ty),*) => {$(
+        impl Slot<$t> for $t {
+            #[inline(always)]
+            fn put(&mut self, value: $t) {
+                *self = value;
+            }
+        }
+    )*};
+}
+slot!(f32, f64, bf16, f16);
+
 /// A type computed in single precision.
-trait Single: Copy + Default {
+trait Single: Copy + Default + Sized {
     /// The block as f32: itself, or converted into `buffer`.
     fn widen<'a>(block: &'a [Self], buffer: &'a mut [f32; BLOCK]) -> &'a [f32];
     /// Writes `f(x)` for each x of the block.
-    fn write(block: &[f32], out: &mut [MaybeUninit<Self>], f: impl Fn(f32) -> f32);
-    /// Adds to one element that has been written.
-    fn add(out: &mut MaybeUninit<Self>, value: f32, by: f32);
+    fn write<O: Slot<Self>>(block: &[f32], out: &mut [O], f: impl Fn(f32) -> f32);
+    /// A number in this type.
+    fn round(value: f32) -> Self;
 }
 
 impl Single for f32 {
@@ -103,14 +138,14 @@ impl Single for f32 {
         block
     }
     #[inline(always)]
-    fn write(block: &[f32], out: &mut [MaybeUninit<Self>], f: impl Fn(f32) -> f32) {
+    fn write<O: Slot<Self>>(block: &[f32], out: &mut [O], f: impl Fn(f32) -> f32) {
         for (o, &x) in out.iter_mut().zip(block) {
-            o.write(f(x));
+            o.put(f(x));
         }
     }
     #[inline(always)]
-    fn add(out: &mut MaybeUninit<Self>, value: f32, by: f32) {
-        out.write(value + by);
+    fn round(value: f32) -> Self {
+        value
     }
 }
 
@@ -124,7 +159,7 @@ macro_rules! half_single {
                 buffer
             }
             #[inline(always)]
-            fn write(block: &[f32], out: &mut [MaybeUninit<Self>], f: impl Fn(f32) -> f32) {
+            fn write<O: Slot<Self>>(block: &[f32], out: &mut [O], f: impl Fn(f32) -> f32) {
                 let (mut wide, mut narrow) = ([0f32; BLOCK], [<$t>::ZERO; BLOCK]);
                 let n = block.len();
                 for (w, &x) in wide.iter_mut().zip(block) {
@@ -132,12 +167,12 @@ macro_rules! half_single {
                 }
                 narrow[..n].convert_from_f32_slice(&wide[..n]);
                 for (o, x) in out.iter_mut().zip(narrow) {
-                    o.write(x);
+                    o.put(x);
                 }
             }
             #[inline(always)]
-            fn add(out: &mut MaybeUninit<Self>, value: f32, by: f32) {
-                out.write(<$t>::from_f32(value + by));
+            fn round(value: f32) -> Self {
+                <$t>::from_f32(value)
             }
         }
     };
@@ -231,12 +266,12 @@ fn statistics<T: Single, const FMA: bool, const FULL: bool>(row: &[T]) -> Row {
 }
 
 #[inline(always)]
-fn gradient<T: Single, const FMA: bool>(
+fn gradient<T: Single, O: Slot<T>, const FMA: bool>(
     row: &[T],
     stats: &Row,
     slopes: &Slopes,
-    target: usize,
-    out: &mut [MaybeUninit<T>],
+    target: Option<usize>,
+    out: &mut [O],
 ) {
     let mut buffer = [0f32; BLOCK];
     let max = stats.max as f32;
@@ -263,10 +298,11 @@ fn gradient<T: Single, const FMA: bool>(
             false => T::write(block, out, full),
         }
     }
-    let block = T::widen(&row[target..target + 1], &mut buffer);
-    let x = block[0];
-    let value = if is_plain { one(x) } else { full(x) };
-    T::add(&mut out[target], value, slopes.onehot as f32);
+    if let Some(target) = target {
+        let x = T::widen(&row[target..target + 1], &mut buffer)[0];
+        let value = if is_plain { one(x) } else { full(x) };
+        out[target].put(T::round(value + slopes.onehot as f32));
+    }
 }
 
 #[inline(always)]
@@ -287,14 +323,14 @@ macro_rules! single_element {
         }
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = "avx2,fma")]
-        fn $wide_gradient(
+        fn $wide_gradient<O: Slot<$t>>(
             row: &[$t],
             stats: &Row,
             slopes: &Slopes,
-            target: usize,
-            out: &mut [MaybeUninit<$t>],
+            target: Option<usize>,
+            out: &mut [O],
         ) {
-            gradient::<$t, true>(row, stats, slopes, target, out)
+            gradient::<$t, O, true>(row, stats, slopes, target, out)
         }
 
         impl Element for $t {
@@ -312,12 +348,12 @@ macro_rules! single_element {
             fn to_f64(self) -> f64 {
                 self.into()
             }
-            fn gradient(
+            fn gradient<O: Slot<Self>>(
                 row: &[Self],
                 stats: &Row,
                 slopes: &Slopes,
-                target: usize,
-                out: &mut [MaybeUninit<Self>],
+                target: Option<usize>,
+                out: &mut [O],
             ) {
                 #[cfg(target_arch = "x86_64")]
                 if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
@@ -325,7 +361,7 @@ macro_rules! single_element {
                     #[allow(unsafe_code)]
                     return unsafe { $wide_gradient(row, stats, slopes, target, out) };
                 }
-                gradient::<$t, { cfg!(target_feature = "fma") || cfg!(target_arch = "aarch64") }>(
+                gradient::<$t, O, { cfg!(target_feature = "fma") || cfg!(target_arch = "aarch64") }>(
                     row, stats, slopes, target, out,
                 )
             }
@@ -361,12 +397,12 @@ impl Element for f64 {
     fn to_f64(self) -> f64 {
         self
     }
-    fn gradient(
+    fn gradient<O: Slot<Self>>(
         row: &[Self],
         stats: &Row,
         slopes: &Slopes,
-        target: usize,
-        out: &mut [MaybeUninit<Self>],
+        target: Option<usize>,
+        out: &mut [O],
     ) {
         for (v, (o, &x)) in out.iter_mut().zip(row).enumerate() {
             let d = x - stats.max;
@@ -377,8 +413,12 @@ impl Element for f64 {
                 (0.0, 0.0)
             };
             let of_p = (slopes.plain + slopes.entropy * d) / stats.sum + slopes.squares * e;
-            let onehot = if v == target { slopes.onehot } else { 0.0 };
-            o.write(of_p * e + even + onehot);
+            let onehot = if Some(v) == target {
+                slopes.onehot
+            } else {
+                0.0
+            };
+            o.put(of_p * e + even + onehot);
         }
     }
 }
