@@ -201,13 +201,27 @@ struct Step<'a> {
 
 macro_rules! step_in {
     ($name:ident, $float:ty) => {
-        /// θ, m and v of one element from its gradient.
-        #[inline(always)]
-        fn $name(theta: &mut $float, m: &mut $float, v: &mut $float, g: $float, u: &Update) {
-            *m = u.beta1 as $float * *m + (1.0 - u.beta1) as $float * g;
-            *v = u.beta2 as $float * *v + (1.0 - u.beta2) as $float * g * g;
-            let root = v.sqrt() * u.scale as $float + u.epsilon as $float;
-            *theta = *theta * u.keep as $float - u.rate as $float * (*m / root);
+        /// θ, m and v from g, over slices of one length.
+        fn $name(
+            theta: &mut [$float],
+            g: &[$float],
+            m: &mut [$float],
+            v: &mut [$float],
+            u: &Update,
+        ) {
+            // one length and numbers of one type, so that the loop becomes vector instructions
+            let n = theta.len();
+            let (g, m, v) = (&g[..n], &mut m[..n], &mut v[..n]);
+            let (beta1, beta2) = (u.beta1 as $float, u.beta2 as $float);
+            let (rest1, rest2) = ((1.0 - u.beta1) as $float, (1.0 - u.beta2) as $float);
+            let (keep, rate) = (u.keep as $float, u.rate as $float);
+            let (scale, epsilon) = (u.scale as $float, u.epsilon as $float);
+            for i in 0..n {
+                m[i] = beta1 * m[i] + rest1 * g[i];
+                v[i] = beta2 * v[i] + rest2 * g[i] * g[i];
+                let root = v[i].sqrt() * scale + epsilon;
+                theta[i] = theta[i] * keep - rate * (m[i] / root);
+            }
         }
     };
 }
@@ -248,22 +262,14 @@ impl InplaceOp2 for Step<'_> {
                     .par_chunks_mut(CHUNK)
                     .zip(whole(grad, grad_layout)?.par_chunks(CHUNK))
                     .zip(m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK)))
-                    .for_each(|((theta, grad), (m, v))| {
-                        for (((t, g), m), v) in theta.iter_mut().zip(grad).zip(m).zip(v) {
-                            step_single(t, m, v, *g, u);
-                        }
-                    });
+                    .for_each(|((theta, grad), (m, v))| step_single(theta, grad, m, v, u));
             }
             (CpuStorage::F64(theta), CpuStorage::F64(grad), Moments::Double { m, v }) => {
                 whole_mut(theta, theta_layout)?
                     .par_chunks_mut(CHUNK)
                     .zip(whole(grad, grad_layout)?.par_chunks(CHUNK))
                     .zip(m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK)))
-                    .for_each(|((theta, grad), (m, v))| {
-                        for (((t, g), m), v) in theta.iter_mut().zip(grad).zip(m).zip(v) {
-                            step_double(t, m, v, *g, u);
-                        }
-                    });
+                    .for_each(|((theta, grad), (m, v))| step_double(theta, grad, m, v, u));
             }
             (
                 CpuStorage::BF16(theta),
@@ -315,8 +321,9 @@ fn step_narrow<T: Copy + Send + Sync + Into<f32>>(
         .zip(m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK)))
         .zip(master.par_chunks_mut(CHUNK))
         .for_each(|(((theta, grad), (m, v)), master)| {
-            for ((((t, g), m), v), w) in theta.iter_mut().zip(grad).zip(m).zip(v).zip(master) {
-                step_single(w, m, v, (*g).into(), u);
+            let wide: Vec<f32> = grad.iter().map(|&g| g.into()).collect();
+            step_single(master, &wide, m, v, u);
+            for (t, w) in theta.iter_mut().zip(master) {
                 *t = round(*w);
             }
         });
