@@ -148,7 +148,7 @@ pub fn assert_close(got: &[f64], want: &[f64], tolerance: f64, what: &str) {
     assert_eq!(got.len(), want.len(), "{what}: {got:?} against {want:?}");
     for (i, (g, w)) in got.iter().zip(want).enumerate() {
         assert!(
-            (g - w).abs() <= tolerance,
+            approx::abs_diff_eq!(g, w, epsilon = tolerance),
             "{what}[{i}]: got {g}, want {w} (all: {got:?} against {want:?})"
         );
     }
