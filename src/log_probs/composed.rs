@@ -2,7 +2,7 @@
 
 use super::kernel::IGNORE;
 use super::recomputed::One;
-use super::token::Statistics;
+use super::statistics::Statistics;
 use crate::math::masked;
 use candle_core::{D, DType, Tensor, Var};
 use candle_nn::ops::log_softmax;

@@ -1,7 +1,8 @@
 //! Log-probabilities straight from hidden states: the logits are never stored whole.
 
 use super::kernel::{self, IGNORE};
-use super::token::{Statistics, TokenLogProbs, row_targets};
+use super::statistics::Statistics;
+use super::token::{TokenLogProbs, row_targets};
 use super::{composed, recomputed};
 use crate::error::positive;
 use crate::shape::Axes;

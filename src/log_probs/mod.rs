@@ -15,12 +15,14 @@ mod hidden;
 mod kernel;
 mod pair;
 mod recomputed;
+mod statistics;
 mod token;
 
 pub use candidates::Candidates;
 pub use hidden::OutputHead;
 pub use pair::Pair;
-pub use token::{Statistics, TokenLogProbs};
+pub use statistics::Statistics;
+pub use token::TokenLogProbs;
 
 /// Log-probabilities `[batch, time]` and the gradient of their sum, without a graph: the kernel's two
 /// passes and nothing else. For measuring them; training goes through [`TokenLogProbs`].

@@ -1,5 +1,6 @@
 //! Log-probabilities of chosen tokens.
 
+use super::statistics::Statistics;
 use super::{composed, kernel};
 use crate::error::non_negative;
 use crate::math::{at_least_one, mask_count, masked, masked_sum, to_host};
@@ -7,18 +8,6 @@ use crate::shape::Axes;
 use crate::{Error, Result};
 use candle_core::{DType, Tensor};
 use std::sync::Arc;
-
-/// What else to compute from the logits, beside the log-probability of the chosen token.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Statistics {
-    /// H = −Σᵥ pᵥ log pᵥ per token, for an entropy bonus.
-    pub entropy: bool,
-    /// (1/V) Σᵥ log pᵥ per token, for label smoothing; over the symbols that are possible, if some
-    /// logits are −∞.
-    pub vocabulary_mean: bool,
-    /// log Σᵥ pᵥ² per token, the log-probability that two draws agree: for weighting by confidence.
-    pub log_collision: bool,
-}
 
 /// The log-probability of every token of a batch, and which of them count.
 ///

@@ -10,7 +10,7 @@
 mod exp;
 mod row;
 
-use super::token::Statistics;
+use super::statistics::Statistics;
 use candle_core::{CpuStorage, CustomOp1, DType, InplaceOp1, Layout, Result, Shape, Tensor, bail};
 use half::{bf16, f16};
 use rayon::prelude::*;
