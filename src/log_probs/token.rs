@@ -233,8 +233,11 @@ pub(super) fn values_and_gradient(
     mask: &Tensor,
 ) -> Result<(Tensor, Tensor)> {
     let function = "selective_log_softmax_with_gradient";
-    let vocabulary = logits.dim(candle_core::D::Minus1)?;
-    let targets = row_targets(function, "targets", targets, mask, 0, vocabulary)?;
+    let mut axes = Axes::new(function);
+    axes.axes("logits", logits, &["batch", "time", "vocabulary"])?;
+    axes.index("targets", targets, &["batch", "time"])?;
+    axes.mask("mask", mask, &["batch", "time"])?;
+    let targets = row_targets(function, "targets", targets, mask, 0, logits.dim(2)?)?;
     let op = kernel::Select::new(Arc::new(targets), Statistics::default());
     let values = logits.apply_op1_no_bwd(&op)?;
     let gradient = op.gradient(logits, &values.ones_like()?)?;

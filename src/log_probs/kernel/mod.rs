@@ -117,9 +117,20 @@ impl Select {
         slopes
     }
 
-    fn backward<T: Element>(&self, logits: &[T], vocabulary: usize, grad: &[f64]) -> Vec<T> {
+    fn backward<T: Element>(
+        &self,
+        logits: &[T],
+        vocabulary: usize,
+        grad: &[f64],
+    ) -> Result<Vec<T>> {
         let rows = self.rows.get().map(Vec::as_slice).unwrap_or(&[]);
         let columns = columns(self.ask);
+        let whole = rows.len() * vocabulary == logits.len()
+            && rows.len() == self.targets.len()
+            && rows.len() * columns == grad.len();
+        if !whole {
+            bail!("selective log-softmax: rows, targets and gradients are not of one number");
+        }
         let mut out: Vec<T> = Vec::with_capacity(logits.len());
         out.spare_capacity_mut()[..logits.len()]
             .par_chunks_mut(vocabulary)
@@ -134,19 +145,14 @@ impl Select {
                 let target = Some(target as usize);
                 T::gradient(row, stats, &self.slopes(stats, grad), target, out);
             });
-        assert_eq!(
-            rows.len() * vocabulary,
-            logits.len(),
-            "one row of statistics per row of logits"
-        );
-        // SAFETY: the rows are as many as the chunks (asserted), so every chunk was visited, and
-        // each visit wrote its chunk whole: with zeros, or in `gradient`, whose loops run over all
-        // of `out` (its blocks and the row's are of equal number and length).
+        // SAFETY: rows, targets and gradients are as many as the chunks (checked), so every chunk was
+        // visited, and each visit wrote its chunk whole: with zeros, or in `gradient`, whose loops
+        // run over all of `out` (its blocks and the row's are of equal number and length).
         #[allow(unsafe_code)]
         unsafe {
             out.set_len(logits.len())
         };
-        out
+        Ok(out)
     }
 }
 
@@ -249,22 +255,22 @@ impl Select {
         let shape = logits.shape();
         let out = match storage {
             CpuStorage::F32(data) => Tensor::from_vec(
-                self.backward(slice(data, layout)?, vocabulary, &grad),
+                self.backward(slice(data, layout)?, vocabulary, &grad)?,
                 shape,
                 device,
             )?,
             CpuStorage::BF16(data) => Tensor::from_vec(
-                self.backward(slice(data, layout)?, vocabulary, &grad),
+                self.backward(slice(data, layout)?, vocabulary, &grad)?,
                 shape,
                 device,
             )?,
             CpuStorage::F16(data) => Tensor::from_vec(
-                self.backward(slice(data, layout)?, vocabulary, &grad),
+                self.backward(slice(data, layout)?, vocabulary, &grad)?,
                 shape,
                 device,
             )?,
             CpuStorage::F64(data) => Tensor::from_vec(
-                self.backward(slice(data, layout)?, vocabulary, &grad),
+                self.backward(slice(data, layout)?, vocabulary, &grad)?,
                 shape,
                 device,
             )?,
