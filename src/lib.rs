@@ -69,6 +69,7 @@
 #![doc(test(attr(deny(warnings))))]
 
 mod error;
+pub mod language;
 pub mod log_probs;
 pub mod math;
 pub mod online;
@@ -81,6 +82,7 @@ pub mod survey;
 pub mod training;
 
 pub use error::{Error, Result};
+pub use language::{Encode, Sequence, SequenceBatch};
 pub use log_probs::{Candidates, OutputHead, Pair, Statistics, TokenLogProbs};
 pub use math::Whiten;
 pub use online::advantages::{Advantages, GaeConfig, gae};

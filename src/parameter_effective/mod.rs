@@ -13,12 +13,22 @@
 //!
 //! Read next: [`lora`]; then [`frozen_linear`], without which none of it would save memory on candle.
 
+pub mod adalora;
+pub mod adapter;
+pub mod design_space;
+pub mod dora;
 pub mod frozen_linear;
+pub mod ia3;
 pub mod lora;
 mod lora_config;
 pub mod lora_embedding;
 pub mod lora_plus;
 mod low_rank;
+pub mod prefix;
+pub mod prompt;
+pub mod qlora;
+pub mod quantise;
+pub mod vera;
 
 pub use frozen_linear::FrozenLinear;
 pub use lora::LoraLinear;

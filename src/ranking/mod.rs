@@ -36,7 +36,9 @@
 //!
 //! Read next: [`dpo`], [`pro`], [`slic`], [`rrhf`].
 
+pub mod brio;
 pub mod dpo;
+pub mod expected_risk;
 pub mod pro;
 pub mod rrhf;
 pub mod slic;

@@ -3,17 +3,37 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod adalora;
 mod adamw;
+mod adapter;
+mod brio;
+mod chain_of_hindsight;
+mod conditional_sft;
+mod design_space;
+mod dora;
 mod dpo;
+mod expected_risk;
+mod ia3;
 mod log_probs;
 mod lora;
 mod math;
 mod ppo;
+mod prefix;
 mod pro;
+mod prompt;
+mod qlora;
+mod raft;
 mod reduction;
+mod revision;
 mod reward_head;
 mod reward_model;
+mod rollout;
 mod rrhf;
+mod sampling;
+mod second_thoughts;
+mod sequence;
 mod sft;
 mod slic;
+mod stable_alignment;
 mod training;
+mod vera;
