@@ -14,7 +14,7 @@ use super::statistics::Statistics;
 use candle_core::{CpuStorage, CustomOp1, DType, InplaceOp1, Layout, Result, Shape, Tensor, bail};
 use half::{bf16, f16};
 use rayon::prelude::*;
-use row::{Element, Row, Slopes};
+use row::{Element, Row, Slopes, Width};
 use std::mem::MaybeUninit;
 use std::sync::{Arc, OnceLock};
 
@@ -53,12 +53,13 @@ impl Select {
     fn forward<T: Element>(&self, logits: &[T], vocabulary: usize) -> Vec<f64> {
         let ask = self.ask;
         let full = ask != Statistics::default();
+        let width = Width::widest();
         let rows: Vec<Row> = logits
             .par_chunks(vocabulary)
             .zip(self.targets.par_iter())
             .map(|(row, &target)| match target {
                 IGNORE => Row::default(),
-                _ => T::statistics(row, full),
+                _ => T::statistics(width, row, full),
             })
             .collect();
         let mut out = Vec::with_capacity(rows.len() * columns(ask));
@@ -131,6 +132,7 @@ impl Select {
         if !whole {
             bail!("selective log-softmax: rows, targets and gradients are not of one number");
         }
+        let width = Width::widest();
         let mut out: Vec<T> = Vec::with_capacity(logits.len());
         out.spare_capacity_mut()[..logits.len()]
             .par_chunks_mut(vocabulary)
@@ -143,7 +145,7 @@ impl Select {
                     return;
                 }
                 let target = Some(target as usize);
-                T::gradient(row, stats, &self.slopes(stats, grad), target, out);
+                T::gradient(width, row, stats, &self.slopes(stats, grad), target, out);
             });
         // SAFETY: rows, targets and gradients are as many as the chunks (checked), so every chunk was
         // visited, and each visit wrote its chunk whole: with zeros, or in `gradient`, whose loops
@@ -165,6 +167,7 @@ struct InPlace<'a> {
 impl InPlace<'_> {
     fn run<T: Element>(&self, logits: &mut [T], vocabulary: usize) {
         let rows = self.op.rows.get().map(Vec::as_slice).unwrap_or(&[]);
+        let width = Width::widest();
         logits
             .par_chunks_mut(vocabulary)
             .zip(rows.par_iter().zip(self.op.targets.par_iter()))
@@ -173,7 +176,7 @@ impl InPlace<'_> {
                 IGNORE => row.fill(T::default()),
                 _ => {
                     let slopes = self.op.slopes(stats, grad);
-                    T::gradient_in_place(row, stats, &slopes, target as usize);
+                    T::gradient_in_place(width, row, stats, &slopes, Some(target as usize));
                 }
             });
     }
