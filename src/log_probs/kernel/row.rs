@@ -17,7 +17,7 @@ const LANES: usize = 32;
 
 /// What a row's distribution needs to be known: pᵥ = e^{zᵥ − max} / sum.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Row {
+pub(in crate::log_probs) struct Row {
     /// The largest logit.
     pub(super) max: f64,
     /// Σ e^{z − max}.
