@@ -82,8 +82,8 @@ impl Default for StableAlignmentConfig {
 /// negative and the rating scale is finite and above 0. Shapes and types were checked when the
 /// [`Candidates`] were made.
 /// # Properties
-/// * With n the lengths, the gradient is −(1 + λ·1[h > 0])/n_b for the best answer and
-///   λ·1[h > 0]/(m nᵢ) for each worse one, the same whatever that answer's own distance: the mean
+/// * With n the lengths, the gradient is −(1 + λ·1{h > 0})/n_b for the best answer and
+///   λ·1{h > 0}/(m nᵢ) for each worse one, the same whatever that answer's own distance: the mean
 ///   sees the ratings only through their mean. The max form moves the best answer and one other.
 ///   Where several terms are largest they share its gradient.
 /// * At the kink, h = 0, the hinge has slope 0.
