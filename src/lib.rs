@@ -82,6 +82,13 @@ pub mod survey;
 pub mod training;
 
 pub use error::{Error, Result};
+pub use language::edits::{Edit, EditCosts, EditScript, edit_script, edit_scripts};
+pub use language::second_thoughts::{
+    EditTokens, decipher, second_thoughts_prompt, second_thoughts_sequence,
+};
+pub use language::stable_alignment::{
+    StableAlignmentConfig, StableAlignmentForm, stable_alignment_loss,
+};
 pub use language::{Encode, Sequence, SequenceBatch};
 pub use log_probs::{Candidates, OutputHead, Pair, Statistics, TokenLogProbs};
 pub use math::Whiten;

@@ -4,6 +4,7 @@
 
 pub mod chain_of_hindsight;
 pub mod conditional_sft;
+pub mod edits;
 pub mod revision;
 pub mod second_thoughts;
 pub mod sequence;

@@ -68,7 +68,7 @@ pub struct ListLoss {
 }
 
 impl ListLoss {
-    fn new(ranking: &Tensor, sft: &Tensor) -> Result<Self> {
+    pub(crate) fn new(ranking: &Tensor, sft: &Tensor) -> Result<Self> {
         Ok(Self {
             loss: (ranking + sft)?,
             ranking: ranking.detach(),
@@ -83,7 +83,7 @@ fn differences(x: &Tensor) -> Result<Tensor> {
 }
 
 /// How many answers of the list are strictly better: `[batch, k]`, 0 for every best answer.
-fn ranks(candidates: &Candidates) -> Result<Tensor> {
+pub(crate) fn ranks(candidates: &Candidates) -> Result<Tensor> {
     let better_than = candidates.preferences()?.transpose(1, 2)?;
     mask_count(&better_than, candidates.sums().dtype())
 }

@@ -8,6 +8,7 @@ sys.dont_write_bytecode = True
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import adapters  # noqa: E402
+import alignment  # noqa: E402
 import auxiliary  # noqa: E402
 import online  # noqa: E402
 import optimiser  # noqa: E402
@@ -25,5 +26,7 @@ if __name__ == "__main__":
     ranking.rrhf()
     online.ppo()
     adapters.lora()
+    alignment.stable_alignment()
+    alignment.edit_script()
     auxiliary.auxiliary()
     optimiser.adamw()

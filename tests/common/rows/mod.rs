@@ -12,6 +12,7 @@ mod reward_model;
 mod rrhf;
 mod sft;
 mod slic;
+mod stable_alignment;
 
 pub fn all() -> Vec<Row> {
     let mut rows = Vec::new();
@@ -22,6 +23,7 @@ pub fn all() -> Vec<Row> {
     rows.extend(pro::rows());
     rows.extend(slic::rows());
     rows.extend(rrhf::rows());
+    rows.extend(stable_alignment::rows());
     rows
 }
 
