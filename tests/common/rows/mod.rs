@@ -6,6 +6,7 @@ use candle_align::{Candidates, Result};
 use candle_core::Tensor;
 
 mod dpo;
+mod language;
 mod ppo;
 mod pro;
 mod reward_model;
@@ -22,6 +23,7 @@ pub fn all() -> Vec<Row> {
     rows.extend(pro::rows());
     rows.extend(slic::rows());
     rows.extend(rrhf::rows());
+    rows.extend(language::rows());
     rows
 }
 
