@@ -6,6 +6,7 @@
 
 mod adapters;
 mod auxiliary;
+mod language;
 mod online;
 mod optimiser;
 mod preference;

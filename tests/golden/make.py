@@ -9,6 +9,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import adapters  # noqa: E402
 import auxiliary  # noqa: E402
+import language  # noqa: E402
 import online  # noqa: E402
 import optimiser  # noqa: E402
 import preference  # noqa: E402
@@ -26,4 +27,5 @@ if __name__ == "__main__":
     online.ppo()
     adapters.lora()
     auxiliary.auxiliary()
+    language.language()
     optimiser.adamw()
