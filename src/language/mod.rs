@@ -55,7 +55,7 @@
 //! * "Position feedback" (Chain of Hindsight) is positive feedback.
 //! * The survey describes OpenChat as its second version was: prefixes alone. The weighted loss is
 //!   that of a later paper.
-//! * Self-debug is told among methods that train; its paper prompts a fixed model.
+//! * Self-debug stands in the survey's chapter on training; its paper prompts a fixed model.
 //!
 //! Read next: [`sequence`], then [`conditional_sft`], [`chain_of_hindsight`], [`revision`],
 //! [`second_thoughts`], [`stable_alignment`].

@@ -20,7 +20,7 @@ fn loss(batch: &SequenceBatch) -> Vec<f64> {
 fn padding_changes_no_loss_whatever_it_is() {
     let short = Sequence::new().given(&[0]).learned(&[1, 2]);
     let long = Sequence::new().given(&[3]).learned(&[4, 0, 1, 2, 3]);
-    let alone = loss(&SequenceBatch::new(&[short.clone()], 0, &Device::Cpu).unwrap());
+    let alone = loss(&SequenceBatch::new(std::slice::from_ref(&short), 0, &Device::Cpu).unwrap());
     // 4 is a symbol, 99 is none: neither is read
     for padding in [4, 99] {
         let both = [short.clone(), long.clone()];

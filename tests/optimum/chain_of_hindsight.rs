@@ -132,12 +132,12 @@ fn each_answer_is_learned_given_what_stands_before_it() {
         LearnedAnswers::Every,
         bradley_terry,
     );
-    for i in 0..4 {
+    for (i, answer) in ANSWERS.iter().enumerate() {
         // p(j│i) ∝ pⱼ P(i over j): the loser, given the winner
         let given: Vec<f64> = (0..4).map(|j| REFERENCE[j] * bradley_terry(i, j)).collect();
         let total: f64 = given.iter().sum();
         let want: Vec<f64> = given.iter().map(|g| g / total).collect();
-        let prompt = encode(&format!("?+{}$-", ANSWERS[i])).unwrap();
+        let prompt = encode(&format!("?+{answer}$-")).unwrap();
         let second = &table[&prompt][..4];
         assert!(distance(second, &want) < REACHED, "{second:?}");
     }
@@ -152,8 +152,8 @@ fn bad_then_good_averages_to_the_same_law() {
     );
     let bad = &table[&encode("?-").unwrap()][..4];
     let mut pi = vec![0.0; 4];
-    for j in 0..4 {
-        let good = &table[&encode(&format!("?-{}$+", ANSWERS[j])).unwrap()];
+    for (j, answer) in ANSWERS.iter().enumerate() {
+        let good = &table[&encode(&format!("?-{answer}$+")).unwrap()];
         (0..4).for_each(|i| pi[i] += bad[j] * good[i]);
     }
     assert!(distance(&pi, &winners(bradley_terry)) < REACHED, "{pi:?}");
