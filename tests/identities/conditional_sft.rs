@@ -89,6 +89,17 @@ fn the_gradient_of_a_log_probability_is_minus_the_weight_of_its_class() {
 }
 
 #[test]
+fn the_weights_are_no_way_back_to_the_rewards() {
+    let rewards = Var::new(&[1.0, 0.1], &candle_core::Device::Cpu).unwrap();
+    for weighting in [BETA, ClassWeighting::Linear] {
+        let config = CRlftConfig { weighting };
+        let out = c_rlft_loss(&log_probs(&values()), &rewards, &config).unwrap();
+        let grads = out.weights.sum_all().unwrap().backward().unwrap();
+        assert!(grads.get(&rewards).is_none(), "{weighting:?}");
+    }
+}
+
+#[test]
 fn the_question_is_the_beginning_of_the_conversation() {
     for prompt in [ClassPrompt::prefix("GPT4"), ClassPrompt::openchat_v3("X")] {
         let turn = Turn {
