@@ -32,6 +32,8 @@
 //! | §3 | [`sft`] | supervised fine-tuning |
 //! | §3.1 | [`online`] | reward models, PPO |
 //! | §3.2.1 | [`ranking`] | DPO, PRO, SLiC, RRHF |
+//! | §3.2.2 | [`language`] | conditional SFT, Chain of Hindsight, revision |
+//! | §3.2.2 | [`language`] | conditional SFT, Chain of Hindsight, Second Thoughts, Stable Alignment, SelFee, self-debug |
 //! | §3.3 | [`parameter_effective`] | LoRA, frozen layers |
 //! | | [`log_probs`] | from logits and tokens to log-probabilities: what all of them begin with |
 //! | | [`reduction`] | how losses become one number, and by which count they are divided |
@@ -82,14 +84,26 @@ pub mod survey;
 pub mod training;
 
 pub use error::{Error, Result};
+pub use language::chain_of_hindsight::{
+    HindsightConfig, HindsightFeedback, HindsightFormat, HindsightLoss, HindsightOrder,
+    HindsightPair, chain_of_hindsight_loss, hindsight_prompt, hindsight_sequence,
+};
+pub use language::conditional_sft::{
+    CRlftConfig, ClassPrompt, ClassWeightedLoss, ClassWeighting, Turn, c_rlft_loss,
+};
 pub use language::edits::{Edit, EditCosts, EditScript, edit_script, edit_scripts};
+pub use language::forgetful::{ForgetfulConfig, forgetful_mask, forgetful_pair_mask};
+pub use language::revision::{
+    Attempt, DebugFeedback, DebugFormat, DebugLearned, DebugTurn, RevisionTemplate, Verdict,
+    debug_sequence,
+};
 pub use language::second_thoughts::{
     EditTokens, decipher, second_thoughts_prompt, second_thoughts_sequence,
 };
 pub use language::stable_alignment::{
     StableAlignmentConfig, StableAlignmentForm, stable_alignment_loss,
 };
-pub use language::{Encode, Sequence, SequenceBatch};
+pub use language::{Encode, LearnedAnswers, Sequence, SequenceBatch};
 pub use log_probs::{Candidates, OutputHead, Pair, Statistics, TokenLogProbs};
 pub use math::Whiten;
 pub use online::advantages::{Advantages, GaeConfig, gae};

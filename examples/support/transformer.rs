@@ -14,6 +14,9 @@
 //! **Padding.** Rows of different lengths are padded on the right. No mask is needed: attention is
 //! causal, so no real position sees what stands behind it, and what the padded positions return is
 //! left out by the mask of the loss. Padding on the left is not supported.
+//!
+//! **Forgetting.** [`Transformer::hidden_with`] and [`Transformer::forward_with`] take a mask of what
+//! may be looked at: a past token under 0 gets no attention.
 
 use candle_align::Result;
 use candle_core::{D, DType, Device, Module, Tensor, Var};
@@ -209,7 +212,15 @@ impl Transformer {
     /// # Errors
     /// If a row is longer than `max_len` or a token is outside the vocabulary.
     pub fn forward(&self, tokens: &Tensor) -> Result<Output> {
-        let hidden = self.hidden(tokens)?;
+        self.forward_with(tokens, None)
+    }
+
+    /// As [`Self::forward`], looking only at what [`Self::hidden_with`] is told to.
+    ///
+    /// # Errors
+    /// As [`Self::hidden_with`].
+    pub fn forward_with(&self, tokens: &Tensor, visible: Option<&Tensor>) -> Result<Output> {
+        let hidden = self.hidden_with(tokens, visible)?;
         let (batch, time, dim) = hidden.dims3()?;
         let logits = hidden
             .reshape((batch * time, dim))?
@@ -223,6 +234,16 @@ impl Transformer {
     /// # Errors
     /// As [`Self::forward`].
     pub fn hidden(&self, tokens: &Tensor) -> Result<Tensor> {
+        self.hidden_with(tokens, None)
+    }
+
+    /// As [`Self::hidden`], where position t sees token s ≤ t only if `visible` is not 0 there: u8
+    /// `[batch, time]` (token s, for all positions) or `[batch, time, time]` (position t, token s).
+    ///
+    /// # Errors
+    /// As [`Self::forward`]; if `visible` has another shape, or hides the first token from any
+    /// position: the first position would then have nothing to look at.
+    pub fn hidden_with(&self, tokens: &Tensor, visible: Option<&Tensor>) -> Result<Tensor> {
         let (batch, time) = tokens.dims2()?;
         let c = &self.config;
         if time > c.max_len {
@@ -236,10 +257,13 @@ impl Transformer {
             .reshape((batch, time, c.dim))?
             .broadcast_add(&position)?
             .reshape((batch * time, c.dim))?;
-        let future = future(time, h.dtype())?;
+        let mut unseen = future(time, h.dtype())?;
+        if let Some(visible) = visible {
+            unseen = unseen_too(&unseen, visible, batch, c.heads)?;
+        }
         for block in &self.blocks {
             let x = norm(&h, &block.attention_norm)?;
-            let x = attend(&block.qkv.forward(&x)?, batch, time, c.heads, &future)?;
+            let x = attend(&block.qkv.forward(&x)?, batch, time, c.heads, &unseen)?;
             h = (h + block.output.forward(&x)?)?;
             let x = norm(&h, &block.feed_forward_norm)?;
             h = (h + block.down.forward(&block.up.forward(&x)?.silu()?)?)?;
@@ -330,13 +354,34 @@ fn future(time: usize, dtype: DType) -> Result<Tensor> {
     Ok(Tensor::from_vec(values, (time, time), &Device::Cpu)?.to_dtype(dtype)?)
 }
 
+/// The same where, besides the future, what is not `visible` cannot be seen: `[batch · heads, time,
+/// time]`.
+fn unseen_too(future: &Tensor, visible: &Tensor, batch: usize, heads: usize) -> Result<Tensor> {
+    let time = future.dim(0)?;
+    let square = (batch, time, time);
+    let visible = match visible.dims() {
+        &[b, t] if (b, t) == (batch, time) => visible.unsqueeze(1)?.broadcast_as(square)?,
+        &[b, t, s] if (b, t, s) == square => visible.clone(),
+        other => fail!("`visible` has shape {other:?}, but the tokens [{batch}, {time}]"),
+    };
+    let first = visible.narrow(2, 0, 1)?.flatten_all()?.to_vec1::<u8>()?;
+    if first.contains(&0) {
+        fail!("`visible` hides a first token: its position would see nothing");
+    }
+    let future = future.broadcast_as(square)?;
+    let out = Tensor::full(-1e9f32, square, &Device::Cpu)?.to_dtype(future.dtype())?;
+    let unseen = visible.where_cond(&future, &out)?;
+    let each_head = unseen.unsqueeze(1)?.repeat((1, heads, 1, 1))?;
+    Ok(each_head.reshape((batch * heads, time, time))?)
+}
+
 /// softmax(q kᵀ / √width) v, from `[batch · time, 3 · dim]` to `[batch · time, dim]`.
 fn attend(
     qkv: &Tensor,
     batch: usize,
     time: usize,
     heads: usize,
-    future: &Tensor,
+    unseen: &Tensor,
 ) -> Result<Tensor> {
     let dim = qkv.dim(1)? / 3;
     let width = dim / heads;
@@ -348,7 +393,7 @@ fn attend(
         .reshape((3, batch * heads, time, width))?;
     let (q, k, v) = (qkv.get(0)?, qkv.get(1)?, qkv.get(2)?);
     let q = (q * (1.0 / (width as f64).sqrt()))?;
-    let scores = q.matmul(&k.t()?)?.broadcast_add(future)?;
+    let scores = q.matmul(&k.t()?)?.broadcast_add(unseen)?;
     // The largest score is a constant shift: nothing flows through it.
     let shift = scores.max_keepdim(D::Minus1)?.detach();
     let weights = scores.broadcast_sub(&shift)?.exp()?;

@@ -5,6 +5,8 @@ pub mod lora;
 pub mod policy;
 pub mod rankings;
 pub mod rows;
+pub mod table;
+pub mod words;
 
 use candle_align::Result;
 use candle_core::{DType, Device, Tensor, Var};

@@ -7,6 +7,7 @@
 mod adapters;
 mod alignment;
 mod auxiliary;
+mod language;
 mod online;
 mod optimiser;
 mod preference;

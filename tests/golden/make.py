@@ -10,6 +10,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 import adapters  # noqa: E402
 import alignment  # noqa: E402
 import auxiliary  # noqa: E402
+import language  # noqa: E402
 import online  # noqa: E402
 import optimiser  # noqa: E402
 import preference  # noqa: E402
@@ -29,4 +30,5 @@ if __name__ == "__main__":
     alignment.stable_alignment()
     alignment.edit_script()
     auxiliary.auxiliary()
+    language.language()
     optimiser.adamw()

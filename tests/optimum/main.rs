@@ -26,7 +26,6 @@ mod rollout;
 mod rrhf;
 mod sampling;
 mod second_thoughts;
-mod sequence;
 mod sft;
 mod slic;
 mod stable_alignment;

@@ -6,6 +6,7 @@ use candle_align::{Candidates, Result};
 use candle_core::Tensor;
 
 mod dpo;
+mod language;
 mod ppo;
 mod pro;
 mod reward_model;
@@ -24,6 +25,7 @@ pub fn all() -> Vec<Row> {
     rows.extend(slic::rows());
     rows.extend(rrhf::rows());
     rows.extend(stable_alignment::rows());
+    rows.extend(language::rows());
     rows
 }
 
