@@ -43,9 +43,12 @@ pub mod pro;
 pub mod rrhf;
 pub mod slic;
 
-use crate::math::{mask_count, masked_mean};
-use crate::{Candidates, Pair, Result};
+use crate::math::{MASKED, along_last, at_least_one, mask_count, masked_mean, masked_sum};
+use crate::shape::Axes;
+use crate::{Candidates, Pair, Result, TokenLoss};
 use candle_core::Tensor;
+use candle_nn::ops::softmax;
+use serde::{Deserialize, Serialize};
 
 /// What a loss over pairs returns.
 #[derive(Clone, Debug)]
@@ -77,6 +80,17 @@ impl ListLoss {
     }
 }
 
+/// How the losses of a reference answer's tokens become one number per list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReferenceTokens {
+    /// Their sum: long references weigh more.
+    #[default]
+    Sum,
+    /// Their mean.
+    Mean,
+}
+
 /// Entry (i, j) of the result `[batch, k, k]` is xᵢ − xⱼ, for `x` `[batch, k]`.
 fn differences(x: &Tensor) -> Result<Tensor> {
     Ok(x.unsqueeze(2)?.broadcast_sub(&x.unsqueeze(1)?)?)
@@ -93,4 +107,37 @@ fn best_answer_loss(candidates: &Candidates) -> Result<Tensor> {
     // i′ = argmaxᵢ rᵢ
     let best = ranks(candidates)?.eq(0.0)?.mul(candidates.mask())?;
     masked_mean(&candidates.sums().neg()?, &best)
+}
+
+/// ℓᵢ / │yᵢ│^α `[batch, k]`, 0 where the mask does not count.
+fn normalised(candidates: &Candidates, length_power: f64) -> Result<Tensor> {
+    let lengths = at_least_one(candidates.lengths())?;
+    Ok((candidates.sums() / lengths.powf(length_power)?)?)
+}
+
+/// e^{sᵢ} / Σⱼ e^{sⱼ} over the answers that count `[batch, k]`; a list of none has equal shares.
+fn shares(scores: &Tensor, mask: &Tensor) -> Result<Tensor> {
+    let out = scores.zeros_like()?.affine(0.0, MASKED)?;
+    along_last(&mask.where_cond(scores, &out)?, softmax)
+}
+
+/// The loss of each list's reference answer `[batch]`; 0 where there is none.
+fn reference_loss(
+    function: &'static str,
+    candidates: &Candidates,
+    reference: Option<&TokenLoss>,
+    tokens: ReferenceTokens,
+) -> Result<Tensor> {
+    let sums = candidates.sums();
+    let Some(reference) = reference else {
+        return Ok(Tensor::zeros(sums.dim(0)?, sums.dtype(), sums.device())?);
+    };
+    let mut axes = Axes::new(function);
+    axes.float("candidates", sums, &["batch", "k"])?;
+    axes.float("reference.loss", &reference.loss, &["batch", "time"])?;
+    axes.mask("reference.mask", &reference.mask, &["batch", "time"])?;
+    match tokens {
+        ReferenceTokens::Sum => masked_sum(&reference.loss, &reference.mask),
+        ReferenceTokens::Mean => masked_mean(&reference.loss, &reference.mask),
+    }
 }
