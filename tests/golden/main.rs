@@ -6,6 +6,7 @@
 
 mod adapters;
 mod auxiliary;
+mod calibration;
 mod online;
 mod optimiser;
 mod preference;

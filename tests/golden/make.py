@@ -9,6 +9,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import adapters  # noqa: E402
 import auxiliary  # noqa: E402
+import calibration  # noqa: E402
 import online  # noqa: E402
 import optimiser  # noqa: E402
 import preference  # noqa: E402
@@ -23,6 +24,8 @@ if __name__ == "__main__":
     ranking.pro()
     ranking.slic()
     ranking.rrhf()
+    calibration.brio()
+    calibration.expected_risk()
     online.ppo()
     adapters.lora()
     auxiliary.auxiliary()
