@@ -103,6 +103,9 @@ impl Lists {
     }
 }
 
+/// From log-probabilities, lengths and the reward that all answers have.
+type OfEquals = fn(&[f64], &[f64], f64) -> f64;
+
 /// A loss over lists, and what it is worth on the lists that a ranking says nothing about.
 struct ListLaw {
     /// The public function.
@@ -111,9 +114,8 @@ struct ListLaw {
     loss: fn(&Lists) -> Result<Tensor>,
     /// Of one answer with log-probability ℓ and reward r: the loss, and its slope in ℓ.
     one: fn(f64, f64) -> (f64, f64),
-    /// Of answers with these log-probabilities, lengths, and one reward r. `None` where the label is
-    /// not a reward, so that there are no ties.
-    equals: Option<fn(&[f64], &[f64], f64) -> f64>,
+    /// Of answers of one reward. `None` where the label is no reward, so that there are no ties.
+    equals: Option<OfEquals>,
 }
 
 fn mean(x: &[f64]) -> f64 {
