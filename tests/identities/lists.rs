@@ -112,8 +112,8 @@ struct ListLaw {
     function: &'static str,
     setting: &'static str,
     loss: fn(&Lists) -> Result<Tensor>,
-    /// Of one answer with log-probability ℓ and reward r: the loss, and its slope in ℓ.
-    one: fn(f64, f64) -> (f64, f64),
+    /// Of one answer with log-probability ℓ, length and reward: the loss, and its slope in ℓ.
+    one: fn(f64, f64, f64) -> (f64, f64),
     /// Of answers of one reward. `None` where the label is no reward, so that there are no ties.
     equals: Option<OfEquals>,
 }
@@ -173,40 +173,40 @@ fn ranked_of_equals(scores: &[f64], _: &[f64], _: f64) -> f64 {
 fn laws() -> Vec<ListLaw> {
     vec![
         ListLaw { function: "pro_loss", setting: "reward gaps", loss: |x| pro(x, ProTemperature::RewardGaps),
-            one: |_, _| (0.0, 0.0), equals: Some(pro_of_equals) },
+            one: |_, _, _| (0.0, 0.0), equals: Some(pro_of_equals) },
         ListLaw { function: "pro_loss", setting: "T = 1", loss: |x| pro(x, ProTemperature::One),
-            one: |_, _| (0.0, 0.0), equals: Some(pro_of_equals) },
+            one: |_, _, _| (0.0, 0.0), equals: Some(pro_of_equals) },
         ListLaw { function: "rrhf_loss", setting: "", loss: |x| Ok(rrhf_loss(&x.candidates()?, &RrhfConfig::default())?.loss),
-            one: |l, _| (-l, -1.0), equals: Some(|sums, _, _| -mean(sums)) },
+            one: |l, _, _| (-l, -1.0), equals: Some(|sums, _, _| -mean(sums)) },
         ListLaw { function: "slic_rank_loss", setting: "on all pairs",
             loss: |x| x.over_pairs(|policy, _| slic_rank_loss(policy, &SlicConfig { delta: 0.7 })),
-            one: |_, _| (0.0, 0.0), equals: Some(no_ranking) },
+            one: |_, _, _| (0.0, 0.0), equals: Some(no_ranking) },
         ListLaw { function: "slic_margin_loss", setting: "on all pairs",
             loss: |x| x.over_pairs(|policy, similarity| slic_margin_loss(policy, similarity, &SlicConfig { delta: 0.7 })),
-            one: |_, _| (0.0, 0.0), equals: Some(no_ranking) },
+            one: |_, _, _| (0.0, 0.0), equals: Some(no_ranking) },
         ListLaw { function: "slic_list_loss", setting: "", loss: |x| slic_list_loss(&x.candidates()?, &SlicConfig { delta: 0.7 }),
-            one: |_, _| (0.0, 0.0), equals: Some(no_ranking) },
+            one: |_, _, _| (0.0, 0.0), equals: Some(no_ranking) },
         ListLaw { function: "slic_expected_reward_loss", setting: "", loss: |x| slic_expected_reward_loss(&x.candidates()?),
-            one: |_, r| (-r, 0.0), equals: Some(|_, _, r| -r) },
+            one: |_, _, r| (-r, 0.0), equals: Some(|_, _, r| -r) },
         ListLaw { function: "brio_loss", setting: "sum", loss: |x| brio(x, BrioPairs::Sum),
-            one: |_, _| (0.0, 0.0), equals: Some(no_ranking) },
+            one: |_, _, _| (0.0, 0.0), equals: Some(no_ranking) },
         ListLaw { function: "brio_loss", setting: "mean per distance", loss: |x| brio(x, BrioPairs::MeanPerDistance),
-            one: |_, _| (0.0, 0.0), equals: Some(no_ranking) },
+            one: |_, _, _| (0.0, 0.0), equals: Some(no_ranking) },
         ListLaw { function: "expected_risk_loss", setting: "",
             loss: |x| Ok(expected_risk_loss(&x.candidates()?, None, &ExpectedRiskConfig::default())?.loss),
-            one: |_, r| (1.0 - r, 0.0), equals: Some(|_, _, r| 1.0 - r) },
+            one: |_, _, r| (1.0 - r, 0.0), equals: Some(|_, _, r| 1.0 - r) },
         ListLaw { function: "ranked_reward_loss", setting: "ties skipped", loss: |x| ranked(x, Ties::Skip),
-            one: |_, _| (0.0, 0.0), equals: Some(no_ranking) },
+            one: |_, _, _| (0.0, 0.0), equals: Some(no_ranking) },
         ListLaw { function: "ranked_reward_loss", setting: "ties by half", loss: |x| ranked(x, Ties::Half),
-            one: |_, _| (0.0, 0.0), equals: Some(ranked_of_equals) },
+            one: |_, _, _| (0.0, 0.0), equals: Some(ranked_of_equals) },
         ListLaw { function: "plackett_luce_reward_loss", setting: "",
             loss: |x| plackett_luce_reward_loss(&x.sums, &x.rewards, Some(&x.mask)),
-            one: |_, _| (0.0, 0.0), equals: Some(no_ranking) },
+            one: |_, _, _| (0.0, 0.0), equals: Some(no_ranking) },
         ListLaw { function: "plackett_luce", setting: "", loss: |x| plackett_luce(&x.sums, &x.rewards, &x.mask),
-            one: |_, _| (0.0, 0.0), equals: Some(no_ranking) },
+            one: |_, _, _| (0.0, 0.0), equals: Some(no_ranking) },
         ListLaw { function: "choose_best_loss", setting: "the best by reward",
             loss: |x| choose_best_loss(&x.sums, &x.best()?, Some(&x.mask)),
-            one: |_, _| (0.0, 0.0), equals: None },
+            one: |_, _, _| (0.0, 0.0), equals: None },
     ]
 }
 
@@ -297,7 +297,7 @@ fn an_answer_under_the_mask_is_one_left_out_wherever_it_stands() {
 fn a_list_of_one_is_worth_what_its_page_says() {
     for law in laws() {
         for (l, n, r) in [(-2.5, 2.0, 0.7), (-0.1, 1.0, -3.0), (-9.0, 7.0, 0.0)] {
-            let (loss, slope) = (law.one)(l, r);
+            let (loss, slope) = (law.one)(l, n, r);
             law.assert(&List(vec![(l, n, r, true)]), loss, &[slope], "one answer");
         }
     }
