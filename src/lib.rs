@@ -31,8 +31,7 @@
 //! |---|---|---|
 //! | §3 | [`sft`] | supervised fine-tuning |
 //! | §3.1 | [`online`] | reward models, PPO |
-//! | §3.2.1 | [`ranking`] | DPO, PRO, SLiC, RRHF |
-//! | §3.2.2 | [`language`] | conditional SFT, Chain of Hindsight, revision |
+//! | §3.2.1 | [`ranking`] | DPO, PRO, SLiC, RRHF, BRIO, expected risk |
 //! | §3.2.2 | [`language`] | conditional SFT, Chain of Hindsight, Second Thoughts, Stable Alignment, SelFee, self-debug |
 //! | §3.3 | [`parameter_effective`] | LoRA, frozen layers |
 //! | | [`log_probs`] | from logits and tokens to log-probabilities: what all of them begin with |
@@ -123,14 +122,16 @@ pub use parameter_effective::{
     FrozenLinear, LoraBias, LoraConfig, LoraEmbedding, LoraInit, LoraLinear, LoraPlusGroups,
     Scaling, lora_plus_groups,
 };
+pub use ranking::brio::{BrioConfig, BrioPairs, brio_loss};
 pub use ranking::dpo::{DpoConfig, dpo_loss};
+pub use ranking::expected_risk::{ExpectedRiskConfig, expected_risk_loss};
 pub use ranking::pro::{ProConfig, ProTemperature, pro_loss};
 pub use ranking::rrhf::{RrhfConfig, rrhf_loss};
 pub use ranking::slic::{
     SlicConfig, slic_expected_reward_loss, slic_kl_regulariser, slic_list_loss, slic_margin_loss,
     slic_rank_loss,
 };
-pub use ranking::{ListLoss, PreferenceLoss};
+pub use ranking::{ListLoss, PreferenceLoss, ReferenceTokens};
 pub use reduction::Reduction;
 pub use sft::{SftConfig, TokenLoss, sft_loss};
 

@@ -7,6 +7,7 @@
 mod adapters;
 mod alignment;
 mod auxiliary;
+mod calibration;
 mod language;
 mod online;
 mod optimiser;

@@ -11,6 +11,7 @@ import adapters  # noqa: E402
 import alignment  # noqa: E402
 import auxiliary  # noqa: E402
 import language  # noqa: E402
+import calibration  # noqa: E402
 import online  # noqa: E402
 import optimiser  # noqa: E402
 import preference  # noqa: E402
@@ -25,6 +26,8 @@ if __name__ == "__main__":
     ranking.pro()
     ranking.slic()
     ranking.rrhf()
+    calibration.brio()
+    calibration.expected_risk()
     online.ppo()
     adapters.lora()
     alignment.stable_alignment()
