@@ -123,17 +123,15 @@ impl SamplingConfig {
 
         // of these, each whose likelier ones hold less than top_p; at 1 no rounding may cut
         if self.top_p < 1.0 {
-            let left: Vec<f64> = order.iter().map(|&v| scaled[v]).collect();
+            let left: Vec<f64> = order.iter().map(|&v| scaled[v].exp()).collect();
+            let enough = self.top_p * left.iter().sum::<f64>();
             let mut likelier = 0.0;
-            let mut kept = 0;
-            for log_b in log_softmax(&left) {
-                if likelier >= self.top_p {
-                    break;
-                }
-                likelier += log_b.exp();
-                kept += 1;
-            }
-            order.truncate(kept);
+            let kept = left.iter().take_while(|b| {
+                let stays = likelier < enough;
+                likelier += *b;
+                stays
+            });
+            order.truncate(kept.count());
         }
         let mut cut = vec![f64::NEG_INFINITY; scaled.len()];
         for v in order {

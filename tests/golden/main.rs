@@ -10,6 +10,7 @@ mod auxiliary;
 mod online;
 mod optimiser;
 mod preference;
+mod raft;
 mod ranking;
 mod reader;
 mod supervised;

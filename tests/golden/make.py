@@ -13,6 +13,7 @@ import auxiliary  # noqa: E402
 import online  # noqa: E402
 import optimiser  # noqa: E402
 import preference  # noqa: E402
+import raft  # noqa: E402
 import ranking  # noqa: E402
 import supervised  # noqa: E402
 
@@ -25,6 +26,8 @@ if __name__ == "__main__":
     ranking.slic()
     ranking.rrhf()
     online.ppo()
+    raft.raft()
+    raft.sampling()
     adapters.lora()
     alignment.stable_alignment()
     alignment.edit_script()
