@@ -53,8 +53,8 @@ fn temperature_is_a_power_of_the_probabilities() {
     let roots = [1.0f64, 2.0, 3.0, 4.0].map(f64::sqrt);
     let total: f64 = roots.iter().sum();
     assert_close(&at(2.0), &roots.map(|x| x / total), EXACT, "λ = 2");
-    // neither end overflows
-    assert_eq!(at(1e-300), [0.0, 0.0, 0.0, 1.0]);
+    // neither end overflows, though log 4 / 1e-320 would
+    assert_eq!(at(1e-320), [0.0, 0.0, 0.0, 1.0]);
     assert_close(&at(1e300), &[0.25; 4], EXACT, "λ → ∞");
 }
 
@@ -105,6 +105,14 @@ fn top_p_keeps_the_fewest_that_hold_the_share() {
         &[1.0 / 3.0, 1.0 / 3.0, 1.0 / 3.0, 0.0],
         EXACT,
         "more",
+    );
+    // logits whose exponential overflows
+    let high = matrix(&[&[1e4, 1e4 + 2f64.ln(), 1e4 - 9.0]]);
+    assert_close(
+        &at(0.99, &high),
+        &[1.0 / 3.0, 2.0 / 3.0, 0.0],
+        1e-11,
+        "high",
     );
     // at 1 not even the least is cut off, though all before it add up to 1 in f64
     let least = at(1.0, &matrix(&[&[0.0, -50.0]]));
