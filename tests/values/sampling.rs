@@ -115,8 +115,14 @@ fn top_p_keeps_the_fewest_that_hold_the_share() {
         "high",
     );
     // at 1 not even the least is cut off, though all before it add up to 1 in f64
-    let least = at(1.0, &matrix(&[&[0.0, -50.0]]));
-    assert_close(&[least[1] * 50f64.exp()], &[1.0], EXACT, "the least");
+    for top_k in [None, Some(2)] {
+        let config = SamplingConfig {
+            top_k,
+            ..Default::default()
+        };
+        let least = probabilities(&config, &matrix(&[&[0.0, -50.0]]))[1];
+        assert_close(&[least * 50f64.exp()], &[1.0], EXACT, "the least");
+    }
 }
 
 #[test]
