@@ -190,9 +190,9 @@ pub fn best_of_k(rewards: &Tensor, mask: Option<&Tensor>) -> Result<Vec<usize>> 
 /// * a = 1 keeps all. With one prompt, a = 1/k is [`best_of_k`].
 /// * r → a·r + c changes nothing, but c(x) does: prompts whose answers all score low lose their
 ///   place. With the rewards of a second prompt 1.5 lower, the best quarter can be 93 % of the first.
-/// * The law of what is kept from one prompt is p·1[r > c] and a part of those at the cut c, divided
-///   by a: KL ≤ log 1/a, farther than the best of 1/a. What lies below the cut is gone at once, where
-///   the best of n keeps a little of everything.
+/// * The law of what is kept from one prompt is p/a above a cut in the reward, a part of that on it,
+///   and 0 below: KL ≤ log 1/a, farther than the best of n = 1/a. What lies below is gone at once,
+///   where the best of n keeps a little of everything.
 /// # Departures
 /// The authors' code takes the integer part of a·n, which may be 0 and which rounding errors can
 /// lower by one. Ties: the earlier row is kept; theirs are left to the sort. It ranks the share of
