@@ -30,7 +30,7 @@
 //! | survey | module | objectives |
 //! |---|---|---|
 //! | §3 | [`sft`] | supervised fine-tuning |
-//! | §3.1 | [`online`] | reward models, PPO |
+//! | §3.1 | [`online`] | sampling, reward models, PPO, RAFT |
 //! | §3.2.1 | [`ranking`] | DPO, PRO, SLiC, RRHF, BRIO, expected risk |
 //! | §3.2.2 | [`language`] | conditional SFT, Chain of Hindsight, Second Thoughts, Stable Alignment, SelFee, self-debug |
 //! | §3.3 | [`parameter_effective`] | LoRA, frozen layers |
@@ -112,12 +112,15 @@ pub use online::kl::{KlEstimator, kl_loss};
 pub use online::ppo::{
     PolicyLoss, PolicyMetrics, PpoConfig, PpoValueConfig, ppo_policy_loss, ppo_value_loss,
 };
+pub use online::raft::{RaftConfig, RefreshedSet, best_of_k, kl_adjusted_rewards, top_share};
 pub use online::reward_head::{RewardHead, RewardNormalisation};
 pub use online::reward_model::{
     PairwiseRewardConfig, RankedRewardConfig, Ties, choose_best_loss, pairwise_reward_loss,
     plackett_luce_reward_loss, ranked_reward_loss, ranking_accuracy,
 };
 pub use online::rewards::{ShapedRewardsConfig, missing_eos_penalty, shaped_rewards};
+pub use online::samples::{Sample, Samples};
+pub use online::sampling::{SamplingConfig, sample};
 pub use parameter_effective::{
     FrozenLinear, LoraBias, LoraConfig, LoraEmbedding, LoraInit, LoraLinear, LoraPlusGroups,
     Scaling, lora_plus_groups,

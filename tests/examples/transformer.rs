@@ -2,7 +2,7 @@
 
 use crate::support::transformer::{Config, Projection, Transformer};
 use candle_align::training::grad_coverage;
-use candle_align::{Reduction, SftConfig, TokenLogProbs, sft_loss};
+use candle_align::{Reduction, SamplingConfig, SftConfig, TokenLogProbs, sample, sft_loss};
 use candle_core::{DType, Device, Module, Tensor};
 use candle_nn::{AdamW, Linear, Optimizer, ParamsAdamW};
 use rand::SeedableRng;
@@ -253,4 +253,44 @@ fn linear_maps_can_be_replaced() {
     assert_eq!(names.len(), 8);
     assert!(doubled.vars().is_empty());
     assert_ne!(flat(&loss(&model)), flat(&loss(&doubled)));
+}
+
+#[test]
+fn answers_drawn_together_are_those_drawn_alone() {
+    let model = model(DType::F64);
+    let read = |tokens: &Tensor| Ok(model.forward(tokens)?.logits);
+    let config = SamplingConfig {
+        answers: 2,
+        max_new_tokens: 3,
+        end: Some(6),
+        ..Default::default()
+    };
+    let prompts: [&[u32]; 3] = [&[1], &[2, 0, 5], &[4, 4]];
+    let mut rng = StdRng::seed_from_u64(9);
+    let together = sample(read, &prompts, &config, &Device::Cpu, &mut rng).expect("answers");
+
+    let mut rng = StdRng::seed_from_u64(9);
+    let mut alone = Vec::new();
+    for prompt in prompts {
+        let one = sample(read, &[prompt], &config, &Device::Cpu, &mut rng).expect("answers");
+        alone.extend(one.rows);
+    }
+    assert_eq!(together.rows.len(), alone.len());
+    for (one, other) in together.rows.iter().zip(&alone) {
+        assert_eq!(one.sequence, other.sequence);
+        for (p, q) in one.log_probs.iter().zip(&other.log_probs) {
+            assert!((p - q).abs() < 1e-12, "{p} and {q}");
+        }
+    }
+
+    // attention over padding on the right changes nothing: the same numbers from one pass over all
+    let batch = together.batch(0, &Device::Cpu).expect("a batch");
+    let logits = read(&batch.tokens).expect("forward");
+    let again = TokenLogProbs::next_token(&logits, &batch.tokens, &batch.mask).expect("numbers");
+    let old = together
+        .log_probs(DType::F64, &Device::Cpu)
+        .expect("numbers");
+    for (p, q) in flat(again.values()).iter().zip(flat(old.values())) {
+        assert!((p - q).abs() < 1e-12, "{p} and {q}");
+    }
 }

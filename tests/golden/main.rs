@@ -12,6 +12,7 @@ mod language;
 mod online;
 mod optimiser;
 mod preference;
+mod raft;
 mod ranking;
 mod reader;
 mod supervised;

@@ -15,6 +15,7 @@ import calibration  # noqa: E402
 import online  # noqa: E402
 import optimiser  # noqa: E402
 import preference  # noqa: E402
+import raft  # noqa: E402
 import ranking  # noqa: E402
 import supervised  # noqa: E402
 
@@ -29,6 +30,8 @@ if __name__ == "__main__":
     calibration.brio()
     calibration.expected_risk()
     online.ppo()
+    raft.raft()
+    raft.sampling()
     adapters.lora()
     alignment.stable_alignment()
     alignment.edit_script()

@@ -24,7 +24,6 @@ mod revision;
 mod reward_model;
 mod rollout;
 mod rrhf;
-mod sampling;
 mod second_thoughts;
 mod sft;
 mod slic;
