@@ -14,8 +14,12 @@
 //! **Padding.** Rows of different lengths are padded on the right. No mask is needed: attention is
 //! causal, so no real position sees what stands behind it, and what the padded positions return is
 //! left out by the mask of the loss. Padding on the left is not supported.
+//!
+//! **Adapters.** [`adapt`](super::adapters::adapt) puts any of them on a frozen copy: in place of the
+//! linear maps, around the two parts of a block, into the keys and values, or before the input.
 
-use candle_align::Result;
+use super::adapters::{Adapters, Part};
+use candle_align::{FrozenLinear, PrefixLayer, Result, prefix_attention};
 use candle_core::{D, DType, Device, Module, Tensor, Var};
 use candle_nn::Linear;
 use rand::rngs::StdRng;
@@ -77,6 +81,8 @@ pub struct Transformer {
     weights: BTreeMap<String, Tensor>,
     vars: Vec<(String, Var)>,
     blocks: Vec<Block>,
+    head: Projection,
+    adapters: Adapters,
 }
 
 impl Transformer {
@@ -150,11 +156,14 @@ impl Transformer {
             Ok(Box::new(Linear::new(weight, None)))
         };
         let blocks = blocks(config, &own, plain)?;
+        let head = Box::new(Linear::new(weight(&own, "head.weight")?.clone(), None));
         Ok(Self {
             config: config.clone(),
             weights: own,
             vars,
             blocks,
+            head,
+            adapters: Adapters::default(),
         })
     }
 
@@ -166,6 +175,11 @@ impl Transformer {
     /// The variables, sorted by name; empty for a frozen model.
     pub fn vars(&self) -> Vec<(String, Var)> {
         self.vars.clone()
+    }
+
+    /// Every weight by name: what the model has without its adapters.
+    pub fn weights(&self) -> &BTreeMap<String, Tensor> {
+        &self.weights
     }
 
     /// How many numbers the model consists of, without what [`Self::map_linears`] put on it.
@@ -201,7 +215,26 @@ impl Transformer {
     ) -> Result<Self> {
         let mut model = self.frozen()?;
         model.blocks = blocks(&self.config, &model.weights, replace)?;
+        model.head = Box::new(FrozenLinear::new(
+            self.weight("head.weight")?.clone(),
+            None,
+        )?);
         Ok(model)
+    }
+
+    /// The same model with these adapters beside its linear maps.
+    pub fn with_adapters(self, adapters: Adapters) -> Self {
+        Self { adapters, ..self }
+    }
+
+    /// What stands beside the linear maps; nothing in a plain model.
+    pub fn adapters(&self) -> &Adapters {
+        &self.adapters
+    }
+
+    /// As [`Self::adapters`], to switch or replace them.
+    pub fn adapters_mut(&mut self) -> &mut Adapters {
+        &mut self.adapters
     }
 
     /// Hidden states and logits of all positions of `tokens` `[batch, time]` (u32).
@@ -211,9 +244,9 @@ impl Transformer {
     pub fn forward(&self, tokens: &Tensor) -> Result<Output> {
         let hidden = self.hidden(tokens)?;
         let (batch, time, dim) = hidden.dims3()?;
-        let logits = hidden
-            .reshape((batch * time, dim))?
-            .matmul(&self.weight("head.weight")?.t()?)?
+        let logits = self
+            .head
+            .forward(&hidden.reshape((batch * time, dim))?)?
             .reshape((batch, time, ()))?;
         Ok(Output { hidden, logits })
     }
@@ -230,21 +263,28 @@ impl Transformer {
         }
         let tokens = tokens.contiguous()?.flatten_all()?;
         let position = self.weight("position.weight")?.narrow(0, 0, time)?;
-        let mut h = self
+        let h = self
             .weight("embedding.weight")?
             .index_select(&tokens, 0)?
             .reshape((batch, time, c.dim))?
-            .broadcast_add(&position)?
-            .reshape((batch * time, c.dim))?;
+            .broadcast_add(&position)?;
+        let h = self.adapters.prepend(&h)?;
+        let time = h.dim(1)?;
+        let mut h = h.reshape((batch * time, c.dim))?;
         let future = future(time, h.dtype())?;
-        for block in &self.blocks {
+        let prefixes = self.adapters.prefixes(c.layers)?;
+        for (l, block) in self.blocks.iter().enumerate() {
             let x = norm(&h, &block.attention_norm)?;
-            let x = attend(&block.qkv.forward(&x)?, batch, time, c.heads, &future)?;
-            h = (h + block.output.forward(&x)?)?;
+            let qkv = block.qkv.forward(&x)?;
+            let mixed = attend(&qkv, batch, time, c.heads, &future, prefixes[l].as_ref())?;
+            let added = block.output.forward(&mixed)?;
+            h = (h + self.adapters.insert(Part::Attention, l, &x, added)?)?;
             let x = norm(&h, &block.feed_forward_norm)?;
-            h = (h + block.down.forward(&block.up.forward(&x)?.silu()?)?)?;
+            let added = block.down.forward(&block.up.forward(&x)?.silu()?)?;
+            h = (h + self.adapters.insert(Part::FeedForward, l, &x, added)?)?;
         }
-        Ok(norm(&h, self.weight("norm.weight")?)?.reshape((batch, time, c.dim))?)
+        let h = norm(&h, self.weight("norm.weight")?)?.reshape((batch, time, c.dim))?;
+        self.adapters.cut(&h)
     }
 
     /// Writes the weights as safetensors.
@@ -337,6 +377,7 @@ fn attend(
     time: usize,
     heads: usize,
     future: &Tensor,
+    prefix: Option<&PrefixLayer>,
 ) -> Result<Tensor> {
     let dim = qkv.dim(1)? / 3;
     let width = dim / heads;
@@ -347,6 +388,18 @@ fn attend(
         .contiguous()?
         .reshape((3, batch * heads, time, width))?;
     let (q, k, v) = (qkv.get(0)?, qkv.get(1)?, qkv.get(2)?);
+    if let Some(prefix) = prefix {
+        let heads = |x: &Tensor| x.reshape((batch, heads, time, width));
+        let visible = future.eq(0.0)?;
+        let mixed = prefix_attention(
+            &heads(&q)?,
+            &heads(&k)?,
+            &heads(&v)?,
+            prefix,
+            Some(&visible),
+        )?;
+        return Ok(mixed.transpose(1, 2)?.reshape((batch * time, dim))?);
+    }
     let q = (q * (1.0 / (width as f64).sqrt()))?;
     let scores = q.matmul(&k.t()?)?.broadcast_add(future)?;
     // The largest score is a constant shift: nothing flows through it.
