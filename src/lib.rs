@@ -122,8 +122,11 @@ pub use online::rewards::{ShapedRewardsConfig, missing_eos_penalty, shaped_rewar
 pub use online::samples::{Sample, Samples};
 pub use online::sampling::{SamplingConfig, sample};
 pub use parameter_effective::{
-    FrozenLinear, LoraBias, LoraConfig, LoraEmbedding, LoraInit, LoraLinear, LoraPlusGroups,
-    Scaling, lora_plus_groups,
+    Activation, AdaptedLayer, BiasLinear, BottleneckAdapter, BottleneckConfig, DesignSpaceConfig,
+    FrozenLinear, Grouping, Insertion, LayerPlan, LayerSize, LoraBias, LoraConfig, LoraEmbedding,
+    LoraInit, LoraLinear, LoraPlusGroups, MamConfig, Placement, PrefixConfig, PrefixEncoder,
+    PrefixLayer, PrefixMixture, PrefixShape, PromptConfig, PromptEmbedding, PromptInit,
+    Reparametrisation, Scaling, Strategy, lora_plus_groups, prefix_attention, prefix_mixing,
 };
 pub use ranking::brio::{BrioConfig, BrioPairs, brio_loss};
 pub use ranking::dpo::{DpoConfig, dpo_loss};
