@@ -119,6 +119,8 @@ pub use online::reward_model::{
     plackett_luce_reward_loss, ranked_reward_loss, ranking_accuracy,
 };
 pub use online::rewards::{ShapedRewardsConfig, missing_eos_penalty, shaped_rewards};
+pub use online::rlhf::{RlhfConfig, RlhfLoss, RlhfMetrics, rlhf_loss};
+pub use online::rollout::{Experience, ExperienceConfig, Rollout};
 pub use online::samples::{Sample, Samples};
 pub use online::sampling::{SamplingConfig, sample};
 pub use parameter_effective::{

@@ -15,6 +15,7 @@ mod preference;
 mod raft;
 mod ranking;
 mod reader;
+mod rollout;
 mod supervised;
 
 /// Difference allowed between two f64 computations of one number, relative above 1.

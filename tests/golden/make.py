@@ -17,6 +17,7 @@ import optimiser  # noqa: E402
 import preference  # noqa: E402
 import raft  # noqa: E402
 import ranking  # noqa: E402
+import rollout  # noqa: E402
 import supervised  # noqa: E402
 
 if __name__ == "__main__":
@@ -30,6 +31,7 @@ if __name__ == "__main__":
     calibration.brio()
     calibration.expected_risk()
     online.ppo()
+    rollout.rollout()
     raft.raft()
     raft.sampling()
     adapters.lora()
