@@ -83,7 +83,7 @@ use super::rollout::{Experience, ExperienceConfig};
 use crate::error::non_negative;
 use crate::math::masked;
 use crate::shape::Axes;
-use crate::{Reduction, Result, TokenLogProbs, TokenLoss};
+use crate::{Error, Reduction, Result, TokenLogProbs, TokenLoss};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
@@ -178,9 +178,9 @@ impl RlhfLoss {
 /// the experience. A token that the experience counts and the mask of `new` does not has no
 /// log-probability: its loss is NaN rather than a number that looks right.
 /// # Errors
-/// [`Error::Shape`](crate::Error::Shape) or [`Error::DType`](crate::Error::DType) if the shapes or types differ; [`Error::Parameter`](crate::Error::Parameter) unless c_V is
-/// finite and not negative, and for the settings of the parts;
-/// [`Error::Argument`](crate::Error::Argument) if an entropy bonus is asked for and `new` was
+/// [`Error::Shape`] or [`Error::DType`] if the shapes or types differ; [`Error::Parameter`] unless
+/// c_V is finite and not negative, and for the settings of the parts;
+/// [`Error::Argument`] if an entropy bonus is asked for and `new` was
 /// computed without [`Statistics::entropy`](crate::Statistics).
 /// # Properties
 /// * At ρ = 1, the first step on a rollout, ∂lₜ/∂ log π_θ(yₜ) = −Âₜ. Without whitening, with γ = λ = 1 and V = 0 that
@@ -270,6 +270,11 @@ impl RlhfLoss {
 /// Ouyang et al. 2022, arXiv:2203.02155v1, eq. 2 and appendix C.4; Schulman et al. 2017,
 /// arXiv:1707.06347v2, eq. 9; authors' code openai/lm-human-preferences, `train_policy.py`,
 /// `PPOTrainer.loss`.
+///
+/// [`Error::Shape`]: crate::Error::Shape
+/// [`Error::DType`]: crate::Error::DType
+/// [`Error::Parameter`]: crate::Error::Parameter
+/// [`Error::Argument`]: crate::Error::Argument
 pub fn rlhf_loss(
     new: &TokenLogProbs,
     values: &Tensor,
@@ -291,6 +296,10 @@ pub fn rlhf_loss(
     }
     let mask = &experience.mask;
     axes.mask("experience.mask", mask, &["batch", "time"])?;
+    if config.entropy.is_some() && new.entropy().is_none() {
+        let problem = "was computed without Statistics::entropy, which entropy needs";
+        return Err(Error::argument(function, "new", problem));
+    }
 
     // log π_θ, by the mask of the rollout: no token may drop out of the loss and stay in its divisor
     let none = new.values().zeros_like()?.affine(0.0, f64::NAN)?;

@@ -144,8 +144,8 @@ def rollout():
                    "estimator": "k3", "beta": 0.3, "clip": 0.1, "value_clip": None, "penalty": 0.5, "lam": 0.6},
             ),
             step(
-                "k2, holes, no critic",
-                **{**usual, "mask": holes, "estimator": "k2", "beta": 0.5, "value_weight": 0.0, "lam": 1.0},
+                "k2, holes, a heavy critic",
+                **{**usual, "mask": holes, "estimator": "k2", "beta": 0.5, "value_weight": 2.5, "lam": 1.0},
             ),
         ],
     )
