@@ -48,11 +48,12 @@
 //!   order; and where an answer has become rarer than in the reference they grow, charge it for being
 //!   rare, and make it rarer. On the same four answers, at β = 2, k₂ ends at (0, 0.647, 0, 0.353).
 //! * k₁ clamped at 0 from below charges an answer for being more likely than in the reference and
-//!   gives nothing for being less likely. It fills up to a level c: π = π_ref e^{(r − c)/β} where r > c, 0 where
-//!   r < c, what is left where r = c. On the same four answers (0, 0.261, 0, 0.739).
+//!   gives nothing for being less likely. It fills up to a level c: π = π_ref e^{(r − c)/β} where
+//!   r > c, 0 where r < c, what is left where r = c. On the same four answers at β = ½ (0, 0.261, 0, 0.739).
 //! * The loss of one token sees the KL of that token, not what the token leads to. With k₂ as a loss
-//!   per token training ends where π(a│s) ∝ π_ref(a│s) e^{Q(s, a)/β} with the plain expected score Q of that policy,
-//!   and not at π*. In a reward the KL of later tokens is summed by the advantages; there is no such gap.
+//!   per token training ends where π(a│s) ∝ π_ref(a│s) e^{Q(s, a)/β}, with Q the plain expected score
+//!   of that policy, and not at π*. In a reward the KL of later tokens is summed by the advantages;
+//!   there is no such gap.
 //!
 //! # What whitening does to β
 //!
@@ -63,13 +64,13 @@
 //!   deviation too, and what is divided is not: the step keeps its length. With a learning rate that
 //!   does not fall, training ends in a walk around π* as wide as the rate, not at π*.
 //! * **The deviation of scores**, KL outside the reward: the price of a nat is β·s, with s the deviation
-//!   of the score under the current policy. The fixed point is π ∝ π_ref e^{r/(βs)} with its own s; ten times the rewards
-//!   change nothing. As the policy sharpens, s falls and the KL with it: on the four answers there is such
-//!   a point down to β = 0.77 (s = 0.709 at β = 1), and below it only the best answer alone, in spite of
-//!   the KL.
+//!   of the score under the current policy. The fixed point is π ∝ π_ref e^{r/(βs)} with its own s;
+//!   ten times the rewards change nothing. As the policy sharpens, s falls and with it the price: on
+//!   the four answers there is such a point down to β = 0.77 (s = 0.709 at β = 1), and below it only
+//!   the best answer alone, in spite of the KL.
 //! * **The deviation of rewards**, KL in the reward: score and KL are divided alike, so β keeps its
-//!   meaning. But [`Whiten::KeepMean`](crate::Whiten::KeepMean) adds μ(1 − 1/s) to every token, which pays or charges for
-//!   length ([`Rollout::experience`](crate::Rollout::experience)).
+//!   meaning. But [`Whiten::KeepMean`](crate::Whiten::KeepMean) adds μ(1 − 1/s) to every token,
+//!   which pays or charges for length ([`Rollout::experience`](crate::Rollout::experience)).
 //! * **Scores of 0 and 1**, whitened within the answers to one prompt: the gradient is that of
 //!   2 arcsin √p, with p the chance of success. Rare successes and rare failures weigh more.
 //!
@@ -87,7 +88,8 @@ use crate::{Error, Reduction, Result, TokenLogProbs, TokenLoss};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-/// Settings of one training step: of [`Rollout::experience`](crate::Rollout::experience) and [`rlhf_loss`].
+/// Settings of one training step: of [`Rollout::experience`](crate::Rollout::experience) and of
+/// [`rlhf_loss`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RlhfConfig {
@@ -97,8 +99,7 @@ pub struct RlhfConfig {
     pub policy: PpoConfig,
     /// The critic's.
     pub value: PpoValueConfig,
-    /// c_V ≥ 0. Default 0.1, the value of lm-human-preferences. Where policy and critic share no
-    /// weights it is a factor on the critic's learning rate.
+    /// c_V ≥ 0. Default 0.1, the value of lm-human-preferences. At 0 nothing reaches the critic.
     pub value_weight: f64,
     /// The entropy bonus. Default none, as in the work on language models.
     pub entropy: Option<EntropyConfig>,
@@ -134,7 +135,8 @@ pub struct RlhfLoss {
 pub struct RlhfMetrics {
     /// All parts together.
     pub loss: Tensor,
-    /// The policy's part. Near 0 at every first step on whitened advantages, whatever is learnt.
+    /// The policy's part. 0 on the whole batch before its first step with advantages of mean 0,
+    /// whatever there is to learn.
     pub policy_loss: Tensor,
     /// The critic's part, before its weight.
     pub value_loss: Tensor,
@@ -183,9 +185,9 @@ impl RlhfLoss {
 /// [`Error::Argument`] if an entropy bonus is asked for and `new` was
 /// computed without [`Statistics::entropy`](crate::Statistics).
 /// # Properties
-/// * At ρ = 1, the first step on a rollout, ∂lₜ/∂ log π_θ(yₜ) = −Âₜ. Without whitening, with γ = λ = 1 and V = 0 that
-///   is minus the score less β times the KL from token t on, and its expectation the gradient of
-///   −E r + β KL(π‖π_ref).
+/// * At ρ = 1, the first step on a rollout, ∂lₜ/∂ log π_θ(yₜ) = −Âₜ. Without whitening, with
+///   γ = λ = 1 and V = 0, Âₜ is the score less β times the log-ratio of token t and all later ones, and
+///   the expected gradient that of −E r + β KL(π‖π_ref).
 /// * Minibatches whose gradients are added up before a step are one batch, if each is divided by the
 ///   count of all: `loss.reduce(reduction.over(count))`. With a step after each minibatch, as in PPO,
 ///   [`Reduction::TokenMean`] weighs a token by how few share its minibatch; a fixed
@@ -195,8 +197,8 @@ impl RlhfLoss {
 ///   log-probabilities does not depend on the values of the minibatch.
 /// # Departures
 /// None from the authors' loss, but for padding, which it does not know, and for what the parts say.
-/// Advantages are not computed here but once per rollout ([`Rollout::experience`](crate::Rollout::experience)). The survey
-/// describes the step in words.
+/// Advantages are not computed here but once per rollout
+/// ([`Rollout::experience`](crate::Rollout::experience)). The survey describes the step in words.
 /// # Examples
 /// The whole loop, on answers of two tokens over three symbols, whose best policy is known:
 /// ```
