@@ -329,3 +329,28 @@ fn a_token_without_a_log_probability_is_nan_and_not_a_number_that_looks_right() 
     let loss = numbers(&out.loss.loss);
     assert_eq!([loss[2], loss[6]], [0.0, 0.0]);
 }
+
+#[test]
+fn what_only_the_new_policy_counts_has_no_bonus_either() {
+    let experience = rollout().experience(&plain()).unwrap();
+    let logits = Tensor::zeros((3, 3, 2), DType::F64, &Device::Cpu).unwrap();
+    let tokens = Tensor::zeros((3, 3), DType::U32, &Device::Cpu).unwrap();
+    let statistics = Statistics {
+        entropy: true,
+        ..Default::default()
+    };
+    let everywhere = tokens.ones_like().unwrap().to_dtype(DType::U8).unwrap();
+    let new = TokenLogProbs::aligned(&logits, &tokens, &everywhere, statistics).unwrap();
+    let values = Tensor::zeros((3, 3), DType::F64, &Device::Cpu).unwrap();
+    let config = RlhfConfig {
+        entropy: Some(EntropyConfig { coefficient: 0.4 }),
+        ..Default::default()
+    };
+    let out = rlhf_loss(&new, &values, &experience, &config).unwrap();
+    let entropy = numbers(out.entropy.as_ref().unwrap());
+    assert_close(&entropy, &spread([2f64.ln(); 3]), EXACT, "entropy");
+    let parts = (&out.policy.loss.loss + (&out.value.loss * 0.1).unwrap()).unwrap();
+    let bonus = numbers(&(&out.loss.loss - parts).unwrap());
+    let want = spread([-0.4 * 2f64.ln(); 3]);
+    assert_close(&bonus, &want, EXACT, "bonus");
+}
