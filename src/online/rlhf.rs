@@ -16,7 +16,7 @@
 //!
 //! | step | who | what is easily done otherwise |
 //! |---|---|---|
-//! | answers, log π_old, log π_ref, V_old | the caller | one temperature for drawing and for log-probabilities; dropout off; padding told from the end token by the mask |
+//! | answers, log π_old, log π_ref, V_old | the caller, [`sample`](crate::sample) | one temperature for drawing and for log-probabilities; dropout off; padding told from the end token by the mask |
 //! | scores | the caller, [`RewardHead`](crate::RewardHead) | read at the last token; normalised on answers of the reference ([`RewardNormalisation`](crate::RewardNormalisation)) |
 //! | rewards, advantages | [`Rollout::experience`](crate::Rollout::experience) | see the comments there |
 //! | minibatches | [`Experience::minibatches`] | a new order in every epoch; none dropped |
@@ -173,8 +173,8 @@ impl RlhfLoss {
 ///    + c_V · ½ · max( (Vₜ − R̂ₜ)², (V_clip − R̂ₜ)² )
 ///    − c_H · Hₜ
 /// ```
-/// The three lines are [`ppo_policy_loss`](crate::ppo_policy_loss),
-/// [`ppo_value_loss`](crate::ppo_value_loss) and [`entropy_loss`](crate::entropy_loss).
+/// The three lines are [`ppo_policy_loss`],
+/// [`ppo_value_loss`] and [`entropy_loss`].
 /// # Shapes
 /// `new`, `values` and everything in `experience` `[batch, time]`; the losses too, with the mask of
 /// the experience. A token that the experience counts and the mask of `new` does not has no

@@ -66,8 +66,9 @@ impl Default for ExperienceConfig {
 /// wherever they stand.
 #[derive(Clone, Debug)]
 pub struct Rollout {
-    /// log π_old of the tokens drawn `[batch, time]`, computed by the same code, in the same type and
-    /// with dropout off as later log π_θ: else the ratio of an unchanged policy is not 1.
+    /// log π_old of the tokens drawn `[batch, time]`, such as [`Samples::log_probs`](crate::Samples::log_probs).
+    /// Computed at the same temperature, in the same type and with dropout off as later log π_θ:
+    /// else the ratio of an unchanged policy is not 1.
     pub old: TokenLogProbs,
     /// log π_ref of the same tokens `[batch, time]`.
     pub reference: Tensor,

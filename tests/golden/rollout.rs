@@ -3,8 +3,8 @@
 use crate::EXACT;
 use crate::reader::{Case, each};
 use candle_align::{
-    ExperienceConfig, GaeConfig, KlEstimator, PpoConfig, PpoValueConfig, Reduction, Result,
-    RlhfConfig, Rollout, ShapedRewardsConfig, TokenLogProbs, Whiten, rlhf_loss,
+    ExperienceConfig, GaeConfig, KlEstimator, PpoConfig, PpoValueConfig, Reduction, RlhfConfig,
+    Rollout, ShapedRewardsConfig, TokenLogProbs, Whiten, rlhf_loss,
 };
 use candle_core::{Device, Tensor};
 
