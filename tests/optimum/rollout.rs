@@ -111,7 +111,7 @@ fn k2_and_k3_in_the_reward_drop_answers_even_at_a_large_beta() {
 fn k1_clamped_at_zero_fills_answers_up_to_a_level() {
     for (beta, within) in [(0.5, 2e-3), (2.0, 8e-3)] {
         let free = config(0.0, KlEstimator::K1);
-        let got = descend(&log(&REFERENCE), 0.5, 4000, |log_policy| {
+        let got = descend(&log(&REFERENCE), 1.0, 2000, |log_policy| {
             let policy = answers(log_policy)?;
             let k1 = kl_loss(&policy.detach(), reference().values(), KlEstimator::K1)?;
             let clamped = (k1.loss.squeeze(1)?.maximum(0.0)? * -beta)?;
