@@ -122,8 +122,8 @@ pub use online::rewards::{ShapedRewardsConfig, missing_eos_penalty, shaped_rewar
 pub use online::samples::{Sample, Samples};
 pub use online::sampling::{SamplingConfig, sample};
 pub use parameter_effective::{
-    FrozenLinear, LoraBias, LoraConfig, LoraEmbedding, LoraInit, LoraLinear, LoraPlusGroups,
-    Scaling, lora_plus_groups,
+    BlockScale, FrozenLinear, LoraBias, LoraConfig, LoraEmbedding, LoraInit, LoraLinear,
+    LoraPlusGroups, NF4, Nf4Linear, Nf4Tensor, QloraLinear, Scaling, lora_plus_groups,
 };
 pub use ranking::brio::{BrioConfig, BrioPairs, brio_loss};
 pub use ranking::dpo::{DpoConfig, dpo_loss};
