@@ -99,8 +99,10 @@ pub use online::reward_model::{
 };
 pub use online::rewards::{ShapedRewardsConfig, missing_eos_penalty, shaped_rewards};
 pub use parameter_effective::{
-    FrozenLinear, LoraBias, LoraConfig, LoraEmbedding, LoraInit, LoraLinear, LoraPlusGroups,
-    Scaling, lora_plus_groups,
+    AdaLoraConfig, AdaLoraLinear, AdaLoraScaling, Allocation, DoraLinear, FrozenLinear, Ia3Config,
+    Ia3Linear, Ia3Place, LoraBias, LoraConfig, LoraEmbedding, LoraInit, LoraLinear, LoraPlusGroups,
+    Orthogonality, RankAllocator, RankAllocatorConfig, Scaling, TargetModules, Targets, VeraConfig,
+    VeraLinear, VeraProjections, lora_plus_groups, orthogonality_penalty,
 };
 pub use ranking::dpo::{DpoConfig, dpo_loss};
 pub use ranking::pro::{ProConfig, ProTemperature, pro_loss};
