@@ -5,6 +5,7 @@
 //! writes them. Each case says which. Here they are only read.
 
 mod adapters;
+mod adapters_more;
 mod auxiliary;
 mod online;
 mod optimiser;

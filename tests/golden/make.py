@@ -8,6 +8,7 @@ sys.dont_write_bytecode = True
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import adapters  # noqa: E402
+import adapters_more  # noqa: E402
 import auxiliary  # noqa: E402
 import online  # noqa: E402
 import optimiser  # noqa: E402
@@ -25,5 +26,10 @@ if __name__ == "__main__":
     ranking.rrhf()
     online.ppo()
     adapters.lora()
+    adapters_more.adalora()
+    adapters_more.dora()
+    adapters_more.ia3()
+    adapters_more.vera()
+    adapters_more.targets()
     auxiliary.auxiliary()
     optimiser.adamw()
