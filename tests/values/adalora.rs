@@ -466,7 +466,7 @@ fn pruning_happens_in_intervals_and_for_good_at_the_end() {
 fn a_pruned_triplet_can_return_until_the_ranks_are_final() {
     let unit = |size: f64| (size, [size, size], [size, size]);
     let config = RankAllocatorConfig {
-        target_rank: 1,
+        target_rank: 0,
         final_steps: 2,
         total_steps: 12,
         beta1: 0.2,
@@ -478,10 +478,6 @@ fn a_pruned_triplet_can_return_until_the_ranks_are_final() {
         small(&[unit(2.0)]),
         small(&[unit(3.0)]),
     ]);
-    let config = RankAllocatorConfig {
-        target_rank: 0,
-        ..config
-    };
     let mut allocator = RankAllocator::new(&layers, &config).unwrap();
     let kept = |allocator: &RankAllocator| -> Vec<bool> {
         let kept = allocator.kept().into_iter();
