@@ -30,8 +30,9 @@
 //! | survey | module | objectives |
 //! |---|---|---|
 //! | §3 | [`sft`] | supervised fine-tuning |
-//! | §3.1 | [`online`] | reward models, PPO |
-//! | §3.2.1 | [`ranking`] | DPO, PRO, SLiC, RRHF |
+//! | §3.1 | [`online`] | sampling, reward models, PPO, RAFT |
+//! | §3.2.1 | [`ranking`] | DPO, PRO, SLiC, RRHF, BRIO, expected risk |
+//! | §3.2.2 | [`language`] | conditional SFT, Chain of Hindsight, Second Thoughts, Stable Alignment, SelFee, self-debug |
 //! | §3.3 | [`parameter_effective`] | LoRA, frozen layers |
 //! | | [`log_probs`] | from logits and tokens to log-probabilities: what all of them begin with |
 //! | | [`reduction`] | how losses become one number, and by which count they are divided |
@@ -82,7 +83,26 @@ pub mod survey;
 pub mod training;
 
 pub use error::{Error, Result};
-pub use language::{Encode, Sequence, SequenceBatch};
+pub use language::chain_of_hindsight::{
+    HindsightConfig, HindsightFeedback, HindsightFormat, HindsightLoss, HindsightOrder,
+    HindsightPair, chain_of_hindsight_loss, hindsight_prompt, hindsight_sequence,
+};
+pub use language::conditional_sft::{
+    CRlftConfig, ClassPrompt, ClassWeightedLoss, ClassWeighting, Turn, c_rlft_loss,
+};
+pub use language::edits::{Edit, EditCosts, EditScript, edit_script, edit_scripts};
+pub use language::forgetful::{ForgetfulConfig, forgetful_mask, forgetful_pair_mask};
+pub use language::revision::{
+    Attempt, DebugFeedback, DebugFormat, DebugLearned, DebugTurn, RevisionTemplate, Verdict,
+    debug_sequence,
+};
+pub use language::second_thoughts::{
+    EditTokens, decipher, second_thoughts_prompt, second_thoughts_sequence,
+};
+pub use language::stable_alignment::{
+    StableAlignmentConfig, StableAlignmentForm, stable_alignment_loss,
+};
+pub use language::{Encode, LearnedAnswers, Sequence, SequenceBatch};
 pub use log_probs::{Candidates, OutputHead, Pair, Statistics, TokenLogProbs};
 pub use math::Whiten;
 pub use online::advantages::{Advantages, GaeConfig, gae};
@@ -92,26 +112,35 @@ pub use online::kl::{KlEstimator, kl_loss};
 pub use online::ppo::{
     PolicyLoss, PolicyMetrics, PpoConfig, PpoValueConfig, ppo_policy_loss, ppo_value_loss,
 };
+pub use online::raft::{RaftConfig, RefreshedSet, best_of_k, kl_adjusted_rewards, top_share};
 pub use online::reward_head::{RewardHead, RewardNormalisation};
 pub use online::reward_model::{
     PairwiseRewardConfig, RankedRewardConfig, Ties, choose_best_loss, pairwise_reward_loss,
     plackett_luce_reward_loss, ranked_reward_loss, ranking_accuracy,
 };
 pub use online::rewards::{ShapedRewardsConfig, missing_eos_penalty, shaped_rewards};
+pub use online::samples::{Sample, Samples};
+pub use online::sampling::{SamplingConfig, sample};
 pub use parameter_effective::{
-    AdaLoraConfig, AdaLoraLinear, AdaLoraScaling, Allocation, DoraLinear, FrozenLinear, Ia3Config,
-    Ia3Linear, Ia3Place, LoraBias, LoraConfig, LoraEmbedding, LoraInit, LoraLinear, LoraPlusGroups,
-    Orthogonality, RankAllocator, RankAllocatorConfig, Scaling, TargetModules, Targets, VeraConfig,
-    VeraLinear, VeraProjections, lora_plus_groups, orthogonality_penalty,
+    Activation, AdaLoraConfig, AdaLoraLinear, AdaLoraScaling, AdaptedLayer, Allocation, BiasLinear,
+    BottleneckAdapter, BottleneckConfig, DesignSpaceConfig, DoraLinear, FrozenLinear, Grouping,
+    Ia3Config, Ia3Linear, Ia3Place, Insertion, LayerPlan, LayerSize, LoraBias, LoraConfig,
+    LoraEmbedding, LoraInit, LoraLinear, LoraPlusGroups, MamConfig, Orthogonality, Placement,
+    PrefixConfig, PrefixEncoder, PrefixLayer, PrefixMixture, PrefixShape, PromptConfig,
+    PromptEmbedding, PromptInit, RankAllocator, RankAllocatorConfig, Reparametrisation, Scaling,
+    Strategy, TargetModules, Targets, VeraConfig, VeraLinear, VeraProjections, lora_plus_groups,
+    orthogonality_penalty, prefix_attention, prefix_mixing,
 };
+pub use ranking::brio::{BrioConfig, BrioPairs, brio_loss};
 pub use ranking::dpo::{DpoConfig, dpo_loss};
+pub use ranking::expected_risk::{ExpectedRiskConfig, expected_risk_loss};
 pub use ranking::pro::{ProConfig, ProTemperature, pro_loss};
 pub use ranking::rrhf::{RrhfConfig, rrhf_loss};
 pub use ranking::slic::{
     SlicConfig, slic_expected_reward_loss, slic_kl_regulariser, slic_list_loss, slic_margin_loss,
     slic_rank_loss,
 };
-pub use ranking::{ListLoss, PreferenceLoss};
+pub use ranking::{ListLoss, PreferenceLoss, ReferenceTokens};
 pub use reduction::Reduction;
 pub use sft::{SftConfig, TokenLoss, sft_loss};
 

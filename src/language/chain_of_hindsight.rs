@@ -1,1 +1,308 @@
-//! To be written.
+//! Chain of Hindsight: two answers in one sequence, each behind words that judge it (survey §3.2.2).
+//!
+//! In one sentence: the model reads "a good answer:", the better answer, "a poor answer:", the
+//! worse one, learns both answers, and is later asked for a good one.
+//!
+//! | paper | here | shape |
+//! |---|---|---|
+//! | x, y⁺, y⁻ | [`HindsightPair`] | three pieces of text |
+//! | the feedback before each answer | [`HindsightFeedback`] | two pieces of text |
+//! | 1_{O(x)}(xᵢ): the model's outputs | [`Sequence::mask`], written by [`hindsight_sequence`] | tokens |
+//! | past tokens masked at random | [`forgetful_mask`](super::forgetful::forgetful_mask) | `[batch, time]` |
+//! | λ | [`HindsightConfig::pretraining_weight`] | number |
+//!
+//! Read next: [`super::forgetful`], the mask; [`super::revision`], where the feedback says what is wrong.
+
+use super::{Encode, LearnedAnswers, Sequence, piece};
+use crate::error::non_negative;
+use crate::shape::Axes;
+use crate::{Reduction, Result, SftConfig, TokenLogProbs, TokenLoss, sft_loss};
+use candle_core::Tensor;
+use rand::Rng;
+use serde::{Deserialize, Serialize};
+
+/// One comparison: two answers to one prompt, of which a person prefers the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HindsightPair<'a> {
+    /// x.
+    pub prompt: &'a str,
+    /// y⁺.
+    pub good: &'a str,
+    /// y⁻.
+    pub bad: &'a str,
+}
+
+/// The words that stand before a good and before a bad answer, spaces and line breaks included.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HindsightFeedback {
+    /// Before y⁺; at inference, what the answer is asked with.
+    pub good: String,
+    /// Before y⁻.
+    pub bad: String,
+}
+
+/// Feedback in many wordings, good and bad: a model that has seen one alone learns a code word, not
+/// what it says. None compares with an answer before it, so that all fit both orders.
+const FEEDBACK: [(&str, &str); 6] = [
+    ("\nA good answer: ", "\nA poor answer: "),
+    ("\nA helpful reply is: ", "\nAn unhelpful reply is: "),
+    ("\nPeople preferred this: ", "\nPeople liked this less: "),
+    ("\nWell answered: ", "\nBadly answered: "),
+    ("\nHere is a strong answer: ", "\nHere is a weak answer: "),
+    ("\nWrite a good response. ", "\nWrite a bad response. "),
+];
+
+impl HindsightFeedback {
+    /// The wordings that come with this page.
+    pub fn all() -> Vec<Self> {
+        let own = |(good, bad): (&str, &str)| Self {
+            good: good.to_string(),
+            bad: bad.to_string(),
+        };
+        FEEDBACK.into_iter().map(own).collect()
+    }
+
+    /// One of [`HindsightFeedback::all`], each as likely as the others.
+    pub fn draw(rng: &mut impl Rng) -> Self {
+        Self::all().swap_remove(rng.random_range(0..FEEDBACK.len()))
+    }
+}
+
+/// What a sequence holds, in which order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HindsightOrder {
+    /// Prompt, good feedback, y⁺, bad feedback, y⁻: what inference asks for is learned first-hand.
+    GoodThenBad,
+    /// Prompt, bad feedback, y⁻, good feedback, y⁺: the good answer is learned beside a bad one.
+    BadThenGood,
+    /// The good answer alone: conditional SFT.
+    GoodOnly,
+    /// The bad answer alone.
+    BadOnly,
+}
+
+/// How a comparison is written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HindsightFormat {
+    /// The words of judgement.
+    pub feedback: HindsightFeedback,
+    /// Which answers, in which order.
+    pub order: HindsightOrder,
+    /// Whether both answers are learned, as in v6 of the paper, or the last alone, as the prose of
+    /// an earlier version has it.
+    pub learned: LearnedAnswers,
+}
+
+/// A comparison as one sequence: `x feedback y end feedback y end`.
+///
+/// # Equation
+/// ```text
+/// log p(x) = Σᵢ 1_{O(x)}(xᵢ) · log p(xᵢ│x₍<i₎)                           eq. 2
+/// ```
+/// # Shapes
+/// Learned are both answers and the `end` token after each, or the last answer and its `end`;
+/// prompt and feedback are given.
+/// # Errors
+/// [`Error::Argument`](crate::Error::Argument) if the prompt, an answer or a feedback has no token; those of `encode`.
+/// # Departures
+/// Eq. 2 prints the indicator inside the logarithm; a mask over the terms is meant. The wordings are
+/// this page's own. As in the authors' later data code (and not in the first one) each answer has an
+/// `end` of its own, and the prompt is not repeated before the second. Ties are not written: the
+/// code has templates for "equally good".
+/// # Examples
+/// ```
+/// use candle_align::Result;
+/// use candle_align::language::LearnedAnswers;
+/// use candle_align::language::chain_of_hindsight::*;
+///
+/// let bytes = |text: &str| -> Result<Vec<u32>> { Ok(text.bytes().map(u32::from).collect()) };
+/// let feedback = HindsightFeedback { good: " good:".into(), bad: " bad:".into() };
+/// let format = HindsightFormat {
+///     feedback,
+///     order: HindsightOrder::GoodThenBad,
+///     learned: LearnedAnswers::Every,
+/// };
+/// let pair = HindsightPair { prompt: "2+2?", good: "4", bad: "5" };
+/// let sequence = hindsight_sequence(&bytes, &pair, &format, 0)?;
+///
+/// let text: Vec<u8> = sequence.tokens().iter().map(|&t| t as u8).collect();
+/// assert_eq!(text, b"2+2? good:4\0 bad:5\0");
+/// assert_eq!(sequence.mask()[10..], [1, 1, 0, 0, 0, 0, 0, 1, 1]);
+/// # Ok::<(), candle_align::Error>(())
+/// ```
+/// # Source
+/// Liu et al. 2023, arXiv:2302.02676v6, §2 and eq. 2; authors' code forhaoliu/chain-of-hindsight,
+/// `coh/data/pack_hf.py`.
+pub fn hindsight_sequence(
+    encode: &impl Encode,
+    pair: &HindsightPair,
+    format: &HindsightFormat,
+    end: u32,
+) -> Result<Sequence> {
+    let function = "hindsight_sequence";
+    let of = |argument, text| piece(function, argument, encode, text);
+    let good = || -> Result<_> {
+        let feedback = of("format.feedback.good", &format.feedback.good)?;
+        Ok((feedback, of("pair.good", pair.good)?))
+    };
+    let bad = || -> Result<_> {
+        let feedback = of("format.feedback.bad", &format.feedback.bad)?;
+        Ok((feedback, of("pair.bad", pair.bad)?))
+    };
+    let answers = match format.order {
+        HindsightOrder::GoodThenBad => vec![good()?, bad()?],
+        HindsightOrder::BadThenGood => vec![bad()?, good()?],
+        HindsightOrder::GoodOnly => vec![good()?],
+        HindsightOrder::BadOnly => vec![bad()?],
+    };
+    let count = answers.len();
+    let mut sequence = Sequence::new().given(&of("pair.prompt", pair.prompt)?);
+    for (i, (feedback, mut answer)) in answers.into_iter().enumerate() {
+        answer.push(end);
+        sequence = sequence.given(&feedback);
+        sequence = format.learned.write(sequence, &answer, i + 1 == count);
+    }
+    Ok(sequence)
+}
+
+/// What to sample from: the prompt and the good feedback.
+///
+/// # Errors
+/// [`Error::Argument`](crate::Error::Argument) if the prompt or the feedback has no token; those of `encode`.
+/// # Properties
+/// These are the first tokens of [`hindsight_sequence`] where the good answer comes first.
+/// # Departures
+/// The survey prints "position feedback" for positive feedback.
+pub fn hindsight_prompt(
+    encode: &impl Encode,
+    prompt: &str,
+    feedback: &HindsightFeedback,
+) -> Result<Vec<u32>> {
+    let function = "hindsight_prompt";
+    let mut tokens = piece(function, "prompt", encode, prompt)?;
+    tokens.extend(piece(function, "feedback.good", encode, &feedback.good)?);
+    Ok(tokens)
+}
+
+/// Settings of [`chain_of_hindsight_loss`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HindsightConfig {
+    /// λ ≥ 0. Default 1.5, the paper's value (with its eq. 3); the authors' code has 0.01.
+    pub pretraining_weight: f64,
+}
+
+impl Default for HindsightConfig {
+    fn default() -> Self {
+        Self {
+            pretraining_weight: 1.5,
+        }
+    }
+}
+
+/// What [`chain_of_hindsight_loss`] returns: two batches, each with its own tokens to count.
+#[derive(Clone, Debug)]
+pub struct HindsightLoss {
+    /// The loss of the sequences with feedback `[batch, time]`.
+    pub hindsight: TokenLoss,
+    /// The loss of the pretraining text `[texts, positions]`, λ included; `None` without text.
+    pub pretraining: Option<TokenLoss>,
+}
+
+impl HindsightLoss {
+    /// The sum of both, each reduced over its own batch.
+    ///
+    /// # Errors
+    /// As [`Reduction::apply`].
+    pub fn reduce(&self, reduction: Reduction) -> Result<Tensor> {
+        let hindsight = self.hindsight.reduce(reduction)?;
+        match &self.pretraining {
+            Some(pretraining) => Ok((hindsight + pretraining.reduce(reduction)?)?),
+            None => Ok(hindsight),
+        }
+    }
+}
+
+/// Cross-entropy of the answers under feedback, and λ times that of pretraining text.
+///
+/// # Equation
+/// ```text
+/// hₜ = −log p(xₜ│x₍<t₎)              on the answers of a sequence with feedback
+/// pₜ = −λ · log p(xₜ│x₍<t₎)          on every token of pretraining text
+/// L  = E_feedback[ Σ h ] + E_pretraining[ Σ p ]                       eq. 3, negated
+/// ```
+/// # Shapes
+/// `hindsight` `[batch, time]`: log-probabilities of sequences written by [`hindsight_sequence`],
+/// under their mask. `pretraining` `[texts, positions]`: a batch of its own, of any size, or `None`.
+/// The result holds a loss per token for each.
+/// # Errors
+/// [`Error::DType`](crate::Error::DType) unless both are of one type;
+/// [`Error::Parameter`](crate::Error::Parameter) unless λ is finite and not negative.
+/// # Properties
+/// * It is [`sft_loss`] on the sequences, plus λ times [`sft_loss`] on the text: what is new is what
+///   the sequences say. The gradients are −1 on the tokens of every learned answer, good or bad, and −λ.
+/// * It is a likelihood, so each part of a sequence fits its own data: p(y₁│good) and p(y₂│y₁, bad)
+///   do not compete. Without the second answer it is conditional SFT on preferred answers.
+/// * With pairs drawn from p and Bradley–Terry preferences, p(yᵢ│good) = 2pᵢ Σⱼ pⱼ σ(rᵢ − rⱼ): a
+///   tilt of at most 2, a KL to p of at most log 2 − ½. Without noise it is the best of two. One
+///   round therefore never goes beyond best-of-2.
+/// * "Bad, then good" learns p(i│j) ∝ pᵢ σ(rᵢ − rⱼ), which averages to the same law over the model's
+///   own bad answers.
+/// # Departures
+/// The survey gives no equation. Negated: the paper maximises. Where eq. 3 has expectations of sums,
+/// the authors' code takes the mean over the counted tokens of each batch
+/// ([`Reduction::TokenMean`] here), the text's mean multiplied by λ; its weight is 0.01 where the
+/// paper says 1.5.
+/// # Examples
+/// ```
+/// use candle_align::language::chain_of_hindsight::{HindsightConfig, chain_of_hindsight_loss};
+/// use candle_align::{Reduction, TokenLogProbs};
+/// use candle_core::{Device, Tensor};
+///
+/// let of = |values: &[f64], mask: &[u8]| -> candle_align::Result<TokenLogProbs> {
+///     let row = |x: Tensor| x.unsqueeze(0);
+///     TokenLogProbs::new(&row(Tensor::new(values, &Device::Cpu)?)?, &row(Tensor::new(mask, &Device::Cpu)?)?)
+/// };
+/// // feedback, answer, feedback, answer; then two tokens of a book
+/// let hindsight = of(&[-9.0, -1.0, -9.0, -2.0], &[0, 1, 0, 1])?;
+/// let book = of(&[-4.0, -5.0], &[1, 1])?;
+///
+/// let loss = chain_of_hindsight_loss(&hindsight, Some(&book), &HindsightConfig::default())?;
+/// let mean = loss.reduce(Reduction::TokenMean)?.to_scalar::<f64>()?;
+/// assert!((mean - ((1.0 + 2.0) / 2.0 + 1.5 * (4.0 + 5.0) / 2.0)).abs() < 1e-12);
+/// # Ok::<(), candle_align::Error>(())
+/// ```
+/// # Source
+/// Liu et al. 2023, arXiv:2302.02676v6, eqs. 2–3; authors' code forhaoliu/chain-of-hindsight,
+/// `coh/coh_train_llama.py`, `train_step`.
+pub fn chain_of_hindsight_loss(
+    hindsight: &TokenLogProbs,
+    pretraining: Option<&TokenLogProbs>,
+    config: &HindsightConfig,
+) -> Result<HindsightLoss> {
+    let function = "chain_of_hindsight_loss";
+    let lambda = config.pretraining_weight;
+    non_negative(function, "pretraining_weight", lambda)?;
+    let mut axes = Axes::new(function);
+    axes.float("hindsight", hindsight.values(), &["batch", "time"])?;
+    if let Some(text) = pretraining {
+        axes.float("pretraining", text.values(), &["texts", "positions"])?;
+    }
+
+    // −log p(xₜ) on the answers, −λ · log p(xₜ) on the text
+    let plain = SftConfig::default();
+    let weighted = |text: &TokenLogProbs| -> Result<TokenLoss> {
+        let loss = sft_loss(text, None, &plain)?;
+        Ok(TokenLoss {
+            loss: (loss.loss * lambda)?,
+            mask: loss.mask,
+        })
+    };
+    Ok(HindsightLoss {
+        hindsight: sft_loss(hindsight, None, &plain)?,
+        pretraining: pretraining.map(weighted).transpose()?,
+    })
+}

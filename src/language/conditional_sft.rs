@@ -1,1 +1,311 @@
-//! To be written.
+//! Conditional fine-tuning: write into the prompt where an answer comes from (survey §3.2.2, OpenChat).
+//!
+//! In one sentence: good and mediocre answers are learned together, each behind the name of its
+//! class; asked under the good name, the model answers as the good class does.
+//!
+//! | paper | here | shape |
+//! |---|---|---|
+//! | c: the class of an answer, such as the model that wrote it | [`ClassPrompt`] | two pieces of text |
+//! | (x, c), y | [`ClassPrompt::sequence`], [`ClassPrompt::prompt`] | tokens |
+//! | r_c, β | `rewards`, [`ClassWeighting::Exponential`] | `[batch]`, number |
+//! | e^{r_c/β} | [`ClassWeightedLoss::weights`] | `[batch]` |
+//!
+//! The survey's form has no weights: it is [`sft_loss`] on these sequences. The later paper weighs
+//! the classes by a reward: [`c_rlft_loss`].
+//!
+//! Read next: [`super::chain_of_hindsight`], which writes the judgement instead of the class.
+
+use super::{Encode, LearnedAnswers, Sequence, optional, piece};
+use crate::error::positive;
+use crate::math::{mask_count, masked_sum};
+use crate::shape::Axes;
+use crate::{Error, Result, SftConfig, TokenLogProbs, TokenLoss, sft_loss};
+use candle_core::{DType, Tensor};
+use serde::{Deserialize, Serialize};
+
+/// The words between which one class of conversations is written.
+///
+/// | constructor | user | assistant |
+/// |---|---|---|
+/// | [`ClassPrompt::prefix`], the survey's form | `User:` | `Assistant GPT4:` |
+/// | [`ClassPrompt::openchat_v3`], the later models' | `GPT4 User:` | `GPT4 Assistant:` |
+///
+/// The class is any text; OpenChat's are [`ClassPrompt::GPT4`] and [`ClassPrompt::GPT3`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClassPrompt {
+    /// Before what the user says; may be empty.
+    pub user: String,
+    /// Before what the assistant says; may be empty.
+    pub assistant: String,
+}
+
+/// What was said in one round of a conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn<'a> {
+    /// x: never learned.
+    pub user: &'a str,
+    /// y.
+    pub assistant: &'a str,
+}
+
+impl ClassPrompt {
+    /// OpenChat's better class: answers by GPT-4.
+    pub const GPT4: &'static str = "GPT4";
+    /// OpenChat's larger and worse class: answers by GPT-3.5.
+    pub const GPT3: &'static str = "GPT3";
+
+    /// The survey's form, OpenChat v2: the class stands in the assistant's prefix.
+    pub fn prefix(class: &str) -> Self {
+        Self {
+            user: "User:".to_string(),
+            assistant: format!("Assistant {class}:"),
+        }
+    }
+
+    /// OpenChat v3.2: the class stands before both speakers.
+    pub fn openchat_v3(class: &str) -> Self {
+        Self {
+            user: format!("{class} User:"),
+            assistant: format!("{class} Assistant:"),
+        }
+    }
+
+    /// A conversation to learn from: `user x end assistant y end …`.
+    ///
+    /// # Shapes
+    /// Learned are the answers and the `end` token after each; prefixes, the user's words and the
+    /// `end` after them are given. With [`LearnedAnswers::Last`] earlier answers are given too: one
+    /// such sequence per turn gives each turn a row, and so a length, of its own.
+    /// # Errors
+    /// [`Error::Argument`] if there is no turn, or what a speaker says has no token; those of
+    /// `encode`.
+    /// # Departures
+    /// The authors' code starts with a beginning-of-sequence token: put it before with
+    /// [`Sequence::followed_by`]. It writes no space after a prefix either.
+    /// # Examples
+    /// ```
+    /// use candle_align::Result;
+    /// use candle_align::language::LearnedAnswers;
+    /// use candle_align::language::conditional_sft::{ClassPrompt, Turn};
+    ///
+    /// let bytes = |text: &str| -> Result<Vec<u32>> { Ok(text.bytes().map(u32::from).collect()) };
+    /// let good = ClassPrompt::prefix(ClassPrompt::GPT4);
+    /// let turn = Turn { user: "2+2?", assistant: "4" };
+    /// let sequence = good.sequence(&bytes, &[turn], 0, LearnedAnswers::Every)?;
+    ///
+    /// let text: Vec<u8> = sequence.tokens().iter().map(|&t| t as u8).collect();
+    /// assert_eq!(text, b"User:2+2?\0Assistant GPT4:4\0");
+    /// // the answer and its end
+    /// assert_eq!(sequence.mask()[24..], [0, 1, 1]);
+    /// # Ok::<(), candle_align::Error>(())
+    /// ```
+    pub fn sequence(
+        &self,
+        encode: &impl Encode,
+        turns: &[Turn],
+        end: u32,
+        learned: LearnedAnswers,
+    ) -> Result<Sequence> {
+        let function = "ClassPrompt::sequence";
+        if turns.is_empty() {
+            return Err(Error::argument(function, "turns", "is empty"));
+        }
+        let mut sequence = Sequence::new();
+        for (i, turn) in turns.iter().enumerate() {
+            let user = piece(function, format!("turns[{i}].user"), encode, turn.user)?;
+            let answer = format!("turns[{i}].assistant");
+            let mut answer = piece(function, answer, encode, turn.assistant)?;
+            answer.push(end);
+            sequence = self.opened(encode, sequence, &user, end)?;
+            sequence = learned.write(sequence, &answer, i + 1 == turns.len());
+        }
+        Ok(sequence)
+    }
+
+    /// A question to sample an answer to, under this class: `user x end assistant`.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the question has no token; those of `encode`.
+    /// # Properties
+    /// These are the first tokens of [`ClassPrompt::sequence`] on the same question.
+    pub fn prompt(&self, encode: &impl Encode, user: &str, end: u32) -> Result<Vec<u32>> {
+        let user = piece("ClassPrompt::prompt", "user", encode, user)?;
+        let opened = self.opened(encode, Sequence::new(), &user, end)?;
+        Ok(opened.tokens().to_vec())
+    }
+
+    /// Goes on with a question, up to where the answer begins.
+    fn opened(
+        &self,
+        encode: &impl Encode,
+        sequence: Sequence,
+        user: &[u32],
+        end: u32,
+    ) -> Result<Sequence> {
+        Ok(sequence
+            .given(&optional(encode, &self.user)?)
+            .given(user)
+            .given(&[end])
+            .given(&optional(encode, &self.assistant)?))
+    }
+}
+
+/// From the reward of a class to the weight of its examples.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum ClassWeighting {
+    /// w = e^{r_c/β}: the paper's objective.
+    Exponential {
+        /// β > 0.
+        beta: f64,
+    },
+    /// w = r_c: the number is the weight itself, as in the authors' data files. Not negative.
+    Linear,
+}
+
+/// Settings of [`c_rlft_loss`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CRlftConfig {
+    /// How a reward becomes a weight. Default the paper's e^{r_c/β} with β = 1: the sources of this
+    /// page give no number for β.
+    pub weighting: ClassWeighting,
+}
+
+impl Default for CRlftConfig {
+    fn default() -> Self {
+        Self {
+            weighting: ClassWeighting::Exponential { beta: 1.0 },
+        }
+    }
+}
+
+/// What [`c_rlft_loss`] returns.
+#[derive(Clone, Debug)]
+pub struct ClassWeightedLoss {
+    /// The weighted loss per token `[batch, time]`, and which tokens count.
+    pub tokens: TokenLoss,
+    /// w of each row `[batch]`, detached.
+    pub weights: Tensor,
+}
+
+impl ClassWeightedLoss {
+    /// Σ w over the tokens that count: with [`Reduction::SumOver`](crate::Reduction) the authors'
+    /// Σ w·CE / Σ w. Reads the host.
+    ///
+    /// # Errors
+    /// Only candle's own.
+    pub fn token_weight(&self) -> Result<f64> {
+        self.total(&mask_count(&self.tokens.mask, DType::F64)?)
+    }
+
+    /// Σ w over the rows that count a token: with
+    /// [`Reduction::SequenceMeansOver`](crate::Reduction) the authors' option of dividing each
+    /// token's weight by the length of its turn, where each turn has a row of its own. Reads the host.
+    ///
+    /// # Errors
+    /// Only candle's own.
+    pub fn sequence_weight(&self) -> Result<f64> {
+        let counted = mask_count(&self.tokens.mask, DType::F64)?.gt(0.0)?;
+        self.total(&counted.to_dtype(DType::F64)?)
+    }
+
+    fn total(&self, per_row: &Tensor) -> Result<f64> {
+        let weights = self.weights.to_dtype(DType::F64)?;
+        // a row that counts nothing adds nothing, whatever its weight
+        Ok(masked_sum(&(weights * per_row)?, &per_row.gt(0.0)?)?.to_scalar::<f64>()?)
+    }
+}
+
+/// Conditioned reward-weighted fine-tuning: cross-entropy of each token, weighted by its class.
+///
+/// # Equation
+/// ```text
+/// w  = e^{r_c/β}                                   ClassWeighting::Exponential
+/// w  = r_c                                         ClassWeighting::Linear
+/// lₜ = −w · log π_θ(yₜ│x, c, y₍<t₎)
+/// L  = E_c [ Σₜ lₜ ]
+/// ```
+/// # Shapes
+/// `log_probs` `[batch, time]`, of sequences written by [`ClassPrompt`]; `rewards` `[batch]`: r_c
+/// of each row's class, the same number for all rows of a class. The loss is `[batch, time]` with
+/// its mask, the weights `[batch]`.
+///
+/// | to get | reduce with |
+/// |---|---|
+/// | the paper's expectation over answers | [`Reduction::SequenceMean`](crate::Reduction) |
+/// | the code's Σ w·CE / Σ w over tokens | `SumOver { count: loss.token_weight()? }` |
+/// | its option per turn, Σ w·(mean CE) / Σ w | `SequenceMeansOver { count: loss.sequence_weight()? }` |
+/// # Errors
+/// [`Error::Shape`] or [`Error::DType`] if `rewards` is not `[batch]` in the type of the
+/// log-probabilities; [`Error::Parameter`] unless β is finite and > 0. Never for a value of a
+/// reward: r_c/β above 88 overflows in f32; as only ratios matter, subtract the largest first.
+/// # Properties
+/// * The gradient with respect to each counted log-probability is −w: within a class a constant.
+/// * Equal rewards leave a multiple of [`sft_loss`]; weights of 1 (r = 0, or 1 under
+///   [`ClassWeighting::Linear`]) are [`sft_loss`] itself, and so the survey's conditional SFT.
+/// * One number added to all rewards multiplies the loss by e^{number/β}, and drops out of Σ w·CE / Σ w.
+/// * **Conditioned on c, the weights cancel.** In a policy whose classes share nothing the optimum
+///   is π(·│c) = the data of class c, with any weights: that of conditional SFT. The derivation says
+///   the same: π_c · e^{r_c/β} / Z = π_c, since r_c does not depend on the answer.
+/// * **Not conditioned, they mix**: π(y) ∝ Σ_c p(c) · e^{r_c/β} · π_c(y). Between these two lie real
+///   models: the weights act only through what the classes share.
+/// * If a label "good" is noisy, π(·│good) ∝ data · P(good│y): its KL to the data is at most
+///   −log P(good), so a label that is often given can move the model only little. A label given with
+///   P(good│y) ∝ e^{r/β} makes it the optimum of reinforcement learning with a KL penalty.
+/// * Dividing by the length of each answer changes the optimum to one ∝ …/|y|, as for [`sft_loss`].
+/// # Departures
+/// Not in the survey, which describes the unweighted form: the paper is younger. Rewards and weights
+/// are two things: the paper names the rewards r = 1 for GPT-4 and a smaller constant for GPT-3.5,
+/// while 1.0 and 0.1 in the code's data are the weights w. Under β = 1 rewards of 1 and 0.1 would be
+/// weights of a ratio e^{0.9} = 2.46, not 10; β = 0.9/ln 10 = 0.39 gives 10. Hence the enum.
+/// # Examples
+/// ```
+/// use candle_align::language::conditional_sft::{ClassWeighting, CRlftConfig, c_rlft_loss};
+/// use candle_align::{Reduction, TokenLogProbs};
+/// use candle_core::{Device, Tensor};
+///
+/// // an answer by GPT-4 of one token, one by GPT-3.5 of two
+/// let values = Tensor::new(&[[-1.0f64, 0.0], [-2.0, -3.0]], &Device::Cpu)?;
+/// let mask = Tensor::new(&[[1u8, 0], [1, 1]], &Device::Cpu)?;
+/// let log_probs = TokenLogProbs::new(&values, &mask)?;
+/// let weights = Tensor::new(&[1.0f64, 0.1], &Device::Cpu)?;
+///
+/// let config = CRlftConfig { weighting: ClassWeighting::Linear };
+/// let loss = c_rlft_loss(&log_probs, &weights, &config)?;
+/// let count = loss.token_weight()?; // 1 + 0.1 + 0.1
+/// let mean = loss.tokens.reduce(Reduction::SumOver { count })?.to_scalar::<f64>()?;
+/// assert!((mean - (1.0 + 0.1 * (2.0 + 3.0)) / 1.2).abs() < 1e-12);
+/// # Ok::<(), candle_align::Error>(())
+/// ```
+/// # Source
+/// Wang et al. 2023, arXiv:2309.11235 (the derivation and the objective rest on notes, so its
+/// equations have no numbers here); authors' code imoneoi/openchat, `ochat/models/unpadded_llama.py`,
+/// `weighted_cross_entropy`, and `ochat/data/generate_dataset.py` (read). The survey's form: Wang et
+/// al. 2023, arXiv:2307.12966v1, §3.2.2.
+pub fn c_rlft_loss(
+    log_probs: &TokenLogProbs,
+    rewards: &Tensor,
+    config: &CRlftConfig,
+) -> Result<ClassWeightedLoss> {
+    let function = "c_rlft_loss";
+    let mut axes = Axes::new(function);
+    axes.float("log_probs", log_probs.values(), &["batch", "time"])?;
+    axes.float("rewards", rewards, &["batch"])?;
+
+    // w = e^{r_c/β}, or r_c
+    let weights = match config.weighting {
+        ClassWeighting::Exponential { beta } => {
+            positive(function, "beta", beta)?;
+            (rewards.detach() / beta)?.exp()?
+        }
+        ClassWeighting::Linear => rewards.detach(),
+    };
+
+    // −w · log π_θ(yₜ)
+    Ok(ClassWeightedLoss {
+        tokens: sft_loss(log_probs, Some(&weights), &SftConfig::default())?,
+        weights,
+    })
+}

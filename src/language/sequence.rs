@@ -67,6 +67,15 @@ impl Sequence {
         self.then(tokens, 1)
     }
 
+    /// Goes on with all of another sequence: a beginning-of-sequence token before one, or several
+    /// examples packed into one row.
+    #[must_use]
+    pub fn followed_by(mut self, next: &Self) -> Self {
+        self.tokens.extend_from_slice(&next.tokens);
+        self.mask.extend_from_slice(&next.mask);
+        self
+    }
+
     fn then(mut self, tokens: &[u32], mask: u8) -> Self {
         self.tokens.extend_from_slice(tokens);
         self.mask.resize(self.tokens.len(), mask);

@@ -1,1 +1,185 @@
-//! To be written.
+//! Stable Alignment: imitate the best-rated answer, and keep the others behind it (survey §3.2.2).
+//!
+//! In one sentence: the cross-entropy of the best answer, plus one hinge that asks the others to be
+//! less likely than it, on average by as much as they are rated lower.
+//!
+//! | paper | here | shape |
+//! |---|---|---|
+//! | J_SFT(yᵢ): cross-entropy per token | −[`Candidates::means`] | `[batch, k]` |
+//! | rᵢ: ratings | [`Candidates::rewards`] | `[batch, k]` |
+//! | y_best | the best answer, or the mean over several | |
+//! | M | [`StableAlignmentConfig::margin`] / [`StableAlignmentConfig::rating_scale`] | number |
+//! | λ | [`StableAlignmentConfig::ratio`] | number |
+//!
+//! The answers and their ratings come from a simulated society of models that revise each other's
+//! drafts; that is data, and so is the text that makes a feedback and a revision part of a prompt.
+//!
+//! Read next: [`rrhf`](crate::ranking::rrhf) (one hinge per pair), [`slic`](crate::ranking::slic)
+//! (the same lead for each pair), [`second_thoughts`](super::second_thoughts).
+
+use crate::error::{non_negative, positive};
+use crate::math::{MASKED, hinge, masked_mean, over_last};
+use crate::ranking::ranks;
+use crate::{Candidates, ListLoss, Result};
+use candle_core::{D, Tensor};
+use serde::{Deserialize, Serialize};
+
+/// Over which of the worse answers the hinge is taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StableAlignmentForm {
+    /// The hinge of the mean over all worse answers: what the authors ran.
+    #[default]
+    Mean,
+    /// The hinge of the largest term: the answer that lags least behind its due distance.
+    Max,
+}
+
+/// Settings of [`stable_alignment_loss`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StableAlignmentConfig {
+    /// M, the lead in nats per token that a whole `rating_scale` of difference asks for. Default 10,
+    /// the authors' published command; finite and not negative.
+    pub margin: f64,
+    /// λ, the weight of the hinge. Default 0.2, the authors' published command; finite and not
+    /// negative.
+    pub ratio: f64,
+    /// The unit of the ratings. Default 7, for ratings from 1 to 7 as in the authors' data; finite
+    /// and above 0. With 1 the margin is the paper's M.
+    pub rating_scale: f64,
+    /// Default [`StableAlignmentForm::Mean`].
+    pub form: StableAlignmentForm,
+}
+
+impl Default for StableAlignmentConfig {
+    fn default() -> Self {
+        Self {
+            margin: 10.0,
+            ratio: 0.2,
+            rating_scale: 7.0,
+            form: StableAlignmentForm::default(),
+        }
+    }
+}
+
+/// The loss of each list.
+///
+/// # Equation
+/// ```text
+/// CEᵢ = −(1/│yᵢ│) Σₜ log π(yᵢₜ│x, yᵢ₍<t₎)
+/// hᵢ  = CE_b − CEᵢ + (r_b − rᵢ) · M / rating_scale      for each i worse than the best, b
+/// J   = CE_b + λ · max( 0, meanᵢ hᵢ )                    Mean
+/// J   = CE_b + λ · max( 0, maxᵢ hᵢ )                     Max
+/// ```
+/// It is the hinge of the mean, not the mean of hinges. The mean runs over the m worse answers; the
+/// best one, whose term would be 0, is not among them.
+/// # Shapes
+/// Lists of up to k answers in any order; all of [`ListLoss`] is `[batch]`. [`ListLoss::sft`] is
+/// CE_b, [`ListLoss::ranking`] the weighted hinge.
+/// # Errors
+/// [`Error::Parameter`](crate::Error::Parameter) unless margin and ratio are finite and not
+/// negative and the rating scale is finite and above 0. Shapes and types were checked when the
+/// [`Candidates`] were made.
+/// # Properties
+/// * With n the lengths, the gradient is −(1 + λ·1{h > 0})/n_b for the best answer and
+///   λ·1{h > 0}/(m nᵢ) for each worse one, the same whatever that answer's own distance: the mean
+///   sees the ratings only through their mean. The max form moves the best answer and one other.
+///   Where several terms are largest they share its gradient.
+/// * At the kink, h = 0, the hinge has slope 0.
+/// * Two answers: both forms are CE_b + λ · [`slic_margin_loss`](crate::slic_margin_loss) of the
+///   length means with δ = M/rating_scale and the ratings as similarities. Without a margin they
+///   are CE_b + λ · the ranking part of [`rrhf_loss`](crate::rrhf_loss).
+/// * The max form is never below the mean form, and the mean form never above the same loss with a
+///   mean of hinges.
+/// * Adding a number to all ratings changes nothing; multiplying them and the scale by one number
+///   changes nothing. Adding a number to all means leaves the hinge as it is.
+/// * The hinge of the mean is 0 on a half-space of cross-entropies, mean CEᵢ − CE_b ≥ M · mean
+///   gap: one answer driven away pays for all. With lengths (3, 2, 4, 5), ratings (0, 1, ½, 2) and
+///   M = 1 it is 0 at π = (2.247·10⁻⁶, ⅓, ⅓, ⅓), where the best answer is no likelier than two worse
+///   ones.
+/// * There is no minimiser: all mass goes to the best answer, 1 − π(best) → n_b(K − 1)/(KαN) after N
+///   steps of gradient descent of size α, in both forms. The hinge switches off on the way and does
+///   not return.
+/// * A list of one answer, or of equals, has no hinge: J = CE_b.
+/// # Departures
+/// * The paper's hinge has (r_b − rᵢ) M; the division by the rating scale is in the authors' code
+///   alone. Set `rating_scale` to 1 for the paper's form.
+/// * The authors' code pairs answers with the wrong ratings. It sorts the ratings, but reads the
+///   sorted list by indices into the unsorted one: for ratings (1, 5, 3) the mean gap comes out as
+///   2 in place of 3. Where the list was sorted before, the two agree.
+/// * Where several answers are best, the authors' code takes one as best and pushes the others down,
+///   with a margin of 0. Here CE_b is the mean over them, in both terms, and only answers that are
+///   worse stand in the hinge: the order of the answers changes nothing.
+/// * The authors' code takes one prompt at a time, and its collator drops all but the last prompt of
+///   a larger batch. Here each list of the batch has its own loss.
+/// * The defaults of the authors' code are M = 1 and λ = 0.5, those of its published command 10 and
+///   0.2. The latter are the defaults here.
+/// * The mixture of imitation, self-critique and realignment (5 : 1 : 1) is data, not loss. The
+///   survey describes the method in words and prints no equation.
+/// # Examples
+/// ```
+/// use candle_align::{Candidates, StableAlignmentConfig, stable_alignment_loss};
+/// use candle_core::{Device, Tensor};
+///
+/// // cross-entropies 1, 0.5 and 2 per token; the second answer is rated best
+/// let sums = Tensor::new(&[[-3.0f64, -1.0, -4.0]], &Device::Cpu)?;
+/// let lengths = Tensor::new(&[[3.0f64, 2.0, 2.0]], &Device::Cpu)?;
+/// let ratings = Tensor::new(&[[1.0f64, 5.0, 3.0]], &Device::Cpu)?;
+/// let candidates = Candidates::new(&sums, &lengths, &ratings, None)?;
+///
+/// let out = stable_alignment_loss(&candidates, &StableAlignmentConfig::default())?;
+/// let (first, third) = (0.5 - 1.0 + 4.0 * 10.0 / 7.0, 0.5 - 2.0 + 2.0 * 10.0 / 7.0);
+/// let hinge = 0.2 * (first + third) / 2.0;
+/// assert!((out.ranking.to_vec1::<f64>()?[0] - hinge).abs() < 1e-12);
+/// assert!((out.loss.to_vec1::<f64>()?[0] - (0.5 + hinge)).abs() < 1e-12);
+/// # Ok::<(), candle_align::Error>(())
+/// ```
+/// # Source
+/// Liu et al. 2023, arXiv:2305.16960, "contrastive preference optimisation"; its equation is given
+/// here from memory and the authors' code, agi-templar/Stable-Alignment at `2fbf0e9`,
+/// `stable_alignment/alignment.py`, `AlignmentTrainer.stable_alignment`, which was read.
+pub fn stable_alignment_loss(
+    candidates: &Candidates,
+    config: &StableAlignmentConfig,
+) -> Result<ListLoss> {
+    let function = "stable_alignment_loss";
+    non_negative(function, "margin", config.margin)?;
+    non_negative(function, "ratio", config.ratio)?;
+    positive(function, "rating_scale", config.rating_scale)?;
+    let ranks = ranks(candidates)?;
+    let best = ranks.eq(0.0)?.mul(candidates.mask())?;
+    let worse = ranks.gt(0.0)?;
+
+    // CEᵢ, CE_b, r_b
+    let cross_entropy = candidates.means()?.neg()?;
+    let of_best = |x: &Tensor| masked_mean(x, &best);
+    let sft = of_best(&cross_entropy)?;
+
+    // hᵢ = CE_b − CEᵢ + (r_b − rᵢ) · M / rating_scale
+    let behind = sft.unsqueeze(1)?.broadcast_sub(&cross_entropy)?;
+    let gaps = of_best(candidates.rewards())?
+        .unsqueeze(1)?
+        .broadcast_sub(candidates.rewards())?;
+    let terms = (behind + (gaps * (config.margin / config.rating_scale))?)?;
+
+    // λ · max( 0, meanᵢ hᵢ ), the mean over all that are worse or over the largest
+    let taken = match config.form {
+        StableAlignmentForm::Mean => worse,
+        StableAlignmentForm::Max => worse.mul(&largest(&terms, &worse)?)?,
+    };
+    let ranking = (hinge(&masked_mean(&terms, &taken)?)? * config.ratio)?;
+
+    ListLoss::new(&ranking, &sft)
+}
+
+/// 1 where a term is not below the largest of its list: u8 `[batch, k]`. A NaN is not below
+/// anything, so it stays in the mean.
+fn largest(terms: &Tensor, among: &Tensor) -> Result<Tensor> {
+    let out = terms.zeros_like()?.affine(0.0, MASKED)?;
+    let most = over_last(&among.where_cond(&terms.detach(), &out)?, |x| {
+        x.max(D::Minus1)
+    })?;
+    let below = terms.lt(&most.unsqueeze(1)?.broadcast_as(terms.shape())?)?;
+    Ok(below.eq(0u8)?)
+}

@@ -22,6 +22,7 @@
 //!
 //! | what | eats | gives | compares | regulariser |
 //! |---|---|---|---|---|
+//! | [`sample`](sampling::sample) | a causal model, prompts | answers, log-probabilities | – | – |
 //! | [`missing_eos_penalty`](rewards::missing_eos_penalty) | scores, which answers ended | scores | – | – |
 //! | [`shaped_rewards`](rewards::shaped_rewards) | scores, log-probabilities of the old policy and the reference | a reward per token | – | KL(π‖π_ref) inside the reward |
 //! | [`KlController`](controller::KlController) | the measured KL | β | – | – |
@@ -30,10 +31,14 @@
 //! | [`ppo_value_loss`](ppo::ppo_value_loss) | values, returns | a loss per token | – | a clip around the old values |
 //! | [`kl_loss`](kl::kl_loss) | new log-probabilities, the reference | a loss per token | – | KL(π‖π_ref) outside the reward, with k₂ |
 //! | [`entropy_loss`](auxiliary::entropy_loss), [`ptx_loss`](auxiliary::ptx_loss) | log-probabilities | a loss per token | – | entropy; the pretraining text |
+//! | [`kl_adjusted_rewards`](raft::kl_adjusted_rewards) | rewards, log-probabilities of the policy and the reference | rewards to rank by | – | KL(π‖π_ref) inside the reward |
+//! | [`best_of_k`](raft::best_of_k) | rewards of k answers to each prompt | the rows to learn with [`sft_loss`](crate::sft_loss) | the best with the rest of its prompt | – |
+//! | [`top_share`](raft::top_share), [`RefreshedSet`](raft::RefreshedSet) | the same | the same | the best with the rest of the batch, or of all batches | – |
 //!
 //! Scores are per answer, `[batch]`; rewards, values and losses are per token, `[batch, time]`; sums
 //! of losses are the caller's to weigh. With k₁ inside the reward the third step ends at π* ∝ π_ref · e^{r/β}, the same policy that
-//! [`crate::ranking`]'s DPO fits without drawing an answer.
+//! [`crate::ranking`]'s DPO fits without drawing an answer. RAFT has no such balance: round by round
+//! it goes on towards the answers of the highest reward.
 
 pub mod advantages;
 pub mod auxiliary;
@@ -45,4 +50,5 @@ pub mod reward_head;
 pub mod reward_model;
 pub mod rewards;
 pub mod rollout;
+pub mod samples;
 pub mod sampling;

@@ -1,1 +1,366 @@
-//! To be written.
+//! Drawing answers from a policy: the first step of every method of this section (survey §3.1).
+//!
+//! In one sentence: ask a causal model for the next token's distribution, change it by temperature,
+//! top-k and top-p, draw from it, and keep the log-probability of what was drawn.
+//!
+//! | paper | here | shape |
+//! |---|---|---|
+//! | x | `prompts`, of any lengths | tokens |
+//! | y₁ … y_K ~ p_w^{1/λ}(·│x) | [`sample`], with [`SamplingConfig::answers`] = K | row `prompt · K + i` |
+//! | λ, the temperature | [`SamplingConfig::temperature`] | number |
+//! | log p_w(yₜ│x, y₍<t₎) | [`Sample::log_probs`] | one per token drawn |
+//!
+//! Read next: [`super::raft`], which learns from the best of what was drawn; [`super::rewards`], what
+//! PPO makes of it.
+
+use crate::error::{positive, require};
+use crate::math::to_host;
+use crate::shape::Axes;
+use crate::{Error, Result, Sample, Samples, Sequence};
+use candle_core::{DType, Device, Tensor};
+use rand::distr::Distribution;
+use rand::distr::weighted::WeightedIndex;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use serde::{Deserialize, Serialize};
+
+/// Settings of [`sample`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SamplingConfig {
+    /// K ≥ 1, the answers drawn to each prompt. Default 1; RAFT draws 8, 16 or 32.
+    pub answers: usize,
+    /// λ > 0: logits are divided by it. Default 1, the model's own distribution; RAFT uses 0.7, 0.85
+    /// and 1.
+    pub temperature: f64,
+    /// k ≥ 1: only the k likeliest tokens are drawn; of equal ones those of the lowest number, so
+    /// that k = 1 is greedy decoding. Default none.
+    pub top_k: Option<usize>,
+    /// In (0, 1]: only the likeliest tokens are drawn, as many as are needed to hold this share of
+    /// the probability that top-k has left. Default 1, all of them.
+    pub top_p: f64,
+    /// At least 1: an answer that has not ended by then stays without an end. Default 128, RAFT's.
+    pub max_new_tokens: usize,
+    /// The token that ends an answer, and is its last. Default none: every answer has
+    /// `max_new_tokens`.
+    pub end: Option<u32>,
+}
+
+impl Default for SamplingConfig {
+    fn default() -> Self {
+        Self {
+            answers: 1,
+            temperature: 1.0,
+            top_k: None,
+            top_p: 1.0,
+            max_new_tokens: 128,
+            end: None,
+        }
+    }
+}
+
+impl SamplingConfig {
+    /// The distributions that [`sample`] draws from, given these logits.
+    ///
+    /// # Equation
+    /// ```text
+    /// a(v) ∝ e^{z(v)/λ}
+    /// b(v) ∝ a(v)   for the k likeliest v, else 0
+    /// q(v) ∝ b(v)   where Σ b over the v's that are likelier is below top_p, else 0
+    /// ```
+    /// # Shapes
+    /// `logits` `[batch, vocabulary]` in f32, f64, bf16 or f16; the result is f64, of the same shape,
+    /// on the same device, and has no history.
+    /// # Errors
+    /// [`Error::Parameter`] for a setting out of its range; [`Error::Shape`], [`Error::DType`] as
+    /// above; [`Error::Argument`] if a row holds NaN or +∞, or nothing but −∞. A token at −∞ is never
+    /// drawn.
+    pub fn probabilities(&self, logits: &Tensor) -> Result<Tensor> {
+        let function = "SamplingConfig::probabilities";
+        self.check(function)?;
+        Axes::new(function).axes("logits", logits, &["batch", "vocabulary"])?;
+        let mut probabilities = Vec::new();
+        for (row, logits) in rows_on_host(function, logits)?.iter().enumerate() {
+            usable(function, row, logits)?;
+            probabilities.extend(self.log_proposal(logits).iter().map(|q| q.exp()));
+        }
+        Ok(Tensor::from_vec(
+            probabilities,
+            logits.shape(),
+            logits.device(),
+        )?)
+    }
+
+    fn check(&self, function: &'static str) -> Result<()> {
+        let at_least_one = |field, count: usize| {
+            require(count >= 1, function, field, "at least 1", count)?;
+            Ok::<(), Error>(())
+        };
+        at_least_one("answers", self.answers)?;
+        positive(function, "temperature", self.temperature)?;
+        at_least_one("top_k", self.top_k.unwrap_or(1))?;
+        let share = self.top_p > 0.0 && self.top_p <= 1.0;
+        require(share, function, "top_p", "in (0, 1]", self.top_p)?;
+        at_least_one("max_new_tokens", self.max_new_tokens)
+    }
+
+    /// log q(v) of every token, −∞ where it is cut off.
+    fn log_proposal(&self, logits: &[f64]) -> Vec<f64> {
+        // z(v)/λ, less the highest, so that no λ overflows
+        let highest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let scaled: Vec<f64> = logits
+            .iter()
+            .map(|z| (z - highest) / self.temperature)
+            .collect();
+        if self.top_k.is_none() && self.top_p == 1.0 {
+            return log_softmax(&scaled);
+        }
+
+        // the k likeliest, the likeliest first; the sort is stable: equal ones by their number
+        let mut order: Vec<usize> = (0..scaled.len()).collect();
+        order.sort_by(|&a, &b| scaled[b].total_cmp(&scaled[a]));
+        order.truncate(self.top_k.unwrap_or(order.len()));
+
+        // of these, each whose likelier ones hold less than top_p; at 1 no rounding may cut
+        if self.top_p < 1.0 {
+            let left: Vec<f64> = order.iter().map(|&v| scaled[v].exp()).collect();
+            let enough = self.top_p * left.iter().sum::<f64>();
+            let mut likelier = 0.0;
+            let kept = left.iter().take_while(|b| {
+                let stays = likelier < enough;
+                likelier += *b;
+                stays
+            });
+            order.truncate(kept.count());
+        }
+        let mut cut = vec![f64::NEG_INFINITY; scaled.len()];
+        for v in order {
+            cut[v] = scaled[v];
+        }
+        log_softmax(&cut)
+    }
+}
+
+/// Draws answers to prompts from a causal model.
+///
+/// # Equation
+/// ```text
+/// p(·│x, y₍<t₎) = softmax z                             the model
+/// q(·│x, y₍<t₎) = p after temperature, top-k and top-p   SamplingConfig::probabilities
+/// yₜ ~ q(·│x, y₍<t₎)     until yₜ is the end token or t = max_new_tokens
+/// ```
+/// In this order: the temperature acts first, top-k on its result, and top-p on what top-k has left.
+/// # Shapes
+/// `model` maps tokens `[batch, time]` (u32, on `device`) to logits `[batch, time, vocabulary]` in
+/// f32, f64, bf16 or f16. Rows are padded on the right with token 0, and a row's next token is read
+/// at its own last position: right for every causal model, in which no position sees a later one.
+/// Rows that have ended are left out of later calls. The result has `prompts · answers` rows.
+/// # Errors
+/// [`Error::Parameter`] for a setting out of its range; [`Error::Argument`] for an empty prompt, or
+/// logits at the position that is read that are NaN or +∞, or nothing but −∞; [`Error::Shape`],
+/// [`Error::DType`] for logits that are not as above; and every error of `model`.
+/// # Properties
+/// * The same `rng` gives the same tokens, with the same version of `rand`. Every row draws from a stream of its own, so they do not
+///   depend on the rows beside it: prompts of different lengths in one call are as good as one by
+///   one with the same `rng`, as far as the model's own arithmetic does not depend on the batch.
+/// * [`Sample::log_probs`] are those of [`TokenLogProbs::next_token`](crate::TokenLogProbs::next_token) on the same sequences. At
+///   temperature 1 with nothing cut off, [`Sample::proposal_log_probs`] are the same numbers.
+/// * top-k = 1 is greedy decoding, and so is the limit of low temperatures.
+/// * λ on logits z is 1 on logits z/λ; adding one number to all logits changes nothing.
+/// # Departures
+/// The papers name no order and no ties. The order here is the usual one of generation libraries.
+/// Where tokens tie at the cut of top-k, exactly k are kept, those of the lowest number; Transformers
+/// keeps all that tie. A temperature of 0 is refused: greedy decoding has one spelling, top-k = 1.
+///
+/// The model sees each row whole at every step: no cache of keys and values is kept, which a closure
+/// over tokens cannot know of. The logits are read to the host and drawn from in f64. No gradient is
+/// kept: answers are constants, and what is learned from them begins with a new pass of the model.
+/// # Examples
+/// ```
+/// use candle_align::{SamplingConfig, TokenLogProbs, sample};
+/// use candle_core::{DType, Device, Tensor};
+/// use rand::{SeedableRng, rngs::StdRng};
+///
+/// // a model of four symbols to which 3, the end, is e times as likely as each other
+/// let model = |tokens: &Tensor| {
+///     let shape = (tokens.dim(0)?, tokens.dim(1)?, 4);
+///     Ok(Tensor::new(&[0f64, 0., 0., 1.], &Device::Cpu)?.broadcast_as(shape)?)
+/// };
+/// let config = SamplingConfig { answers: 2, max_new_tokens: 5, end: Some(3), ..Default::default() };
+/// let mut rng = StdRng::seed_from_u64(0);
+/// let drawn = sample(model, &[&[0][..], &[1, 2]], &config, &Device::Cpu, &mut rng)?;
+/// assert_eq!(drawn.rows.len(), 2 * 2);
+///
+/// // the sequences go into a model as one batch, and have the log-probabilities they were given
+/// let batch = drawn.batch(0, &Device::Cpu)?;
+/// let again = TokenLogProbs::next_token(&model(&batch.tokens)?, &batch.tokens, &batch.mask)?;
+/// let old = drawn.log_probs(DType::F64, &Device::Cpu)?;
+/// let difference = (again.sum()? - old.sum()?)?.abs()?.max_all()?.to_scalar::<f64>()?;
+/// assert!(difference < 1e-12);
+/// # Ok::<(), candle_align::Error>(())
+/// ```
+/// # Source
+/// Temperature as in Dong et al. 2023, arXiv:2304.06767 (RAFT). Top-p: Holtzman et al. 2020,
+/// arXiv:1904.09751; top-k: Fan et al. 2018, arXiv:1805.04833. Order and cuts were compared with
+/// huggingface/transformers 5.23, `generation/logits_process.py`.
+pub fn sample<P: AsRef<[u32]>>(
+    mut model: impl FnMut(&Tensor) -> Result<Tensor>,
+    prompts: &[P],
+    config: &SamplingConfig,
+    device: &Device,
+    rng: &mut impl Rng,
+) -> Result<Samples> {
+    let function = "sample";
+    config.check(function)?;
+    let mut rows = Vec::new();
+    for (at, prompt) in prompts.iter().map(AsRef::as_ref).enumerate() {
+        if prompt.is_empty() {
+            return Err(Error::argument(
+                function,
+                format!("prompts[{at}]"),
+                "is empty; the first token drawn is predicted by the last one given",
+            ));
+        }
+        rows.extend((0..config.answers).map(|_| Draft::new(prompt, rng)));
+    }
+
+    for _ in 0..config.max_new_tokens {
+        let mut open: Vec<(usize, &mut Draft)> = rows
+            .iter_mut()
+            .enumerate()
+            .filter(|(_, draft)| !draft.ended)
+            .collect();
+        if open.is_empty() {
+            break;
+        }
+        let next = next_logits(function, &mut model, &open, device)?;
+        for ((row, draft), logits) in open.iter_mut().zip(next) {
+            usable(function, *row, &logits)?;
+            draft.extend(&logits, config)?;
+        }
+    }
+    Ok(Samples {
+        rows: rows.into_iter().map(Draft::finish).collect(),
+    })
+}
+
+/// A row in the making.
+struct Draft {
+    tokens: Vec<u32>,
+    prompt: usize,
+    ended: bool,
+    log_probs: Vec<f64>,
+    proposal_log_probs: Vec<f64>,
+    rng: StdRng,
+}
+
+impl Draft {
+    fn new(prompt: &[u32], rng: &mut impl Rng) -> Self {
+        Self {
+            tokens: prompt.to_vec(),
+            prompt: prompt.len(),
+            ended: false,
+            log_probs: Vec::new(),
+            proposal_log_probs: Vec::new(),
+            rng: StdRng::from_rng(rng),
+        }
+    }
+
+    /// yₜ ~ q, with log p(yₜ) and log q(yₜ).
+    fn extend(&mut self, logits: &[f64], config: &SamplingConfig) -> Result<()> {
+        let log_q = config.log_proposal(logits);
+        let law = WeightedIndex::new(log_q.iter().map(|q| q.exp()))
+            .map_err(|e| candle_core::Error::Msg(format!("sample: {e}")))?;
+        let token = law.sample(&mut self.rng);
+        self.log_probs.push(log_softmax(logits)[token]);
+        self.proposal_log_probs.push(log_q[token]);
+        let token = token as u32;
+        self.tokens.push(token);
+        self.ended = config.end == Some(token);
+        Ok(())
+    }
+
+    fn finish(self) -> Sample {
+        let (prompt, answer) = self.tokens.split_at(self.prompt);
+        Sample {
+            sequence: Sequence::new().given(prompt).learned(answer),
+            ended: self.ended,
+            log_probs: self.log_probs,
+            proposal_log_probs: self.proposal_log_probs,
+        }
+    }
+}
+
+/// The logits after each row's last token.
+fn next_logits(
+    function: &'static str,
+    model: &mut impl FnMut(&Tensor) -> Result<Tensor>,
+    rows: &[(usize, &mut Draft)],
+    device: &Device,
+) -> Result<Vec<Vec<f64>>> {
+    let lengths = || rows.iter().map(|(_, draft)| draft.tokens.len());
+    let (batch, time) = (rows.len(), lengths().max().unwrap_or(0));
+    let mut tokens = Vec::with_capacity(batch * time);
+    for (at, (_, draft)) in rows.iter().enumerate() {
+        tokens.extend_from_slice(&draft.tokens);
+        tokens.resize((at + 1) * time, 0);
+    }
+    let tokens = Tensor::from_vec(tokens, (batch, time), device)?;
+
+    let logits = model(&tokens)?.detach();
+    let mut axes = Axes::new(function);
+    axes.axes("tokens", &tokens, &["batch", "time"])?;
+    axes.axes("logits", &logits, &["batch", "time", "vocabulary"])?;
+    let last: Vec<u32> = lengths()
+        .enumerate()
+        .map(|(at, length)| (at * time + length - 1) as u32)
+        .collect();
+    let last = Tensor::from_vec(last, batch, logits.device())?;
+    let vocabulary = logits.dim(2)?;
+    if vocabulary == 0 {
+        return Err(Error::argument(function, "logits", "has a vocabulary of 0"));
+    }
+    let logits = logits.reshape((batch * time, vocabulary))?;
+    rows_on_host(function, &logits.index_select(&last, 0)?)
+}
+
+/// Rows of logits, in f64.
+fn rows_on_host(function: &'static str, logits: &Tensor) -> Result<Vec<Vec<f64>>> {
+    if !matches!(
+        logits.dtype(),
+        DType::F32 | DType::F64 | DType::BF16 | DType::F16
+    ) {
+        return Err(Error::DType {
+            function,
+            argument: "logits".to_string(),
+            found: logits.dtype().as_str(),
+            expected: "f32, f64, bf16 or f16".to_string(),
+        });
+    }
+    // moved before it is widened: not every device has f64
+    let (batch, vocabulary) = logits.dims2()?;
+    let numbers = to_host::<f64>(&logits.to_device(&Device::Cpu)?.to_dtype(DType::F64)?)?;
+    Ok((0..batch)
+        .map(|row| numbers[row * vocabulary..(row + 1) * vocabulary].to_vec())
+        .collect())
+}
+
+/// Requires logits that make a distribution.
+fn usable(function: &'static str, row: usize, logits: &[f64]) -> Result<()> {
+    let bad = |z: &f64| z.is_nan() || *z == f64::INFINITY;
+    let problem = match logits.iter().position(bad) {
+        Some(token) => format!("holds {} in row {row} for token {token}", logits[token]),
+        None if logits.iter().all(|z| *z == f64::NEG_INFINITY) => {
+            format!("leaves no token to draw in row {row}")
+        }
+        None => return Ok(()),
+    };
+    Err(Error::argument(function, "logits", problem))
+}
+
+/// z(v) − log Σᵤ e^{z(u)}; −∞ stays −∞. At least one must be finite.
+fn log_softmax(z: &[f64]) -> Vec<f64> {
+    let highest = z.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let sum: f64 = z.iter().map(|z| (z - highest).exp()).sum();
+    z.iter().map(|z| z - highest - sum.ln()).collect()
+}

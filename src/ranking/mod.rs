@@ -1,8 +1,9 @@
 //! Learning from ranked answers without reinforcement learning (survey §3.2.1).
 //!
-//! Four papers, seven losses, one idea: the policy's own log-probability of an answer is its score,
-//! and the order of the scores should be the order of the preferences. They differ in what they
-//! compare, by how much they want the better answer to lead, and in what holds the policy back.
+//! Four papers that the survey describes, two that it cites, nine losses, one idea: the policy's own
+//! log-probability of an answer is its score, and the order of the scores should be the order of the
+//! preferences. They differ in what they compare, by how much they want the better answer to lead,
+//! and in what holds the policy back.
 //!
 //! | loss | eats | compares | stops pushing when | held back by | log-probability | reference model | equal rewards |
 //! |---|---|---|---|---|---|---|---|
@@ -13,11 +14,50 @@
 //! | [`slic_list_loss`](slic::slic_list_loss) | lists and rewards | hinge on all pairs, a lead of δ · difference of rank | all leads are reached | as above | sum | as above | no pair |
 //! | [`slic_expected_reward_loss`](slic::slic_expected_reward_loss) | lists and rewards | mean reward under the policy's own shares | never, it only weakens | as above | sum | as above | share the mass freely |
 //! | [`rrhf_loss`](rrhf::rrhf_loss) | lists and rewards | hinge on all pairs, no lead | the order is right | SFT on the best | mean for the ranking, sum for SFT | no | no pair |
+//! | [`brio_loss`](brio::brio_loss) | lists and rewards | hinge on all pairs, a lead of λ · difference of rank | all leads are reached | cross-entropy on a reference answer | sum over length^α | no | no pair |
+//! | [`expected_risk_loss`](expected_risk::expected_risk_loss) | lists and rewards | mean cost under the policy's own shares | never, it only weakens | cross-entropy on a reference answer | mean | no | share the mass freely |
 //!
 //! Of these only DPO's optimum (under noisy preferences that connect all answers) is that of
 //! reinforcement learning with a KL penalty. Hinges stop at a whole set of policies, and where in
-//! it depends on the start; PRO with its temperatures, expected reward, and any SFT term on a
-//! single best answer have no optimum short of putting all mass on the best answer.
+//! it depends on the start; PRO with its temperatures, expected reward and risk, and any SFT term on
+//! a single best answer have no optimum short of putting all mass on the best answer.
+//!
+//! # Two answers, side by side
+//!
+//! Two answers, the better one z nats more likely than the worse. Each cell is the loss and its slope
+//! in z, at the gap above it:
+//!
+//! | loss | settings | z → −∞ | z = −1 | z = 0 | z = 1 | z → +∞ |
+//! |---|---|---|---|---|---|---|
+//! | [`dpo_loss`](dpo::dpo_loss) | β = ½ | ∞, −0.5 | 0.9741, −0.3112 | 0.6931, −0.25 | 0.4741, −0.1888 | 0, 0 |
+//! | [`pro_loss`](pro::pro_loss) | rewards 1 apart, without SFT | ∞, −1 | 1.3133, −0.7311 | 0.6931, −0.5 | 0.3133, −0.2689 | 0, 0 |
+//! | [`slic_rank_loss`](slic::slic_rank_loss) | δ = 1 | ∞, −1 | 2, −1 | 1, −1 | 0, 0 | 0, 0 |
+//! | [`slic_list_loss`](slic::slic_list_loss) | δ = 1 | ∞, −1 | 2, −1 | 1, −1 | 0, 0 | 0, 0 |
+//! | [`slic_margin_loss`](slic::slic_margin_loss) | δ = 1, similarities ½ apart | ∞, −1 | 1.5, −1 | 0.5, −1 | 0, 0 | 0, 0 |
+//! | [`slic_expected_reward_loss`](slic::slic_expected_reward_loss) | rewards 1 and 0 | 0, 0 | −0.2689, −0.1966 | −0.5, −0.25 | −0.7311, −0.1966 | −1, 0 |
+//! | [`rrhf_loss`](rrhf::rrhf_loss) | ranking part | ∞, −1 | 1, −1 | 0, 0 | 0, 0 | 0, 0 |
+//! | [`brio_loss`](brio::brio_loss) | two tokens each, α = 1, λ = ¾, γ = 1, ranking part | ∞, −0.5 | 1.25, −0.5 | 0.75, −0.5 | 0.25, −0.5 | 0, 0 |
+//! | [`expected_risk_loss`](expected_risk::expected_risk_loss) | two tokens each, rewards 1 and 0 | 1, 0 | 0.6225, −0.1175 | 0.5, −0.125 | 0.3775, −0.1175 | 0, 0 |
+//! | [`slic_kl_regulariser`](slic::slic_kl_regulariser) | start ½ and ½ | 0.6931, 0 | 0.1109, −0.1966 | 0, 0 | 0.1109, 0.1966 | 0.6931, 0 |
+//! | [`sft_loss`](crate::sft_loss) | references ½ and ½ | ∞, −0.5 | 0.8133, −0.2311 | 0.6931, 0 | 0.8133, 0.2311 | ∞, 0.5 |
+//!
+//! What to see: the logistic losses push for ever, ever less. The hinges push evenly until their lead
+//! and then not at all; at the kink the slope is 0. Expected reward and risk push most at the tie, and
+//! give up on an order that is wrong by far. Of the two that hold back, here towards equal shares, the
+//! KL lets go as the gap grows, cross-entropy on references of both kinds does not.
+//!
+#![doc = include_str!("../../examples/losses/losses.svg")]
+//!
+//! Drawn by `cargo run --release --example losses`, which evaluates these functions and their
+//! backward pass. Lines that coincide lie on each other, the wider below.
+//!
+//! # Lists
+//!
+//! Every loss over lists holds to four things, for all of which there is a test over all of them:
+//! answers stand in any order, and their gradients with them; an answer under the mask is one left
+//! out, wherever it stands; a list may hold any number of answers, and one alone has no ranking loss
+//! (expected reward and risk are then its own −r and 1 − r, and an SFT term on the best remains);
+//! tied answers may change places, and none is preferred to the other.
 //!
 //! Where several answers are best, the SFT term of PRO and RRHF is the mean over them: the order in
 //! which answers stand then changes nothing, and ties do not change its weight.
@@ -34,7 +74,7 @@
 //! * RRHF is said to find SFT better than KL "different from Liu et al. (2022)". That work (BRIO)
 //!   has no KL; its regulariser is cross-entropy too. The user of KL is SLiC.
 //!
-//! Read next: [`dpo`], [`pro`], [`slic`], [`rrhf`].
+//! Read next: [`dpo`], [`pro`], [`slic`], [`rrhf`], [`brio`], [`expected_risk`].
 
 pub mod brio;
 pub mod dpo;
@@ -43,9 +83,12 @@ pub mod pro;
 pub mod rrhf;
 pub mod slic;
 
-use crate::math::{mask_count, masked_mean};
-use crate::{Candidates, Pair, Result};
+use crate::math::{MASKED, along_last, at_least_one, mask_count, masked_mean, masked_sum};
+use crate::shape::Axes;
+use crate::{Candidates, Pair, Result, TokenLoss};
 use candle_core::Tensor;
+use candle_nn::ops::softmax;
+use serde::{Deserialize, Serialize};
 
 /// What a loss over pairs returns.
 #[derive(Clone, Debug)]
@@ -68,7 +111,7 @@ pub struct ListLoss {
 }
 
 impl ListLoss {
-    fn new(ranking: &Tensor, sft: &Tensor) -> Result<Self> {
+    pub(crate) fn new(ranking: &Tensor, sft: &Tensor) -> Result<Self> {
         Ok(Self {
             loss: (ranking + sft)?,
             ranking: ranking.detach(),
@@ -77,13 +120,24 @@ impl ListLoss {
     }
 }
 
+/// How the losses of a reference answer's tokens become one number per list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReferenceTokens {
+    /// Their sum: long references weigh more.
+    #[default]
+    Sum,
+    /// Their mean.
+    Mean,
+}
+
 /// Entry (i, j) of the result `[batch, k, k]` is xᵢ − xⱼ, for `x` `[batch, k]`.
 fn differences(x: &Tensor) -> Result<Tensor> {
     Ok(x.unsqueeze(2)?.broadcast_sub(&x.unsqueeze(1)?)?)
 }
 
 /// How many answers of the list are strictly better: `[batch, k]`, 0 for every best answer.
-fn ranks(candidates: &Candidates) -> Result<Tensor> {
+pub(crate) fn ranks(candidates: &Candidates) -> Result<Tensor> {
     let better_than = candidates.preferences()?.transpose(1, 2)?;
     mask_count(&better_than, candidates.sums().dtype())
 }
@@ -93,4 +147,37 @@ fn best_answer_loss(candidates: &Candidates) -> Result<Tensor> {
     // i′ = argmaxᵢ rᵢ
     let best = ranks(candidates)?.eq(0.0)?.mul(candidates.mask())?;
     masked_mean(&candidates.sums().neg()?, &best)
+}
+
+/// ℓᵢ / │yᵢ│^α `[batch, k]`, 0 where the mask does not count.
+fn normalised(candidates: &Candidates, length_power: f64) -> Result<Tensor> {
+    let lengths = at_least_one(candidates.lengths())?;
+    Ok((candidates.sums() / lengths.powf(length_power)?)?)
+}
+
+/// e^{sᵢ} / Σⱼ e^{sⱼ} over the answers that count `[batch, k]`; a list of none has equal shares.
+fn shares(scores: &Tensor, mask: &Tensor) -> Result<Tensor> {
+    let out = scores.zeros_like()?.affine(0.0, MASKED)?;
+    along_last(&mask.where_cond(scores, &out)?, softmax)
+}
+
+/// The loss of each list's reference answer `[batch]`; 0 where there is none.
+fn reference_loss(
+    function: &'static str,
+    candidates: &Candidates,
+    reference: Option<&TokenLoss>,
+    tokens: ReferenceTokens,
+) -> Result<Tensor> {
+    let sums = candidates.sums();
+    let Some(reference) = reference else {
+        return Ok(Tensor::zeros(sums.dim(0)?, sums.dtype(), sums.device())?);
+    };
+    let mut axes = Axes::new(function);
+    axes.float("candidates", sums, &["batch", "k"])?;
+    axes.float("reference.loss", &reference.loss, &["batch", "time"])?;
+    axes.mask("reference.mask", &reference.mask, &["batch", "time"])?;
+    match tokens {
+        ReferenceTokens::Sum => masked_sum(&reference.loss, &reference.mask),
+        ReferenceTokens::Mean => masked_mean(&reference.loss, &reference.mask),
+    }
 }

@@ -31,16 +31,16 @@
 //! # Ok::<(), candle_align::Error>(())
 //! ```
 //!
-//! Read next: [`rrhf`](super::rrhf) (the list without a margin), [`dpo`](super::dpo) (pairs against
-//! a reference), [`pro`](super::pro).
+//! Read next: [`brio`](super::brio) (where the list loss comes from), [`expected_risk`](super::expected_risk)
+//! (where the reward loss comes from), [`rrhf`](super::rrhf) (the list without a margin).
 
-use super::{differences, ranks};
+use super::{differences, ranks, shares};
 use crate::error::non_negative;
-use crate::math::{MASKED, along_last, hinge, masked, masked_sum};
+use crate::math::{along_last, hinge, masked, masked_sum};
 use crate::shape::Axes;
 use crate::{Candidates, Pair, Result, TokenLoss};
 use candle_core::{D, DType, Tensor};
-use candle_nn::ops::{log_softmax, softmax};
+use candle_nn::ops::log_softmax;
 use serde::{Deserialize, Serialize};
 
 /// Settings of [`slic_rank_loss`], [`slic_margin_loss`] and [`slic_list_loss`].
@@ -237,12 +237,11 @@ pub fn slic_list_loss(candidates: &Candidates, config: &SlicConfig) -> Result<Te
 /// * The infimum is minus the highest reward, approached as all mass goes to the best answer: over
 ///   all K answers, N · (max s − s̄) → (K − 1)/(Kα) under N steps of gradient descent of size α.
 ///   Several best answers share the mass freely.
-/// * The minimum risk of Edunov et al. (cost 1 − s) is this loss plus 1.
+/// * It is [`expected_risk_loss`](super::expected_risk::expected_risk_loss) on sums (`length_power: 0`), minus 1.
 /// * Like the margin loss, and unlike rank and list, it depends on the scale of the rewards. A list of
 ///   one answer has loss −s and gradient 0.
 /// # Departures
-/// The survey calls it "expected rank loss". None from the paper. Common code for minimum risk
-/// feeds e^{mean ℓ} into the softmax; that caps the best share at e/(e + K − 1).
+/// The survey calls it "expected rank loss". None from the paper.
 /// # Examples
 /// ```
 /// use candle_align::{Candidates, slic_expected_reward_loss};
@@ -260,11 +259,8 @@ pub fn slic_list_loss(candidates: &Candidates, config: &SlicConfig) -> Result<Te
 /// # Source
 /// Zhao et al. 2022, arXiv:2210.00045v1, eq. 1; after Edunov et al. 2018, arXiv:1711.04956.
 pub fn slic_expected_reward_loss(candidates: &Candidates) -> Result<Tensor> {
-    let sums = candidates.sums();
-    let out = sums.zeros_like()?.affine(0.0, MASKED)?;
-
     // P(ŷᵢ) / Σⱼ P(ŷⱼ)
-    let shares = along_last(&candidates.mask().where_cond(sums, &out)?, softmax)?;
+    let shares = shares(candidates.sums(), candidates.mask())?;
 
     // −Σᵢ s(ŷᵢ) · …
     Ok((candidates.rewards() * shares)?.sum(D::Minus1)?.neg()?)

@@ -199,8 +199,11 @@ struct Step<'a> {
     update: Update,
 }
 
+/// Whether a product and a sum are one instruction without asking the processor.
+const PLAIN_FMA: bool = cfg!(target_feature = "fma") || cfg!(target_arch = "aarch64");
+
 macro_rules! step_in {
-    ($name:ident, $body:ident, $wide:ident, $float:ty) => {
+    ($name:ident, $body:ident, $avx2:ident, $avx512:ident, $float:ty) => {
         /// θ, m and v from g, over slices of one length, in the widest instructions there are.
         fn $name(
             theta: &mut [$float],
@@ -210,28 +213,47 @@ macro_rules! step_in {
             u: &Update,
         ) {
             #[cfg(target_arch = "x86_64")]
-            if is_x86_feature_detected!("avx2") {
-                // SAFETY: the function needs AVX2, which was just detected.
-                #[allow(unsafe_code)]
-                return unsafe { $wide(theta, g, m, v, u) };
+            if is_x86_feature_detected!("fma") {
+                if is_x86_feature_detected!("avx512f") {
+                    // SAFETY: the function needs AVX-512 F, which was just detected, and FMA.
+                    #[allow(unsafe_code)]
+                    return unsafe { $avx512(theta, g, m, v, u) };
+                }
+                if is_x86_feature_detected!("avx2") {
+                    // SAFETY: the function needs AVX2 and FMA, and both were just detected.
+                    #[allow(unsafe_code)]
+                    return unsafe { $avx2(theta, g, m, v, u) };
+                }
             }
-            $body(theta, g, m, v, u)
+            $body::<PLAIN_FMA>(theta, g, m, v, u)
         }
 
         #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx2")]
-        fn $wide(
+        #[target_feature(enable = "avx2,fma")]
+        fn $avx2(
             theta: &mut [$float],
             g: &[$float],
             m: &mut [$float],
             v: &mut [$float],
             u: &Update,
         ) {
-            $body(theta, g, m, v, u)
+            $body::<true>(theta, g, m, v, u)
+        }
+
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx512f,avx2,fma")]
+        fn $avx512(
+            theta: &mut [$float],
+            g: &[$float],
+            m: &mut [$float],
+            v: &mut [$float],
+            u: &Update,
+        ) {
+            $body::<true>(theta, g, m, v, u)
         }
 
         #[inline(always)]
-        fn $body(
+        fn $body<const FMA: bool>(
             theta: &mut [$float],
             g: &[$float],
             m: &mut [$float],
@@ -245,17 +267,22 @@ macro_rules! step_in {
             let (rest1, rest2) = ((1.0 - u.beta1) as $float, (1.0 - u.beta2) as $float);
             let (keep, rate) = (u.keep as $float, u.rate as $float);
             let (scale, epsilon) = (u.scale as $float, u.epsilon as $float);
+            // a · b + c, in one rounding where the processor has it
+            let fma = |a: $float, b: $float, c: $float| match FMA {
+                true => a.mul_add(b, c),
+                false => a * b + c,
+            };
             for i in 0..n {
-                m[i] = beta1 * m[i] + rest1 * g[i];
-                v[i] = beta2 * v[i] + rest2 * g[i] * g[i];
-                let root = v[i].sqrt() * scale + epsilon;
-                theta[i] = theta[i] * keep - rate * (m[i] / root);
+                m[i] = fma(beta1, m[i], rest1 * g[i]);
+                v[i] = fma(beta2, v[i], rest2 * g[i] * g[i]);
+                let root = fma(v[i].sqrt(), scale, epsilon);
+                theta[i] = fma(theta[i], keep, -rate * (m[i] / root));
             }
         }
     };
 }
-step_in!(step_single, single_body, single_wide, f32);
-step_in!(step_double, double_body, double_wide, f64);
+step_in!(step_single, single_body, single_avx2, single_avx512, f32);
+step_in!(step_double, double_body, double_avx2, double_avx512, f64);
 
 fn whole<'a, T>(data: &'a [T], layout: &Layout) -> Result<&'a [T]> {
     match layout.contiguous_offsets() {
@@ -358,6 +385,28 @@ fn step_narrow<T: Copy + Send + Sync + Into<f32>>(
         });
 }
 
+/// Whether every element is finite, in the widest instructions there are.
+fn single_is_finite(data: &[f32]) -> bool {
+    // the exponent's bits are all set in infinities and NaN alone; the largest is looked for,
+    // since such a loop becomes vector instructions
+    #[inline(always)]
+    fn body(data: &[f32]) -> bool {
+        let exponents = data.iter().map(|x| x.to_bits() & 0x7f80_0000);
+        exponents.fold(0, u32::max) < 0x7f80_0000
+    }
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        #[target_feature(enable = "avx2")]
+        fn avx2(data: &[f32]) -> bool {
+            body(data)
+        }
+        // SAFETY: the function needs AVX2, which was just detected.
+        #[allow(unsafe_code)]
+        return unsafe { avx2(data) };
+    }
+    body(data)
+}
+
 /// Whether every element is finite.
 pub(super) fn is_finite(tensor: &Tensor) -> Result<bool> {
     fn all<T: Copy + Sync>(data: &[T], finite: impl Fn(T) -> bool + Sync) -> bool {
@@ -368,7 +417,9 @@ pub(super) fn is_finite(tensor: &Tensor) -> Result<bool> {
     }
     let (storage, layout) = tensor.storage_and_layout();
     match &*storage {
-        Storage::Cpu(CpuStorage::F32(data)) => Ok(all(whole(data, layout)?, f32::is_finite)),
+        Storage::Cpu(CpuStorage::F32(data)) => {
+            Ok(whole(data, layout)?.par_chunks(CHUNK).all(single_is_finite))
+        }
         Storage::Cpu(CpuStorage::F64(data)) => Ok(all(whole(data, layout)?, f64::is_finite)),
         Storage::Cpu(CpuStorage::BF16(data)) => Ok(all(whole(data, layout)?, bf16::is_finite)),
         Storage::Cpu(CpuStorage::F16(data)) => Ok(all(whole(data, layout)?, f16::is_finite)),

@@ -2,10 +2,14 @@
 #![allow(dead_code)] // every suite is its own crate and uses a part of this
 
 pub mod adapted;
+pub mod adapters;
+pub mod draws;
 pub mod lora;
 pub mod policy;
 pub mod rankings;
 pub mod rows;
+pub mod table;
+pub mod words;
 
 use candle_align::Result;
 use candle_core::{DType, Device, Tensor, Var};

@@ -13,6 +13,7 @@ mod design_space;
 mod dora;
 mod dpo;
 mod expected_risk;
+mod forgetful;
 mod ia3;
 mod log_probs;
 mod lora;

@@ -6,10 +6,14 @@
 
 mod adapters;
 mod adapters_more;
+mod alignment;
 mod auxiliary;
+mod calibration;
+mod language;
 mod online;
 mod optimiser;
 mod preference;
+mod raft;
 mod ranking;
 mod reader;
 mod supervised;

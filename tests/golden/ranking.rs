@@ -10,7 +10,7 @@ use candle_align::{
 use candle_core::{Device, Tensor, Var};
 
 /// The answers of a case, from the log-probability of every token.
-fn candidates(case: &Case) -> Result<(Var, Candidates)> {
+pub fn candidates(case: &Case) -> Result<(Var, Candidates)> {
     let values = case.var("values")?;
     let log_probs = TokenLogProbs::new(&values, &case.mask("tokens")?)?;
     let mask = case.mask("mask")?;
@@ -19,7 +19,7 @@ fn candidates(case: &Case) -> Result<(Var, Candidates)> {
     Ok((values, candidates))
 }
 
-fn check_list(case: &Case, out: &ListLoss, values: &Var) -> Result<()> {
+pub fn check_list(case: &Case, out: &ListLoss, values: &Var) -> Result<()> {
     case.check("loss", &out.loss, EXACT)?;
     case.check("ranking", &out.ranking, EXACT)?;
     case.check("sft", &out.sft, EXACT)?;

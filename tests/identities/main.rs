@@ -14,6 +14,7 @@ mod dora;
 mod dpo;
 mod expected_risk;
 mod ia3;
+mod lists;
 mod log_probs;
 mod lora;
 mod ppo;

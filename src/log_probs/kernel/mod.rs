@@ -14,7 +14,8 @@ use super::statistics::Statistics;
 use candle_core::{CpuStorage, CustomOp1, DType, InplaceOp1, Layout, Result, Shape, Tensor, bail};
 use half::{bf16, f16};
 use rayon::prelude::*;
-use row::{Element, Row, Slopes};
+pub(super) use row::Row;
+use row::{Element, Slopes, Width};
 use std::mem::MaybeUninit;
 use std::sync::{Arc, OnceLock};
 
@@ -40,6 +41,38 @@ pub(super) fn columns(ask: Statistics) -> usize {
     1 + ask.entropy as usize + ask.vocabulary_mean as usize + ask.log_collision as usize
 }
 
+/// The coefficients of a row's gradient from that of its columns.
+fn slopes(ask: Statistics, stats: &Row, grad: &[f64]) -> Slopes {
+    let mut grad = grad.iter().copied();
+    let mut next = || grad.next().unwrap_or(0.0);
+    // log p_c = z_c − lse
+    let chosen = next();
+    let mut slopes = Slopes {
+        onehot: chosen,
+        plain: -chosen,
+        ..Slopes::default()
+    };
+    // dH/dz = −p (log p + H)
+    if ask.entropy {
+        let g = next();
+        slopes.entropy = -g;
+        slopes.plain += g * (stats.log_sum() - stats.entropy());
+    }
+    // d mean/dz = 1/V − p
+    if ask.vocabulary_mean {
+        let g = next();
+        slopes.even = g / stats.count;
+        slopes.plain -= g;
+    }
+    // d log Σp²/dz = 2 (p² / Σp² − p)
+    if ask.log_collision {
+        let g = next();
+        slopes.squares = 2.0 * g / stats.squares;
+        slopes.plain -= 2.0 * g;
+    }
+    slopes
+}
+
 impl Select {
     /// For logits with one target per row, in range or [`IGNORE`].
     pub(super) fn new(targets: Arc<Vec<u32>>, ask: Statistics) -> Self {
@@ -53,12 +86,13 @@ impl Select {
     fn forward<T: Element>(&self, logits: &[T], vocabulary: usize) -> Vec<f64> {
         let ask = self.ask;
         let full = ask != Statistics::default();
+        let width = Width::widest();
         let rows: Vec<Row> = logits
             .par_chunks(vocabulary)
             .zip(self.targets.par_iter())
             .map(|(row, &target)| match target {
                 IGNORE => Row::default(),
-                _ => T::statistics(row, full),
+                _ => T::statistics(width, row, full),
             })
             .collect();
         let mut out = Vec::with_capacity(rows.len() * columns(ask));
@@ -86,44 +120,13 @@ impl Select {
         out
     }
 
-    fn slopes(&self, stats: &Row, grad: &[f64]) -> Slopes {
-        let mut grad = grad.iter().copied();
-        let mut next = || grad.next().unwrap_or(0.0);
-        // log p_c = z_c − lse
-        let chosen = next();
-        let mut slopes = Slopes {
-            onehot: chosen,
-            plain: -chosen,
-            ..Slopes::default()
-        };
-        // dH/dz = −p (log p + H)
-        if self.ask.entropy {
-            let g = next();
-            slopes.entropy = -g;
-            slopes.plain += g * (stats.log_sum() - stats.entropy());
-        }
-        // d mean/dz = 1/V − p
-        if self.ask.vocabulary_mean {
-            let g = next();
-            slopes.even = g / stats.count;
-            slopes.plain -= g;
-        }
-        // d log Σp²/dz = 2 (p² / Σp² − p)
-        if self.ask.log_collision {
-            let g = next();
-            slopes.squares = 2.0 * g / stats.squares;
-            slopes.plain -= 2.0 * g;
-        }
-        slopes
-    }
-
     fn backward<T: Element>(
         &self,
         logits: &[T],
         vocabulary: usize,
         grad: &[f64],
     ) -> Result<Vec<T>> {
-        let rows = self.rows.get().map(Vec::as_slice).unwrap_or(&[]);
+        let rows = self.rows();
         let columns = columns(self.ask);
         let whole = rows.len() * vocabulary == logits.len()
             && rows.len() == self.targets.len()
@@ -131,6 +134,7 @@ impl Select {
         if !whole {
             bail!("selective log-softmax: rows, targets and gradients are not of one number");
         }
+        let width = Width::widest();
         let mut out: Vec<T> = Vec::with_capacity(logits.len());
         out.spare_capacity_mut()[..logits.len()]
             .par_chunks_mut(vocabulary)
@@ -143,7 +147,14 @@ impl Select {
                     return;
                 }
                 let target = Some(target as usize);
-                T::gradient(row, stats, &self.slopes(stats, grad), target, out);
+                T::gradient(
+                    width,
+                    row,
+                    stats,
+                    &slopes(self.ask, stats, grad),
+                    target,
+                    out,
+                );
             });
         // SAFETY: rows, targets and gradients are as many as the chunks (checked), so every chunk was
         // visited, and each visit wrote its chunk whole: with zeros, or in `gradient`, whose loops
@@ -156,30 +167,68 @@ impl Select {
     }
 }
 
-/// The gradient of logits that nobody needs any more, in their own memory.
-struct InPlace<'a> {
-    op: &'a Select,
-    grad: Vec<f64>,
+/// What the gradient of every row is made of. All rows count.
+pub(super) struct RowGradients {
+    rows: Vec<(Row, Slopes)>,
+    targets: Arc<Vec<u32>>,
 }
 
-impl InPlace<'_> {
-    fn run<T: Element>(&self, logits: &mut [T], vocabulary: usize) {
-        let rows = self.op.rows.get().map(Vec::as_slice).unwrap_or(&[]);
+impl RowGradients {
+    /// From the rows' statistics and the gradient of their columns.
+    pub(super) fn new(
+        ask: Statistics,
+        rows: &[Row],
+        targets: Arc<Vec<u32>>,
+        grad: &Tensor,
+    ) -> Result<Self> {
+        let grad = grad.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
+        let columns = columns(ask);
+        if rows.len() != targets.len() || rows.len() * columns != grad.len() {
+            bail!("selective log-softmax: rows, targets and gradients are not of one number");
+        }
+        let rows = rows.iter().zip(grad.chunks(columns));
+        let rows = rows.map(|(row, grad)| (*row, slopes(ask, row, grad)));
+        Ok(Self {
+            rows: rows.collect(),
+            targets,
+        })
+    }
+
+    /// Writes the gradient over `logits`, f32 or f64 without a history: the rows from `row` on,
+    /// of each the symbols from `symbol` on.
+    pub(super) fn write_over(&self, logits: &Tensor, row: usize, symbol: usize) -> Result<()> {
+        let end = row + logits.dim(0)?;
+        logits.inplace_op1(&Tile {
+            rows: &self.rows[row..end],
+            targets: &self.targets[row..end],
+            symbol,
+        })
+    }
+}
+
+/// The gradient of a part of the logits in its own memory.
+struct Tile<'a> {
+    rows: &'a [(Row, Slopes)],
+    targets: &'a [u32],
+    symbol: usize,
+}
+
+impl Tile<'_> {
+    fn run<T: Element>(&self, logits: &mut [T], symbols: usize) {
+        let width = Width::widest();
         logits
-            .par_chunks_mut(vocabulary)
-            .zip(rows.par_iter().zip(self.op.targets.par_iter()))
-            .zip(self.grad.par_chunks(columns(self.op.ask)))
-            .for_each(|((row, (stats, &target)), grad)| match target {
-                IGNORE => row.fill(T::default()),
-                _ => {
-                    let slopes = self.op.slopes(stats, grad);
-                    T::gradient_in_place(row, stats, &slopes, target as usize);
-                }
+            .par_chunks_mut(symbols)
+            .zip(self.rows.par_iter().zip(self.targets.par_iter()))
+            .for_each(|(row, ((stats, slopes), &target))| {
+                let target = (target as usize)
+                    .checked_sub(self.symbol)
+                    .filter(|at| *at < symbols);
+                T::gradient_in_place(width, row, stats, slopes, target);
             });
     }
 }
 
-impl InplaceOp1 for InPlace<'_> {
+impl InplaceOp1 for Tile<'_> {
     fn name(&self) -> &'static str {
         "selective-log-softmax-gradient"
     }
@@ -188,10 +237,10 @@ impl InplaceOp1 for InPlace<'_> {
         let Some((start, end)) = layout.contiguous_offsets() else {
             bail!("selective log-softmax: the logits are not contiguous")
         };
-        let vocabulary = layout.dims().last().copied().unwrap_or(1);
+        let symbols = layout.dims().last().copied().unwrap_or(1);
         match storage {
-            CpuStorage::F32(data) => self.run(&mut data[start..end], vocabulary),
-            CpuStorage::F64(data) => self.run(&mut data[start..end], vocabulary),
+            CpuStorage::F32(data) => self.run(&mut data[start..end], symbols),
+            CpuStorage::F64(data) => self.run(&mut data[start..end], symbols),
             _ => bail!("selective log-softmax: in place, logits must be f32 or f64"),
         }
         Ok(())
@@ -237,10 +286,9 @@ impl CustomOp1 for Select {
 }
 
 impl Select {
-    /// As [`Select::gradient`], written over the logits: f32 or f64, with no history.
-    pub(super) fn gradient_in_place(&self, logits: &Tensor, grad: &Tensor) -> Result<()> {
-        let grad = grad.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
-        logits.inplace_op1(&InPlace { op: self, grad })
+    /// The rows' statistics; none before the forward pass.
+    pub(super) fn rows(&self) -> &[Row] {
+        self.rows.get().map(Vec::as_slice).unwrap_or(&[])
     }
 
     /// The gradient of the logits from that of the columns, after the forward pass.

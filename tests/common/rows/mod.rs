@@ -2,16 +2,20 @@
 //! the default, the point where training starts, a tie or a kink's neighbourhood.
 
 use super::{Input, Row, constant, mask, trained};
-use candle_align::{Candidates, Result};
+use candle_align::{Candidates, Result, TokenLoss};
 use candle_core::Tensor;
 
+mod brio;
 mod dpo;
+mod expected_risk;
+mod language;
 mod ppo;
 mod pro;
 mod reward_model;
 mod rrhf;
 mod sft;
 mod slic;
+mod stable_alignment;
 
 pub fn all() -> Vec<Row> {
     let mut rows = Vec::new();
@@ -22,6 +26,10 @@ pub fn all() -> Vec<Row> {
     rows.extend(pro::rows());
     rows.extend(slic::rows());
     rows.extend(rrhf::rows());
+    rows.extend(stable_alignment::rows());
+    rows.extend(language::rows());
+    rows.extend(brio::rows());
+    rows.extend(expected_risk::rows());
     rows
 }
 
@@ -43,4 +51,29 @@ fn lists_of(sums: &[f64; 12], lengths: &[f64; 12]) -> Vec<Input> {
 /// The answers of [`lists_of`].
 fn candidates(x: &[Tensor]) -> Result<Candidates> {
     Candidates::new(&x[0], &x[1], &x[2], Some(&x[3]))
+}
+
+/// The losses of three reference answers of up to `time` tokens: whole, all but the first, one token.
+fn reference_of(time: usize) -> Vec<Input> {
+    let losses: Vec<f64> = (0..3 * time).map(|i| 0.3 + 0.17 * i as f64).collect();
+    let counted: Vec<u8> = (0..3 * time)
+        .map(|i| match (i / time, i % time) {
+            (0, _) => 1,
+            (1, t) => (t > 0) as u8,
+            (_, t) => (t == 1) as u8,
+        })
+        .collect();
+    vec![
+        trained("reference.loss", &[3, time], &losses),
+        mask("reference.mask", &[3, time], &counted),
+    ]
+}
+
+/// The reference answers of [`reference_of`], if the row has them.
+fn reference(x: &[Tensor]) -> Option<TokenLoss> {
+    let [loss, mask] = x else { return None };
+    Some(TokenLoss {
+        loss: loss.clone(),
+        mask: mask.clone(),
+    })
 }

@@ -1,0 +1,430 @@
+//! Log-probabilities and their gradients from hidden states, a tile of logits at a time.
+//!
+//! ```text
+//! forward    whole rows, some at a time; each row's maximum and sum are kept
+//! backward   for each part of the vocabulary W_c and each part of the rows h_r:
+//!              logits  = h_r W_cᵀ                              computed again
+//!              G       = g · (onehot − e^{logits − lse})       in the logits' memory
+//!              dh_r   += G W_c         dW_c += Gᵀ h_r
+//! ```
+//! With one column and frozen weights the gradient is found in the forward pass, up to the factor g.
+
+use super::hidden::OutputHead;
+use super::kernel;
+use super::statistics::Statistics;
+use super::{composed, recomputed};
+use crate::Result;
+use candle_core::{CpuStorage, InplaceOp2, Layout, Tensor, Var, bail};
+use std::sync::Arc;
+
+/// The first of each part, and how many it has.
+fn spans(all: usize, size: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..all)
+        .step_by(size)
+        .map(move |from| (from, size.min(all - from)))
+}
+
+/// How much is computed at a time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sizes {
+    /// Whole rows.
+    rows: usize,
+    /// Rows and symbols of a tile.
+    tile: (usize, usize),
+}
+
+impl Sizes {
+    /// So that no more than about `held` logits are there at once.
+    pub(super) fn new(held: usize, rows: usize, vocabulary: usize) -> Self {
+        let height = rows.clamp(1, 4096);
+        Self {
+            rows: (held / vocabulary).clamp(16, 4096),
+            tile: (height, (held / height).max(16)),
+        }
+    }
+}
+
+/// What both passes share: the rows, and what is asked about them.
+struct Work {
+    head: OutputHead,
+    targets: Arc<Vec<u32>>,
+    ask: Statistics,
+    sizes: Sizes,
+}
+
+/// The columns of every row of `hidden` `[rows, dim]`, with their gradients.
+pub(super) fn select(
+    hidden: &Tensor,
+    head: &OutputHead,
+    targets: Vec<u32>,
+    ask: Statistics,
+    sizes: Sizes,
+) -> Result<Tensor> {
+    let trained = head.weight.track_op() || head.bias.as_ref().is_some_and(Tensor::track_op);
+    let plain = OutputHead {
+        weight: head.weight.detach(),
+        bias: head.bias.as_ref().map(Tensor::detach),
+        ..head.clone()
+    };
+    let targets = Arc::new(targets);
+    let work = Work {
+        head: plain,
+        targets,
+        ask,
+        sizes,
+    };
+    // with one column and frozen weights, a row's gradient is a number times a known direction
+    let ahead = hidden.track_op() && !trained && ask == Statistics::default();
+    let detached = hidden.detach();
+
+    let (mut columns, mut directions, mut rows) = (Vec::new(), Vec::new(), Vec::new());
+    for (from, n) in spans(hidden.dim(0)?, work.sizes.rows) {
+        let hidden = detached.narrow(0, from, n)?;
+        let logits = work.head.logits(&hidden)?;
+        let targets = Arc::new(work.targets[from..from + n].to_vec());
+        let (chunk, stats) = match logits.device().is_cpu() {
+            true => {
+                let op = kernel::Select::new(targets.clone(), ask);
+                (logits.apply_op1_no_bwd(&op)?, op.rows().to_vec())
+            }
+            false => (composed::select(&logits, &targets, ask)?, Vec::new()),
+        };
+        if ahead {
+            let one = chunk.ones_like()?;
+            let gradient = match logits.device().is_cpu() {
+                true => {
+                    let rows = kernel::RowGradients::new(ask, &stats, targets, &one)?;
+                    on_cpu(&work.head, &rows, logits, 0, 0)?
+                }
+                false => composed_gradient(&work.head, &logits, &targets, ask, &one)?,
+            };
+            directions.push(gradient.matmul(&work.head.weight)?);
+        }
+        columns.push(chunk);
+        rows.extend(stats);
+    }
+    let columns = Tensor::cat(&columns, 0)?;
+    if !hidden.track_op() && !trained {
+        return Ok(columns);
+    }
+    if ahead {
+        let directions = Tensor::cat(&directions, 0)?;
+        let backward = move |grad: &Tensor| directions.broadcast_mul(grad);
+        return Ok(hidden.apply_op1(recomputed::One::new(columns, backward))?);
+    }
+
+    let wants = Wants {
+        hidden: hidden.track_op(),
+        weight: head.weight.track_op(),
+        bias: head.bias.as_ref().is_some_and(Tensor::track_op),
+    };
+    let backward = move |hidden: &Tensor, grad: &Tensor| match hidden.device().is_cpu() {
+        true => gradients_by_symbols(&work, &hidden.detach(), &rows, grad, wants),
+        false => gradients_by_rows(&work, &hidden.detach(), grad, wants),
+    };
+    let bias = match &head.bias {
+        Some(bias) => bias.clone(),
+        None => Tensor::zeros(1, hidden.dtype(), hidden.device())?,
+    };
+    Ok(hidden.apply_op3(
+        &head.weight,
+        &bias,
+        recomputed::Three::new(columns, backward),
+    )?)
+}
+
+/// Which gradients are wanted.
+#[derive(Clone, Copy)]
+struct Wants {
+    hidden: bool,
+    weight: bool,
+    bias: bool,
+}
+
+/// The gradient of h Wᵀ + b where the logits of a tile stand, in their memory if that can be.
+fn on_cpu(
+    head: &OutputHead,
+    rows: &kernel::RowGradients,
+    logits: Tensor,
+    row: usize,
+    symbol: usize,
+) -> Result<Tensor> {
+    let gradient = match head.soft_cap {
+        // the cap's slope needs the logits themselves
+        Some(_) => logits.copy()?,
+        None => logits.clone(),
+    };
+    rows.write_over(&gradient, row, symbol)?;
+    Ok(head.before_cap(gradient, &logits)?)
+}
+
+/// The same from ordinary operations, for whole rows.
+fn composed_gradient(
+    head: &OutputHead,
+    logits: &Tensor,
+    targets: &[u32],
+    ask: Statistics,
+    grad: &Tensor,
+) -> Result<Tensor> {
+    let variable = Var::from_tensor(logits)?;
+    let columns = composed::select(&variable, targets, ask)?;
+    let mut grads = (columns * grad)?.sum_all()?.backward()?;
+    let gradient = grads
+        .remove(&variable)
+        .map_or_else(|| logits.zeros_like(), Ok)?;
+    Ok(head.before_cap(gradient, logits)?)
+}
+
+/// The gradients on the CPU, a part of the vocabulary at a time: each row's sum is known from the
+/// forward pass, so the matrix's gradient is written once and only that of the hidden states,
+/// which is small, is added up.
+fn gradients_by_symbols(
+    work: &Work,
+    hidden: &Tensor,
+    rows: &[kernel::Row],
+    grad: &Tensor,
+    wants: Wants,
+) -> Result<[Option<Tensor>; 3]> {
+    let rows = kernel::RowGradients::new(work.ask, rows, work.targets.clone(), grad)?;
+    let head = &work.head;
+    let (vocabulary, count) = (head.weight.dim(0)?, hidden.dim(0)?);
+    let (height, width) = work.sizes.tile;
+    let to_weight = match wants.weight {
+        true => Some(head.weight.zeros_like()?),
+        false => None,
+    };
+    let mut to_bias = Vec::new();
+    let mut to_hidden: Vec<Sum> = spans(count, height).map(|_| Sum::default()).collect();
+    for (symbol, symbols) in spans(vocabulary, width) {
+        let part = OutputHead {
+            weight: head.weight.narrow(0, symbol, symbols)?,
+            bias: match &head.bias {
+                Some(bias) => Some(bias.narrow(0, symbol, symbols)?),
+                None => None,
+            },
+            ..head.clone()
+        };
+        let (mut weight, mut bias) = (Sum::default(), Sum::default());
+        for ((row, n), to_hidden) in spans(count, height).zip(&mut to_hidden) {
+            let hidden = hidden.narrow(0, row, n)?;
+            let gradient = on_cpu(&part, &rows, part.logits(&hidden)?, row, symbol)?;
+            if wants.hidden {
+                to_hidden.add(gradient.matmul(&part.weight)?)?;
+            }
+            if wants.weight {
+                weight.add(gradient.t()?.matmul(&hidden)?)?;
+            }
+            if wants.bias {
+                bias.add(gradient.sum(0)?)?;
+            }
+        }
+        if let (Some(whole), Some(part)) = (&to_weight, weight.0) {
+            whole.slice_set(&part, 0, symbol)?;
+        }
+        to_bias.extend(bias.0);
+    }
+    let joined = |parts: Vec<Tensor>| match parts.is_empty() {
+        true => Ok(None),
+        false => Tensor::cat(&parts, 0).map(Some),
+    };
+    let to_hidden = to_hidden.into_iter().filter_map(|sum| sum.0).collect();
+    Ok([joined(to_hidden)?, to_weight, joined(to_bias)?])
+}
+
+/// The gradients from ordinary operations, some rows at a time.
+fn gradients_by_rows(
+    work: &Work,
+    hidden: &Tensor,
+    grad: &Tensor,
+    wants: Wants,
+) -> Result<[Option<Tensor>; 3]> {
+    let head = &work.head;
+    let (mut to_hidden, mut to_weight, mut to_bias) = (Vec::new(), Sum::default(), Sum::default());
+    for (from, n) in spans(hidden.dim(0)?, work.sizes.rows) {
+        let hidden = hidden.narrow(0, from, n)?;
+        let (targets, grad) = (&work.targets[from..from + n], grad.narrow(0, from, n)?);
+        let logits = head.logits(&hidden)?;
+        let gradient = composed_gradient(head, &logits, targets, work.ask, &grad)?;
+        if wants.hidden {
+            to_hidden.push(gradient.matmul(&head.weight)?);
+        }
+        if wants.weight {
+            to_weight.add(gradient.t()?.matmul(&hidden)?)?;
+        }
+        if wants.bias {
+            to_bias.add(gradient.sum(0)?)?;
+        }
+    }
+    let to_hidden = match wants.hidden {
+        true => Some(Tensor::cat(&to_hidden, 0)?),
+        false => None,
+    };
+    Ok([to_hidden, to_weight.0, to_bias.0])
+}
+
+/// A sum of tensors, added up in the memory of the first.
+#[derive(Default)]
+struct Sum(Option<Tensor>);
+
+impl Sum {
+    fn add(&mut self, term: Tensor) -> candle_core::Result<()> {
+        match &self.0 {
+            None => self.0 = Some(term),
+            Some(total) if total.device().is_cpu() => {
+                total.inplace_op2(&term.contiguous()?, &AddTo)?
+            }
+            Some(total) => self.0 = Some((total + term)?),
+        }
+        Ok(())
+    }
+}
+
+struct AddTo;
+
+impl InplaceOp2 for AddTo {
+    fn name(&self) -> &'static str {
+        "add-to"
+    }
+
+    fn cpu_fwd(
+        &self,
+        total: &mut CpuStorage,
+        total_layout: &Layout,
+        term: &CpuStorage,
+        term_layout: &Layout,
+    ) -> candle_core::Result<()> {
+        use rayon::prelude::*;
+        fn add<T: Copy + Send + Sync + std::ops::AddAssign>(
+            total: &mut [T],
+            total_layout: &Layout,
+            term: &[T],
+            term_layout: &Layout,
+        ) -> candle_core::Result<()> {
+            let (Some((a, b)), Some((c, d))) = (
+                total_layout.contiguous_offsets(),
+                term_layout.contiguous_offsets(),
+            ) else {
+                bail!("add-to: a term is not contiguous")
+            };
+            total[a..b]
+                .par_chunks_mut(1 << 14)
+                .zip(term[c..d].par_chunks(1 << 14))
+                .for_each(|(total, term)| {
+                    for (t, x) in total.iter_mut().zip(term) {
+                        *t += *x;
+                    }
+                });
+            Ok(())
+        }
+        match (total, term) {
+            (CpuStorage::F32(a), CpuStorage::F32(b)) => add(a, total_layout, b, term_layout),
+            (CpuStorage::F64(a), CpuStorage::F64(b)) => add(a, total_layout, b, term_layout),
+            _ => bail!("add-to: terms of different types"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    /// Two orders of the same double-precision arithmetic.
+    const DOUBLE: f64 = 1e-12;
+
+    fn wave(shape: &[usize], step: f64) -> Var {
+        let n: usize = shape.iter().product();
+        let data: Vec<f64> = (0..n).map(|i| (i as f64 * step).sin()).collect();
+        Var::from_tensor(&Tensor::from_vec(data, shape, &Device::Cpu).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_size_of_a_chunk_changes_nothing() {
+        let (hidden, weight, bias) = (wave(&[7, 3], 0.7), wave(&[5, 3], 1.1), wave(&[5], 0.4));
+        let targets: Vec<u32> = vec![0, 4, 2, 1, 3, 3, 0];
+        let all = Statistics {
+            entropy: true,
+            vocabulary_mean: true,
+            log_collision: true,
+        };
+        for (trained, ask) in [
+            (false, Statistics::default()),
+            (true, Statistics::default()),
+            (true, all),
+        ] {
+            let numbers = |sizes: Sizes| {
+                let head = match trained {
+                    true => OutputHead::new(&weight, Some(&bias)),
+                    false => OutputHead::new(&weight.as_detached_tensor(), None),
+                };
+                let out = select(&hidden, &head.unwrap(), targets.clone(), ask, sizes).unwrap();
+                let grads = (&out * out.sin().unwrap())
+                    .unwrap()
+                    .sum_all()
+                    .unwrap()
+                    .backward()
+                    .unwrap();
+                let mut all = vec![out];
+                all.extend(
+                    [&hidden, &weight, &bias]
+                        .iter()
+                        .filter_map(|v| grads.get(v).cloned()),
+                );
+                let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+                all.iter().flat_map(flat).collect::<Vec<f64>>()
+            };
+            let whole = numbers(Sizes {
+                rows: 100,
+                tile: (100, 100),
+            });
+            for sizes in [(1, 1, 1), (2, 3, 2), (3, 2, 4), (7, 7, 3), (16, 5, 16)] {
+                let (rows, tile) = (sizes.0, (sizes.1, sizes.2));
+                for (a, b) in numbers(Sizes { rows, tile }).iter().zip(&whole) {
+                    assert!((a - b).abs() <= DOUBLE, "{sizes:?}: {a} against {b}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_and_symbols_give_the_same_gradients() {
+        let (hidden, weight, bias) = (wave(&[7, 3], 0.7), wave(&[5, 3], 1.1), wave(&[5], 0.4));
+        let hidden = hidden.as_detached_tensor();
+        let head = OutputHead::new(
+            &weight.as_detached_tensor(),
+            Some(&bias.as_detached_tensor()),
+        );
+        let head = head.and_then(|h| h.with_soft_cap(0.8)).unwrap();
+        let targets = Arc::new(vec![0, 4, 2, 1, 3, 3, 0]);
+        let ask = Statistics {
+            entropy: true,
+            vocabulary_mean: true,
+            log_collision: true,
+        };
+        let op = kernel::Select::new(targets.clone(), ask);
+        let columns = head.logits(&hidden).unwrap();
+        let columns = columns.apply_op1_no_bwd(&op).unwrap();
+        let work = Work {
+            head,
+            targets,
+            ask,
+            sizes: Sizes {
+                rows: 3,
+                tile: (4, 2),
+            },
+        };
+        let wants = Wants {
+            hidden: true,
+            weight: true,
+            bias: true,
+        };
+        let grad = columns.sin().unwrap();
+        let by_symbols = gradients_by_symbols(&work, &hidden, op.rows(), &grad, wants).unwrap();
+        let by_rows = gradients_by_rows(&work, &hidden, &grad, wants).unwrap();
+        for (a, b) in by_symbols.iter().zip(&by_rows) {
+            let (a, b) = (a.as_ref().unwrap(), b.as_ref().unwrap());
+            let worst = (a - b).unwrap().abs().unwrap().max_all().unwrap();
+            assert!(worst.to_scalar::<f64>().unwrap() <= DOUBLE);
+        }
+    }
+}

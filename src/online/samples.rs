@@ -1,0 +1,105 @@
+//! What was drawn: answers with their log-probabilities (survey §3.1).
+//!
+//! In one sentence: each answer stands behind its prompt as a sequence to learn, and remembers how
+//! likely the policy that wrote it found every token.
+//!
+//! | paper | here | shape |
+//! |---|---|---|
+//! | x, y | [`Sample::sequence`]: x given, y learned | tokens |
+//! | log p_w(yₜ│x, y₍<t₎), log π_old | [`Sample::log_probs`] | one per token of the answer |
+//! | a batch of them | [`Samples::batch`], [`Samples::log_probs`] | `[batch, time]`, `[batch, time − 1]` |
+//!
+//! Read next: [`super::raft`], which selects rows; [`super::ppo`], which needs the old
+//! log-probabilities.
+
+use crate::{Error, Result, Sequence, SequenceBatch, TokenLogProbs};
+use candle_core::{DType, Device, Tensor};
+
+/// One answer that was drawn.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample {
+    /// The prompt, given, and the answer, learned; the end token belongs to the answer.
+    pub sequence: Sequence,
+    /// Whether the answer reached its end token. One that did not was cut off.
+    pub ended: bool,
+    /// log p(yₜ│x, y₍<t₎) of each token of the answer under the model itself: temperature 1, nothing
+    /// cut off. What PPO's ratio, and RAFT's KL, are made of.
+    pub log_probs: Vec<f64>,
+    /// log q(yₜ│x, y₍<t₎) of each token of the answer under the distribution it was drawn from.
+    pub proposal_log_probs: Vec<f64>,
+}
+
+impl Sample {
+    /// The tokens of the answer, with its end token if it has one.
+    pub fn answer(&self) -> &[u32] {
+        let tokens = self.sequence.tokens();
+        &tokens[tokens.len() - self.log_probs.len()..]
+    }
+}
+
+/// What [`sample`](crate::sample) drew: row `prompt · answers + i` is answer i to that prompt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Samples {
+    /// One per answer.
+    pub rows: Vec<Sample>,
+}
+
+impl Samples {
+    /// These rows in this order; a row may be named twice.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if there is no such row.
+    pub fn select(&self, rows: &[usize]) -> Result<Self> {
+        let chosen = rows.iter().map(|&row| match self.rows.get(row) {
+            Some(sample) => Ok(sample.clone()),
+            None => Err(Error::argument(
+                "Samples::select",
+                "rows",
+                format!("holds {row}, and there are {}", self.rows.len()),
+            )),
+        });
+        Ok(Self {
+            rows: chosen.collect::<Result<_>>()?,
+        })
+    }
+
+    /// The sequences side by side, padded on the right: what a model takes to learn from them.
+    ///
+    /// # Errors
+    /// As [`SequenceBatch::new`].
+    pub fn batch(&self, padding: u32, device: &Device) -> Result<SequenceBatch> {
+        let sequences: Vec<Sequence> = self.rows.iter().map(|s| s.sequence.clone()).collect();
+        SequenceBatch::new(&sequences, padding, device)
+    }
+
+    /// [`Sample::log_probs`] as constants, where [`TokenLogProbs::next_token`] puts those of
+    /// [`Samples::batch`]: the old policy of PPO.
+    ///
+    /// # Shapes
+    /// `[batch, time − 1]`, in `dtype`.
+    ///
+    /// # Errors
+    /// [`Error::DType`] unless `dtype` is f32 or f64.
+    pub fn log_probs(&self, dtype: DType, device: &Device) -> Result<TokenLogProbs> {
+        let longest = self.rows.iter().map(|s| s.sequence.len()).max();
+        let time = longest.unwrap_or(1) - 1;
+        let (mut values, mut mask) = (Vec::new(), Vec::new());
+        for (row, sample) in self.rows.iter().enumerate() {
+            // the first token is predicted by nothing
+            let given = sample.sequence.len() - sample.log_probs.len() - 1;
+            values.resize(row * time + given, 0.0);
+            mask.resize(row * time + given, 0);
+            values.extend_from_slice(&sample.log_probs);
+            mask.resize(values.len(), 1u8);
+            values.resize((row + 1) * time, 0.0);
+            mask.resize((row + 1) * time, 0);
+        }
+        let shape = (self.rows.len(), time);
+        TokenLogProbs::new(
+            &Tensor::from_vec(values, shape, &Device::Cpu)?
+                .to_dtype(dtype)?
+                .to_device(device)?,
+            &Tensor::from_vec(mask, shape, device)?,
+        )
+    }
+}
