@@ -5,7 +5,20 @@
 //! | full fine-tuning | nothing | dk | the base model | – |
 //! | [LoRA](lora), [`LoraLinear`] | s·B·A·x beside W₀x | r(d + k) | the base model: B = 0 | merged into W₀ |
 //! | [LoRA](lora_embedding), [`LoraEmbedding`] | s·B·A's column of each token | r(vocabulary + dim) | the base model: A = 0 | merged into the table |
+//! | [AdaLoRA](adalora), [`AdaLoraLinear`] | s·P·Λ·Q·x beside W₀x, [so many](rank_allocator) λ ≠ 0 over all layers | r(d + k + 1) | the base model: Λ = 0 | merged into W₀ |
 //! | [frozen layer](frozen_linear), [`FrozenLinear`] | nothing | 0 | the base model | – |
+//!
+//! Not in the survey:
+//!
+//! | method | what is added | trained, for a weight `[d, k]` | at the start | afterwards |
+//! |---|---|---|---|---|
+//! | [LoRA+](lora_plus) | nothing: B learns faster than A | as LoRA | as LoRA | as LoRA |
+//! | [DoRA](dora), [`DoraLinear`] | LoRA inside, then a length for each row | r(d + k) + d | the base model: B = 0, m = ‖W₀‖ | merged into W₀ |
+//! | [(IA)³](ia3), [`Ia3Linear`] | a factor for each output, or for each input | d, or k | the base model: l = 1 | merged into W₀ |
+//! | [VeRA](vera), [`VeraLinear`] | λ_b ⊙ B(λ_d ⊙ A·x) beside W₀x, A and B random, frozen and shared | d + r | the base model: λ_b = 0 | merged into W₀ |
+//!
+//! Which modules of a model get one of them, and with which rank, is said by [`targets`] and
+//! [`LoraConfig`].
 //!
 //! LoRA is trained by any objective of this crate: it changes which numbers move, not the loss.
 //! With its adapters disabled a model is its own reference policy. [`lora_plus`] splits the trained

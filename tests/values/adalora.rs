@@ -527,6 +527,31 @@ fn a_pruned_triplet_can_return_until_the_ranks_are_final() {
 }
 
 #[test]
+fn where_there_is_no_slope_scores_fade() {
+    let config = RankAllocatorConfig {
+        initial_steps: 100,
+        total_steps: 200,
+        ..at_once(1)
+    };
+    let layers = named(vec![small(&[(1.0, [1.0, 2.0], [3.0, 0.5]); 2])]);
+    let mut allocator = RankAllocator::new(&layers, &config).unwrap();
+    let total = |allocator: &RankAllocator| allocator.scores().unwrap()[0].1.iter().sum::<f64>();
+    for step in 0..3 {
+        allocator.update(step, &gradients(&layers, &[1.0])).unwrap();
+    }
+    let before = total(&allocator);
+    for step in 3..60 {
+        allocator.update(step, &gradients(&layers, &[0.0])).unwrap();
+    }
+    // Ī falls like 0.85ⁿ and Ū like n·0.85ⁿ: 57 · 0.85¹¹⁴ is 5e-7
+    let after = total(&allocator);
+    assert!(
+        before > 0.1 && 0.0 < after && after < 1e-5 * before,
+        "{before} {after}"
+    );
+}
+
+#[test]
 fn a_target_of_the_rank_at_the_start_prunes_nothing() {
     let unit = |size: f64| (size, [size, size], [size, size]);
     let layers = named(vec![small(&[unit(1.0), unit(2.0)])]);
