@@ -18,6 +18,9 @@
 use super::LoraConfig;
 use super::frozen_linear::{FrozenLinear, compute_type};
 use super::lora_update::Update;
+use super::frozen_linear::{FrozenLinear, rows};
+use super::low_rank::{LowRank, dropped, merged, named};
+use super::{LoraBias, LoraConfig};
 use crate::{Error, Result};
 use candle_core::{Tensor, Var};
 use candle_nn::{Linear, Module};
@@ -40,7 +43,8 @@ use rand::rngs::StdRng;
 /// [`FrozenLinear`].
 /// # Errors
 /// [`Error::Shape`] and [`Error::DType`] as above; from [`LoraLinear::new`] [`Error::Parameter`]
-/// unless r ≥ 1, α > 0 and 0 ≤ p < 1, and [`Error::Argument`] for [`LoraBias::Base`] over a base
+/// unless r ≥ 1, α > 0 and 0 ≤ p < 1 and the settings are those of one module
+/// ([`LoraConfig::for_module`]), and [`Error::Argument`] for [`LoraBias::Base`] over a base
 /// without a bias; from [`LoraLinear::forward_train`] [`Error::Argument`] while merged; from
 /// [`LoraLinear::merge`] [`Error::Argument`] if a merged weight would not be finite. A rank above
 /// min(in, out) is allowed, though it cannot express more.
@@ -122,6 +126,31 @@ impl LoraLinear {
         Ok(Self {
             base,
             update,
+        let update = LowRank::start(config, base.weight(), rng)?;
+        let (outputs, dtype) = (base.weight().dim(0)?, update.a.dtype());
+
+        let bias = match (config.bias, base.bias()) {
+            (LoraBias::Frozen, _) => Bias::Frozen,
+            (LoraBias::Update, _) => {
+                Bias::Update(Var::zeros(outputs, dtype, base.weight().device())?)
+            }
+            (LoraBias::Base, Some(bias)) => {
+                // A copy: the base must not move with it.
+                Bias::Base(Var::from_tensor(&bias.to_dtype(dtype)?)?)
+            }
+            (LoraBias::Base, None) => {
+                return Err(Error::argument(
+                    function,
+                    "base",
+                    "has no bias, which LoraBias::Base would train",
+                ));
+            }
+        };
+        Ok(Self {
+            base,
+            update,
+            bias,
+            dropout: config.dropout,
             enabled: true,
             merged: None,
         })
@@ -147,6 +176,7 @@ impl LoraLinear {
             ));
         }
         self.adapted(x, Some(rng))
+        self.adapted(x, |x| dropped(x, self.dropout, rng))
     }
 
     /// Whether training and evaluation are the same function.

@@ -35,5 +35,6 @@ mod sequence;
 mod sft;
 mod slic;
 mod stable_alignment;
+mod targets;
 mod training;
 mod vera;

@@ -5,6 +5,7 @@
 //! differentiation in float64; `make.py` writes them. Each case says which. Here they are only read.
 
 mod adapters;
+mod adapters_more;
 mod alignment;
 mod auxiliary;
 mod calibration;

@@ -8,6 +8,7 @@ sys.dont_write_bytecode = True
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import adapters  # noqa: E402
+import adapters_more  # noqa: E402
 import alignment  # noqa: E402
 import auxiliary  # noqa: E402
 import language  # noqa: E402
@@ -37,6 +38,11 @@ if __name__ == "__main__":
     raft.sampling()
     adapters.lora()
     quantised.quantised()
+    adapters_more.adalora()
+    adapters_more.dora()
+    adapters_more.ia3()
+    adapters_more.vera()
+    adapters_more.targets()
     alignment.stable_alignment()
     alignment.edit_script()
     auxiliary.auxiliary()

@@ -4,6 +4,7 @@
 mod common;
 
 mod adalora;
+mod adapted;
 mod adapter;
 mod brio;
 mod chain_of_hindsight;
