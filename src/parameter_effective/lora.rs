@@ -18,9 +18,6 @@
 use super::LoraConfig;
 use super::frozen_linear::{FrozenLinear, compute_type};
 use super::lora_update::Update;
-use super::frozen_linear::{FrozenLinear, rows};
-use super::low_rank::{LowRank, dropped, merged, named};
-use super::{LoraBias, LoraConfig};
 use crate::{Error, Result};
 use candle_core::{Tensor, Var};
 use candle_nn::{Linear, Module};
@@ -126,31 +123,6 @@ impl LoraLinear {
         Ok(Self {
             base,
             update,
-        let update = LowRank::start(config, base.weight(), rng)?;
-        let (outputs, dtype) = (base.weight().dim(0)?, update.a.dtype());
-
-        let bias = match (config.bias, base.bias()) {
-            (LoraBias::Frozen, _) => Bias::Frozen,
-            (LoraBias::Update, _) => {
-                Bias::Update(Var::zeros(outputs, dtype, base.weight().device())?)
-            }
-            (LoraBias::Base, Some(bias)) => {
-                // A copy: the base must not move with it.
-                Bias::Base(Var::from_tensor(&bias.to_dtype(dtype)?)?)
-            }
-            (LoraBias::Base, None) => {
-                return Err(Error::argument(
-                    function,
-                    "base",
-                    "has no bias, which LoraBias::Base would train",
-                ));
-            }
-        };
-        Ok(Self {
-            base,
-            update,
-            bias,
-            dropout: config.dropout,
             enabled: true,
             merged: None,
         })
@@ -176,7 +148,6 @@ impl LoraLinear {
             ));
         }
         self.adapted(x, Some(rng))
-        self.adapted(x, |x| dropped(x, self.dropout, rng))
     }
 
     /// Whether training and evaluation are the same function.

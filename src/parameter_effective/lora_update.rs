@@ -1,9 +1,8 @@
 //! What LoRA trains beside a frozen linear layer, however that layer keeps its weight.
 
 use super::frozen_linear::{FrozenLinear, rows};
-use super::low_rank::{LowRank, merged, named, normal, uniform};
-use super::{LoraBias, LoraConfig, LoraInit};
-use crate::math::masked;
+use super::low_rank::{LowRank, dropped, merged, named};
+use super::{LoraBias, LoraConfig};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor, Var};
 use rand::Rng;
@@ -34,15 +33,7 @@ impl Update {
         (dtype, device): (DType, &Device),
         rng: &mut impl Rng,
     ) -> Result<Self> {
-        let shape = (config.rank, inputs);
-        let a = match config.init {
-            LoraInit::KaimingUniform => {
-                uniform(1.0 / (inputs as f64).sqrt(), shape, dtype, device, rng)?
-            }
-            LoraInit::Gaussian => normal(1.0 / config.rank as f64, shape, dtype, device, rng)?,
-        };
-        let b = Var::zeros((outputs, config.rank), dtype, device)?;
-
+        let factors = LowRank::start(config, (outputs, inputs), (dtype, device), rng)?;
         let bias = match (config.bias, base_bias) {
             (LoraBias::Frozen, _) => Bias::Frozen,
             (LoraBias::Update, _) => Bias::Update(Var::zeros(outputs, dtype, device)?),
@@ -59,11 +50,7 @@ impl Update {
             }
         };
         Ok(Self {
-            factors: LowRank {
-                a,
-                b,
-                scale: config.scale(),
-            },
+            factors,
             bias,
             dropout: config.dropout,
         })
@@ -92,7 +79,7 @@ impl Update {
             Bias::Frozen | Bias::Update(_) => base,
         };
         let x = match rng {
-            Some(rng) => self.dropped(x, rng)?,
+            Some(rng) => dropped(x, self.dropout, rng)?,
             None => x.clone(),
         };
         // s · B A dropout(x)
@@ -103,15 +90,6 @@ impl Update {
             update = update.broadcast_add(&(bias.as_tensor() * self.factors.scale)?)?;
         }
         Ok((&base + update.reshape(base.shape())?)?)
-    }
-
-    /// dropout(x): each element kept with probability 1 − p, and then divided by it.
-    fn dropped(&self, x: &Tensor, rng: &mut impl Rng) -> Result<Tensor> {
-        let keep: Vec<u8> = (0..x.elem_count())
-            .map(|_| u8::from(!rng.random_bool(self.dropout)))
-            .collect();
-        let keep = Tensor::from_vec(keep, x.shape(), x.device())?;
-        Ok((masked(x, &keep)? * (1.0 / (1.0 - self.dropout)))?)
     }
 
     /// The layer that this makes of a base weight and bias.
