@@ -128,7 +128,7 @@ pub use parameter_effective::{
     FrozenLinear, Grouping, Insertion, LayerPlan, LayerSize, LoraBias, LoraConfig, LoraEmbedding,
     LoraInit, LoraLinear, LoraPlusGroups, MamConfig, Placement, PrefixConfig, PrefixEncoder,
     PrefixLayer, PrefixMixture, PrefixShape, PromptConfig, PromptEmbedding, PromptInit,
-    Reparametrisation, Scaling, Strategy, lora_plus_groups, prefix_attention, prefix_mixing,
+    Reparametrisation, Scaling, Strategy, lora_plus_groups, prefix_attention, prefix_mixing, BlockScale, NF4, Nf4Linear, Nf4Tensor, QloraLinear,
 };
 pub use ranking::brio::{BrioConfig, BrioPairs, brio_loss};
 pub use ranking::dpo::{DpoConfig, dpo_loss};

@@ -5,7 +5,9 @@
 //! | full fine-tuning | nothing | dk | the base model | – |
 //! | [LoRA](lora), [`LoraLinear`] | s·B·A·x beside W₀x | r(d + k) | the base model: B = 0 | merged into W₀ |
 //! | [LoRA](lora_embedding), [`LoraEmbedding`] | s·B·A's column of each token | r(vocabulary + dim) | the base model: A = 0 | merged into the table |
+//! | [QLoRA](qlora), [`QloraLinear`] | s·B·A·x beside W₀x, W₀ in 4.127 bits | r(d + k) | the quantised base: B = 0 | a 16-bit weight |
 //! | [frozen layer](frozen_linear), [`FrozenLinear`] | nothing | 0 | the base model | – |
+//! | [in four bits](quantise), [`Nf4Linear`] | nothing | 0 | the quantised base | – |
 //!
 //! LoRA is trained by any objective of this crate: it changes which numbers move, not the loss.
 //! With its adapters disabled a model is its own reference policy. [`lora_plus`] splits the trained
@@ -24,6 +26,7 @@ pub mod lora;
 mod lora_config;
 pub mod lora_embedding;
 pub mod lora_plus;
+mod lora_update;
 mod low_rank;
 pub mod prefix;
 pub mod prefix_attention;
@@ -45,6 +48,8 @@ pub use lora_plus::{LoraPlusGroups, lora_plus_groups};
 pub use prefix::{PrefixConfig, PrefixEncoder, PrefixLayer, PrefixShape, Reparametrisation};
 pub use prefix_attention::{PrefixMixture, prefix_attention, prefix_mixing};
 pub use prompt::{PromptConfig, PromptEmbedding, PromptInit};
+pub use qlora::QloraLinear;
+pub use quantise::{BlockScale, NF4, Nf4Linear, Nf4Tensor};
 
 use crate::Error;
 

@@ -15,6 +15,7 @@ import calibration  # noqa: E402
 import online  # noqa: E402
 import optimiser  # noqa: E402
 import preference  # noqa: E402
+import quantised  # noqa: E402
 import raft  # noqa: E402
 import ranking  # noqa: E402
 import rollout  # noqa: E402
@@ -35,6 +36,7 @@ if __name__ == "__main__":
     raft.raft()
     raft.sampling()
     adapters.lora()
+    quantised.quantised()
     alignment.stable_alignment()
     alignment.edit_script()
     auxiliary.auxiliary()
