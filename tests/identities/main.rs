@@ -21,6 +21,7 @@ mod prefix;
 mod pro;
 mod prompt;
 mod qlora;
+mod quantise;
 mod raft;
 mod revision;
 mod reward_model;
