@@ -96,6 +96,8 @@ use rand::rngs::StdRng;
 /// microsoft/LoRA, `loralib/layers.py`, `Linear`.
 ///
 /// [`Scaling::RankSqrt`]: crate::Scaling::RankSqrt
+/// [`LoraBias::Base`]: crate::LoraBias::Base
+/// [`LoraBias::Update`]: crate::LoraBias::Update
 #[derive(Clone, Debug)]
 pub struct LoraLinear {
     base: FrozenLinear,

@@ -111,9 +111,10 @@ impl QloraLinear {
         config: &LoraConfig,
         rng: &mut impl Rng,
     ) -> Result<Self> {
-        config.check("QloraLinear::new")?;
-        let base = Nf4Linear::quantise(base, scale)?;
-        Self::start("QloraLinear::new", base, config, rng)
+        let function = "QloraLinear::new";
+        config.check(function)?;
+        let base = Nf4Linear::quantised(function, base, scale)?;
+        Self::start(function, base, config, rng)
     }
 
     /// A layer at its start, over a base that is quantised already. The base is shared, not copied.
@@ -121,8 +122,9 @@ impl QloraLinear {
     /// # Errors
     /// As the type's page says.
     pub fn over(base: Nf4Linear, config: &LoraConfig, rng: &mut impl Rng) -> Result<Self> {
-        config.check("QloraLinear::over")?;
-        Self::start("QloraLinear::over", base, config, rng)
+        let function = "QloraLinear::over";
+        config.check(function)?;
+        Self::start(function, base, config, rng)
     }
 
     fn start(

@@ -65,14 +65,18 @@ impl Nf4Linear {
     /// # Errors
     /// As the type's page says.
     pub fn quantise(base: &Linear, scale: BlockScale) -> Result<Self> {
-        let function = "Nf4Linear::quantise";
-        let weight = Nf4Tensor::named(function, "base.weight", base.weight(), scale)?;
-        Self::checked(
-            function,
-            ["base.weight", "base.bias"],
-            weight,
-            base.bias().cloned(),
-        )
+        Self::quantised("Nf4Linear::quantise", base, scale)
+    }
+
+    /// As `quantise`, in the name of `function`.
+    pub(crate) fn quantised(
+        function: &'static str,
+        base: &Linear,
+        scale: BlockScale,
+    ) -> Result<Self> {
+        let names = ["base.weight", "base.bias"];
+        let weight = Nf4Tensor::named(function, names[0], base.weight(), scale)?;
+        Self::checked(function, names, weight, base.bias().cloned())
     }
 
     /// From a weight `[out, in]` and a bias `[out]`.

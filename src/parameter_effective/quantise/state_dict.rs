@@ -121,12 +121,14 @@ impl Reader<'_> {
         let name = |end: &str| format!("{weight}.{end}");
         self.known(weight)?;
         let (state, dtype) = self.state(&name(STATE))?;
-        let count = state
-            .shape
-            .iter()
-            .try_fold(1usize, |n, d| n.checked_mul(*d));
-        let count = count.filter(|n| *n > 0).ok_or_else(|| {
-            let problem = format!("has shape {:?}, which holds no elements", state.shape);
+        let mut sizes = state.shape.iter();
+        let count = match sizes.try_fold(1usize, |n, size| n.checked_mul(*size)) {
+            Some(count) if count > 0 => Ok(count),
+            Some(_) => Err("which holds no elements"),
+            None => Err("whose elements cannot be counted"),
+        };
+        let count = count.map_err(|problem| {
+            let problem = format!("has shape {:?}, {problem}", state.shape);
             self.wrong(&name(STATE), problem)
         })?;
 
@@ -140,7 +142,8 @@ impl Reader<'_> {
             return Err(self.wrong(&name(MAP), problem));
         }
         let blocks = count.div_ceil(BLOCK);
-        let scales = match self.tensors.contains_key(&name(NESTED_ABSMAX)) {
+        let nested = [NESTED_ABSMAX, NESTED_MAP].map(|end| self.tensors.contains_key(&name(end)));
+        let scales = match state.nested_blocksize.is_some() || nested.contains(&true) {
             true => self.double(weight, &state, blocks)?,
             false => Scales::Single(self.floats(&name(ABSMAX), blocks, "scales of blocks")?),
         };
