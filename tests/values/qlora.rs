@@ -68,10 +68,10 @@ fn gradients_are_central_differences() {
                     var.set(&moved).unwrap();
                     numbers(&loss())[0]
                 };
-                for i in 0..start.len() {
+                for (i, got) in got.iter().enumerate() {
                     let want = (at(i, STEP) - at(i, -STEP)) / (2.0 * STEP);
-                    let error = (got[i] - want).abs() / want.abs().max(1.0);
-                    assert!(error < GRADIENT, "{name}[{i}]: {} {want}", got[i]);
+                    let error = (got - want).abs() / want.abs().max(1.0);
+                    assert!(error < GRADIENT, "{name}[{i}]: {got} {want}");
                     at(i, 0.0);
                 }
             }
