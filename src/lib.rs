@@ -124,11 +124,12 @@ pub use online::rollout::{Experience, ExperienceConfig, Rollout};
 pub use online::samples::{Sample, Samples};
 pub use online::sampling::{SamplingConfig, sample};
 pub use parameter_effective::{
-    Activation, AdaptedLayer, BiasLinear, BottleneckAdapter, BottleneckConfig, DesignSpaceConfig,
-    FrozenLinear, Grouping, Insertion, LayerPlan, LayerSize, LoraBias, LoraConfig, LoraEmbedding,
-    LoraInit, LoraLinear, LoraPlusGroups, MamConfig, Placement, PrefixConfig, PrefixEncoder,
-    PrefixLayer, PrefixMixture, PrefixShape, PromptConfig, PromptEmbedding, PromptInit,
-    Reparametrisation, Scaling, Strategy, lora_plus_groups, prefix_attention, prefix_mixing, BlockScale, NF4, Nf4Linear, Nf4Tensor, QloraLinear,
+    Activation, AdaptedLayer, BiasLinear, BlockScale, BottleneckAdapter, BottleneckConfig,
+    DesignSpaceConfig, FrozenLinear, Grouping, Insertion, LayerPlan, LayerSize, LoraBias,
+    LoraConfig, LoraEmbedding, LoraInit, LoraLinear, LoraPlusGroups, MamConfig, NF4, Nf4Linear,
+    Nf4Tensor, Placement, PrefixConfig, PrefixEncoder, PrefixLayer, PrefixMixture, PrefixShape,
+    PromptConfig, PromptEmbedding, PromptInit, QloraLinear, Reparametrisation, Scaling, Strategy,
+    lora_plus_groups, prefix_attention, prefix_mixing,
 };
 pub use ranking::brio::{BrioConfig, BrioPairs, brio_loss};
 pub use ranking::dpo::{DpoConfig, dpo_loss};
