@@ -13,7 +13,7 @@
 //!
 //! Read next: [`lora`](super::lora), which it contains.
 
-use super::frozen_linear::{FrozenLinear, rows};
+use super::frozen_linear::{FrozenLinear, compute_type, rows};
 use super::low_rank::{LowRank, named, stored};
 use super::switches::{dropout, switches};
 use super::{LoraBias, LoraConfig};
@@ -112,8 +112,9 @@ impl DoraLinear {
         )?;
         let (weight, bias) = (base.weight().clone(), base.bias().cloned());
         let base = FrozenLinear::checked(function, ["base.weight", "base.bias"], weight, bias)?;
-        let update = LowRank::start(config, base.weight(), rng)?;
-        let outputs = base.weight().dim(0)?;
+        let (outputs, inputs) = base.weight().dims2()?;
+        let kind = (compute_type(base.weight().dtype()), base.weight().device());
+        let update = LowRank::start(config, (outputs, inputs), kind, rng)?;
         let layer = Self {
             magnitude: Var::zeros(outputs, update.a.dtype(), base.weight().device())?,
             update,

@@ -5,8 +5,10 @@
 //! | full fine-tuning | nothing | dk | the base model | – |
 //! | [LoRA](lora), [`LoraLinear`] | s·B·A·x beside W₀x | r(d + k) | the base model: B = 0 | merged into W₀ |
 //! | [LoRA](lora_embedding), [`LoraEmbedding`] | s·B·A's column of each token | r(vocabulary + dim) | the base model: A = 0 | merged into the table |
+//! | [QLoRA](qlora), [`QloraLinear`] | s·B·A·x beside W₀x, W₀ in 4.127 bits | r(d + k) | the quantised base: B = 0 | a 16-bit weight |
 //! | [AdaLoRA](adalora), [`AdaLoraLinear`] | s·P·Λ·Q·x beside W₀x, [so many](rank_allocator) λ ≠ 0 over all layers | r(d + k + 1) | the base model: Λ = 0 | merged into W₀ |
 //! | [frozen layer](frozen_linear), [`FrozenLinear`] | nothing | 0 | the base model | – |
+//! | [in four bits](quantise), [`Nf4Linear`] | nothing | 0 | the quantised base | – |
 //!
 //! Not in the survey:
 //!
@@ -37,6 +39,7 @@ pub mod lora;
 mod lora_config;
 pub mod lora_embedding;
 pub mod lora_plus;
+mod lora_update;
 mod low_rank;
 pub mod prefix;
 pub mod prefix_attention;
@@ -66,6 +69,8 @@ pub use lora_plus::{LoraPlusGroups, lora_plus_groups};
 pub use prefix::{PrefixConfig, PrefixEncoder, PrefixLayer, PrefixShape, Reparametrisation};
 pub use prefix_attention::{PrefixMixture, prefix_attention, prefix_mixing};
 pub use prompt::{PromptConfig, PromptEmbedding, PromptInit};
+pub use qlora::QloraLinear;
+pub use quantise::{BlockScale, NF4, Nf4Linear, Nf4Tensor};
 pub use rank_allocator::{Allocation, RankAllocator, RankAllocatorConfig};
 pub use targets::{TargetModules, Targets};
 pub use vera::{VeraConfig, VeraLinear, VeraProjections};

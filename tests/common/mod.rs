@@ -6,6 +6,7 @@ pub mod adapters;
 pub mod draws;
 pub mod lora;
 pub mod policy;
+pub mod quantised;
 pub mod rankings;
 pub mod rows;
 pub mod table;

@@ -16,8 +16,10 @@ import calibration  # noqa: E402
 import online  # noqa: E402
 import optimiser  # noqa: E402
 import preference  # noqa: E402
+import quantised  # noqa: E402
 import raft  # noqa: E402
 import ranking  # noqa: E402
+import rollout  # noqa: E402
 import supervised  # noqa: E402
 
 if __name__ == "__main__":
@@ -31,9 +33,11 @@ if __name__ == "__main__":
     calibration.brio()
     calibration.expected_risk()
     online.ppo()
+    rollout.rollout()
     raft.raft()
     raft.sampling()
     adapters.lora()
+    quantised.quantised()
     adapters_more.adalora()
     adapters_more.dora()
     adapters_more.ia3()

@@ -22,6 +22,7 @@ mod prefix;
 mod pro;
 mod prompt;
 mod qlora;
+mod quantise;
 mod raft;
 mod revision;
 mod reward_model;

@@ -23,6 +23,7 @@ mod prefix;
 mod pro;
 mod prompt;
 mod qlora;
+mod quantise;
 mod raft;
 mod reduction;
 mod revision;
