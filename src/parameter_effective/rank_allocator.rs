@@ -147,8 +147,6 @@ pub struct RankAllocator {
     slots: Vec<Slot>,
     /// Whether a gradient was seen.
     scored: bool,
-    /// Whether the ranks are final.
-    settled: bool,
 }
 
 /// One layer: its factors, what is known of their elements, which triplets are kept.
@@ -225,7 +223,6 @@ impl RankAllocator {
             config: config.clone(),
             slots,
             scored: false,
-            settled: false,
         };
         let (start, target) = (allocator.at_start(), allocator.at_end());
         if target > start {
@@ -257,11 +254,8 @@ impl RankAllocator {
         if step <= from {
             return start;
         }
-        if step >= to {
-            return target;
-        }
         // ⌊ (b⁽⁰⁾ − b⁽ᵀ⁾)·( (T − t_f − t)/(T − t_f − tᵢ) )³ ⌋, in whole numbers
-        let (left, whole) = ((to - step) as u128, (to - from) as u128);
+        let (left, whole) = (to.saturating_sub(step) as u128, (to - from) as u128);
         let more = (start - target) as u128 * left.pow(3) / whole.pow(3);
         target + more as usize
     }
@@ -282,10 +276,8 @@ impl RankAllocator {
         let due = step.is_multiple_of(self.config.interval) || settling;
         let pruned = due && step > self.config.initial_steps;
         if pruned {
-            if !self.settled {
-                self.choose(step, budget)?;
-                self.settled = settling;
-            }
+            // while settling the scores stand still, and so does the choice
+            self.choose(step, budget)?;
             self.prune()?;
         }
         Ok(Allocation { budget, pruned })
@@ -402,8 +394,7 @@ impl RankAllocator {
     /// # Errors
     /// Only candle's own.
     pub fn state(&self) -> Result<HashMap<String, Tensor>> {
-        let flags = marks(&[self.scored, self.settled])?;
-        let mut state = HashMap::from([(FLAGS.to_string(), flags)]);
+        let mut state = HashMap::from([(SCORED.to_string(), marks(&[self.scored])?)]);
         for slot in &self.slots {
             state.insert(format!("{}.kept", slot.name), marks(&slot.kept)?);
             for factor in &slot.factors {
@@ -442,7 +433,7 @@ impl RankAllocator {
                 .map(|k| k != 0)
                 .collect())
         };
-        let flags = read(take(FLAGS.to_string(), &[2], DType::U8)?)?;
+        let scored = read(take(SCORED.to_string(), &[1], DType::U8)?)?;
         let mut slots = self.slots.clone();
         for slot in &mut slots {
             let kept = take(format!("{}.kept", slot.name), &[slot.kept.len()], DType::U8)?;
@@ -461,13 +452,13 @@ impl RankAllocator {
             return Err(problem(text));
         }
         self.slots = slots;
-        (self.scored, self.settled) = (flags[0], flags[1]);
+        self.scored = scored[0];
         Ok(())
     }
 }
 
-/// The name of the allocator's own two marks in its state; a layer's names hold a dot.
-const FLAGS: &str = "scored_settled";
+/// The name of the allocator's own mark in its state; a layer's names hold a dot.
+const SCORED: &str = "scored";
 
 impl Factor {
     fn known(&self) -> [(&'static str, &Tensor); 2] {

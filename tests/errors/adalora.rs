@@ -254,7 +254,7 @@ fn a_state_must_be_this_allocators() {
             "m.q.lora_B.uncertainty",
             "m.q.lora_E.sensitivity",
             "m.q.lora_E.uncertainty",
-            "scored_settled"
+            "scored"
         ]
     );
     let mut wrong = |change: &dyn Fn(&mut HashMap<String, Tensor>), rest: &str| {

@@ -443,7 +443,7 @@ fn pruning_happens_in_intervals_and_for_good_at_the_end() {
     let unit = |size: f64| (size, [size, size], [size, size]);
     let config = RankAllocatorConfig {
         target_rank: 1,
-        initial_steps: 3,
+        initial_steps: 4,
         interval: 4,
         final_steps: 5,
         total_steps: 20,
@@ -459,7 +459,7 @@ fn pruning_happens_in_intervals_and_for_good_at_the_end() {
                 .pruned
         })
         .collect();
-    assert_eq!(pruned, [4, 8, 12, 15, 16, 17, 18, 19, 20]);
+    assert_eq!(pruned, [8, 12, 15, 16, 17, 18, 19, 20]);
 }
 
 #[test]
