@@ -53,10 +53,10 @@ use rand::rngs::StdRng;
 ///   the adapter. Nor does the adapter fit the weight before quantisation. Keep the 16 bits.
 /// # Departures
 /// The survey has no equation for QLoRA; it names its four-bit backbone and its paged optimiser.
-/// The latter moves memory between devices and changes no number; it is not here. The paper trains
-/// in bf16, A and B included in its equations; its code keeps them in f32 as here. Settings of the paper, which
-/// are not the default of [`LoraConfig`]: r = 64, α = 16, dropout 0.1 (0.05 from 33B on), on every
-/// linear layer.
+/// The latter moves memory between devices and changes no number; it is not here. Eq. 5 is computed
+/// in bf16; here A, B and the sum are in f32, and the result is rounded once. The paper's settings,
+/// which are not the default of [`LoraConfig`]: r = 64, α = 16, dropout 0.1 (0.05 from 33B on), on
+/// every linear layer.
 /// # Examples
 /// ```
 /// use candle_align::{BlockScale, LoraConfig, NF4, QloraLinear};

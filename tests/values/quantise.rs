@@ -71,6 +71,35 @@ fn a_number_on_a_middle_goes_down_and_the_next_one_up() {
 }
 
 #[test]
+fn a_whole_block_is_multiplied_by_the_inverse_and_a_ragged_one_divided() {
+    let (mut seen, mut state) = (0, 1u32);
+    for _ in 0..2000 {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let scale = 1.0 + (state >> 8) as f32 / (1 << 24) as f32;
+        let i = (state >> 4) as usize % 15;
+        let middle = (NF4[i] + NF4[i + 1]) / 2.0;
+        let near = middle * scale;
+        for x in [near.next_down(), near, near.next_up()] {
+            let (product, quotient) = (x * (1.0 / scale) > middle, x / scale > middle);
+            if product == quotient {
+                continue;
+            }
+            seen += 1;
+            for (length, above) in [(BLOCK, product), (BLOCK - 1, quotient), (2, quotient)] {
+                let mut block = vec![0.0; length];
+                (block[0], block[1]) = (scale, x);
+                let q = quantised(
+                    &Tensor::new(block, &Device::Cpu).unwrap(),
+                    BlockScale::Single,
+                );
+                assert_eq!(indices(&q, 2)[1] as usize, i + usize::from(above));
+            }
+        }
+    }
+    assert!(seen > 100, "{seen}");
+}
+
+#[test]
 fn two_indices_share_a_byte_the_first_in_its_high_half() {
     // shares of 4: 1, −1, 0.5, −0.1, 0.03; the byte of an odd last one is filled up with 7, for 0
     let x = vector32(&[4.0, -4.0, 2.0, -0.4, 0.12]);
@@ -402,6 +431,18 @@ fn inputs_come_in_any_memory_order() {
         let (got, want) = (got.get(&stored).unwrap(), want.get(&stored).unwrap());
         assert_close(&numbers(got), &numbers(want), 1e-9, "dx");
     }
+    // a gradient that begins within another
+    let (x, z) = (var(&irregular(&[2, 13])), var(&irregular(&[2, 13])));
+    let loss = |y: Tensor| {
+        let y = Tensor::cat(&[&irregular(&[3, 7]), &y], 0).unwrap();
+        y.sqr().unwrap().backward().unwrap()
+    };
+    let (got, want) = (
+        loss(layer.forward(&x).unwrap()),
+        loss(same.forward(&z).unwrap()),
+    );
+    let (got, want) = (got.get(&x).unwrap(), want.get(&z).unwrap());
+    assert_close(&numbers(got), &numbers(want), 1e-9, "dx");
 }
 
 #[test]

@@ -86,10 +86,11 @@ pub enum BlockScale {
 /// dynamic type of 256 values, and so does this. Nearest is decided as in bitsandbytes: x is
 /// multiplied by 1/m in f32 in a whole block and divided by m in a ragged one. μ is summed in f64
 /// and rounded, so that it can differ from bitsandbytes' in its last bit. The bytes of the indices
-/// are bitsandbytes', and those of the scales are what its portable code and its GPU rule give. Its
-/// CPU kernel (0.50) reads scales' indices off a table of 65 536 steps and so took a neighbour for
-/// 1 scale in 600, 7 in 2560 where they were normally distributed. f64 is not in bitsandbytes.
-/// FP4, other block sizes and packing into other types than u8 are not here.
+/// are bitsandbytes', and those of the scales are what its portable code gives. Its CPU kernels (0.50)
+/// were seen to differ twice: they read a scale's index off a table of 65 536 steps and took a
+/// neighbour for 1 scale in 600, and with AVX-512 they dequantise rows of 16, 32, 48, 80 or 96
+/// elements with the scale of another block. f64 is not in bitsandbytes. FP4, other block sizes and
+/// packing into other types than u8 are not here.
 /// # Examples
 /// ```
 /// use candle_align::{BlockScale, NF4, Nf4Tensor};
