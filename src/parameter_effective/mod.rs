@@ -47,6 +47,7 @@ pub mod prompt;
 pub mod qlora;
 pub mod quantise;
 pub mod rank_allocator;
+mod rank_schedule;
 mod switches;
 pub mod targets;
 pub mod vera;
@@ -71,7 +72,8 @@ pub use prefix_attention::{PrefixMixture, prefix_attention, prefix_mixing};
 pub use prompt::{PromptConfig, PromptEmbedding, PromptInit};
 pub use qlora::QloraLinear;
 pub use quantise::{BlockScale, NF4, Nf4Linear, Nf4Tensor};
-pub use rank_allocator::{Allocation, RankAllocator, RankAllocatorConfig};
+pub use rank_allocator::{Allocation, RankAllocator};
+pub use rank_schedule::RankAllocatorConfig;
 pub use targets::{TargetModules, Targets};
 pub use vera::{VeraConfig, VeraLinear, VeraProjections};
 

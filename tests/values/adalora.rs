@@ -226,15 +226,18 @@ fn at_the_start_the_penalty_is_the_number_of_vectors() {
 
 // ---- the allocator
 
+/// λᵢ, Pᵢ and Qᵢ.
+type Triplet = (f64, [f64; 2], [f64; 2]);
+
 /// A layer of 2 inputs and 2 outputs whose factors are these: of triplet i, λᵢ, Pᵢ and Qᵢ.
-fn small(triplets: &[(f64, [f64; 2], [f64; 2])]) -> AdaLoraLinear {
+fn small(triplets: &[Triplet]) -> AdaLoraLinear {
     let config = AdaLoraConfig {
         rank: triplets.len(),
         ..ada_config()
     };
     let base = Linear::new(matrix(&[&[1.0, 0.0], &[0.0, 1.0]]), None);
     let layer = AdaLoraLinear::new(&base, &config, &mut rng(1)).unwrap();
-    let rows = |row: fn(&(f64, [f64; 2], [f64; 2])) -> [f64; 2]| {
+    let rows = |row: fn(&Triplet) -> [f64; 2]| {
         let data: Vec<f64> = triplets.iter().flat_map(row).collect();
         vector(&data).reshape((triplets.len(), 2)).unwrap()
     };

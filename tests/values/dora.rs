@@ -52,10 +52,15 @@ fn the_output_is_the_scaled_direction() {
             .flat_map(|o| v(s)[o].map(|w| MAGNITUDE[o] / norms[o] * w))
             .collect();
         assert_close(&numbers(merged.weight()), &want, EXACT, "W");
-        for o in 0..3 {
-            let row = numbers(&merged.weight().i(o).unwrap());
-            assert_close(&[norm(&row)], &[MAGNITUDE[o]], EXACT, "‖W‖");
-        }
+        let lengths = merged
+            .weight()
+            .sqr()
+            .unwrap()
+            .sum(1)
+            .unwrap()
+            .sqrt()
+            .unwrap();
+        assert_close(&numbers(&lengths), &MAGNITUDE, EXACT, "‖W‖");
         assert_eq!(numbers(merged.bias().unwrap()), BIAS);
     }
 }
