@@ -28,8 +28,7 @@ use candle_align::{
 use candle_core::{D, DType, Device, Tensor};
 use candle_nn::ops::log_softmax;
 use policy::{
-    BETA, REFERENCE, REWARDS, Result, descend, kl, log, mean, optimum, pick, preferences, softmax,
-    table,
+    BETA, REFERENCE, REWARDS, Result, descend, log, optimum, pick, policies, preferences, softmax,
 };
 
 /// The policy that each way ends at.
@@ -40,7 +39,7 @@ pub struct Report {
 pub fn run() -> Result<Report> {
     let start = log(&REFERENCE);
     let dpo = |answers: &[usize], alpha| descend(&start, alpha, 400, |theta| dpo(theta, answers));
-    let policies = vec![
+    let reached = vec![
         ("π_ref", REFERENCE.to_vec()),
         ("π*", optimum()),
         (
@@ -50,7 +49,7 @@ pub fn run() -> Result<Report> {
         ("DPO on all pairs", softmax(&dpo(&[0, 1, 2, 3], 20.0)?)),
         ("DPO, D never compared", softmax(&dpo(&[0, 1, 2], 20.0)?)),
     ];
-    Ok(Report { policies })
+    Ok(Report { policies: reached })
 }
 
 /// E over preferences among some of the answers of the DPO loss.
@@ -94,13 +93,7 @@ fn policy_gradient(theta: &Tensor) -> candle_align::Result<Tensor> {
 
 impl Report {
     pub fn table(&self) -> String {
-        let row = |pi: &[f64]| [pi, &[mean(pi, &REWARDS), kl(pi, &REFERENCE)]].concat();
-        let rows: Vec<_> = self
-            .policies
-            .iter()
-            .map(|(name, pi)| (*name, row(pi)))
-            .collect();
-        table(&["", "A", "B", "C", "D", "E r", "KL"], &rows)
+        policies(&self.policies)
     }
 }
 

@@ -87,10 +87,7 @@ pub fn run() -> Result<Report> {
         replace,
         ..Default::default()
     };
-    let repairs = [costs(2.0), costs(3.0)]
-        .into_iter()
-        .map(repair)
-        .collect::<Result<_>>()?;
+    let repairs = vec![repair(costs(2.0))?, repair(costs(3.0))?];
     Ok(Report { repairs })
 }
 
@@ -105,11 +102,7 @@ fn repair(costs: EditCosts) -> Result<Repair> {
         target: words.token("TARGET"),
         digits: std::array::from_fn(|digit| words.token(&digit.to_string())),
     };
-    let (question, bad, good) = (
-        words.encode(QUESTION),
-        words.encode(BAD),
-        words.encode(GOOD),
-    );
+    let [question, bad, good] = [QUESTION, BAD, GOOD].map(|text| words.encode(text));
 
     let script = edit_script(&bad, &good, &costs)?;
     let sequence = second_thoughts_sequence(&question, &bad, &script, &tokens)?;
@@ -126,27 +119,21 @@ fn repair(costs: EditCosts) -> Result<Repair> {
 
 /// The tokens that the mask marks so.
 fn shown(words: &Words, sequence: &Sequence, mark: u8) -> String {
-    let marked = sequence.tokens().iter().zip(sequence.mask());
-    words.decode(
-        marked.filter(|(_, m)| **m == mark).map(|(token, _)| token),
-        " ",
-    )
+    let all = sequence.tokens().iter().zip(sequence.mask());
+    let marked = all.filter(|(_, m)| **m == mark).map(|(token, _)| token);
+    words.decode(marked, " ")
 }
 
 impl Report {
     pub fn table(&self) -> String {
         let mut text = format!("read: {}\n", self.repairs[0].sequence.0);
         for repair in &self.repairs {
-            let EditCosts {
-                insert,
-                delete,
-                replace,
-            } = repair.costs;
-            let cost = repair.script.cost(&repair.costs);
-            let _ = writeln!(
-                text,
-                "\ninsert {insert}, delete {delete}, replace {replace}: {cost} in all"
+            let (c, total) = (&repair.costs, repair.script.cost(&repair.costs));
+            let costs = format!(
+                "insert {}, delete {}, replace {}",
+                c.insert, c.delete, c.replace
             );
+            let _ = writeln!(text, "\n{costs}: {total} in all");
             let _ = writeln!(text, "{}learned: {}", repair.words, repair.sequence.1);
         }
         text.trim_end().to_string()

@@ -27,7 +27,7 @@ use candle_align::{
     LearnedAnswers, SequenceBatch, TokenLogProbs, chain_of_hindsight_loss, hindsight_sequence,
 };
 use candle_core::{DType, Device, Tensor};
-use policy::{REFERENCE, REWARDS, Result, descend, kl, log, mean, softmax, table};
+use policy::{REFERENCE, REWARDS, Result, descend, log, policies, softmax};
 
 const ANSWERS: [&str; 4] = ["A", "B", "C", "D"];
 /// The answers are the first four symbols.
@@ -39,24 +39,21 @@ pub struct Report {
 }
 
 pub fn run() -> Result<Report> {
-    let policies = vec![
+    let reached = vec![
         ("π_ref", REFERENCE.to_vec()),
         ("asked for good, c = 1", hindsight(1.0)?),
         ("asked for good, c = 4", hindsight(4.0)?),
         ("asked for good, c = 1000", hindsight(1000.0)?),
         ("best of two", best_of_two()),
     ];
-    Ok(Report { policies })
+    Ok(Report { policies: reached })
 }
 
 /// What the model answers when it is asked for a good answer.
 fn hindsight(certainty: f64) -> Result<Vec<f64>> {
     let encode = |text: &str| -> candle_align::Result<Vec<u32>> {
-        Ok(text
-            .chars()
-            .filter_map(|c| SYMBOLS.find(c))
-            .map(|id| id as u32)
-            .collect())
+        let ids = text.chars().filter_map(|c| SYMBOLS.find(c));
+        Ok(ids.map(|id| id as u32).collect())
     };
     let format = HindsightFormat {
         feedback: HindsightFeedback {
@@ -84,7 +81,8 @@ fn hindsight(certainty: f64) -> Result<Vec<f64>> {
     // The model knows where in the sequence it stands, and nothing else. That is enough: a likelihood
     // fits each part of a sequence to that part's own data.
     let loss = |theta: &Tensor| {
-        let never = Tensor::full(-50.0, (2, 4), &Device::Cpu)?; // after + and - stands an answer
+        // after + and after - stands an answer, nothing else
+        let never = Tensor::full(-50.0, (2, 4), &Device::Cpu)?;
         let answer = Tensor::cat(&[&theta.reshape((2, 4))?, &never], 1)?;
         let other = Tensor::zeros((2, 8), DType::F64, &Device::Cpu)?;
         let (good, bad) = (answer.narrow(0, 0, 1)?, answer.narrow(0, 1, 1)?);
@@ -111,13 +109,7 @@ fn best_of_two() -> Vec<f64> {
 
 impl Report {
     pub fn table(&self) -> String {
-        let row = |pi: &[f64]| [pi, &[mean(pi, &REWARDS), kl(pi, &REFERENCE)]].concat();
-        let rows: Vec<_> = self
-            .policies
-            .iter()
-            .map(|(name, pi)| (*name, row(pi)))
-            .collect();
-        table(&["", "A", "B", "C", "D", "E r", "KL"], &rows)
+        policies(&self.policies)
     }
 }
 

@@ -29,7 +29,7 @@ use candle_align::{
 };
 use candle_core::{D, DType, Device, Tensor};
 use candle_nn::ops::log_softmax;
-use policy::{BETA, REFERENCE, REWARDS, Result, descend, kl, log, mean, optimum, softmax, table};
+use policy::{BETA, REFERENCE, REWARDS, Result, descend, log, optimum, policies, softmax};
 
 /// Where the KL stands.
 #[derive(Clone, Copy, PartialEq)]
@@ -48,7 +48,7 @@ pub fn run() -> Result<Report> {
         let loss = |theta: &Tensor| objective(theta, place, estimator);
         Ok(softmax(&descend(&log(&REFERENCE), alpha, steps, loss)?))
     };
-    let policies = vec![
+    let reached = vec![
         ("π_ref", REFERENCE.to_vec()),
         ("π*", optimum()),
         (
@@ -68,7 +68,7 @@ pub fn run() -> Result<Report> {
             train(Place::Loss, KlEstimator::K1, 2.0, 2000)?,
         ),
     ];
-    Ok(Report { policies })
+    Ok(Report { policies: reached })
 }
 
 /// Σ over the answers of π(y), held fixed, times the loss of a draw of y.
@@ -92,13 +92,7 @@ fn objective(theta: &Tensor, place: Place, estimator: KlEstimator) -> candle_ali
 
 impl Report {
     pub fn table(&self) -> String {
-        let row = |pi: &[f64]| [pi, &[mean(pi, &REWARDS), kl(pi, &REFERENCE)]].concat();
-        let rows: Vec<_> = self
-            .policies
-            .iter()
-            .map(|(name, pi)| (*name, row(pi)))
-            .collect();
-        table(&["", "A", "B", "C", "D", "E r", "KL"], &rows)
+        policies(&self.policies)
     }
 }
 

@@ -44,18 +44,15 @@ pub fn run() -> Result<Report> {
         let each = each.collect::<candle_align::Result<Vec<_>>>()?;
         Ok(Tensor::stack(&each, 0)?.mean_all()?)
     };
-    // a loss that is larger by a factor needs steps that are smaller by it: 2¼ tokens per answer
+    let sum = learn(2.0, all(Reduction::SequenceMean))?;
+    // 2¼ tokens per answer divide the loss, so that steps are as much longer
+    let tokens = learn(4.5, all(Reduction::TokenMean))?;
+    let means = learn(4.0, all(Reduction::MeanOfSequenceMeans))?;
     let learned = vec![
         ("the data", DATA.to_vec()),
-        ("sum per answer", learn(2.0, all(Reduction::SequenceMean))?),
-        (
-            "mean over the tokens",
-            learn(4.5, all(Reduction::TokenMean))?,
-        ),
-        (
-            "mean of answers' means",
-            learn(4.0, all(Reduction::MeanOfSequenceMeans))?,
-        ),
+        ("sum per answer", sum),
+        ("mean over the tokens", tokens),
+        ("mean of answers' means", means),
         ("tokens, one answer each", learn(4.0, one_at_a_time)?),
     ];
     Ok(Report { learned })
@@ -82,18 +79,10 @@ fn fine_tuning(
     reduction: Reduction,
 ) -> candle_align::Result<Tensor> {
     let answers = Tensor::new(answers, &Device::Cpu)?;
-    let tokens = Tensor::new(
-        &[[0u32, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1]],
-        &Device::Cpu,
-    )?;
-    let mask = Tensor::new(
-        &[[1u8, 0, 0], [1, 1, 0], [1, 1, 1], [1, 1, 1]],
-        &Device::Cpu,
-    )?;
-    let (tokens, mask) = (
-        tokens.index_select(&answers, 0)?,
-        mask.index_select(&answers, 0)?,
-    );
+    let tokens = [[0u32, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1]];
+    let tokens = Tensor::new(&tokens, &Device::Cpu)?.index_select(&answers, 0)?;
+    let mask = [[1u8, 0, 0], [1, 1, 0], [1, 1, 1], [1, 1, 1]];
+    let mask = Tensor::new(&mask, &Device::Cpu)?.index_select(&answers, 0)?;
     let logits = Tensor::stack(&[&theta.zeros_like()?, theta], 1)?; // [time, 2]
     let logits = logits.unsqueeze(0)?.repeat((answers.dim(0)?, 1, 1))?;
     let log_probs = TokenLogProbs::aligned(&logits, &tokens, &mask, Statistics::default())?;
@@ -102,14 +91,14 @@ fn fine_tuning(
 
 impl Report {
     pub fn table(&self) -> String {
-        let rows = self
+        let row = |pi: &[f64]| [pi, &[mean(pi, &LENGTHS)]].concat();
+        let rows: Vec<_> = self
             .learned
             .iter()
-            .map(|(name, pi)| (*name, [pi.as_slice(), &[mean(pi, &LENGTHS)]].concat()));
-        table(
-            &["after training on", "0", "1×", "2×", "3×", "tokens"],
-            &rows.collect::<Vec<_>>(),
-        )
+            .map(|(name, pi)| (name, row(pi)))
+            .collect();
+        let head = ["after training on", "0", "1×", "2×", "3×", "tokens"];
+        table(&head, &rows)
     }
 }
 

@@ -87,6 +87,13 @@ pub fn pick(values: &Tensor, index: impl Iterator<Item = usize>) -> candle_align
     Ok(values.index_select(&Tensor::new(index, &Device::Cpu)?, 0)?)
 }
 
+/// Policies with their expected reward and their KL to the reference.
+pub fn policies(rows: &[(&'static str, Vec<f64>)]) -> String {
+    let row = |pi: &[f64]| [pi, &[mean(pi, &REWARDS), kl(pi, &REFERENCE)]].concat();
+    let rows: Vec<_> = rows.iter().map(|(name, pi)| (name, row(pi))).collect();
+    table(&["", "A", "B", "C", "D", "E r", "KL"], &rows)
+}
+
 /// Rows of numbers under a head.
 pub fn table<N: Display>(head: &[&str], rows: &[(N, Vec<f64>)]) -> String {
     // + 0: no minus before a zero
