@@ -11,7 +11,6 @@
 //!                                           A       B       C       D      KL
 //! π_ref                                 0.400   0.300   0.200   0.100   0.000
 //! best of 2, one round                  0.160   0.450   0.200   0.190   0.158
-//! best of 2, two rounds                 0.026   0.527   0.104   0.344   0.583
 //! best of 2, three rounds               0.001   0.414   0.016   0.570   1.079
 //! best of 8, one round                  0.001   0.414   0.016   0.570   1.079
 //! equal rewards, λ = 0.85, ten rounds   0.792   0.184   0.023   0.001   0.397
@@ -36,8 +35,7 @@ pub struct Report {
 pub fn run() -> Result<Report> {
     let best_of_2 = |p: &[f64]| round(p, &REWARDS, 2, 1.0);
     let once = best_of_2(&REFERENCE)?;
-    let twice = best_of_2(&once)?;
-    let thrice = best_of_2(&twice)?;
+    let thrice = best_of_2(&best_of_2(&once)?)?;
     let at_once = round(&REFERENCE, &REWARDS, 8, 1.0)?;
     let mut sharpened = REFERENCE.to_vec();
     for _ in 0..10 {
@@ -46,7 +44,6 @@ pub fn run() -> Result<Report> {
     let policies = vec![
         ("π_ref", REFERENCE.to_vec()),
         ("best of 2, one round", once),
-        ("best of 2, two rounds", twice),
         ("best of 2, three rounds", thrice),
         ("best of 8, one round", at_once),
         ("equal rewards, λ = 0.85, ten rounds", sharpened),
