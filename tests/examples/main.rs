@@ -9,6 +9,7 @@ mod support;
 #[path = "../../examples/tour/mod.rs"]
 mod tour;
 
+mod adapters;
 mod dpo;
 mod edits;
 mod hindsight;
