@@ -16,6 +16,7 @@ import calibration  # noqa: E402
 import online  # noqa: E402
 import optimiser  # noqa: E402
 import preference  # noqa: E402
+import prompts  # noqa: E402
 import quantised  # noqa: E402
 import raft  # noqa: E402
 import ranking  # noqa: E402
@@ -37,6 +38,7 @@ if __name__ == "__main__":
     raft.raft()
     raft.sampling()
     adapters.lora()
+    prompts.prompts()
     quantised.quantised()
     adapters_more.adalora()
     adapters_more.dora()
