@@ -122,8 +122,10 @@ pub use online::rewards::{ShapedRewardsConfig, missing_eos_penalty, shaped_rewar
 pub use online::samples::{Sample, Samples};
 pub use online::sampling::{SamplingConfig, sample};
 pub use parameter_effective::{
-    FrozenLinear, LoraBias, LoraConfig, LoraEmbedding, LoraInit, LoraLinear, LoraPlusGroups,
-    Scaling, lora_plus_groups,
+    AdaLoraConfig, AdaLoraLinear, AdaLoraScaling, Allocation, DoraLinear, FrozenLinear, Ia3Config,
+    Ia3Linear, Ia3Place, LoraBias, LoraConfig, LoraEmbedding, LoraInit, LoraLinear, LoraPlusGroups,
+    Orthogonality, RankAllocator, RankAllocatorConfig, Scaling, TargetModules, Targets, VeraConfig,
+    VeraLinear, VeraProjections, lora_plus_groups, orthogonality_penalty,
 };
 pub use ranking::brio::{BrioConfig, BrioPairs, brio_loss};
 pub use ranking::dpo::{DpoConfig, dpo_loss};

@@ -1,1 +1,209 @@
-//! To be written.
+//! DoRA: low-rank adaptation of a weight's direction, with a trained length per row (not in the survey).
+//!
+//! In one sentence: split each row of the weight into its length and its direction; LoRA changes the
+//! direction, and the length is a number of its own.
+//!
+//! | paper | here | shape |
+//! |---|---|---|
+//! | W₀, b | [`DoraLinear::base`]: frozen | `[out, in]`, `[out]` |
+//! | A, B | [`DoraLinear::a`], [`DoraLinear::b`] | `[rank, in]`, `[out, rank]` |
+//! | m | [`DoraLinear::magnitude`] | `[out]` |
+//! | ΔV | s·B·A | `[out, in]` |
+//! | ‖V + ΔV‖_c | n, [`DoraLinear::norm`]: constant in the backward pass | `[out]` |
+//!
+//! Read next: [`lora`](super::lora), which it contains.
+
+use super::frozen_linear::{FrozenLinear, rows};
+use super::low_rank::{LowRank, named, stored};
+use super::switches::{dropout, switches};
+use super::{LoraBias, LoraConfig};
+use crate::Result;
+use crate::error::require;
+use candle_core::{D, Tensor, Var};
+use candle_nn::{Linear, Module};
+use rand::Rng;
+
+/// A frozen linear layer with a trained change of low rank in its rows' directions and a trained
+/// length of each row.
+///
+/// # Equation
+/// ```text
+/// V = W₀ + s · B A,      nₒ = ‖Vₒ‖, a constant in the backward pass
+/// hₒ = mₒ/nₒ · (W₀ x + s · B A x)ₒ + bₒ
+/// m = ‖W₀‖ by rows,   B = 0,   A as in LoRA          at the start
+/// ```
+/// A row with nₒ = 0 has the factor 1 in place of mₒ/nₒ.
+///
+/// With dropout, as PEFT places it, hₒ = (W₀ x + b)ₒ + (mₒ/nₒ − 1)·(W₀ x̃)ₒ + mₒ/nₒ · s·(B A x̃)ₒ, x̃ the
+/// input after dropout.
+/// # Shapes
+/// Inputs, outputs and types as for [`LoraLinear`](crate::LoraLinear); m is `[out]`, in the type of
+/// A and B.
+/// # Errors
+/// As for [`LoraLinear`](crate::LoraLinear); and [`Error::Parameter`](crate::Error::Parameter) unless
+/// [`LoraConfig::bias`] is frozen.
+/// # Properties
+/// * At the start h is the base layer's output bit for bit, as LoRA's is; ∂L/∂A = 0.
+/// * r(in + out) + out numbers are trained; W₀ and b get no gradient.
+/// * Where m = n the layer is LoRA with the same A and B.
+/// * Gradients are those of the equation with n held still: ∂L/∂B is LoRA's with m/n times the slope
+///   of the output, ∂L/∂mₒ = Σ gₒ·(V x)ₒ/nₒ.
+/// * Merged and unmerged layers agree to rounding; the merged row is mₒ long. Unmerging and disabling
+///   restore the base bit for bit.
+/// * A row of zeros stays defined: at the start its B moves as LoRA's does and its m, which is 0, gets
+///   no gradient; once B has moved, the direction is a unit vector and m grows from 0.
+/// * A change of every row's length together with a change of rank r is within reach; LoRA of rank r
+///   cannot express it.
+/// # Departures
+/// The survey does not name DoRA. The paper normalises columns of its W `[d, k]`; which axis its code
+/// takes is the output's, as here. The paper offers the constant n as an option that costs no
+/// accuracy (its §4.3); it is the only form here, as in PEFT. In PEFT 0.21 a row of zeros gives NaN.
+/// The paper draws A as LoRA does. The norm is computed anew in every forward pass, from a product
+/// B·A that the backward pass does not keep.
+/// # Examples
+/// ```
+/// use candle_align::{DoraLinear, LoraConfig};
+/// use candle_core::{Device, Tensor};
+/// use candle_nn::{Linear, Module};
+/// use rand::{SeedableRng, rngs::StdRng};
+///
+/// let at = |data: &[f64], shape| Tensor::from_slice(data, shape, &Device::Cpu);
+/// let base = Linear::new(at(&[3.0, 4.0, 0.0, 2.0], (2, 2))?, None);
+/// let config = LoraConfig { rank: 1, alpha: 2.0, ..Default::default() };
+/// let layer = DoraLinear::new(&base, &config, &mut StdRng::seed_from_u64(0))?;
+/// assert_eq!(layer.magnitude().to_vec1::<f64>()?, [5.0, 2.0]); // √(3² + 4²), √(0² + 2²)
+///
+/// // twice as long, the same direction
+/// layer.magnitude().set(&Tensor::new(&[10.0, 4.0], &Device::Cpu)?)?;
+/// let h = layer.forward(&at(&[1.0, 10.0], (1, 2))?)?;
+/// assert_eq!(h.to_vec2::<f64>()?, [[2.0 * (3.0 + 40.0), 2.0 * 20.0]]);
+/// # Ok::<(), candle_align::Error>(())
+/// ```
+/// # Source
+/// Liu et al. 2024, arXiv:2402.09353, eq. 5 and §4.3 on the constant norm; PEFT 0.21.2,
+/// `tuners/lora/dora.py`, with which values and gradients were compared.
+#[derive(Clone, Debug)]
+pub struct DoraLinear {
+    base: FrozenLinear,
+    update: LowRank,
+    magnitude: Var,
+    dropout: f64,
+    enabled: bool,
+    merged: Option<FrozenLinear>,
+}
+
+switches!(DoraLinear);
+dropout!(DoraLinear);
+
+impl DoraLinear {
+    /// A layer at its start. The base weight is shared, not copied; `rng` draws A.
+    ///
+    /// # Errors
+    /// As the type's page says.
+    pub fn new(base: &Linear, config: &LoraConfig, rng: &mut impl Rng) -> Result<Self> {
+        let function = "DoraLinear::new";
+        config.check(function)?;
+        require(
+            config.bias == LoraBias::Frozen,
+            function,
+            "bias",
+            "Frozen: DoRA trains none",
+            format!("{:?}", config.bias),
+        )?;
+        let (weight, bias) = (base.weight().clone(), base.bias().cloned());
+        let base = FrozenLinear::checked(function, ["base.weight", "base.bias"], weight, bias)?;
+        let update = LowRank::start(config, base.weight(), rng)?;
+        let outputs = base.weight().dim(0)?;
+        let layer = Self {
+            magnitude: Var::zeros(outputs, update.a.dtype(), base.weight().device())?,
+            update,
+            base,
+            dropout: config.dropout,
+            enabled: true,
+            merged: None,
+        };
+        // m = ‖W₀‖, by the same operations that give n: their quotient is then 1 to the bit
+        layer.magnitude.set(&layer.norm()?)?;
+        Ok(layer)
+    }
+
+    /// n = ‖W₀ + s·B·A‖ of each row `[out]`, without a history.
+    ///
+    /// # Errors
+    /// Only candle's own.
+    pub fn norm(&self) -> Result<Tensor> {
+        let v = (self.base.weight().to_dtype(self.wide())? + self.update.delta()?.detach())?;
+        Ok(v.sqr()?.sum(D::Minus1)?.sqrt()?)
+    }
+
+    /// m/n, and 1 where n = 0.
+    fn factor(&self) -> Result<Tensor> {
+        let norm = self.norm()?;
+        let none = norm.eq(0.0)?;
+        let one = norm.ones_like()?;
+        let factor = (self.magnitude.as_tensor() / none.where_cond(&one, &norm)?)?;
+        Ok(none.where_cond(&one, &factor)?)
+    }
+
+    /// `dropped` is `x` itself where nothing is dropped.
+    fn adapted(&self, x: &Tensor, dropped: &Tensor) -> Result<Tensor> {
+        let factor = self.factor()?;
+        let directions = self.base.without_bias();
+        // s · B A x̃
+        let rows = (rows(x), self.update.a.dim(1)?);
+        let update = self.update.apply(&dropped.reshape(rows)?)?;
+        // W₀ x̃
+        let product = directions.forward(dropped)?;
+        let update = update.reshape(product.shape())?;
+        // m/n · (W₀ x̃ + s · B A x̃)
+        let mut h = (&product + update)?.broadcast_mul(&factor)?;
+        // + W₀ (x − x̃)
+        if dropped.id() != x.id() {
+            h = (h + (directions.forward(x)? - product)?)?;
+        }
+        // + b
+        match self.base.bias() {
+            Some(bias) => Ok(h.broadcast_add(&bias.to_dtype(h.dtype())?)?),
+            None => Ok(h),
+        }
+    }
+
+    fn merged_in(&self, function: &'static str) -> Result<FrozenLinear> {
+        // W = m/n · (W₀ + s · B A)
+        let v = (self.base.weight().to_dtype(self.wide())? + self.update.delta()?)?;
+        let weight = v.broadcast_mul(&self.factor()?.unsqueeze(1)?)?;
+        let weight = stored(function, "weight", &weight, self.base.weight().dtype())?;
+        FrozenLinear::new(weight, self.base.bias().cloned())
+    }
+
+    /// A `[rank, in]`.
+    pub fn a(&self) -> &Var {
+        &self.update.a
+    }
+
+    /// B `[out, rank]`.
+    pub fn b(&self) -> &Var {
+        &self.update.b
+    }
+
+    /// m `[out]`.
+    pub fn magnitude(&self) -> &Var {
+        &self.magnitude
+    }
+
+    /// s.
+    pub fn scale(&self) -> f64 {
+        self.update.scale
+    }
+
+    /// What is trained, under the names that PEFT gives it in a file, sorted by name: `lora_A.weight`,
+    /// `lora_B.weight`, `lora_magnitude_vector`. `prefix` as for
+    /// [`LoraLinear::trainable`](crate::LoraLinear::trainable).
+    pub fn trainable(&self, prefix: &str) -> Vec<(String, Var)> {
+        vec![
+            named(prefix, "lora_A.weight", &self.update.a),
+            named(prefix, "lora_B.weight", &self.update.b),
+            named(prefix, "lora_magnitude_vector", &self.magnitude),
+        ]
+    }
+}

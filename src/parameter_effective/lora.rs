@@ -15,10 +15,9 @@
 //! Read next: [`frozen_linear`](super::frozen_linear) (why the base costs nothing),
 //! [`lora_embedding`](super::lora_embedding), [`lora_plus`](super::lora_plus).
 
-use super::frozen_linear::{FrozenLinear, compute_type, rows};
-use super::low_rank::{LowRank, merged, named, normal, uniform};
-use super::{LoraBias, LoraConfig, LoraInit};
-use crate::math::masked;
+use super::frozen_linear::{FrozenLinear, rows};
+use super::low_rank::{LowRank, dropped, merged, named};
+use super::{LoraBias, LoraConfig};
 use crate::{Error, Result};
 use candle_core::{Tensor, Var};
 use candle_nn::{Linear, Module};
@@ -40,7 +39,8 @@ use rand::Rng;
 /// [`FrozenLinear`].
 /// # Errors
 /// [`Error::Shape`] and [`Error::DType`] as above; from [`LoraLinear::new`] [`Error::Parameter`]
-/// unless r ≥ 1, α > 0 and 0 ≤ p < 1, and [`Error::Argument`] for [`LoraBias::Base`] over a base
+/// unless r ≥ 1, α > 0 and 0 ≤ p < 1 and the settings are those of one module
+/// ([`LoraConfig::for_module`]), and [`Error::Argument`] for [`LoraBias::Base`] over a base
 /// without a bias; from [`LoraLinear::forward_train`] [`Error::Argument`] while merged; from
 /// [`LoraLinear::merge`] [`Error::Argument`] if a merged weight would not be finite. A rank above
 /// min(in, out) is allowed, though it cannot express more.
@@ -124,21 +124,14 @@ impl LoraLinear {
         config.check(function)?;
         let (weight, bias) = (base.weight().clone(), base.bias().cloned());
         let base = FrozenLinear::checked(function, ["base.weight", "base.bias"], weight, bias)?;
-        let (outputs, inputs) = base.weight().dims2()?;
-        let (dtype, device) = (compute_type(base.weight().dtype()), base.weight().device());
-
-        let shape = (config.rank, inputs);
-        let a = match config.init {
-            LoraInit::KaimingUniform => {
-                uniform(1.0 / (inputs as f64).sqrt(), shape, dtype, device, rng)?
-            }
-            LoraInit::Gaussian => normal(1.0 / config.rank as f64, shape, dtype, device, rng)?,
-        };
-        let b = Var::zeros((outputs, config.rank), dtype, device)?;
+        let update = LowRank::start(config, base.weight(), rng)?;
+        let (outputs, dtype) = (base.weight().dim(0)?, update.a.dtype());
 
         let bias = match (config.bias, base.bias()) {
             (LoraBias::Frozen, _) => Bias::Frozen,
-            (LoraBias::Update, _) => Bias::Update(Var::zeros(outputs, dtype, device)?),
+            (LoraBias::Update, _) => {
+                Bias::Update(Var::zeros(outputs, dtype, base.weight().device())?)
+            }
             (LoraBias::Base, Some(bias)) => {
                 // A copy: the base must not move with it.
                 Bias::Base(Var::from_tensor(&bias.to_dtype(dtype)?)?)
@@ -153,11 +146,7 @@ impl LoraLinear {
         };
         Ok(Self {
             base,
-            update: LowRank {
-                a,
-                b,
-                scale: config.scale(),
-            },
+            update,
             bias,
             dropout: config.dropout,
             enabled: true,
@@ -184,13 +173,7 @@ impl LoraLinear {
                 "is merged, so that A and B would get no gradient; call `unmerge` first",
             ));
         }
-        let keep: Vec<u8> = (0..x.elem_count())
-            .map(|_| u8::from(!rng.random_bool(self.dropout)))
-            .collect();
-        let keep = Tensor::from_vec(keep, x.shape(), x.device())?;
-        self.adapted(x, |x| {
-            Ok((masked(x, &keep)? * (1.0 / (1.0 - self.dropout)))?)
-        })
+        self.adapted(x, |x| dropped(x, self.dropout, rng))
     }
 
     /// Whether training and evaluation are the same function.

@@ -1,10 +1,58 @@
 //! The settings of LoRA.
 
-use crate::Result;
+use super::TargetModules;
+use super::targets::{Matcher, Targets, compile_keys, ends_in, in_order};
 use crate::error::{positive, require};
+use crate::{Error, Result};
+use regex::Regex;
 use serde::{Deserialize, Serialize};
 
-/// Settings of [`LoraLinear`](crate::LoraLinear) and [`LoraEmbedding`](crate::LoraEmbedding).
+/// Settings of [`LoraLinear`](crate::LoraLinear) and [`LoraEmbedding`](crate::LoraEmbedding), for
+/// one module or for a whole model.
+///
+/// A whole model's settings say which modules get an adapter, and where rank and α differ;
+/// [`LoraConfig::for_module`] makes of them the settings of one module, which is what a layer takes.
+///
+/// # Equation
+/// ```text
+/// r(path) = rank_pattern[k],  k the first key with (.*\.)?(k) = path,  else rank
+/// α(path) = alpha_pattern[k], k the first key with (.*\.)?(k) = path,  else alpha
+/// s(path) = α(path)/r(path), or α(path)/√r(path)
+/// ```
+/// # Shapes
+/// Paths as for [`Targets`].
+/// # Errors
+/// [`LoraConfig::for_module`] and [`LoraConfig::for_modules`] say theirs; a layer refuses settings
+/// that still hold patterns or targets.
+/// # Properties
+/// * The order of keys decides: with `q` before `layers.1.q` the second is never reached.
+/// * A key is an expression for the last segments of a path: `q` fits `layers.1.q`, `^q` only a `q`
+///   at the root, and `q` never `xq`.
+/// * Rank and α are looked up apart: a rank of its own with the common α changes s.
+/// # Departures
+/// PEFT keeps silent about a key that fits no module; [`LoraConfig::for_modules`] does not. PEFT
+/// writes the keys of its file in alphabetical order, whatever order they were trained in: where two
+/// fit one module, the file can mean another rank than the training did.
+/// # Examples
+/// ```
+/// use candle_align::LoraConfig;
+///
+/// let config: LoraConfig = serde_json::from_str(r#"{
+///     "rank": 8, "alpha": 16.0,
+///     "rank_pattern": {"layers.0.q_proj": 2}, "alpha_pattern": {"v_proj": 4.0},
+///     "targets": {"target_modules": ["q_proj", "v_proj"]}
+/// }"#).unwrap();
+///
+/// let layer = config.for_module("model.layers.0.q_proj")?.unwrap();
+/// assert_eq!((layer.rank, layer.alpha, layer.scale()), (2, 16.0, 16.0 / 2.0));
+/// let layer = config.for_module("model.layers.7.v_proj")?.unwrap();
+/// assert_eq!((layer.rank, layer.alpha, layer.scale()), (8, 4.0, 4.0 / 8.0));
+/// assert!(config.for_module("model.layers.0.o_proj")?.is_none());
+/// # Ok::<(), candle_align::Error>(())
+/// ```
+/// # Source
+/// PEFT 0.21.2, `utils/other.py`, `get_pattern_key`; r and α are of Hu et al. 2021,
+/// arXiv:2106.09685v2, §4.1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LoraConfig {
@@ -23,6 +71,15 @@ pub struct LoraConfig {
     /// What is trained beside A and B. Default nothing, as in PEFT and the authors' code. For an
     /// embedding it must be that.
     pub bias: LoraBias,
+    /// Ranks of their own: an expression for the end of a path, and the rank. The first that fits
+    /// counts. Default none.
+    #[serde(with = "in_order")]
+    pub rank_pattern: Vec<(String, usize)>,
+    /// α of their own, as above. Default none.
+    #[serde(with = "in_order")]
+    pub alpha_pattern: Vec<(String, f64)>,
+    /// Which modules get an adapter. Default none; the settings of one module name none.
+    pub targets: Targets,
 }
 
 impl Default for LoraConfig {
@@ -34,6 +91,9 @@ impl Default for LoraConfig {
             dropout: 0.0,
             init: LoraInit::KaimingUniform,
             bias: LoraBias::Frozen,
+            rank_pattern: Vec::new(),
+            alpha_pattern: Vec::new(),
+            targets: Targets::default(),
         }
     }
 }
@@ -47,7 +107,94 @@ impl LoraConfig {
         }
     }
 
+    /// The settings of the module at `path`, without patterns and targets; `None` if it gets no
+    /// adapter. A key or a target that fits no module at all is no error here.
+    ///
+    /// # Errors
+    /// As for [`Targets`], and [`Error::Argument`] for a key that is not an expression.
+    pub fn for_module(&self, path: &str) -> Result<Option<LoraConfig>> {
+        let settings = WholeModel::new("LoraConfig::for_module", self)?;
+        Ok(settings.for_module(path).map(|found| found.config))
+    }
+
+    /// The settings of every module that gets an adapter, among the `paths` of a model's modules and
+    /// in their order.
+    ///
+    /// # Errors
+    /// As [`LoraConfig::for_module`]; and [`Error::Argument`] if no module is chosen, or if a name or
+    /// a key does nothing: it fits none of the chosen modules, or an earlier key fits them all.
+    pub fn for_modules(&self, paths: &[impl AsRef<str>]) -> Result<Vec<(String, LoraConfig)>> {
+        let function = "LoraConfig::for_modules";
+        let settings = WholeModel::new(function, self)?;
+        let mut chosen = Vec::new();
+        let (mut ranks, mut alphas) = (Vec::new(), Vec::new());
+        for path in paths {
+            if let Some(found) = settings.for_module(path.as_ref()) {
+                chosen.push((path.as_ref().to_string(), found.config));
+                ranks.extend(found.rank_key);
+                alphas.extend(found.alpha_key);
+            }
+        }
+        let problem = |field: &str, text: String| Error::argument(function, field, text);
+        if let TargetModules::Names(names) = &self.targets.target_modules {
+            let idle = |name: &&String| !chosen.iter().any(|(path, _)| ends_in(path, name));
+            if let Some(name) = names.iter().find(idle) {
+                return Err(problem(
+                    "target_modules",
+                    format!("names `{name}`, which chooses no module"),
+                ));
+            }
+        }
+        if chosen.is_empty() {
+            return Err(problem("target_modules", "chooses no module".to_string()));
+        }
+        for (field, keys, used, compiled) in [
+            (
+                "rank_pattern",
+                keys(&self.rank_pattern),
+                ranks,
+                &settings.ranks,
+            ),
+            (
+                "alpha_pattern",
+                keys(&self.alpha_pattern),
+                alphas,
+                &settings.alphas,
+            ),
+        ] {
+            for (at, key) in keys.iter().enumerate().filter(|(at, _)| !used.contains(at)) {
+                let fits = chosen.iter().any(|(path, _)| compiled[at].is_match(path));
+                let why = match fits {
+                    true => "which is never reached: earlier keys fit its modules",
+                    false => "which fits no chosen module",
+                };
+                return Err(problem(field, format!("holds `{key}`, {why}")));
+            }
+        }
+        Ok(chosen)
+    }
+
+    /// Whether a layer can be made of these settings.
     pub(crate) fn check(&self, function: &'static str) -> Result<()> {
+        for (field, keys) in [
+            ("rank_pattern", keys(&self.rank_pattern)),
+            ("alpha_pattern", keys(&self.alpha_pattern)),
+        ] {
+            require(
+                keys.is_empty(),
+                function,
+                field,
+                ONE_MODULE,
+                keys.join(", "),
+            )?;
+        }
+        require(
+            self.targets == Targets::default(),
+            function,
+            "targets",
+            ONE_MODULE,
+            "the targets of a model",
+        )?;
         require(self.rank >= 1, function, "rank", ">= 1", self.rank)?;
         positive(function, "alpha", self.alpha)?;
         require(
@@ -57,6 +204,62 @@ impl LoraConfig {
             "in [0, 1)",
             self.dropout,
         )
+    }
+}
+
+/// What the settings of a whole model are not.
+const ONE_MODULE: &str = "that of one module, by `LoraConfig::for_module`";
+
+fn keys<T>(patterns: &[(String, T)]) -> Vec<&str> {
+    patterns.iter().map(|(key, _)| key.as_str()).collect()
+}
+
+/// Settings with their expressions compiled.
+struct WholeModel<'a> {
+    config: &'a LoraConfig,
+    targets: Matcher<'a>,
+    ranks: Vec<Regex>,
+    alphas: Vec<Regex>,
+}
+
+/// The settings of a module, and which keys made them.
+struct Found {
+    config: LoraConfig,
+    rank_key: Option<usize>,
+    alpha_key: Option<usize>,
+}
+
+impl<'a> WholeModel<'a> {
+    fn new(function: &'static str, config: &'a LoraConfig) -> Result<Self> {
+        Ok(Self {
+            config,
+            targets: Matcher::new(function, &config.targets)?,
+            ranks: compile_keys(function, "rank_pattern", &config.rank_pattern)?,
+            alphas: compile_keys(function, "alpha_pattern", &config.alpha_pattern)?,
+        })
+    }
+
+    fn for_module(&self, path: &str) -> Option<Found> {
+        if !self.targets.matches(path) {
+            return None;
+        }
+        // the first key with (.*\.)?(k) = path
+        let first = |keys: &[Regex]| keys.iter().position(|key| key.is_match(path));
+        let (rank_key, alpha_key) = (first(&self.ranks), first(&self.alphas));
+        let whole = self.config;
+        let config = LoraConfig {
+            rank: rank_key.map_or(whole.rank, |at| whole.rank_pattern[at].1),
+            alpha: alpha_key.map_or(whole.alpha, |at| whole.alpha_pattern[at].1),
+            rank_pattern: Vec::new(),
+            alpha_pattern: Vec::new(),
+            targets: Targets::default(),
+            ..whole.clone()
+        };
+        Some(Found {
+            config,
+            rank_key,
+            alpha_key,
+        })
     }
 }
 

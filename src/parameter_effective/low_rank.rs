@@ -1,5 +1,8 @@
 //! s·B·A: what the LoRA layers add, with its start and the checks of its merge.
 
+use super::frozen_linear::compute_type;
+use super::{LoraConfig, LoraInit};
+use crate::math::{masked, to_host};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor, Var};
 use rand::Rng;
@@ -15,6 +18,24 @@ pub(crate) struct LowRank {
 }
 
 impl LowRank {
+    /// A as the settings draw it, B = 0, beside a base weight `[out, in]`.
+    pub(crate) fn start(config: &LoraConfig, base: &Tensor, rng: &mut impl Rng) -> Result<Self> {
+        let (outputs, inputs) = base.dims2()?;
+        let (dtype, device) = (compute_type(base.dtype()), base.device());
+        let shape = (config.rank, inputs);
+        let a = match config.init {
+            LoraInit::KaimingUniform => {
+                uniform(1.0 / (inputs as f64).sqrt(), shape, dtype, device, rng)?
+            }
+            LoraInit::Gaussian => normal(1.0 / config.rank as f64, shape, dtype, device, rng)?,
+        };
+        Ok(Self {
+            a,
+            b: Var::zeros((outputs, config.rank), dtype, device)?,
+            scale: config.scale(),
+        })
+    }
+
     /// s·B·A·x for rows of x: `[n, in]` to `[n, out]`.
     pub(crate) fn apply(&self, x: &Tensor) -> Result<Tensor> {
         // The scale acts on `rank` numbers a row, the fewest on the way.
@@ -76,6 +97,15 @@ fn drawn<R: Rng>(
     )?)
 }
 
+/// x with each element at 0 with probability p, and the rest scaled by 1/(1 − p).
+pub(crate) fn dropped(x: &Tensor, p: f64, rng: &mut impl Rng) -> Result<Tensor> {
+    let keep: Vec<u8> = (0..x.elem_count())
+        .map(|_| u8::from(!rng.random_bool(p)))
+        .collect();
+    let keep = Tensor::from_vec(keep, x.shape(), x.device())?;
+    Ok((masked(x, &keep)? * (1.0 / (1.0 - p)))?)
+}
+
 /// `base + change`, added in the type of `change` and stored in that of `base`, without a history.
 ///
 /// # Errors
@@ -87,12 +117,24 @@ pub(crate) fn merged(
     base: &Tensor,
     change: &Tensor,
 ) -> Result<Tensor> {
-    let sum = (base.to_dtype(change.dtype())? + change)?
-        .to_dtype(base.dtype())?
-        .detach();
-    let values = sum.flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+    let sum = (base.to_dtype(change.dtype())? + change)?;
+    stored(function, argument, &sum, base.dtype())
+}
+
+/// A merged tensor in the type in which it is stored, without a history.
+///
+/// # Errors
+/// As [`merged`].
+pub(crate) fn stored(
+    function: &'static str,
+    argument: &str,
+    value: &Tensor,
+    dtype: DType,
+) -> Result<Tensor> {
+    let value = value.to_dtype(dtype)?.detach();
+    let values = to_host::<f64>(&value.to_dtype(DType::F64)?)?;
     match values.iter().position(|value| !value.is_finite()) {
-        None => Ok(sum),
+        None => Ok(value),
         Some(at) => Err(Error::argument(
             function,
             argument,

@@ -28,13 +28,24 @@ pub mod prefix;
 pub mod prompt;
 pub mod qlora;
 pub mod quantise;
+pub mod rank_allocator;
+mod switches;
+pub mod targets;
 pub mod vera;
 
+pub use adalora::{
+    AdaLoraConfig, AdaLoraLinear, AdaLoraScaling, Orthogonality, orthogonality_penalty,
+};
+pub use dora::DoraLinear;
 pub use frozen_linear::FrozenLinear;
+pub use ia3::{Ia3Config, Ia3Linear, Ia3Place};
 pub use lora::LoraLinear;
 pub use lora_config::{LoraBias, LoraConfig, LoraInit, Scaling};
 pub use lora_embedding::LoraEmbedding;
 pub use lora_plus::{LoraPlusGroups, lora_plus_groups};
+pub use rank_allocator::{Allocation, RankAllocator, RankAllocatorConfig};
+pub use targets::{TargetModules, Targets};
+pub use vera::{VeraConfig, VeraLinear, VeraProjections};
 
 use crate::Error;
 

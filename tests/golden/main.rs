@@ -6,6 +6,7 @@
 
 mod adapters;
 mod alignment;
+mod adapters_more;
 mod auxiliary;
 mod calibration;
 mod language;

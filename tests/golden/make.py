@@ -9,6 +9,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import adapters  # noqa: E402
 import alignment  # noqa: E402
+import adapters_more  # noqa: E402
 import auxiliary  # noqa: E402
 import language  # noqa: E402
 import calibration  # noqa: E402
@@ -35,6 +36,11 @@ if __name__ == "__main__":
     adapters.lora()
     alignment.stable_alignment()
     alignment.edit_script()
+    adapters_more.adalora()
+    adapters_more.dora()
+    adapters_more.ia3()
+    adapters_more.vera()
+    adapters_more.targets()
     auxiliary.auxiliary()
     language.language()
     optimiser.adamw()

@@ -95,6 +95,12 @@ impl Case {
             .unwrap_or_default()
     }
 
+    /// A part of the configuration, as it is.
+    pub fn part<T: serde::de::DeserializeOwned>(&self, key: &str) -> T {
+        let part = self.config.get(key).cloned().unwrap_or_default();
+        serde_json::from_value(part).unwrap_or_else(|e| panic!("{}: {key}: {e}", self.name))
+    }
+
     /// A yes or no of the configuration.
     pub fn flag(&self, key: &str) -> bool {
         let flag = self.config.get(key).and_then(|v| v.as_bool());
