@@ -11,9 +11,9 @@
 //! (`pip install torch==2.15.0`) on the same shapes, under glibc's allocator with and without huge
 //! pages; the better of the two counts.
 
-#[path = "../examples/support/transformer.rs"]
+#[path = "../examples/support/mod.rs"]
 #[allow(dead_code)]
-mod transformer;
+mod support;
 
 use candle_align::log_probs::selective_log_softmax_with_gradient;
 use candle_align::training::{self, AdamWConfig, ParameterGroup};
@@ -235,8 +235,8 @@ fn hidden(name: &str) -> Result<Measured> {
 }
 
 /// The sizes of a decoder of 80 million parameters.
-fn decoder() -> Result<transformer::Transformer> {
-    let config = transformer::Config {
+fn decoder() -> Result<support::transformer::Transformer> {
+    let config = support::transformer::Config {
         vocabulary: 49152,
         dim: 576,
         heads: 9,
@@ -244,7 +244,7 @@ fn decoder() -> Result<transformer::Transformer> {
         max_len: 256,
         feed_forward: 2304,
     };
-    transformer::Transformer::new(&config, DType::F32, &mut StdRng::seed_from_u64(0))
+    support::transformer::Transformer::new(&config, DType::F32, &mut StdRng::seed_from_u64(0))
 }
 
 fn adamw(name: &str) -> Result<Measured> {

@@ -69,6 +69,7 @@
 #![deny(rustdoc::broken_intra_doc_links)]
 #![doc(test(attr(deny(warnings))))]
 
+mod atomic;
 mod error;
 pub mod language;
 pub mod log_probs;
@@ -122,10 +123,16 @@ pub use online::rewards::{ShapedRewardsConfig, missing_eos_penalty, shaped_rewar
 pub use online::samples::{Sample, Samples};
 pub use online::sampling::{SamplingConfig, sample};
 pub use parameter_effective::{
-    AdaLoraConfig, AdaLoraLinear, AdaLoraScaling, Allocation, DoraLinear, FrozenLinear, Ia3Config,
-    Ia3Linear, Ia3Place, LoraBias, LoraConfig, LoraEmbedding, LoraInit, LoraLinear, LoraPlusGroups,
-    Orthogonality, RankAllocator, RankAllocatorConfig, Scaling, TargetModules, Targets, VeraConfig,
-    VeraLinear, VeraProjections, lora_plus_groups, orthogonality_penalty,
+    Activation, AdaLoraConfig, AdaLoraFile, AdaLoraLinear, AdaLoraScaling, AdaptedLayer,
+    AdapterConfig, AdapterFile, AdapterLayer, AdapterLayers, AdapterMethod, Allocation, BiasLinear,
+    BottleneckAdapter, BottleneckConfig, DesignSpaceConfig, DoraLinear, FrozenLinear, Grouping,
+    Ia3Config, Ia3File, Ia3Linear, Ia3Place, Insertion, LayerPlan, LayerSize, LoraBias, LoraConfig,
+    LoraEmbedding, LoraFile, LoraInit, LoraLinear, LoraPlusGroups, MamConfig, Orthogonality,
+    Placement, PrefixConfig, PrefixEncoder, PrefixFile, PrefixLayer, PrefixMixture, PrefixShape,
+    PromptConfig, PromptEmbedding, PromptFile, PromptInit, RankAllocator, RankAllocatorConfig,
+    Reparametrisation, Scaling, Strategy, Strictness, TargetModules, Targets, TaskType, VeraConfig,
+    VeraFile, VeraLinear, VeraProjections, lora_plus_groups, orthogonality_penalty,
+    prefix_attention, prefix_mixing,
 };
 pub use ranking::brio::{BrioConfig, BrioPairs, brio_loss};
 pub use ranking::dpo::{DpoConfig, dpo_loss};

@@ -1,4 +1,6 @@
 //! What the examples share. Not part of the library: a model to train, and nothing else.
 #![allow(dead_code)] // every example is its own crate and uses a part of this
 
+pub mod adapters;
+pub mod softmax;
 pub mod transformer;

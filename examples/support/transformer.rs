@@ -17,8 +17,13 @@
 //!
 //! **Forgetting.** [`Transformer::hidden_with`] and [`Transformer::forward_with`] take a mask of what
 //! may be looked at: a past token under 0 gets no attention.
+//!
+//! **Adapters.** [`adapt`](super::adapters::adapt) puts any of them on a frozen copy: in place of the
+//! linear maps, around the two parts of a block, into the keys and values, or before the input.
 
-use candle_align::Result;
+use super::adapters::{Adapters, Part};
+use super::softmax::{Visible, visible_softmax};
+use candle_align::{FrozenLinear, PrefixLayer, Result, prefix_attention};
 use candle_core::{D, DType, Device, Module, Tensor, Var};
 use candle_nn::Linear;
 use rand::rngs::StdRng;
@@ -80,6 +85,8 @@ pub struct Transformer {
     weights: BTreeMap<String, Tensor>,
     vars: Vec<(String, Var)>,
     blocks: Vec<Block>,
+    head: Projection,
+    adapters: Adapters,
 }
 
 impl Transformer {
@@ -153,11 +160,14 @@ impl Transformer {
             Ok(Box::new(Linear::new(weight, None)))
         };
         let blocks = blocks(config, &own, plain)?;
+        let head = Box::new(Linear::new(weight(&own, "head.weight")?.clone(), None));
         Ok(Self {
             config: config.clone(),
             weights: own,
             vars,
             blocks,
+            head,
+            adapters: Adapters::default(),
         })
     }
 
@@ -169,6 +179,11 @@ impl Transformer {
     /// The variables, sorted by name; empty for a frozen model.
     pub fn vars(&self) -> Vec<(String, Var)> {
         self.vars.clone()
+    }
+
+    /// Every weight by name: what the model has without its adapters.
+    pub fn weights(&self) -> &BTreeMap<String, Tensor> {
+        &self.weights
     }
 
     /// How many numbers the model consists of, without what [`Self::map_linears`] put on it.
@@ -204,7 +219,26 @@ impl Transformer {
     ) -> Result<Self> {
         let mut model = self.frozen()?;
         model.blocks = blocks(&self.config, &model.weights, replace)?;
+        model.head = Box::new(FrozenLinear::new(
+            self.weight("head.weight")?.clone(),
+            None,
+        )?);
         Ok(model)
+    }
+
+    /// The same model with these adapters beside its linear maps.
+    pub fn with_adapters(self, adapters: Adapters) -> Self {
+        Self { adapters, ..self }
+    }
+
+    /// What stands beside the linear maps; nothing in a plain model.
+    pub fn adapters(&self) -> &Adapters {
+        &self.adapters
+    }
+
+    /// As [`Self::adapters`], to switch or replace them.
+    pub fn adapters_mut(&mut self) -> &mut Adapters {
+        &mut self.adapters
     }
 
     /// Hidden states and logits of all positions of `tokens` `[batch, time]` (u32).
@@ -222,9 +256,9 @@ impl Transformer {
     pub fn forward_with(&self, tokens: &Tensor, visible: Option<&Tensor>) -> Result<Output> {
         let hidden = self.hidden_with(tokens, visible)?;
         let (batch, time, dim) = hidden.dims3()?;
-        let logits = hidden
-            .reshape((batch * time, dim))?
-            .matmul(&self.weight("head.weight")?.t()?)?
+        let logits = self
+            .head
+            .forward(&hidden.reshape((batch * time, dim))?)?
             .reshape((batch, time, ()))?;
         Ok(Output { hidden, logits })
     }
@@ -251,24 +285,35 @@ impl Transformer {
         }
         let tokens = tokens.contiguous()?.flatten_all()?;
         let position = self.weight("position.weight")?.narrow(0, 0, time)?;
-        let mut h = self
+        let h = self
             .weight("embedding.weight")?
             .index_select(&tokens, 0)?
             .reshape((batch, time, c.dim))?
-            .broadcast_add(&position)?
-            .reshape((batch * time, c.dim))?;
-        let mut unseen = future(time, h.dtype())?;
-        if let Some(visible) = visible {
-            unseen = unseen_too(&unseen, visible, batch, c.heads)?;
-        }
-        for block in &self.blocks {
+            .broadcast_add(&position)?;
+        let h = self.adapters.prepend(&h)?;
+        let with_prompt = h.dim(1)? != time;
+        let time = h.dim(1)?;
+        let mut h = h.reshape((batch * time, c.dim))?;
+        let prefixes = self.adapters.prefixes(c.layers)?;
+        let shown = match visible {
+            None => Visible::causal(time),
+            Some(_) if with_prompt || prefixes.iter().any(Option::is_some) => {
+                fail!("`visible` cannot be combined with a prompt or a prefix")
+            }
+            Some(visible) => shown(visible, batch, time, c.heads)?,
+        };
+        for (l, block) in self.blocks.iter().enumerate() {
             let x = norm(&h, &block.attention_norm)?;
-            let x = attend(&block.qkv.forward(&x)?, batch, time, c.heads, &unseen)?;
-            h = (h + block.output.forward(&x)?)?;
+            let qkv = block.qkv.forward(&x)?;
+            let mixed = attend(&qkv, batch, time, c.heads, &shown, prefixes[l].as_ref())?;
+            let added = block.output.forward(&mixed)?;
+            h = (h + self.adapters.insert(Part::Attention, l, &x, added)?)?;
             let x = norm(&h, &block.feed_forward_norm)?;
-            h = (h + block.down.forward(&block.up.forward(&x)?.silu()?)?)?;
+            let added = block.down.forward(&block.up.forward(&x)?.silu()?)?;
+            h = (h + self.adapters.insert(Part::FeedForward, l, &x, added)?)?;
         }
-        Ok(norm(&h, self.weight("norm.weight")?)?.reshape((batch, time, c.dim))?)
+        let h = norm(&h, self.weight("norm.weight")?)?.reshape((batch, time, c.dim))?;
+        self.adapters.cut(&h)
     }
 
     /// Writes the weights as safetensors.
@@ -346,33 +391,24 @@ fn norm(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     Ok(x.broadcast_div(&scale)?.broadcast_mul(weight)?)
 }
 
-/// A finite −∞ where a position would see what follows it: `[time, time]`.
-fn future(time: usize, dtype: DType) -> Result<Tensor> {
-    let values: Vec<f32> = (0..time * time)
-        .map(|i| if i % time > i / time { -1e9 } else { 0.0 })
-        .collect();
-    Ok(Tensor::from_vec(values, (time, time), &Device::Cpu)?.to_dtype(dtype)?)
-}
-
-/// The same where, besides the future, what is not `visible` cannot be seen: `[batch · heads, time,
-/// time]`.
-fn unseen_too(future: &Tensor, visible: &Tensor, batch: usize, heads: usize) -> Result<Tensor> {
-    let time = future.dim(0)?;
+/// What came before a position, and of that only what is `visible`: `[batch · heads, time, time]`.
+fn shown(visible: &Tensor, batch: usize, time: usize, heads: usize) -> Result<Visible> {
     let square = (batch, time, time);
     let visible = match visible.dims() {
         &[b, t] if (b, t) == (batch, time) => visible.unsqueeze(1)?.broadcast_as(square)?,
         &[b, t, s] if (b, t, s) == square => visible.clone(),
         other => fail!("`visible` has shape {other:?}, but the tokens [{batch}, {time}]"),
     };
-    let first = visible.narrow(2, 0, 1)?.flatten_all()?.to_vec1::<u8>()?;
-    if first.contains(&0) {
+    let visible = visible.flatten_all()?.to_vec1::<u8>()?;
+    if visible.iter().step_by(time).any(|&first| first == 0) {
         fail!("`visible` hides a first token: its position would see nothing");
     }
-    let future = future.broadcast_as(square)?;
-    let out = Tensor::full(-1e9f32, square, &Device::Cpu)?.to_dtype(future.dtype())?;
-    let unseen = visible.where_cond(&future, &out)?;
-    let each_head = unseen.unsqueeze(1)?.repeat((1, heads, 1, 1))?;
-    Ok(each_head.reshape((batch * heads, time, time))?)
+    let causal = Visible::causal(time);
+    let each_head = visible.chunks(time * time).flat_map(|one| {
+        let both = one.iter().zip(causal.mask()).map(|(v, c)| *v != 0 && *c);
+        std::iter::repeat_n(both, heads).flatten()
+    });
+    Ok(Visible::new(each_head.collect(), time))
 }
 
 /// softmax(q kᵀ / √width) v, from `[batch · time, 3 · dim]` to `[batch · time, dim]`.
@@ -381,7 +417,8 @@ fn attend(
     batch: usize,
     time: usize,
     heads: usize,
-    unseen: &Tensor,
+    shown: &Visible,
+    prefix: Option<&PrefixLayer>,
 ) -> Result<Tensor> {
     let dim = qkv.dim(1)? / 3;
     let width = dim / heads;
@@ -392,14 +429,22 @@ fn attend(
         .contiguous()?
         .reshape((3, batch * heads, time, width))?;
     let (q, k, v) = (qkv.get(0)?, qkv.get(1)?, qkv.get(2)?);
+    if let Some(prefix) = prefix {
+        let heads = |x: &Tensor| x.reshape((batch, heads, time, width));
+        let mask: Vec<u8> = shown.mask().iter().map(|&m| m as u8).collect();
+        let visible = Tensor::from_vec(mask, (time, time), &Device::Cpu)?;
+        let mixed = prefix_attention(
+            &heads(&q)?,
+            &heads(&k)?,
+            &heads(&v)?,
+            prefix,
+            Some(&visible),
+        )?;
+        return Ok(mixed.transpose(1, 2)?.reshape((batch * time, dim))?);
+    }
     let q = (q * (1.0 / (width as f64).sqrt()))?;
-    let scores = q.matmul(&k.t()?)?.broadcast_add(unseen)?;
-    // The largest score is a constant shift: nothing flows through it.
-    let shift = scores.max_keepdim(D::Minus1)?.detach();
-    let weights = scores.broadcast_sub(&shift)?.exp()?;
-    let total = weights.sum_keepdim(D::Minus1)?;
-    // Divided after the sum over positions: the same, on a smaller tensor.
-    let mixed = weights.matmul(&v)?.broadcast_div(&total)?;
+    let weights = visible_softmax(&q.matmul(&k.t()?)?, shown)?;
+    let mixed = weights.matmul(&v)?;
     Ok(mixed
         .reshape((batch, heads, time, width))?
         .transpose(1, 2)?

@@ -15,6 +15,8 @@
 
 pub mod adalora;
 pub mod adapter;
+pub mod adapter_files;
+pub mod bitfit;
 pub mod design_space;
 pub mod dora;
 pub mod frozen_linear;
@@ -25,6 +27,7 @@ pub mod lora_embedding;
 pub mod lora_plus;
 mod low_rank;
 pub mod prefix;
+pub mod prefix_attention;
 pub mod prompt;
 pub mod qlora;
 pub mod quantise;
@@ -36,6 +39,15 @@ pub mod vera;
 pub use adalora::{
     AdaLoraConfig, AdaLoraLinear, AdaLoraScaling, Orthogonality, orthogonality_penalty,
 };
+pub use adapter::{
+    Activation, AdaptedLayer, BottleneckAdapter, BottleneckConfig, Insertion, MamConfig, Placement,
+};
+pub use adapter_files::{
+    AdaLoraFile, AdapterConfig, AdapterFile, AdapterLayer, AdapterLayers, AdapterMethod, Ia3File,
+    LoraFile, PrefixFile, PromptFile, Strictness, TaskType, VeraFile,
+};
+pub use bitfit::BiasLinear;
+pub use design_space::{DesignSpaceConfig, Grouping, LayerPlan, LayerSize, Strategy};
 pub use dora::DoraLinear;
 pub use frozen_linear::FrozenLinear;
 pub use ia3::{Ia3Config, Ia3Linear, Ia3Place};
@@ -43,6 +55,9 @@ pub use lora::LoraLinear;
 pub use lora_config::{LoraBias, LoraConfig, LoraInit, Scaling};
 pub use lora_embedding::LoraEmbedding;
 pub use lora_plus::{LoraPlusGroups, lora_plus_groups};
+pub use prefix::{PrefixConfig, PrefixEncoder, PrefixLayer, PrefixShape, Reparametrisation};
+pub use prefix_attention::{PrefixMixture, prefix_attention, prefix_mixing};
+pub use prompt::{PromptConfig, PromptEmbedding, PromptInit};
 pub use rank_allocator::{Allocation, RankAllocator, RankAllocatorConfig};
 pub use targets::{TargetModules, Targets};
 pub use vera::{VeraConfig, VeraLinear, VeraProjections};

@@ -4,9 +4,10 @@
 //! paper written out in scalars, with gradients by automatic differentiation in float64; `make.py`
 //! writes them. Each case says which. Here they are only read.
 
+mod adapter_files;
 mod adapters;
-mod alignment;
 mod adapters_more;
+mod alignment;
 mod auxiliary;
 mod calibration;
 mod language;
