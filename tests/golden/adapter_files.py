@@ -4,10 +4,8 @@ A stack of linear layers over an embedding, and a GPT-2 of two layers, both of r
 trained number of an adapter is drawn too, so that no default can hide a mistake.
 """
 
-import json
 import pathlib
 import shutil
-import tempfile
 import warnings
 
 import torch
@@ -129,6 +127,14 @@ KEPT = {"q_proj": [True, False, True], "v_proj": [True, True, True], "up_proj": 
 
 
 def adapter_files():
+    torch.set_default_dtype(torch.float32)
+    try:
+        write_all()
+    finally:
+        torch.set_default_dtype(torch.float64)
+
+
+def write_all():
     shutil.rmtree(HERE, ignore_errors=True)
     HERE.mkdir()
     for seed, (kind, model) in enumerate({"stack": Stack(), "gpt2": GPT2LMHeadModel(GPT2Config(**GPT2))}.items()):

@@ -7,6 +7,7 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 sys.dont_write_bytecode = True
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
+import adapter_files  # noqa: E402
 import adapters  # noqa: E402
 import alignment  # noqa: E402
 import adapters_more  # noqa: E402
@@ -34,6 +35,7 @@ if __name__ == "__main__":
     raft.raft()
     raft.sampling()
     adapters.lora()
+    adapter_files.adapter_files()
     alignment.stable_alignment()
     alignment.edit_script()
     adapters_more.adalora()

@@ -1,6 +1,6 @@
 //! From the layers of a model to a file.
 
-use super::config::{AdaLoraFile, AdapterConfig, AdapterMethod, PrefixFile, PromptFile};
+use super::config::{AdaLoraFile, AdapterConfig, AdapterMethod, PrefixFile, PromptFile, sorted};
 use super::layers::Settings;
 use super::{AdapterFile, AdapterLayer, AdapterLayers, PREFIX, PROMPT};
 use crate::{AdaLoraLinear, Error, PrefixEncoder, PromptEmbedding, Result, TargetModules};
@@ -109,7 +109,7 @@ impl AdapterFile {
     }
 }
 
-/// The settings as a file states them: patterns sorted, "all-linear" by name.
+/// The settings as a file states them: names and patterns sorted, "all-linear" by name.
 fn settle<'a>(method: &mut AdapterMethod, paths: impl Iterator<Item = &'a String>) {
     let targets = match method {
         AdapterMethod::Lora(file) => {
@@ -118,13 +118,19 @@ fn settle<'a>(method: &mut AdapterMethod, paths: impl Iterator<Item = &'a String
             &mut file.config.targets
         }
         AdapterMethod::AdaLora(file) => &mut file.targets,
-        AdapterMethod::Ia3(file) => &mut file.config.targets,
+        AdapterMethod::Ia3(file) => {
+            let inner = std::mem::take(&mut file.config.feedforward_modules);
+            file.config.feedforward_modules = sorted(inner);
+            &mut file.config.targets
+        }
         AdapterMethod::Vera(file) => &mut file.targets,
         AdapterMethod::Prompt(_) | AdapterMethod::Prefix(_) => return,
     };
     if targets.target_modules == TargetModules::AllLinear {
         targets.target_modules = TargetModules::Names(paths.cloned().collect());
     }
+    targets.target_modules = sorted(std::mem::take(&mut targets.target_modules));
+    targets.exclude_modules = sorted(std::mem::take(&mut targets.exclude_modules));
 }
 
 /// Whether the layer is what the settings of its module make.

@@ -1,5 +1,6 @@
 //! What `adapter_config.json` says, in the words of this crate.
 
+use crate::TargetModules;
 use crate::{
     AdaLoraConfig, Ia3Config, LoraConfig, PrefixShape, RankAllocatorConfig, Targets, VeraConfig,
 };
@@ -174,4 +175,16 @@ pub struct PrefixFile {
     /// `num_layers`, `num_attention_heads` (those with keys of their own) and, as the quotient of
     /// `token_dim`, the width of one.
     pub shape: PrefixShape,
+}
+
+/// Names in the order of a file: PEFT keeps them as a set.
+pub(super) fn sorted(modules: TargetModules) -> TargetModules {
+    match modules {
+        TargetModules::Names(mut names) => {
+            names.sort();
+            names.dedup();
+            TargetModules::Names(names)
+        }
+        other => other,
+    }
 }

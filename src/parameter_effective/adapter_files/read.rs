@@ -81,8 +81,8 @@ impl Keys<'_> {
             return Err(self.unsupported("target_modules", "null", why));
         };
         Ok(Targets {
-            target_modules,
-            exclude_modules: self.or("exclude_modules", TargetModules::default())?,
+            target_modules: sorted(target_modules),
+            exclude_modules: sorted(self.or("exclude_modules", TargetModules::default())?),
             modules_to_save: self.or("modules_to_save", Vec::new())?,
             layers_to_transform: self.or("layers_to_transform", Many(Vec::new()))?.0,
             layers_pattern: self.or("layers_pattern", Many(Vec::new()))?.0,
@@ -290,7 +290,7 @@ fn ia3(keys: &mut Keys) -> Result<Ia3File> {
     )?;
     Ok(Ia3File {
         config: Ia3Config {
-            feedforward_modules: keys.or("feedforward_modules", TargetModules::default())?,
+            feedforward_modules: sorted(keys.or("feedforward_modules", TargetModules::default())?),
             targets: Targets {
                 // not keys of IA3: they stay among the unknown ones
                 layers_to_transform: Vec::new(),

@@ -85,12 +85,7 @@ fn listed<T: serde::Serialize>(list: &[T]) -> Value {
 
 fn modules(modules: &TargetModules) -> Value {
     match modules {
-        TargetModules::Names(names) => {
-            let mut names = names.clone();
-            names.sort();
-            names.dedup();
-            listed(&names)
-        }
+        TargetModules::Names(names) => listed(names),
         other => json!(other),
     }
 }
