@@ -69,6 +69,7 @@
 #![deny(rustdoc::broken_intra_doc_links)]
 #![doc(test(attr(deny(warnings))))]
 
+mod atomic;
 mod error;
 pub mod language;
 pub mod log_probs;
@@ -124,15 +125,16 @@ pub use online::rollout::{Experience, ExperienceConfig, Rollout};
 pub use online::samples::{Sample, Samples};
 pub use online::sampling::{SamplingConfig, sample};
 pub use parameter_effective::{
-    Activation, AdaLoraConfig, AdaLoraLinear, AdaLoraScaling, AdaptedLayer, Allocation, BiasLinear,
+    Activation, AdaLoraConfig, AdaLoraFile, AdaLoraLinear, AdaLoraScaling, AdaptedLayer,
+    AdapterConfig, AdapterFile, AdapterLayer, AdapterLayers, AdapterMethod, Allocation, BiasLinear,
     BlockScale, BottleneckAdapter, BottleneckConfig, DesignSpaceConfig, DoraLinear, FrozenLinear,
-    Grouping, Ia3Config, Ia3Linear, Ia3Place, Insertion, LayerPlan, LayerSize, LoraBias,
-    LoraConfig, LoraEmbedding, LoraInit, LoraLinear, LoraPlusGroups, MamConfig, NF4, Nf4Linear,
-    Nf4Tensor, Orthogonality, Placement, PrefixConfig, PrefixEncoder, PrefixLayer, PrefixMixture,
-    PrefixShape, PromptConfig, PromptEmbedding, PromptInit, QloraLinear, RankAllocator,
-    RankAllocatorConfig, Reparametrisation, Scaling, Strategy, TargetModules, Targets, VeraConfig,
-    VeraLinear, VeraProjections, lora_plus_groups, orthogonality_penalty, prefix_attention,
-    prefix_mixing,
+    Grouping, Ia3Config, Ia3File, Ia3Linear, Ia3Place, Insertion, LayerPlan, LayerSize, LoraBias,
+    LoraConfig, LoraEmbedding, LoraFile, LoraInit, LoraLinear, LoraPlusGroups, MamConfig, NF4,
+    Nf4Linear, Nf4Tensor, Orthogonality, Placement, PrefixConfig, PrefixEncoder, PrefixFile,
+    PrefixLayer, PrefixMixture, PrefixShape, PromptConfig, PromptEmbedding, PromptFile, PromptInit,
+    QloraLinear, RankAllocator, RankAllocatorConfig, Reparametrisation, Scaling, Strategy,
+    Strictness, TargetModules, Targets, TaskType, VeraConfig, VeraFile, VeraLinear,
+    VeraProjections, lora_plus_groups, orthogonality_penalty, prefix_attention, prefix_mixing,
 };
 pub use ranking::brio::{BrioConfig, BrioPairs, brio_loss};
 pub use ranking::dpo::{DpoConfig, dpo_loss};

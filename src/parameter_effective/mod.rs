@@ -30,6 +30,7 @@
 
 pub mod adalora;
 pub mod adapter;
+pub mod adapter_files;
 pub mod bitfit;
 pub mod design_space;
 pub mod dora;
@@ -57,6 +58,10 @@ pub use adalora::{
 };
 pub use adapter::{
     Activation, AdaptedLayer, BottleneckAdapter, BottleneckConfig, Insertion, MamConfig, Placement,
+};
+pub use adapter_files::{
+    AdaLoraFile, AdapterConfig, AdapterFile, AdapterLayer, AdapterLayers, AdapterMethod, Ia3File,
+    LoraFile, PrefixFile, PromptFile, Strictness, TaskType, VeraFile,
 };
 pub use bitfit::BiasLinear;
 pub use design_space::{DesignSpaceConfig, Grouping, LayerPlan, LayerSize, Strategy};

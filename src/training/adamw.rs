@@ -13,6 +13,7 @@
 
 use super::state::Moments;
 use super::step::{Update, is_finite};
+use crate::atomic::Staged;
 use crate::error::{non_negative, positive, require};
 use crate::{Error, Result};
 use candle_core::backprop::GradStore;
@@ -239,16 +240,8 @@ impl AdamW {
                 tensors.insert(format!("{}.{part}", slot.name), tensor);
             }
         }
-        let mut name = path.file_name().unwrap_or_default().to_os_string();
-        name.push(".part");
-        let part = path.with_file_name(name);
-        let written = candle_core::safetensors::save(&tensors, &part)
-            .and_then(|()| Ok(std::fs::rename(&part, path)?));
-        if written.is_err() {
-            // the error that is reported is the first one
-            let _ = std::fs::remove_file(&part);
-        }
-        Ok(written?)
+        let staged = Staged::new(path, |part| candle_core::safetensors::save(&tensors, part))?;
+        Ok(staged.put()?)
     }
 
     /// Reads what [`AdamW::save`] wrote, for the same variables.

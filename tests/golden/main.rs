@@ -4,6 +4,7 @@
 //! compute, or the sums of a paper written out in scalars, with gradients by automatic
 //! differentiation in float64; `make.py` writes them. Each case says which. Here they are only read.
 
+mod adapter_files;
 mod adapters;
 mod adapters_more;
 mod alignment;

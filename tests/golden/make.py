@@ -7,9 +7,12 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 sys.dont_write_bytecode = True
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
+import adapter_files  # noqa: E402
 import adapters  # noqa: E402
 import adapters_more  # noqa: E402
 import alignment  # noqa: E402
+import alignment  # noqa: E402
+import adapters_more  # noqa: E402
 import auxiliary  # noqa: E402
 import language  # noqa: E402
 import calibration  # noqa: E402
@@ -40,6 +43,9 @@ if __name__ == "__main__":
     adapters.lora()
     prompts.prompts()
     quantised.quantised()
+    adapter_files.adapter_files()
+    alignment.stable_alignment()
+    alignment.edit_script()
     adapters_more.adalora()
     adapters_more.dora()
     adapters_more.ia3()

@@ -1,0 +1,307 @@
+//! Adapters on disk, as Python's PEFT writes and reads them (beside the survey's §3.3).
+//!
+//! In one sentence: two files in a folder, one with the settings and one with the tensors, which mean
+//! the same numbers here and in PEFT 0.21.
+//!
+//! | file | what is in it |
+//! |---|---|
+//! | `adapter_config.json` | [`AdapterConfig`]: JSON, keys sorted, every key of PEFT 0.21.2 |
+//! | `adapter_model.safetensors` | the tensors below, with the metadata `{"format": "pt"}` |
+//!
+//! An adapter with a name other than `default` is in a folder of that name: read that folder.
+//!
+//! | what | name: `base_model.model.`, the module's path, and | shape |
+//! |---|---|---|
+//! | [`LoraLinear`](crate::LoraLinear) | `.lora_A.weight`, `.lora_B.weight` | `[rank, in]`, `[out, rank]` |
+//! | … with [`LoraBias::Update`](crate::LoraBias::Update) | `.lora_B.bias` | `[out]` |
+//! | … with [`LoraBias::Base`](crate::LoraBias::Base) | `.base_layer.bias` | `[out]` |
+//! | [`LoraEmbedding`](crate::LoraEmbedding) | `.lora_embedding_A`, `.lora_embedding_B` | `[rank, vocabulary]`, `[dim, rank]` |
+//! | [`DoraLinear`](crate::DoraLinear) | those of `LoraLinear` and `.lora_magnitude_vector` | `[out]` |
+//! | [`AdaLoraLinear`](crate::AdaLoraLinear) | `.lora_A`, `.lora_B`, `.lora_E`: Q, P, Λ | `[rank, in]`, `[out, rank]`, `[rank, 1]` |
+//! | [`Ia3Linear`](crate::Ia3Linear) | `.ia3_l` | `[out, 1]` or `[1, in]` |
+//! | [`VeraLinear`](crate::VeraLinear) | `.vera_lambda_b`, `.vera_lambda_d` | `[out]`, `[rank]` |
+//! | [`VeraProjections`](crate::VeraProjections) | the whole name: `base_model.vera_A`, `base_model.vera_B` | `[rank, most inputs]`, `[most outputs, rank]` |
+//! | [`PromptEmbedding`] | the whole name: `prompt_embeddings` | `[length, dim]` |
+//! | [`PrefixEncoder`] | the whole name: `prompt_embeddings` | `[length, 2 · layers · heads · head_dim]` |
+//! | a module of `modules_to_save` | its own parameters | theirs |
+//! | the bias of a module without an adapter, under `bias = "all"` | `.bias` | `[out]` |
+//! | the weight of a chosen embedding or output layer, where it was saved too | `.base_layer.weight` | the base's |
+//!
+//! **What is refused**, by the name of the setting or the tensor and never ignored: a start that
+//! changes the base model (PiSSA, OLoRA, LoftQ, CorDA, LoRA-GA, EVA, MiCA: the file means nothing on
+//! the base as it was); all other variants that PEFT keeps under `LORA`
+//! (`alora_invocation_tokens`, `arrow_config`, `kasa_config`, `layer_replication`,
+//! `megatron_config`, `monteclora_config`, `target_parameters`, `trainable_token_indices`,
+//! `use_bdlora`, `use_qalora`, `velora_config`, `ensure_weight_tying`); a null `target_modules` and
+//! "all-linear", which need a table of models or the model; DoRA on an embedding or with trained
+//! biases; VeRA without its projections; prompts for an encoder and a decoder; every other
+//! `peft_type`.
+//!
+//! **What Python does and this does not**: it takes a file with tensors missing and leaves their
+//! layers at their random start, and passes over tensors that it does not know. Here both are errors,
+//! and notes for a [`Strictness::Lenient`] reader.
+//!
+//! Read next: [`lora`](super::lora), [`targets`](super::targets).
+
+mod baked;
+mod collect;
+mod config;
+mod layers;
+mod read;
+mod tensors;
+mod unique;
+mod write;
+
+pub use config::{
+    AdaLoraFile, AdapterConfig, AdapterMethod, Ia3File, LoraFile, PrefixFile, PromptFile, TaskType,
+    VeraFile,
+};
+pub use layers::{AdapterLayer, AdapterLayers};
+
+use crate::atomic::Staged;
+use crate::{Error, PrefixEncoder, PromptEmbedding, Result};
+use candle_core::{DType, Tensor};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+/// The names of the two files.
+const CONFIG: &str = "adapter_config.json";
+const TENSORS: &str = "adapter_model.safetensors";
+/// What stands before the path of a module.
+const PREFIX: &str = "base_model.model.";
+/// The one tensor of a prompt or a prefix.
+const PROMPT: &str = "prompt_embeddings";
+/// The name under which PEFT keeps an adapter unless it is told another.
+const DEFAULT: &str = "default";
+
+/// What a reader does with what it does not expect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Strictness {
+    /// An error that names it.
+    #[default]
+    Strict,
+    /// It is left out, and the reader's notes say so: unknown keys, missing tensors with their whole
+    /// layer, tensors of another shape or of no place. Names in which the adapter's own name was
+    /// left, as in `lora_A.default.weight`, are taken for what they mean. A setting that is known and
+    /// not supported is an error all the same.
+    Lenient,
+}
+
+/// An adapter: settings and tensors, as they stand in a folder.
+///
+/// # Equation
+/// None: a file states numbers. What they mean is the page of the method's own.
+/// # Shapes
+/// Those of the table above; f32, f64, bf16 or f16.
+/// # Errors
+/// All are [`Error::Argument`]: for a file that cannot be read or is not what its name says, with its
+/// path; for a setting, with its key and value; for a tensor, with its name.
+/// # Properties
+/// * What was written is read back bit for bit; the settings too, but for how a fresh adapter starts.
+/// * A model adapted or merged here gives PEFT's logits to 10⁻⁵, from PEFT's files; PEFT gives this
+///   crate's, from files written here.
+/// * No file makes the reader panic or allocate more than its own size times a small number. What a
+///   header claims is checked before anything is made of it.
+/// * An interrupted [`AdapterFile::write`] leaves a folder that holds the old adapter or the new
+///   one, or one that no reader takes for an adapter; never settings of one beside tensors of another.
+/// # Departures
+/// PEFT's loader lets missing and unexpected tensors pass; see the page above.
+/// # Examples
+/// ```
+/// use candle_align::{AdapterConfig, AdapterFile, AdapterLayer, AdapterLayers, AdapterMethod};
+/// use candle_align::{LoraConfig, LoraFile, LoraLinear, Strictness, TargetModules, Targets};
+/// use candle_core::{Device, Tensor};
+/// use candle_nn::{Linear, Module};
+/// use rand::{SeedableRng, rngs::StdRng};
+/// use std::collections::{BTreeMap, HashMap};
+///
+/// // a base model, as a state dict
+/// let weight = Tensor::new(&[[1.0f32, 2.0], [3.0, 4.0]], &Device::Cpu)?;
+/// let base = HashMap::from([("layers.0.q_proj.weight".to_string(), weight.clone())]);
+///
+/// // an adapter, as training leaves it
+/// let config = LoraConfig { rank: 1, alpha: 3.0, ..Default::default() };
+/// let layer = LoraLinear::new(&Linear::new(weight, None), &config, &mut StdRng::seed_from_u64(0))?;
+/// layer.b().set(&Tensor::new(&[[7.0f32], [8.0]], &Device::Cpu)?)?;
+///
+/// // to a folder that Python can load
+/// let targets = Targets { target_modules: TargetModules::Names(vec!["q_proj".into()]), ..Default::default() };
+/// let method = AdapterMethod::Lora(LoraFile { config: LoraConfig { targets, ..config }, ..Default::default() });
+/// let layers = BTreeMap::from([("layers.0.q_proj".to_string(), AdapterLayer::Lora(layer.clone()))]);
+/// let layers = AdapterLayers { layers, ..Default::default() };
+/// let folder = std::env::temp_dir().join("candle-align-adapter");
+/// AdapterFile::from_layers(AdapterConfig::from(method), &layers)?.write(&folder)?;
+///
+/// // and back
+/// let file = AdapterFile::read(&folder, Strictness::Strict)?;
+/// let read = file.layers(&base, Strictness::Strict)?;
+/// let x = Tensor::new(&[[10.0f32, 100.0]], &Device::Cpu)?;
+/// let h = read.layers["layers.0.q_proj"].forward(&x)?;
+/// assert_eq!(h.to_vec2::<f32>()?, layer.forward(&x)?.to_vec2::<f32>()?);
+/// # std::fs::remove_dir_all(&folder).ok();
+/// # Ok::<(), candle_align::Error>(())
+/// ```
+/// # Source
+/// PEFT 0.21.2, `utils/save_and_load.py`, `config.py` and each method's `config.py`: the files it
+/// wrote, and what it made of files written here; the format safetensors, by its reference
+/// implementation.
+#[derive(Clone, Debug)]
+pub struct AdapterFile {
+    config: AdapterConfig,
+    tensors: BTreeMap<String, Tensor>,
+    left_out: Vec<String>,
+}
+
+impl AdapterFile {
+    /// Reads the two files of a folder.
+    ///
+    /// # Errors
+    /// As the type's page says. Whether the tensors are those that the settings ask for is seen on a
+    /// base model, by [`AdapterFile::layers`].
+    pub fn read(folder: impl AsRef<Path>, strictness: Strictness) -> Result<Self> {
+        let function = "AdapterFile::read";
+        let bytes = |name: &str| -> Result<(String, Vec<u8>)> {
+            let path = folder.as_ref().join(name);
+            let source = path.display().to_string();
+            let bytes = fs::read(&path).map_err(|e| {
+                Error::argument(function, source.as_str(), format!("cannot be read: {e}"))
+            })?;
+            Ok((source, bytes))
+        };
+        let (source, text) = bytes(CONFIG)?;
+        let (config, left_out) = read::parse(function, &source, &text, strictness)?;
+        let (source, content) = bytes(TENSORS)?;
+        let mut tensors = tensors::parse(function, &source, &content)?;
+        if strictness == Strictness::Lenient {
+            tensors = without_adapter_name(tensors);
+        }
+        Ok(Self {
+            config,
+            tensors,
+            left_out,
+        })
+    }
+
+    /// Writes the two files into a folder, which is made if it is not there.
+    ///
+    /// Both are written beside their places first. Then the old settings go, the tensors take their
+    /// place, and last the settings: without them the folder is no adapter.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] for settings that a file cannot hold; the file system's own, and what was
+    /// there is then as it was, or has no `adapter_config.json`.
+    pub fn write(&self, folder: impl AsRef<Path>) -> Result<()> {
+        let folder = folder.as_ref();
+        let text = write::text("AdapterFile::write", &self.config)?;
+        let content = tensors::serialise(&self.tensors)?;
+        let io = candle_core::Error::from;
+        fs::create_dir_all(folder).map_err(io)?;
+        let path = folder.join(CONFIG);
+        let tensors = Staged::new(&folder.join(TENSORS), |at| Ok(fs::write(at, &content)?))?;
+        let config = Staged::new(&path, |at| Ok(fs::write(at, &text)?))?;
+        if path.exists() {
+            fs::remove_file(&path).map_err(io)?;
+        }
+        tensors.put()?;
+        Ok(config.put()?)
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &AdapterConfig {
+        &self.config
+    }
+
+    /// The tensors, under the names of the file.
+    pub fn tensors(&self) -> &BTreeMap<String, Tensor> {
+        &self.tensors
+    }
+
+    /// The keys of the settings that a lenient reader left out.
+    pub fn left_out(&self) -> &[String] {
+        &self.left_out
+    }
+
+    /// The prompt of a prompt-tuning file.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the file is of another method, or holds anything but the one tensor of
+    /// the shape that its settings name.
+    pub fn prompt(&self) -> Result<PromptEmbedding> {
+        let function = "AdapterFile::prompt";
+        let AdapterMethod::Prompt(file) = &self.config.method else {
+            return Err(Error::argument(function, "self", "is not of prompt tuning"));
+        };
+        PromptEmbedding::from_values(&self.vectors(function, [file.length, file.dim])?)
+    }
+
+    /// The prefix of a prefix-tuning file.
+    ///
+    /// # Errors
+    /// As [`AdapterFile::prompt`].
+    pub fn prefix(&self) -> Result<PrefixEncoder> {
+        let function = "AdapterFile::prefix";
+        let AdapterMethod::Prefix(PrefixFile { length, shape }) = &self.config.method else {
+            return Err(Error::argument(function, "self", "is not of prefix tuning"));
+        };
+        let width = 2usize
+            .checked_mul(shape.layers)
+            .and_then(|n| n.checked_mul(shape.width()));
+        let Some(width) = width else {
+            return Err(Error::argument(
+                function,
+                "self",
+                "names layers without end",
+            ));
+        };
+        PrefixEncoder::from_values(*shape, &self.vectors(function, [*length, width])?)
+    }
+
+    /// The one tensor of a prompt or a prefix, in f32 unless it is f64.
+    fn vectors(&self, function: &'static str, shape: [usize; 2]) -> Result<Tensor> {
+        let problem = |text: String| Error::argument(function, TENSORS, text);
+        if let Some(name) = self.tensors.keys().find(|name| *name != PROMPT) {
+            return Err(problem(format!(
+                "holds `{name}`, which the settings give no place"
+            )));
+        }
+        let found = self.tensors.get(PROMPT);
+        let found =
+            found.ok_or_else(|| problem(format!("holds no `{PROMPT}`, of shape {shape:?}")))?;
+        if found.dims() != shape {
+            return Err(problem(format!(
+                "holds `{PROMPT}` of shape {:?}, expected {shape:?}",
+                found.dims()
+            )));
+        }
+        Ok(match found.dtype() {
+            DType::F64 => found.clone(),
+            _ => found.to_dtype(DType::F32)?,
+        })
+    }
+}
+
+/// The tensors under names from which the adapter's own, `default`, is taken.
+fn without_adapter_name(tensors: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
+    let rename = |name: String| {
+        let mut parts: Vec<&str> = name.split('.').collect();
+        let of_adapter = |part: &str| {
+            ["lora_", "ia3_", "vera_"]
+                .iter()
+                .any(|start| part.starts_with(start))
+        };
+        let at = (1..parts.len()).find(|&at| parts[at] == DEFAULT && of_adapter(parts[at - 1]));
+        match at {
+            Some(at) => {
+                parts.remove(at);
+                parts.join(".")
+            }
+            None => name,
+        }
+    };
+    let mut renamed = BTreeMap::new();
+    for (name, tensor) in tensors {
+        renamed.entry(rename(name)).or_insert(tensor);
+    }
+    renamed
+}

@@ -1,0 +1,387 @@
+//! `adapter_config.json` from PEFT's words: every key of 0.21.2 is read or refused.
+
+use super::Strictness;
+use super::config::*;
+use super::unique::Unique;
+use super::write::{IDLE, PEFT};
+use crate::parameter_effective::targets::in_order;
+use crate::{
+    AdaLoraConfig, AdaLoraScaling, Error, Ia3Config, LoraBias, LoraConfig, LoraInit, PrefixShape,
+    RankAllocatorConfig, Result, Scaling, TargetModules, Targets, VeraConfig,
+};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// The object of a file, key by key.
+struct Keys<'a> {
+    function: &'static str,
+    source: &'a str,
+    left: BTreeMap<String, Box<RawValue>>,
+}
+
+impl Keys<'_> {
+    fn problem(&self, text: String) -> Error {
+        Error::argument(self.function, self.source, text)
+    }
+
+    fn unsupported(&self, key: &str, value: &str, why: &str) -> Error {
+        self.problem(format!(
+            "holds `{key}` = {value}, which is not supported: {why}"
+        ))
+    }
+
+    /// The value of a key; `None` if it is null or not there.
+    fn take<T: DeserializeOwned>(&mut self, key: &str) -> Result<Option<T>> {
+        let Some(raw) = self.left.remove(key) else {
+            return Ok(None);
+        };
+        serde_json::from_str(raw.get())
+            .map_err(|e| self.problem(format!("holds `{key}` = {}: {e}", shown(raw.get()))))
+    }
+
+    fn or<T: DeserializeOwned>(&mut self, key: &str, default: T) -> Result<T> {
+        Ok(self.take(key)?.unwrap_or(default))
+    }
+
+    fn needed<T: DeserializeOwned>(&mut self, key: &str) -> Result<T> {
+        let found = self.take(key)?;
+        found.ok_or_else(|| self.problem(format!("holds no `{key}`")))
+    }
+
+    /// Refuses a key at any value but null and `idle`.
+    fn idle(&mut self, key: &str, idle: &str, why: &str) -> Result<()> {
+        let Some(raw) = self.left.remove(key) else {
+            return Ok(());
+        };
+        let value = |text| serde_json::from_str::<Value>(text).unwrap_or(Value::Null);
+        let found = value(raw.get());
+        if found == Value::Null || found == value(idle) {
+            return Ok(());
+        }
+        Err(self.unsupported(key, shown(raw.get()), why))
+    }
+
+    /// One of a few words or values, which are of no effect.
+    fn one_of(&mut self, key: &str, known: &[&str], why: &str) -> Result<()> {
+        match self.left.remove(key) {
+            Some(raw) if !known.contains(&raw.get()) => {
+                Err(self.unsupported(key, shown(raw.get()), why))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn targets(&mut self) -> Result<Targets> {
+        let target_modules: Option<TargetModules> = self.take("target_modules")?;
+        let Some(target_modules) = target_modules else {
+            let why = "it stands for a table of known models; name the modules";
+            return Err(self.unsupported("target_modules", "null", why));
+        };
+        Ok(Targets {
+            target_modules: sorted(target_modules),
+            exclude_modules: sorted(self.or("exclude_modules", TargetModules::default())?),
+            modules_to_save: self.or("modules_to_save", Vec::new())?,
+            layers_to_transform: self.or("layers_to_transform", Many(Vec::new()))?.0,
+            layers_pattern: self.or("layers_pattern", Many(Vec::new()))?.0,
+        })
+    }
+}
+
+/// The beginning of a value, for a message.
+fn shown(text: &str) -> &str {
+    match text.char_indices().nth(80) {
+        Some((at, _)) => &text[..at],
+        None => text,
+    }
+}
+
+/// A list, or one element.
+#[derive(Deserialize)]
+#[serde(from = "OneOrMany<T>")]
+struct Many<T>(Vec<T>);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMany<T> {
+    One(T),
+    Many(Vec<T>),
+}
+
+impl<T> From<OneOrMany<T>> for Many<T> {
+    fn from(found: OneOrMany<T>) -> Self {
+        Self(match found {
+            OneOrMany::One(one) => vec![one],
+            OneOrMany::Many(many) => many,
+        })
+    }
+}
+
+/// A `rank_pattern` or `alpha_pattern` of LoRA.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Pattern<T: for<'a> Deserialize<'a>>(#[serde(with = "in_order")] Vec<(String, T)>);
+
+/// Reads the text of a file; with it come the unknown keys that a lenient reader leaves out.
+pub(super) fn parse(
+    function: &'static str,
+    source: &str,
+    text: &[u8],
+    strictness: Strictness,
+) -> Result<(AdapterConfig, Vec<String>)> {
+    let Unique(left) = serde_json::from_slice(text)
+        .map_err(|e| Error::argument(function, source, format!("is not a config: {e}")))?;
+    let mut keys = Keys {
+        function,
+        source,
+        left,
+    };
+    let name: String = keys.needed("peft_type")?;
+    let method = match name.as_str() {
+        "LORA" => AdapterMethod::Lora(lora(&mut keys)?),
+        "ADALORA" => AdapterMethod::AdaLora(adalora(&mut keys)?),
+        "IA3" => AdapterMethod::Ia3(ia3(&mut keys)?),
+        "VERA" => AdapterMethod::Vera(vera(&mut keys)?),
+        "PROMPT_TUNING" => AdapterMethod::Prompt(prompt(&mut keys)?),
+        "PREFIX_TUNING" => AdapterMethod::Prefix(prefix(&mut keys)?),
+        other => {
+            let why = "known are LORA, ADALORA, IA3, VERA, PROMPT_TUNING and PREFIX_TUNING";
+            return Err(keys.unsupported("peft_type", &json!(other).to_string(), why));
+        }
+    };
+    let config = AdapterConfig {
+        method,
+        base_model: keys.take("base_model_name_or_path")?,
+        revision: keys.take("revision")?,
+        task: keys.take("task_type")?,
+        auto_mapping: keys.take("auto_mapping")?,
+    };
+    // who wrote it, and whether to train it further: not properties of the adapter
+    keys.take::<String>("peft_version")?;
+    keys.take::<bool>("inference_mode")?;
+    let unknown: Vec<String> = keys.left.keys().cloned().collect();
+    match unknown.first() {
+        Some(key) if strictness == Strictness::Strict => Err(keys.problem(format!(
+            "holds `{key}`, which is no key of {name} in PEFT {PEFT}"
+        ))),
+        _ => Ok((config, unknown)),
+    }
+}
+
+const START: &str = "it changes the base model, or A and B are not all there is";
+
+fn lora(keys: &mut Keys) -> Result<LoraFile> {
+    for (key, idle) in IDLE {
+        keys.idle(key, idle, "only its default is")?;
+    }
+    let dora = keys.or("use_dora", false)?;
+    let word = keys.or("bias", "none".to_string())?;
+    let (bias, all_biases) = match (word.as_str(), keys.or("lora_bias", false)?) {
+        ("none", false) => (LoraBias::Frozen, false),
+        ("none", true) => (LoraBias::Update, false),
+        ("lora_only", false) => (LoraBias::Base, false),
+        ("all", false) => (LoraBias::Base, true),
+        (_, together) => {
+            let why = match together {
+                true => "beside `lora_bias` only \"none\" is",
+                false => "known are \"none\", \"lora_only\" and \"all\"",
+            };
+            return Err(keys.unsupported("bias", &json!(word).to_string(), why));
+        }
+    };
+    if dora && bias != LoraBias::Frozen {
+        let why = "with trained biases it is not";
+        return Err(keys.unsupported("use_dora", "true", why));
+    }
+    let init = match keys.left.get("init_lora_weights").map(|raw| raw.get()) {
+        Some("\"gaussian\"") => LoraInit::Gaussian,
+        _ => LoraInit::KaimingUniform,
+    };
+    let plain = ["true", "false", "null", "\"gaussian\"", "\"orthogonal\""];
+    keys.one_of("init_lora_weights", &plain, START)?;
+    let default = LoraConfig::default();
+    let config = LoraConfig {
+        rank: keys.or("r", default.rank)?,
+        alpha: keys.or("lora_alpha", default.alpha)?,
+        scaling: match keys.or("use_rslora", false)? {
+            true => Scaling::RankSqrt,
+            false => Scaling::Rank,
+        },
+        dropout: keys.or("lora_dropout", 0.0)?,
+        init,
+        bias,
+        rank_pattern: keys.or("rank_pattern", Pattern(Vec::new()))?.0,
+        alpha_pattern: keys.or("alpha_pattern", Pattern(Vec::new()))?.0,
+        targets: keys.targets()?,
+    };
+    let both = all_biases && !config.targets.modules_to_save.is_empty();
+    if both {
+        let why = "beside `modules_to_save` PEFT writes names that it does not read";
+        return Err(keys.unsupported("bias", "\"all\"", why));
+    }
+    Ok(LoraFile {
+        config,
+        dora,
+        all_biases,
+        fan_in_fan_out: keys.or("fan_in_fan_out", false)?,
+    })
+}
+
+fn adalora(keys: &mut Keys) -> Result<AdaLoraFile> {
+    for (key, idle) in IDLE {
+        keys.idle(key, idle, "only its default is")?;
+    }
+    for (key, idle) in [
+        ("alpha_pattern", "{}"),
+        ("bias", "\"none\""),
+        ("lora_bias", "false"),
+        ("use_dora", "false"),
+        ("use_rslora", "false"),
+    ] {
+        keys.idle(key, idle, "AdaLoRA has only its default")?;
+    }
+    keys.one_of("init_lora_weights", &["true", "false", "null"], START)?;
+    keys.take::<usize>("r")?; // LoRA's; AdaLoRA does not use it
+    let (default, budget) = (AdaLoraConfig::default(), RankAllocatorConfig::default());
+    let pattern: BTreeMap<String, Vec<bool>> =
+        match keys.take::<Unique<Vec<bool>>>("rank_pattern")? {
+            Some(Unique(pattern)) => pattern,
+            None => BTreeMap::new(),
+        };
+    let mut kept = BTreeMap::new();
+    for (name, entries) in pattern {
+        let Some(path) = name.strip_suffix(".lora_E") else {
+            let text =
+                format!("holds `rank_pattern` with the key `{name}`, not a path and `.lora_E`");
+            return Err(keys.problem(text));
+        };
+        kept.insert(path.to_string(), entries);
+    }
+    Ok(AdaLoraFile {
+        config: AdaLoraConfig {
+            rank: keys.or("init_r", default.rank)?,
+            alpha: keys.or("lora_alpha", default.alpha)?,
+            scaling: AdaLoraScaling::RankWithEpsilon,
+            dropout: keys.or("lora_dropout", 0.0)?,
+        },
+        allocator: RankAllocatorConfig {
+            target_rank: keys.or("target_r", budget.target_rank)?,
+            initial_steps: keys.or("tinit", 0)?,
+            final_steps: keys.or("tfinal", 0)?,
+            interval: keys.or("deltaT", 1)?,
+            total_steps: keys.needed("total_step")?,
+            beta1: keys.or("beta1", budget.beta1)?,
+            beta2: keys.or("beta2", budget.beta2)?,
+        },
+        orthogonality: keys.or("orth_reg_weight", 0.5)?,
+        targets: keys.targets()?,
+        kept,
+        fan_in_fan_out: keys.or("fan_in_fan_out", false)?,
+    })
+}
+
+fn ia3(keys: &mut Keys) -> Result<Ia3File> {
+    keys.one_of(
+        "init_ia3_weights",
+        &["true", "false", "null"],
+        "it is true or false",
+    )?;
+    Ok(Ia3File {
+        config: Ia3Config {
+            feedforward_modules: sorted(keys.or("feedforward_modules", TargetModules::default())?),
+            targets: Targets {
+                // not keys of IA3: they stay among the unknown ones
+                layers_to_transform: Vec::new(),
+                layers_pattern: Vec::new(),
+                ..without_layers(keys)?
+            },
+        },
+        fan_in_fan_out: keys.or("fan_in_fan_out", false)?,
+    })
+}
+
+/// [`Keys::targets`] for a method without layers to choose.
+fn without_layers(keys: &mut Keys) -> Result<Targets> {
+    for key in ["layers_to_transform", "layers_pattern"] {
+        keys.idle(key, "null", "this method does not choose layers")?;
+    }
+    keys.targets()
+}
+
+fn vera(keys: &mut Keys) -> Result<VeraFile> {
+    keys.idle("bias", "\"none\"", "VeRA trains none here")?;
+    keys.idle("exclude_modules", "null", "VeRA excludes none")?;
+    let why = "a file without projections depends on the random numbers of one Python library";
+    keys.idle("save_projection", "true", why)?;
+    keys.one_of(
+        "init_weights",
+        &["true", "false", "null"],
+        "it is true or false",
+    )?;
+    let default = VeraConfig::default();
+    Ok(VeraFile {
+        config: VeraConfig {
+            rank: keys.or("r", default.rank)?,
+            d_initial: keys.or("d_initial", default.d_initial)?,
+            dropout: keys.or("vera_dropout", 0.0)?,
+        },
+        seed: keys.or("projection_prng_key", 0)?,
+        targets: keys.targets()?,
+        fan_in_fan_out: keys.or("fan_in_fan_out", false)?,
+    })
+}
+
+fn prompt(keys: &mut Keys) -> Result<PromptFile> {
+    one_submodule(keys)?;
+    let known = ["\"RANDOM\"", "\"SAMPLE_VOCAB\"", "\"TEXT\"", "null"];
+    keys.one_of(
+        "prompt_tuning_init",
+        &known,
+        "it is no way to start a prompt",
+    )?;
+    keys.take::<String>("prompt_tuning_init_text")?;
+    keys.take::<String>("tokenizer_name_or_path")?;
+    keys.take::<Value>("tokenizer_kwargs")?;
+    Ok(PromptFile {
+        length: keys.needed("num_virtual_tokens")?,
+        dim: keys.needed("token_dim")?,
+        layers: keys.take("num_layers")?,
+        heads: keys.take("num_attention_heads")?,
+    })
+}
+
+fn prefix(keys: &mut Keys) -> Result<PrefixFile> {
+    one_submodule(keys)?;
+    keys.one_of(
+        "init_weights",
+        &["\"zero\"", "null"],
+        "it is \"zero\" or nothing",
+    )?;
+    // the network that made the values is not in the file
+    keys.take::<bool>("prefix_projection")?;
+    keys.take::<usize>("encoder_hidden_size")?;
+    let (width, heads): (usize, usize) = (
+        keys.needed("token_dim")?,
+        keys.needed("num_attention_heads")?,
+    );
+    if heads == 0 || width % heads != 0 {
+        let text = format!("holds `token_dim` = {width}, not a multiple of the {heads} heads");
+        return Err(keys.problem(text));
+    }
+    Ok(PrefixFile {
+        length: keys.needed("num_virtual_tokens")?,
+        shape: PrefixShape {
+            layers: keys.needed("num_layers")?,
+            heads,
+            head_dim: width / heads,
+        },
+    })
+}
+
+fn one_submodule(keys: &mut Keys) -> Result<()> {
+    let why = "a prompt of an encoder and a decoder is two prompts";
+    keys.idle("num_transformer_submodules", "1", why)?;
+    keys.idle("modules_to_save", "null", "only the vectors are read")
+}

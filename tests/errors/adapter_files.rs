@@ -1,0 +1,842 @@
+//! Files that are not what they should be: what is wrong, by file, key or tensor.
+
+use candle_align::{
+    AdaLoraConfig, AdaLoraFile, AdaLoraScaling, AdapterConfig, AdapterFile, AdapterLayer,
+    AdapterLayers, AdapterMethod, Ia3Linear, Ia3Place, LoraBias, LoraConfig, LoraFile, LoraLinear,
+    PrefixEncoder, PrefixFile, PrefixShape, PromptEmbedding, PromptFile, RankAllocatorConfig,
+    Result, Strictness, TargetModules, Targets,
+};
+use candle_core::{DType, Device, Tensor};
+use candle_nn::Linear;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use std::collections::HashMap;
+use std::fs;
+
+#[track_caller]
+fn says<T>(result: Result<T>, message: &str) {
+    match result {
+        Ok(_) => panic!("no error, where this was expected: {message}"),
+        Err(error) => assert_eq!(error.to_string(), message),
+    }
+}
+
+fn tensor(shape: &[usize]) -> Tensor {
+    let count: usize = shape.iter().product();
+    let data: Vec<f32> = (0..count).map(|i| i as f32 / 7.0 - 0.5).collect();
+    Tensor::from_vec(data, shape, &Device::Cpu).unwrap()
+}
+
+fn base() -> HashMap<String, Tensor> {
+    HashMap::from([
+        ("m.0.q.weight".to_string(), tensor(&[2, 3])),
+        ("m.0.q.bias".to_string(), tensor(&[2])),
+        ("m.0.up.weight".to_string(), tensor(&[4, 2])),
+        ("m.norm.weight".to_string(), tensor(&[3])),
+    ])
+}
+
+/// A folder of these two files, and the path of the folder in messages as `DIR`.
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new(config: &str, tensors: &[(&str, &[usize])]) -> Self {
+        let folder = Self(tempfile::tempdir().unwrap());
+        fs::write(folder.0.path().join("adapter_config.json"), config).unwrap();
+        let tensors: HashMap<String, Tensor> = tensors
+            .iter()
+            .map(|(name, shape)| (name.to_string(), tensor(shape)))
+            .collect();
+        let at = folder.0.path().join("adapter_model.safetensors");
+        candle_core::safetensors::save(&tensors, at).unwrap();
+        folder
+    }
+
+    fn bytes(self, content: &[u8]) -> Self {
+        fs::write(self.0.path().join("adapter_model.safetensors"), content).unwrap();
+        self
+    }
+
+    fn read(&self) -> Result<AdapterFile> {
+        AdapterFile::read(self.0.path(), Strictness::Strict)
+    }
+
+    #[track_caller]
+    fn says<T>(&self, result: Result<T>, message: &str) {
+        let folder = self.0.path().display().to_string();
+        says(result, &message.replace("DIR", &folder));
+    }
+}
+
+const A: &str = "base_model.model.m.0.q.lora_A.weight";
+const B: &str = "base_model.model.m.0.q.lora_B.weight";
+const LORA: &str = r#"{"peft_type": "LORA", "r": 2, "target_modules": ["q"]}"#;
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let folder = Folder::new(LORA, &[]);
+    fs::remove_file(folder.0.path().join("adapter_model.safetensors")).unwrap();
+    folder.says(
+        folder.read(),
+        "AdapterFile::read: `DIR/adapter_model.safetensors` cannot be read: No such file or directory (os error 2)",
+    );
+    fs::remove_file(folder.0.path().join("adapter_config.json")).unwrap();
+    folder.says(
+        folder.read(),
+        "AdapterFile::read: `DIR/adapter_config.json` cannot be read: No such file or directory (os error 2)",
+    );
+}
+
+#[test]
+fn a_setting_is_named_with_its_value() {
+    for (text, message) in [
+        (
+            "[]",
+            "is not a config: invalid type: sequence, expected an object at line 1 column 0",
+        ),
+        (
+            "{\"r\": 1, \"r\": 2}",
+            "is not a config: the key `r` stands twice at line 1 column 16",
+        ),
+        ("{}", "holds no `peft_type`"),
+        (
+            r#"{"peft_type": "lora"}"#,
+            "holds `peft_type` = \"lora\", which is not supported: known are LORA, ADALORA, IA3, VERA, PROMPT_TUNING and PREFIX_TUNING",
+        ),
+        (
+            r#"{"peft_type": "LORA", "target_modules": ["q"], "rank": 8}"#,
+            "holds `rank`, which is no key of LORA in PEFT 0.21.2",
+        ),
+        (
+            r#"{"peft_type": "LORA", "target_modules": ["q"], "r": "8"}"#,
+            "holds `r` = \"8\": invalid type: string \"8\", expected usize at line 1 column 3",
+        ),
+        (
+            r#"{"peft_type": "LORA"}"#,
+            "holds `target_modules` = null, which is not supported: it stands for a table of known models; name the modules",
+        ),
+        (
+            r#"{"peft_type": "LORA", "target_modules": ["q"], "task_type": "CLS"}"#,
+            "holds `task_type` = \"CLS\": unknown variant `CLS`, expected one of `SEQ_CLS`, `SEQ_2_SEQ_LM`, `CAUSAL_LM`, `TOKEN_CLS`, `QUESTION_ANS`, `FEATURE_EXTRACTION` at line 1 column 5",
+        ),
+        (
+            r#"{"peft_type": "LORA", "target_modules": ["q"], "rank_pattern": {"q": 1, "q": 2}}"#,
+            "holds `rank_pattern` = {\"q\": 1, \"q\": 2}: the key `q` stands twice at line 1 column 15",
+        ),
+        (
+            r#"{"peft_type": "ADALORA", "target_modules": ["q"]}"#,
+            "holds no `total_step`",
+        ),
+        (
+            r#"{"peft_type": "ADALORA", "target_modules": ["q"], "total_step": 9, "rank_pattern": {"q": [true]}}"#,
+            "holds `rank_pattern` with the key `q`, not a path and `.lora_E`",
+        ),
+        (
+            r#"{"peft_type": "ADALORA", "target_modules": ["q"], "total_step": 9, "use_rslora": true}"#,
+            "holds `use_rslora` = true, which is not supported: AdaLoRA has only its default",
+        ),
+        (
+            r#"{"peft_type": "VERA", "target_modules": ["q"], "save_projection": false}"#,
+            "holds `save_projection` = false, which is not supported: a file without projections depends on the random numbers of one Python library",
+        ),
+        (
+            r#"{"peft_type": "PROMPT_TUNING", "num_transformer_submodules": 2}"#,
+            "holds `num_transformer_submodules` = 2, which is not supported: a prompt of an encoder and a decoder is two prompts",
+        ),
+        (
+            r#"{"peft_type": "PREFIX_TUNING", "token_dim": 10, "num_attention_heads": 4}"#,
+            "holds `token_dim` = 10, not a multiple of the 4 heads",
+        ),
+        (
+            r#"{"peft_type": "LORA", "target_modules": ["q"], "bias": "all", "modules_to_save": ["up"]}"#,
+            "holds `bias` = \"all\", which is not supported: beside `modules_to_save` PEFT writes names that it does not read",
+        ),
+        (
+            r#"{"peft_type": "LORA", "target_modules": ["q"], "bias": "all", "lora_bias": true}"#,
+            "holds `bias` = \"all\", which is not supported: beside `lora_bias` only \"none\" is",
+        ),
+        (
+            r#"{"peft_type": "LORA", "target_modules": ["q"], "bias": "vera_only"}"#,
+            "holds `bias` = \"vera_only\", which is not supported: known are \"none\", \"lora_only\" and \"all\"",
+        ),
+        (
+            r#"{"peft_type": "LORA", "target_modules": ["q"], "bias": "all", "use_dora": true}"#,
+            "holds `use_dora` = true, which is not supported: with trained biases it is not",
+        ),
+    ] {
+        let folder = Folder::new(text, &[]);
+        let message = format!("AdapterFile::read: `DIR/adapter_config.json` {message}");
+        folder.says(folder.read(), &message);
+    }
+}
+
+#[test]
+fn what_is_not_supported_is_refused_by_name_by_a_lenient_reader_too() {
+    for (key, value) in [
+        ("alora_invocation_tokens", "[1]"),
+        ("arrow_config", "{}"),
+        ("corda_config", "{}"),
+        ("ensure_weight_tying", "true"),
+        ("eva_config", "{}"),
+        ("kasa_config", "{}"),
+        ("layer_replication", "[[0, 1]]"),
+        ("loftq_config", "{\"bits\": 4}"),
+        ("lora_ga_config", "{}"),
+        ("megatron_config", "{}"),
+        ("megatron_core", "\"other\""),
+        ("monteclora_config", "{}"),
+        ("qalora_group_size", "32"),
+        ("target_parameters", "[\"q.weight\"]"),
+        ("trainable_token_indices", "[7]"),
+        ("use_bdlora", "{}"),
+        ("use_qalora", "true"),
+        ("velora_config", "{}"),
+        ("init_lora_weights", "\"pissa\""),
+        ("init_lora_weights", "\"pissa_niter_16\""),
+        ("init_lora_weights", "\"olora\""),
+        ("init_lora_weights", "\"loftq\""),
+        ("init_lora_weights", "\"eva\""),
+        ("init_lora_weights", "\"corda\""),
+        ("init_lora_weights", "\"lora_ga\""),
+        ("init_lora_weights", "\"mica\""),
+    ] {
+        for method in ["LORA", "ADALORA"] {
+            let text = format!(
+                r#"{{"peft_type": "{method}", "target_modules": ["q"], "total_step": 9, "{key}": {value}}}"#
+            );
+            let folder = Folder::new(&text, &[]);
+            let why = match key {
+                "init_lora_weights" => "it changes the base model, or A and B are not all there is",
+                _ => "only its default is",
+            };
+            let message = format!(
+                "AdapterFile::read: `DIR/adapter_config.json` holds `{key}` = {value}, which is not supported: {why}"
+            );
+            folder.says(
+                AdapterFile::read(folder.0.path(), Strictness::Lenient),
+                &message,
+            );
+        }
+    }
+}
+
+/// A safetensors file with this header.
+fn safetensors(header: &str, data: usize) -> Vec<u8> {
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.as_bytes());
+    bytes.extend(vec![0; data]);
+    bytes
+}
+
+#[test]
+fn a_header_that_lies_is_named_with_its_tensor() {
+    let huge = [u64::MAX.to_le_bytes().to_vec(), vec![0; 9]].concat();
+    let long = [1000u64.to_le_bytes().to_vec(), vec![b' '; 9]].concat();
+    let not_text = [2u64.to_le_bytes().to_vec(), vec![0xff, 0xfe]].concat();
+    for (bytes, message) in [
+        (vec![0; 7], "is cut short: it has 7 bytes"),
+        (Vec::new(), "is cut short: it has 0 bytes"),
+        (
+            huge,
+            "claims a header of 18446744073709551615 bytes, above 100000000",
+        ),
+        (long, "is cut short: it has 17 bytes"),
+        (
+            not_text,
+            "has a header that is not one: expected value at line 1 column 1",
+        ),
+        (
+            safetensors("[]", 0),
+            "has a header that is not one: invalid type: sequence, expected an object at line 1 column 0",
+        ),
+        (
+            safetensors(r#"{"a": 1, "a": 2}"#, 0),
+            "has a header that is not one: the key `a` stands twice at line 1 column 16",
+        ),
+        (
+            safetensors(r#"{"__metadata__": {"a": 1}}"#, 0),
+            "has `__metadata__` that is no text: invalid type: integer `1`, expected a string at line 1 column 7",
+        ),
+        (
+            safetensors(
+                r#"{"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}"#,
+                4,
+            ),
+            "describes `a` wrongly: invalid value: integer `-1`, expected u64 at line 1 column 29",
+        ),
+        (
+            safetensors(
+                r#"{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4], "x": 0}}"#,
+                4,
+            ),
+            "describes `a` wrongly: unknown field `x`, expected one of `dtype`, `shape`, `data_offsets` at line 1 column 57",
+        ),
+        (
+            safetensors(
+                r#"{"a": {"dtype": "F33", "shape": [1], "data_offsets": [0, 4]}}"#,
+                4,
+            ),
+            "holds `a`, which is F33; an adapter holds F64, F32, BF16 or F16",
+        ),
+        (
+            safetensors(
+                r#"{"a": {"dtype": "F32", "shape": [4294967296, 4294967296], "data_offsets": [0, 0]}}"#,
+                0,
+            ),
+            "holds `a`, whose shape overflows",
+        ),
+        (
+            safetensors(
+                r#"{"a": {"dtype": "F32", "shape": [0, 4294967296, 4294967296], "data_offsets": [0, 0]}}"#,
+                0,
+            ),
+            "holds `a`, whose shape overflows",
+        ),
+        (
+            safetensors(
+                r#"{"a": {"dtype": "F32", "shape": [1,1,1,1,1,1,1,1,1], "data_offsets": [0, 4]}}"#,
+                4,
+            ),
+            "holds `a`, which has more than 8 axes",
+        ),
+        (
+            safetensors(
+                r#"{"a": {"dtype": "F32", "shape": [1000000000000], "data_offsets": [0, 4000000000000]}}"#,
+                4,
+            ),
+            "holds `a`, whose bytes are cut short",
+        ),
+        (
+            safetensors(
+                r#"{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}"#,
+                4,
+            ),
+            "holds `a`, of shape [2], which takes 8 bytes, at bytes 0 to 4",
+        ),
+        (
+            safetensors(
+                r#"{"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 0]}}"#,
+                4,
+            ),
+            "holds `a`, before which bytes belong to no tensor",
+        ),
+        (
+            safetensors(
+                r#"{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}, "b": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}"#,
+                8,
+            ),
+            "holds `b`, which overlaps another tensor",
+        ),
+        (
+            safetensors(
+                r#"{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "b": {"dtype": "F32", "shape": [1], "data_offsets": [8, 12]}}"#,
+                12,
+            ),
+            "holds `b`, before which bytes belong to no tensor",
+        ),
+        (
+            safetensors(
+                r#"{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}"#,
+                9,
+            ),
+            "has 5 bytes that belong to no tensor",
+        ),
+    ] {
+        let folder = Folder::new(LORA, &[]).bytes(&bytes);
+        let message = format!("AdapterFile::read: `DIR/adapter_model.safetensors` {message}");
+        folder.says(folder.read(), &message);
+    }
+}
+
+#[track_caller]
+fn refuses(config: &str, tensors: &[(&str, &[usize])], message: &str) {
+    let file = Folder::new(config, tensors).read().unwrap();
+    says(
+        file.layers(&base(), Strictness::Strict),
+        &format!("AdapterFile::layers: {message}"),
+    );
+}
+
+#[test]
+fn a_tensor_that_does_not_fit_the_settings_is_named() {
+    let both: [(&str, &[usize]); 2] = [(A, &[2, 3]), (B, &[2, 2])];
+    assert!(
+        Folder::new(LORA, &both)
+            .read()
+            .unwrap()
+            .layers(&base(), Strictness::Strict)
+            .is_ok()
+    );
+    refuses(
+        LORA,
+        &both[..1],
+        "`adapter_model.safetensors` holds no `base_model.model.m.0.q.lora_B.weight`, of shape [2, 2]",
+    );
+    refuses(
+        LORA,
+        &both[1..],
+        "`adapter_model.safetensors` holds no `base_model.model.m.0.q.lora_A.weight`, of shape [2, 3]",
+    );
+    refuses(
+        LORA,
+        &[(A, &[3, 2]), both[1]],
+        "`adapter_model.safetensors` holds `base_model.model.m.0.q.lora_A.weight` of shape [3, 2], expected [2, 3]",
+    );
+    refuses(
+        LORA,
+        &[both[0], (B, &[2, 3])],
+        "`adapter_model.safetensors` holds `base_model.model.m.0.q.lora_B.weight` of shape [2, 3], expected [2, 2]",
+    );
+    refuses(
+        LORA,
+        &[both[0], both[1], ("m.0.q.lora_A.weight", &[2, 3])],
+        "`adapter_model.safetensors` holds `m.0.q.lora_A.weight`, which the settings give no place",
+    );
+    refuses(
+        LORA,
+        &[both[0], both[1], ("base_model.model.m.0.q.weight", &[2, 3])],
+        "`adapter_model.safetensors` holds `base_model.model.m.0.q.weight`, which the settings give no place",
+    );
+    refuses(
+        LORA,
+        &[both[0], both[1], ("base_model.model.m.norm.weight", &[2])],
+        "`adapter_model.safetensors` holds `base_model.model.m.norm.weight` of shape [2], expected [3]",
+    );
+    // a rank that no file could hold asks for no memory
+    refuses(
+        r#"{"peft_type": "LORA", "r": 1000000000000000, "target_modules": ["q"]}"#,
+        &both,
+        "`adapter_model.safetensors` holds `base_model.model.m.0.q.lora_A.weight` of shape [2, 3], expected [1000000000000000, 3]",
+    );
+    refuses(
+        r#"{"peft_type": "ADALORA", "init_r": 1000000000000000, "total_step": 9, "target_modules": ["q"]}"#,
+        &[],
+        "`adapter_model.safetensors` holds no `base_model.model.m.0.q.lora_A`, of shape [1000000000000000, 3]",
+    );
+    refuses(
+        r#"{"peft_type": "VERA", "r": 1000000000000000, "target_modules": ["q", "up"]}"#,
+        &[],
+        "`adapter_model.safetensors` holds no `base_model.vera_A`, of shape [1000000000000000, 3]",
+    );
+    refuses(
+        r#"{"peft_type": "ADALORA", "init_r": 2, "total_step": 9, "target_modules": ["q"], "rank_pattern": {"m.0.q.lora_E": [true]}}"#,
+        &[],
+        "`rank_pattern` has 1 entries for `m.0.q`, and the rank is 2",
+    );
+    refuses(
+        r#"{"peft_type": "LORA", "r": 2, "target_modules": ["q"], "use_dora": true}"#,
+        &both,
+        "`adapter_model.safetensors` holds no `base_model.model.m.0.q.lora_magnitude_vector`, of shape [2]",
+    );
+    refuses(
+        r#"{"peft_type": "LORA", "r": 2, "target_modules": ["up"], "use_dora": true}"#,
+        &[("base_model.model.m.0.up.lora_embedding_A", &[2, 4])],
+        "`adapter_model.safetensors` holds `m.0.up` as an embedding under DoRA, which is not supported",
+    );
+    refuses(
+        r#"{"peft_type": "LORA", "r": 2, "target_modules": ["q"], "modules_to_save": ["up"]}"#,
+        &both,
+        "`adapter_model.safetensors` holds no `base_model.model.m.0.up.weight`, of shape [4, 2]",
+    );
+    refuses(
+        r#"{"peft_type": "LORA", "r": 2, "target_modules": ["q"], "modules_to_save": ["head"]}"#,
+        &both,
+        "`adapter_model.safetensors` was made with `modules_to_save` = `head`, which is not in `base`",
+    );
+    refuses(
+        r#"{"peft_type": "LORA", "target_modules": ["v"]}"#,
+        &[],
+        "`base` holds no module that the settings choose",
+    );
+    refuses(
+        r#"{"peft_type": "LORA", "target_modules": ["norm"]}"#,
+        &[],
+        "`base` holds `m.norm.weight` with 1 axes; the settings choose `m.norm`, and only linear layers and embeddings have an adapter",
+    );
+    refuses(
+        r#"{"peft_type": "LORA", "target_modules": "All-Linear"}"#,
+        &[],
+        "`target_modules` chooses \"all-linear\", which needs the model itself: name the modules",
+    );
+    refuses(
+        r#"{"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 1, "token_dim": 1}"#,
+        &[],
+        "`self` is of a prompt or a prefix, which has no layers",
+    );
+}
+
+#[test]
+fn a_lenient_reader_leaves_out_and_says_so() {
+    let config = r#"{"peft_type": "LORA", "r": 2, "target_modules": ["q", "up"], "new": 1}"#;
+    let named: [(&str, &[usize]); 3] = [
+        ("base_model.model.m.0.q.lora_A.default.weight", &[2, 3]),
+        ("base_model.model.m.0.q.lora_B.default.weight", &[2, 2]),
+        ("other", &[1]),
+    ];
+    let folder = Folder::new(config, &named);
+    assert!(folder.read().is_err());
+    let file = AdapterFile::read(folder.0.path(), Strictness::Lenient).unwrap();
+    assert_eq!(file.left_out(), ["new"]);
+    assert!(file.layers(&base(), Strictness::Strict).is_err());
+    let found = file.layers(&base(), Strictness::Lenient).unwrap();
+    assert_eq!(found.layers.keys().collect::<Vec<_>>(), ["m.0.q"]);
+    assert_eq!(
+        found.left_out,
+        [
+            "holds no `base_model.model.m.0.up.lora_A.weight`, of shape [2, 2]",
+            "holds `other`, which the settings give no place",
+        ]
+    );
+}
+
+#[test]
+fn a_prompt_or_a_prefix_is_one_tensor_of_its_shape() {
+    let prompt = r#"{"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 2, "token_dim": 3}"#;
+    let prefix = r#"{"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 2, "token_dim": 4,
+        "num_attention_heads": 2, "num_layers": 1}"#;
+    let read = |config, tensors: &[(&str, &[usize])]| Folder::new(config, tensors).read().unwrap();
+    assert!(
+        read(prompt, &[("prompt_embeddings", &[2, 3])])
+            .prompt()
+            .is_ok()
+    );
+    assert!(
+        read(prefix, &[("prompt_embeddings", &[2, 8])])
+            .prefix()
+            .is_ok()
+    );
+    says(
+        read(prompt, &[("prompt_embeddings", &[3, 2])]).prompt(),
+        "AdapterFile::prompt: `adapter_model.safetensors` holds `prompt_embeddings` of shape [3, 2], expected [2, 3]",
+    );
+    says(
+        read(prompt, &[]).prompt(),
+        "AdapterFile::prompt: `adapter_model.safetensors` holds no `prompt_embeddings`, of shape [2, 3]",
+    );
+    says(
+        read(prefix, &[("prompt_embeddings", &[2, 8]), ("x", &[1])]).prefix(),
+        "AdapterFile::prefix: `adapter_model.safetensors` holds `x`, which the settings give no place",
+    );
+    says(
+        read(prefix, &[]).prompt(),
+        "AdapterFile::prompt: `self` is not of prompt tuning",
+    );
+    says(
+        read(prompt, &[]).prefix(),
+        "AdapterFile::prefix: `self` is not of prefix tuning",
+    );
+
+    let values = PromptEmbedding::from_values(&tensor(&[2, 3])).unwrap();
+    let config = |length| {
+        AdapterConfig::from(AdapterMethod::Prompt(PromptFile {
+            length,
+            dim: 3,
+            layers: None,
+            heads: None,
+        }))
+    };
+    assert!(AdapterFile::from_prompt(config(2), &values).is_ok());
+    says(
+        AdapterFile::from_prompt(config(3), &values),
+        "AdapterFile::from_prompt: `config` is not of a prompt of 2 vectors of 3 numbers",
+    );
+    let shape = PrefixShape {
+        layers: 1,
+        heads: 2,
+        head_dim: 2,
+    };
+    let values = PrefixEncoder::from_values(shape, &tensor(&[2, 8])).unwrap();
+    let config = |length| AdapterConfig::from(AdapterMethod::Prefix(PrefixFile { length, shape }));
+    assert!(AdapterFile::from_prefix(config(2), &values).is_ok());
+    says(
+        AdapterFile::from_prefix(config(1), &values),
+        "AdapterFile::from_prefix: `config` is not of a prefix of length 2 and PrefixShape { layers: 1, heads: 2, head_dim: 2 }",
+    );
+}
+
+fn names(names: &[&str]) -> Targets {
+    Targets {
+        target_modules: TargetModules::Names(names.iter().map(|n| n.to_string()).collect()),
+        ..Default::default()
+    }
+}
+
+fn lora(bias: LoraBias) -> AdapterLayers {
+    let config = LoraConfig {
+        rank: 2,
+        bias,
+        ..Default::default()
+    };
+    let base = Linear::new(tensor(&[2, 3]), Some(tensor(&[2])));
+    let layer = LoraLinear::new(&base, &config, &mut StdRng::seed_from_u64(1)).unwrap();
+    let layers = [("m.0.q".to_string(), AdapterLayer::Lora(layer))].into();
+    AdapterLayers {
+        layers,
+        ..Default::default()
+    }
+}
+
+#[track_caller]
+fn cannot(method: AdapterMethod, layers: &AdapterLayers, message: &str) {
+    says(
+        AdapterFile::from_layers(AdapterConfig::from(method), layers),
+        &format!("AdapterFile::from_layers: {message}"),
+    );
+}
+
+#[test]
+fn layers_that_are_not_those_of_the_settings_are_named() {
+    let config = LoraConfig {
+        rank: 2,
+        targets: names(&["q"]),
+        ..Default::default()
+    };
+    let file = LoraFile {
+        config: config.clone(),
+        ..Default::default()
+    };
+    let of = |config: LoraConfig| {
+        AdapterMethod::Lora(LoraFile {
+            config,
+            ..file.clone()
+        })
+    };
+    let layers = lora(LoraBias::Frozen);
+    assert!(AdapterFile::from_layers(AdapterConfig::from(of(config.clone())), &layers).is_ok());
+    let empty = AdapterLayers::default();
+    cannot(of(config.clone()), &empty, "`layers` holds no layer");
+    let other = LoraConfig {
+        targets: names(&["v"]),
+        ..config.clone()
+    };
+    cannot(of(other), &layers, "`m.0.q` is not chosen by the settings");
+    let none = LoraConfig {
+        targets: Targets::default(),
+        ..config.clone()
+    };
+    cannot(
+        of(none),
+        &layers,
+        "`target_modules` must be a choice of modules: an empty one stands for another thing in the file, got []",
+    );
+    let other = LoraConfig {
+        rank: 3,
+        ..config.clone()
+    };
+    cannot(
+        of(other),
+        &layers,
+        "`m.0.q` has rank 2, and the settings say 3",
+    );
+    let other = LoraConfig {
+        alpha: 3.0,
+        ..config.clone()
+    };
+    cannot(
+        of(other),
+        &layers,
+        "`m.0.q` has scale 4, and the settings say 1.5",
+    );
+    let other = LoraConfig {
+        bias: LoraBias::Base,
+        ..config.clone()
+    };
+    cannot(
+        of(other),
+        &layers,
+        "`m.0.q` trains the bias Frozen, and the settings say Base",
+    );
+    cannot(
+        of(config.clone()),
+        &lora(LoraBias::Update),
+        "`m.0.q` trains the bias Update, and the settings say Frozen",
+    );
+    // sorted, the shorter key comes first and is the one that counts
+    let patterns = LoraConfig {
+        rank: 5,
+        rank_pattern: vec![("m.0.q".to_string(), 2), (".*q".to_string(), 7)],
+        ..config.clone()
+    };
+    assert_eq!(patterns.for_module("m.0.q").unwrap().unwrap().rank, 2);
+    cannot(
+        of(patterns),
+        &layers,
+        "`m.0.q` has rank 2, and the settings say 7",
+    );
+    let dora = AdapterMethod::Lora(LoraFile {
+        dora: true,
+        ..file.clone()
+    });
+    cannot(dora, &layers, "`m.0.q` is a layer of another method");
+    let config = LoraConfig {
+        bias: LoraBias::Base,
+        ..config
+    };
+    let dora = AdapterMethod::Lora(LoraFile {
+        dora: true,
+        config,
+        ..file.clone()
+    });
+    cannot(
+        dora,
+        &layers,
+        "`dora` must be false where biases are trained, got true",
+    );
+    let all = AdapterMethod::Lora(LoraFile {
+        all_biases: true,
+        ..file
+    });
+    cannot(
+        all,
+        &layers,
+        "`all_biases` must be false unless `bias` is `Base` and `modules_to_save` is empty, got true",
+    );
+    let vera = candle_align::VeraFile {
+        targets: names(&["q"]),
+        ..Default::default()
+    };
+    cannot(
+        AdapterMethod::Vera(vera),
+        &layers,
+        "`m.0.q` is a layer of another method",
+    );
+
+    let ia3 = Ia3Linear::new(&Linear::new(tensor(&[2, 3]), None), Ia3Place::Input).unwrap();
+    let layers = AdapterLayers {
+        layers: [("m.0.q".to_string(), AdapterLayer::Ia3(ia3))].into(),
+        ..Default::default()
+    };
+    let mut file = candle_align::Ia3File::default();
+    file.config.targets = names(&["q"]);
+    cannot(
+        AdapterMethod::Ia3(file),
+        &layers,
+        "`m.0.q` has its factors at the Input, and the settings say Output",
+    );
+}
+
+#[test]
+fn settings_that_no_file_holds_are_named() {
+    let targets = names(&["q"]);
+    let allocator = RankAllocatorConfig {
+        total_steps: 9,
+        ..Default::default()
+    };
+    let file = AdaLoraFile {
+        targets: targets.clone(),
+        allocator,
+        ..Default::default()
+    };
+    let scaling = AdaLoraConfig {
+        scaling: AdaLoraScaling::Rank,
+        ..Default::default()
+    };
+    let layers = lora(LoraBias::Frozen);
+    cannot(
+        AdapterMethod::AdaLora(AdaLoraFile {
+            config: scaling,
+            ..file.clone()
+        }),
+        &layers,
+        "`scaling` must be RankWithEpsilon: a file has no other, got Rank",
+    );
+    let allocator = RankAllocatorConfig::default();
+    cannot(
+        AdapterMethod::AdaLora(AdaLoraFile {
+            allocator,
+            ..file.clone()
+        }),
+        &layers,
+        "`total_steps` must be above initial_steps + final_steps, got 0",
+    );
+    cannot(
+        AdapterMethod::AdaLora(AdaLoraFile {
+            orthogonality: -1.0,
+            ..file
+        }),
+        &layers,
+        "`orthogonality` must be finite and >= 0, got -1",
+    );
+    let excluded = Targets {
+        exclude_modules: targets.target_modules.clone(),
+        ..targets.clone()
+    };
+    cannot(
+        AdapterMethod::Vera(candle_align::VeraFile {
+            targets: excluded,
+            ..Default::default()
+        }),
+        &layers,
+        "`exclude_modules` must be empty: the file of this method has no such key, got Names([\"q\"])",
+    );
+    let mut file = candle_align::Ia3File::default();
+    file.config.targets = Targets {
+        layers_to_transform: vec![1],
+        ..targets
+    };
+    cannot(
+        AdapterMethod::Ia3(file),
+        &layers,
+        "`layers_to_transform` must be empty: the file of this method has no such key, got [1]",
+    );
+}
+
+#[test]
+fn what_a_and_b_cannot_say_is_not_baked() {
+    let read = |config: &str, tensors: &[(&str, &[usize])]| {
+        Folder::new(config, tensors).read().unwrap().baked()
+    };
+    for (more, message) in [
+        (
+            r#""use_dora": true"#,
+            "is of DoRA, which A and B alone cannot say",
+        ),
+        (
+            r#""bias": "lora_only""#,
+            "has trained biases, which A and B alone cannot say",
+        ),
+        (
+            r#""lora_bias": true"#,
+            "has trained biases, which A and B alone cannot say",
+        ),
+        (
+            r#""modules_to_save": ["up"]"#,
+            "has modules that were trained whole, which A and B alone cannot say",
+        ),
+        (r#""r": 2"#, "holds no A"),
+    ] {
+        let config = format!(r#"{{"peft_type": "LORA", "target_modules": ["q"], {more}}}"#);
+        says(
+            read(&config, &[]),
+            &format!("AdapterFile::baked: `self` {message}"),
+        );
+    }
+    says(
+        read(r#"{"peft_type": "IA3", "target_modules": ["q"]}"#, &[]),
+        "AdapterFile::baked: `self` is not of LoRA",
+    );
+    says(
+        read(LORA, &[(A, &[2, 3]), ("x", &[2])]),
+        "AdapterFile::baked: `x` is neither an A nor a B",
+    );
+    says(
+        read(LORA, &[(A, &[3, 3])]),
+        "AdapterFile::baked: `base_model.model.m.0.q.lora_A.weight` has shape [3, 3], and the rank is 2",
+    );
+    says(
+        read(LORA, &[("base_model.model.m.0.v.lora_A.weight", &[2, 3])]),
+        "AdapterFile::baked: `base_model.model.m.0.v.lora_A.weight` is of a module that the settings do not choose",
+    );
+}
+
+#[test]
+fn an_integer_is_no_number_of_an_adapter() {
+    let folder = Folder::new(LORA, &[]);
+    let tensors = HashMap::from([(A, tensor(&[2, 3]).to_dtype(DType::I64).unwrap())]);
+    let at = folder.0.path().join("adapter_model.safetensors");
+    candle_core::safetensors::save(&tensors, at).unwrap();
+    folder.says(
+        folder.read(),
+        "AdapterFile::read: `DIR/adapter_model.safetensors` holds `base_model.model.m.0.q.lora_A.weight`, which is I64; an adapter holds F64, F32, BF16 or F16",
+    );
+}

@@ -1,0 +1,293 @@
+//! Files that anybody may have made: whatever stands in them, reading ends in an error or in what
+//! was written, and writing leaves the old, the new, or nothing that is taken for an adapter.
+
+use candle_align::{AdapterFile, Strictness};
+use candle_core::{DType, Device, Tensor};
+use proptest::prelude::*;
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const CONFIG: &str = "adapter_config.json";
+const TENSORS: &str = "adapter_model.safetensors";
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden/adapters")
+        .join(name)
+}
+
+fn folder(config: &[u8], tensors: &[u8]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join(CONFIG), config).unwrap();
+    fs::write(folder.path().join(TENSORS), tensors).unwrap();
+    folder
+}
+
+fn file_of(name: &str, part: &str) -> Vec<u8> {
+    fs::read(golden(name).join(part)).unwrap()
+}
+
+fn bits(tensors: &BTreeMap<String, Tensor>) -> BTreeMap<String, (Vec<usize>, DType, Vec<u64>)> {
+    let bits = |t: &Tensor| -> Vec<u64> {
+        let wide = t.flatten_all().unwrap().to_dtype(DType::F64).unwrap();
+        wide.to_vec1::<f64>()
+            .unwrap()
+            .iter()
+            .map(|x| x.to_bits())
+            .collect()
+    };
+    let each = tensors.iter();
+    each.map(|(name, t)| (name.clone(), (t.dims().to_vec(), t.dtype(), bits(t))))
+        .collect()
+}
+
+/// Reads in both manners and puts what came of it on a base model and into a file. Nothing of it may
+/// panic.
+fn use_it(folder: &Path, base: &HashMap<String, Tensor>) {
+    for strictness in [Strictness::Strict, Strictness::Lenient] {
+        let Ok(file) = AdapterFile::read(folder, strictness) else {
+            continue;
+        };
+        let _ = file.prompt();
+        let _ = file.prefix();
+        let _ = file.baked();
+        if let Ok(layers) = file.layers(base, strictness) {
+            let _ = file.merged(base, strictness);
+            let _ = AdapterFile::from_layers(file.config().clone(), &layers);
+        }
+    }
+}
+
+fn stack() -> HashMap<String, Tensor> {
+    candle_core::safetensors::load(golden("stack.safetensors"), &Device::Cpu).unwrap()
+}
+
+const NAMES: [&str; 7] = [
+    "lora_patterns",
+    "lora_bias_all",
+    "lora_embedding",
+    "dora",
+    "adalora",
+    "vera",
+    "prefix",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..Default::default() })]
+
+    /// A changed byte among the numbers is another number; anywhere else it is an error, or is of no
+    /// effect on what is read.
+    #[test]
+    fn changed_bytes_are_an_error_or_change_no_more_than_their_own_tensor(
+        which in 0..NAMES.len(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+    ) {
+        let original = file_of(NAMES[which], TENSORS);
+        let header = 8 + u64::from_le_bytes(original[..8].try_into().unwrap()) as usize;
+        let mut bytes = original.clone();
+        for (at, value) in &changes {
+            bytes[at.index(original.len())] = *value;
+        }
+        let config = file_of(NAMES[which], CONFIG);
+        let folder = folder(&config, &bytes);
+        use_it(folder.path(), &stack());
+        let Ok(read) = AdapterFile::read(folder.path(), Strictness::Strict) else {
+            return Ok(());
+        };
+        let before = AdapterFile::read(golden(NAMES[which]), Strictness::Strict).unwrap();
+        if bytes[..header] == original[..header] {
+            let same = |t: &Tensor| (t.dims().to_vec(), t.dtype());
+            for (name, tensor) in read.tensors() {
+                prop_assert_eq!(same(tensor), same(&before.tensors()[name]));
+            }
+        } else if bytes[header..] == original[header..] {
+            // a header may be another and true: the numbers are then the same, in their order
+            let all = |file: &AdapterFile| {
+                let count = file.tensors().values().map(|t| t.elem_count() * t.dtype().size_in_bytes());
+                count.sum::<usize>()
+            };
+            prop_assert_eq!(all(&read), all(&before));
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_cut_or_goes_on_is_an_error(
+        which in 0..NAMES.len(),
+        at in any::<prop::sample::Index>(),
+        more in prop::collection::vec(any::<u8>(), 1..20),
+    ) {
+        let config = file_of(NAMES[which], CONFIG);
+        let whole = file_of(NAMES[which], TENSORS);
+        let cut = folder(&config, &whole[..at.index(whole.len())]);
+        prop_assert!(AdapterFile::read(cut.path(), Strictness::Lenient).is_err());
+        let long = folder(&config, &[whole, more].concat());
+        prop_assert!(AdapterFile::read(long.path(), Strictness::Lenient).is_err());
+    }
+
+    /// Headers made of what a header is made of, with claims of every size.
+    #[test]
+    fn headers_that_lie_are_errors(
+        entries in prop::collection::vec(
+            (
+                prop::sample::select(vec!["a", "b", "c", "__metadata__"]),
+                prop::sample::select(vec!["F32", "F64", "BF16", "F16", "F4", "BOOL"]),
+                prop::collection::vec(
+                    prop_oneof![0u64..4, Just(1 << 32), Just(u64::MAX), any::<u64>()], 0..4),
+                prop_oneof![0u64..20, Just(u64::MAX), any::<u64>()],
+                prop_oneof![0u64..40, Just(u64::MAX), any::<u64>()],
+            ),
+            0..4,
+        ),
+        data in 0usize..40,
+    ) {
+        let entries: Vec<String> = entries.iter().map(|(name, dtype, shape, begin, end)| format!(
+            r#""{name}":{{"dtype":"{dtype}","shape":{shape:?},"data_offsets":[{begin},{end}]}}"#
+        )).collect();
+        let header = format!("{{{}}}", entries.join(","));
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header.as_bytes());
+        bytes.extend(vec![1u8; data]);
+        let folder = folder(&file_of("lora", CONFIG), &bytes);
+        if let Ok(file) = AdapterFile::read(folder.path(), Strictness::Strict) {
+            // what is believed is true
+            let sizes = file.tensors().values().map(|t| t.elem_count() * t.dtype().size_in_bytes());
+            prop_assert_eq!(sizes.sum::<usize>(), data);
+            // and the format's own reader agrees
+            let path = folder.path().join(TENSORS);
+            prop_assert!(candle_core::safetensors::load(path, &Device::Cpu).is_ok());
+        }
+    }
+
+    #[test]
+    fn settings_of_any_text_are_an_error_or_settings(
+        which in 0..NAMES.len(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+    ) {
+        let mut config = file_of(NAMES[which], CONFIG);
+        for (at, value) in &changes {
+            let at = at.index(config.len());
+            config[at] = *value;
+        }
+        let folder = folder(&config, &file_of(NAMES[which], TENSORS));
+        use_it(folder.path(), &stack());
+    }
+
+    /// Values of every kind and size under every key.
+    #[test]
+    fn a_setting_of_any_value_is_an_error_or_a_setting(
+        which in 0..NAMES.len(),
+        key in any::<prop::sample::Index>(),
+        value in prop::sample::select(vec![
+            "null", "true", "0", "-1", "1", "2.5", "1e300", "1e999", "18446744073709551615", "\"\"",
+            "\"(\"", "\"none\"", "\".*\"", "[]", "{}", "[\"q_proj\"]", "[1]", "[\"\"]", "{\"q_proj\":1}",
+            "{\"(\":1}", "{\".*\":18446744073709551615}", "{\"q_proj\":-1.5}",
+        ]),
+    ) {
+        let text = file_of(NAMES[which], CONFIG);
+        let mut config: BTreeMap<String, serde_json::Value> = serde_json::from_slice(&text).unwrap();
+        let key = config.keys().nth(key.index(config.len())).unwrap().clone();
+        config.remove(&key);
+        let rest = serde_json::to_string(&config).unwrap();
+        let text = format!("{{\"{key}\":{value},{}", &rest[1..]);
+        let folder = folder(text.as_bytes(), &file_of(NAMES[which], TENSORS));
+        use_it(folder.path(), &stack());
+    }
+}
+
+#[test]
+fn what_is_written_is_read_back_bit_for_bit_in_every_type() {
+    let base = stack();
+    for dtype in [DType::F32, DType::F64] {
+        let base = base
+            .iter()
+            .map(|(n, t)| (n.clone(), t.to_dtype(dtype).unwrap()))
+            .collect();
+        for name in NAMES {
+            let file = AdapterFile::read(golden(name), Strictness::Strict).unwrap();
+            let Ok(layers) = file.layers(&base, Strictness::Strict) else {
+                assert_eq!(name, "prefix");
+                continue;
+            };
+            let file = AdapterFile::from_layers(file.config().clone(), &layers).unwrap();
+            let out = tempfile::tempdir().unwrap();
+            let nested = out.path().join("runs/one");
+            file.write(&nested).unwrap();
+            let back = AdapterFile::read(&nested, Strictness::Strict).unwrap();
+            assert_eq!(
+                bits(back.tensors()),
+                bits(file.tensors()),
+                "{name} {dtype:?}"
+            );
+            assert_eq!(back.config(), file.config(), "{name}");
+            let left: Vec<_> = fs::read_dir(&nested)
+                .unwrap()
+                .map(|e| e.unwrap().file_name())
+                .collect();
+            assert_eq!(left.len(), 2, "{left:?}");
+        }
+    }
+}
+
+#[test]
+fn half_precision_is_read_as_it_is() {
+    for (name, dtype) in [("F16", DType::F16), ("BF16", DType::BF16)] {
+        let header = format!(r#"{{"a":{{"dtype":"{name}","shape":[2],"data_offsets":[0,4]}}}}"#);
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header.as_bytes());
+        let one = match dtype {
+            DType::F16 => 0x3c00u16,
+            _ => 0x3f80,
+        };
+        bytes.extend([one.to_le_bytes(), (one | 0x8000).to_le_bytes()].concat());
+        let folder = folder(&file_of("lora", CONFIG), &bytes);
+        let file = AdapterFile::read(folder.path(), Strictness::Strict).unwrap();
+        let a = &file.tensors()["a"];
+        assert_eq!(a.dtype(), dtype);
+        let a = a.to_dtype(DType::F32).unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(a, [1.0, -1.0]);
+    }
+}
+
+/// Stands where the new tensors would be written: writing fails then.
+#[test]
+fn a_write_that_fails_leaves_the_old_adapter() {
+    let out = tempfile::tempdir().unwrap();
+    let old = AdapterFile::read(golden("lora"), Strictness::Strict).unwrap();
+    let new = AdapterFile::read(golden("dora"), Strictness::Strict).unwrap();
+    old.write(out.path()).unwrap();
+    for blocked in [TENSORS, CONFIG] {
+        let part = out.path().join(format!("{blocked}.part"));
+        fs::create_dir(&part).unwrap();
+        assert!(new.write(out.path()).is_err());
+        fs::remove_dir(&part).unwrap();
+        let back = AdapterFile::read(out.path(), Strictness::Strict).unwrap();
+        assert_eq!(bits(back.tensors()), bits(old.tensors()));
+        assert_eq!(back.config(), old.config());
+        assert_eq!(
+            fs::read_dir(out.path()).unwrap().count(),
+            2,
+            "nothing beside the two files"
+        );
+    }
+    new.write(out.path()).unwrap();
+    let back = AdapterFile::read(out.path(), Strictness::Strict).unwrap();
+    assert_eq!(back.config(), new.config());
+}
+
+/// The places of the two files, in the order in which they are taken: where the tensors cannot take
+/// theirs, the settings are gone.
+#[test]
+fn settings_never_stand_beside_the_tensors_of_another() {
+    let out = tempfile::tempdir().unwrap();
+    let old = AdapterFile::read(golden("lora"), Strictness::Strict).unwrap();
+    old.write(out.path()).unwrap();
+    // a folder with something in it cannot be replaced by a file
+    let place = out.path().join(TENSORS);
+    fs::remove_file(&place).unwrap();
+    fs::create_dir(&place).unwrap();
+    fs::write(place.join("x"), "x").unwrap();
+    assert!(old.write(out.path()).is_err());
+    assert!(!out.path().join(CONFIG).exists());
+    assert!(AdapterFile::read(out.path(), Strictness::Lenient).is_err());
+}

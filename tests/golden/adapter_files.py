@@ -1,0 +1,172 @@
+"""Adapters that PEFT writes: the two files of each, with the logits of the adapted and the merged model.
+
+A stack of linear layers over an embedding, and a GPT-2 of two layers, both of random numbers. Every
+trained number of an adapter is drawn too, so that no default can hide a mistake.
+"""
+
+import pathlib
+import shutil
+import warnings
+
+import torch
+from peft import (
+    AdaLoraConfig,
+    IA3Config,
+    LoraConfig,
+    PeftModel,
+    PrefixTuningConfig,
+    PromptTuningConfig,
+    VeraConfig,
+    get_peft_model,
+)
+from safetensors.torch import load_file, save_file
+from transformers import GPT2Config, GPT2LMHeadModel
+
+HERE = pathlib.Path(__file__).parent / "adapters"
+VOCABULARY, WIDTH, LAYERS = 11, 6, 2
+GPT2 = dict(
+    vocab_size=VOCABULARY, n_positions=12, n_embd=8, n_layer=LAYERS, n_head=2, n_inner=10, tie_word_embeddings=False,
+    bos_token_id=0, eos_token_id=0,
+)
+TOKENS = torch.tensor([[1, 4, 2, 9, 0], [3, 3, 10, 5, 7]])
+
+
+class Layer(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.q_proj = torch.nn.Linear(WIDTH, WIDTH)
+        self.v_proj = torch.nn.Linear(WIDTH, WIDTH, bias=False)
+        self.up_proj = torch.nn.Linear(WIDTH, WIDTH + 2)
+        self.down_proj = torch.nn.Linear(WIDTH + 2, WIDTH, bias=False)
+
+    def forward(self, x):
+        x = x + self.q_proj(x) * torch.sigmoid(self.v_proj(x))
+        return x + self.down_proj(torch.tanh(self.up_proj(x)))
+
+
+class Inner(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed_tokens = torch.nn.Embedding(VOCABULARY, WIDTH)
+        self.layers = torch.nn.ModuleList(Layer() for _ in range(LAYERS))
+
+
+class Stack(torch.nn.Module):
+    """Has the names of a Llama and the size of a test."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = Inner()
+        self.lm_head = torch.nn.Linear(WIDTH, VOCABULARY, bias=False)
+
+    def get_input_embeddings(self):
+        return self.model.embed_tokens
+
+    def get_output_embeddings(self):
+        return self.lm_head
+
+    def forward(self, tokens):
+        x = self.model.embed_tokens(tokens)
+        for layer in self.model.layers:
+            x = layer(x)
+        return self.lm_head(x)
+
+
+def draw(model, seed, scale=0.5):
+    """Gives every parameter that is trained a value, in the order of their names."""
+    generator = torch.Generator().manual_seed(seed)
+    for _, parameter in sorted(model.named_parameters()):
+        if parameter.requires_grad:
+            with torch.no_grad():
+                parameter.copy_(torch.round(torch.randn(parameter.shape, generator=generator) * scale, decimals=3))
+
+
+def base(kind):
+    """The base model with the weights of the committed file."""
+    model = Stack() if kind == "stack" else GPT2LMHeadModel(GPT2Config(**GPT2, attn_implementation="eager"))
+    model.load_state_dict(load_file(HERE / f"{kind}.safetensors"))
+    return model.eval()
+
+
+def logits(kind, model):
+    with torch.no_grad():
+        return model(TOKENS) if kind == "stack" else model(input_ids=TOKENS).logits
+
+
+LINEAR = ["q_proj", "v_proj", "up_proj", "down_proj"]
+CASES = {
+    "lora": ("stack", lambda: LoraConfig(r=3, lora_alpha=5, target_modules=LINEAR, lora_dropout=0.25, init_lora_weights="gaussian")),
+    "lora_patterns": ("stack", lambda: LoraConfig(
+        r=2, lora_alpha=3, use_rslora=True, target_modules=LINEAR, exclude_modules=["layers.0.up_proj"],
+        rank_pattern={"layers.1.q_proj": 4, "v_proj": 1}, alpha_pattern={"down_proj": 7, "layers.0.v_proj": 0.5},
+        layers_to_transform=[0, 1], layers_pattern=["layers"])),
+    "lora_regex": ("stack", lambda: LoraConfig(r=2, lora_alpha=3, target_modules=r".*\.1\.(q|v)_proj")),
+    "lora_embedding": ("stack", lambda: LoraConfig(r=2, lora_alpha=6, target_modules=["embed_tokens", "lm_head"])),
+    "lora_bias_update": ("stack", lambda: LoraConfig(r=2, lora_alpha=3, target_modules=["q_proj", "up_proj"], lora_bias=True)),
+    "lora_bias_only": ("stack", lambda: LoraConfig(r=2, lora_alpha=3, target_modules=["q_proj", "v_proj"], bias="lora_only")),
+    "lora_bias_all": ("stack", lambda: LoraConfig(r=2, lora_alpha=3, target_modules=["q_proj", "v_proj"], bias="all")),
+    "lora_modules_to_save": ("stack", lambda: LoraConfig(
+        r=2, lora_alpha=3, target_modules=["q_proj"], modules_to_save=["lm_head", "layers.1.up_proj"])),
+    "dora": ("stack", lambda: LoraConfig(r=2, lora_alpha=3, target_modules=LINEAR, use_dora=True)),
+    "adalora": ("stack", lambda: AdaLoraConfig(
+        init_r=3, target_r=2, lora_alpha=5, target_modules=LINEAR, total_step=10, tinit=1, tfinal=2, deltaT=3)),
+    "adalora_uncut": ("stack", lambda: AdaLoraConfig(init_r=3, lora_alpha=5, target_modules=["q_proj"], total_step=10)),
+    "ia3": ("stack", lambda: IA3Config(target_modules=["q_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"])),
+    "vera": ("stack", lambda: VeraConfig(r=3, target_modules=LINEAR, projection_prng_key=7)),
+    "gpt2_lora": ("gpt2", lambda: LoraConfig(
+        r=2, lora_alpha=3, target_modules=["c_attn", "mlp.c_proj"], fan_in_fan_out=True, task_type="CAUSAL_LM")),
+    "gpt2_ia3": ("gpt2", lambda: IA3Config(
+        target_modules=["c_attn", "mlp.c_proj"], feedforward_modules=["mlp.c_proj"], fan_in_fan_out=True, task_type="CAUSAL_LM")),
+    "prompt": ("gpt2", lambda: PromptTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM")),
+    "prefix": ("gpt2", lambda: PrefixTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM")),
+    "prefix_projection": ("gpt2", lambda: PrefixTuningConfig(
+        num_virtual_tokens=2, prefix_projection=True, encoder_hidden_size=5, task_type="CAUSAL_LM")),
+}
+# which of three triplets AdaLoRA's allocator has left, by layer
+KEPT = {"q_proj": [True, False, True], "v_proj": [True, True, True], "up_proj": [False, True, False], "down_proj": [False] * 3}
+
+
+def adapter_files():
+    torch.set_default_dtype(torch.float32)
+    try:
+        write_all()
+    finally:
+        torch.set_default_dtype(torch.float64)
+
+
+def write_all():
+    shutil.rmtree(HERE, ignore_errors=True)
+    HERE.mkdir()
+    for seed, (kind, model) in enumerate({"stack": Stack(), "gpt2": GPT2LMHeadModel(GPT2Config(**GPT2))}.items()):
+        draw(model, seed)
+        save_file(model.state_dict(), HERE / f"{kind}.safetensors", metadata={"format": "pt"})
+        save_file({"tokens": TOKENS, "logits": logits(kind, model.eval())}, HERE / f"{kind}.logits.safetensors")
+    for seed, (name, (kind, config)) in enumerate(CASES.items(), 10):
+        model = get_peft_model(base(kind), config())
+        draw(model, seed, 0.4)
+        if name == "dora":
+            with torch.no_grad():
+                for path, parameter in model.named_parameters():
+                    if "magnitude" in path:
+                        parameter.abs_().add_(0.5)
+        if name == "adalora":
+            model.peft_config["default"].rank_pattern = {
+                f"model.layers.{i}.{m}.lora_E.default": kept for i in range(LAYERS) for m, kept in KEPT.items()
+            }
+        model.eval()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it saves the embedding too
+            model.save_pretrained(HERE / name)
+        (HERE / name / "README.md").unlink()
+        # what the file means is what PEFT makes of it
+        model = PeftModel.from_pretrained(base(kind), HERE / name).eval()
+        outputs = {"adapted": logits(kind, model)}
+        if kind == "stack" or name in ("gpt2_lora", "gpt2_ia3"):
+            outputs["merged"] = logits(kind, model.merge_and_unload())
+        save_file(outputs, HERE / name / "logits.safetensors")
+    size = sum(f.stat().st_size for f in HERE.rglob("*") if f.is_file())
+    print(f"adapters: {len(CASES)} adapters, {size} bytes")
+
+
+if __name__ == "__main__":
+    adapter_files()

@@ -1,0 +1,407 @@
+//! The adapters that PEFT wrote (`adapters/`, by `adapter_files.py`), read, run, merged and written.
+
+use candle_align::{
+    AdapterFile, AdapterLayer, AdapterMethod, PrefixLayer, Result, Strictness, TargetModules,
+};
+use candle_core::{D, DType, Device, IndexOp, Module, Tensor};
+use serde_json::Value;
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Difference allowed between logits in f32 here and in torch, relative above 1.
+const LOGITS: f64 = 1e-5;
+
+/// In the order of the script.
+const CASES: [(&str, Kind); 18] = [
+    ("lora", Kind::Stack),
+    ("lora_patterns", Kind::Stack),
+    ("lora_regex", Kind::Stack),
+    ("lora_embedding", Kind::Stack),
+    ("lora_bias_update", Kind::Stack),
+    ("lora_bias_only", Kind::Stack),
+    ("lora_bias_all", Kind::Stack),
+    ("lora_modules_to_save", Kind::Stack),
+    ("dora", Kind::Stack),
+    ("adalora", Kind::Stack),
+    ("adalora_uncut", Kind::Stack),
+    ("ia3", Kind::Stack),
+    ("vera", Kind::Stack),
+    ("gpt2_lora", Kind::Gpt2),
+    ("gpt2_ia3", Kind::Gpt2),
+    ("prompt", Kind::Gpt2),
+    ("prefix", Kind::Gpt2),
+    ("prefix_projection", Kind::Gpt2),
+];
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    Stack,
+    Gpt2,
+}
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden/adapters")
+        .join(name)
+}
+
+fn load(name: &str) -> HashMap<String, Tensor> {
+    candle_core::safetensors::load(folder(name), &Device::Cpu).expect(name)
+}
+
+fn base(kind: Kind) -> HashMap<String, Tensor> {
+    match kind {
+        Kind::Stack => load("stack.safetensors"),
+        Kind::Gpt2 => load("gpt2.safetensors"),
+    }
+}
+
+/// A base model, with layers of an adapter in it, behind a prompt or a prefix.
+struct Model {
+    kind: Kind,
+    weights: HashMap<String, Tensor>,
+    layers: BTreeMap<String, AdapterLayer>,
+    prompt: Option<Tensor>,
+    prefix: Vec<Option<PrefixLayer>>,
+}
+
+impl Model {
+    fn plain(kind: Kind, weights: HashMap<String, Tensor>) -> Self {
+        Self {
+            kind,
+            weights,
+            layers: BTreeMap::new(),
+            prompt: None,
+            prefix: vec![None; 2],
+        }
+    }
+
+    fn adapted(kind: Kind, file: &AdapterFile, strictness: Strictness) -> Result<Self> {
+        let mut model = Self::plain(kind, base(kind));
+        match file.config().method {
+            AdapterMethod::Prompt(_) => {
+                model.prompt = Some(file.prompt()?.values().as_detached_tensor());
+            }
+            AdapterMethod::Prefix(_) => model.prefix = file.prefix()?.layers()?,
+            _ => {
+                let found = file.layers(&model.weights, strictness)?;
+                assert!(found.left_out.is_empty(), "{:?}", found.left_out);
+                model.weights.extend(found.weights);
+                model.layers = found.layers;
+            }
+        }
+        Ok(model)
+    }
+
+    fn weight(&self, name: &str) -> &Tensor {
+        &self.weights[name]
+    }
+
+    fn map(&self, path: &str, x: &Tensor) -> Result<Tensor> {
+        if let Some(layer) = self.layers.get(path) {
+            return Ok(layer.forward(x)?);
+        }
+        let weight = self.weight(&format!("{path}.weight"));
+        let y = match self.kind == Kind::Gpt2 && path != "lm_head" {
+            true => x.broadcast_matmul(weight)?,
+            false => x.broadcast_matmul(&weight.t()?)?,
+        };
+        Ok(match self.weights.get(&format!("{path}.bias")) {
+            Some(bias) => y.broadcast_add(bias)?,
+            None => y,
+        })
+    }
+
+    fn embed(&self, path: &str, tokens: &Tensor) -> Result<Tensor> {
+        if let Some(layer) = self.layers.get(path) {
+            return Ok(layer.forward(tokens)?);
+        }
+        let table = self.weight(&format!("{path}.weight"));
+        let found = table.index_select(&tokens.flatten_all()?, 0)?;
+        Ok(found.reshape((tokens.dim(0)?, tokens.dim(1)?, ()))?)
+    }
+
+    fn norm(&self, path: &str, x: &Tensor) -> Result<Tensor> {
+        let x = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
+        let std = (x.sqr()?.mean_keepdim(D::Minus1)? + 1e-5)?.sqrt()?;
+        let x = x.broadcast_div(&std)?;
+        let x = x.broadcast_mul(self.weight(&format!("{path}.weight")))?;
+        Ok(x.broadcast_add(self.weight(&format!("{path}.bias")))?)
+    }
+
+    fn logits(&self, tokens: &Tensor) -> Result<Tensor> {
+        match self.kind {
+            Kind::Stack => self.stack(tokens),
+            Kind::Gpt2 => self.gpt2(tokens),
+        }
+    }
+
+    fn stack(&self, tokens: &Tensor) -> Result<Tensor> {
+        let mut x = self.embed("model.embed_tokens", tokens)?;
+        for i in 0..2 {
+            let at = |name: &str| format!("model.layers.{i}.{name}");
+            let gate = candle_nn::ops::sigmoid(&self.map(&at("v_proj"), &x)?)?;
+            x = (&x + (self.map(&at("q_proj"), &x)? * gate)?)?;
+            let inner = self.map(&at("up_proj"), &x)?.tanh()?;
+            x = (&x + self.map(&at("down_proj"), &inner)?)?;
+        }
+        self.map("lm_head", &x)
+    }
+
+    fn gpt2(&self, tokens: &Tensor) -> Result<Tensor> {
+        let mut x = self.embed("transformer.wte", tokens)?;
+        let (batch, _, dim) = x.dims3()?;
+        if let Some(prompt) = &self.prompt {
+            let prompt = prompt.unsqueeze(0)?;
+            let prompt = prompt.broadcast_as((batch, prompt.dim(1)?, dim))?;
+            x = Tensor::cat(&[&prompt.contiguous()?, &x], 1)?;
+        }
+        let time = x.dim(1)?;
+        let past = self.prefix[0].as_ref().map_or(0, |p| p.key.dims()[1]);
+        let position = self.weight("transformer.wpe.weight").i(past..past + time)?;
+        x = x.broadcast_add(&position)?;
+        for i in 0..2 {
+            let at = |name: &str| format!("transformer.h.{i}.{name}");
+            let qkv = self.map(&at("attn.c_attn"), &self.norm(&at("ln_1"), &x)?)?;
+            let mixed = attend(&qkv, self.prefix[i].as_ref())?;
+            x = (x + self.map(&at("attn.c_proj"), &mixed)?)?;
+            let inner = self.map(&at("mlp.c_fc"), &self.norm(&at("ln_2"), &x)?)?;
+            x = (x + self.map(&at("mlp.c_proj"), &inner.gelu()?)?)?;
+        }
+        self.map("lm_head", &self.norm("transformer.ln_f", &x)?)
+    }
+}
+
+/// Causal attention with two heads, which sees all of a prefix.
+fn attend(qkv: &Tensor, prefix: Option<&PrefixLayer>) -> Result<Tensor> {
+    let (batch, time, width) = qkv.dims3()?;
+    let (heads, dim) = (2, width / 3);
+    let part = |i: usize| -> Result<Tensor> {
+        let x = qkv
+            .narrow(2, i * dim, dim)?
+            .reshape((batch, time, heads, dim / heads))?;
+        Ok(x.transpose(1, 2)?.contiguous()?)
+    };
+    let (q, mut k, mut v) = (part(0)?, part(1)?, part(2)?);
+    let mut past = 0;
+    if let Some(prefix) = prefix {
+        past = prefix.key.dim(1)?;
+        let each = |x: &Tensor| x.unsqueeze(0)?.repeat((batch, 1, 1, 1));
+        k = Tensor::cat(&[&each(&prefix.key)?, &k], 2)?;
+        v = Tensor::cat(&[&each(&prefix.value)?, &v], 2)?;
+    }
+    let seen: Vec<u8> = (0..time)
+        .flat_map(|t| (0..past + time).map(move |s| u8::from(s <= past + t)))
+        .collect();
+    let seen = Tensor::from_vec(seen, (time, past + time), &Device::Cpu)?;
+    let scores = (q.matmul(&k.t()?)? / ((dim / heads) as f64).sqrt())?;
+    let floor = Tensor::full(-1e9f32, scores.shape(), &Device::Cpu)?;
+    let scores = seen
+        .broadcast_as(scores.shape())?
+        .where_cond(&scores, &floor)?;
+    let weights = candle_nn::ops::softmax(&scores, D::Minus1)?;
+    let mixed = weights.matmul(&v)?.transpose(1, 2)?;
+    Ok(mixed.reshape((batch, time, dim))?)
+}
+
+fn tokens(kind: Kind) -> Tensor {
+    let name = match kind {
+        Kind::Stack => "stack.logits.safetensors",
+        Kind::Gpt2 => "gpt2.logits.safetensors",
+    };
+    load(name)["tokens"].to_dtype(DType::U32).unwrap()
+}
+
+#[track_caller]
+fn close(got: &Tensor, want: &Tensor, what: &str) {
+    assert_eq!(got.dims(), want.dims(), "{what}");
+    let values = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    for (a, b) in values(got).into_iter().zip(values(want)) {
+        let allowed = LOGITS * f64::from(b.abs()).max(1.0);
+        assert!(f64::from((a - b).abs()) <= allowed, "{what}: {a}, PEFT {b}");
+    }
+}
+
+#[test]
+fn the_test_models_are_the_originals() {
+    for (kind, name) in [(Kind::Stack, "stack"), (Kind::Gpt2, "gpt2")] {
+        let got = Model::plain(kind, base(kind))
+            .logits(&tokens(kind))
+            .unwrap();
+        close(
+            &got,
+            &load(&format!("{name}.logits.safetensors"))["logits"],
+            name,
+        );
+    }
+}
+
+#[test]
+fn adapters_of_peft_give_its_logits_adapted_and_merged() {
+    for (name, kind) in CASES {
+        let file = AdapterFile::read(folder(name), Strictness::Strict).unwrap();
+        let want = load(&format!("{name}/logits.safetensors"));
+        let model = Model::adapted(kind, &file, Strictness::Strict).unwrap();
+        let got = model.logits(&tokens(kind)).unwrap();
+        close(&got, &want["adapted"], name);
+        let plain = Model::plain(kind, base(kind))
+            .logits(&tokens(kind))
+            .unwrap();
+        if plain.dims() == got.dims() {
+            let change = (plain - got).unwrap().abs().unwrap().max_all().unwrap();
+            assert!(
+                change.to_scalar::<f32>().unwrap() > 0.1,
+                "{name}: an adapter that does nothing"
+            );
+        }
+        if let Some(want) = want.get("merged") {
+            let merged = file.merged(&base(kind), Strictness::Strict).unwrap();
+            let model = Model::plain(kind, merged);
+            close(
+                &model.logits(&tokens(kind)).unwrap(),
+                want,
+                &format!("{name}, merged"),
+            );
+        }
+    }
+}
+
+/// The object of an `adapter_config.json`, with its sets sorted.
+fn config(folder: &Path) -> serde_json::Map<String, Value> {
+    let text = fs::read_to_string(folder.join("adapter_config.json")).unwrap();
+    let Value::Object(mut found) = serde_json::from_str(&text).unwrap() else {
+        panic!("{text}");
+    };
+    for key in ["target_modules", "exclude_modules", "feedforward_modules"] {
+        if let Some(Value::Array(list)) = found.get_mut(key) {
+            list.sort_by_key(|name| name.to_string());
+        }
+    }
+    found
+}
+
+/// The same file again, by way of the layers.
+fn again(name: &str, kind: Kind) -> AdapterFile {
+    let file = AdapterFile::read(folder(name), Strictness::Strict).unwrap();
+    let config = file.config().clone();
+    match config.method {
+        AdapterMethod::Prompt(_) => AdapterFile::from_prompt(config, &file.prompt().unwrap()),
+        AdapterMethod::Prefix(_) => AdapterFile::from_prefix(config, &file.prefix().unwrap()),
+        _ => {
+            let layers = file.layers(&base(kind), Strictness::Strict).unwrap();
+            AdapterFile::from_layers(config, &layers)
+        }
+    }
+    .unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+#[test]
+fn what_is_written_again_is_what_peft_wrote_key_by_key_and_bit_by_bit() {
+    let written = tempfile::tempdir().unwrap();
+    for (name, kind) in CASES {
+        again(name, kind).write(written.path()).unwrap();
+        let (ours, mut theirs) = (config(written.path()), config(&folder(name)));
+        if name == "prefix_projection" {
+            // the network is not in the file
+            theirs.insert("prefix_projection".to_string(), Value::Bool(false));
+            theirs.insert("encoder_hidden_size".to_string(), Value::from(8));
+        }
+        assert_eq!(
+            ours.keys().collect::<Vec<_>>(),
+            theirs.keys().collect::<Vec<_>>(),
+            "{name}"
+        );
+        for (key, value) in &theirs {
+            assert_eq!(&ours[key], value, "{name}, {key}");
+        }
+        let bytes = |folder: &Path| fs::read(folder.join("adapter_model.safetensors")).unwrap();
+        let (ours, theirs) = (bytes(written.path()), bytes(&folder(name)));
+        assert!(ours == theirs, "{name}: tensors differ");
+    }
+    // one choice alone has one order: the same text
+    again("lora_regex", Kind::Stack)
+        .write(written.path())
+        .unwrap();
+    let text = |folder: &Path| fs::read_to_string(folder.join("adapter_config.json")).unwrap();
+    assert_eq!(text(written.path()), text(&folder("lora_regex")));
+}
+
+/// Every adapter as this crate writes it, with its own logits beside it, for `load_written.py`: into
+/// the folder that `WRITTEN_ADAPTERS` names, else into one that is deleted.
+#[test]
+fn adapters_written_here_and_their_logits() {
+    let temporary = tempfile::tempdir().unwrap();
+    let out = match std::env::var_os("WRITTEN_ADAPTERS") {
+        Some(out) => PathBuf::from(out),
+        None => temporary.path().to_path_buf(),
+    };
+    let mut files: Vec<(String, Kind, AdapterFile)> = CASES
+        .iter()
+        .map(|(name, kind)| (name.to_string(), *kind, again(name, *kind)))
+        .collect();
+    for name in ["lora", "lora_patterns", "lora_embedding", "gpt2_lora"] {
+        let (_, kind, file) = files.iter().find(|(n, _, _)| n == name).unwrap();
+        files.push((format!("{name}_baked"), *kind, file.baked().unwrap()));
+    }
+    // without `kept` a cut adapter is filled up, and PEFT has nothing to warn of
+    let cut = AdapterFile::read(folder("adalora"), Strictness::Strict).unwrap();
+    let layers = cut.layers(&base(Kind::Stack), Strictness::Strict).unwrap();
+    let mut config = cut.config().clone();
+    if let AdapterMethod::AdaLora(file) = &mut config.method {
+        file.kept.clear();
+    }
+    let filled = AdapterFile::from_layers(config, &layers).unwrap();
+    files.push(("adalora_filled".to_string(), Kind::Stack, filled));
+
+    for (name, kind, file) in &files {
+        let at = out.join(name);
+        file.write(&at).unwrap();
+        let back = AdapterFile::read(&at, Strictness::Strict).unwrap();
+        assert_eq!(back.config(), file.config(), "{name}");
+        let model = Model::adapted(*kind, &back, Strictness::Strict).unwrap();
+        let logits = model.logits(&tokens(*kind)).unwrap();
+        let original = name.trim_end_matches("_baked").trim_end_matches("_filled");
+        let want = load(&format!("{original}/logits.safetensors"));
+        close(&logits, &want["adapted"], name);
+        let mut outputs = HashMap::from([("adapted".to_string(), logits)]);
+        if want.contains_key("merged") {
+            let merged = back.merged(&base(*kind), Strictness::Strict).unwrap();
+            let merged = Model::plain(*kind, merged).logits(&tokens(*kind)).unwrap();
+            close(&merged, &want["merged"], name);
+            outputs.insert("merged".to_string(), merged);
+        }
+        candle_core::safetensors::save(&outputs, at.join("logits.safetensors")).unwrap();
+    }
+}
+
+#[test]
+fn a_baked_file_has_one_rank_and_no_scale() {
+    let file = AdapterFile::read(folder("lora_patterns"), Strictness::Strict).unwrap();
+    let baked = file.baked().unwrap();
+    let AdapterMethod::Lora(found) = &baked.config().method else {
+        panic!("{:?}", baked.config());
+    };
+    let config = &found.config;
+    assert_eq!((config.rank, config.alpha, config.scale()), (4, 4.0, 1.0));
+    assert!(config.rank_pattern.is_empty() && config.alpha_pattern.is_empty());
+    assert!(matches!(
+        config.targets.target_modules,
+        TargetModules::Names(_)
+    ));
+    for (name, tensor) in baked.tensors() {
+        let axis = usize::from(name.contains("lora_B"));
+        assert_eq!(tensor.dims()[axis], 4, "{name}");
+    }
+    // √2 of rank stabilisation, α = 7 by its pattern
+    let b = "base_model.model.model.layers.0.down_proj.lora_B.weight";
+    let (was, is) = (&file.tensors()[b], &baked.tensors()[b]);
+    let want = (was * (7.0 / 2f64.sqrt()))
+        .unwrap()
+        .to_vec2::<f32>()
+        .unwrap();
+    for (is, want) in is.to_vec2::<f32>().unwrap().iter().zip(want) {
+        assert_eq!(is[..2], want);
+        assert_eq!(is[2..], [0.0, 0.0]);
+    }
+}
