@@ -182,6 +182,7 @@ impl Default for MamConfig {
 /// * Disabled it returns h, however long it was trained.
 /// * A clone shares what is trained with its original.
 /// # Departures
+/// He et al.'s Table 1 prints h where a parallel adapter reads x; their text and code read x.
 /// Houlsby et al. start both maps near 0, from a truncated N(0, 0.01²), so that their model starts
 /// near the base, not at it; the start here is that of the unified view's code for its parallel
 /// adapters, LoRA's. That code has biases too, which the paper's counts leave out, and so
