@@ -104,6 +104,9 @@ pub struct PrefixLayer {
 /// * [`PrefixEncoder::finish`] gives the same keys and values bit for bit, without the network.
 /// * A prefix has no start that leaves the model as it is: all keys 0 still take the share
 ///   p/(p + Σe^{qk}) of the attention. Only keys whose scores tend to −∞ do.
+/// * What the network can say, the plain form can. Descent need not agree: positions that share a
+///   network can fall together and stay one, where the plain form, from the same keys and values,
+///   reaches the optimum. The paper found the plain form the less stable one, in a large model.
 /// * Disabled, [`PrefixEncoder::layers`] gives `None` for every layer: the base model to the bit.
 /// * A clone shares what is trained with its original.
 /// # Departures
