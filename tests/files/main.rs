@@ -74,7 +74,7 @@ const NAMES: [&str; 7] = [
 ];
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..Default::default() })]
 
     /// A changed byte among the numbers is another number; anywhere else it is an error, or is of no
     /// effect on what is read.
