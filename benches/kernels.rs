@@ -5,6 +5,7 @@
 //! cargo bench --bench kernels                                 # everything against candle
 //! cargo bench --bench kernels -- --only adamw                 # one group
 //! cargo bench --bench kernels -- --python venv/bin/python     # and against PyTorch
+//! cargo bench --bench kernels -- --rounds 3                   # the median of three runs of each
 //! ```
 //! Groups: `log_probs`, `hidden`, `adamw`, `lora`. Memory is the peak resident set of the process
 //! above what it held before the first repetition (Linux). PyTorch runs `benches/compare_torch.py`
@@ -12,31 +13,27 @@
 //! pages; the better of the two counts.
 
 #[path = "../examples/support/mod.rs"]
-#[allow(dead_code)]
 mod support;
+
+mod harness;
 
 use candle_align::log_probs::selective_log_softmax_with_gradient;
 use candle_align::training::{self, AdamWConfig, ParameterGroup};
 use candle_align::{LoraConfig, LoraLinear, OutputHead, Result, Statistics, TokenLogProbs};
 use candle_core::backprop::GradStore;
-use candle_core::{DType, Device, Module, Tensor, Var};
+use candle_core::{DType, Module, Tensor, Var};
 use candle_nn::{Linear, Optimizer};
+use harness::{Group, Measured, Numbers, compare, decoder, measure, numbers, targets};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
-use std::process::Command;
-use std::time::Instant;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Repetitions of a variant after one that warms up.
-const REPEATS: usize = 7;
-const THREADS: usize = 2;
-
-/// Variants by group; the first of a group is what the others are compared with.
-const VARIANTS: [(&str, &[&str]); 4] = [
+/// What is compared, by group.
+const GROUPS: [Group; 4] = [
     (
         "log_probs",
         &[
@@ -49,6 +46,12 @@ const VARIANTS: [(&str, &[&str]); 4] = [
             "512x151936 streaming bound",
             "512x151936 ours, gradient handed over",
         ],
+        &[
+            "2048x32000 cross_entropy",
+            "2048x32000 gather - logsumexp",
+            "512x151936 cross_entropy",
+            "512x151936 gather - logsumexp",
+        ],
     ),
     (
         "hidden",
@@ -58,67 +61,15 @@ const VARIANTS: [(&str, &[&str]); 4] = [
             "trained ours",
             "trained candle plain",
         ],
+        &["frozen plain", "trained plain"],
     ),
-    ("adamw", &["80M ours", "80M candle"]),
-    ("lora", &["rank 8 frozen linear", "rank 8 ordinary linear"]),
+    ("adamw", &["80M ours", "80M candle"], &["80M fused"]),
+    (
+        "lora",
+        &["rank 8 frozen linear", "rank 8 ordinary linear"],
+        &[],
+    ),
 ];
-
-/// Seconds of each phase in every repetition, then the extra memory.
-#[derive(Default)]
-struct Measured {
-    forward: Vec<f64>,
-    total: Vec<f64>,
-    extra_mib: f64,
-}
-
-fn numbers(shape: &[usize], scale: f32) -> Tensor {
-    let n: usize = shape.iter().product();
-    let data: Vec<f32> = (0..n)
-        .into_par_iter()
-        .map(|i| ((i as u32).wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 24) as f32 - 0.5)
-        .map(|x| x * scale)
-        .collect();
-    Tensor::from_vec(data, shape, &Device::Cpu).expect("its own shape")
-}
-
-fn targets(rows: usize, vocabulary: usize) -> Tensor {
-    let targets: Vec<u32> = (0..rows).map(|i| (i * 7919 % vocabulary) as u32).collect();
-    Tensor::from_vec(targets, (1, rows), &Device::Cpu).expect("its own shape")
-}
-
-/// A line of /proc/self/status in MiB; 0 where there is no such file.
-fn status(key: &str) -> f64 {
-    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = text.lines().find(|l| l.starts_with(key));
-    let kib = line
-        .and_then(|l| l.split_whitespace().nth(1))
-        .and_then(|n| n.parse::<f64>().ok());
-    kib.unwrap_or(0.0) / 1024.0
-}
-
-/// Repeats forward and the rest; `forward` returns what the rest starts from.
-fn measure<T>(
-    mut forward: impl FnMut() -> Result<T>,
-    mut rest: impl FnMut(T) -> Result<()>,
-) -> Result<Measured> {
-    let before = status("VmRSS");
-    // resets the peak; where it cannot, the peak includes the making of the inputs
-    let _ = std::fs::write("/proc/self/clear_refs", "5");
-    let mut out = Measured::default();
-    for i in 0..=REPEATS {
-        let start = Instant::now();
-        let between = forward()?;
-        let half = start.elapsed().as_secs_f64();
-        rest(between)?;
-        if i > 0 {
-            out.forward.push(half);
-            out.total.push(start.elapsed().as_secs_f64());
-        } else {
-            out.extra_mib = status("VmHWM") - before;
-        }
-    }
-    Ok(out)
-}
 
 fn log_probs(name: &str) -> Result<Measured> {
     let (rows, vocabulary) = match name.starts_with("2048") {
@@ -234,19 +185,6 @@ fn hidden(name: &str) -> Result<Measured> {
     )
 }
 
-/// The sizes of a decoder of 80 million parameters.
-fn decoder() -> Result<support::transformer::Transformer> {
-    let config = support::transformer::Config {
-        vocabulary: 49152,
-        dim: 576,
-        heads: 9,
-        layers: 6,
-        max_len: 256,
-        feed_forward: 2304,
-    };
-    support::transformer::Transformer::new(&config, DType::F32, &mut StdRng::seed_from_u64(0))
-}
-
 fn adamw(name: &str) -> Result<Measured> {
     let model = decoder()?;
     let vars = model.vars();
@@ -317,124 +255,18 @@ fn lora(name: &str) -> Result<Measured> {
     )
 }
 
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-/// Runs one variant and prints its three numbers for the process that asked.
-fn child(group: &str, name: &str) -> Result<()> {
-    let measured = match group {
-        "log_probs" => log_probs(name)?,
-        "hidden" => hidden(name)?,
-        "adamw" => adamw(name)?,
-        _ => lora(name)?,
-    };
-    println!(
-        "{} {} {}",
-        median(&measured.forward),
-        median(&measured.total),
-        measured.extra_mib
-    );
-    Ok(())
-}
-
-/// Forward, total and extra memory, as a child process printed them.
-type Numbers = (f64, f64, f64);
-
-fn run(command: &mut Command) -> std::result::Result<Numbers, String> {
-    let output = command.output().map_err(|e| e.to_string())?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let found: Vec<f64> = text
-        .lines()
-        .last()
-        .unwrap_or("")
-        .split_whitespace()
-        .filter_map(|w| w.parse().ok())
-        .collect();
-    match found[..] {
-        [forward, total, extra] => Ok((forward, total, extra)),
-        _ => Err(String::from_utf8_lossy(&output.stderr).trim().to_string()),
+/// One variant.
+fn variant(group: &str, name: &str) -> Result<Measured> {
+    match group {
+        "log_probs" => log_probs(name),
+        "hidden" => hidden(name),
+        "adamw" => adamw(name),
+        _ => lora(name),
     }
 }
 
 fn main() {
-    let mut arguments = std::env::args().skip(1);
-    let (mut python, mut only) = (None, None);
-    while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            "--child" => {
-                let (group, name) = (arguments.next(), arguments.next());
-                if let Err(error) = child(&group.unwrap_or_default(), &name.unwrap_or_default()) {
-                    eprintln!("{error}");
-                    std::process::exit(1);
-                }
-                return;
-            }
-            "--python" => python = arguments.next(),
-            "--only" => only = arguments.next(),
-            _ => {} // cargo's own
-        }
-    }
-    let program = std::env::current_exe().expect("this program");
-    let mut results: BTreeMap<String, Numbers> = BTreeMap::new();
-    println!("| group | variant | forward s | total s | extra MiB |");
-    println!("|---|---|---|---|---|");
-    let mut show =
-        |group: &str, name: &str, result: std::result::Result<Numbers, String>| match result {
-            Ok((forward, total, extra)) => {
-                println!("| {group} | {name} | {forward:.3} | {total:.3} | {extra:.0} |");
-                results.insert(format!("{group} {name}"), (forward, total, extra));
-            }
-            Err(error) => println!("| {group} | {name} | failed: {error} | | |"),
-        };
-    for (group, names) in VARIANTS {
-        if only.as_ref().is_some_and(|only| only != group) {
-            continue;
-        }
-        for name in names {
-            let mut command = Command::new(&program);
-            command
-                .args(["--child", group, name])
-                .env("RAYON_NUM_THREADS", THREADS.to_string());
-            show(group, name, run(&mut command));
-        }
-        let Some(python) = &python else { continue };
-        for name in torch_variants(group) {
-            let of = |tunables: &str| {
-                let mut command = Command::new(python);
-                command.arg(concat!(
-                    env!("CARGO_MANIFEST_DIR"),
-                    "/benches/compare_torch.py"
-                ));
-                command.args([group, name]).env("GLIBC_TUNABLES", tunables);
-                run(&mut command)
-            };
-            let (plain, huge) = (of("glibc.malloc.hugetlb=0"), of("glibc.malloc.hugetlb=1"));
-            let better = match (plain, huge) {
-                (Ok(a), Ok(b)) if b.1 < a.1 => Ok(b),
-                (Err(_), other) => other,
-                (first, _) => first,
-            };
-            show(group, &format!("torch {name}"), better);
-        }
-    }
-    ratios(&results);
-}
-
-fn torch_variants(group: &str) -> &'static [&'static str] {
-    match group {
-        "log_probs" => &[
-            "2048x32000 cross_entropy",
-            "2048x32000 gather - logsumexp",
-            "512x151936 cross_entropy",
-            "512x151936 gather - logsumexp",
-        ],
-        "hidden" => &["frozen plain", "trained plain"],
-        "adamw" => &["80M fused"],
-        _ => &[],
-    }
+    ratios(&compare(&GROUPS, variant));
 }
 
 /// Each line of the table of bars: what is divided by what.

@@ -33,7 +33,7 @@
 //! | §3.1 | [`online`] | sampling, reward models, PPO, RAFT |
 //! | §3.2.1 | [`ranking`] | DPO, PRO, SLiC, RRHF, BRIO, expected risk |
 //! | §3.2.2 | [`language`] | conditional SFT, Chain of Hindsight, Second Thoughts, Stable Alignment, SelFee, self-debug |
-//! | §3.3 | [`parameter_effective`] | LoRA, frozen layers |
+//! | §3.3 | [`parameter_effective`] | LoRA, AdaLoRA, QLoRA, prompts, prefixes, adapters, frozen layers; DoRA, (IA)³, VeRA |
 //! | | [`log_probs`] | from logits and tokens to log-probabilities: what all of them begin with |
 //! | | [`reduction`] | how losses become one number, and by which count they are divided |
 //! | | [`training`] | gradient coverage, clipping, accumulation, AdamW, schedules |
@@ -120,19 +120,21 @@ pub use online::reward_model::{
     plackett_luce_reward_loss, ranked_reward_loss, ranking_accuracy,
 };
 pub use online::rewards::{ShapedRewardsConfig, missing_eos_penalty, shaped_rewards};
+pub use online::rlhf::{RlhfConfig, RlhfLoss, RlhfMetrics, rlhf_loss};
+pub use online::rollout::{Experience, ExperienceConfig, Rollout};
 pub use online::samples::{Sample, Samples};
 pub use online::sampling::{SamplingConfig, sample};
 pub use parameter_effective::{
     Activation, AdaLoraConfig, AdaLoraFile, AdaLoraLinear, AdaLoraScaling, AdaptedLayer,
     AdapterConfig, AdapterFile, AdapterLayer, AdapterLayers, AdapterMethod, Allocation, BiasLinear,
-    BottleneckAdapter, BottleneckConfig, DesignSpaceConfig, DoraLinear, FrozenLinear, Grouping,
-    Ia3Config, Ia3File, Ia3Linear, Ia3Place, Insertion, LayerPlan, LayerSize, LoraBias, LoraConfig,
-    LoraEmbedding, LoraFile, LoraInit, LoraLinear, LoraPlusGroups, MamConfig, Orthogonality,
-    Placement, PrefixConfig, PrefixEncoder, PrefixFile, PrefixLayer, PrefixMixture, PrefixShape,
-    PromptConfig, PromptEmbedding, PromptFile, PromptInit, RankAllocator, RankAllocatorConfig,
-    Reparametrisation, Scaling, Strategy, Strictness, TargetModules, Targets, TaskType, VeraConfig,
-    VeraFile, VeraLinear, VeraProjections, lora_plus_groups, orthogonality_penalty,
-    prefix_attention, prefix_mixing,
+    BlockScale, BottleneckAdapter, BottleneckConfig, DesignSpaceConfig, DoraLinear, FrozenLinear,
+    Grouping, Ia3Config, Ia3File, Ia3Linear, Ia3Place, Insertion, LayerPlan, LayerSize, LoraBias,
+    LoraConfig, LoraEmbedding, LoraFile, LoraInit, LoraLinear, LoraPlusGroups, MamConfig, NF4,
+    Nf4Linear, Nf4Tensor, Orthogonality, Placement, PrefixConfig, PrefixEncoder, PrefixFile,
+    PrefixLayer, PrefixMixture, PrefixShape, PromptConfig, PromptEmbedding, PromptFile, PromptInit,
+    QloraLinear, RankAllocator, RankAllocatorConfig, Reparametrisation, Scaling, Strategy,
+    Strictness, TargetModules, Targets, TaskType, VeraConfig, VeraFile, VeraLinear,
+    VeraProjections, lora_plus_groups, orthogonality_penalty, prefix_attention, prefix_mixing,
 };
 pub use ranking::brio::{BrioConfig, BrioPairs, brio_loss};
 pub use ranking::dpo::{DpoConfig, dpo_loss};

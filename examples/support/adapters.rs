@@ -7,7 +7,7 @@
 //! LoRA, biases  in place of a linear map:        Wx + s · BAx, Wx + b
 //! ```
 //!
-//! A new layer that stands in place of a linear map is one arm of [`linear`] and one variant of
+//! A new layer that stands in place of a linear map is one arm of [`Maker::linear`] and one variant of
 //! [`AdapterConfig`].
 //!
 //! **Positions.** Virtual positions have none: what a position embedding would add to them, a prompt
@@ -16,14 +16,17 @@
 
 use super::transformer::{Projection, Transformer};
 use candle_align::{
-    BiasLinear, BottleneckAdapter, BottleneckConfig, DesignSpaceConfig, FrozenLinear, LayerPlan,
-    LayerSize, LoraBias, LoraConfig, LoraLinear, MamConfig, Placement, PrefixConfig, PrefixEncoder,
-    PrefixLayer, PrefixShape, PromptConfig, PromptEmbedding, Reparametrisation, Result,
+    AdaLoraConfig, AdaLoraLinear, BiasLinear, BlockScale, BottleneckAdapter, BottleneckConfig,
+    DesignSpaceConfig, DoraLinear, FrozenLinear, Ia3Config, Ia3Linear, LayerPlan, LayerSize,
+    LoraBias, LoraConfig, LoraLinear, MamConfig, Placement, PrefixConfig, PrefixEncoder,
+    PrefixLayer, PrefixShape, PromptConfig, PromptEmbedding, QloraLinear, Reparametrisation,
+    Result, TargetModules, Targets, VeraConfig, VeraLinear, VeraProjections,
 };
 use candle_core::{Module, Tensor, Var};
 use candle_nn::Linear;
 use rand::rngs::StdRng;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -31,8 +34,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum AdapterConfig {
-    /// LoRA on every linear map of the blocks.
+    /// LoRA on the linear maps of the blocks: those that the settings choose, or all.
     Lora(LoraConfig),
+    /// LoRA over the linear maps in four bits; they are chosen in the same way.
+    Qlora(LoraConfig),
+    /// LoRA with a length for each row; chosen in the same way.
+    Dora(LoraConfig),
+    /// AdaLoRA on every linear map of the blocks; see [`Adapted::triplets`].
+    AdaLora(AdaLoraConfig),
+    /// Factors of the linear maps that the settings choose.
+    Ia3(Ia3Config),
+    /// VeRA on every linear map of the blocks.
+    Vera(VeraConfig),
     /// A trained bias on every linear map of the blocks.
     BitFit,
     /// Vectors before the input.
@@ -157,6 +170,7 @@ impl Adapters {
 pub struct Adapted {
     pub model: Transformer,
     linear_vars: Vec<(String, Var)>,
+    triplets: Vec<(String, AdaLoraLinear)>,
 }
 
 impl Adapted {
@@ -166,6 +180,11 @@ impl Adapted {
         vars.extend(self.model.adapters().vars());
         vars.sort_by(|a, b| a.0.cmp(&b.0));
         vars
+    }
+
+    /// AdaLoRA's layers by name, for its penalty and its allocator; none under other methods.
+    pub fn triplets(&self) -> &[(String, AdaLoraLinear)] {
+        &self.triplets
     }
 
     /// How many numbers are trained.
@@ -196,94 +215,207 @@ pub fn adapt(base: &Transformer, config: &AdapterConfig, rng: &mut StdRng) -> Re
         }
         _ => Vec::new(),
     };
-    let mut linear_vars = Vec::new();
+    let mut maker = Maker::new(base, config, plans, rng)?;
     let model = base.map_linears(|name, weight| {
-        let plain = FrozenLinear::new(weight.clone(), None)?;
-        match linear(config, &plans, name, &Linear::new(weight, None), rng)? {
-            None => Ok(Box::new(plain)),
-            Some((layer, vars)) => {
-                linear_vars.extend(vars);
-                let on = on.clone();
-                Ok(Box::new(Switched { layer, plain, on }))
-            }
+        let plain = Box::new(FrozenLinear::new(weight.clone(), None)?);
+        match maker.linear(config, name, &Linear::new(weight, None), rng)? {
+            None => Ok(plain),
+            Some((layer, under)) => Ok(Box::new(Switched {
+                layer,
+                plain: under.unwrap_or(plain),
+                on: on.clone(),
+            })),
         }
     })?;
+    let Maker {
+        vars: linear_vars,
+        triplets,
+        plans,
+        ..
+    } = maker;
     let mut beside = beside(base, config, &plans, rng)?;
     beside.on = on;
     Ok(Adapted {
         model: model.with_adapters(beside),
         linear_vars,
+        triplets,
     })
 }
 
-/// What stands in place of a linear map, with what is trained of it; `None` leaves it frozen.
-fn linear(
-    config: &AdapterConfig,
-    plans: &[LayerPlan],
-    name: &str,
-    base: &Linear,
-    rng: &mut StdRng,
-) -> Result<Option<(Projection, Vec<(String, Var)>)>> {
-    Ok(match config {
-        AdapterConfig::Lora(config) => {
-            let layer = LoraLinear::new(base, config, rng)?;
-            Some((layer.trainable(name), layer)).map(boxed)
-        }
-        AdapterConfig::BitFit => {
-            let layer = BiasLinear::new(base)?;
-            Some((layer.trainable(name), layer)).map(boxed)
-        }
-        AdapterConfig::DesignSpace { .. } => {
-            let layer: usize = name
-                .split('.')
-                .nth(1)
-                .and_then(|l| l.parse().ok())
-                .unwrap_or(0);
-            planned(&plans[layer], name, base, rng)?
-        }
-        AdapterConfig::Prompt(_)
-        | AdapterConfig::Prefix(_)
-        | AdapterConfig::Adapter { .. }
-        | AdapterConfig::Mam(_) => None,
-    })
+/// The names of a model's linear maps, in the order of their layers.
+fn linear_names(base: &Transformer) -> Vec<String> {
+    let of = |l: usize| {
+        [
+            "attention.qkv",
+            "attention.output",
+            "feed_forward.up",
+            "feed_forward.down",
+        ]
+        .map(|name| format!("layers.{l}.{name}"))
+    };
+    (0..base.config().layers).flat_map(of).collect()
 }
 
-fn boxed<L: Module + Send + Sync + 'static>(
-    (vars, layer): (Vec<(String, Var)>, L),
-) -> (Projection, Vec<(String, Var)>) {
-    (Box::new(layer), vars)
+/// A layer in place of a linear map, and what the map is when that is switched off, if it is not the
+/// map itself.
+type Replacement = Option<(Projection, Option<Projection>)>;
+
+/// Makes the layers that stand in place of linear maps, and keeps what is trained of them.
+struct Maker {
+    /// The settings of each chosen linear map, under LoRA and its kin.
+    chosen: BTreeMap<String, LoraConfig>,
+    shared: Option<VeraProjections>,
+    plans: Vec<LayerPlan>,
+    vars: Vec<(String, Var)>,
+    triplets: Vec<(String, AdaLoraLinear)>,
 }
 
-/// LoRA, trained biases, both or neither.
-fn planned(
-    plan: &LayerPlan,
-    name: &str,
-    base: &Linear,
-    rng: &mut StdRng,
-) -> Result<Option<(Projection, Vec<(String, Var)>)>> {
-    if plan.rank == 0 || !name.ends_with("attention.qkv") {
-        if !plan.biases {
-            return Ok(None);
-        }
-        let layer = BiasLinear::new(base)?;
-        return Ok(Some((layer.trainable(name), layer)).map(boxed));
+impl Maker {
+    fn new(
+        base: &Transformer,
+        config: &AdapterConfig,
+        plans: Vec<LayerPlan>,
+        rng: &mut StdRng,
+    ) -> Result<Self> {
+        let chosen = match config {
+            AdapterConfig::Lora(config)
+            | AdapterConfig::Qlora(config)
+            | AdapterConfig::Dora(config) => {
+                let mut config = config.clone();
+                if config.targets == Targets::default() {
+                    config.targets.target_modules = TargetModules::AllLinear;
+                }
+                let chosen = config.for_modules(&linear_names(base))?;
+                chosen.into_iter().collect()
+            }
+            _ => BTreeMap::new(),
+        };
+        let c = base.config();
+        let (inputs, outputs) = (c.dim.max(c.feed_forward), (3 * c.dim).max(c.feed_forward));
+        let table = &base.weights()["embedding.weight"];
+        let shared = match config {
+            AdapterConfig::Vera(config) => Some(VeraProjections::new(
+                config,
+                inputs,
+                outputs,
+                table.dtype(),
+                table.device(),
+                rng,
+            )?),
+            _ => None,
+        };
+        Ok(Self {
+            chosen,
+            shared,
+            plans,
+            vars: Vec::new(),
+            triplets: Vec::new(),
+        })
     }
-    let config = LoraConfig {
-        rank: plan.rank,
-        alpha: plan.rank as f64,
-        bias: match plan.biases {
-            true => LoraBias::Base,
-            false => LoraBias::Frozen,
-        },
-        ..Default::default()
-    };
-    // A bias of 0, where one is to be trained.
-    let bias = match plan.biases {
-        true => Some(base.weight().narrow(1, 0, 1)?.squeeze(1)?.zeros_like()?),
-        false => None,
-    };
-    let layer = LoraLinear::new(&Linear::new(base.weight().clone(), bias), &config, rng)?;
-    Ok(Some((layer.trainable(name), layer)).map(boxed))
+
+    /// What stands in place of a linear map; `None` leaves it frozen.
+    fn linear(
+        &mut self,
+        config: &AdapterConfig,
+        name: &str,
+        base: &Linear,
+        rng: &mut StdRng,
+    ) -> Result<Replacement> {
+        match config {
+            AdapterConfig::Lora(_) => match self.chosen.get(name) {
+                Some(config) => {
+                    let layer = LoraLinear::new(base, config, rng)?;
+                    self.put(layer.trainable(name), layer)
+                }
+                None => Ok(None),
+            },
+            AdapterConfig::Qlora(_) => match self.chosen.get(name) {
+                Some(config) => {
+                    let layer = QloraLinear::new(base, BlockScale::Double, config, rng)?;
+                    self.vars.extend(layer.trainable(name));
+                    // switched off it is the base in four bits: the wide weight is not kept
+                    let under: Projection = Box::new(layer.base().clone());
+                    Ok(Some((Box::new(layer), Some(under))))
+                }
+                None => Ok(None),
+            },
+            AdapterConfig::Dora(_) => match self.chosen.get(name) {
+                Some(config) => {
+                    let layer = DoraLinear::new(base, config, rng)?;
+                    self.put(layer.trainable(name), layer)
+                }
+                None => Ok(None),
+            },
+            AdapterConfig::AdaLora(config) => {
+                let layer = AdaLoraLinear::new(base, config, rng)?;
+                self.triplets.push((name.to_string(), layer.clone()));
+                self.put(layer.trainable(name), layer)
+            }
+            AdapterConfig::Ia3(config) => match config.for_module(name)? {
+                Some(place) => {
+                    let layer = Ia3Linear::new(base, place)?;
+                    self.put(layer.trainable(name), layer)
+                }
+                None => Ok(None),
+            },
+            AdapterConfig::Vera(config) => match &self.shared {
+                Some(shared) => {
+                    let layer = VeraLinear::new(base, shared, config)?;
+                    self.put(layer.trainable(name), layer)
+                }
+                None => Ok(None),
+            },
+            AdapterConfig::BitFit => {
+                let layer = BiasLinear::new(base)?;
+                self.put(layer.trainable(name), layer)
+            }
+            AdapterConfig::DesignSpace { .. } => self.planned(name, base, rng),
+            AdapterConfig::Prompt(_)
+            | AdapterConfig::Prefix(_)
+            | AdapterConfig::Adapter { .. }
+            | AdapterConfig::Mam(_) => Ok(None),
+        }
+    }
+
+    fn put(
+        &mut self,
+        vars: Vec<(String, Var)>,
+        layer: impl Module + Send + Sync + 'static,
+    ) -> Result<Replacement> {
+        self.vars.extend(vars);
+        Ok(Some((Box::new(layer), None)))
+    }
+
+    /// LoRA, trained biases, both or neither, as the layer's plan says.
+    fn planned(&mut self, name: &str, base: &Linear, rng: &mut StdRng) -> Result<Replacement> {
+        let number = name.split('.').nth(1).and_then(|l| l.parse::<usize>().ok());
+        let Some(plan) = number.and_then(|l| self.plans.get(l)).cloned() else {
+            return Ok(None);
+        };
+        if plan.rank == 0 || !name.ends_with("attention.qkv") {
+            if !plan.biases {
+                return Ok(None);
+            }
+            let layer = BiasLinear::new(base)?;
+            return self.put(layer.trainable(name), layer);
+        }
+        let config = LoraConfig {
+            rank: plan.rank,
+            alpha: plan.rank as f64,
+            bias: match plan.biases {
+                true => LoraBias::Base,
+                false => LoraBias::Frozen,
+            },
+            ..Default::default()
+        };
+        // A bias of 0, where one is to be trained.
+        let bias = match plan.biases {
+            true => Some(base.weight().narrow(1, 0, 1)?.squeeze(1)?.zeros_like()?),
+            false => None,
+        };
+        let layer = LoraLinear::new(&Linear::new(base.weight().clone(), bias), &config, rng)?;
+        self.put(layer.trainable(name), layer)
+    }
 }
 
 /// What stands beside the linear maps.
@@ -310,7 +442,13 @@ fn beside(
         BottleneckAdapter::new(c.dim, c.dim, config, dtype, device, rng)
     };
     match config {
-        AdapterConfig::Lora(_) | AdapterConfig::BitFit => {}
+        AdapterConfig::Lora(_)
+        | AdapterConfig::Qlora(_)
+        | AdapterConfig::Dora(_)
+        | AdapterConfig::AdaLora(_)
+        | AdapterConfig::Ia3(_)
+        | AdapterConfig::Vera(_)
+        | AdapterConfig::BitFit => {}
         AdapterConfig::Prompt(config) => {
             adapters.prompt = Some(PromptEmbedding::new(table, config, rng)?);
         }
@@ -378,7 +516,7 @@ pub fn layer_size(model: &Transformer) -> LayerSize {
 /// A linear map's adapter, or the map itself while switched off.
 struct Switched {
     layer: Projection,
-    plain: FrozenLinear,
+    plain: Projection,
     on: Arc<AtomicBool>,
 }
 

@@ -16,6 +16,7 @@ mod kernel;
 mod pair;
 mod recomputed;
 mod statistics;
+mod sum;
 mod tiles;
 mod token;
 

@@ -122,7 +122,7 @@ pub fn gae(
     let values = masked(&values.detach(), mask)?;
 
     let time = mask.dim(1)?;
-    if time == 0 {
+    if mask.elem_count() == 0 {
         return Ok(Advantages {
             advantages: rewards,
             returns: values,

@@ -34,9 +34,11 @@
 //! | [`kl_adjusted_rewards`](raft::kl_adjusted_rewards) | rewards, log-probabilities of the policy and the reference | rewards to rank by | – | KL(π‖π_ref) inside the reward |
 //! | [`best_of_k`](raft::best_of_k) | rewards of k answers to each prompt | the rows to learn with [`sft_loss`](crate::sft_loss) | the best with the rest of its prompt | – |
 //! | [`top_share`](raft::top_share), [`RefreshedSet`](raft::RefreshedSet) | the same | the same | the best with the rest of the batch, or of all batches | – |
+//! | [`Rollout::experience`](rollout::Rollout::experience), [`rlhf_loss`](rlhf::rlhf_loss) | a batch of answers; a minibatch of it | all of the above in one training step | by advantage | as above |
 //!
 //! Scores are per answer, `[batch]`; rewards, values and losses are per token, `[batch, time]`; sums
-//! of losses are the caller's to weigh. With k₁ inside the reward the third step ends at π* ∝ π_ref · e^{r/β}, the same policy that
+//! of losses are the caller's to weigh. The whole loop, what the KL estimators do and what whitening
+//! does to β stand in [`rlhf`]. With k₁ inside the reward the third step ends at π* ∝ π_ref · e^{r/β}, the same policy that
 //! [`crate::ranking`]'s DPO fits without drawing an answer. RAFT has no such balance: round by round
 //! it goes on towards the answers of the highest reward.
 
@@ -49,6 +51,7 @@ pub mod raft;
 pub mod reward_head;
 pub mod reward_model;
 pub mod rewards;
+pub mod rlhf;
 pub mod rollout;
 pub mod samples;
 pub mod sampling;

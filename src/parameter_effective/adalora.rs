@@ -105,8 +105,7 @@ const START: f64 = 0.02;
 /// * With Λ held still it is LoRA with A = ΛQ and B = P.
 /// * Merged and unmerged layers agree to rounding. Unmerging and disabling restore the base bit for
 ///   bit.
-/// * Nothing keeps P and Q orthogonal but [`orthogonality_penalty`]; without it the λ of different
-///   triplets cannot be compared, since P can grow while λ shrinks.
+/// * Nothing keeps P and Q orthogonal but [`orthogonality_penalty`]: (cP, λ/c², cQ) is the same layer.
 /// # Departures
 /// The survey describes AdaLoRA in words: importance from gradients, then a rank per matrix. The paper's
 /// eq. 3 has no scale; its experiments keep LoRA's α/r. The authors' code and PEFT divide by r + 10⁻⁵
@@ -131,7 +130,7 @@ const START: f64 = 0.02;
 /// ```
 /// # Source
 /// Zhang et al. 2023, arXiv:2303.10512, eq. 3; authors' code QingruZhang/AdaLoRA, `loralib/adalora.py`,
-/// `SVDLinear`.
+/// `SVDLinear`; PEFT 0.21.2, `tuners/adalora/layer.py`, with which values and gradients were compared.
 #[derive(Clone, Debug)]
 pub struct AdaLoraLinear {
     base: FrozenLinear,
@@ -362,8 +361,9 @@ pub enum Orthogonality {
 /// * It reaches P and Q and no λ: pruned triplets stay orthogonal to the others.
 /// * At the start, with P and Q near 0, R ≈ 2nr in the squared form and √r in the other.
 /// # Departures
-/// PEFT adds its form inside the model's `forward`, and only where that returns a loss of its own: a
-/// trainer with a loss of its own trains without it. Here it is a term like any other.
+/// PEFT adds its form inside the model's `forward`, and only where that returns a loss: a trainer with
+/// a loss of its own trains without it, and so does a PEFT model without a task type, whose outer
+/// `forward` goes past the one that adds it (0.21.2, run). Here it is a term like any other.
 /// # Examples
 /// ```
 /// use candle_align::{AdaLoraConfig, AdaLoraLinear, Orthogonality, orthogonality_penalty};
@@ -384,7 +384,8 @@ pub enum Orthogonality {
 /// ```
 /// # Source
 /// Zhang et al. 2023, arXiv:2303.10512, eq. 4; authors' code QingruZhang/AdaLoRA, `loralib/adalora.py`,
-/// `compute_orth_regu`.
+/// `compute_orth_regu`; the form of norms was compared with PEFT 0.21.2, a run of training together
+/// with [`RankAllocator`](crate::RankAllocator).
 pub fn orthogonality_penalty(layers: &[&AdaLoraLinear], form: Orthogonality) -> Result<Tensor> {
     let function = "orthogonality_penalty";
     let Some(first) = layers.first() else {

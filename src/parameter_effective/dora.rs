@@ -13,7 +13,7 @@
 //!
 //! Read next: [`lora`](super::lora), which it contains.
 
-use super::frozen_linear::{FrozenLinear, rows};
+use super::frozen_linear::{FrozenLinear, compute_type, rows};
 use super::low_rank::{LowRank, named, stored};
 use super::switches::{dropout, switches};
 use super::{LoraBias, LoraConfig};
@@ -55,11 +55,11 @@ use rand::Rng;
 /// * A change of every row's length together with a change of rank r is within reach; LoRA of rank r
 ///   cannot express it.
 /// # Departures
-/// The survey does not name DoRA. The paper normalises columns of its W `[d, k]`; which axis its code
-/// takes is the output's, as here. The paper offers the constant n as an option that costs no
-/// accuracy (its §4.3); it is the only form here, as in PEFT. In PEFT 0.21 a row of zeros gives NaN.
-/// The paper draws A as LoRA does. The norm is computed anew in every forward pass, from a product
-/// B·A that the backward pass does not keep.
+/// The survey does not name DoRA. The paper writes the norm over columns; here, as in PEFT, it is one
+/// length for each output, that is for each row of a weight stored `[out, in]`. The paper suggests the
+/// constant n (its §4.3), to save memory; it is the only form here, as in PEFT. In PEFT a row of zeros
+/// gives NaN. PEFT sums (m/n − 1)·W₀x and W₀x; here m/n multiplies once. The norm is computed anew in
+/// every forward pass, from a product B·A that the backward pass does not keep.
 /// # Examples
 /// ```
 /// use candle_align::{DoraLinear, LoraConfig};
@@ -80,8 +80,8 @@ use rand::Rng;
 /// # Ok::<(), candle_align::Error>(())
 /// ```
 /// # Source
-/// Liu et al. 2024, arXiv:2402.09353, eq. 5 and §4.3 on the constant norm; PEFT 0.21.2,
-/// `tuners/lora/dora.py`, with which values and gradients were compared.
+/// Liu et al. 2024, arXiv:2402.09353, eq. 5, and §4.3 on the constant norm (both as PEFT's code quotes
+/// them); PEFT 0.21.2, `tuners/lora/dora.py`, with which values and gradients were compared.
 #[derive(Clone, Debug)]
 pub struct DoraLinear {
     base: FrozenLinear,
@@ -112,8 +112,9 @@ impl DoraLinear {
         )?;
         let (weight, bias) = (base.weight().clone(), base.bias().cloned());
         let base = FrozenLinear::checked(function, ["base.weight", "base.bias"], weight, bias)?;
-        let update = LowRank::start(config, base.weight(), rng)?;
-        let outputs = base.weight().dim(0)?;
+        let (outputs, inputs) = base.weight().dims2()?;
+        let kind = (compute_type(base.weight().dtype()), base.weight().device());
+        let update = LowRank::start(config, (outputs, inputs), kind, rng)?;
         let layer = Self {
             magnitude: Var::zeros(outputs, update.a.dtype(), base.weight().device())?,
             update,

@@ -15,13 +15,14 @@
 //! Read next: [`frozen_linear`](super::frozen_linear) (why the base costs nothing),
 //! [`lora_embedding`](super::lora_embedding), [`lora_plus`](super::lora_plus).
 
-use super::frozen_linear::{FrozenLinear, rows};
-use super::low_rank::{LowRank, dropped, merged, named};
-use super::{LoraBias, LoraConfig};
+use super::LoraConfig;
+use super::frozen_linear::{FrozenLinear, compute_type};
+use super::lora_update::Update;
 use crate::{Error, Result};
 use candle_core::{Tensor, Var};
 use candle_nn::{Linear, Module};
 use rand::Rng;
+use rand::rngs::StdRng;
 
 /// A frozen linear layer with a trained change of low rank.
 ///
@@ -96,22 +97,14 @@ use rand::Rng;
 /// microsoft/LoRA, `loralib/layers.py`, `Linear`.
 ///
 /// [`Scaling::RankSqrt`]: crate::Scaling::RankSqrt
+/// [`LoraBias::Base`]: crate::LoraBias::Base
+/// [`LoraBias::Update`]: crate::LoraBias::Update
 #[derive(Clone, Debug)]
 pub struct LoraLinear {
     base: FrozenLinear,
-    update: LowRank,
-    bias: Bias,
-    dropout: f64,
+    update: Update,
     enabled: bool,
     merged: Option<FrozenLinear>,
-}
-
-/// A trained bias, by its place.
-#[derive(Clone, Debug)]
-enum Bias {
-    Frozen,
-    Base(Var),
-    Update(Var),
 }
 
 impl LoraLinear {
@@ -124,31 +117,12 @@ impl LoraLinear {
         config.check(function)?;
         let (weight, bias) = (base.weight().clone(), base.bias().cloned());
         let base = FrozenLinear::checked(function, ["base.weight", "base.bias"], weight, bias)?;
-        let update = LowRank::start(config, base.weight(), rng)?;
-        let (outputs, dtype) = (base.weight().dim(0)?, update.a.dtype());
-
-        let bias = match (config.bias, base.bias()) {
-            (LoraBias::Frozen, _) => Bias::Frozen,
-            (LoraBias::Update, _) => {
-                Bias::Update(Var::zeros(outputs, dtype, base.weight().device())?)
-            }
-            (LoraBias::Base, Some(bias)) => {
-                // A copy: the base must not move with it.
-                Bias::Base(Var::from_tensor(&bias.to_dtype(dtype)?)?)
-            }
-            (LoraBias::Base, None) => {
-                return Err(Error::argument(
-                    function,
-                    "base",
-                    "has no bias, which LoraBias::Base would train",
-                ));
-            }
-        };
+        let sizes = base.weight().dims2()?;
+        let kind = (compute_type(base.weight().dtype()), base.weight().device());
+        let update = Update::start(function, config, sizes, base.bias(), kind, rng)?;
         Ok(Self {
             base,
             update,
-            bias,
-            dropout: config.dropout,
             enabled: true,
             merged: None,
         })
@@ -173,36 +147,23 @@ impl LoraLinear {
                 "is merged, so that A and B would get no gradient; call `unmerge` first",
             ));
         }
-        self.adapted(x, |x| dropped(x, self.dropout, rng))
+        self.adapted(x, Some(rng))
     }
 
     /// Whether training and evaluation are the same function.
     fn is_disabled_or_plain(&self) -> bool {
-        !self.enabled || (self.dropout == 0.0 && self.merged.is_none())
+        !self.enabled || (!self.update.drops() && self.merged.is_none())
     }
 
-    fn adapted(
-        &self,
-        x: &Tensor,
-        dropout: impl FnOnce(&Tensor) -> Result<Tensor>,
-    ) -> Result<Tensor> {
-        let wide = x.to_dtype(self.update.a.dtype())?;
+    fn adapted<R: Rng>(&self, x: &Tensor, rng: Option<&mut R>) -> Result<Tensor> {
+        let wide = x.to_dtype(self.a().dtype())?;
         // W₀ x + b
-        let base = match &self.bias {
-            Bias::Base(bias) => {
-                let product = self.base.without_bias().forward(&wide)?;
-                product.broadcast_add(bias)?
-            }
-            Bias::Frozen | Bias::Update(_) => self.base.forward(&wide)?,
+        let base = match self.update.replaces_bias() {
+            true => self.base.without_bias().forward(&wide)?,
+            false => self.base.forward(&wide)?,
         };
-        // s · B A dropout(x)
-        let rows = (rows(&wide), self.update.a.dim(1)?);
-        let mut update = self.update.apply(&dropout(&wide)?.reshape(rows)?)?;
-        // + s · b_B
-        if let Bias::Update(bias) = &self.bias {
-            update = update.broadcast_add(&(bias.as_tensor() * self.update.scale)?)?;
-        }
-        let h = (&base + update.reshape(base.shape())?)?;
+        // + s · B A dropout(x)
+        let h = self.update.added_to(base, &wide, rng)?;
         Ok(h.to_dtype(x.dtype())?)
     }
 
@@ -229,20 +190,8 @@ impl LoraLinear {
     }
 
     fn merge_in(&self, function: &'static str) -> Result<FrozenLinear> {
-        // W = W₀ + s · B A
-        let weight = merged(function, "weight", self.base.weight(), &self.delta()?)?;
-        // b, its trained copy, or b + s · b_B
-        let zero = Tensor::zeros(weight.dim(0)?, weight.dtype(), weight.device())?;
-        let bias = match &self.bias {
-            Bias::Frozen => self.base.bias().cloned(),
-            Bias::Base(bias) => Some(merged(function, "bias", &zero, bias)?),
-            Bias::Update(bias) => {
-                let old = self.base.bias().unwrap_or(&zero);
-                let change = (bias.as_tensor() * self.update.scale)?;
-                Some(merged(function, "bias", old, &change)?)
-            }
-        };
-        FrozenLinear::new(weight, bias)
+        let (weight, bias) = (self.base.weight(), self.base.bias());
+        self.update.merged_into(function, weight, bias)
     }
 
     /// Back to the base weight and the factors beside it; nothing if the layer is not merged.
@@ -272,17 +221,17 @@ impl LoraLinear {
 
     /// A `[rank, in]`.
     pub fn a(&self) -> &Var {
-        &self.update.a
+        &self.update.factors.a
     }
 
     /// B `[out, rank]`.
     pub fn b(&self) -> &Var {
-        &self.update.b
+        &self.update.factors.b
     }
 
     /// s.
     pub fn scale(&self) -> f64 {
-        self.update.scale
+        self.update.factors.scale
     }
 
     /// ΔW = s·B·A `[out, in]`, differentiable.
@@ -290,7 +239,7 @@ impl LoraLinear {
     /// # Errors
     /// Only candle's own.
     pub fn delta(&self) -> Result<Tensor> {
-        self.update.delta()
+        self.update.factors.delta()
     }
 
     /// What is trained, under the names that PEFT gives it, sorted by name: `lora_A.weight`,
@@ -299,16 +248,7 @@ impl LoraLinear {
     /// `prefix` is the path of the layer, such as `model.layers.0.self_attn.q_proj`; a dot follows
     /// it, unless it is empty.
     pub fn trainable(&self, prefix: &str) -> Vec<(String, Var)> {
-        let mut vars = vec![
-            named(prefix, "lora_A.weight", &self.update.a),
-            named(prefix, "lora_B.weight", &self.update.b),
-        ];
-        match &self.bias {
-            Bias::Frozen => {}
-            Bias::Base(bias) => vars.insert(0, named(prefix, "base_layer.bias", bias)),
-            Bias::Update(bias) => vars.insert(1, named(prefix, "lora_B.bias", bias)),
-        }
-        vars
+        self.update.trainable(prefix)
     }
 }
 
@@ -319,7 +259,7 @@ impl Module for LoraLinear {
         match &self.merged {
             _ if !self.enabled => self.base.forward(x),
             Some(merged) => merged.forward(x),
-            None => Ok(self.adapted(x, |x| Ok(x.clone()))?),
+            None => Ok(self.adapted(x, None::<&mut StdRng>)?),
         }
     }
 }

@@ -162,7 +162,8 @@ impl LoraConfig {
                 &settings.alphas,
             ),
         ] {
-            for (at, key) in keys.iter().enumerate().filter(|(at, _)| !used.contains(at)) {
+            let unused = (0..keys.len()).find(|at| !used.contains(at));
+            if let Some((at, key)) = unused.map(|at| (at, keys[at])) {
                 let fits = chosen.iter().any(|(path, _)| compiled[at].is_match(path));
                 let why = match fits {
                     true => "which is never reached: earlier keys fit its modules",

@@ -1,6 +1,5 @@
 //! s·B·A: what the LoRA layers add, with its start and the checks of its merge.
 
-use super::frozen_linear::compute_type;
 use super::{LoraConfig, LoraInit};
 use crate::math::{masked, to_host};
 use crate::{Error, Result};
@@ -19,9 +18,12 @@ pub(crate) struct LowRank {
 
 impl LowRank {
     /// A as the settings draw it, B = 0, beside a base weight `[out, in]`.
-    pub(crate) fn start(config: &LoraConfig, base: &Tensor, rng: &mut impl Rng) -> Result<Self> {
-        let (outputs, inputs) = base.dims2()?;
-        let (dtype, device) = (compute_type(base.dtype()), base.device());
+    pub(crate) fn start(
+        config: &LoraConfig,
+        (outputs, inputs): (usize, usize),
+        (dtype, device): (DType, &Device),
+        rng: &mut impl Rng,
+    ) -> Result<Self> {
         let shape = (config.rank, inputs);
         let a = match config.init {
             LoraInit::KaimingUniform => {

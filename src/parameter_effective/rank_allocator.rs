@@ -14,50 +14,12 @@
 //!
 //! Read next: [`adalora`](super::adalora), the layer it works on.
 
-use super::AdaLoraLinear;
-use crate::error::require;
+use super::{AdaLoraLinear, RankAllocatorConfig};
 use crate::math::to_host;
 use crate::{Error, Result};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
-use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-
-/// Settings of [`RankAllocator`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RankAllocatorConfig {
-    /// The average rank at the end: b⁽ᵀ⁾ is this times the number of layers. PEFT's `target_r`.
-    /// Default 8, PEFT's.
-    pub target_rank: usize,
-    /// tᵢ: steps before anything is pruned. PEFT's `tinit`. Default 0; the paper warms up.
-    pub initial_steps: usize,
-    /// t_f: steps at the end in which the ranks stay. PEFT's `tfinal`. Default 0; the paper has some.
-    pub final_steps: usize,
-    /// Δ_T ≥ 1: between them every so many steps are pruned. PEFT's `deltaT`. Default 1; the paper
-    /// takes 1 to 100.
-    pub interval: usize,
-    /// T, above tᵢ + t_f: how long training is. PEFT's `total_step`. It has no default: 0 is refused.
-    pub total_steps: usize,
-    /// β₁ in (0, 1), the memory of the sensitivity. Default 0.85, the paper's.
-    pub beta1: f64,
-    /// β₂ in (0, 1), the memory of the uncertainty. Default 0.85, the paper's.
-    pub beta2: f64,
-}
-
-impl Default for RankAllocatorConfig {
-    fn default() -> Self {
-        Self {
-            target_rank: 8,
-            initial_steps: 0,
-            final_steps: 0,
-            interval: 1,
-            total_steps: 0,
-            beta1: 0.85,
-            beta2: 0.85,
-        }
-    }
-}
 
 /// What [`RankAllocator::update`] did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,6 +57,10 @@ pub struct Allocation {
 ///   it a value again, and the next pruning can keep it. From T − t_f on the choice is final.
 /// * A target of the rank at the start prunes nothing.
 /// * The score does not change with the scale of a vector against its λ: w·∂L/∂w has none.
+/// * Where the loss has a minimum every I is 0, and the scores fade: they remember the way there, and
+///   not the size of λ. Prune while the loss still falls.
+/// * Of two matrices, of which one needs rank 3 and the other rank 1, a budget of 4 gives 3 to the one
+///   and 1 to the other.
 /// # Departures
 /// Eq. 14 in the paper's appendix prints 1 − (t − tᵢ − t_f)/(T − tᵢ − t_f), which is above 1 at tᵢ; the
 /// authors' code and PEFT have the form above, which joins its ends. The floor is taken of the exact
@@ -135,15 +101,14 @@ pub struct Allocation {
 /// ```
 /// # Source
 /// Zhang et al. 2023, arXiv:2303.10512, eqs. 8–13 and appendix A; authors' code QingruZhang/AdaLoRA,
-/// `loralib/adalora.py`, `RankAllocator`.
+/// `loralib/adalora.py`, `RankAllocator`; PEFT 0.21.2, `tuners/adalora/layer.py`, with whose runs every
+/// budget, every choice and every λ was compared.
 #[derive(Clone, Debug)]
 pub struct RankAllocator {
     config: RankAllocatorConfig,
     slots: Vec<Slot>,
     /// Whether a gradient was seen.
     scored: bool,
-    /// Whether the ranks are final.
-    settled: bool,
 }
 
 /// One layer: its factors, what is known of their elements, which triplets are kept.
@@ -173,24 +138,7 @@ impl RankAllocator {
     /// As the type's page says.
     pub fn new(layers: &[(String, AdaLoraLinear)], config: &RankAllocatorConfig) -> Result<Self> {
         let function = "RankAllocator::new";
-        let (warm, last) = (config.initial_steps, config.final_steps);
-        require(
-            config.interval >= 1,
-            function,
-            "interval",
-            ">= 1",
-            config.interval,
-        )?;
-        require(
-            config.total_steps > warm.saturating_add(last),
-            function,
-            "total_steps",
-            "> `initial_steps` + `final_steps`",
-            config.total_steps,
-        )?;
-        for (name, beta) in [("beta1", config.beta1), ("beta2", config.beta2)] {
-            require(beta > 0.0 && beta < 1.0, function, name, "in (0, 1)", beta)?;
-        }
+        config.check(function)?;
         let mut slots: Vec<Slot> = Vec::new();
         for (name, layer) in layers {
             if slots.iter().any(|slot| slot.name == *name) {
@@ -220,7 +168,6 @@ impl RankAllocator {
             config: config.clone(),
             slots,
             scored: false,
-            settled: false,
         };
         let (start, target) = (allocator.at_start(), allocator.at_end());
         if target > start {
@@ -240,25 +187,9 @@ impl RankAllocator {
         self.config.target_rank * self.slots.len()
     }
 
-    /// T − t_f
-    fn settling(&self) -> usize {
-        self.config.total_steps - self.config.final_steps
-    }
-
     /// b⁽ᵗ⁾, the number of triplets that step t leaves.
     pub fn budget(&self, step: usize) -> usize {
-        let (start, target) = (self.at_start(), self.at_end());
-        let (from, to) = (self.config.initial_steps, self.settling());
-        if step <= from {
-            return start;
-        }
-        if step >= to {
-            return target;
-        }
-        // ⌊ (b⁽⁰⁾ − b⁽ᵀ⁾)·( (T − t_f − t)/(T − t_f − tᵢ) )³ ⌋, in whole numbers
-        let (left, whole) = ((to - step) as u128, (to - from) as u128);
-        let more = (start - target) as u128 * left.pow(3) / whole.pow(3);
-        target + more as usize
+        self.config.budget(step, self.at_start(), self.at_end())
     }
 
     /// Takes in the gradients of step t, and prunes if it is time: after the optimiser's step, with
@@ -269,18 +200,15 @@ impl RankAllocator {
     /// # Errors
     /// As the type's page says.
     pub fn update(&mut self, step: usize, grads: &GradStore) -> Result<Allocation> {
-        let settling = step >= self.settling();
+        let settling = self.config.settles(step);
         if !settling {
             self.observe(grads)?;
         }
         let budget = self.budget(step);
-        let due = step.is_multiple_of(self.config.interval) || settling;
-        let pruned = due && step > self.config.initial_steps;
+        let pruned = self.config.prunes(step);
         if pruned {
-            if !self.settled {
-                self.choose(step, budget)?;
-                self.settled = settling;
-            }
+            // while settling the scores stand still, and so does the choice
+            self.choose(step, budget)?;
             self.prune()?;
         }
         Ok(Allocation { budget, pruned })
@@ -397,8 +325,7 @@ impl RankAllocator {
     /// # Errors
     /// Only candle's own.
     pub fn state(&self) -> Result<HashMap<String, Tensor>> {
-        let flags = marks(&[self.scored, self.settled])?;
-        let mut state = HashMap::from([(FLAGS.to_string(), flags)]);
+        let mut state = HashMap::from([(SCORED.to_string(), marks(&[self.scored])?)]);
         for slot in &self.slots {
             state.insert(format!("{}.kept", slot.name), marks(&slot.kept)?);
             for factor in &slot.factors {
@@ -437,7 +364,7 @@ impl RankAllocator {
                 .map(|k| k != 0)
                 .collect())
         };
-        let flags = read(take(FLAGS.to_string(), &[2], DType::U8)?)?;
+        let scored = read(take(SCORED.to_string(), &[1], DType::U8)?)?;
         let mut slots = self.slots.clone();
         for slot in &mut slots {
             let kept = take(format!("{}.kept", slot.name), &[slot.kept.len()], DType::U8)?;
@@ -456,13 +383,13 @@ impl RankAllocator {
             return Err(problem(text));
         }
         self.slots = slots;
-        (self.scored, self.settled) = (flags[0], flags[1]);
+        self.scored = scored[0];
         Ok(())
     }
 }
 
-/// The name of the allocator's own two marks in its state; a layer's names hold a dot.
-const FLAGS: &str = "scored_settled";
+/// The name of the allocator's own mark in its state; a layer's names hold a dot.
+const SCORED: &str = "scored";
 
 impl Factor {
     fn known(&self) -> [(&'static str, &Tensor); 2] {

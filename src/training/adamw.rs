@@ -11,7 +11,8 @@
 //! Source: Loshchilov and Hutter 2019, arXiv:1711.05101v3, algorithm 2, but the decay too is
 //! multiplied by the learning rate, as in PyTorch: λ here is the paper's λ divided by its α.
 
-use super::state::{Moments, Update};
+use super::state::Moments;
+use super::step::{Update, is_finite};
 use crate::atomic::Staged;
 use crate::error::{non_negative, positive, require};
 use crate::{Error, Result};
@@ -174,7 +175,7 @@ impl AdamW {
                 continue;
             };
             let grad = grad.contiguous()?;
-            if !super::state::is_finite(&grad)? {
+            if !is_finite(&grad)? {
                 if self.config.non_finite == NonFinite::Skip {
                     self.skipped += 1;
                     return Ok(());

@@ -9,6 +9,7 @@ mod clip;
 mod coverage;
 mod schedule;
 mod state;
+mod step;
 
 pub use accumulate::GradAccumulator;
 pub use adamw::{AdamW, AdamWConfig, NonFinite, ParameterGroup};

@@ -1,6 +1,6 @@
 //! A LoRA layer small enough to write down: 4 inputs, 3 outputs, rank 2, α = 3, away from its start.
 
-use super::{matrix, numbers, vector};
+use super::{GRADIENT, STEP, assert_close, matrix, numbers, vector};
 use candle_align::{LoraBias, LoraConfig, LoraEmbedding, LoraLinear};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{Embedding, Linear};
@@ -113,4 +113,32 @@ pub fn irregular(shape: &[usize]) -> Tensor {
     let n: usize = shape.iter().product();
     let data: Vec<f64> = (0..n).map(|i| (1.7 * i as f64 + 0.3).sin()).collect();
     Tensor::from_vec(data, shape, &Device::Cpu).unwrap()
+}
+
+/// Σ (h − ½)²: each output has a slope of its own.
+pub fn objective(h: &Tensor) -> Tensor {
+    (h - 0.5).unwrap().sqr().unwrap().sum_all().unwrap()
+}
+
+/// Every element of every variable, moved by ±STEP, against the gradient.
+#[track_caller]
+pub fn assert_gradients(what: &str, vars: &[(String, Var)], loss: impl Fn() -> Tensor) {
+    let grads = loss().backward().unwrap();
+    for (name, var) in vars {
+        let got = numbers(grads.get(var).unwrap_or_else(|| panic!("{what}: {name}")));
+        let start = numbers(var);
+        let at = |i: usize, by: f64| {
+            let mut moved = start.clone();
+            moved[i] += by;
+            let moved = Tensor::from_vec(moved, var.shape(), &Device::Cpu).unwrap();
+            var.set(&moved).unwrap();
+            numbers(&loss())[0]
+        };
+        let want: Vec<f64> = (0..start.len())
+            .map(|i| (at(i, STEP) - at(i, -STEP)) / (2.0 * STEP))
+            .collect();
+        at(0, 0.0);
+        let size = want.iter().fold(1.0f64, |m, w| m.max(w.abs()));
+        assert_close(&got, &want, GRADIENT * size, &format!("{what}: {name}"));
+    }
 }

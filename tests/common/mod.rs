@@ -1,10 +1,12 @@
 //! What the suites share: tensors from literals, gradients, the table of losses, small policies.
 #![allow(dead_code)] // every suite is its own crate and uses a part of this
 
+pub mod adapted;
 pub mod adapters;
 pub mod draws;
 pub mod lora;
 pub mod policy;
+pub mod quantised;
 pub mod rankings;
 pub mod rows;
 pub mod table;

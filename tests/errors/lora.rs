@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::{Embedding, Linear, Module};
 
 #[track_caller]
-fn says<T, E: std::fmt::Display>(result: Result<T, E>, message: &str) {
+pub fn says<T, E: std::fmt::Display>(result: Result<T, E>, message: &str) {
     match result {
         Ok(_) => panic!("no error, where this was expected: {message}"),
         Err(error) => assert_eq!(error.to_string(), message),

@@ -1,5 +1,7 @@
 //! The examples do what their headers say.
 
+#[path = "../common/mod.rs"]
+mod common;
 #[path = "../../examples/losses/mod.rs"]
 mod losses;
 #[path = "../../examples/support/mod.rs"]
@@ -7,8 +9,63 @@ mod support;
 #[path = "../../examples/tour/mod.rs"]
 mod tour;
 
+mod adapters;
+mod dpo;
+mod edits;
+mod hindsight;
+mod lora;
 #[path = "losses.rs"]
 mod losses_claims;
+mod raft;
+mod reward_model;
+mod rlhf;
+mod sft;
 #[path = "tour.rs"]
 mod tour_claims;
 mod transformer;
+
+/// The result of a run as the header of its source shows it: every number there is computed.
+#[track_caller]
+fn assert_header_shows(source: &str, result: &str) {
+    let header = source.lines().map_while(|line| line.strip_prefix("//!"));
+    let header: Vec<&str> = header
+        .map(|line| line.strip_prefix(' ').unwrap_or(line))
+        .collect();
+    let header = header.join("\n");
+    assert!(
+        header.contains(result),
+        "the header shows\n{header}\nbut the run gives\n{result}"
+    );
+}
+
+#[test]
+fn every_example_of_one_file_stands_in_the_readme_with_its_claim_and_is_run() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
+    let (readme, tests) = (read("README.md"), read("tests/examples/main.rs"));
+    let files = std::fs::read_dir(root.join("examples")).unwrap();
+    let names = files.filter_map(|file| {
+        Some(
+            file.unwrap()
+                .file_name()
+                .to_str()?
+                .strip_suffix(".rs")?
+                .to_string(),
+        )
+    });
+    let names: Vec<String> = names.collect();
+    assert!(!names.is_empty());
+    for name in names {
+        let command = format!("cargo run --example {name}");
+        assert!(
+            readme.contains(&format!("| `{command}` |")),
+            "README: {name}"
+        );
+        let header = read(&format!("examples/{name}.rs"));
+        assert!(
+            header.contains(&format!("//! {command}\n")),
+            "header: {name}"
+        );
+        assert!(tests.contains(&format!("\nmod {name};\n")), "tests: {name}");
+    }
+}

@@ -254,7 +254,7 @@ def targets():
         "q", "v", "xq", "mod.q", "mod.xq", "mod.aq", "layers.1.q", "layers.0.v", "model.layers.0.q", "model.layers.1.q",
         "model.layers.1.v", "model.layers.11.q", "model.layers.1.experts.0.q", "model.layers.2.experts.1.q",
         "model.layers.1.attn.q", "model.layers.2.attn.v", "model.h.1.q", "model.h.3.q", "model.layers.q", "a..1.q",
-        "model.decoder.layers.1.q", "enc.4.h.1.v", "lm_head", "model.score", "model.score.q", "model.layers.1x.q",
+        "model.decoder.layers.1.q", "enc.4.h.1.v", "lm_head", "model.score", "model.score.q", "model.layers.1x.q", "model.layers.1",
     ]
     cases = []
     for name, settings in [
@@ -270,6 +270,7 @@ def targets():
         ("layers", dict(target_modules=["q", "v"], layers_to_transform=[1])),
         ("one layer, as a number", dict(target_modules=["q", "v"], layers_to_transform=1)),
         ("layers, a whole path", dict(target_modules=["q", "model.layers.0.q"], layers_to_transform=[1])),
+        ("a number at the end", dict(target_modules=["q", "1"], layers_to_transform=[1])),
         ("no layers in the list", dict(target_modules=["q"], layers_to_transform=[])),
         ("layers under a name", dict(target_modules=["q", "v"], layers_to_transform=[1], layers_pattern="layers")),
         ("layers under names", dict(target_modules=["q", "v"], layers_to_transform=[1, 3], layers_pattern=["h", "layers"])),

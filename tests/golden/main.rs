@@ -1,8 +1,8 @@
 //! Golden numbers: the crate against independent originals.
 //!
-//! The `.json` files beside this one hold what TRL, Transformers and PEFT compute, or the sums of a
-//! paper written out in scalars, with gradients by automatic differentiation in float64; `make.py`
-//! writes them. Each case says which. Here they are only read.
+//! The `.json` files beside this one hold what TRL, Transformers, PEFT and bitsandbytes
+//! compute, or the sums of a paper written out in scalars, with gradients by automatic
+//! differentiation in float64; `make.py` writes them. Each case says which. Here they are only read.
 
 mod adapter_files;
 mod adapters;
@@ -14,9 +14,11 @@ mod language;
 mod online;
 mod optimiser;
 mod preference;
+mod quantised;
 mod raft;
 mod ranking;
 mod reader;
+mod rollout;
 mod supervised;
 
 /// Difference allowed between two f64 computations of one number, relative above 1.

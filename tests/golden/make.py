@@ -9,16 +9,18 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import adapter_files  # noqa: E402
 import adapters  # noqa: E402
-import alignment  # noqa: E402
 import adapters_more  # noqa: E402
+import alignment  # noqa: E402
 import auxiliary  # noqa: E402
 import language  # noqa: E402
 import calibration  # noqa: E402
 import online  # noqa: E402
 import optimiser  # noqa: E402
 import preference  # noqa: E402
+import quantised  # noqa: E402
 import raft  # noqa: E402
 import ranking  # noqa: E402
+import rollout  # noqa: E402
 import supervised  # noqa: E402
 
 if __name__ == "__main__":
@@ -32,17 +34,19 @@ if __name__ == "__main__":
     calibration.brio()
     calibration.expected_risk()
     online.ppo()
+    rollout.rollout()
     raft.raft()
     raft.sampling()
     adapters.lora()
     adapter_files.adapter_files()
-    alignment.stable_alignment()
-    alignment.edit_script()
+    quantised.quantised()
     adapters_more.adalora()
     adapters_more.dora()
     adapters_more.ia3()
     adapters_more.vera()
     adapters_more.targets()
+    alignment.stable_alignment()
+    alignment.edit_script()
     auxiliary.auxiliary()
     language.language()
     optimiser.adamw()

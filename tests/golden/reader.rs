@@ -112,6 +112,12 @@ impl Case {
         self.inputs.contains_key(name)
     }
 
+    /// The inputs whose names begin so, by the rest of their names.
+    pub fn below(&self, prefix: &str) -> Vec<&str> {
+        let names = self.inputs.keys();
+        names.filter_map(|name| name.strip_prefix(prefix)).collect()
+    }
+
     /// Whether the oracle returned this.
     pub fn gives(&self, name: &str) -> bool {
         self.outputs.contains_key(name)
@@ -151,6 +157,16 @@ impl Case {
         let want = self.outputs.get(name);
         let want = want.unwrap_or_else(|| panic!("{}: no output {name}", self.name));
         self.compare(name, got, want, tolerance)
+    }
+
+    /// Compares an output that the oracle computed in f32, to the bit (save the sign of a zero).
+    #[track_caller]
+    pub fn check_single(&self, name: &str, got: &[f32]) {
+        let want = self.outputs.get(name);
+        let want = want.unwrap_or_else(|| panic!("{}: no output {name}", self.name));
+        let want: Vec<f32> = want.data.iter().map(|x| *x as f32).collect();
+        assert_eq!(got, want, "{}: {name} by {}", self.name, self.oracle);
+        self.compared.borrow_mut().insert(name.to_string());
     }
 
     /// Compares the gradient of Σ `loss` with respect to a variable.

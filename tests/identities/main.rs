@@ -4,6 +4,7 @@
 mod common;
 
 mod adalora;
+mod adapted;
 mod adapter;
 mod brio;
 mod chain_of_hindsight;
@@ -21,6 +22,7 @@ mod prefix;
 mod pro;
 mod prompt;
 mod qlora;
+mod quantise;
 mod raft;
 mod revision;
 mod reward_model;

@@ -196,6 +196,28 @@ fn whitened_scores_multiply_beta_by_their_deviation() {
     assert!(got[3] > 0.99, "{got:?}");
 }
 
+#[test]
+fn whitened_scores_hold_a_policy_down_to_a_beta_of_three_quarters() {
+    // a fixed point needs s = std of r under ρ e^{r/u}, u = βs: β = u / s has a least value
+    let deviation = |u: f64| {
+        let policy = tilted(&REFERENCE, &REWARDS, u);
+        let mean = expectation(&policy, &REWARDS);
+        expectation(&policy, &REWARDS.map(|r| (r - mean).powi(2))).sqrt()
+    };
+    let least = (1..3000)
+        .map(|i| f64::from(i) * 1e-3)
+        .filter(|u| *u > 0.05)
+        .map(|u| u / deviation(u))
+        .fold(f64::MAX, f64::min);
+    assert!((least - 0.7704).abs() < 1e-4, "{least}");
+
+    // a little above it stays, a little below it falls
+    let got = with_whitened_scores(0.82, 1.0, 200);
+    assert!((0.55..0.65).contains(&got[3]), "{got:?}");
+    let got = with_whitened_scores(0.72, 1.0, 400);
+    assert!(got[3] > 0.99, "{got:?}");
+}
+
 /// What pretraining text says, for PPO-ptx.
 const TEXT: [f64; 4] = [0.1, 0.2, 0.6, 0.1];
 

@@ -1,7 +1,7 @@
 use crate::common::lora::*;
-use crate::common::{EXACT, GRADIENT, STEP, assert_close, matrix, numbers, vector};
+use crate::common::{EXACT, assert_close, matrix, numbers, vector};
 use candle_align::{
-    FrozenLinear, LoraBias, LoraConfig, LoraEmbedding, LoraInit, LoraLinear, Scaling,
+    FrozenLinear, LoraBias, LoraConfig, LoraEmbedding, LoraInit, LoraLinear, Scaling, Targets,
     lora_plus_groups,
 };
 use candle_core::{DType, Device, IndexOp, Tensor, Var};
@@ -318,33 +318,6 @@ fn a_half_layer_rounds_the_sum_once() {
 }
 
 // ---- gradients
-
-/// Σ (h − ½)²: each output has a slope of its own.
-fn objective(h: &Tensor) -> Tensor {
-    (h - 0.5).unwrap().sqr().unwrap().sum_all().unwrap()
-}
-
-/// Every element of every variable, moved by ±STEP, against the gradient.
-fn assert_gradients(what: &str, vars: &[(String, Var)], loss: impl Fn() -> Tensor) {
-    let grads = loss().backward().unwrap();
-    for (name, var) in vars {
-        let got = numbers(grads.get(var).unwrap_or_else(|| panic!("{what}: {name}")));
-        let start = numbers(var);
-        let at = |i: usize, by: f64| {
-            let mut moved = start.clone();
-            moved[i] += by;
-            let moved = Tensor::from_vec(moved, var.shape(), &Device::Cpu).unwrap();
-            var.set(&moved).unwrap();
-            numbers(&loss())[0]
-        };
-        let want: Vec<f64> = (0..start.len())
-            .map(|i| (at(i, STEP) - at(i, -STEP)) / (2.0 * STEP))
-            .collect();
-        at(0, 0.0);
-        let size = want.iter().fold(1.0f64, |m, w| m.max(w.abs()));
-        assert_close(&got, &want, GRADIENT * size, &format!("{what}: {name}"));
-    }
-}
 
 #[test]
 fn gradients_are_central_differences() {
@@ -744,11 +717,21 @@ fn settings_keep_their_names_in_json_and_refuse_others() {
         dropout: 0.1,
         init: LoraInit::Gaussian,
         bias: LoraBias::Base,
+        rank_pattern: vec![("q".to_string(), 2)],
+        alpha_pattern: vec![("v".to_string(), 0.5)],
+        targets: Targets {
+            layers_to_transform: vec![1],
+            ..Default::default()
+        },
     };
     let json = serde_json::to_value(&config).unwrap();
     let want = serde_json::json!({
         "rank": 3, "alpha": 5.0, "scaling": "rank_sqrt", "dropout": 0.1,
-        "init": "gaussian", "bias": "base"
+        "init": "gaussian", "bias": "base", "rank_pattern": {"q": 2}, "alpha_pattern": {"v": 0.5},
+        "targets": {
+            "target_modules": [], "exclude_modules": [], "modules_to_save": [],
+            "layers_to_transform": [1], "layers_pattern": []
+        }
     });
     assert_eq!(json, want);
     assert_eq!(serde_json::from_value::<LoraConfig>(json).unwrap(), config);

@@ -249,12 +249,14 @@ fn generalised_advantages_by_hand() {
 }
 
 #[test]
-fn no_time_has_no_advantages() {
-    let empty = Tensor::zeros((2, 0), DType::F64, &Device::Cpu).unwrap();
-    let mask = Tensor::zeros((2, 0), DType::U8, &Device::Cpu).unwrap();
-    let out = gae(&empty, &empty, &mask, &GaeConfig::default()).unwrap();
-    assert_eq!(out.advantages.dims(), [2, 0]);
-    assert_eq!(out.returns.dims(), [2, 0]);
+fn no_time_and_no_answers_have_no_advantages() {
+    for shape in [(2, 0), (0, 3), (0, 0)] {
+        let empty = Tensor::zeros(shape, DType::F64, &Device::Cpu).unwrap();
+        let mask = Tensor::zeros(shape, DType::U8, &Device::Cpu).unwrap();
+        let out = gae(&empty, &empty, &mask, &GaeConfig::default()).unwrap();
+        assert_eq!(out.advantages.dims(), [shape.0, shape.1]);
+        assert_eq!(out.returns.dims(), [shape.0, shape.1]);
+    }
 }
 
 #[test]

@@ -9,11 +9,7 @@ use crate::tour::lab::{
 };
 use crate::tour::report::Entry;
 use crate::tour::world::{Answer, END, PROMPTS, choose, log_softmax};
-use candle_align::math::whiten;
-use candle_align::{
-    GaeConfig, PpoConfig, PpoValueConfig, Reduction, ShapedRewardsConfig, TokenLogProbs, Whiten,
-    gae, ppo_policy_loss, ppo_value_loss, shaped_rewards,
-};
+use candle_align::{Reduction, RlhfConfig, Rollout, TokenLogProbs, rlhf_loss};
 use candle_core::{DType, Device, Tensor};
 use indicatif::MultiProgress;
 use rand::rngs::StdRng;
@@ -35,13 +31,10 @@ pub fn run(lab: &Lab, bars: &MultiProgress) -> Result<Entry> {
     };
     let rounds = plan.steps.div_ceil(EPOCHS);
     let answers_per_round = lab.sizes.batch * 2;
-    let clip = PpoConfig::default();
-    let value_clip = PpoValueConfig::default();
-    let reward = ShapedRewardsConfig {
-        beta: BETA,
-        ..Default::default()
-    };
-    let advantage = GaeConfig::default();
+    let mut config = RlhfConfig::default();
+    config.experience.rewards.beta = BETA;
+    config.experience.reward_whitening = None;
+    config.value_weight = 1.0;
 
     let mut rng = generator(lab.seed, 14);
     let mut policy_optimiser = Adam::new(plan, policy.vars())?;
@@ -53,45 +46,38 @@ pub fn run(lab: &Lab, bars: &MultiProgress) -> Result<Entry> {
         // The policy answers; the reward model scores; the KL is paid token by token.
         let answers = generate(lab, &policy, answers_per_round, &mut rng)?;
         let (tokens, mask) = lab.world.batch(&answers)?;
-        let old = token_log_probs(&policy, &tokens, &mask)?.detach();
-        let reference = token_log_probs(&lab.reference, &tokens, &mask)?.detach();
-        let scores = look_up(&learned.scores, &answers)?;
-        let rewards = shaped_rewards(&old, reference.values(), &scores, &reward)?;
-        let old_values = values(&critic, &tokens)?.detach();
-        let estimate = gae(&rewards, &old_values, old.mask(), &advantage)?;
-        let advantages = whiten(&estimate.advantages, old.mask(), Whiten::ZeroMean)?;
+        let rollout = Rollout {
+            old: token_log_probs(&policy, &tokens, &mask)?.detach(),
+            reference: token_log_probs(&lab.reference, &tokens, &mask)?
+                .values()
+                .detach(),
+            values: values(&critic, &tokens)?.detach(),
+            scores: look_up(&learned.scores, &answers)?,
+            ended: None,
+        };
+        let experience = rollout.experience(&config.experience)?;
 
         for epoch in 0..EPOCHS {
             if round * EPOCHS + epoch == plan.steps {
                 break;
             }
             let new = token_log_probs(&policy, &tokens, &mask)?;
-            let loss = ppo_policy_loss(&new, old.values(), &advantages, &clip)?
-                .loss
-                .reduce(Reduction::TokenMean)?;
+            let out = rlhf_loss(&new, &values(&critic, &tokens)?, &experience, &config)?;
+            // Policy and critic share no weights: each has an optimiser, and its own part.
+            let loss = out.policy.loss.reduce(Reduction::TokenMean)?;
             if epoch == 0 && looks.contains(&round) {
                 curve.push(point(round * EPOCHS, Some(&loss), lab.place(&policy)?)?);
             }
             policy_optimiser.step(&loss)?;
-
-            let loss = ppo_value_loss(
-                &values(&critic, &tokens)?,
-                &old_values,
-                &estimate.returns,
-                old.mask(),
-                &value_clip,
-            )?;
-            critic_optimiser.step(&loss.reduce(Reduction::TokenMean)?)?;
+            critic_optimiser.step(&out.value.reduce(Reduction::TokenMean)?)?;
         }
         bar.inc(1);
     }
     curve.push(point(plan.steps, None, lab.place(&policy)?)?);
     bar.finish();
     let settings = json!({
-        "loss": clip, "value loss": value_clip, "rewards": reward, "advantages": advantage,
-        "whitening": "advantages, mean 0 and variance 1", "steps": plan.steps,
-        "learning_rate": plan.learning_rate, "answers per round": answers_per_round,
-        "steps per round": EPOCHS,
+        "loss": config, "steps": plan.steps, "learning_rate": plan.learning_rate,
+        "answers per round": answers_per_round, "steps per round": EPOCHS,
     });
     lab.policy_entry(
         Ran {

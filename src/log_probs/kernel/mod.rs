@@ -7,15 +7,17 @@
 //! Rows that do not count are neither read nor computed: they hold 0 and their gradient is exactly
 //! 0. Rows are shared out among threads whole, so the number of threads changes no result.
 
+mod element;
 mod exp;
 mod row;
 
 use super::statistics::Statistics;
 use candle_core::{CpuStorage, CustomOp1, DType, InplaceOp1, Layout, Result, Shape, Tensor, bail};
+use element::{Element, Width};
 use half::{bf16, f16};
 use rayon::prelude::*;
 pub(super) use row::Row;
-use row::{Element, Slopes, Width};
+use row::Slopes;
 use std::mem::MaybeUninit;
 use std::sync::{Arc, OnceLock};
 

@@ -12,6 +12,7 @@ mod language;
 mod ppo;
 mod pro;
 mod reward_model;
+mod rlhf;
 mod rrhf;
 mod sft;
 mod slic;
@@ -22,6 +23,7 @@ pub fn all() -> Vec<Row> {
     rows.extend(sft::rows());
     rows.extend(reward_model::rows());
     rows.extend(ppo::rows());
+    rows.extend(rlhf::rows());
     rows.extend(dpo::rows());
     rows.extend(pro::rows());
     rows.extend(slic::rows());

@@ -1,0 +1,353 @@
+//! The arithmetic of one step, and the check of what goes into it.
+
+use super::state::Moments;
+use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Result, Storage, Tensor, Var, bail};
+use half::{bf16, f16};
+use rayon::prelude::*;
+use std::sync::Mutex;
+
+/// Elements that one task updates: a few pages of each array.
+const CHUNK: usize = 1 << 14;
+
+/// The coefficients of one step.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Update {
+    /// 1 − η λ
+    pub(super) keep: f64,
+    pub(super) beta1: f64,
+    pub(super) beta2: f64,
+    /// η / (1 − β₁ᵗ)
+    pub(super) rate: f64,
+    /// 1 / √(1 − β₂ᵗ): a product costs less than a quotient
+    pub(super) scale: f64,
+    pub(super) epsilon: f64,
+}
+
+/// The same arithmetic from ordinary operations.
+pub(super) fn step_on_device(
+    var: &Var,
+    grad: &Tensor,
+    m: &mut Tensor,
+    v: &mut Tensor,
+    master: &mut Option<Tensor>,
+    u: Update,
+) -> Result<()> {
+    let grad = grad.to_dtype(m.dtype())?;
+    *m = ((&*m * u.beta1)? + (&grad * (1.0 - u.beta1))?)?;
+    *v = ((&*v * u.beta2)? + (grad.sqr()? * (1.0 - u.beta2))?)?;
+    let theta = match master {
+        Some(master) => master.clone(),
+        None => var.as_detached_tensor(),
+    };
+    let step = (&*m / ((v.sqrt()? * u.scale)? + u.epsilon)?)?;
+    let theta = ((theta * u.keep)? - (step * u.rate)?)?;
+    var.set(&theta.to_dtype(var.dtype())?)?;
+    if let Some(master) = master {
+        *master = theta;
+    }
+    Ok(())
+}
+
+/// The arithmetic of one step over arrays of one length.
+pub(super) struct Step<'a> {
+    pub(super) moments: Mutex<&'a mut Moments>,
+    pub(super) update: Update,
+}
+
+/// Whether a product and a sum are one instruction without asking the processor.
+const PLAIN_FMA: bool = cfg!(target_feature = "fma") || cfg!(target_arch = "aarch64");
+
+macro_rules! step_in {
+    ($name:ident, $body:ident, $avx2:ident, $avx512:ident, $float:ty) => {
+        /// θ, m and v from g, over slices of one length, in the widest instructions there are.
+        fn $name(
+            theta: &mut [$float],
+            g: &[$float],
+            m: &mut [$float],
+            v: &mut [$float],
+            u: &Update,
+        ) {
+            #[cfg(target_arch = "x86_64")]
+            if is_x86_feature_detected!("fma") {
+                if is_x86_feature_detected!("avx512f") {
+                    // SAFETY: the function needs AVX-512 F, which was just detected, and FMA.
+                    #[allow(unsafe_code)]
+                    return unsafe { $avx512(theta, g, m, v, u) };
+                }
+                if is_x86_feature_detected!("avx2") {
+                    // SAFETY: the function needs AVX2 and FMA, and both were just detected.
+                    #[allow(unsafe_code)]
+                    return unsafe { $avx2(theta, g, m, v, u) };
+                }
+            }
+            $body::<PLAIN_FMA>(theta, g, m, v, u)
+        }
+
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2,fma")]
+        fn $avx2(
+            theta: &mut [$float],
+            g: &[$float],
+            m: &mut [$float],
+            v: &mut [$float],
+            u: &Update,
+        ) {
+            $body::<true>(theta, g, m, v, u)
+        }
+
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx512f,avx2,fma")]
+        fn $avx512(
+            theta: &mut [$float],
+            g: &[$float],
+            m: &mut [$float],
+            v: &mut [$float],
+            u: &Update,
+        ) {
+            $body::<true>(theta, g, m, v, u)
+        }
+
+        #[inline(always)]
+        fn $body<const FMA: bool>(
+            theta: &mut [$float],
+            g: &[$float],
+            m: &mut [$float],
+            v: &mut [$float],
+            u: &Update,
+        ) {
+            // one length and numbers of one type, so that the loop becomes vector instructions
+            let n = theta.len();
+            let (g, m, v) = (&g[..n], &mut m[..n], &mut v[..n]);
+            let (beta1, beta2) = (u.beta1 as $float, u.beta2 as $float);
+            let (rest1, rest2) = ((1.0 - u.beta1) as $float, (1.0 - u.beta2) as $float);
+            let (keep, rate) = (u.keep as $float, u.rate as $float);
+            let (scale, epsilon) = (u.scale as $float, u.epsilon as $float);
+            // a · b + c, in one rounding where the processor has it
+            let fma = |a: $float, b: $float, c: $float| match FMA {
+                true => a.mul_add(b, c),
+                false => a * b + c,
+            };
+            for i in 0..n {
+                m[i] = fma(beta1, m[i], rest1 * g[i]);
+                v[i] = fma(beta2, v[i], rest2 * g[i] * g[i]);
+                let root = fma(v[i].sqrt(), scale, epsilon);
+                theta[i] = fma(theta[i], keep, -rate * (m[i] / root));
+            }
+        }
+    };
+}
+step_in!(step_single, single_body, single_avx2, single_avx512, f32);
+step_in!(step_double, double_body, double_avx2, double_avx512, f64);
+
+fn whole<'a, T>(data: &'a [T], layout: &Layout) -> Result<&'a [T]> {
+    match layout.contiguous_offsets() {
+        Some((start, end)) => Ok(&data[start..end]),
+        None => bail!("adamw: a gradient is not contiguous"),
+    }
+}
+
+fn whole_mut<'a, T>(data: &'a mut [T], layout: &Layout) -> Result<&'a mut [T]> {
+    match layout.contiguous_offsets() {
+        Some((start, end)) => Ok(&mut data[start..end]),
+        None => bail!("adamw: a variable is not contiguous"),
+    }
+}
+
+impl InplaceOp2 for Step<'_> {
+    fn name(&self) -> &'static str {
+        "adamw"
+    }
+
+    fn cpu_fwd(
+        &self,
+        theta: &mut CpuStorage,
+        theta_layout: &Layout,
+        grad: &CpuStorage,
+        grad_layout: &Layout,
+    ) -> Result<()> {
+        let mut moments = self.moments.lock().unwrap_or_else(|e| e.into_inner());
+        let u = &self.update;
+        match (theta, grad, &mut **moments) {
+            (CpuStorage::F32(theta), CpuStorage::F32(grad), Moments::Single { m, v, .. }) => {
+                whole_mut(theta, theta_layout)?
+                    .par_chunks_mut(CHUNK)
+                    .zip(whole(grad, grad_layout)?.par_chunks(CHUNK))
+                    .zip(m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK)))
+                    .for_each(|((theta, grad), (m, v))| step_single(theta, grad, m, v, u));
+            }
+            (CpuStorage::F64(theta), CpuStorage::F64(grad), Moments::Double { m, v }) => {
+                whole_mut(theta, theta_layout)?
+                    .par_chunks_mut(CHUNK)
+                    .zip(whole(grad, grad_layout)?.par_chunks(CHUNK))
+                    .zip(m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK)))
+                    .for_each(|((theta, grad), (m, v))| step_double(theta, grad, m, v, u));
+            }
+            (
+                CpuStorage::BF16(theta),
+                CpuStorage::BF16(grad),
+                Moments::Single {
+                    m,
+                    v,
+                    master: Some(master),
+                },
+            ) => step_narrow(
+                whole_mut(theta, theta_layout)?,
+                whole(grad, grad_layout)?,
+                (m, v, master),
+                u,
+                bf16::from_f32,
+            ),
+            (
+                CpuStorage::F16(theta),
+                CpuStorage::F16(grad),
+                Moments::Single {
+                    m,
+                    v,
+                    master: Some(master),
+                },
+            ) => step_narrow(
+                whole_mut(theta, theta_layout)?,
+                whole(grad, grad_layout)?,
+                (m, v, master),
+                u,
+                f16::from_f32,
+            ),
+            _ => bail!("adamw: a gradient has another type than its variable"),
+        }
+        Ok(())
+    }
+}
+
+/// A step of the master copy, rounded into the variable.
+fn step_narrow<T: Copy + Send + Sync + Into<f32>>(
+    theta: &mut [T],
+    grad: &[T],
+    (m, v, master): (&mut [f32], &mut [f32], &mut [f32]),
+    u: &Update,
+    round: impl Fn(f32) -> T + Sync,
+) {
+    theta
+        .par_chunks_mut(CHUNK)
+        .zip(grad.par_chunks(CHUNK))
+        .zip(m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK)))
+        .zip(master.par_chunks_mut(CHUNK))
+        .for_each(|(((theta, grad), (m, v)), master)| {
+            let wide: Vec<f32> = grad.iter().map(|&g| g.into()).collect();
+            step_single(master, &wide, m, v, u);
+            for (t, w) in theta.iter_mut().zip(master) {
+                *t = round(*w);
+            }
+        });
+}
+
+/// Whether every element is finite, in the widest instructions there are.
+fn single_is_finite(data: &[f32]) -> bool {
+    // the exponent's bits are all set in infinities and NaN alone; the largest is looked for,
+    // since such a loop becomes vector instructions
+    #[inline(always)]
+    fn body(data: &[f32]) -> bool {
+        let exponents = data.iter().map(|x| x.to_bits() & 0x7f80_0000);
+        exponents.fold(0, u32::max) < 0x7f80_0000
+    }
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        #[target_feature(enable = "avx2")]
+        fn avx2(data: &[f32]) -> bool {
+            body(data)
+        }
+        // SAFETY: the function needs AVX2, which was just detected.
+        #[allow(unsafe_code)]
+        return unsafe { avx2(data) };
+    }
+    body(data)
+}
+
+/// Whether every element is finite.
+pub(super) fn is_finite(tensor: &Tensor) -> Result<bool> {
+    fn all<T: Copy + Sync>(data: &[T], finite: impl Fn(T) -> bool + Sync) -> bool {
+        data.par_chunks(CHUNK).all(|chunk| {
+            // counted, not broken off: such a loop becomes vector instructions
+            chunk.iter().map(|&x| !finite(x) as u32).sum::<u32>() == 0
+        })
+    }
+    let (storage, layout) = tensor.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(CpuStorage::F32(data)) => {
+            Ok(whole(data, layout)?.par_chunks(CHUNK).all(single_is_finite))
+        }
+        Storage::Cpu(CpuStorage::F64(data)) => Ok(all(whole(data, layout)?, f64::is_finite)),
+        Storage::Cpu(CpuStorage::BF16(data)) => Ok(all(whole(data, layout)?, bf16::is_finite)),
+        Storage::Cpu(CpuStorage::F16(data)) => Ok(all(whole(data, layout)?, f16::is_finite)),
+        _ => {
+            drop(storage);
+            // 0 · x is 0, or NaN where x is not finite
+            let sum = tensor.to_dtype(DType::F32)?.affine(0.0, 0.0)?.sum_all()?;
+            Ok(sum.to_scalar::<f32>()? == 0.0)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    /// Two orders of the same single-precision arithmetic.
+    const SINGLE: f64 = 1e-6;
+
+    #[test]
+    fn ordinary_operations_take_the_same_steps() {
+        for dtype in [DType::F64, DType::F32, DType::BF16, DType::F16] {
+            let start = Tensor::new(&[1.0f64, -2.0, 0.5, 0.0], &Device::Cpu).unwrap();
+            let start = start.to_dtype(dtype).unwrap();
+            let (fused, plain) = (
+                Var::from_tensor(&start).unwrap(),
+                Var::from_tensor(&start).unwrap(),
+            );
+            let narrow = matches!(dtype, DType::BF16 | DType::F16);
+            let mut on_cpu = Moments::on_cpu(&fused, narrow).unwrap();
+            let mut composed = Moments::on_device(&plain, narrow).unwrap();
+            for t in 1..=20 {
+                let grad = (&start * (t as f64).sin()).unwrap();
+                let update = Update {
+                    keep: 0.999,
+                    beta1: 0.9,
+                    beta2: 0.99,
+                    rate: 0.05 / (1.0 - 0.9f64.powi(t)),
+                    scale: 1.0 / (1.0 - 0.99f64.powi(t)).sqrt(),
+                    epsilon: 1e-8,
+                };
+                on_cpu.update(&fused, &grad, update).unwrap();
+                composed.update(&plain, &grad, update).unwrap();
+            }
+            let both = [(&on_cpu, &fused), (&composed, &plain)].map(|(moments, var)| {
+                let mut all = vec![var.to_dtype(DType::F64).unwrap().to_vec1::<f64>().unwrap()];
+                for (_, part) in moments.tensors(var.shape()).unwrap() {
+                    all.push(part.to_dtype(DType::F64).unwrap().to_vec1().unwrap());
+                }
+                all.concat()
+            });
+            assert_eq!(both[0].len(), both[1].len());
+            for (a, b) in both[0].iter().zip(&both[1]) {
+                assert!(
+                    (a - b).abs() <= SINGLE * b.abs().max(1.0),
+                    "{dtype:?}: {both:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_finite_is_found_in_every_type() {
+        for dtype in [DType::F64, DType::F32, DType::BF16, DType::F16] {
+            for (value, want) in [(1.0, true), (f64::NAN, false), (f64::INFINITY, false)] {
+                let t = Tensor::new(&[0.0, value, 2.0], &Device::Cpu).unwrap();
+                assert_eq!(
+                    is_finite(&t.to_dtype(dtype).unwrap()).unwrap(),
+                    want,
+                    "{dtype:?} {value}"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,174 @@
+use super::lora::says;
+use crate::common::lora::*;
+use candle_align::{LoraConfig, LoraEmbedding, LoraLinear, TargetModules, Targets};
+use candle_core::DType;
+
+fn targets(json: &str) -> Targets {
+    serde_json::from_str(json).unwrap()
+}
+
+#[test]
+fn what_pythons_expressions_have_and_these_have_not_is_refused() {
+    for (pattern, reason) in [
+        (
+            r"(?!lm_head).*",
+            "look-around, including look-ahead and look-behind, is not supported",
+        ),
+        (
+            r".*(?<=q)_proj",
+            "look-around, including look-ahead and look-behind, is not supported",
+        ),
+        (r"(q)\1", "backreferences are not supported"),
+        (r"(?>q)", "unrecognized flag"),
+        (r"q\Z", "unrecognized escape sequence"),
+        (r"q)|(v", "unopened group"),
+        ("layers[", "unclosed character class"),
+    ] {
+        let targets = Targets {
+            target_modules: TargetModules::Pattern(pattern.to_string()),
+            ..Default::default()
+        };
+        says(
+            targets.matches("q"),
+            &format!(
+                "Targets::matches: `target_modules` holds `{pattern}`, which is not an expression \
+                 here: {reason}"
+            ),
+        );
+    }
+    for (json, field) in [
+        (r#"{"exclude_modules": "(?=x)"}"#, "exclude_modules"),
+        (r#"{"modules_to_save": ["(?=x)"]}"#, "modules_to_save"),
+        (
+            r#"{"target_modules": ["q"], "layers_to_transform": [1], "layers_pattern": ["(?=x)"]}"#,
+            "layers_pattern",
+        ),
+    ] {
+        says(
+            targets(json).matches("q"),
+            &format!(
+                "Targets::matches: `{field}` holds `(?=x)`, which is not an expression here: \
+                 look-around, including look-ahead and look-behind, is not supported"
+            ),
+        );
+    }
+    let key = |field: &str| -> LoraConfig {
+        serde_json::from_str(&format!(r#"{{"{field}": {{"(?=x)": 2}}}}"#)).unwrap()
+    };
+    for field in ["rank_pattern", "alpha_pattern"] {
+        says(
+            key(field).for_module("q"),
+            &format!(
+                "LoraConfig::for_module: `{field}` holds `(?=x)`, which is not an expression here: \
+                 look-around, including look-ahead and look-behind, is not supported"
+            ),
+        );
+    }
+}
+
+#[test]
+fn settings_that_would_do_nothing_are_refused() {
+    for (json, rest) in [
+        (
+            r#"{"exclude_modules": "all-linear"}"#,
+            "`exclude_modules` must be a list of names or an expression, got all-linear",
+        ),
+        (
+            r#"{"target_modules": ".*q", "layers_to_transform": [1, 2]}"#,
+            "`layers_to_transform` must be empty unless `target_modules` is a list of names, got [1, 2]",
+        ),
+        (
+            r#"{"target_modules": "all-linear", "layers_to_transform": [1]}"#,
+            "`layers_to_transform` must be empty unless `target_modules` is a list of names, got [1]",
+        ),
+        (
+            r#"{"target_modules": ["q"], "layers_pattern": ["h"]}"#,
+            r#"`layers_pattern` must be empty without `layers_to_transform`, got ["h"]"#,
+        ),
+    ] {
+        says(
+            targets(json).matches("q"),
+            &format!("Targets::matches: {rest}"),
+        );
+    }
+}
+
+#[test]
+fn a_name_or_a_key_that_does_nothing_is_named() {
+    let paths = ["layers.0.q", "layers.0.v", "layers.1.q"];
+    for (json, rest) in [
+        (
+            r#"{"targets": {"target_modules": ["q", "k"]}}"#,
+            "`target_modules` names `k`, which chooses no module",
+        ),
+        (
+            r#"{"targets": {"target_modules": ["q", "v"], "exclude_modules": ["v"]}}"#,
+            "`target_modules` names `v`, which chooses no module",
+        ),
+        (
+            r#"{"targets": {"target_modules": ".*k"}}"#,
+            "`target_modules` chooses no module",
+        ),
+        (r#"{}"#, "`target_modules` chooses no module"),
+        (
+            r#"{"rank_pattern": {"k": 2}, "targets": {"target_modules": ["q"]}}"#,
+            "`rank_pattern` holds `k`, which fits no chosen module",
+        ),
+        (
+            // it fits a module that gets no adapter
+            r#"{"alpha_pattern": {"q": 1, "v": 2}, "targets": {"target_modules": ["q"]}}"#,
+            "`alpha_pattern` holds `v`, which fits no chosen module",
+        ),
+        (
+            r#"{"rank_pattern": {"q": 2, "1.q": 8}, "targets": {"target_modules": ["q"]}}"#,
+            "`rank_pattern` holds `1.q`, which is never reached: earlier keys fit its modules",
+        ),
+    ] {
+        let config: LoraConfig = serde_json::from_str(json).unwrap();
+        says(
+            config.for_modules(&paths),
+            &format!("LoraConfig::for_modules: {rest}"),
+        );
+        // for one module it is none
+        config.for_module("layers.0.q").unwrap();
+    }
+    let fine = r#"{"rank_pattern": {"1.q": 8, "q": 2}, "targets": {"target_modules": ["q"]}}"#;
+    let config: LoraConfig = serde_json::from_str(fine).unwrap();
+    assert_eq!(config.for_modules(&paths).unwrap().len(), 2);
+}
+
+#[test]
+fn a_layer_takes_the_settings_of_one_module() {
+    for (json, rest) in [
+        (
+            r#"{"rank_pattern": {"q": 2, "v": 3}}"#,
+            "`rank_pattern` must be that of one module, by `LoraConfig::for_module`, got q, v",
+        ),
+        (
+            r#"{"alpha_pattern": {"q": 2}}"#,
+            "`alpha_pattern` must be that of one module, by `LoraConfig::for_module`, got q",
+        ),
+        (
+            r#"{"targets": {"target_modules": ["q"]}}"#,
+            "`targets` must be that of one module, by `LoraConfig::for_module`, got the targets of a \
+             model",
+        ),
+    ] {
+        let config: LoraConfig = serde_json::from_str(json).unwrap();
+        says(
+            LoraLinear::new(&base(DType::F64), &config, &mut rng(1)),
+            &format!("LoraLinear::new: {rest}"),
+        );
+        says(
+            LoraEmbedding::new(&table(DType::F64), &config, &mut rng(1)),
+            &format!("LoraEmbedding::new: {rest}"),
+        );
+    }
+    let none = r#"{"rank_pattern": {"q": 0}, "targets": {"target_modules": ["q"]}}"#;
+    let config: LoraConfig = serde_json::from_str(none).unwrap();
+    let config = config.for_module("m.q").unwrap().unwrap();
+    says(
+        LoraLinear::new(&base(DType::F64), &config, &mut rng(1)),
+        "LoraLinear::new: `rank` must be >= 1, got 0",
+    );
+}
