@@ -12,7 +12,7 @@ impl AdapterFile {
     /// The adapter on a base model, given as its state dict: names as in Python, such as
     /// `model.layers.0.self_attn.q_proj.weight`. The base weights are shared, not copied; the
     /// adapter is copied, into f64 over an f64 base and into f32 over any other. A weight in
-    /// bitsandbytes' NF4 ([`Nf4Linear::from_state_dict`]) makes LoRA a [`QloraLinear`].
+    /// bitsandbytes' NF4 ([`Nf4Linear`](crate::Nf4Linear)) makes LoRA a [`QloraLinear`](crate::QloraLinear).
     ///
     /// # Errors
     /// [`Error::Argument`] for a tensor that is missing, of another shape, or of no module that the

@@ -6,7 +6,7 @@ use crate::{LoraConfig, Result};
 /// The settings of one module.
 pub(super) enum Settings<'a> {
     /// And whether it is DoRA.
-    Lora(LoraConfig, bool),
+    Lora(Box<LoraConfig>, bool),
     AdaLora(&'a AdaLoraFile),
     Ia3(crate::Ia3Place),
     Vera(&'a crate::VeraConfig),
@@ -18,7 +18,7 @@ impl<'a> Settings<'a> {
         Ok(match method {
             AdapterMethod::Lora(LoraFile { config, dora, .. }) => config
                 .for_module(path)?
-                .map(|config| Self::Lora(config, *dora)),
+                .map(|config| Self::Lora(Box::new(config), *dora)),
             AdapterMethod::AdaLora(file) => {
                 file.targets.matches(path)?.then_some(Self::AdaLora(file))
             }
