@@ -121,7 +121,7 @@ fn a_setting_is_named_with_its_value() {
         ),
         (
             r#"{"peft_type": "LORA", "target_modules": ["q"], "rank_pattern": {"q": 1, "q": 2}}"#,
-            "holds `rank_pattern` = {\"q\": 1, \"q\": 2}: the key `q` stands twice at line 1 column 15",
+            "holds `rank_pattern` = {\"q\": 1, \"q\": 2}: the key `q` stands twice at line 1 column 16",
         ),
         (
             r#"{"peft_type": "ADALORA", "target_modules": ["q"]}"#,
@@ -269,7 +269,7 @@ fn a_header_that_lies_is_named_with_its_tensor() {
                 r#"{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4], "x": 0}}"#,
                 4,
             ),
-            "describes `a` wrongly: unknown field `x`, expected one of `dtype`, `shape`, `data_offsets` at line 1 column 57",
+            "describes `a` wrongly: unknown field `x`, expected one of `dtype`, `shape`, `data_offsets` at line 1 column 58",
         ),
         (
             safetensors(

@@ -44,6 +44,8 @@ if __name__ == "__main__":
     adapter_files.adapter_files()
     alignment.stable_alignment()
     alignment.edit_script()
+    adapter_files.adapter_files()
+    quantised.quantised()
     adapters_more.adalora()
     adapters_more.dora()
     adapters_more.ia3()
