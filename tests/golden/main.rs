@@ -14,6 +14,7 @@ mod language;
 mod online;
 mod optimiser;
 mod preference;
+mod prompts;
 mod quantised;
 mod raft;
 mod ranking;

@@ -19,6 +19,7 @@ import calibration  # noqa: E402
 import online  # noqa: E402
 import optimiser  # noqa: E402
 import preference  # noqa: E402
+import prompts  # noqa: E402
 import quantised  # noqa: E402
 import raft  # noqa: E402
 import ranking  # noqa: E402
@@ -40,6 +41,7 @@ if __name__ == "__main__":
     raft.raft()
     raft.sampling()
     adapters.lora()
+    prompts.prompts()
     quantised.quantised()
     adapter_files.adapter_files()
     alignment.stable_alignment()
