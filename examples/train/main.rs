@@ -33,14 +33,18 @@
 pub mod batch;
 pub mod data;
 pub mod error;
+pub mod fit;
+pub mod model;
 pub mod objectives;
 pub mod output;
 pub mod plot;
 pub mod report;
 pub mod run;
 pub mod settings;
+pub mod similarity;
 #[path = "../support/mod.rs"]
 pub mod support;
+pub mod trainer;
 
 use clap::Parser;
 use error::Result;
@@ -59,7 +63,7 @@ pub struct Arguments {
     /// Settings to start from: a JSON file, such as the `config.json` of an earlier run.
     #[arg(long)]
     config: Option<PathBuf>,
-    /// What to train by.
+    /// What to train by: every offline objective of the survey.
     #[arg(long)]
     objective: Option<Objective>,
     /// A `.jsonl` or `.jsonl.gz` file; without it, fifty rows of the example's own.
@@ -83,7 +87,7 @@ pub struct Arguments {
     /// Examples per forward pass.
     #[arg(long)]
     micro_batch: Option<usize>,
-    /// The peak of the learning rate.
+    /// The peak of the objective's learning rate.
     #[arg(long)]
     learning_rate: Option<f64>,
     /// The most bytes of a prompt and an answer: prompts are cut from the left, longer answers left out.
@@ -121,6 +125,7 @@ impl Arguments {
         if let Some(rate) = self.learning_rate {
             match all.objective {
                 Objective::Sft => all.sft_learning_rate = rate,
+                objective if objective.is_language() => all.language_learning_rate = rate,
                 _ => all.learning_rate = rate,
             }
         }

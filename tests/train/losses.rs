@@ -2,7 +2,8 @@
 
 use crate::train::batch::{Batch, Example, Shape, VOCABULARY};
 use crate::train::data::Answer;
-use crate::train::objectives::{Model, Objective, Outcome, SlicForm, Task, forward};
+use crate::train::model::Model;
+use crate::train::objectives::{Objective, Outcome, SlicForm, Task, forward};
 use crate::train::settings::Settings;
 use crate::train::support::transformer::{Config, Transformer};
 use candle_align::{RewardHead, TokenLogProbs};
@@ -27,10 +28,7 @@ fn model(seed: u64) -> Transformer {
 
 fn example(prompt: &str, answers: &[(&str, f64)]) -> Example {
     let answers = answers.iter().map(|(text, r)| Answer::new(text, *r));
-    Example {
-        prompt: prompt.to_string(),
-        answers: answers.collect(),
-    }
+    Example::new(prompt, answers.collect())
 }
 
 fn pairs() -> Vec<Example> {
@@ -56,7 +54,7 @@ fn log_probs(model: &Transformer, example: &Example) -> Vec<(f64, f64)> {
         let alone = example_of(example, answer);
         let batch = Batch::new(&[&alone]).unwrap();
         let logits = model.forward(&batch.tokens).unwrap().logits;
-        let all = TokenLogProbs::next_token(&logits, &batch.tokens, &batch.answer).unwrap();
+        let all = TokenLogProbs::next_token(&logits, &batch.tokens, &batch.learned).unwrap();
         let sum = all.sum().unwrap().to_vec1::<f32>().unwrap()[0];
         // its bytes and its end
         (f64::from(sum), answer.text.len() as f64 + 1.0)
@@ -65,10 +63,7 @@ fn log_probs(model: &Transformer, example: &Example) -> Vec<(f64, f64)> {
 }
 
 fn example_of(example: &Example, answer: &Answer) -> Example {
-    Example {
-        prompt: example.prompt.clone(),
-        answers: vec![answer.clone()],
-    }
+    Example::new(&example.prompt, vec![answer.clone()])
 }
 
 fn outcome(
@@ -83,11 +78,9 @@ fn outcome(
         settings,
     };
     let batch = Batch::new(&examples.iter().collect::<Vec<_>>()).unwrap();
-    let model = Model {
-        body: model(1),
-        head: None,
-    };
-    forward(&task, &model, Some(&model_reference()), &batch).unwrap()
+    let plain = |body| Model { body, head: None };
+    let (model, reference) = (plain(model(1)), plain(model_reference()));
+    forward(&task, &model, Some(&reference), &batch).unwrap()
 }
 
 fn model_reference() -> Transformer {
