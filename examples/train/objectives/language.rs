@@ -32,18 +32,11 @@ pub fn lessons(task: &Task, item: &Item, rng: &mut StdRng) -> Result<Vec<Option<
     let settings = task.settings;
     let best = item.best();
     let (good, bad): (Vec<_>, Vec<_>) = item.answers.iter().partition(|a| a.reward == best);
-    let mut found = Vec::new();
-    let mut add =
-        |answer: &Answer, prompt: &str, write: &dyn Fn(&str) -> Result<Sequence>| -> Result<()> {
-            let lesson = |rows| Example {
-                prompt: item.prompt.clone(),
-                answers: vec![answer.clone()],
-                rows,
-            };
-            let rows = fitted(prompt, settings.max_len, |prompt| Ok(vec![write(prompt)?]))?;
-            found.push(rows.map(lesson));
-            Ok(())
-        };
+    let mut texts = Texts {
+        item,
+        max_len: settings.max_len,
+        found: Vec::new(),
+    };
     match task.objective {
         Objective::ConditionalSft | Objective::CRlft => {
             let classes = [
@@ -54,7 +47,7 @@ pub fn lessons(task: &Task, item: &Item, rng: &mut StdRng) -> Result<Vec<Option<
                 for answer in answers {
                     // the reward of its class, not of the answer, is what weighs it
                     let of_class = Answer::new(&answer.text, reward);
-                    add(&of_class, asked(item), &|prompt| {
+                    texts.add(&of_class, asked(item), |prompt| {
                         under_class(class, prompt, &answer.text)
                     })?;
                 }
@@ -70,7 +63,7 @@ pub fn lessons(task: &Task, item: &Item, rng: &mut StdRng) -> Result<Vec<Option<
                         order,
                         learned: config.learned,
                     };
-                    add(&pair[0], &item.prompt, &|prompt| {
+                    texts.add(&pair[0], &item.prompt, |prompt| {
                         hindsight(prompt, &pair[0].text, &pair[1].text, &format)
                     })?;
                 }
@@ -79,34 +72,30 @@ pub fn lessons(task: &Task, item: &Item, rng: &mut StdRng) -> Result<Vec<Option<
         Objective::SecondThoughts => {
             for worse in &bad {
                 let (better, script) = nearest(settings, worse, &good)?;
-                add(better, &item.prompt, &|prompt| {
+                texts.add(better, &item.prompt, |prompt| {
                     edited(prompt, &worse.text, &script)
                 })?;
             }
             let nothing = EditScript { edits: Vec::new() };
-            for best in &good {
-                add(best, &item.prompt, &|prompt| {
-                    edited(prompt, &best.text, &nothing)
-                })?;
-            }
+            texts.add_to_repairs(&good, |prompt, best| edited(prompt, best, &nothing))?;
         }
         Objective::Selfee => {
             for best in &good {
                 for worse in &bad {
                     let chain = [revise(&worse.text), stands(&best.text)];
-                    add(best, &item.prompt, &|prompt| {
+                    texts.add(best, &item.prompt, |prompt| {
                         revised(settings, prompt, &chain)
                     })?;
                 }
-                add(best, &item.prompt, &|prompt| {
-                    revised(settings, prompt, &[stands(&best.text)])
-                })?;
             }
+            texts.add_to_repairs(&good, |prompt, best| {
+                revised(settings, prompt, &[stands(best)])
+            })?;
         }
         Objective::SelfDebug => {
             for right in &good {
                 for wrong in &bad {
-                    add(right, asked(item), &|prompt| {
+                    texts.add(right, asked(item), |prompt| {
                         debugged(prompt, &wrong.text, &right.text, &settings.self_debug)
                     })?;
                 }
@@ -114,7 +103,48 @@ pub fn lessons(task: &Task, item: &Item, rng: &mut StdRng) -> Result<Vec<Option<
         }
         other => unreachable!("{other} has no lessons"),
     }
-    Ok(found)
+    Ok(texts.found)
+}
+
+/// The lessons of an item, as they are written.
+struct Texts<'a> {
+    item: &'a Item,
+    max_len: usize,
+    found: Vec<Option<Example>>,
+}
+
+impl Texts<'_> {
+    /// One row, with as much of the prompt as fits; `answer` is what it ends in.
+    fn add(
+        &mut self,
+        answer: &Answer,
+        prompt: &str,
+        write: impl Fn(&str) -> Result<Sequence>,
+    ) -> Result<()> {
+        let lesson = |rows| Example {
+            prompt: self.item.prompt.clone(),
+            answers: vec![answer.clone()],
+            rows,
+        };
+        let rows = fitted(prompt, self.max_len, |prompt| Ok(vec![write(prompt)?]))?;
+        self.found.push(rows.map(lesson));
+        Ok(())
+    }
+
+    /// The best answers by themselves, which stand as they are: beside repairs, or a model would
+    /// learn that every answer does.
+    fn add_to_repairs(
+        &mut self,
+        best: &[&Answer],
+        write: impl Fn(&str, &str) -> Result<Sequence>,
+    ) -> Result<()> {
+        if self.found.iter().any(Option::is_some) {
+            for answer in best {
+                self.add(answer, &self.item.prompt, |p| write(p, &answer.text))?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What to ask about the answers of an item; `None` stands for rows too long.
