@@ -8,7 +8,7 @@
 //! The end of the answer is part of it: a model that never learns to stop has not learnt the answer.
 //! Its mark and that of padding are two tokens, so masking one never masks the other.
 //!
-//! Other rows, with feedback or edits in them, are written by `objectives/language.rs`.
+//! Other rows, with feedback or edits in them, are written by `objectives/rows.rs`.
 
 use super::data::{Answer, Item};
 use super::error::Result;

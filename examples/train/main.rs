@@ -9,14 +9,20 @@
 //! | what | where |
 //! |---|---|
 //! | which files it reads, and how their rows become prompts and answers | `data/formats.rs` |
-//! | which call of the library each objective is | `objectives.rs` |
-//! | micro-batches that have the gradient of one batch, clipping, schedule | `run.rs` |
+//! | which call of the library each objective is, and what it orders answers by | `objectives/mod.rs` |
+//! | objectives that compare answers | `objectives/ranking.rs` |
+//! | objectives that are read: what they write around answers, and what they ask | `objectives/language.rs` |
+//! | what of a file fits an objective | `fit.rs` |
+//! | micro-batches that have the gradient of one batch, clipping, schedule | `trainer.rs` |
+//! | the model | `model.rs` |
 //! | every setting with its default | `settings.rs` |
 //!
 //! It shows that the pieces hold on rows that nobody here wrote. It does not make a good model: a
 //! few hundred thousand weights that have seen a few hundred thousand bytes know spelling, not
 //! manners. So the report stands beside two rulers (the longer answer is better; the shorter one
-//! is) and a coin, and gives the chance error of its accuracy.
+//! is) and a coin, and gives the chance error of its accuracy. The objectives that are read, from
+//! `conditional_sft` to `self_debug`, have no score of an answer in their loss; the report asks for
+//! one: is the best answer likelier under good words than under bad ones?
 //!
 //! What you should see with `--objective dpo` and no file: in a minute or two, a held-out accuracy
 //! that starts at 50 % (policy and reference agree) and a loss that falls from ln 2. In
@@ -28,7 +34,9 @@
 //! cores).
 //!
 //! All objectives but `sft` begin with supervised steps on the best answers (`--sft-steps`), as the
-//! papers do; DPO then freezes a copy as its reference.
+//! papers do; DPO then freezes a copy as its reference. What an objective needs of a file, and a file
+//! does not have, is an error before the first step: a second answer, a preference, or for
+//! `self_debug` answers marked right or wrong.
 
 pub mod batch;
 pub mod data;
