@@ -98,7 +98,7 @@ pub struct Arguments {
     /// The peak of the objective's learning rate.
     #[arg(long)]
     learning_rate: Option<f64>,
-    /// The most bytes of a prompt and an answer: prompts are cut from the left, longer answers left out.
+    /// The most bytes of a prompt, an answer and the words around them: prompts are cut from the left, longer answers left out.
     #[arg(long)]
     max_len: Option<usize>,
     /// Count rows that cannot be read, instead of stopping at the first.

@@ -152,11 +152,7 @@ impl Default for Settings {
             chain_of_hindsight: Hindsight::default(),
             second_thoughts: EditCosts::default(),
             selfee: RevisionTemplate::default(),
-            self_debug: DebugFormat {
-                wrong: "The solution is wrong. Repair it.".to_string(),
-                right: "The solution is right.".to_string(),
-                ..Default::default()
-            },
+            self_debug: DebugFormat::default(),
         }
     }
 }
