@@ -468,7 +468,9 @@ fn a_tensor_that_does_not_fit_the_settings_is_named() {
 #[test]
 fn a_lenient_reader_leaves_out_and_says_so() {
     let config = r#"{"peft_type": "LORA", "r": 2, "target_modules": ["q", "up"], "new": 1}"#;
-    let named: [(&str, &[usize]); 3] = [
+    let named: [(&str, &[usize]); 5] = [
+        ("base_model.model.m.1.q.lora_A.default.weight", &[1]),
+        ("base_model.model.m.1.q.lora_A.weight", &[1]),
         ("base_model.model.m.0.q.lora_A.default.weight", &[2, 3]),
         ("base_model.model.m.0.q.lora_B.default.weight", &[2, 2]),
         ("other", &[1]),
@@ -484,6 +486,8 @@ fn a_lenient_reader_leaves_out_and_says_so() {
         found.left_out,
         [
             "holds no `base_model.model.m.0.up.lora_A.weight`, of shape [2, 2]",
+            "holds `base_model.model.m.1.q.lora_A.default.weight`, which the settings give no place",
+            "holds `base_model.model.m.1.q.lora_A.weight`, which the settings give no place",
             "holds `other`, which the settings give no place",
         ]
     );

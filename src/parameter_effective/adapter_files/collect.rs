@@ -71,6 +71,9 @@ impl AdapterFile {
 
     /// The file of a prompt, for a base model of which nothing else need be known. Its `task` must be
     /// set before Python can wrap a model with it.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] unless `config` is of a prompt of this length and width.
     pub fn from_prompt(config: AdapterConfig, prompt: &PromptEmbedding) -> Result<Self> {
         let (length, dim) = prompt.values().dims2()?;
         let expected = match &config.method {

@@ -304,8 +304,12 @@ fn without_adapter_name(tensors: BTreeMap<String, Tensor>) -> BTreeMap<String, T
         }
     };
     let mut renamed = BTreeMap::new();
-    for (name, tensor) in tensors {
-        renamed.entry(rename(name)).or_insert(tensor);
+    for (name, tensor) in &tensors {
+        let meant = rename(name.clone());
+        // a name that is there without the adapter's own is not taken from it
+        let taken = meant != *name && tensors.contains_key(&meant);
+        let name = if taken { name.clone() } else { meant };
+        renamed.insert(name, tensor.clone());
     }
     renamed
 }
