@@ -11,11 +11,9 @@ import adapter_files  # noqa: E402
 import adapters  # noqa: E402
 import adapters_more  # noqa: E402
 import alignment  # noqa: E402
-import alignment  # noqa: E402
-import adapters_more  # noqa: E402
 import auxiliary  # noqa: E402
-import language  # noqa: E402
 import calibration  # noqa: E402
+import language  # noqa: E402
 import online  # noqa: E402
 import optimiser  # noqa: E402
 import preference  # noqa: E402
@@ -46,15 +44,11 @@ if __name__ == "__main__":
     adapter_files.adapter_files()
     alignment.stable_alignment()
     alignment.edit_script()
-    adapter_files.adapter_files()
-    quantised.quantised()
     adapters_more.adalora()
     adapters_more.dora()
     adapters_more.ia3()
     adapters_more.vera()
     adapters_more.targets()
-    alignment.stable_alignment()
-    alignment.edit_script()
     auxiliary.auxiliary()
     language.language()
     optimiser.adamw()
