@@ -1,7 +1,7 @@
 """Loads adapters that this crate wrote, with every warning an error, and compares the logits.
 
-    WRITTEN_ADAPTERS=/tmp/written cargo test --test golden adapters_written_here
-    python tests/golden/load_written.py /tmp/written
+    WRITTEN_ADAPTERS=target/written cargo test --test golden adapters_written_here
+    python tests/golden/load_written.py target/written
 """
 
 import pathlib
