@@ -54,9 +54,9 @@ fn output(encoder: &PrefixEncoder) -> Tensor {
 #[test]
 fn a_prefix_adds_what_a_frozen_layer_cannot_say() {
     let target = Tensor::new(&[[[[3.0f64, -1.0], [-2.0, 2.5]]]], &Device::Cpu).unwrap();
-    for (form, alpha, steps) in [
-        (Reparametrisation::Direct, 0.05, 1500),
-        (Reparametrisation::Mlp { inner: 6 }, 0.004, 3000),
+    for form in [
+        Reparametrisation::Direct,
+        Reparametrisation::Mlp { inner: 6 },
     ] {
         let mut encoder = encoder(2, form);
         if encoder.is_plain() {
@@ -66,9 +66,8 @@ fn a_prefix_adds_what_a_frozen_layer_cannot_say() {
             let error = (output(encoder) - &target).unwrap();
             error.sqr().unwrap().sum_all().unwrap()
         };
-        descend(&encoder.trainable(""), alpha, steps, || loss(&encoder));
+        descend(&encoder.trainable(""), 0.05, 1500, || loss(&encoder));
         let left = numbers(&loss(&encoder))[0];
-        println!("{form:?} {left}");
         assert!(left < REACHED * REACHED, "{form:?}: {left}");
         // the network is dropped, and nothing changes
         let plain = encoder.finish().unwrap();
