@@ -33,7 +33,7 @@
 //! | §3.1 | [`online`] | sampling, reward models, PPO, RAFT |
 //! | §3.2.1 | [`ranking`] | DPO, PRO, SLiC, RRHF, BRIO, expected risk |
 //! | §3.2.2 | [`language`] | conditional SFT, Chain of Hindsight, Second Thoughts, Stable Alignment, SelFee, self-debug |
-//! | §3.3 | [`parameter_effective`] | LoRA, AdaLoRA, QLoRA, prompts, prefixes, adapters, frozen layers; DoRA, (IA)³, VeRA |
+//! | §3.3 | [`parameter_effective`] | LoRA, AdaLoRA, QLoRA, prompts, prefixes, adapters, frozen layers; DoRA, (IA)³, VeRA; PEFT's files |
 //! | | [`log_probs`] | from logits and tokens to log-probabilities: what all of them begin with |
 //! | | [`reduction`] | how losses become one number, and by which count they are divided |
 //! | | [`training`] | gradient coverage, clipping, accumulation, AdamW, schedules |

@@ -1,15 +1,19 @@
-//! Bytes as tokens, and several answers as one padded tensor.
+//! Bytes as tokens, and several rows as one padded tensor.
 //!
 //! ```text
 //! tokens   BOS  \n \n H u m a n …  A s s i s t a n t : ␣  t h e ␣ a n s w e r  EOS  PAD PAD
-//! answer    0    0 …                                   0  1 …                1   1    0   0
+//! learned   0    0 …                                   0  1 …                1   1    0   0
 //! real      1    1 …                                                         1   1    0   0
 //! ```
 //! The end of the answer is part of it: a model that never learns to stop has not learnt the answer.
 //! Its mark and that of padding are two tokens, so masking one never masks the other.
+//!
+//! Other rows, with feedback or edits in them, are written by `objectives/rows.rs`.
 
-use super::data::{Answer, Item, MARKS};
+use super::data::{Answer, Item};
 use super::error::Result;
+use super::similarity::f_score;
+use candle_align::Sequence;
 use candle_core::{DType, Device, Tensor};
 
 pub const BOS: u32 = 256;
@@ -18,30 +22,42 @@ pub const PAD: u32 = 258;
 /// All bytes and the three marks.
 pub const VOCABULARY: usize = 259;
 
-/// A prompt with the answers that a loss compares, best first.
+/// A text as tokens: its bytes.
+pub fn encode(text: &str) -> candle_align::Result<Vec<u32>> {
+    Ok(text.bytes().map(u32::from).collect())
+}
+
+/// A prompt, the answers that are looked at together, best first, and how they are written.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Example {
     pub prompt: String,
     pub answers: Vec<Answer>,
+    /// As many rows for each answer as for any other, those of the first answer first.
+    pub rows: Vec<Sequence>,
 }
 
 impl Example {
-    /// The tokens of the longest answer with its prompt.
-    pub fn longest(&self) -> usize {
-        let longest = self.answers.iter().map(|answer| answer.text.len()).max();
-        self.prompt.len() + longest.unwrap_or(0) + MARKS
+    /// One row for each answer: the prompt, given, then the answer and its end, learned.
+    pub fn new(prompt: &str, answers: Vec<Answer>) -> Self {
+        let bytes = |text: &str| -> Vec<u32> { text.bytes().map(u32::from).collect() };
+        let row = |answer: &Answer| {
+            let opened = Sequence::new().given(&[BOS]).given(&bytes(prompt));
+            opened.learned(&bytes(&answer.text)).learned(&[EOS])
+        };
+        Self {
+            rows: answers.iter().map(row).collect(),
+            prompt: prompt.to_string(),
+            answers,
+        }
     }
 
-    fn tokens(&self, answer: &Answer) -> Vec<u32> {
-        let bytes = self.prompt.bytes().chain(answer.text.bytes());
-        std::iter::once(BOS)
-            .chain(bytes.map(u32::from))
-            .chain([EOS])
-            .collect()
+    /// The tokens of the longest row.
+    pub fn longest(&self) -> usize {
+        self.rows.iter().map(Sequence::len).max().unwrap_or(0)
     }
 }
 
-/// Which answers of an item a loss compares at a time.
+/// Which answers of an item are compared at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     /// The best one.
@@ -52,24 +68,20 @@ pub enum Shape {
     Lists,
 }
 
-/// The examples of an item: several where a list becomes pairs.
-pub fn examples(item: &Item, shape: Shape) -> Vec<Example> {
+/// The answers that are compared at a time, best first: several such lists where a list becomes pairs.
+pub fn compared(item: &Item, shape: Shape) -> Vec<Vec<Answer>> {
     let mut answers = item.answers.clone();
     // best first; stable, so that equal ones keep the file's order
     answers.sort_by(|a, b| b.reward.total_cmp(&a.reward));
-    let example = |answers: &[Answer]| Example {
-        prompt: item.prompt.clone(),
-        answers: answers.to_vec(),
-    };
     match shape {
-        Shape::Lists => vec![example(&answers)],
-        Shape::Best => vec![example(&answers[..1])],
+        Shape::Lists => vec![answers],
+        Shape::Best => vec![answers[..1].to_vec()],
         Shape::Pairs => {
             let mut pairs = Vec::new();
             for (i, better) in answers.iter().enumerate() {
                 for worse in &answers[i + 1..] {
                     if better.reward > worse.reward {
-                        pairs.push(example(&[better.clone(), worse.clone()]));
+                        pairs.push(vec![better.clone(), worse.clone()]);
                     }
                 }
             }
@@ -78,22 +90,34 @@ pub fn examples(item: &Item, shape: Shape) -> Vec<Example> {
     }
 }
 
-/// Examples as tensors: row `example · k + i` is answer i.
+/// The examples of an item, each answer in a row of its own.
+pub fn examples(item: &Item, shape: Shape) -> Vec<Example> {
+    let lists = compared(item, shape).into_iter();
+    lists.map(|list| Example::new(&item.prompt, list)).collect()
+}
+
+/// Examples as tensors: row `(example · k + i) · width + j` is row j of answer i.
 #[derive(Clone, Debug)]
 pub struct Batch {
     /// How many examples.
     pub size: usize,
     /// Answers per example; shorter lists are filled up with rows that do not count.
     pub k: usize,
-    /// `[size · k, time]`, u32.
+    /// Rows per answer.
+    pub width: usize,
+    /// `[size · k · width, time]`, u32.
     pub tokens: Tensor,
-    /// 1 on the answer and its end: `[size · k, time]`, u8.
-    pub answer: Tensor,
-    /// 1 on everything but padding: `[size · k, time]`, u8. A row that does not count keeps its
+    /// 1 on what is learned, the answer and its end: in the shape of `tokens`, u8.
+    pub learned: Tensor,
+    /// 1 on everything but padding, in the same shape, u8. A row that does not count keeps its
     /// first token, so that every row has a last one.
     pub real: Tensor,
+    /// 0 where a token is hidden from all later positions, in the same shape, u8; none: nowhere.
+    pub visible: Option<Tensor>,
     /// `[size, k]`, f32.
     pub rewards: Tensor,
+    /// How similar each answer is to the first, the best: `[size, k]`, f32.
+    pub similarity: Tensor,
     /// Which answers exist: `[size, k]`, u8.
     pub exists: Tensor,
     /// The tokens that are not padding.
@@ -103,40 +127,47 @@ pub struct Batch {
 impl Batch {
     pub fn new(examples: &[&Example]) -> Result<Self> {
         let k = examples.iter().map(|e| e.answers.len()).max().unwrap_or(0);
+        let width = examples.iter().map(|e| e.rows.len() / e.answers.len());
+        let width = width.max().unwrap_or(0);
         let time = examples.iter().map(|e| e.longest()).max().unwrap_or(0);
-        let rows = examples.len() * k;
+        let rows = examples.len() * k * width;
         let mut tokens = vec![PAD; rows * time];
-        let mut answer_mask = vec![0u8; rows * time];
+        let mut learned = vec![0u8; rows * time];
         let mut real = vec![0u8; rows * time];
-        let mut rewards = vec![0f32; rows];
-        let mut exists = vec![0u8; rows];
+        let mut rewards = vec![0f32; examples.len() * k];
+        let mut similarity = vec![0f32; examples.len() * k];
+        let mut exists = vec![0u8; examples.len() * k];
         let mut token_count = 0;
         for (at, example) in examples.iter().enumerate() {
-            for i in 0..k {
-                let row = at * k + i;
-                let start = row * time;
-                let Some(answer) = example.answers.get(i) else {
+            for row in 0..k * width {
+                let start = (at * k * width + row) * time;
+                let Some(own) = example.rows.get(row) else {
                     (tokens[start], real[start]) = (BOS, 1);
                     continue;
                 };
-                let own = example.tokens(answer);
                 let end = start + own.len();
-                tokens[start..end].copy_from_slice(&own);
+                tokens[start..end].copy_from_slice(own.tokens());
+                learned[start..end].copy_from_slice(own.mask());
                 real[start..end].fill(1);
-                answer_mask[start + 1 + example.prompt.len()..end].fill(1);
-                rewards[row] = answer.reward as f32;
-                exists[row] = 1;
                 token_count += own.len();
+            }
+            for (i, answer) in example.answers.iter().enumerate() {
+                rewards[at * k + i] = answer.reward as f32;
+                similarity[at * k + i] = f_score(&answer.text, &example.answers[0].text) as f32;
+                exists[at * k + i] = 1;
             }
         }
         let (cpu, lists) = (&Device::Cpu, (examples.len(), k));
         Ok(Self {
             size: examples.len(),
             k,
+            width,
             tokens: Tensor::from_vec(tokens, (rows, time), cpu)?,
-            answer: Tensor::from_vec(answer_mask, (rows, time), cpu)?,
+            learned: Tensor::from_vec(learned, (rows, time), cpu)?,
             real: Tensor::from_vec(real, (rows, time), cpu)?,
+            visible: None,
             rewards: Tensor::from_vec(rewards, lists, cpu)?,
+            similarity: Tensor::from_vec(similarity, lists, cpu)?,
             exists: Tensor::from_vec(exists, lists, cpu)?,
             token_count,
         })
@@ -174,13 +205,13 @@ mod tests {
             [BOS, PAD, PAD, PAD, PAD, PAD],
         ];
         assert_eq!(batch.tokens.to_vec2::<u32>().unwrap(), tokens);
-        let answer = [
+        let learned = [
             [0, 0, 1, 1, 1, 0],
             [0, 0, 1, 1, 1, 1],
             [0, 0, 0, 1, 1, 0],
             [0, 0, 0, 0, 0, 0],
         ];
-        assert_eq!(batch.answer.to_vec2::<u8>().unwrap(), answer);
+        assert_eq!(batch.learned.to_vec2::<u8>().unwrap(), learned);
         let real = [
             [1, 1, 1, 1, 1, 0],
             [1, 1, 1, 1, 1, 1],

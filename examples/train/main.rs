@@ -9,14 +9,20 @@
 //! | what | where |
 //! |---|---|
 //! | which files it reads, and how their rows become prompts and answers | `data/formats.rs` |
-//! | which call of the library each objective is | `objectives.rs` |
-//! | micro-batches that have the gradient of one batch, clipping, schedule | `run.rs` |
+//! | which call of the library each objective is, and what it orders answers by | `objectives/mod.rs` |
+//! | objectives that compare answers | `objectives/ranking.rs` |
+//! | objectives that are read: what they write around answers, and what they ask | `objectives/language.rs` |
+//! | what of a file fits an objective | `fit.rs` |
+//! | micro-batches that have the gradient of one batch, clipping, schedule | `trainer.rs` |
+//! | the model | `model.rs` |
 //! | every setting with its default | `settings.rs` |
 //!
 //! It shows that the pieces hold on rows that nobody here wrote. It does not make a good model: a
 //! few hundred thousand weights that have seen a few hundred thousand bytes know spelling, not
 //! manners. So the report stands beside two rulers (the longer answer is better; the shorter one
-//! is) and a coin, and gives the chance error of its accuracy.
+//! is) and a coin, and gives the chance error of its accuracy. The objectives that are read, from
+//! `conditional_sft` to `self_debug`, have no score of an answer in their loss; the report asks for
+//! one: is the best answer likelier under good words than under bad ones?
 //!
 //! What you should see with `--objective dpo` and no file: in a minute or two, a held-out accuracy
 //! that starts at 50 % (policy and reference agree) and a loss that falls from ln 2. In
@@ -28,19 +34,25 @@
 //! cores).
 //!
 //! All objectives but `sft` begin with supervised steps on the best answers (`--sft-steps`), as the
-//! papers do; DPO then freezes a copy as its reference.
+//! papers do; DPO then freezes a copy as its reference. What an objective needs of a file, and a file
+//! does not have, is an error before the first step: a second answer, a preference, or for
+//! `self_debug` answers marked right or wrong.
 
 pub mod batch;
 pub mod data;
 pub mod error;
+pub mod fit;
+pub mod model;
 pub mod objectives;
 pub mod output;
 pub mod plot;
 pub mod report;
 pub mod run;
 pub mod settings;
+pub mod similarity;
 #[path = "../support/mod.rs"]
 pub mod support;
+pub mod trainer;
 
 use clap::Parser;
 use error::Result;
@@ -59,7 +71,7 @@ pub struct Arguments {
     /// Settings to start from: a JSON file, such as the `config.json` of an earlier run.
     #[arg(long)]
     config: Option<PathBuf>,
-    /// What to train by.
+    /// What to train by: every offline objective of the survey.
     #[arg(long)]
     objective: Option<Objective>,
     /// A `.jsonl` or `.jsonl.gz` file; without it, fifty rows of the example's own.
@@ -83,10 +95,10 @@ pub struct Arguments {
     /// Examples per forward pass.
     #[arg(long)]
     micro_batch: Option<usize>,
-    /// The peak of the learning rate.
+    /// The peak of the objective's learning rate.
     #[arg(long)]
     learning_rate: Option<f64>,
-    /// The most bytes of a prompt and an answer: prompts are cut from the left, longer answers left out.
+    /// The most bytes of a prompt, an answer and the words around them: prompts are cut from the left, longer answers left out.
     #[arg(long)]
     max_len: Option<usize>,
     /// Count rows that cannot be read, instead of stopping at the first.
@@ -121,6 +133,7 @@ impl Arguments {
         if let Some(rate) = self.learning_rate {
             match all.objective {
                 Objective::Sft => all.sft_learning_rate = rate,
+                objective if objective.is_language() => all.language_learning_rate = rate,
                 _ => all.learning_rate = rate,
             }
         }

@@ -3,7 +3,7 @@
 use super::error::{Error, Result};
 use super::objectives::Objective;
 use super::report::Summary;
-use super::run::Metric;
+use super::trainer::Metric;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 

@@ -1,8 +1,9 @@
 //! What came of a run, beside what a ruler would have got.
 
-use super::batch::Example;
+use super::batch::{BOS, Example, PAD};
 use super::data::{Reason, Tally};
-use super::objectives::{Objective, Ordered};
+use super::objectives::Objective;
+use super::objectives::order::Ordered;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -14,8 +15,11 @@ pub struct Scores {
     pub loss: f64,
     /// The share of pairs ordered right; a tie counts ½.
     pub accuracy: Option<f64>,
-    /// Mean log-probability of a whole best answer.
+    /// Mean log-probability of a whole best answer; under good words, where there are such.
     pub best_log_prob: Option<f64>,
+    /// The same under bad words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub best_log_prob_bad_words: Option<f64>,
 }
 
 /// The accuracy of scores that need no model, on the same pairs.
@@ -67,14 +71,20 @@ impl Baselines {
     }
 }
 
-/// The held-out loss per byte of a model that knows only how often each byte occurs in the
-/// training answers (every count plus one).
-pub fn byte_frequencies(train: &[Example], held_out: &[Example]) -> f64 {
+/// The held-out loss per learned token, the first row of each example, of a model that knows only
+/// how often each token is learned in training (every count plus one).
+pub fn byte_frequencies(train: &[Example], held_out: &[Example], vocabulary: usize) -> f64 {
     let tokens = |example: &Example| -> Vec<usize> {
-        let bytes = example.answers[0].text.bytes().map(usize::from);
-        bytes.chain([256]).collect()
+        let row = &example.rows[0];
+        let all = row.tokens().iter().zip(row.mask());
+        let learned = all.filter(|(_, mask)| **mask == 1);
+        learned.map(|(&token, _)| token as usize).collect()
     };
-    let mut counts = [1.0f64; 257];
+    let mut counts = vec![1.0f64; vocabulary];
+    // nobody learns these
+    for mark in [BOS, PAD] {
+        counts[mark as usize] = 0.0;
+    }
     for token in train.iter().flat_map(tokens) {
         counts[token] += 1.0;
     }
@@ -102,7 +112,9 @@ pub struct Summary {
     pub before: Scores,
     pub after: Scores,
     pub baselines: Option<Baselines>,
-    /// For `sft`: the loss of [`byte_frequencies`].
+    /// What the accuracy orders answers by.
+    pub score: &'static str,
+    /// Where the loss is one per token, all of the same weight: that of [`byte_frequencies`].
     pub byte_frequencies: Option<f64>,
     /// Trained on, padding left out.
     pub tokens: usize,
@@ -134,6 +146,9 @@ impl Tally {
         all.extend(counted("single answers left out", &self.answers_left_out));
         if self.prompts_cut > 0 {
             all.push(format!("{} prompts cut from the left", self.prompts_cut));
+        }
+        if self.texts_too_long > 0 {
+            all.push(format!("{} texts left out (too long)", self.texts_too_long));
         }
         if self.bad_rows > 0 {
             all.push(format!("{} could not be read", self.bad_rows));
@@ -174,6 +189,7 @@ impl fmt::Display for Summary {
         )?;
         let unit = match self.objective {
             Objective::Sft => " nats per byte",
+            objective if objective.is_language() => " nats per token",
             _ => "",
         };
         let (before, after) = (&self.before, &self.after);
@@ -187,10 +203,20 @@ impl fmt::Display for Summary {
             writeln!(f, "              {loss:.4} by byte frequencies alone")?;
         }
         if let (Some(before), Some(after)) = (before.best_log_prob, after.best_log_prob) {
+            let words = match self.objective.is_language() {
+                true => "under good words",
+                false => "on average",
+            };
             writeln!(
                 f,
-                "    log P     {before:.1} → {after:.1} of a best answer, on average"
+                "    log P     {before:.1} → {after:.1} of a best answer, {words}"
             )?;
+        }
+        if let (Some(before), Some(after)) = (
+            before.best_log_prob_bad_words,
+            after.best_log_prob_bad_words,
+        ) {
+            writeln!(f, "              {before:.1} → {after:.1} under bad words")?;
         }
         if let (Some(before), Some(after), Some(b)) =
             (before.accuracy, after.accuracy, &self.baselines)
@@ -212,6 +238,7 @@ impl fmt::Display for Summary {
                 percent(b.shorter),
                 percent(b.chance)
             )?;
+            writeln!(f, "              ordered by {}", self.score)?;
         }
         write!(
             f,
@@ -227,15 +254,13 @@ impl fmt::Display for Summary {
 
 #[cfg(test)]
 mod tests {
+    use super::super::batch::VOCABULARY;
     use super::super::data::Answer;
     use super::*;
 
     fn example(answers: &[(&str, f64)]) -> Example {
         let answers = answers.iter().map(|(text, r)| Answer::new(text, *r));
-        Example {
-            prompt: String::new(),
-            answers: answers.collect(),
-        }
+        Example::new("", answers.collect())
     }
 
     #[test]
@@ -263,7 +288,7 @@ mod tests {
         let held_out = [example(&[("ab", 1.0)])];
         let expected =
             -((3.0f64 / 260.0).ln() + (1.0f64 / 260.0).ln() + (2.0f64 / 260.0).ln()) / 3.0;
-        let found = byte_frequencies(&train, &held_out);
+        let found = byte_frequencies(&train, &held_out, VOCABULARY);
         assert!((found - expected).abs() < 1e-12, "{found} {expected}");
     }
 }

@@ -1,10 +1,12 @@
 //! Everything a run depends on: what `config.json` holds and `--config` reads.
 
 use super::error::{Error, Result};
+use super::objectives::words::{CRlft, Classes, Hindsight};
 use super::objectives::{Objective, SlicForm};
 use candle_align::{
-    DpoConfig, PairwiseRewardConfig, ProConfig, RankedRewardConfig, RrhfConfig, SftConfig,
-    SlicConfig,
+    BrioConfig, DebugFormat, DpoConfig, EditCosts, ExpectedRiskConfig, PairwiseRewardConfig,
+    ProConfig, RankedRewardConfig, RevisionTemplate, RrhfConfig, SftConfig, SlicConfig,
+    StableAlignmentConfig,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -27,14 +29,16 @@ pub struct Settings {
     pub steps: usize,
     /// Steps of supervised training on the best answers before it; for `sft` itself not read.
     pub sft_steps: usize,
-    /// Examples per step: answers for `sft`, pairs, or lists.
+    /// Examples per step: answers for `sft`, pairs, lists, or written texts.
     pub batch: usize,
     /// Examples per forward pass. The gradient is that of the whole batch whatever this is.
     pub micro_batch: usize,
-    /// The peak in the steps of the objective (for `sft`: `sft_learning_rate` holds).
+    /// The peak in the steps of an objective that compares answers.
     pub learning_rate: f64,
-    /// The peak in supervised steps.
+    /// The peak in supervised steps, `sft` itself included.
     pub sft_learning_rate: f64,
+    /// The peak in the steps of an objective that writes words around answers.
+    pub language_learning_rate: f64,
     /// The share of the steps in which the learning rate rises; a cosine follows.
     pub warmup: f64,
     /// The share of the peak that is left at the last step.
@@ -64,7 +68,9 @@ pub struct Settings {
     /// Count rows that cannot be read, instead of stopping at the first.
     pub skip_bad_rows: bool,
 
-    /// Of `sft`, and of the supervised steps before the others.
+    /// Of `sft`, of the supervised steps before the others, and wherever else an objective calls
+    /// `sft_loss`: on the reference of `brio` and `expected_risk`, and on the texts of
+    /// `conditional_sft`, `second_thoughts`, `selfee` and `self_debug`.
     pub sft: SftConfig,
     /// Of `reward` on pairs.
     pub reward: PairwiseRewardConfig,
@@ -82,6 +88,24 @@ pub struct Settings {
     pub slic_sft_weight: f64,
     /// Of `rrhf`.
     pub rrhf: RrhfConfig,
+    /// Of `brio`.
+    pub brio: BrioConfig,
+    /// Of `expected_risk`.
+    pub expected_risk: ExpectedRiskConfig,
+    /// Of `stable_alignment`.
+    pub stable_alignment: StableAlignmentConfig,
+    /// The words of `conditional_sft` and `c_rlft`.
+    pub classes: Classes,
+    /// Of `c_rlft`.
+    pub c_rlft: CRlft,
+    /// Of `chain_of_hindsight`.
+    pub chain_of_hindsight: Hindsight,
+    /// Of `second_thoughts`: what each edit costs.
+    pub second_thoughts: EditCosts,
+    /// Of `selfee`: its headings.
+    pub selfee: RevisionTemplate,
+    /// Of `self_debug`: its verdicts, and what is learned.
+    pub self_debug: DebugFormat,
 }
 
 impl Default for Settings {
@@ -97,6 +121,7 @@ impl Default for Settings {
             micro_batch: 8,
             learning_rate: 5e-4,
             sft_learning_rate: 6e-3,
+            language_learning_rate: 3e-3,
             warmup: 0.1,
             floor: 0.1,
             weight_decay: 0.01,
@@ -119,6 +144,15 @@ impl Default for Settings {
             slic_form: SlicForm::default(),
             slic_sft_weight: 0.5,
             rrhf: RrhfConfig::default(),
+            brio: BrioConfig::default(),
+            expected_risk: ExpectedRiskConfig::default(),
+            stable_alignment: StableAlignmentConfig::default(),
+            classes: Classes::default(),
+            c_rlft: CRlft::default(),
+            chain_of_hindsight: Hindsight::default(),
+            second_thoughts: EditCosts::default(),
+            selfee: RevisionTemplate::default(),
+            self_debug: DebugFormat::default(),
         }
     }
 }
@@ -175,6 +209,7 @@ impl Settings {
         positive("micro_batch", self.micro_batch as f64)?;
         positive("learning_rate", self.learning_rate)?;
         positive("sft_learning_rate", self.sft_learning_rate)?;
+        positive("language_learning_rate", self.language_learning_rate)?;
         positive("max_held_out", self.max_held_out as f64)?;
         positive("held_out", self.held_out)?;
         share("held_out", self.held_out)?;
@@ -184,6 +219,17 @@ impl Settings {
             return Err(Error::Usage(format!(
                 "`slic_sft_weight` must be finite and >= 0, got {weight}"
             )));
+        }
+        self.chain_of_hindsight.check()?;
+        for (name, reward) in [
+            ("good_reward", self.c_rlft.good_reward),
+            ("bad_reward", self.c_rlft.bad_reward),
+        ] {
+            if !(reward as f32).is_finite() {
+                return Err(Error::Usage(format!(
+                    "`c_rlft.{name}` must be finite, got {reward}"
+                )));
+            }
         }
         if self.max_len < 32 {
             let found = self.max_len;

@@ -85,6 +85,9 @@
 //! # Ok::<(), candle_align::Error>(())
 //! ```
 //!
+//! What was trained goes into [files](adapter_files) that Python's PEFT loads, and PEFT's files come
+//! back as layers: [`AdapterFile`].
+//!
 //! Each is trained by any objective of this crate: it changes which numbers move, not the loss.
 //! With its adapters disabled a model is its own reference policy. [`lora_plus`] splits the trained
 //! numbers into two groups with a learning rate each.

@@ -121,7 +121,7 @@ fn a_setting_is_named_with_its_value() {
         ),
         (
             r#"{"peft_type": "LORA", "target_modules": ["q"], "rank_pattern": {"q": 1, "q": 2}}"#,
-            "holds `rank_pattern` = {\"q\": 1, \"q\": 2}: the key `q` stands twice at line 1 column 15",
+            "holds `rank_pattern` = {\"q\": 1, \"q\": 2}: the key `q` stands twice at line 1 column 16",
         ),
         (
             r#"{"peft_type": "ADALORA", "target_modules": ["q"]}"#,
@@ -269,7 +269,7 @@ fn a_header_that_lies_is_named_with_its_tensor() {
                 r#"{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4], "x": 0}}"#,
                 4,
             ),
-            "describes `a` wrongly: unknown field `x`, expected one of `dtype`, `shape`, `data_offsets` at line 1 column 57",
+            "describes `a` wrongly: unknown field `x`, expected one of `dtype`, `shape`, `data_offsets` at line 1 column 58",
         ),
         (
             safetensors(
@@ -468,7 +468,9 @@ fn a_tensor_that_does_not_fit_the_settings_is_named() {
 #[test]
 fn a_lenient_reader_leaves_out_and_says_so() {
     let config = r#"{"peft_type": "LORA", "r": 2, "target_modules": ["q", "up"], "new": 1}"#;
-    let named: [(&str, &[usize]); 3] = [
+    let named: [(&str, &[usize]); 5] = [
+        ("base_model.model.m.1.q.lora_A.default.weight", &[1]),
+        ("base_model.model.m.1.q.lora_A.weight", &[1]),
         ("base_model.model.m.0.q.lora_A.default.weight", &[2, 3]),
         ("base_model.model.m.0.q.lora_B.default.weight", &[2, 2]),
         ("other", &[1]),
@@ -484,6 +486,8 @@ fn a_lenient_reader_leaves_out_and_says_so() {
         found.left_out,
         [
             "holds no `base_model.model.m.0.up.lora_A.weight`, of shape [2, 2]",
+            "holds `base_model.model.m.1.q.lora_A.default.weight`, which the settings give no place",
+            "holds `base_model.model.m.1.q.lora_A.weight`, which the settings give no place",
             "holds `other`, which the settings give no place",
         ]
     );

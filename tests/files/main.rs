@@ -1,8 +1,9 @@
 //! Files that anybody may have made: whatever stands in them, reading ends in an error or in what
 //! was written, and writing leaves the old, the new, or nothing that is taken for an adapter.
 
-use candle_align::{AdapterFile, Strictness};
-use candle_core::{DType, Device, Tensor};
+use candle_align::{AdapterFile, AdapterLayer, BlockScale, Nf4Linear, Strictness};
+use candle_core::{DType, Device, Module, Tensor};
+use candle_nn::Linear;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -74,7 +75,7 @@ const NAMES: [&str; 7] = [
 ];
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..Default::default() })]
 
     /// A changed byte among the numbers is another number; anywhere else it is an error, or is of no
     /// effect on what is read.
@@ -290,4 +291,73 @@ fn settings_never_stand_beside_the_tensors_of_another() {
     assert!(old.write(out.path()).is_err());
     assert!(!out.path().join(CONFIG).exists());
     assert!(AdapterFile::read(out.path(), Strictness::Lenient).is_err());
+}
+
+/// LoRA on a base whose weights are bitsandbytes' four bits: the same adapter on the weights that
+/// those bits stand for.
+#[test]
+fn an_adapter_goes_on_a_quantised_base() {
+    for name in ["lora", "lora_bias_only", "lora_bias_update"] {
+        let file = AdapterFile::read(golden(name), Strictness::Strict).unwrap();
+        let (mut four_bits, mut wide) = (stack(), stack());
+        let paths: Vec<String> = file
+            .layers(&wide, Strictness::Strict)
+            .unwrap()
+            .layers
+            .into_keys()
+            .collect();
+        for path in &paths {
+            let weight = wide[&format!("{path}.weight")].clone();
+            let bias = wide.get(&format!("{path}.bias")).cloned();
+            let base = Nf4Linear::quantise(&Linear::new(weight, bias), BlockScale::Double).unwrap();
+            wide.insert(
+                format!("{path}.weight"),
+                base.weight().dequantise().unwrap(),
+            );
+            four_bits.extend(base.to_state_dict(path).unwrap());
+        }
+        let over = file.layers(&four_bits, Strictness::Strict).unwrap();
+        let beside = file.layers(&wide, Strictness::Strict).unwrap();
+        for (path, layer) in &over.layers {
+            let AdapterLayer::Qlora(found) = layer else {
+                panic!("{name}, {path}: {layer:?}");
+            };
+            let x = Tensor::arange(0f32, 2.0 * found.a().dims()[1] as f32, &Device::Cpu).unwrap();
+            let x = (x.reshape((2, ())).unwrap() * 0.1).unwrap();
+            let values = |x: Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let got = values(layer.forward(&x).unwrap());
+            let want = values(beside.layers[path].forward(&x).unwrap());
+            for (got, want) in got.iter().zip(&want) {
+                assert!(
+                    (got - want).abs() <= 1e-5 * want.abs().max(1.0),
+                    "{name}, {path}"
+                );
+            }
+        }
+        // and into a file again, bit for bit
+        let again = AdapterFile::from_layers(file.config().clone(), &over).unwrap();
+        assert_eq!(bits(again.tensors()), bits(file.tensors()), "{name}");
+        // merged, no trace of the four bits is left
+        let merged = file.merged(&four_bits, Strictness::Strict).unwrap();
+        let want = file.merged(&wide, Strictness::Strict).unwrap();
+        let (mut names, mut expected): (Vec<_>, Vec<_>) =
+            (merged.keys().collect(), want.keys().collect());
+        names.sort();
+        expected.sort();
+        assert_eq!(names, expected, "{name}");
+    }
+    let file = AdapterFile::read(golden("dora"), Strictness::Strict).unwrap();
+    let mut base = stack();
+    let q = "model.layers.0.q_proj";
+    let weight = base[&format!("{q}.weight")].clone();
+    let nf4 = Nf4Linear::quantise(&Linear::new(weight, None), BlockScale::Single).unwrap();
+    base.extend(nf4.to_state_dict(q).unwrap());
+    let error = file
+        .layers(&base, Strictness::Lenient)
+        .unwrap_err()
+        .to_string();
+    assert_eq!(
+        error,
+        "AdapterFile::layers: `base` holds `model.layers.0.q_proj` quantised, over which only LoRA is supported"
+    );
 }

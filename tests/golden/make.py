@@ -11,11 +11,9 @@ import adapter_files  # noqa: E402
 import adapters  # noqa: E402
 import adapters_more  # noqa: E402
 import alignment  # noqa: E402
-import alignment  # noqa: E402
-import adapters_more  # noqa: E402
 import auxiliary  # noqa: E402
-import language  # noqa: E402
 import calibration  # noqa: E402
+import language  # noqa: E402
 import online  # noqa: E402
 import optimiser  # noqa: E402
 import preference  # noqa: E402
@@ -51,8 +49,6 @@ if __name__ == "__main__":
     adapters_more.ia3()
     adapters_more.vera()
     adapters_more.targets()
-    alignment.stable_alignment()
-    alignment.edit_script()
     auxiliary.auxiliary()
     language.language()
     optimiser.adamw()

@@ -2,7 +2,8 @@
 
 use crate::train::batch::{Batch, Example, Shape, VOCABULARY};
 use crate::train::data::Answer;
-use crate::train::objectives::{Model, Objective, Outcome, SlicForm, Task, forward};
+use crate::train::model::Model;
+use crate::train::objectives::{Objective, Outcome, SlicForm, Task, forward};
 use crate::train::settings::Settings;
 use crate::train::support::transformer::{Config, Transformer};
 use candle_align::{RewardHead, TokenLogProbs};
@@ -27,10 +28,7 @@ fn model(seed: u64) -> Transformer {
 
 fn example(prompt: &str, answers: &[(&str, f64)]) -> Example {
     let answers = answers.iter().map(|(text, r)| Answer::new(text, *r));
-    Example {
-        prompt: prompt.to_string(),
-        answers: answers.collect(),
-    }
+    Example::new(prompt, answers.collect())
 }
 
 fn pairs() -> Vec<Example> {
@@ -56,7 +54,7 @@ fn log_probs(model: &Transformer, example: &Example) -> Vec<(f64, f64)> {
         let alone = example_of(example, answer);
         let batch = Batch::new(&[&alone]).unwrap();
         let logits = model.forward(&batch.tokens).unwrap().logits;
-        let all = TokenLogProbs::next_token(&logits, &batch.tokens, &batch.answer).unwrap();
+        let all = TokenLogProbs::next_token(&logits, &batch.tokens, &batch.learned).unwrap();
         let sum = all.sum().unwrap().to_vec1::<f32>().unwrap()[0];
         // its bytes and its end
         (f64::from(sum), answer.text.len() as f64 + 1.0)
@@ -65,10 +63,7 @@ fn log_probs(model: &Transformer, example: &Example) -> Vec<(f64, f64)> {
 }
 
 fn example_of(example: &Example, answer: &Answer) -> Example {
-    Example {
-        prompt: example.prompt.clone(),
-        answers: vec![answer.clone()],
-    }
+    Example::new(&example.prompt, vec![answer.clone()])
 }
 
 fn outcome(
@@ -83,11 +78,9 @@ fn outcome(
         settings,
     };
     let batch = Batch::new(&examples.iter().collect::<Vec<_>>()).unwrap();
-    let model = Model {
-        body: model(1),
-        head: None,
-    };
-    forward(&task, &model, Some(&model_reference()), &batch).unwrap()
+    let plain = |body| Model { body, head: None };
+    let (model, reference) = (plain(model(1)), plain(model_reference()));
+    forward(&task, &model, Some(&reference), &batch).unwrap()
 }
 
 fn model_reference() -> Transformer {
@@ -164,6 +157,17 @@ fn slic_adds_cross_entropy_of_the_best() {
         hinge(6.0 - p[0].0 + p[1].0) - 0.3 * p[0].0
     });
 
+    // δ · (1 − F) of their words: none in common with "good", nor "no" with "yes"
+    settings.slic_form = SlicForm::Margin;
+    check(Objective::Slic, &settings, &pairs(), |_, p| {
+        hinge(6.0 - p[0].0 + p[1].0) - 0.3 * p[0].0
+    });
+    // one word of two and three in common: 2 · 1 / 5
+    let alike = [example("Q: ", &[("good one", 1.0), ("a bad one", 0.0)])];
+    check(Objective::Slic, &settings, &alike, |_, p| {
+        hinge(6.0 * (1.0 - 0.4) - p[0].0 + p[1].0) - 0.3 * p[0].0
+    });
+
     // δ per place in the ranking
     settings.slic_form = SlicForm::List;
     check(Objective::Slic, &settings, &lists(), |_, p| {
@@ -203,6 +207,70 @@ fn rrhf_and_pro_rank_by_mean_log_probabilities() {
         let mean = |i: usize| p[i].0 / p[i].1;
         (1.0 + (mean(1) - mean(0)).exp()).ln() - 0.05 * p[0].0
     });
+}
+
+#[test]
+fn brio_leads_by_place_and_keeps_to_the_best_answer() {
+    let mut settings = Settings::default();
+    settings.brio.margin = 0.5;
+    settings.brio.rank_weight = 3.0;
+    settings.brio.length_power = 0.5;
+    let score = |p: &[(f64, f64)], i: usize| p[i].0 / p[i].1.powf(0.5);
+    check(Objective::Brio, &settings, &lists(), |_, p| {
+        let pair = |i: usize, j: usize| hinge(score(p, j) - score(p, i) + 0.5 * (j - i) as f64);
+        let pairs = match p.len() {
+            3 => pair(0, 1) + pair(0, 2) + pair(1, 2),
+            _ => pair(0, 1),
+        };
+        3.0 * pairs - p[0].0
+    });
+    let found = outcome(Objective::Brio, Shape::Lists, &settings, &lists());
+    let scores = found.scores.to_vec2::<f32>().unwrap();
+    for (example, scores) in lists().iter().zip(scores) {
+        let p = log_probs(&model(1), example);
+        for (i, found) in scores.iter().take(p.len()).enumerate() {
+            assert!((f64::from(*found) - score(&p, i)).abs() < ROUNDING * 10.0);
+        }
+    }
+}
+
+#[test]
+fn expected_risk_is_the_mean_cost_under_its_own_shares() {
+    let mut settings = Settings::default();
+    settings.expected_risk.token_weight = 0.25;
+    check(
+        Objective::ExpectedRisk,
+        &settings,
+        &lists(),
+        |example, p| {
+            let weight = |i: usize| (p[i].0 / p[i].1).exp();
+            let total: f64 = (0..p.len()).map(weight).sum();
+            let costs = example.answers.iter().map(|answer| 1.0 - answer.reward);
+            let risk: f64 = costs.enumerate().map(|(i, c)| c * weight(i) / total).sum();
+            0.75 * risk - 0.25 * p[0].0
+        },
+    );
+}
+
+#[test]
+fn stable_alignment_asks_for_a_lead_by_the_ratings() {
+    let mut settings = Settings::default();
+    settings.stable_alignment.margin = 2.0;
+    settings.stable_alignment.rating_scale = 4.0;
+    settings.stable_alignment.ratio = 0.3;
+    check(
+        Objective::StableAlignment,
+        &settings,
+        &lists(),
+        |example, p| {
+            let entropy = |i: usize| -p[i].0 / p[i].1;
+            let reward = |i: usize| example.answers[i].reward;
+            let term = |i| entropy(0) - entropy(i) + (reward(0) - reward(i)) * 2.0 / 4.0;
+            let worse = 1..p.len();
+            let mean = worse.clone().map(term).sum::<f64>() / worse.len() as f64;
+            entropy(0) + 0.3 * hinge(mean)
+        },
+    );
 }
 
 #[test]

@@ -4,5 +4,6 @@
 #[allow(dead_code)]
 mod train;
 
+mod language;
 mod losses;
 mod runs;

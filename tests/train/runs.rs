@@ -7,16 +7,16 @@ use crate::train::report::Summary;
 use crate::train::run::run;
 use crate::train::settings::Settings;
 use crate::train::support::transformer::{Config, Transformer};
-use candle_align::RewardHead;
+use candle_align::{ClassWeighting, RewardHead};
 use candle_core::Device;
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use indicatif::ProgressBar;
 use serde_json::Value;
 use std::fs;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const RESULTS: [&str; 6] = [
     "config.json",
@@ -73,6 +73,21 @@ fn losses(metrics: &[Value], phase: &str) -> Vec<f64> {
         .iter()
         .filter(|m| m["phase"] == phase && m["split"] == "train");
     own.map(|m| m["loss"].as_f64().unwrap()).collect()
+}
+
+#[test]
+fn every_objective_has_one_name_everywhere() {
+    for &objective in Objective::value_variants() {
+        let name = objective.to_string();
+        let json = serde_json::to_value(objective).unwrap();
+        assert_eq!(json, Value::String(name.clone()));
+        for name in [name.clone(), name.replace('_', "-")] {
+            let arguments = ["train", "--objective", name.as_str()];
+            let parsed = Arguments::try_parse_from(arguments).unwrap();
+            assert_eq!(parsed.settings().unwrap().objective, objective);
+        }
+    }
+    assert_eq!(Objective::value_variants().len(), 15);
 }
 
 /// The whole run: what falls, what is written, what can be read again.
@@ -158,8 +173,13 @@ fn pro_ranks_lists_of_two() {
 }
 
 #[test]
-fn slic_in_its_three_forms() {
-    for form in [SlicForm::Rank, SlicForm::List, SlicForm::ExpectedReward] {
+fn slic_in_its_four_forms() {
+    for form in [
+        SlicForm::Rank,
+        SlicForm::Margin,
+        SlicForm::List,
+        SlicForm::ExpectedReward,
+    ] {
         let out = tempfile::tempdir().unwrap();
         let mut settings = small(Objective::Slic, out.path());
         settings.slic_form = form;
@@ -171,6 +191,132 @@ fn slic_in_its_three_forms() {
 fn rrhf_ranks_lists_of_two() {
     let out = tempfile::tempdir().unwrap();
     whole_run(small(Objective::Rrhf, out.path()));
+}
+
+#[test]
+fn the_other_comparisons_of_lists() {
+    for objective in [
+        Objective::Brio,
+        Objective::ExpectedRisk,
+        Objective::StableAlignment,
+    ] {
+        let out = tempfile::tempdir().unwrap();
+        let summary = whole_run(small(objective, out.path()));
+        assert!(summary.before.best_log_prob.is_some());
+        assert_eq!(summary.byte_frequencies, None);
+    }
+}
+
+/// Fifty sums, each with two answers that differ in a digit, marked right and wrong.
+fn sums(folder: &Path) -> PathBuf {
+    let path = folder.join("sums.jsonl");
+    let row = |i: usize| {
+        let (a, b) = (i % 10, i / 10);
+        let (right, wrong) = (a + b, a + b + 1);
+        format!(
+            r#"{{"question": "{a} and {b}?", "large": {{"is_correct": true, "solution": "It is {right}."}},
+                "small": {{"is_correct": false, "solution": "It is {wrong}."}}}}"#
+        )
+        .replace('\n', " ")
+    };
+    fs::write(&path, (0..50).map(row).collect::<Vec<_>>().join("\n")).unwrap();
+    path
+}
+
+#[test]
+fn words_around_answers_are_learned_and_answers_are_scored_by_them() {
+    for objective in [
+        Objective::ConditionalSft,
+        Objective::CRlft,
+        Objective::ChainOfHindsight,
+        Objective::SecondThoughts,
+        Objective::Selfee,
+        Objective::SelfDebug,
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut settings = small(objective, &dir.path().join("out"));
+        settings.data = Some(sums(dir.path()));
+        (settings.max_len, settings.language_learning_rate) = (160, 1e-2);
+        let summary = whole_run(settings);
+        assert!(summary.after.loss < summary.before.loss, "{summary}");
+
+        // scores before and after, beside rulers, on the pairs of what is held out
+        assert_eq!(
+            summary.baselines.map(|b| (b.pairs, b.prompts)),
+            Some((10, 10))
+        );
+        assert!(summary.after.accuracy.is_some(), "{summary}");
+        let conditioned = matches!(
+            objective,
+            Objective::ConditionalSft | Objective::CRlft | Objective::ChainOfHindsight
+        );
+        let after = &summary.after;
+        assert_eq!(after.best_log_prob.is_some(), conditioned, "{summary}");
+        assert_eq!(after.best_log_prob_bad_words.is_some(), conditioned);
+        assert_eq!(
+            summary.byte_frequencies.is_none(),
+            objective == Objective::CRlft
+        );
+        let rates = metrics(&summary.out)
+            .into_iter()
+            .filter(|m| m["phase"] == *objective.to_string());
+        let peak = rates
+            .filter_map(|m| m["learning_rate"].as_f64())
+            .fold(0.0, f64::max);
+        assert_eq!(peak, 1e-2);
+        let text = summary.to_string();
+        assert!(text.contains("nats per token"), "{text}");
+        assert_eq!(text.contains("under bad words"), conditioned, "{text}");
+        assert!(text.contains(objective.score()), "{text}");
+        // two texts to a prompt, one for self-debug alone
+        let texts = match objective {
+            Objective::SelfDebug => 40,
+            _ => 80,
+        };
+        assert_eq!(summary.train_examples, texts, "{summary}");
+    }
+}
+
+#[test]
+fn the_good_class_is_told_from_the_bad_one() {
+    // what a class says does not depend on the prompt here: a few steps show it
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("rows.jsonl");
+    let row =
+        |i: usize| format!(r#"{{"prompt": "{i}", "chosen": "yes {i}", "rejected": "NO {i}"}}"#);
+    fs::write(&data, (0..20).map(row).collect::<Vec<_>>().join("\n")).unwrap();
+    for objective in [Objective::ConditionalSft, Objective::CRlft] {
+        let mut settings = small(objective, &dir.path().join("out"));
+        settings.data = Some(data.clone());
+        (settings.steps, settings.language_learning_rate) = (40, 2e-2);
+        let summary = quiet(&settings).unwrap();
+        assert_eq!(summary.after.accuracy, Some(1.0), "{summary}");
+        assert!(
+            summary.after.best_log_prob > summary.after.best_log_prob_bad_words,
+            "{summary}"
+        );
+    }
+}
+
+#[test]
+fn the_past_is_hidden_from_hindsight_while_it_learns() {
+    let first = |ratio: f64| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut settings = small(Objective::ChainOfHindsight, &dir.path().join("out"));
+        settings.data = Some(sums(dir.path()));
+        (settings.max_len, settings.steps, settings.sft_steps) = (160, 1, 4);
+        let forgetful = &mut settings.chain_of_hindsight.forgetful;
+        (forgetful.min_ratio, forgetful.max_ratio) = (ratio, ratio);
+        let before = quiet(&settings).unwrap().before.loss;
+        (
+            before,
+            losses(&metrics(&settings.out()), "chain_of_hindsight")[0],
+        )
+    };
+    let (seen, hidden) = (first(0.0), first(0.9));
+    // what is held out is seen whole
+    assert_eq!(seen.0, hidden.0);
+    assert_ne!(seen.1, hidden.1);
 }
 
 #[test]
@@ -194,6 +340,8 @@ fn micro_batches_change_nothing_but_rounding() {
         Objective::Dpo,
         Objective::Rrhf,
         Objective::Reward,
+        Objective::Brio,
+        Objective::CRlft,
     ] {
         let run = |micro_batch| {
             let out = tempfile::tempdir().unwrap();
@@ -283,6 +431,24 @@ fn an_objective_that_cannot_use_a_file_says_what_is_missing() {
         "rows.jsonl: rrhf needs one answer that is better than another, and all rewards within a \
          row are equal (ranked list: 1)"
     );
+    let pairs = "{\"prompt\": \"Q\", \"chosen\": \"a\", \"rejected\": \"b\"}\n\
+                 {\"prompt\": \"R\", \"chosen\": \"a\", \"rejected\": \"b\"}";
+    assert_eq!(
+        failure(pairs, Objective::SelfDebug, keep),
+        "rows.jsonl: self_debug needs answers marked right or wrong, and no row has an \
+         `is_correct` (pair: 2)"
+    );
+    assert_eq!(
+        failure(single, Objective::ChainOfHindsight, keep),
+        "rows.jsonl: chain_of_hindsight needs at least two answers to a prompt, and no row has a \
+         second one such as `rejected` (prompt and completion: 2); use --objective sft"
+    );
+    let alike = pairs.replace("\"b\"", "\"completely different\"");
+    assert_eq!(
+        failure(&alike, Objective::SecondThoughts, |s| s.max_len = 32),
+        "rows.jsonl: second_thoughts writes no text of at most 32 tokens from 1 prompts; use a \
+         larger --max-len"
+    );
     assert_eq!(
         failure(equal, Objective::Sft, keep),
         "rows.jsonl: sft needs a best answer, and in no row is one answer better than another \
@@ -321,6 +487,22 @@ fn settings_out_of_range_are_named() {
     check(|s| s.max_len = 8, "`max_len` must be at least 32, got 8");
     check(|s| s.held_out = 1.0, "`held_out` must be in [0, 1), got 1");
     check(|s| s.warmup = -0.1, "`warmup` must be in [0, 1), got -0.1");
+    check(
+        |s| s.chain_of_hindsight.orders.clear(),
+        "`chain_of_hindsight.orders` must not be empty",
+    );
+    check(
+        |s| s.chain_of_hindsight.feedback.clear(),
+        "`chain_of_hindsight.feedback` must not be empty",
+    );
+    check(
+        |s| s.c_rlft.bad_reward = f64::NAN,
+        "`c_rlft.bad_reward` must be finite, got NaN",
+    );
+    check(
+        |s| s.language_learning_rate = 0.0,
+        "`language_learning_rate` must be finite and > 0, got 0",
+    );
     // the library's own checks, with the step at which they spoke
     check(
         |s| s.dpo.beta = 0.0,
@@ -378,6 +560,14 @@ fn settings_come_from_a_file_and_from_assignments() {
         with("data=a.jsonl").unwrap().data.as_deref(),
         Some(Path::new("a.jsonl"))
     );
+    let words = with("classes.good.assistant=Well: ").unwrap();
+    assert_eq!(words.classes.good.assistant, "Well: ");
+    let weighting = with(r#"c_rlft.loss.weighting={"exponential": {"beta": 0.5}}"#).unwrap();
+    assert_eq!(
+        weighting.c_rlft.loss.weighting,
+        ClassWeighting::Exponential { beta: 0.5 }
+    );
+    assert_eq!(with("brio.margin=0.5").unwrap().brio.margin, 0.5);
     assert_eq!(with("steps").unwrap_err(), "--set steps: must be KEY=VALUE");
     assert_eq!(
         with("dpo.gamma=1").unwrap_err(),

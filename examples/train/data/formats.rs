@@ -8,7 +8,7 @@
 //! | pair, prompt within | `chosen`, `rejected` as lists of messages that begin before the answer, or as dialogues with `\n\nHuman:` and `\n\nAssistant:` | the same; the answer is the last turn, the prompt all before it | anthropics/hh-rlhf |
 //! | ranked list | `prompt`, `answers` (texts) and either `rewards` (higher is better) or `ranks` (lower is better), one number per answer | a list | yours |
 //! | message tree | `prompt` with `text`, `role`, `replies`; each reply the same, with `rank` (0 is best) | a list at every message that has assistant replies | LAION-AI/Open-Assistant |
-//! | solutions | `question` and named objects, each with `solution` and `is_correct` | a list with rewards 1 and 0 | openai/grade-school-math |
+//! | solutions | `question` and named objects, each with `solution` and `is_correct` | a list with rewards 1 and 0, which mean right and wrong | openai/grade-school-math |
 //! | prompt and completion | `prompt` and `completion`, `question` and `answer`, or `messages` that end with the assistant | one answer | openai/grade-school-math |
 //! | instruction | `instruction` with `instances` of `input` and `output`, or with its own `input` and `output` | one answer per instance | yizhongw/self-instruct |
 //!
@@ -29,6 +29,8 @@ use serde_json::Value;
 
 const HUMAN: &str = "\n\nHuman:";
 const ASSISTANT: &str = "\n\nAssistant:";
+/// What every prompt ends with.
+pub const OPENING: &str = "\n\nAssistant: ";
 
 /// What a row gave: something to learn from, or something that is no mistake of the file but cannot be used.
 #[derive(Clone, Debug, PartialEq)]
@@ -247,7 +249,9 @@ fn solutions(row: &Object) -> Result<Vec<Found>, String> {
         })?;
         answers.push(Answer::new(text, f64::from(u8::from(correct))));
     }
-    Ok(vec![Found::Item(Item::new(question, answers))])
+    let mut item = Item::new(question, answers);
+    item.judged = true;
+    Ok(vec![Found::Item(item)])
 }
 
 /// One prompt, one answer, by the names of their fields.

@@ -15,6 +15,8 @@ pub mod formats;
 pub mod json;
 pub mod reader;
 
+pub use formats::OPENING;
+
 use super::error::{Error, Result};
 use formats::Found;
 use rand::rngs::StdRng;
@@ -37,6 +39,9 @@ pub struct Item {
     pub group: String,
     /// At least one.
     pub answers: Vec<Answer>,
+    /// Whether a reward of 1 says that an answer is right and 0 that it is wrong; otherwise rewards
+    /// only compare.
+    pub judged: bool,
 }
 
 impl Item {
@@ -45,7 +50,14 @@ impl Item {
             group: prompt.clone(),
             prompt,
             answers,
+            judged: false,
         }
+    }
+
+    /// The highest reward.
+    pub fn best(&self) -> f64 {
+        let rewards = self.answers.iter().map(|answer| answer.reward);
+        rewards.fold(f64::NEG_INFINITY, f64::max)
     }
 }
 
@@ -86,6 +98,8 @@ pub enum Reason {
     NoPreference,
     /// One answer where two are needed.
     SingleAnswer,
+    /// Answers of which nobody says whether they are right, where that is needed.
+    NoVerdict,
 }
 
 impl std::fmt::Display for Reason {
@@ -99,6 +113,7 @@ impl std::fmt::Display for Reason {
             Self::Deleted => "a deleted reply",
             Self::NoPreference => "no answer better than another",
             Self::SingleAnswer => "a single answer",
+            Self::NoVerdict => "answers not marked right or wrong",
         })
     }
 }
@@ -116,6 +131,9 @@ pub struct Tally {
     pub answers_left_out: BTreeMap<Reason, usize>,
     /// Prompts whose beginning was cut off to fit the length limit.
     pub prompts_cut: usize,
+    /// What objectives that write words around answers had to leave out, because it would have
+    /// taken more than the length limit.
+    pub texts_too_long: usize,
     /// Rows that could not be read, where that was allowed.
     pub bad_rows: usize,
     /// The messages of the first of them.
@@ -137,10 +155,14 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// An answer is never cut: one that takes more than three quarters of the limit is left out.
     fn longest_answer(&self) -> usize {
-        self.max_len * 3 / 4 - MARKS
+        longest_answer(self.max_len)
     }
+}
+
+/// An answer is never cut: one that takes more than three quarters of the limit is left out.
+pub fn longest_answer(max_len: usize) -> usize {
+    max_len * 3 / 4 - MARKS
 }
 
 /// The tokens that stand beside prompt and answer: start and end.
@@ -267,7 +289,7 @@ fn admit(mut item: Item, reading: &Reading, tally: &mut Tally) -> Option<Item> {
 }
 
 /// The end of a text, at most so many bytes: what was said last matters most.
-fn last_bytes(text: &str, most: usize) -> &str {
+pub fn last_bytes(text: &str, most: usize) -> &str {
     let from = text.len().saturating_sub(most);
     let boundary = (from..=text.len()).find(|&at| text.is_char_boundary(at));
     &text[boundary.unwrap_or(text.len())..]

@@ -1,7 +1,7 @@
 //! The export for readers that know nothing but A and B.
 
 use super::config::{AdapterMethod, LoraFile};
-use super::layers::Settings;
+use super::settings::Settings;
 use super::{AdapterFile, PREFIX};
 use crate::{Error, LoraBias, LoraConfig, Result, Scaling};
 use candle_core::Tensor;

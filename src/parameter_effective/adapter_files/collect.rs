@@ -1,7 +1,7 @@
 //! From the layers of a model to a file.
 
 use super::config::{AdaLoraFile, AdapterConfig, AdapterMethod, PrefixFile, PromptFile, sorted};
-use super::layers::Settings;
+use super::settings::Settings;
 use super::{AdapterFile, AdapterLayer, AdapterLayers, PREFIX, PROMPT};
 use crate::{AdaLoraLinear, Error, PrefixEncoder, PromptEmbedding, Result, TargetModules};
 use candle_core::Tensor;
@@ -71,6 +71,9 @@ impl AdapterFile {
 
     /// The file of a prompt, for a base model of which nothing else need be known. Its `task` must be
     /// set before Python can wrap a model with it.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] unless `config` is of a prompt of this length and width.
     pub fn from_prompt(config: AdapterConfig, prompt: &PromptEmbedding) -> Result<Self> {
         let (length, dim) = prompt.values().dims2()?;
         let expected = match &config.method {
@@ -143,6 +146,7 @@ fn agrees(settings: &Settings, layer: &AdapterLayer) -> Result<(), String> {
         (Settings::Lora(config, dora), layer) => {
             let (rank, scale) = match (layer, dora) {
                 (AdapterLayer::Lora(layer), false) => (layer.a().dims()[0], layer.scale()),
+                (AdapterLayer::Qlora(layer), false) => (layer.a().dims()[0], layer.scale()),
                 (AdapterLayer::LoraEmbedding(layer), false) => (layer.a().dims()[0], layer.scale()),
                 (AdapterLayer::Dora(layer), true) => (layer.a().dims()[0], layer.scale()),
                 _ => return Err("is a layer of another method".to_string()),
@@ -170,17 +174,18 @@ fn agrees(settings: &Settings, layer: &AdapterLayer) -> Result<(), String> {
 /// Whether the layer trains the biases that the settings say.
 fn biases(bias: crate::LoraBias, layer: &AdapterLayer) -> Result<(), String> {
     use crate::LoraBias::{Base, Frozen, Update};
-    let AdapterLayer::Lora(layer) = layer else {
-        return Ok(());
+    let (names, base) = match layer {
+        AdapterLayer::Lora(layer) => (layer.trainable(""), layer.base().bias()),
+        AdapterLayer::Qlora(layer) => (layer.trainable(""), layer.base().bias()),
+        _ => return Ok(()),
     };
-    let names = layer.trainable("");
     let found = match names.iter().find(|(name, _)| name.ends_with("bias")) {
         None => Frozen,
         Some((name, _)) if name == "base_layer.bias" => Base,
         Some(_) => Update,
     };
     // a layer without a bias has none to train
-    let none = bias == Base && found == Frozen && layer.base().bias().is_none();
+    let none = bias == Base && found == Frozen && base.is_none();
     match found == bias || none {
         true => Ok(()),
         false => Err(format!(

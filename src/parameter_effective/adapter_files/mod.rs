@@ -12,7 +12,7 @@
 //!
 //! | what | name: `base_model.model.`, the module's path, and | shape |
 //! |---|---|---|
-//! | [`LoraLinear`](crate::LoraLinear) | `.lora_A.weight`, `.lora_B.weight` | `[rank, in]`, `[out, rank]` |
+//! | [`LoraLinear`](crate::LoraLinear), [`QloraLinear`](crate::QloraLinear) | `.lora_A.weight`, `.lora_B.weight` | `[rank, in]`, `[out, rank]` |
 //! | … with [`LoraBias::Update`](crate::LoraBias::Update) | `.lora_B.bias` | `[out]` |
 //! | … with [`LoraBias::Base`](crate::LoraBias::Base) | `.base_layer.bias` | `[out]` |
 //! | [`LoraEmbedding`](crate::LoraEmbedding) | `.lora_embedding_A`, `.lora_embedding_B` | `[rank, vocabulary]`, `[dim, rank]` |
@@ -44,10 +44,14 @@
 //! Read next: [`lora`](super::lora), [`targets`](super::targets).
 
 mod baked;
+mod build;
 mod collect;
 mod config;
-mod layers;
+mod keys;
+mod layer;
+mod load;
 mod read;
+mod settings;
 mod tensors;
 mod unique;
 mod write;
@@ -56,7 +60,7 @@ pub use config::{
     AdaLoraFile, AdapterConfig, AdapterMethod, Ia3File, LoraFile, PrefixFile, PromptFile, TaskType,
     VeraFile,
 };
-pub use layers::{AdapterLayer, AdapterLayers};
+pub use layer::{AdapterLayer, AdapterLayers};
 
 use crate::atomic::Staged;
 use crate::{Error, PrefixEncoder, PromptEmbedding, Result};
@@ -300,8 +304,12 @@ fn without_adapter_name(tensors: BTreeMap<String, Tensor>) -> BTreeMap<String, T
         }
     };
     let mut renamed = BTreeMap::new();
-    for (name, tensor) in tensors {
-        renamed.entry(rename(name)).or_insert(tensor);
+    for (name, tensor) in &tensors {
+        let meant = rename(name.clone());
+        // a name that is there without the adapter's own is not taken from it
+        let taken = meant != *name && tensors.contains_key(&meant);
+        let name = if taken { name.clone() } else { meant };
+        renamed.insert(name, tensor.clone());
     }
     renamed
 }

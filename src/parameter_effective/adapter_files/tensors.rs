@@ -70,10 +70,8 @@ pub(super) fn parse(
         };
         // an axis of 0 must not hide the others: strides are products of them
         let product = |floor: u64| {
-            let axes = entry.shape.iter();
-            axes.fold(Some(width), |n: Option<u64>, &d| {
-                n?.checked_mul(d.max(floor))
-            })
+            let mut axes = entry.shape.iter();
+            axes.try_fold(width, |n: u64, &d| n.checked_mul(d.max(floor)))
         };
         let (Some(_), Some(size)) = (product(1), product(0)) else {
             return Err(problem("whose shape overflows"));

@@ -1,0 +1,122 @@
+//! What of a file an objective can learn from, and how that becomes examples.
+
+use super::batch::{Example, Shape, examples};
+use super::data::{Item, Reason, Tally};
+use super::error::{Error, Result};
+use super::objectives::language::{lessons, probes};
+use super::objectives::{Objective, Task};
+use rand::rngs::StdRng;
+
+/// The items that the objective can learn from; the others are counted.
+pub fn usable(
+    items: Vec<Item>,
+    objective: Objective,
+    name: &str,
+    tally: &mut Tally,
+) -> Result<Vec<Item>> {
+    let found = items.len();
+    let singles = items.iter().filter(|item| item.answers.len() == 1).count();
+    let judged = items.iter().any(|item| item.judged);
+    let keep = |item: &Item| {
+        let best = item.best();
+        let reason = match item.answers.len() {
+            1 if objective == Objective::Sft => return true,
+            _ if objective == Objective::SelfDebug && !item.judged => Reason::NoVerdict,
+            1 => Reason::SingleAnswer,
+            _ if item.answers.iter().any(|a| a.reward < best) => return true,
+            _ => Reason::NoPreference,
+        };
+        *tally.left_out.entry(reason).or_default() += 1;
+        false
+    };
+    let mut items = items;
+    items.retain(keep);
+    if !items.is_empty() {
+        return Ok(items);
+    }
+    let formats = tally
+        .formats
+        .iter()
+        .map(|(format, rows)| format!("{format}: {rows}"));
+    let formats = formats.collect::<Vec<_>>().join(", ");
+    Err(Error::Usage(match (found, objective) {
+        (0, _) => format!("{name}: no row is left to learn from: {}", tally.reasons()),
+        (_, Objective::Sft) => format!(
+            "{name}: sft needs a best answer, and in no row is one answer better than another \
+             ({formats})"
+        ),
+        (_, Objective::SelfDebug) if !judged => format!(
+            "{name}: self_debug needs answers marked right or wrong, and no row has an \
+             `is_correct` ({formats})"
+        ),
+        _ if singles == found => format!(
+            "{name}: {objective} needs at least two answers to a prompt, and no row has a second \
+             one such as `rejected` ({formats}); use --objective sft"
+        ),
+        _ => format!(
+            "{name}: {objective} needs one answer that is better than another, and all rewards \
+             within a row are equal ({formats})"
+        ),
+    }))
+}
+
+/// What the objective learns, or is measured on, of these items.
+///
+/// # Errors
+/// If it writes texts, and all of them are too long.
+pub fn all_examples(
+    task: &Task,
+    items: &[Item],
+    name: &str,
+    tally: &mut Tally,
+    rng: &mut StdRng,
+) -> Result<Vec<Example>> {
+    if !task.objective.is_language() {
+        return Ok(in_rows(items, task.shape));
+    }
+    let written = items.iter().map(|item| lessons(task, item, rng));
+    let found = counted(written, tally)?;
+    if found.is_empty() {
+        let max_len = task.settings.max_len;
+        return Err(Error::Usage(format!(
+            "{name}: {} writes no text of at most {max_len} tokens from {} prompts; use a larger \
+             --max-len",
+            task.objective,
+            items.len()
+        )));
+    }
+    Ok(found)
+}
+
+/// What the objective asks about these items, where its loss compares no answers.
+pub fn all_probes(task: &Task, items: &[Item], tally: &mut Tally) -> Result<Vec<Example>> {
+    match task.objective.is_language() {
+        true => counted(items.iter().map(|item| probes(task, item)), tally),
+        false => Ok(Vec::new()),
+    }
+}
+
+/// Each answer of the items in a row of its own.
+pub fn in_rows(items: &[Item], shape: Shape) -> Vec<Example> {
+    items
+        .iter()
+        .flat_map(|item| examples(item, shape))
+        .collect()
+}
+
+/// Those that could be written; the others are counted.
+fn counted(
+    written: impl Iterator<Item = Result<Vec<Option<Example>>>>,
+    tally: &mut Tally,
+) -> Result<Vec<Example>> {
+    let mut found = Vec::new();
+    for some in written {
+        for one in some? {
+            match one {
+                Some(example) => found.push(example),
+                None => tally.texts_too_long += 1,
+            }
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,92 @@
+//! The objectives that compare whole answers by their log-probabilities.
+
+use super::super::batch::Batch;
+use super::super::error::Result;
+use super::super::model::Model;
+use super::{Objective, SlicForm, Task, after_first, best_rows};
+use candle_align::{
+    Candidates, Pair, TokenLogProbs, TokenLoss, brio_loss, dpo_loss, expected_risk_loss, pro_loss,
+    rrhf_loss, sft_loss, slic_expected_reward_loss, slic_list_loss, slic_margin_loss,
+    slic_rank_loss, stable_alignment_loss,
+};
+use candle_core::Tensor;
+
+/// The loss of each example `[size]` and the objective's score of each answer `[size, k]`.
+pub fn loss(
+    task: &Task,
+    reference: Option<&Model>,
+    batch: &Batch,
+    log_probs: &TokenLogProbs,
+) -> Result<(Tensor, Tensor)> {
+    let settings = task.settings;
+    let lists = (batch.size, batch.k);
+    let sums = log_probs.sum()?.reshape(lists)?;
+    let means = || log_probs.mean()?.reshape(lists);
+    let candidates =
+        || Candidates::from_token_log_probs(log_probs, &batch.rewards, Some(&batch.exists));
+    // log P / length^power; a row that does not count has no length
+    let normalised = |power: f64| -> Result<Tensor> {
+        let lengths = log_probs.lengths()?.maximum(1.0)?.powf(power)?;
+        Ok((&sums / lengths.reshape(lists)?)?)
+    };
+    Ok(match task.objective {
+        Objective::Dpo => {
+            let of = |model: &Model| -> Result<Pair<Tensor>> {
+                pair(&model.log_probs(batch, settings)?.sum()?.reshape(lists)?)
+            };
+            let reference = reference.map(of).transpose()?;
+            let out = dpo_loss(&pair(&sums)?, reference.as_ref(), &settings.dpo)?;
+            let rewards = [&out.rewards.chosen, &out.rewards.rejected];
+            (out.loss, Tensor::stack(&rewards, 1)?)
+        }
+        Objective::Pro => (pro_loss(&candidates()?, &settings.pro)?.loss, means()?),
+        Objective::Rrhf => (rrhf_loss(&candidates()?, &settings.rrhf)?.loss, means()?),
+        Objective::StableAlignment => {
+            let out = stable_alignment_loss(&candidates()?, &settings.stable_alignment)?;
+            (out.loss, means()?)
+        }
+        Objective::Brio => {
+            let best = best_answer(task, batch, log_probs)?;
+            let out = brio_loss(&candidates()?, Some(&best), &settings.brio)?;
+            (out.loss, normalised(settings.brio.length_power)?)
+        }
+        Objective::ExpectedRisk => {
+            let config = &settings.expected_risk;
+            let best = best_answer(task, batch, log_probs)?;
+            let out = expected_risk_loss(&candidates()?, Some(&best), config)?;
+            (out.loss, normalised(config.length_power)?)
+        }
+        Objective::Slic => {
+            let calibration = match settings.slic_form {
+                SlicForm::Rank => slic_rank_loss(&pair(&sums)?, &settings.slic)?,
+                SlicForm::Margin => {
+                    let similarity = pair(&batch.similarity)?;
+                    slic_margin_loss(&pair(&sums)?, &similarity, &settings.slic)?
+                }
+                SlicForm::List => slic_list_loss(&candidates()?, &settings.slic)?,
+                SlicForm::ExpectedReward => slic_expected_reward_loss(&candidates()?)?,
+            };
+            // λ · −log P(best)
+            let cross_entropy = (sums.narrow(1, 0, 1)?.squeeze(1)? * -settings.slic_sft_weight)?;
+            ((calibration + cross_entropy)?, sums)
+        }
+        other => unreachable!("{other} compares no answers in its loss"),
+    })
+}
+
+/// The cross-entropy of each list's best answer, its reference.
+fn best_answer(task: &Task, batch: &Batch, log_probs: &TokenLogProbs) -> Result<TokenLoss> {
+    let all = sft_loss(log_probs, None, &task.settings.sft)?;
+    Ok(TokenLoss {
+        loss: best_rows(batch, &all.loss)?,
+        mask: best_rows(batch, &after_first(&batch.learned)?)?,
+    })
+}
+
+/// `[size, 2]` as the better and the worse.
+pub fn pair(scores: &Tensor) -> Result<Pair<Tensor>> {
+    Ok(Pair {
+        chosen: scores.narrow(1, 0, 1)?.squeeze(1)?,
+        rejected: scores.narrow(1, 1, 1)?.squeeze(1)?,
+    })
+}

@@ -1,0 +1,105 @@
+//! How one row is written: the words around answers, in the library's own forms, and room for them.
+
+use super::super::batch::{BOS, EOS, encode};
+use super::super::data::{Item, OPENING, last_bytes, longest_answer};
+use super::super::error::Result;
+use super::super::settings::Settings;
+use super::words::edit_tokens;
+use candle_align::{
+    Attempt, ClassPrompt, DebugFeedback, DebugFormat, DebugTurn, EditScript, HindsightFormat,
+    HindsightPair, LearnedAnswers, Sequence, Turn, Verdict, debug_sequence, hindsight_sequence,
+    second_thoughts_sequence,
+};
+
+/// The rows for as much of the prompt's end as fits; `None` if what stands beside it leaves too
+/// little room.
+pub fn fitted(
+    prompt: &str,
+    max_len: usize,
+    write: impl Fn(&str) -> Result<Vec<Sequence>>,
+) -> Result<Option<Vec<Sequence>>> {
+    let rows = write(prompt)?;
+    let longest = rows.iter().map(Sequence::len).max().unwrap_or(0);
+    if longest <= max_len {
+        return Ok(Some(rows));
+    }
+    let beside = longest - prompt.len();
+    match beside > longest_answer(max_len) {
+        true => Ok(None),
+        false => Ok(Some(write(last_bytes(prompt, max_len - beside))?)),
+    }
+}
+
+/// The prompt without its last words, `Assistant:`, where other words take their place.
+pub fn asked(item: &Item) -> &str {
+    let stripped = item.prompt.strip_suffix(OPENING);
+    stripped.filter(|p| !p.is_empty()).unwrap_or(&item.prompt)
+}
+
+/// Every row begins so.
+pub fn begun() -> Sequence {
+    Sequence::new().given(&[BOS])
+}
+
+/// An answer behind the words of its class.
+pub fn under_class(class: &ClassPrompt, prompt: &str, answer: &str) -> Result<Sequence> {
+    let turn = Turn {
+        user: prompt,
+        assistant: answer,
+    };
+    let row = class.sequence(&encode, &[turn], EOS, LearnedAnswers::Every)?;
+    Ok(begun().followed_by(&row))
+}
+
+/// Two answers, each behind words that judge it, or one of them.
+pub fn hindsight(
+    prompt: &str,
+    good: &str,
+    bad: &str,
+    format: &HindsightFormat,
+) -> Result<Sequence> {
+    let pair = HindsightPair { prompt, good, bad };
+    Ok(begun().followed_by(&hindsight_sequence(&encode, &pair, format, EOS)?))
+}
+
+/// A source, its edits, and what they make of it.
+pub fn edited(prompt: &str, source: &str, script: &EditScript) -> Result<Sequence> {
+    let tokens = edit_tokens();
+    let row = second_thoughts_sequence(&encode(prompt)?, &encode(source)?, script, &tokens)?;
+    Ok(begun().followed_by(&row).learned(&[EOS]))
+}
+
+/// An answer that is to be revised.
+pub fn revise(answer: &str) -> Attempt<'_> {
+    Attempt {
+        answer,
+        feedback: Verdict::REVISE,
+        verdict: Verdict::Revise,
+    }
+}
+
+/// An answer that is good as it is.
+pub fn stands(answer: &str) -> Attempt<'_> {
+    Attempt {
+        answer,
+        feedback: Verdict::STOP,
+        verdict: Verdict::Stop,
+    }
+}
+
+/// Answers, each with the verdict on it.
+pub fn revised(settings: &Settings, prompt: &str, chain: &[Attempt]) -> Result<Sequence> {
+    let row = settings.selfee.sequence(&encode, prompt, chain, EOS)?;
+    Ok(begun().followed_by(&row))
+}
+
+/// A wrong answer, and its repair.
+pub fn debugged(prompt: &str, first: &str, second: &str, format: &DebugFormat) -> Result<Sequence> {
+    let turn = |program, verdict| DebugTurn {
+        program,
+        feedback: DebugFeedback::Simple,
+        verdict,
+    };
+    let turns = [turn(first, Verdict::Revise), turn(second, Verdict::Stop)];
+    Ok(begun().followed_by(&debug_sequence(&encode, prompt, &turns, format, EOS)?))
+}
