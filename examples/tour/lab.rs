@@ -1,19 +1,24 @@
 //! What all methods share: the world, the reference, the labelled pairs, and one training loop.
 
+use super::methods::{SFT, Title};
 use super::report::{CurvePoint, Entry};
-use super::world::{Answer, Frontier, PROMPTS, PerAnswer, Policy, World, expectation, kl};
+use super::world::{
+    Answer, Frontier, PROMPTS, PerAnswer, Policy, SYMBOLS, VOCABULARY, World, expectation, kl,
+};
 use super::{Options, Result};
 use crate::support::transformer::{Config, Transformer};
-use candle_align::training::{Decay, Schedule, clip_grad_norm};
+use candle_align::training::{AdamW, AdamWConfig, Decay, ParameterGroup, Schedule, clip_grad_norm};
 use candle_align::{Reduction, SftConfig, TokenLogProbs, sft_loss};
 use candle_core::{DType, Device, Tensor, Var};
-use candle_nn::{AdamW, Optimizer, ParamsAdamW};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use serde_json::json;
+use serde::Serialize;
 use std::sync::OnceLock;
 use std::time::Instant;
+
+/// The longest row that any method writes: Second Thoughts, three tokens taken out and three put in.
+const LONGEST: usize = 29;
 
 /// How large everything is.
 #[derive(Clone, Debug)]
@@ -29,6 +34,14 @@ pub struct Sizes {
     pub batch: usize,
     pub sft_steps: usize,
     pub steps: usize,
+    /// Of the methods that write more than an answer.
+    pub chain_steps: usize,
+    /// Answers per round of RAFT, before its choice.
+    pub raft_answers: usize,
+    /// Chains drawn per prompt, where a policy is not added up but estimated.
+    pub chains: usize,
+    /// First drafts per prompt, over which the probability of a final answer is averaged.
+    pub drafts: usize,
     /// Points of a training curve.
     pub points: usize,
 }
@@ -38,11 +51,11 @@ impl Sizes {
         Self {
             tokens: 4,
             model: Config {
-                vocabulary: super::world::SYMBOLS,
+                vocabulary: VOCABULARY,
                 dim: 32,
                 heads: 2,
                 layers: 2,
-                max_len: 6,
+                max_len: LONGEST,
                 feed_forward: 96,
             },
             pairs: 65536,
@@ -50,6 +63,10 @@ impl Sizes {
             batch: 128,
             sft_steps: 600,
             steps: 600,
+            chain_steps: 600,
+            raft_answers: 16384,
+            chains: 128,
+            drafts: 16,
             points: 12,
         }
     }
@@ -61,7 +78,6 @@ impl Sizes {
             model: Config {
                 dim: 16,
                 feed_forward: 32,
-                max_len: 5,
                 ..standard.model
             },
             pairs: 4096,
@@ -69,6 +85,10 @@ impl Sizes {
             batch: 32,
             sft_steps: 150,
             steps: 100,
+            chain_steps: 300,
+            raft_answers: 2048,
+            chains: 64,
+            drafts: 8,
             points: 4,
         }
     }
@@ -87,6 +107,7 @@ pub struct Lab {
     pub sizes: Sizes,
     pub seed: u64,
     pub steps: usize,
+    pub chain_steps: usize,
     /// The SFT policy: where every method starts, and what KL is measured from.
     pub reference: Transformer,
     pub reference_policy: Policy,
@@ -106,7 +127,7 @@ pub struct Learned {
 }
 
 /// How a run is optimised: AdamW without decay, the gradient clipped at norm 1.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct Optimisation {
     pub steps: usize,
     pub learning_rate: f64,
@@ -129,6 +150,7 @@ impl Lab {
         let model = Transformer::new(&sizes.model, DType::F32, &mut generator(seed, 2))?;
         let mut lab = Self {
             steps: options.steps.unwrap_or(sizes.steps),
+            chain_steps: options.steps.unwrap_or(sizes.chain_steps),
             reference: model.frozen()?,
             reference_policy: world.tabulate(&model)?,
             reference_log_probs: Vec::new(),
@@ -148,27 +170,22 @@ impl Lab {
         let demonstrated = lab.world.log_probs(&lab.world.demonstrations);
         let mut rng = generator(seed, 3);
         let curve = lab.train(
-            "SFT",
+            SFT.label,
             plan,
             model.vars(),
             bars,
             |_| {
-                let answers: Vec<Answer> = (0..lab.sizes.demonstrations)
-                    .map(|i| {
-                        lab.world
-                            .sample(&lab.world.demonstrations, i % PROMPTS, &mut rng)
-                    })
-                    .collect();
+                let answers = lab.demonstrations(lab.sizes.demonstrations, &mut rng);
                 let log_probs = lab.log_probs(&model, &answers)?;
                 let loss = sft_loss(&log_probs, None, &SftConfig::default())?;
                 Ok(loss.reduce(Reduction::SequenceMean)?)
             },
             |lab| {
                 let log_p = lab.world.log_probs(&lab.world.tabulate(&model)?);
-                Ok((
-                    expectation(&log_p, &lab.world.rewards),
-                    kl(&demonstrated, &log_p),
-                ))
+                Ok(Some(Place {
+                    reward: expectation(&log_p, &lab.world.rewards),
+                    kl: kl(&demonstrated, &log_p),
+                }))
             },
         )?;
         lab.reference = model.frozen()?;
@@ -184,17 +201,12 @@ impl Lab {
             .map(|i| lab.compare(i, &mut rng))
             .collect();
 
-        let settings = json!({
-            "steps": plan.steps, "learning_rate": plan.learning_rate,
-            "demonstrations per step": lab.sizes.demonstrations, "loss": "sum over the answer's tokens",
-        });
-        let ran = Ran {
-            name: "sft",
-            label: "SFT",
-            settings,
-            curve,
-            start,
+        let settings = SftSettings {
+            loss: SftConfig::default(),
+            demonstrations_per_step: lab.sizes.demonstrations,
+            plan,
         };
+        let ran = Ran::new(SFT, &settings, curve, start)?;
         let log_p = &lab.reference_log_probs;
         let mut entry = lab.entry(ran, log_p, log_p);
         entry.note = "the reference; its curve shows KL(demonstrations‖policy)".into();
@@ -227,6 +239,22 @@ impl Lab {
         self.world.rewards[answer.prompt][answer.outcome]
     }
 
+    /// P(an answer of the reference has a smaller reward) + ½ P(an equal one).
+    pub fn beats_reference(&self, answer: Answer) -> f64 {
+        let reward = self.reward(answer);
+        let others = self.world.rewards[answer.prompt].iter();
+        let log_p = &self.reference_log_probs[answer.prompt];
+        let counted = others.zip(log_p).map(|(&other, l)| {
+            let counts = match reward.total_cmp(&other) {
+                std::cmp::Ordering::Greater => 1.0,
+                std::cmp::Ordering::Equal => 0.5,
+                std::cmp::Ordering::Less => 0.0,
+            };
+            counts * l.exp()
+        });
+        counted.sum()
+    }
+
     pub fn frontier(&self) -> Frontier<'_> {
         Frontier {
             reference: &self.reference_log_probs,
@@ -237,8 +265,32 @@ impl Lab {
     /// Token log-probabilities of answers under a model, one row each.
     pub fn log_probs(&self, model: &Transformer, answers: &[Answer]) -> Result<TokenLogProbs> {
         let (tokens, mask) = self.world.batch(answers)?;
-        let logits = model.forward(&tokens)?.logits;
+        let logits = answer_logits(model, &tokens)?;
         Ok(TokenLogProbs::next_token(&logits, &tokens, &mask)?)
+    }
+
+    /// The plan of a method: as many steps as all.
+    pub fn plan(&self, learning_rate: f64) -> Optimisation {
+        Optimisation {
+            steps: self.steps,
+            learning_rate,
+        }
+    }
+
+    /// One answer of the reference.
+    pub fn draw(&self, prompt: usize, rng: &mut StdRng) -> Answer {
+        self.world.sample(&self.reference_policy, prompt, rng)
+    }
+
+    /// Demonstrations to learn beside something else.
+    pub fn demonstrations(&self, count: usize, rng: &mut StdRng) -> Vec<Answer> {
+        let prompt = |i| i % PROMPTS;
+        (0..count)
+            .map(|i| {
+                self.world
+                    .sample(&self.world.demonstrations, prompt(i), rng)
+            })
+            .collect()
     }
 
     /// log π_ref of whole answers, from the table: `[answers]`.
@@ -272,12 +324,40 @@ impl Lab {
     }
 
     /// E r and KL(π‖π_ref) of a model, exactly.
-    pub fn place(&self, model: &Transformer) -> Result<(f64, f64)> {
-        let log_p = self.world.log_probs(&self.world.tabulate(model)?);
-        Ok((
-            expectation(&log_p, &self.world.rewards),
-            kl(&log_p, &self.reference_log_probs),
-        ))
+    pub fn place(&self, model: &Transformer) -> Result<Option<Place>> {
+        self.place_of(&self.world.tabulate(model)?)
+    }
+
+    /// As [`Self::place`], of a table.
+    pub fn place_of(&self, policy: &Policy) -> Result<Option<Place>> {
+        let log_p = self.world.log_probs(policy);
+        Ok(Some(Place {
+            reward: expectation(&log_p, &self.world.rewards),
+            kl: kl(&log_p, &self.reference_log_probs),
+        }))
+    }
+
+    /// What most methods are: from the reference on, `loss` lowered over all weights.
+    pub fn run(
+        &self,
+        title: Title,
+        settings: &impl Serialize,
+        plan: Optimisation,
+        bars: &MultiProgress,
+        score: Score,
+        mut loss: impl FnMut(&Transformer, usize) -> Result<Tensor>,
+    ) -> Result<Entry> {
+        let start = Instant::now();
+        let policy = self.reference.trainable()?;
+        let curve = self.train(
+            title.label,
+            plan,
+            policy.vars(),
+            bars,
+            |step| loss(&policy, step),
+            |lab| lab.place(&policy),
+        )?;
+        self.policy_entry(Ran::new(title, settings, curve, start)?, &policy, score)
     }
 
     /// `plan.steps` optimiser steps on what `loss` returns; `place` says where the policy stands.
@@ -288,7 +368,7 @@ impl Lab {
         vars: Vec<(String, Var)>,
         bars: &MultiProgress,
         mut loss: impl FnMut(usize) -> Result<Tensor>,
-        place: impl Fn(&Self) -> Result<(f64, f64)>,
+        place: impl Fn(&Self) -> Result<Option<Place>>,
     ) -> Result<Vec<CurvePoint>> {
         let bar = bar(bars, name, plan.steps);
         let mut optimiser = Adam::new(plan, vars)?;
@@ -309,7 +389,6 @@ impl Lab {
 
     /// All that is said about one policy.
     pub fn entry(&self, ran: Ran, log_p: &PerAnswer, score: &PerAnswer) -> Entry {
-        let seconds = ran.start.elapsed().as_secs_f64();
         let frontier = self.frontier();
         let reward = expectation(log_p, &self.world.rewards);
         let moved = kl(log_p, &self.reference_log_probs);
@@ -319,24 +398,16 @@ impl Lab {
             true => kl(log_p, &frontier.policy(best.eta)) / best.eta,
             false => 0.0,
         };
+        let total: f64 = log_p.iter().flatten().map(|l| l.exp()).sum();
         Entry {
-            name: ran.name.into(),
-            label: ran.label.into(),
             reward: Some(reward),
             kl: Some(moved),
             regret: Some(best.reward - reward),
             identity: Some(identity),
             win_rate: Some(self.world.win_rate(log_p, &self.reference_log_probs)),
-            total: log_p
-                .iter()
-                .map(|l| l.iter().map(|l| l.exp()).sum::<f64>())
-                .sum::<f64>()
-                / PROMPTS as f64,
-            accuracy: self.accuracy(score),
-            settings: ran.settings,
-            note: String::new(),
-            curve: ran.curve,
-            seconds,
+            total: Some(total / log_p.len() as f64),
+            accuracy: Some(self.accuracy(score)),
+            ..Entry::of(ran)
         }
     }
 
@@ -347,7 +418,7 @@ impl Lab {
         Ok(self.entry(ran, &log_p, &scores))
     }
 
-    fn score(&self, log_p: &PerAnswer, score: Score) -> PerAnswer {
+    pub fn score(&self, log_p: &PerAnswer, score: Score) -> PerAnswer {
         let of = |prompt: usize, outcome: usize| {
             let l = log_p[prompt][outcome];
             match score {
@@ -362,14 +433,45 @@ impl Lab {
     }
 }
 
+/// Where a policy stands: E r, and KL to the reference.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Place {
+    pub reward: f64,
+    pub kl: f64,
+}
+
 /// What a run leaves behind beside its policy.
 pub struct Ran {
-    pub name: &'static str,
-    pub label: &'static str,
+    pub title: Title,
     pub settings: serde_json::Value,
     pub curve: Vec<CurvePoint>,
     /// When it began.
     pub start: Instant,
+}
+
+impl Ran {
+    pub fn new(
+        title: Title,
+        settings: &impl Serialize,
+        curve: Vec<CurvePoint>,
+        start: Instant,
+    ) -> Result<Self> {
+        Ok(Self {
+            title,
+            settings: serde_json::to_value(settings)?,
+            curve,
+            start,
+        })
+    }
+}
+
+/// Settings of the reference.
+#[derive(Serialize)]
+struct SftSettings {
+    loss: SftConfig,
+    demonstrations_per_step: usize,
+    #[serde(flatten)]
+    plan: Optimisation,
 }
 
 /// By which number of its own a method ranks answers.
@@ -394,15 +496,15 @@ pub struct Adam {
 
 impl Adam {
     pub fn new(plan: Optimisation, vars: Vec<(String, Var)>) -> Result<Self> {
-        let settings = ParamsAdamW {
-            lr: plan.learning_rate,
+        let settings = AdamWConfig {
+            learning_rate: plan.learning_rate,
             beta2: 0.99,
-            weight_decay: 0.0,
             ..Default::default()
         };
         let warmup = (plan.steps / 20).min(20);
+        let group = ParameterGroup::new(vars.clone(), 0.0);
         Ok(Self {
-            optimiser: AdamW::new(vars.iter().map(|(_, v)| v.clone()).collect(), settings)?,
+            optimiser: AdamW::new(vec![group], settings)?,
             vars,
             schedule: Schedule::new(plan.steps, warmup, Decay::Cosine, 0.05)?,
             learning_rate: plan.learning_rate,
@@ -414,7 +516,7 @@ impl Adam {
         let mut grads = loss.backward()?;
         clip_grad_norm(&self.vars, &mut grads, 1.0)?;
         let rate = self.learning_rate * self.schedule.factor(self.step);
-        self.optimiser.set_learning_rate(rate);
+        self.optimiser.set_learning_rate(rate)?;
         self.optimiser.step(&grads)?;
         self.step += 1;
         Ok(())
@@ -429,7 +531,7 @@ pub fn looks(steps: usize, points: usize) -> Vec<usize> {
         .collect()
 }
 
-pub fn point(step: usize, loss: Option<&Tensor>, (reward, kl): (f64, f64)) -> Result<CurvePoint> {
+pub fn point(step: usize, loss: Option<&Tensor>, place: Option<Place>) -> Result<CurvePoint> {
     let loss = match loss {
         Some(loss) => Some(loss.to_dtype(DType::F64)?.to_scalar::<f64>()?),
         None => None,
@@ -437,9 +539,14 @@ pub fn point(step: usize, loss: Option<&Tensor>, (reward, kl): (f64, f64)) -> Re
     Ok(CurvePoint {
         step,
         loss,
-        reward,
-        kl,
+        reward: place.map(|p| p.reward),
+        kl: place.map(|p| p.kl),
     })
+}
+
+/// What a model says of the symbols that answers are made of; the others are left out of the softmax.
+pub fn answer_logits(model: &Transformer, tokens: &Tensor) -> Result<Tensor> {
+    Ok(model.forward(tokens)?.logits.narrow(2, 0, SYMBOLS)?)
 }
 
 /// Numbers of some answers from a table, f32 `[answers]`.

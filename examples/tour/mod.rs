@@ -1,8 +1,11 @@
 //! The tour itself: the run from seed to report, without a word on the screen.
 
+pub mod chart;
 pub mod lab;
+pub mod labels;
 pub mod methods;
 pub mod plot;
+pub mod pulls;
 pub mod report;
 pub mod world;
 

@@ -1,10 +1,10 @@
 //! What the tour found: as numbers (`report.json`) and as a page (`report.html`).
 
-use super::lab::Lab;
-use super::methods::BETA;
-use super::plot;
+use super::lab::{Lab, Ran};
+use super::methods::{BETA, Section};
 use super::world::{Frontier, PerAnswer, expectation, kl};
 use super::{Options, Result};
+use super::{plot, pulls};
 use serde::Serialize;
 use serde_json::Value;
 use std::fmt::Write as _;
@@ -17,8 +17,17 @@ pub struct CurvePoint {
     pub step: usize,
     /// Of the batch of that step; none after the last.
     pub loss: Option<f64>,
+    /// None where the policy was not looked at.
+    pub reward: Option<f64>,
+    pub kl: Option<f64>,
+}
+
+/// Standard errors of what was estimated from drawn answers.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Errors {
     pub reward: f64,
     pub kl: f64,
+    pub regret: f64,
 }
 
 /// What is said about one policy, or about the reward model, which has no place in the picture.
@@ -26,6 +35,8 @@ pub struct CurvePoint {
 pub struct Entry {
     pub name: String,
     pub label: String,
+    /// Where the survey has it.
+    pub section: Section,
     /// E r.
     pub reward: Option<f64>,
     /// KL(π‖π_ref), nats per answer.
@@ -36,14 +47,47 @@ pub struct Entry {
     pub identity: Option<f64>,
     /// Against an answer of the reference.
     pub win_rate: Option<f64>,
-    /// Σ π(y|x) over all answers, the mean over prompts: must be 1.
-    pub total: f64,
-    /// The share of held-out labels that the method's own score agrees with.
-    pub accuracy: f64,
+    /// Σ π(y|x) over all answers, the mean over prompts: must be 1. None if the policy was drawn from.
+    pub total: Option<f64>,
+    /// Set if the policy was drawn from, not added up.
+    pub error: Option<Errors>,
+    /// The probability of writing no answer: a symbol that no answer holds, or parts that do not fit.
+    /// The policy is what is left without it. None where such symbols are left out of training too.
+    pub escaped: Option<f64>,
+    /// The share of held-out labels that the method's own score agrees with, if it has one.
+    pub accuracy: Option<f64>,
     pub settings: Value,
     pub note: String,
     pub curve: Vec<CurvePoint>,
     pub seconds: f64,
+}
+
+impl Entry {
+    /// E r, KL and regret as they stand in tables, with standard errors where there are any.
+    fn numbers(&self) -> [String; 3] {
+        let error = |of: fn(Errors) -> f64| match self.error {
+            Some(error) => format!(" ± {:.3}", of(error)),
+            None => String::new(),
+        };
+        [
+            number(self.reward) + &error(|e| e.reward),
+            number(self.kl) + &error(|e| e.kl),
+            number(self.regret) + &error(|e| e.regret),
+        ]
+    }
+
+    /// An entry that says nothing of a policy yet.
+    pub fn of(ran: Ran) -> Self {
+        Self {
+            name: ran.title.name.into(),
+            label: ran.title.label.into(),
+            section: ran.title.section,
+            settings: ran.settings,
+            curve: ran.curve,
+            seconds: ran.start.elapsed().as_secs_f64(),
+            ..Self::default()
+        }
+    }
 }
 
 /// A point of the picture.
@@ -83,7 +127,7 @@ pub struct Report {
     pub target: Mark,
     /// π_ref · e^{r̂/β} with the learned reward r̂: where PPO's own optimum lies.
     pub learned_target: Option<Mark>,
-    pub gradients: Vec<plot::Gradient>,
+    pub gradients: Vec<pulls::Gradient>,
     pub seconds: f64,
 }
 
@@ -130,7 +174,7 @@ impl Report {
                     reward: expectation(&policy, rewards),
                 }
             }),
-            gradients: plot::gradients(BETA)?,
+            gradients: pulls::gradients(BETA)?,
             entries,
             seconds,
         })
@@ -154,32 +198,31 @@ impl Report {
     /// The table, as text.
     pub fn table(&self) -> String {
         let mut out = format!(
-            "{:<14}{:>8}{:>8}{:>9}{:>10}{:>10}{:>9}\n",
-            "method", "E r", "KL", "regret", "win rate", "accuracy", "seconds"
+            "{:<20}{:<7}{:>13}{:>13}{:>13}{:>10}{:>10}{:>9}\n",
+            "method", "§", "E r", "KL", "regret", "win rate", "accuracy", "seconds"
         );
         for e in &self.entries {
-            let [reward, kl, regret, win] = [e.reward, e.kl, e.regret, e.win_rate];
+            let [reward, kl, regret] = e.numbers();
             let _ = writeln!(
                 out,
-                "{:<14}{:>8}{:>8}{:>9}{:>10}{:>9.1}%{:>9.1}",
+                "{:<20}{:<7}{reward:>13}{kl:>13}{regret:>13}{:>10}{:>10}{:>9.1}",
                 e.label,
-                number(reward),
-                number(kl),
-                number(regret),
-                win.map_or("–".into(), |w| format!("{:.1}%", 100.0 * w)),
-                100.0 * e.accuracy,
+                e.section.number(),
+                share(e.win_rate),
+                share(e.accuracy),
                 e.seconds,
             );
         }
         let _ = writeln!(
             out,
-            "{:<14}{:>8.3}{:>8.3}{:>9}{:>10}{:>9.1}%",
+            "{:<20}{:<7}{:>13.3}{:>13.3}{:>13}{:>10}{:>10}",
             format!("best, β = {}", self.beta),
+            "",
             self.target.reward,
             self.target.kl,
             "0.000",
             "",
-            100.0 * self.best_accuracy,
+            share(Some(self.best_accuracy)),
         );
         out
     }
@@ -197,7 +240,7 @@ impl Report {
 
     /// The page: no script, no font, no file beside it.
     fn html(&self) -> String {
-        let rows: String = self.entries.iter().map(row).collect();
+        let rows = rows(&self.entries);
         let settings: String = self
             .entries
             .iter()
@@ -238,8 +281,8 @@ all of its answers; nothing is estimated. Seed {seed}{quick}.</p>
 <p class="note">Thin lines: the way of each method from the reference, a point every few steps. Dotted: its regret, what the same KL
 could have bought. Full star: the policy that PPO and DPO aim at. Hollow star: that policy with the learned reward in
 place of the true one, which is what PPO can hope for.</p>
-<table><tr><th>method</th><th>E r</th><th>KL, nats</th><th>regret</th><th>win rate</th><th>accuracy</th><th>seconds</th></tr>
-{rows}<tr><td>best at β = {beta}</td><td>{best_reward:.3}</td><td>{best_kl:.3}</td><td>0.000</td><td></td><td>{ceiling:.1}%</td><td></td></tr></table>
+<table><tr><th>method</th><th>E r</th><th>KL, nats</th><th>regret</th><th>win rate</th><th>accuracy</th><th>escaped</th><th>seconds</th></tr>
+{rows}<tr><td>best at β = {beta}</td><td>{best_reward:.3}</td><td>{best_kl:.3}</td><td>0.000</td><td></td><td>{ceiling:.1}%</td><td></td><td></td></tr></table>
 <p class="note">E r: expected reward. KL: of the policy to the reference, per answer. Regret: the frontier's reward at the same KL, less
 E r. Win rate: against an answer of the reference. Accuracy: the share of held-out labels that the method's own score
 agrees with (PPO, DPO: log π/π_ref; SLiC: log π; PRO, RRHF: log π per token).</p>
@@ -247,7 +290,7 @@ agrees with (PPO, DPO: log π/π_ref; SLiC: log π; PRO, RRHF: log π per token)
 <ul>
 {seen}</ul>
 <h2>On the way</h2>
-{rewards}{divergences}
+{on_the_way}
 <h2>Why they differ: how hard each loss pulls</h2>
 {pulls}
 <p class="note">By the library's own backward pass, on two answers of one token. DPO and PRO pull less the further the better answer is
@@ -268,9 +311,8 @@ where the policy that wrote the answers is left behind by more than its clip.</p
             best_reward = self.target.reward,
             best_kl = self.target.kl,
             frontier = plot::frontier(self),
-            rewards = plot::rewards(self),
-            divergences = plot::divergences(self),
-            pulls = plot::pulls(self),
+            on_the_way = plot::on_the_way(self),
+            pulls = pulls::pulls(self),
         )
     }
 
@@ -335,20 +377,47 @@ pub fn make(dir: &Path) -> Result<()> {
         .map_err(|e| format!("cannot write to {}: {e}", dir.display()).into())
 }
 
-/// A row of the page's table.
-fn row(e: &Entry) -> String {
-    let win = e
-        .win_rate
-        .map_or("–".into(), |w| format!("{:.1}%", 100.0 * w));
-    format!(
-        "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{win}</td><td>{:.1}%</td><td>{:.1}</td></tr>\n",
-        escape(&e.label),
-        number(e.reward),
-        number(e.kl),
-        number(e.regret),
-        100.0 * e.accuracy,
-        e.seconds,
-    )
+/// The rows of the page's table, section by section.
+fn rows(entries: &[Entry]) -> String {
+    let mut rows = String::new();
+    for section in Section::ALL {
+        let mut of_section = entries.iter().filter(|e| e.section == section).peekable();
+        if of_section.peek().is_some() {
+            let _ = writeln!(
+                rows,
+                r#"<tr><th colspan="8">{}</th></tr>"#,
+                section.heading()
+            );
+        }
+        for e in of_section {
+            let [reward, kl, regret] = e.numbers();
+            let _ = writeln!(
+                rows,
+                "<tr><td>{}</td><td>{reward}</td><td>{kl}</td><td>{regret}</td><td>{}</td><td>{}</td><td>{}</td>\
+                 <td>{:.1}</td></tr>",
+                escape(&e.label),
+                share(e.win_rate),
+                share(e.accuracy),
+                escaped(e.escaped),
+                e.seconds,
+            );
+        }
+    }
+    rows
+}
+
+/// A share in percent, or a dash.
+fn share(x: Option<f64>) -> String {
+    x.map_or("–".into(), |x| format!("{:.1}%", 100.0 * x))
+}
+
+/// A share that may be small.
+fn escaped(x: Option<f64>) -> String {
+    match x {
+        None => "–".into(),
+        Some(x) if x < 5e-5 => "&lt; 0.01%".into(),
+        Some(x) => format!("{:.2}%", 100.0 * x),
+    }
 }
 
 /// Settings on one line: `name = value · name = value`.

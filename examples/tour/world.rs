@@ -7,9 +7,19 @@
 //! length 0 to `tokens`, and with `tokens` = 4 there are 1 + 7 + 49 + 343 + 2401 = 2801 per prompt,
 //! behind 400 next-token distributions. A causal model gives those of all prefixes of a row at
 //! once, so 7³ rows per prompt tell the whole policy.
+//!
+//! **Other symbols.** The vocabulary has sixteen more, which no answer holds: the words of judgement
+//! and the edits that the methods of §3.2.2 write around answers. Where an answer stands they are left
+//! out of the softmax, for every policy, so that all policies share one set of outcomes. A method that
+//! learns under the softmax over the whole vocabulary has some probability of writing one of them
+//! within an answer; that is measured: [`Policy::escaped`].
+//!
+//! **In letters.** What is text for the library is letters here: `a` to `g` are the content symbols,
+//! `.` the end, `+`, `-` and `!` the first three of the others; `!` ends what one side says. The empty
+//! answer is `.`, one that was cut has no dot.
 
 use crate::support::transformer::Transformer;
-use candle_align::Result;
+use candle_align::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -19,8 +29,16 @@ use rand_distr::{Distribution, StandardNormal};
 pub const CONTENT: usize = 7;
 /// The symbol that ends an answer, and fills the row behind it.
 pub const END: u32 = CONTENT as u32;
-/// All symbols.
+/// All symbols that an answer is made of.
 pub const SYMBOLS: usize = CONTENT + 1;
+/// The first of the other symbols.
+pub const OTHER: u32 = SYMBOLS as u32;
+/// Ends what one side says, where more than an answer is written.
+pub const STOP: u32 = OTHER + 2;
+/// The first of the sixteen symbols in which edits are written.
+pub const EDITS: u32 = OTHER + 3;
+/// All symbols that a model knows.
+pub const VOCABULARY: usize = EDITS as usize + 16;
 /// Symbols a prompt is made of.
 const PROMPT_SYMBOLS: usize = 4;
 /// Tokens of a prompt.
@@ -52,10 +70,12 @@ pub struct World {
     order: Vec<Vec<usize>>,
 }
 
-/// log π(next symbol | prompt, prefix) for every prefix: all there is to know about a policy.
+/// log π(next symbol | context, prefix) for every prefix: all there is to know about a policy.
+///
+/// The contexts are the prompts, in their order, unless something else is said.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
-    /// `[prompt][prefix][symbol]`, flat.
+    /// `[context][prefix][symbol]`, flat.
     log_next: Vec<f64>,
     prefixes: usize,
 }
@@ -166,41 +186,88 @@ impl World {
             .collect()
     }
 
-    /// Everything that a model says: one teacher-forced pass over the longest prefixes.
+    /// The letters of an answer.
+    pub fn text(&self, outcome: usize) -> String {
+        let mut symbols = self.content(outcome);
+        if symbols.len() < self.tokens {
+            symbols.push(END);
+        }
+        letters(&symbols)
+    }
+
+    /// The letters of a prompt.
+    pub fn prompt_text(&self, prompt: usize) -> String {
+        letters(&self.prompt(prompt))
+    }
+
+    /// The number of the answer that stands in these symbols, if they are one.
+    pub fn read(&self, symbols: &[u32]) -> Option<usize> {
+        let content = match symbols {
+            [content @ .., END] if content.len() < self.tokens => content,
+            cut if cut.len() == self.tokens => cut,
+            _ => return None,
+        };
+        self.number_of(content)
+    }
+
+    /// An answer as a row of `tokens` symbols: its content, and behind it the end, as often as it fits.
+    pub fn filled(&self, outcome: usize) -> Vec<u32> {
+        let mut symbols = self.content(outcome);
+        symbols.resize(self.tokens, END);
+        symbols
+    }
+
+    /// The number of the answer of which this is [`Self::filled`], if there is one.
+    pub fn read_filled(&self, symbols: &[u32]) -> Option<usize> {
+        let end = symbols.iter().position(|&s| s == END);
+        let outcome = self.number_of(&symbols[..end.unwrap_or(symbols.len())])?;
+        (self.filled(outcome) == symbols).then_some(outcome)
+    }
+
+    /// The number of these symbols, if they are the content of an answer.
+    pub fn number_of(&self, content: &[u32]) -> Option<usize> {
+        let is_content = |&symbol: &u32| (symbol as usize) < CONTENT;
+        let fits = content.len() <= self.tokens && content.iter().all(is_content);
+        fits.then(|| self.number(content))
+    }
+
+    /// What a model answers to every prompt.
     pub fn tabulate(&self, model: &Transformer) -> Result<Policy> {
+        let prompts: Vec<Vec<u32>> = (0..PROMPTS).map(|p| self.prompt(p).to_vec()).collect();
+        Ok(self.tabulate_behind(model, &prompts)?.within_answers())
+    }
+
+    /// Everything that a model says behind each of some contexts, under the softmax over its whole
+    /// vocabulary: one teacher-forced pass over the longest prefixes.
+    pub fn tabulate_behind(&self, model: &Transformer, contexts: &[Vec<u32>]) -> Result<Policy> {
         let deepest = self.tokens - 1;
         let rows = CONTENT.pow(deepest as u32);
-        let time = PROMPT + deepest;
-        let mut log_next = Vec::with_capacity(PROMPTS * self.prefixes() * SYMBOLS);
-        // One prompt at a time: the tensors stay inside the cache.
-        let chunk = 1;
-        for first in (0..PROMPTS).step_by(chunk) {
-            let tokens: Vec<u32> = (first..first + chunk)
-                .flat_map(|prompt| {
-                    (0..rows).flat_map(move |row| {
-                        let mut tokens = self.prompt(prompt).to_vec();
-                        tokens.extend(self.content(self.offsets[deepest] + row));
-                        tokens
-                    })
+        let mut log_next = Vec::with_capacity(contexts.len() * self.prefixes() * SYMBOLS);
+        // One context at a time: the tensors stay inside the cache.
+        for context in contexts {
+            let time = context.len() + deepest;
+            let tokens: Vec<u32> = (0..rows)
+                .flat_map(|row| {
+                    let content = self.content(self.offsets[deepest] + row);
+                    context.iter().copied().chain(content)
                 })
                 .collect();
-            let tokens = Tensor::from_vec(tokens, (chunk * rows, time), &Device::Cpu)?;
+            let tokens = Tensor::from_vec(tokens, (rows, time), &Device::Cpu)?;
             let logits = model
                 .forward(&tokens)?
                 .logits
                 .detach()
+                .narrow(1, context.len() - 1, self.tokens)?
                 .to_dtype(DType::F64)?
                 .flatten_all()?
                 .to_vec1::<f64>()?;
-            for prompt in 0..chunk {
-                for length in 0..self.tokens {
-                    // All rows that begin with a prefix agree on what follows it: take the first.
-                    let stride = CONTENT.pow((deepest - length) as u32);
-                    for prefix in 0..CONTENT.pow(length as u32) {
-                        let row = prompt * rows + prefix * stride;
-                        let at = (row * time + PROMPT - 1 + length) * SYMBOLS;
-                        log_next.extend(log_softmax(&logits[at..at + SYMBOLS]));
-                    }
+            for length in 0..self.tokens {
+                // All rows that begin with a prefix agree on what follows it: take the first.
+                let stride = CONTENT.pow((deepest - length) as u32);
+                for prefix in 0..CONTENT.pow(length as u32) {
+                    let at = (prefix * stride * self.tokens + length) * VOCABULARY;
+                    let all = log_softmax(&logits[at..at + VOCABULARY]);
+                    log_next.extend_from_slice(&all[..SYMBOLS]);
                 }
             }
         }
@@ -212,7 +279,7 @@ impl World {
 
     /// log π of every answer: one pass down the tree.
     pub fn log_probs(&self, policy: &Policy) -> PerAnswer {
-        (0..PROMPTS)
+        (0..policy.contexts())
             .map(|prompt| {
                 // log π(prefix) first, then the end behind it; the longest strings need no end.
                 let mut prefix = vec![0.0; self.outcomes()];
@@ -356,6 +423,28 @@ impl World {
 }
 
 impl Policy {
+    /// How many contexts it answers to.
+    fn contexts(&self) -> usize {
+        self.log_next.len() / (self.prefixes * SYMBOLS)
+    }
+
+    /// The policy that writes nothing but answers: each next symbol is one of theirs.
+    pub fn within_answers(&self) -> Self {
+        let rows = self.log_next.chunks(SYMBOLS);
+        Self {
+            log_next: rows.flat_map(log_softmax).collect(),
+            prefixes: self.prefixes,
+        }
+    }
+
+    /// The probability that what is written is no answer, because one of the other symbols stands in
+    /// it; the mean over contexts.
+    pub fn escaped(&self, world: &World) -> f64 {
+        let log_p = world.log_probs(self);
+        let inside: f64 = log_p.iter().flatten().map(|l| l.exp()).sum();
+        1.0 - inside / log_p.len() as f64
+    }
+
     /// log π(symbol | prompt, prefix) of all symbols.
     pub fn next(&self, prompt: usize, prefix: usize) -> &[f64] {
         let at = (prompt * self.prefixes + prefix) * SYMBOLS;
@@ -461,6 +550,23 @@ impl Frontier<'_> {
         });
         best.sum::<f64>() / self.reference.len() as f64
     }
+}
+
+fn letters(symbols: &[u32]) -> String {
+    let letter = |&s: &u32| char::from(b"abcdefg.+-!"[s as usize]);
+    symbols.iter().map(letter).collect()
+}
+
+/// The symbols of letters: the tokenizer of this world.
+pub fn encode(text: &str) -> Result<Vec<u32>> {
+    let symbol = |letter| match "abcdefg.+-!".find(letter) {
+        Some(at) => Ok(at as u32),
+        None => {
+            let message = format!("`{letter}` is no letter of this world");
+            Err(Error::from(candle_core::Error::Msg(message)))
+        }
+    };
+    text.chars().map(symbol).collect()
 }
 
 /// A symbol by its log-probabilities.

@@ -63,24 +63,49 @@ fn every_method_has_its_entry() {
 #[test]
 fn probabilities_add_up_to_one() {
     for name in policies() {
-        let total = entry(name).total;
-        assert!((total - 1.0).abs() < 1e-12, "{name}: {total}");
+        match (entry(name).total, entry(name).error) {
+            (Some(total), None) => assert!((total - 1.0).abs() < 1e-12, "{name}: {total}"),
+            // drawn from, not added up
+            (None, Some(_)) => assert!(DRAWN.contains(&name), "{name}"),
+            other => panic!("{name}: {other:?}"),
+        }
     }
 }
+
+/// Those whose answers come at the end of a chain: their policies are drawn from.
+const DRAWN: [&str; 3] = ["second-thoughts", "selfee", "self-debug"];
+
+/// How many standard errors an estimate may be off.
+const ERRORS: f64 = 4.0;
 
 #[test]
 fn no_policy_is_above_the_frontier() {
     for name in policies() {
         let (_, kl, regret) = place(name);
-        assert!(regret > -1e-9, "{name}: {regret}");
-        assert!(kl > -1e-12, "{name}: {kl}");
+        let (of_kl, of_regret) = match entry(name).error {
+            Some(error) => (ERRORS * error.kl, ERRORS * error.regret),
+            None => (1e-12, 1e-9),
+        };
+        assert!(regret > -of_regret, "{name}: {regret}");
+        assert!(kl > -of_kl, "{name}: {kl}");
+    }
+}
+
+#[test]
+fn every_entry_has_its_section_and_its_settings_in_the_surveys_order() {
+    let sections: Vec<_> = report().entries.iter().map(|e| e.section).collect();
+    assert!(sections.is_sorted(), "{sections:?}");
+    for e in &report().entries[1..] {
+        let settings = e.settings.as_object().expect("an object");
+        assert!(!settings.is_empty(), "{}", e.name);
+        assert!(e.seconds > 0.0, "{}", e.name);
     }
 }
 
 /// R*(KL(π)) − E r = b · KL(π‖π_b), b the β of the frontier at the same KL.
 #[test]
 fn regret_is_a_divergence_from_the_frontier() {
-    for name in policies() {
+    for name in policies().into_iter().filter(|name| !DRAWN.contains(name)) {
         let (.., regret) = place(name);
         let identity = entry(name).identity.expect("a policy");
         assert!(
@@ -125,8 +150,13 @@ fn ppo_stops_at_the_optimum_of_the_learned_reward() {
 #[test]
 fn accuracies_lie_between_chance_and_the_true_rewards() {
     for e in report().entries.iter().filter(|e| e.name != "sft") {
-        assert!(e.accuracy > 0.55, "{}: {}", e.name, e.accuracy);
-        assert!(e.accuracy < report().best_accuracy, "{}", e.name);
+        let Some(accuracy) = e.accuracy else {
+            continue;
+        };
+        // Chain of Hindsight tilts by a factor of two at most
+        let floor = if e.name == "hindsight" { 0.5 } else { 0.55 };
+        assert!(accuracy > floor, "{}: {accuracy}", e.name);
+        assert!(accuracy < report().best_accuracy, "{}", e.name);
     }
 }
 
@@ -143,7 +173,7 @@ fn one_seed_gives_one_report() {
     let some = without_times(&run(&only, &quiet()).expect("the tour runs"));
     let all = without_times(report());
     let names: Vec<&str> = some.entries.iter().map(|e| e.name.as_str()).collect();
-    assert_eq!(names, ["sft", "dpo-lora", "slic"]);
+    assert_eq!(names, ["sft", "slic", "dpo-lora"]);
     for e in &some.entries {
         assert!(all.entries.contains(e), "{}", e.name);
     }
@@ -174,7 +204,7 @@ fn the_reports_are_written_whole() {
     let json: serde_json::Value = serde_json::from_str(&json).expect("json");
     assert_eq!(json["entries"][0]["name"], "sft");
     let html = std::fs::read_to_string(out.join("report.html")).expect("readable");
-    assert_eq!(html.matches("<svg").count(), 4);
+    assert_eq!(html.matches("<svg").count(), 10);
     assert_eq!(html.matches("<svg").count(), html.matches("</svg>").count());
     assert!(!html.contains("NaN") && !html.contains("<script") && !html.contains("src="));
 
@@ -280,10 +310,9 @@ fn the_table_has_a_row_for_every_entry() {
     assert_eq!(rows.len(), report().entries.len() + 2);
     for (row, e) in rows[1..].iter().zip(&report().entries) {
         assert!(row.starts_with(&e.label), "{row}");
-        assert!(
-            row.contains(&format!("{:.1}%", 100.0 * e.accuracy)),
-            "{row}"
-        );
+        if let Some(accuracy) = e.accuracy {
+            assert!(row.contains(&format!("{:.1}%", 100.0 * accuracy)), "{row}");
+        }
     }
     assert!(
         report()

@@ -1,18 +1,45 @@
-//! DPO and SLiC: straight from the labelled pairs, without a reward model.
+//! DPO and SLiC's losses on two answers: of a pair of the reference's answers, which is better?
+//!
+//! DPO and the rank loss learn from the labelled pairs, without a reward model. The margin loss wants
+//! to know by how much an answer is better: it takes the same answers in the order of their scores.
 
-use super::BETA;
+use super::{BETA, Title};
+use crate::support::transformer::Transformer;
 use crate::tour::Result;
-use crate::tour::lab::{Lab, Optimisation, Ran, Score, generator};
+use crate::tour::lab::{Lab, Optimisation, Score, answer_logits, generator, look_up};
 use crate::tour::report::Entry;
 use crate::tour::world::{Answer, PROMPT, SYMBOLS};
 use candle_align::{
     DpoConfig, Pair, Reduction, SlicConfig, TokenLogProbs, dpo_loss, slic_kl_regulariser,
-    slic_rank_loss,
+    slic_margin_loss, slic_rank_loss,
 };
 use candle_core::{Device, Tensor};
 use indicatif::MultiProgress;
-use serde_json::json;
-use std::time::Instant;
+use serde::Serialize;
+
+/// Which draw of pairs DPO sees, whatever of the policy learns.
+pub const DPO_PAIRS: u64 = 10;
+
+/// Settings of a run on pairs.
+#[derive(Serialize)]
+struct PairSettings<L> {
+    loss: L,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    regulariser: Option<KlRegulariser>,
+    order: &'static str,
+    pairs_per_step: usize,
+    #[serde(flatten)]
+    plan: Optimisation,
+}
+
+/// SLiC's KL to the reference, along the better answers.
+#[derive(Clone, Copy, Serialize)]
+pub struct KlRegulariser {
+    pub kl_weight: f64,
+}
+
+/// The regulariser of all four losses of SLiC; rank and KL is what the survey reports as best.
+pub const SLIC_KL: KlRegulariser = KlRegulariser { kl_weight: 0.5 };
 
 /// The settings of the DPO run, with and without an adapter.
 pub fn dpo_config() -> DpoConfig {
@@ -23,11 +50,7 @@ pub fn dpo_config() -> DpoConfig {
 }
 
 /// One batch of pairs through the policy and the loss.
-pub fn dpo_step(
-    lab: &Lab,
-    policy: &crate::support::transformer::Transformer,
-    answers: &[Answer],
-) -> Result<Tensor> {
+pub fn dpo_step(lab: &Lab, policy: &Transformer, answers: &[Answer]) -> Result<Tensor> {
     let policy = Pair::from_rows(&lab.log_probs(policy, answers)?.sum()?)?;
     let reference = Pair::from_rows(&lab.reference_sums(answers)?)?;
     Ok(dpo_loss(&policy, Some(&reference), &dpo_config())?
@@ -35,90 +58,105 @@ pub fn dpo_step(
         .mean_all()?)
 }
 
-pub fn dpo(lab: &Lab, bars: &MultiProgress) -> Result<Entry> {
-    let start = Instant::now();
-    let policy = lab.reference.trainable()?;
-    let plan = Optimisation {
-        steps: lab.steps,
-        learning_rate: 6e-3,
-    };
-    let mut rng = generator(lab.seed, 10);
-    let curve = lab.train(
-        "DPO",
+pub fn dpo(lab: &Lab, title: Title, bars: &MultiProgress) -> Result<Entry> {
+    let plan = lab.plan(6e-3);
+    let settings = PairSettings {
+        loss: dpo_config(),
+        regulariser: None,
+        order: "labels",
+        pairs_per_step: lab.sizes.batch,
         plan,
-        policy.vars(),
+    };
+    let mut rng = generator(lab.seed, DPO_PAIRS);
+    lab.run(
+        title,
+        &settings,
+        plan,
         bars,
-        |_| dpo_step(lab, &policy, &lab.pair_batch(&mut rng)),
-        |lab| lab.place(&policy),
-    )?;
-    let settings = json!({
-        "loss": dpo_config(), "steps": plan.steps, "learning_rate": plan.learning_rate,
-        "pairs per step": lab.sizes.batch,
-    });
-    lab.policy_entry(
-        Ran {
-            name: "dpo",
-            label: "DPO",
-            settings,
-            curve,
-            start,
-        },
-        &policy,
         Score::LogRatio,
+        |policy, _| dpo_step(lab, policy, &lab.pair_batch(&mut rng)),
     )
 }
 
-/// The rank loss with the KL regulariser, the combination that the survey reports as best.
-pub fn slic(lab: &Lab, bars: &MultiProgress) -> Result<Entry> {
-    let start = Instant::now();
-    let policy = lab.reference.trainable()?;
-    let plan = Optimisation {
-        steps: lab.steps,
-        learning_rate: 6e-3,
-    };
+pub fn slic_rank(lab: &Lab, title: Title, bars: &MultiProgress) -> Result<Entry> {
     let config = SlicConfig::default();
-    let weight = 0.5;
     let mut rng = generator(lab.seed, 11);
-    let curve = lab.train(
-        "SLiC",
+    let answers = || lab.pair_batch(&mut rng);
+    slic(lab, title, bars, (&config, "labels"), answers, |pair, _| {
+        Ok(slic_rank_loss(pair, &config)?)
+    })
+}
+
+/// A unit of reward is worth 1/β nats: the lead that the policy at the frontier has over the reference's.
+pub fn slic_margin(lab: &Lab, title: Title, bars: &MultiProgress) -> Result<Entry> {
+    let scores = &lab.wait_for_learned()?.scores;
+    let config = SlicConfig { delta: 1.0 / BETA };
+    let mut rng = generator(lab.seed, 16);
+    let answers = || {
+        let mut answers = lab.pair_batch(&mut rng);
+        let (first, second) = answers.split_at_mut(lab.sizes.batch);
+        for (one, other) in first.iter_mut().zip(second) {
+            if scores[one.prompt][one.outcome] < scores[other.prompt][other.outcome] {
+                std::mem::swap(one, other);
+            }
+        }
+        answers
+    };
+    let order = (&config, "scores of the reward model");
+    slic(lab, title, bars, order, answers, |pair, answers| {
+        let similarity = Pair::from_rows(&look_up(scores, answers)?)?;
+        Ok(slic_margin_loss(pair, &similarity, &config)?)
+    })
+}
+
+/// A calibration loss on pairs, first all better answers and then all others, with the regulariser.
+fn slic(
+    lab: &Lab,
+    title: Title,
+    bars: &MultiProgress,
+    (config, order): (&SlicConfig, &'static str),
+    mut answers: impl FnMut() -> Vec<Answer>,
+    loss: impl Fn(&Pair<Tensor>, &[Answer]) -> Result<Tensor>,
+) -> Result<Entry> {
+    let plan = lab.plan(6e-3);
+    let settings = PairSettings {
+        loss: config.clone(),
+        regulariser: Some(SLIC_KL),
+        order,
+        pairs_per_step: lab.sizes.batch,
         plan,
-        policy.vars(),
-        bars,
-        |_| {
-            let answers = lab.pair_batch(&mut rng);
-            let (tokens, mask) = lab.world.batch(&answers)?;
-            let logits = policy.forward(&tokens)?.logits;
-            let log_probs = TokenLogProbs::next_token(&logits, &tokens, &mask)?;
-            let rank = slic_rank_loss(&Pair::from_rows(&log_probs.sum()?)?, &config)?;
-            // The regulariser holds every next-token distribution along the preferred answers.
-            let targets = answers.len() / 2;
-            let time = mask.dim(1)?;
-            let kl = slic_kl_regulariser(
-                &logits.narrow(0, 0, targets)?.narrow(1, 0, time - 1)?,
-                &reference_logits(lab, &answers[..targets])?,
-                &log_probs.mask().narrow(0, 0, targets)?,
-            )?;
-            let kl = kl.reduce(Reduction::SequenceMean)?;
-            Ok((rank.mean_all()? + (kl * weight)?)?)
-        },
-        |lab| lab.place(&policy),
+    };
+    lab.run(title, &settings, plan, bars, Score::Sum, |policy, _| {
+        let answers = answers();
+        let (tokens, mask) = lab.world.batch(&answers)?;
+        let logits = answer_logits(policy, &tokens)?;
+        let log_probs = TokenLogProbs::next_token(&logits, &tokens, &mask)?;
+        let calibration = loss(&Pair::from_rows(&log_probs.sum()?)?, &answers)?.mean_all()?;
+        let better: Vec<usize> = (0..answers.len() / 2).collect();
+        let kl = along(lab, &answers, &better, &logits, &log_probs)?;
+        Ok((calibration + (kl * SLIC_KL.kl_weight)?)?)
+    })
+}
+
+/// How far the next-token distributions along some of the answers have moved, summed per answer.
+pub fn along(
+    lab: &Lab,
+    answers: &[Answer],
+    rows: &[usize],
+    logits: &Tensor,
+    log_probs: &TokenLogProbs,
+) -> Result<Tensor> {
+    let targets: Vec<Answer> = rows.iter().map(|&row| answers[row]).collect();
+    let rows: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
+    let rows = Tensor::from_vec(rows, targets.len(), &Device::Cpu)?;
+    let time = logits.dim(1)? - 1;
+    let logits = logits.narrow(1, 0, time)?.contiguous()?;
+    let kl = slic_kl_regulariser(
+        &logits.index_select(&rows, 0)?,
+        &reference_logits(lab, &targets)?,
+        &log_probs.mask().contiguous()?.index_select(&rows, 0)?,
     )?;
-    let settings = json!({
-        "loss": config, "regulariser": "KL to the reference along the preferred answers",
-        "regulariser weight": weight, "steps": plan.steps, "learning_rate": plan.learning_rate,
-        "pairs per step": lab.sizes.batch,
-    });
-    lab.policy_entry(
-        Ran {
-            name: "slic",
-            label: "SLiC",
-            settings,
-            curve,
-            start,
-        },
-        &policy,
-        Score::Sum,
-    )
+    Ok(kl.reduce(Reduction::SequenceMean)?)
 }
 
 /// log π_ref of every next symbol along some answers, from the table: `[answers, time − 1, symbols]`.

@@ -1,11 +1,11 @@
 //! PPO: answers of the current policy, scored by the reward model, with the KL in the reward.
 
-use super::BETA;
 use super::reward::Scorer;
+use super::{BETA, Title};
 use crate::support::transformer::Transformer;
 use crate::tour::Result;
 use crate::tour::lab::{
-    Adam, Lab, Optimisation, Ran, Score, bar, generator, look_up, looks, point,
+    Adam, Lab, Optimisation, Ran, Score, answer_logits, bar, generator, look_up, looks, point,
 };
 use crate::tour::report::Entry;
 use crate::tour::world::{Answer, END, PROMPTS, choose, log_softmax};
@@ -13,22 +13,28 @@ use candle_align::{Reduction, RlhfConfig, Rollout, TokenLogProbs, rlhf_loss};
 use candle_core::{DType, Device, Tensor};
 use indicatif::MultiProgress;
 use rand::rngs::StdRng;
-use serde_json::json;
+use serde::Serialize;
 use std::time::Instant;
 
 /// Optimiser steps on each set of answers.
 const EPOCHS: usize = 4;
 
-pub fn run(lab: &Lab, bars: &MultiProgress) -> Result<Entry> {
+#[derive(Serialize)]
+struct PpoSettings<'a> {
+    loss: &'a RlhfConfig,
+    answers_per_round: usize,
+    steps_per_round: usize,
+    #[serde(flatten)]
+    plan: Optimisation,
+}
+
+pub fn run(lab: &Lab, title: Title, bars: &MultiProgress) -> Result<Entry> {
     let learned = lab.wait_for_learned()?;
     let start = Instant::now();
     let policy = lab.reference.trainable()?;
     // The critic starts as the reward model, as in InstructGPT.
     let critic = learned.model.trainable()?;
-    let plan = Optimisation {
-        steps: lab.steps,
-        learning_rate: 6e-3,
-    };
+    let plan = lab.plan(6e-3);
     let rounds = plan.steps.div_ceil(EPOCHS);
     let answers_per_round = lab.sizes.batch * 2;
     let mut config = RlhfConfig::default();
@@ -39,7 +45,7 @@ pub fn run(lab: &Lab, bars: &MultiProgress) -> Result<Entry> {
     let mut rng = generator(lab.seed, 14);
     let mut policy_optimiser = Adam::new(plan, policy.vars())?;
     let mut critic_optimiser = Adam::new(plan, critic.vars())?;
-    let bar = bar(bars, "PPO", rounds);
+    let bar = bar(bars, title.label, rounds);
     let looks = looks(rounds, lab.sizes.points);
     let mut curve = Vec::new();
     for round in 0..rounds {
@@ -75,26 +81,19 @@ pub fn run(lab: &Lab, bars: &MultiProgress) -> Result<Entry> {
     }
     curve.push(point(plan.steps, None, lab.place(&policy)?)?);
     bar.finish();
-    let settings = json!({
-        "loss": config, "steps": plan.steps, "learning_rate": plan.learning_rate,
-        "answers per round": answers_per_round, "steps per round": EPOCHS,
-    });
-    lab.policy_entry(
-        Ran {
-            name: "ppo",
-            label: "PPO",
-            settings,
-            curve,
-            start,
-        },
-        &policy,
-        Score::LogRatio,
-    )
+    let settings = PpoSettings {
+        loss: &config,
+        answers_per_round,
+        steps_per_round: EPOCHS,
+        plan,
+    };
+    let ran = Ran::new(title, &settings, curve, start)?;
+    lab.policy_entry(ran, &policy, Score::LogRatio)
 }
 
 fn token_log_probs(model: &Transformer, tokens: &Tensor, mask: &Tensor) -> Result<TokenLogProbs> {
     Ok(TokenLogProbs::next_token(
-        &model.forward(tokens)?.logits,
+        &answer_logits(model, tokens)?,
         tokens,
         mask,
     )?)
@@ -128,7 +127,7 @@ fn generate(
     for _ in 0..lab.world.tokens {
         let time = rows[0].len();
         let tokens = Tensor::from_vec(rows.concat(), (count, time), &Device::Cpu)?;
-        let logits = policy.forward(&tokens)?.logits.detach();
+        let logits = answer_logits(policy, &tokens)?.detach();
         let last = logits
             .narrow(1, time - 1, 1)?
             .squeeze(1)?

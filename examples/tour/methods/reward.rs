@@ -1,15 +1,24 @@
 //! The reward model: one number per answer, from the labelled pairs.
 
+use super::REWARD_MODEL;
 use crate::support::transformer::Transformer;
 use crate::tour::Result;
-use crate::tour::lab::{Lab, Learned, Optimisation, generator};
+use crate::tour::lab::{Lab, Learned, Optimisation, Ran, generator};
 use crate::tour::report::Entry;
 use crate::tour::world::{Answer, PerAnswer, expectation};
 use candle_align::{Pair, PairwiseRewardConfig, RewardHead, pairwise_reward_loss};
 use candle_core::{DType, Device, Tensor, Var};
 use indicatif::MultiProgress;
-use serde_json::json;
+use serde::Serialize;
 use std::time::Instant;
+
+#[derive(Serialize)]
+struct RewardSettings {
+    loss: PairwiseRewardConfig,
+    pairs_per_step: usize,
+    #[serde(flatten)]
+    plan: Optimisation,
+}
 
 /// A body and a head that scores.
 pub struct Scorer {
@@ -80,14 +89,11 @@ impl Lab {
             body: self.reference.trainable()?,
             head,
         };
-        let plan = Optimisation {
-            steps: self.steps,
-            learning_rate: 6e-3,
-        };
+        let plan = self.plan(6e-3);
         let config = PairwiseRewardConfig::default();
         let mut rng = generator(self.seed, 21);
         let curve = self.train(
-            "reward model",
+            REWARD_MODEL.label,
             plan,
             scorer.vars(),
             bars,
@@ -96,7 +102,7 @@ impl Lab {
                 let loss = pairwise_reward_loss(&Pair::from_rows(&scores)?, None, &config)?;
                 Ok(loss.mean_all()?)
             },
-            |_| Ok((0.0, 0.0)),
+            |_| Ok(None),
         )?;
 
         // Only differences of scores were learned: the mean over the reference's answers is set to 0.
@@ -104,21 +110,19 @@ impl Lab {
         let mean = expectation(&self.reference_log_probs, &scores);
         scores.iter_mut().flatten().for_each(|s| *s -= mean);
 
+        let settings = RewardSettings {
+            loss: config,
+            pairs_per_step: self.sizes.batch,
+            plan,
+        };
+        let ran = Ran::new(REWARD_MODEL, &settings, curve, start)?;
         let entry = Entry {
-            name: "reward-model".into(),
-            label: "reward model".into(),
-            accuracy: self.accuracy(&scores),
-            settings: json!({
-                "loss": config, "steps": plan.steps, "learning_rate": plan.learning_rate,
-                "pairs per step": self.sizes.batch,
-            }),
+            accuracy: Some(self.accuracy(&scores)),
             note: format!(
                 "correlation with the true reward among the reference's answers: {:.3}",
                 self.correlation(&scores)
             ),
-            curve,
-            seconds: start.elapsed().as_secs_f64(),
-            ..Entry::default()
+            ..Entry::of(ran)
         };
         let learned = Learned {
             scores,
