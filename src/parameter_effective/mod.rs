@@ -16,8 +16,8 @@
 //! |---|---|---|---|---|
 //! | [prompt tuning](prompt), [`PromptEmbedding`] | p vectors before the embedded input | p·d | another model | p positions stay |
 //! | [prefix tuning](prefix), [`PrefixEncoder`] | p keys and p values in each of L layers | 2·L·p·d_kv; [more](PrefixEncoder) with its network | another model | the network is dropped, p positions of the cache stay |
-//! | [adapter](adapter), [`BottleneckAdapter`] | s·W_up f(W_down h) to the h of a sub-layer, or of its input x | 2·r·d, or 2·r·d + r + d with biases | the base model: W_up = 0 | stays |
-//! | [MAM adapter](adapter), [`MamConfig`] | a prefix, and a parallel adapter at the feed-forward part | 2·p·d_kv + 2·r·d a layer | another model | prefix and adapter stay |
+//! | [adapter], [`BottleneckAdapter`] | s·W_up f(W_down h) to the h of a sub-layer, or of its input x | 2·r·d, or 2·r·d + r + d with biases | the base model: W_up = 0 | stays |
+//! | [MAM](adapter), [`MamConfig`] | a prefix, and a parallel adapter at the feed-forward part | 2·p·d_kv + 2·r·d a layer | another model | prefix and adapter stay |
 //! | [BitFit](bitfit), [`BiasLinear`] | b to each W₀x | d_out for each map | the base model | merged into the layer's bias |
 //! | [design space](design_space), [`DesignSpaceConfig`] | some of these, group of layers by group | the same for each layer, nearly | that of its methods | that of its methods |
 //!
