@@ -40,20 +40,21 @@ fn row(vocabulary: usize) -> impl Strategy<Value = Vec<f32>> {
             row[at] += by;
             row
         });
-    // the first logit stays finite: a row without any is no distribution
+    // one logit stays finite: a row without any is no distribution
     let forbidden = (
         prop::collection::vec(-8f32..8.0, vocabulary),
         prop::collection::vec(any::<bool>(), vocabulary),
+        0..vocabulary,
+        0..=vocabulary,
     )
-        .prop_map(|(row, out)| {
-            let at = |i: usize, x: f32| {
-                if i > 0 && out[i] {
-                    f32::NEG_INFINITY
-                } else {
-                    x
-                }
+        .prop_map(|(row, out, stays, from)| {
+            // all before `from` are forbidden too, be it longer than a block
+            let forbids = |i: usize| i != stays && (i < from || out[i]);
+            let at = |(i, x): (usize, f32)| match forbids(i) {
+                true => f32::NEG_INFINITY,
+                false => x,
             };
-            row.into_iter().enumerate().map(|(i, x)| at(i, x)).collect()
+            row.into_iter().enumerate().map(at).collect()
         });
     prop_oneof![ordinary, large, equal, dominated, forbidden]
 }
@@ -150,6 +151,34 @@ fn an_impossible_symbol_gets_no_gradient_and_an_impossible_target_a_finite_one()
         "gradient",
     );
     assert_eq!(numbers(grads.get(&logits).unwrap())[3], 0.0);
+}
+
+#[test]
+fn a_forbidden_beginning_of_any_length_adds_nothing_and_hides_no_nan() {
+    let forbidden = f32::NEG_INFINITY;
+    for before in [1, 1023, 1024, 1025, 2500] {
+        let mut row = vec![forbidden; before];
+        row.extend([1.5; 500]);
+        let vocabulary = row.len();
+        let logits = var(&row, vocabulary, DType::F32);
+        let out = log_probs(&logits, &[before as u32], ALL);
+        let uniform = (500f64).ln();
+        for (column, want) in [
+            (out.values(), -uniform),
+            (out.entropy().unwrap(), uniform),
+            (out.log_collision().unwrap(), -uniform),
+            (out.vocabulary_mean().unwrap(), -uniform),
+        ] {
+            common::assert_close(&numbers(column), &[want], ABSOLUTE, &format!("{before}"));
+        }
+        row[before / 2] = f32::NAN;
+        let out = log_probs(
+            &var(&row, vocabulary, DType::F32),
+            &[before as u32],
+            Statistics::default(),
+        );
+        assert!(numbers(out.values())[0].is_nan(), "{before}");
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! One row of logits: its statistics in one pass, its gradient in another.
 //!
-//! A row is read block by block; a block fits the first-level cache, so its maximum and its sums
-//! cost one read of memory. Sums run over [`LANES`] partial sums in single precision within a block
+//! A row is read block by block, once: its sums are taken about the largest element so far, and a block
+//! that holds a larger one, which still is in the first-level cache, is summed again. Sums run over [`LANES`] partial sums in single precision within a block
 //! and in double precision from block to block: the result does not depend on the row's length in
 //! any way that single precision would show, nor on the number of threads.
 
@@ -32,6 +32,16 @@ pub(in crate::log_probs) struct Row {
 }
 
 impl Row {
+    /// What was summed about `old` is moved to `max`.
+    fn move_to(&mut self, max: f64, old: f64) {
+        let by = old - max;
+        let scale = by.exp();
+        self.weighted = (self.weighted + by * self.sum) * scale;
+        self.squares *= scale * scale;
+        self.total += by * self.count;
+        self.sum *= scale;
+    }
+
     /// log Σ e^{z − max}.
     pub(super) fn log_sum(&self) -> f64 {
         self.sum.ln()
@@ -159,83 +169,104 @@ fn total(lanes: &[f32; LANES]) -> f64 {
     lanes.iter().map(|&x| x as f64).sum()
 }
 
+/// The largest of a block; −∞ if none is above.
+#[inline(always)]
+fn largest(block: &[f32]) -> f32 {
+    let mut highest = [f32::NEG_INFINITY; LANES];
+    let chunks = block.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for (h, &x) in highest.iter_mut().zip(chunk) {
+            *h = if x > *h { x } else { *h };
+        }
+    }
+    for (h, &x) in highest.iter_mut().zip(rest) {
+        *h = if x > *h { x } else { *h };
+    }
+    highest
+        .iter()
+        .fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a })
+}
+
+/// What one block adds to a row, about one maximum, and its own largest element.
+#[inline(always)]
+fn block_sums<const FMA: bool, const FULL: bool>(block: &[f32], max: f32) -> (Row, f32) {
+    let mut highest = [f32::NEG_INFINITY; LANES];
+    let (mut s, mut w, mut q) = ([0f32; LANES], [0f32; LANES], [0f32; LANES]);
+    let (mut v, mut c) = ([0f32; LANES], [0f32; LANES]);
+    let mut take = |chunk: &[f32]| {
+        for (i, &x) in chunk.iter().enumerate() {
+            highest[i] = if x > highest[i] { x } else { highest[i] };
+            let d = x - max;
+            let e = exp::<FMA>(d);
+            s[i] += e;
+            if FULL {
+                let finite = d > f32::NEG_INFINITY;
+                let d = if finite { d } else { 0.0 };
+                w[i] = multiply_add::<FMA>(d, e, w[i]);
+                q[i] = multiply_add::<FMA>(e, e, q[i]);
+                v[i] += d;
+                c[i] += if finite { 1.0 } else { 0.0 };
+            }
+        }
+    };
+    let chunks = block.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        take(chunk);
+    }
+    take(rest);
+    let mut sums = Row {
+        sum: total(&s),
+        ..Row::default()
+    };
+    if FULL {
+        sums.weighted = total(&w);
+        sums.squares = total(&q);
+        sums.total = total(&v);
+        sums.count = total(&c);
+    }
+    let highest = highest
+        .iter()
+        .fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
+    (sums, highest)
+}
+
 #[inline(always)]
 fn statistics<T: Single, const FMA: bool, const FULL: bool>(row: &[T]) -> Row {
     let mut buffer = [0f32; BLOCK];
     let mut max = f32::NEG_INFINITY;
-    let (mut sum, mut weighted, mut squares, mut values, mut count) =
-        (0f64, 0f64, 0f64, 0f64, 0f64);
+    let mut row_sums = Row::default();
     for block in row.chunks(BLOCK) {
         let block = T::widen(block, &mut buffer);
-
-        let mut highest = [f32::NEG_INFINITY; LANES];
-        let chunks = block.chunks_exact(LANES);
-        let rest = chunks.remainder();
-        for chunk in chunks {
-            for (h, &x) in highest.iter_mut().zip(chunk) {
-                *h = if x > *h { x } else { *h };
+        if max == f32::NEG_INFINITY {
+            max = largest(block);
+        }
+        if max == f32::NEG_INFINITY {
+            // e^{−∞} adds nothing to whatever maximum follows; NaN stays NaN
+            if block.iter().any(|x| x.is_nan()) {
+                row_sums.sum = f64::NAN;
             }
+            continue;
         }
-        for (h, &x) in highest.iter_mut().zip(rest) {
-            *h = if x > *h { x } else { *h };
+        // about the maximum so far: the block's own is known only after it was read, and once the
+        // first blocks are past it is seldom higher
+        let (mut sums, highest) = block_sums::<FMA, FULL>(block, max);
+        if highest > max {
+            row_sums.move_to(highest as f64, max as f64);
+            max = highest;
+            sums = block_sums::<FMA, FULL>(block, max).0;
         }
-        let block_max = highest
-            .iter()
-            .fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
-        if block_max > max {
-            // what was summed about the old maximum is moved to the new one
-            if max > f32::NEG_INFINITY {
-                let by = max as f64 - block_max as f64;
-                let scale = by.exp();
-                if FULL {
-                    weighted = (weighted + by * sum) * scale;
-                    squares *= scale * scale;
-                    values += by * count;
-                }
-                sum *= scale;
-            }
-            max = block_max;
-        }
-
-        let (mut s, mut w, mut q) = ([0f32; LANES], [0f32; LANES], [0f32; LANES]);
-        let (mut v, mut c) = ([0f32; LANES], [0f32; LANES]);
-        let mut take = |chunk: &[f32]| {
-            for (i, &x) in chunk.iter().enumerate() {
-                let d = x - max;
-                let e = exp::<FMA>(d);
-                s[i] += e;
-                if FULL {
-                    let finite = d > f32::NEG_INFINITY;
-                    let d = if finite { d } else { 0.0 };
-                    w[i] = multiply_add::<FMA>(d, e, w[i]);
-                    q[i] = multiply_add::<FMA>(e, e, q[i]);
-                    v[i] += d;
-                    c[i] += if finite { 1.0 } else { 0.0 };
-                }
-            }
-        };
-        let chunks = block.chunks_exact(LANES);
-        let rest = chunks.remainder();
-        for chunk in chunks {
-            take(chunk);
-        }
-        take(rest);
-        sum += total(&s);
+        row_sums.sum += sums.sum;
         if FULL {
-            weighted += total(&w);
-            squares += total(&q);
-            values += total(&v);
-            count += total(&c);
+            row_sums.weighted += sums.weighted;
+            row_sums.squares += sums.squares;
+            row_sums.total += sums.total;
+            row_sums.count += sums.count;
         }
     }
-    Row {
-        max: max as f64,
-        sum,
-        weighted,
-        squares,
-        total: values,
-        count,
-    }
+    row_sums.max = max as f64;
+    row_sums
 }
 
 /// The gradient of a row or of a part of it.
