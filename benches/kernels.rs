@@ -20,9 +20,8 @@ mod harness;
 use candle_align::log_probs::selective_log_softmax_with_gradient;
 use candle_align::training::{self, AdamWConfig, ParameterGroup};
 use candle_align::{LoraConfig, LoraLinear, OutputHead, Result, Statistics, TokenLogProbs};
-use candle_core::backprop::GradStore;
 use candle_core::{DType, Module, Tensor, Var};
-use candle_nn::{Linear, Optimizer};
+use candle_nn::Linear;
 use harness::{Group, Measured, Numbers, compare, decoder, measure, numbers, targets};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -185,23 +184,6 @@ fn hidden(name: &str) -> Result<Measured> {
     )
 }
 
-fn adamw(name: &str) -> Result<Measured> {
-    let model = decoder()?;
-    let vars = model.vars();
-    let mut grads = GradStore::default();
-    for (_, var) in &vars {
-        grads.insert(var, numbers(var.dims(), 0.01));
-    }
-    if name.ends_with("ours") {
-        let groups = vec![ParameterGroup::new(vars, 0.01)];
-        let mut optimiser = training::AdamW::new(groups, AdamWConfig::default())?;
-        return measure(|| Ok(()), |()| optimiser.step(&grads));
-    }
-    let vars = vars.into_iter().map(|(_, var)| var).collect();
-    let mut optimiser = candle_nn::AdamW::new(vars, candle_nn::ParamsAdamW::default())?;
-    measure(|| Ok(()), |()| Ok(optimiser.step(&grads)?))
-}
-
 /// LoRA as one writes it with ordinary layers: the base weight is a constant of the graph.
 struct OrdinaryLora {
     base: Linear,
@@ -260,7 +242,7 @@ fn variant(group: &str, name: &str) -> Result<Measured> {
     match group {
         "log_probs" => log_probs(name),
         "hidden" => hidden(name),
-        "adamw" => adamw(name),
+        "adamw" => harness::adamw::step(name),
         _ => lora(name),
     }
 }

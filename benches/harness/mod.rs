@@ -1,6 +1,8 @@
 //! What the benches with their own harness share: each variant in a process of its own, medians of
 //! one run, memory as the peak resident set above what was held before the first repetition (Linux).
 
+pub mod adamw;
+
 use crate::support::transformer::{Config, Transformer};
 use candle_align::Result;
 use candle_core::{DType, Device, Tensor};

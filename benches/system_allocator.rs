@@ -1,0 +1,27 @@
+//! AdamW against candle's in a program that chooses no allocator: the kernels' comparison of the two
+//! (`cargo bench --bench kernels -- --only adamw`) under the system's instead of mimalloc.
+//!
+//! ```text
+//! cargo bench --bench system_allocator
+//! ```
+
+#[path = "../examples/support/mod.rs"]
+mod support;
+
+#[allow(dead_code)]
+mod harness;
+
+use harness::adamw::step;
+use harness::{Group, compare};
+
+const GROUPS: [Group; 1] = [("adamw", &["80M ours", "80M candle"], &[])];
+
+fn main() {
+    let results = compare(&GROUPS, |_, name| step(name));
+    if let (Some(ours), Some(candle)) = (
+        results.get("adamw 80M ours"),
+        results.get("adamw 80M candle"),
+    ) {
+        println!("\ncandle / ours: {:.1}", candle.1 / ours.1);
+    }
+}
