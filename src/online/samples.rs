@@ -30,10 +30,15 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// The tokens of the answer, with its end token if it has one.
+    /// The tokens of the answer, with its end token if it has one: what the sequence learns after the
+    /// last token that is given.
     pub fn answer(&self) -> &[u32] {
-        let tokens = self.sequence.tokens();
-        &tokens[tokens.len() - self.log_probs.len()..]
+        let last_given = self
+            .sequence
+            .mask()
+            .iter()
+            .rposition(|&learned| learned == 0);
+        &self.sequence.tokens()[last_given.map_or(0, |at| at + 1)..]
     }
 }
 
@@ -79,20 +84,32 @@ impl Samples {
     /// `[batch, time − 1]`, in `dtype`.
     ///
     /// # Errors
-    /// [`Error::DType`] unless `dtype` is f32 or f64.
+    /// [`Error::DType`] unless `dtype` is f32 or f64; [`Error::Argument`] if a row does not hold one
+    /// log-probability for each token that its sequence learns after the first.
     pub fn log_probs(&self, dtype: DType, device: &Device) -> Result<TokenLogProbs> {
         let longest = self.rows.iter().map(|s| s.sequence.len()).max();
-        let time = longest.unwrap_or(1) - 1;
-        let (mut values, mut mask) = (Vec::new(), Vec::new());
+        let time = longest.unwrap_or(0).saturating_sub(1);
+        let mut values = vec![0.0; self.rows.len() * time];
+        let mut mask = vec![0u8; values.len()];
         for (row, sample) in self.rows.iter().enumerate() {
             // the first token is predicted by nothing
-            let given = sample.sequence.len() - sample.log_probs.len() - 1;
-            values.resize(row * time + given, 0.0);
-            mask.resize(row * time + given, 0);
-            values.extend_from_slice(&sample.log_probs);
-            mask.resize(values.len(), 1u8);
-            values.resize((row + 1) * time, 0.0);
-            mask.resize((row + 1) * time, 0);
+            let learned = sample.sequence.mask().iter().skip(1).enumerate();
+            let places: Vec<usize> = learned.filter(|(_, m)| **m == 1).map(|(t, _)| t).collect();
+            if places.len() != sample.log_probs.len() {
+                return Err(Error::argument(
+                    "Samples::log_probs",
+                    format!("rows[{row}].log_probs"),
+                    format!(
+                        "holds {}, but the sequence learns {} token(s) after its first",
+                        sample.log_probs.len(),
+                        places.len()
+                    ),
+                ));
+            }
+            for (t, log_prob) in places.into_iter().zip(&sample.log_probs) {
+                values[row * time + t] = *log_prob;
+                mask[row * time + t] = 1;
+            }
         }
         let shape = (self.rows.len(), time);
         TokenLogProbs::new(

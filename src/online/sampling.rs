@@ -41,8 +41,8 @@ pub struct SamplingConfig {
     pub top_p: f64,
     /// At least 1: an answer that has not ended by then stays without an end. Default 128, RAFT's.
     pub max_new_tokens: usize,
-    /// The token that ends an answer, and is its last. Default none: every answer has
-    /// `max_new_tokens`.
+    /// The token that ends an answer, and is its last: one of the model's vocabulary. Default none:
+    /// every answer has `max_new_tokens`.
     pub end: Option<u32>,
 }
 
@@ -155,10 +155,14 @@ impl SamplingConfig {
 /// f32, f64, bf16 or f16. Rows are padded on the right with token 0, and a row's next token is read
 /// at its own last position: right for every causal model, in which no position sees a later one.
 /// Rows that have ended are left out of later calls. The result has `prompts · answers` rows.
+///
+/// All of them go through the model at once. Where their logits do not fit into memory, call this on
+/// some of the prompts after the others with the same `rng`: the rows are those of one call, in its order.
 /// # Errors
-/// [`Error::Parameter`] for a setting out of its range; [`Error::Argument`] for an empty prompt, or
-/// logits at the position that is read that are NaN or +∞, or nothing but −∞; [`Error::Shape`],
-/// [`Error::DType`] for logits that are not as above; and every error of `model`.
+/// [`Error::Parameter`] for a setting out of its range; [`Error::Argument`] for an empty prompt, an end
+/// token that the logits do not have, or logits at the position that is read that are NaN or +∞, or
+/// nothing but −∞; [`Error::Shape`], [`Error::DType`] for logits that are not as above; and every
+/// error of `model`.
 /// # Properties
 /// * The same `rng` gives the same tokens, with the same version of `rand`. Every row draws from a stream of its own, so they do not
 ///   depend on the rows beside it: prompts of different lengths in one call are as good as one by
@@ -234,6 +238,13 @@ pub fn sample<P: AsRef<[u32]>>(
             break;
         }
         let next = next_logits(function, &mut model, &open, device)?;
+        if let (Some(end), Some(logits)) = (config.end, next.first())
+            && end as usize >= logits.len()
+        {
+            let vocabulary = logits.len();
+            let problem = format!("is {end}, but the logits have a vocabulary of {vocabulary}");
+            return Err(Error::argument(function, "end", problem));
+        }
         for ((row, draft), logits) in open.iter_mut().zip(next) {
             usable(function, *row, &logits)?;
             draft.extend(&logits, config)?;

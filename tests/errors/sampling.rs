@@ -1,5 +1,5 @@
 use crate::common::{matrix, vector};
-use candle_align::{Error, Result, SamplingConfig, sample};
+use candle_align::{Error, Result, Sample, Samples, SamplingConfig, Sequence, sample};
 use candle_core::{DType, Device, Tensor};
 use rand::{SeedableRng, rngs::StdRng};
 
@@ -234,4 +234,57 @@ fn a_misspelt_setting_is_refused() {
         serde_json::from_str::<SamplingConfig>(&written).unwrap(),
         want
     );
+}
+
+#[test]
+fn an_end_that_the_model_cannot_say() {
+    let ending = |end| SamplingConfig {
+        end: Some(end),
+        max_new_tokens: 2,
+        ..Default::default()
+    };
+    for end in [3, u32::MAX] {
+        assert_eq!(
+            message(even, &[&[0]], &ending(end)),
+            format!("sample: `end` is {end}, but the logits have a vocabulary of 3")
+        );
+    }
+    let mut rng = StdRng::seed_from_u64(0);
+    let out = sample(even, &[&[0u32]], &ending(2), &Device::Cpu, &mut rng);
+    assert_eq!(out.unwrap().rows.len(), 1);
+}
+
+#[test]
+fn log_probabilities_that_are_not_one_for_each_learned_token() {
+    let row = |sequence: Sequence, log_probs: &[f64]| Sample {
+        sequence,
+        ended: false,
+        log_probs: log_probs.to_vec(),
+        proposal_log_probs: Vec::new(),
+    };
+    let message = |sequence: Sequence, log_probs: &[f64]| {
+        let fine = row(Sequence::new().given(&[1]).learned(&[2]), &[-0.5]);
+        let rows = vec![fine, row(sequence, log_probs)];
+        let out = Samples { rows }.log_probs(DType::F64, &Device::Cpu);
+        out.unwrap_err().to_string()
+    };
+    let problem = |held, learned| {
+        format!(
+            "Samples::log_probs: `rows[1].log_probs` holds {held}, but the sequence learns {learned} token(s) after its first"
+        )
+    };
+    let answer = || Sequence::new().given(&[1]).learned(&[2, 3]);
+    assert_eq!(message(answer(), &[-1.0; 9]), problem(9, 2));
+    assert_eq!(message(answer(), &[-1.0]), problem(1, 2));
+    // the first token of all is predicted by nothing
+    let no_prompt = Sequence::new().learned(&[2, 3]);
+    assert_eq!(message(no_prompt, &[-1.0; 2]), problem(2, 1));
+    assert_eq!(message(Sequence::new(), &[-1.0]), problem(1, 0));
+    let none = Samples {
+        rows: vec![row(answer(), &[-1.0; 2])],
+    };
+    assert!(matches!(
+        none.log_probs(DType::U8, &Device::Cpu),
+        Err(Error::DType { .. })
+    ));
 }

@@ -93,6 +93,15 @@ fn prompts_of_different_lengths_together_are_as_good_as_alone() {
         alone.extend(draw(&[prompt], &config(), &mut rng).rows);
     }
     assert_eq!(together.rows, alone);
+    // nor how many prompts one call is given
+    for size in [2, 3] {
+        let mut rng = seeded(2);
+        let parts = PROMPTS.chunks(size);
+        let rows: Vec<Sample> = parts
+            .flat_map(|part| draw(part, &config(), &mut rng).rows)
+            .collect();
+        assert_eq!(together.rows, rows, "{size} at a time");
+    }
 
     // nor do the rows beside it matter: others in front of the last, as many
     let mut others = PROMPTS;

@@ -347,6 +347,35 @@ fn log_probabilities_stand_where_their_token_is_predicted() {
 }
 
 #[test]
+fn a_row_of_ones_own_is_read_by_its_mask() {
+    let row = |sequence: Sequence, log_probs: &[f64]| Sample {
+        sequence,
+        ended: false,
+        log_probs: log_probs.to_vec(),
+        proposal_log_probs: Vec::new(),
+    };
+    // what a tool returned stands in the middle of an answer; a row without a token; one without a prompt
+    let tool = Sequence::new().given(&[5]).learned(&[1, 2]).given(&[8, 8]);
+    let rows = vec![
+        row(tool.learned(&[3]), &[-0.5, -0.25, -2.0]),
+        row(Sequence::new(), &[]),
+        row(Sequence::new().learned(&[6, 7]), &[-4.0]),
+        row(Sequence::new().given(&[6, 7]), &[]),
+    ];
+    let answers: Vec<&[u32]> = rows.iter().map(Sample::answer).collect();
+    assert_eq!(answers, [&[3][..], &[], &[6, 7], &[]]);
+    let out = Samples { rows }
+        .log_probs(DType::F64, &Device::Cpu)
+        .unwrap();
+    let want = [-0.5, -0.25, 0.0, 0.0, -2.0];
+    assert_eq!(numbers(out.values())[..5], want);
+    assert_eq!(numbers(out.mask())[..5], want.map(|p| f64::from(p != 0.0)));
+    assert_eq!(numbers(out.values())[5..10], [0.0; 5]);
+    assert_eq!(numbers(out.values())[10..15], [-4.0, 0.0, 0.0, 0.0, 0.0]);
+    assert_eq!(numbers(out.mask())[5..].iter().sum::<f64>(), 1.0);
+}
+
+#[test]
 fn no_prompts_are_no_answers() {
     let model = |_: &Tensor| -> Result<Tensor> { panic!("nobody to ask for") };
     let mut rng = StdRng::seed_from_u64(0);
