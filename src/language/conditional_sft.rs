@@ -19,7 +19,7 @@ use super::{Encode, LearnedAnswers, Sequence, optional, piece};
 use crate::error::positive;
 use crate::math::{mask_count, masked_sum};
 use crate::shape::Axes;
-use crate::{Error, Result, SftConfig, TokenLogProbs, TokenLoss, sft_loss};
+use crate::{Error, Reduction, Result, SftConfig, TokenLogProbs, TokenLoss, sft_loss};
 use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -73,6 +73,12 @@ impl ClassPrompt {
 
     /// A conversation to learn from: `user x end assistant y end …`.
     ///
+    /// # Equation
+    /// ```text
+    /// user  x₁  end  assistant  y₁  end   user  x₂  end  assistant  y₂  end …
+    ///                           └learned┘                            └learned┘
+    /// L = −Σᵢ log P(yᵢ end│x₁, y₁, …, xᵢ, c)                         sft_loss
+    /// ```
     /// # Shapes
     /// Learned are the answers and the `end` token after each; prefixes, the user's words and the
     /// `end` after them are given. With [`LearnedAnswers::Last`] earlier answers are given too: one
@@ -80,6 +86,12 @@ impl ClassPrompt {
     /// # Errors
     /// [`Error::Argument`] if there is no turn, or what a speaker says has no token; those of
     /// `encode`.
+    /// # Properties
+    /// * [`ClassPrompt::prompt`] is its beginning, up to the first token that is learned.
+    /// * A row per turn with [`LearnedAnswers::Last`] learns, over all rows, the tokens that one row with
+    ///   [`LearnedAnswers::Every`] does, after the same context.
+    /// * Each class learns its own data, and the classes together, each as often as it occurs, are all of
+    ///   the data: what is sampled behind a class goes no further than that class went.
     /// # Departures
     /// The authors' code starts with a beginning-of-sequence token: put it before with
     /// [`Sequence::followed_by`]. It writes no space after a prefix either.
@@ -100,6 +112,10 @@ impl ClassPrompt {
     /// assert_eq!(sequence.mask()[24..], [0, 1, 1]);
     /// # Ok::<(), candle_align::Error>(())
     /// ```
+    /// # Source
+    /// Wang et al. 2023, arXiv:2307.12966v1, §3.2.2, which describes it in words; Wang et al. 2023
+    /// (OpenChat), arXiv:2309.11235, from notes; authors' code imoneoi/openchat,
+    /// `ochat/data/generate_dataset.py`.
     pub fn sequence(
         &self,
         encode: &impl Encode,
@@ -160,7 +176,8 @@ pub enum ClassWeighting {
         /// β > 0.
         beta: f64,
     },
-    /// w = r_c: the number is the weight itself, as in the authors' data files. Not negative.
+    /// w = r_c: the number is the weight itself, as in the authors' data files. It should not be
+    /// negative: an answer with w < 0 is made less likely, without bound.
     Linear,
 }
 
@@ -191,8 +208,28 @@ pub struct ClassWeightedLoss {
 }
 
 impl ClassWeightedLoss {
-    /// Σ w over the tokens that count: with [`Reduction::SumOver`](crate::Reduction) the authors'
-    /// Σ w·CE / Σ w. Reads the host.
+    /// The authors' Σ w·CE / Σ w over the tokens that count: a scalar, 0 if none does. Reads the host.
+    ///
+    /// # Errors
+    /// As [`Reduction::apply`], if negative weights outweigh the others.
+    pub fn token_mean(&self) -> Result<Tensor> {
+        let count = divisor(self.token_weight()?);
+        self.tokens.reduce(Reduction::SumOver { count })
+    }
+
+    /// The authors' option of dividing each token's weight by the length of its turn,
+    /// Σ w·(mean CE) / Σ w, where each turn has a row of its own: a scalar, 0 if no token counts.
+    /// Reads the host.
+    ///
+    /// # Errors
+    /// As [`Reduction::apply`], if negative weights outweigh the others.
+    pub fn sequence_mean(&self) -> Result<Tensor> {
+        let count = divisor(self.sequence_weight()?);
+        self.tokens.reduce(Reduction::SequenceMeansOver { count })
+    }
+
+    /// Σ w over the tokens that count, the divisor of [`ClassWeightedLoss::token_mean`]: to add up over
+    /// an accumulation window and hand to [`Reduction::SumOver`]. Reads the host.
     ///
     /// # Errors
     /// Only candle's own.
@@ -200,9 +237,8 @@ impl ClassWeightedLoss {
         self.total(&mask_count(&self.tokens.mask, DType::F64)?)
     }
 
-    /// Σ w over the rows that count a token: with
-    /// [`Reduction::SequenceMeansOver`](crate::Reduction) the authors' option of dividing each
-    /// token's weight by the length of its turn, where each turn has a row of its own. Reads the host.
+    /// Σ w over the rows that count a token, the divisor of [`ClassWeightedLoss::sequence_mean`]: for
+    /// [`Reduction::SequenceMeansOver`]. Reads the host.
     ///
     /// # Errors
     /// Only candle's own.
@@ -216,6 +252,11 @@ impl ClassWeightedLoss {
         // a row that counts nothing adds nothing, whatever its weight
         Ok(masked_sum(&(weights * per_row)?, &per_row.gt(0.0)?)?.to_scalar::<f64>()?)
     }
+}
+
+/// Where nothing weighs anything, the sum is 0 over any divisor.
+fn divisor(weight: f64) -> f64 {
+    if weight == 0.0 { 1.0 } else { weight }
 }
 
 /// Conditioned reward-weighted fine-tuning: cross-entropy of each token, weighted by its class.
@@ -235,12 +276,13 @@ impl ClassWeightedLoss {
 /// | to get | reduce with |
 /// |---|---|
 /// | the paper's expectation over answers | [`Reduction::SequenceMean`](crate::Reduction) |
-/// | the code's Σ w·CE / Σ w over tokens | `SumOver { count: loss.token_weight()? }` |
-/// | its option per turn, Σ w·(mean CE) / Σ w | `SequenceMeansOver { count: loss.sequence_weight()? }` |
+/// | the code's Σ w·CE / Σ w over tokens | [`ClassWeightedLoss::token_mean`] |
+/// | its option per turn, Σ w·(mean CE) / Σ w | [`ClassWeightedLoss::sequence_mean`] |
 /// # Errors
 /// [`Error::Shape`] or [`Error::DType`] if `rewards` is not `[batch]` in the type of the
 /// log-probabilities; [`Error::Parameter`] unless β is finite and > 0. Never for a value of a
-/// reward: r_c/β above 88 overflows in f32; as only ratios matter, subtract the largest first.
+/// reward, which is not read: r_c/β above 88 overflows in f32 (as only ratios matter, subtract the
+/// largest first), and under [`ClassWeighting::Linear`] a negative one trains against its answers.
 /// # Properties
 /// * The gradient with respect to each counted log-probability is −w: within a class a constant.
 /// * Equal rewards leave a multiple of [`sft_loss`]; weights of 1 (r = 0, or 1 under
@@ -254,7 +296,8 @@ impl ClassWeightedLoss {
 /// * If a label "good" is noisy, π(·│good) ∝ data · P(good│y): its KL to the data is at most
 ///   −log P(good), so a label that is often given can move the model only little. A label given with
 ///   P(good│y) ∝ e^{r/β} makes it the optimum of reinforcement learning with a KL penalty.
-/// * Dividing by the length of each answer changes the optimum to one ∝ …/|y|, as for [`sft_loss`].
+/// * Dividing by the length of each answer multiplies either optimum by 1/|y|, as for [`sft_loss`]:
+///   π(y│c) ∝ π_c(y)/|y|, and not conditioned π(y) ∝ Σ_c p(c) · e^{r_c/β} · π_c(y)/|y|.
 /// # Departures
 /// Not in the survey, which describes the unweighted form: the paper is younger. Rewards and weights
 /// are two things: the paper names the rewards r = 1 for GPT-4 and a smaller constant for GPT-3.5,
@@ -263,7 +306,7 @@ impl ClassWeightedLoss {
 /// # Examples
 /// ```
 /// use candle_align::language::conditional_sft::{ClassWeighting, CRlftConfig, c_rlft_loss};
-/// use candle_align::{Reduction, TokenLogProbs};
+/// use candle_align::TokenLogProbs;
 /// use candle_core::{Device, Tensor};
 ///
 /// // an answer by GPT-4 of one token, one by GPT-3.5 of two
@@ -274,9 +317,8 @@ impl ClassWeightedLoss {
 ///
 /// let config = CRlftConfig { weighting: ClassWeighting::Linear };
 /// let loss = c_rlft_loss(&log_probs, &weights, &config)?;
-/// let count = loss.token_weight()?; // 1 + 0.1 + 0.1
-/// let mean = loss.tokens.reduce(Reduction::SumOver { count })?.to_scalar::<f64>()?;
-/// assert!((mean - (1.0 + 0.1 * (2.0 + 3.0)) / 1.2).abs() < 1e-12);
+/// let mean = loss.token_mean()?.to_scalar::<f64>()?;
+/// assert!((mean - (1.0 + 0.1 * (2.0 + 3.0)) / (1.0 + 0.1 + 0.1)).abs() < 1e-12);
 /// # Ok::<(), candle_align::Error>(())
 /// ```
 /// # Source

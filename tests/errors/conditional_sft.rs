@@ -29,6 +29,23 @@ fn settings_out_of_range() {
 }
 
 #[test]
+fn weights_that_are_no_divisor() {
+    let log_probs = TokenLogProbs::new(&matrix(&[&[-1.0, -2.0]]), &bits(&[&[1, 1]])).unwrap();
+    let config = CRlftConfig {
+        weighting: ClassWeighting::Linear,
+    };
+    let out = c_rlft_loss(&log_probs, &vector(&[-0.5]), &config).unwrap();
+    assert_eq!(
+        out.token_mean().unwrap_err().to_string(),
+        "Reduction::apply: `count` must be finite and > 0, got -1"
+    );
+    assert_eq!(
+        out.sequence_mean().unwrap_err().to_string(),
+        "Reduction::apply: `count` must be finite and > 0, got -0.5"
+    );
+}
+
+#[test]
 fn rewards_of_another_batch_or_type() {
     assert_eq!(
         message(&vector(&[1.0, 2.0]), ClassWeighting::Linear),

@@ -140,3 +140,66 @@ fn not_conditioned_the_classes_are_mixed_by_their_weights() {
     let known = [0.2391708623, 0.3886633101, 0.1278341725, 0.2443316551];
     assert!(distance(&pi, &known) < 1e-9, "{pi:?}");
 }
+
+/// Answers of one, two and three tokens beside their end, and how often each class gives them.
+const OF_LENGTHS: [&str; 3] = ["a", "bc", "bdd"];
+const BY_LENGTH: [[f64; 3]; 2] = [[0.2, 0.5, 0.3], [0.6, 0.1, 0.3]];
+
+/// Σ w·(mean CE) / Σ w, where the weight of a row holds how often it occurs; P(answer│class).
+fn by_length(classes: [&ClassPrompt; 2]) -> [Vec<f64>; 2] {
+    let sequence = |class: &ClassPrompt, assistant| {
+        let turn = Turn {
+            user: "?",
+            assistant,
+        };
+        class.sequence(&encode, &[turn], END, LearnedAnswers::Every)
+    };
+    let sequences: Vec<Sequence> = (0..6)
+        .map(|i| sequence(classes[i / 3], OF_LENGTHS[i % 3]))
+        .collect::<Result<_>>()
+        .expect("sequences");
+    let often: Vec<f64> = (0..6)
+        .map(|i| SHARES[i / 3] * BY_LENGTH[i / 3][i % 3])
+        .collect();
+    let weights: Vec<f64> = (0..6)
+        .map(|i| often[i] * (CLASS_REWARDS[i / 3] / BETA).exp())
+        .collect();
+    let config = CRlftConfig {
+        weighting: ClassWeighting::Linear,
+    };
+    let table = learn(&sequences, &often, SYMBOLS, (2.0, 800), |log_probs| {
+        c_rlft_loss(log_probs, &vector(&weights), &config)?.sequence_mean()
+    });
+    let probability = |sequence: &Sequence| -> f64 {
+        let tokens = sequence.tokens();
+        let learned = (0..tokens.len()).filter(|&t| sequence.mask()[t] == 1);
+        learned
+            .map(|t| table[&tokens[..t]][tokens[t] as usize])
+            .product()
+    };
+    let pi: Vec<f64> = sequences.iter().map(probability).collect();
+    [pi[..3].to_vec(), pi[3..].to_vec()]
+}
+
+/// Over |y|, the end included.
+fn over_lengths(data: [f64; 3]) -> Vec<f64> {
+    normalised(&[data[0] / 2.0, data[1] / 3.0, data[2] / 4.0])
+}
+
+#[test]
+fn dividing_by_the_length_of_each_answer_favours_short_ones() {
+    let (good, bad, same) = (class("+"), class("-"), class(""));
+    // conditioned, the weights still cancel
+    for (pi, data) in by_length([&good, &bad]).iter().zip(BY_LENGTH) {
+        assert!(distance(pi, &over_lengths(data)) < REACHED, "{pi:?}");
+    }
+    // not conditioned, they still mix
+    let [pi, again] = by_length([&same, &same]);
+    assert_eq!(pi, again);
+    let mixed = [0, 1, 2].map(|i| {
+        let part = |c: usize| SHARES[c] * (CLASS_REWARDS[c] / BETA).exp() * BY_LENGTH[c][i];
+        part(0) + part(1)
+    });
+    assert!(distance(&pi, &over_lengths(mixed)) < REACHED, "{pi:?}");
+    assert!(distance(&pi, &normalised(&mixed)) > 0.05, "{pi:?}");
+}

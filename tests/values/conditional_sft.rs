@@ -4,6 +4,7 @@ use candle_align::{
     CRlftConfig, ClassPrompt, ClassWeightedLoss, ClassWeighting, LearnedAnswers, Reduction,
     TokenLogProbs, Turn, c_rlft_loss,
 };
+use candle_core::Var;
 
 const TURNS: [Turn; 2] = [
     Turn {
@@ -126,6 +127,8 @@ fn divided_by_the_sum_of_weights_over_tokens_or_over_turns() {
     let mean = out.tokens.reduce(Reduction::SumOver { count: tokens });
     let want = (0.5 + 1.5 + 0.1 * (2.0 + 0.25 + 4.0)) / 2.3;
     assert_close(&numbers(&mean.unwrap()), &[want], EXACT, "per token");
+    let mean = numbers(&out.token_mean().unwrap());
+    assert_close(&mean, &[want], EXACT, "per token, in one call");
 
     let turns = out.sequence_weight().unwrap();
     assert_close(&[turns], &[1.1], EXACT, "turns");
@@ -134,6 +137,36 @@ fn divided_by_the_sum_of_weights_over_tokens_or_over_turns() {
         .reduce(Reduction::SequenceMeansOver { count: turns });
     let want = ((0.5 + 1.5) / 2.0 + 0.1 * (2.0 + 0.25 + 4.0) / 3.0) / 1.1;
     assert_close(&numbers(&mean.unwrap()), &[want], EXACT, "per turn");
+    let mean = numbers(&out.sequence_mean().unwrap());
+    assert_close(&mean, &[want], EXACT, "per turn, in one call");
+}
+
+#[test]
+fn nothing_that_counts_or_weighs_is_a_loss_of_nothing() {
+    let means = |out: &ClassWeightedLoss| {
+        let means = [out.token_mean().unwrap(), out.sequence_mean().unwrap()];
+        means.map(|mean| numbers(&mean)[0])
+    };
+    let empty = TokenLogProbs::new(&matrix(&[&[f64::NAN, -1.0]]), &bits(&[&[0, 0]])).unwrap();
+    let out = c_rlft_loss(&empty, &vector(&[1.0]), &CRlftConfig::default()).unwrap();
+    assert_eq!(out.token_weight().unwrap(), 0.0);
+    assert_eq!(means(&out), [0.0; 2]);
+    assert_eq!(means(&loss(&[0.0; 3], ClassWeighting::Linear)), [0.0; 2]);
+}
+
+#[test]
+fn a_negative_weight_makes_its_answers_less_likely() {
+    let values = Var::from_tensor(&matrix(&[&[-0.5, -1.5]])).unwrap();
+    let log_probs = TokenLogProbs::new(&values, &bits(&[&[1, 1]])).unwrap();
+    let config = CRlftConfig {
+        weighting: ClassWeighting::Linear,
+    };
+    let out = c_rlft_loss(&log_probs, &vector(&[-0.2]), &config).unwrap();
+    let sum = out.tokens.reduce(Reduction::Sum).unwrap();
+    assert_close(&numbers(&sum), &[-0.2 * 2.0], EXACT, "loss");
+    let grads = sum.backward().unwrap();
+    let gradient = numbers(grads.get(&values).unwrap());
+    assert_close(&gradient, &[0.2, 0.2], EXACT, "downhill is down");
 }
 
 #[test]
