@@ -16,7 +16,7 @@
 use super::{Encode, LearnedAnswers, Sequence, piece};
 use crate::error::non_negative;
 use crate::shape::Axes;
-use crate::{Reduction, Result, SftConfig, TokenLogProbs, TokenLoss, sft_loss};
+use crate::{Error, Reduction, Result, SftConfig, TokenLogProbs, TokenLoss, sft_loss};
 use candle_core::Tensor;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
@@ -107,6 +107,13 @@ pub struct HindsightFormat {
 /// prompt and feedback are given.
 /// # Errors
 /// [`Error::Argument`](crate::Error::Argument) if the prompt, an answer or a feedback has no token; those of `encode`.
+/// # Properties
+/// * [`hindsight_prompt`] is its beginning, up to the first token that is learned, where the good answer
+///   comes first.
+/// * The first answer of a pair stands as it stands alone: [`HindsightOrder::GoodThenBad`] begins with
+///   the sequence of [`HindsightOrder::GoodOnly`], the reverse order with that of
+///   [`HindsightOrder::BadOnly`].
+/// * Which answers are learned changes the mask and no token.
 /// # Departures
 /// Eq. 2 prints the indicator inside the logarithm; a mask over the terms is meant. The wordings are
 /// this page's own. As in the authors' later data code (and not in the first one) each answer has an
@@ -191,7 +198,8 @@ pub fn hindsight_prompt(
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HindsightConfig {
-    /// λ ≥ 0. Default 1.5, the paper's value (with its eq. 3); the authors' code has 0.01.
+    /// λ ≥ 0. Default 1.5, the paper's value (with its eq. 3); the authors' code has 0.01. Without
+    /// pretraining text it must be 0.
     pub pretraining_weight: f64,
 }
 
@@ -208,7 +216,7 @@ impl Default for HindsightConfig {
 pub struct HindsightLoss {
     /// The loss of the sequences with feedback `[batch, time]`.
     pub hindsight: TokenLoss,
-    /// The loss of the pretraining text `[texts, positions]`, λ included; `None` without text.
+    /// The loss of the pretraining text `[texts, positions]`, λ included; `None` where λ = 0.
     pub pretraining: Option<TokenLoss>,
 }
 
@@ -236,14 +244,16 @@ impl HindsightLoss {
 /// ```
 /// # Shapes
 /// `hindsight` `[batch, time]`: log-probabilities of sequences written by [`hindsight_sequence`],
-/// under their mask. `pretraining` `[texts, positions]`: a batch of its own, of any size, or `None`.
-/// The result holds a loss per token for each.
+/// under their mask. `pretraining` `[texts, positions]`: a batch of its own, of any size, or `None`
+/// with λ = 0. The result holds a loss per token for each.
 /// # Errors
 /// [`Error::DType`](crate::Error::DType) unless both are of one type;
-/// [`Error::Parameter`](crate::Error::Parameter) unless λ is finite and not negative.
+/// [`Error::Parameter`](crate::Error::Parameter) unless λ is finite and not negative;
+/// [`Error::Argument`](crate::Error::Argument) if there is no text although λ > 0.
 /// # Properties
-/// * It is [`sft_loss`] on the sequences, plus λ times [`sft_loss`] on the text: what is new is what
-///   the sequences say. The gradients are −1 on the tokens of every learned answer, good or bad, and −λ.
+/// * It is [`sft_loss`] on the sequences, plus λ times [`sft_loss`] on the text, which λ = 0 leaves
+///   out: what is new is what the sequences say. The gradients are −1 on the tokens of every learned
+///   answer, good or bad, and −λ.
 /// * It is a likelihood, so each part of a sequence fits its own data: p(y₁│good) and p(y₂│y₁, bad)
 ///   do not compete. Without the second answer it is conditional SFT on preferred answers.
 /// * With pairs drawn from p and Bradley–Terry preferences, p(yᵢ│good) = 2pᵢ Σⱼ pⱼ σ(rᵢ − rⱼ): a
@@ -286,6 +296,10 @@ pub fn chain_of_hindsight_loss(
     let function = "chain_of_hindsight_loss";
     let lambda = config.pretraining_weight;
     non_negative(function, "pretraining_weight", lambda)?;
+    if pretraining.is_none() && lambda > 0.0 {
+        let problem = "is None, but pretraining_weight > 0 weighs its tokens";
+        return Err(Error::argument(function, "pretraining", problem));
+    }
     let mut axes = Axes::new(function);
     axes.float("hindsight", hindsight.values(), &["batch", "time"])?;
     if let Some(text) = pretraining {
@@ -303,6 +317,10 @@ pub fn chain_of_hindsight_loss(
     };
     Ok(HindsightLoss {
         hindsight: sft_loss(hindsight, None, &plain)?,
-        pretraining: pretraining.map(weighted).transpose()?,
+        // λ = 0 leaves the text out: 0 · ∞ is no number
+        pretraining: pretraining
+            .filter(|_| lambda > 0.0)
+            .map(weighted)
+            .transpose()?,
     })
 }

@@ -62,7 +62,7 @@ impl Default for ExpectedRiskConfig {
 /// # Errors
 /// [`Error::Parameter`] unless a is finite and not negative and 0 ≤ α ≤ 1; [`Error::Argument`] if
 /// there is no reference although α > 0; [`Error::Shape`] or [`Error::DType`] if it has another
-/// batch or type than the candidates.
+/// batch or type than the candidates, also where α = 0 leaves it out.
 /// # Properties
 /// * With shares p̃ = softmax s, mean cost c̄ = Σ p̃ cost, the gradient of L_risk with respect to
 ///   log p(u│x) is p̃ᵤ (costᵤ − c̄)/│u│^a. It vanishes for an answer that has no share: of two answers
@@ -141,5 +141,10 @@ pub fn expected_risk_loss(
 
     // α · L_tok + (1 − α) · L_risk
     let tokens = reference_loss(function, candidates, reference, config.reference)?;
-    ListLoss::new(&(risk * (1.0 - alpha))?, &(tokens * alpha)?)
+    let tokens = match alpha > 0.0 {
+        true => (tokens * alpha)?,
+        // left out, not multiplied: 0 · ∞ is no number
+        false => tokens.zeros_like()?,
+    };
+    ListLoss::new(&(risk * (1.0 - alpha))?, &tokens)
 }

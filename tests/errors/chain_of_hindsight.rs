@@ -26,13 +26,33 @@ fn a_weight_out_of_range() {
 }
 
 #[test]
+fn a_weight_without_text_to_weigh() {
+    for config in [
+        HindsightConfig::default(),
+        HindsightConfig {
+            pretraining_weight: 1e-9,
+        },
+    ] {
+        let error = chain_of_hindsight_loss(&log_probs(DType::F64), None, &config);
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            "chain_of_hindsight_loss: `pretraining` is None, but pretraining_weight > 0 weighs its tokens"
+        );
+    }
+}
+
+#[test]
 fn two_batches_of_two_types() {
     let (double, single) = (log_probs(DType::F64), log_probs(DType::F32));
-    let error = chain_of_hindsight_loss(&double, Some(&single), &HindsightConfig::default());
-    assert_eq!(
-        error.unwrap_err().to_string(),
-        "chain_of_hindsight_loss: `pretraining` is f32, expected f64 (from `hindsight`)"
-    );
+    // also where the text weighs nothing
+    for pretraining_weight in [1.5, 0.0] {
+        let config = HindsightConfig { pretraining_weight };
+        let error = chain_of_hindsight_loss(&double, Some(&single), &config);
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            "chain_of_hindsight_loss: `pretraining` is f32, expected f64 (from `hindsight`)"
+        );
+    }
 }
 
 #[test]

@@ -47,7 +47,13 @@ fn hindsight(case: &Case) -> Result<()> {
         _ => Reduction::SequenceMean,
     };
     let Some(pretraining_weight) = case.optional("weight") else {
-        let out = chain_of_hindsight_loss(&hindsight, None, &HindsightConfig::default())?;
+        let out = chain_of_hindsight_loss(
+            &hindsight,
+            None,
+            &HindsightConfig {
+                pretraining_weight: 0.0,
+            },
+        )?;
         let loss = out.reduce(reduction)?;
         case.check("loss", &loss, EXACT)?;
         return case.check_gradient("logits", &loss, &logits, EXACT);

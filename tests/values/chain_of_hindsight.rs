@@ -130,3 +130,16 @@ fn the_papers_weight_is_three_halves() {
     let sum = numbers(&out.unwrap().reduce(Reduction::Sum).unwrap());
     assert_close(&sum, &[3.5 + 1.5 * 7.25], EXACT, "sum");
 }
+
+#[test]
+fn text_of_no_weight_is_left_out_whatever_it_holds() {
+    let (hindsight, _) = texts();
+    let impossible = matrix(&[&[f64::NEG_INFINITY, -1.0]]);
+    let impossible = TokenLogProbs::new(&impossible, &bits(&[&[1, 1]])).unwrap();
+    let config = HindsightConfig {
+        pretraining_weight: 0.0,
+    };
+    let out = chain_of_hindsight_loss(&hindsight, Some(&impossible), &config).unwrap();
+    assert!(out.pretraining.is_none());
+    assert_eq!(numbers(&out.reduce(Reduction::Sum).unwrap()), [3.5]);
+}

@@ -110,6 +110,19 @@ fn beside_the_tokens_of_a_reference() {
 }
 
 #[test]
+fn a_reference_of_no_weight_is_left_out_whatever_it_holds() {
+    let c = list(&[0.75f64.ln(), 0.25f64.ln()], &[1.0, 1.0], &[0.8, 0.2]);
+    let reference = TokenLoss {
+        loss: matrix(&[&[f64::INFINITY, 0.5]]),
+        mask: bits(&[&[1, 1]]),
+    };
+    let out = expected_risk_loss(&c, Some(&reference), &ExpectedRiskConfig::default()).unwrap();
+    assert_eq!(numbers(&out.sft), [0.0]);
+    let risk = [0.75 * 0.2 + 0.25 * 0.8];
+    assert_close(&numbers(&out.loss), &risk, EXACT, "the risk alone");
+}
+
+#[test]
 fn the_settings_by_default() {
     let want = ExpectedRiskConfig {
         length_power: 1.0,

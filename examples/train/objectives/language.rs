@@ -256,8 +256,11 @@ pub fn loss(task: &Task, batch: &Batch, log_probs: &TokenLogProbs) -> Result<Ten
             out.tokens.loss
         }
         Objective::ChainOfHindsight => {
-            // no pretraining text, so that its weight is not read
-            let out = chain_of_hindsight_loss(log_probs, None, &HindsightConfig::default())?;
+            // the data files hold no pretraining text
+            let answers_alone = HindsightConfig {
+                pretraining_weight: 0.0,
+            };
+            let out = chain_of_hindsight_loss(log_probs, None, &answers_alone)?;
             out.hindsight.loss
         }
         _ => sft_loss(log_probs, None, &settings.sft)?.loss,
