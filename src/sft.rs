@@ -67,6 +67,9 @@ impl TokenLoss {
 ///   [`Reduction::SequenceMean`]; under [`Reduction::MeanOfSequenceMeans`] it is
 ///   π(y) ∝ d(y)/|y|, and with weights π ∝ d·w: weights e^{r/β} on the reference's own answers
 ///   give the optimum of reinforcement learning with a KL penalty.
+/// * Under [`Reduction::TokenMean`] the batch decides: π(y) ∝ d(y) · E[1/(|y| + the lengths of the
+///   others in its batch)]. Large batches keep d, a batch of one learns d(y)/|y|; a
+///   micro-batch is a batch, unless it has the divisor of its window ([`Reduction::over`]).
 /// * Smoothing every token makes each next-token distribution (1 − ε)d + ε/V. That is not a
 ///   smoothing of whole answers.
 /// * Weights multiply the losses and do not enter any divisor: a weight of 0 contributes 0, though

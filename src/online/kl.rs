@@ -70,6 +70,9 @@ pub enum KlEstimator {
 /// * k₂ as a loss on sums over a sequence is the gradient of the KL between sequences. Per token it
 ///   sees the KL of that token alone and not what the token leads to: another gradient, unless
 ///   answers have one token. k₁ inside a reward that is summed over later tokens has no such gap.
+/// * Only k₁ adds up: Σₜ k₁(xₜ) = k₁(Σₜ xₜ). The k₃ of the tokens do not sum to k₃(Σₜ xₜ), that of the
+///   answer as one: the two differ answer by answer, and only their means over the policy's own
+///   answers agree, both KL(π‖π_ref). Those of k₂ do not even agree in the mean.
 /// # Departures
 /// None from the formulas, up to x = 20 ([`LOG_RATIO_BOUND`]). Beyond, k₃ goes on along its
 /// tangent, with slope 1 − e²⁰, where it would overflow. Within |x| < ½ it is summed as a series:
@@ -91,8 +94,8 @@ pub enum KlEstimator {
 /// # Ok::<(), candle_align::Error>(())
 /// ```
 /// # Source
-/// Schulman 2020, "Approximating KL Divergence" (joschu.net/blog/kl-approx.html); k₁ inside the
-/// reward: Ziegler et al. 2019, arXiv:1909.08593v2, eq. 2.
+/// Schulman 2020, "Approximating KL Divergence" (a web page, joschu.net/blog/kl-approx.html); k₁ inside
+/// the reward: Ziegler et al. 2019, arXiv:1909.08593v2, eq. 2.
 ///
 /// [`shaped_rewards`]: crate::shaped_rewards
 /// [`Error::Shape`]: crate::Error::Shape

@@ -543,3 +543,72 @@ fn rewards_and_advantages_are_constants() {
     let out = gae(&new, &old, &mask, &GaeConfig::default()).unwrap();
     assert!(!out.advantages.track_op() && !out.returns.track_op());
 }
+
+#[test]
+fn only_k1_of_the_tokens_adds_up_to_that_of_the_answer() {
+    // the answers b, ab and aa: after nothing stands a or b, after a too
+    let tree = |a: f64, aa: f64| {
+        let first = a.ln();
+        [
+            [(1.0 - a).ln(), 0.0],
+            [first, (1.0 - aa).ln()],
+            [first, aa.ln()],
+        ]
+    };
+    let (policy, reference) = (tree(0.6, 0.3), tree(0.4, 0.7));
+    let whole = |of: &[[f64; 2]; 3]| of.map(|[x, y]| x + y);
+    let rows = |of: &[[f64; 2]; 3]| matrix(&of.each_ref().map(|row| &row[..]));
+    let column = |of: &[[f64; 2]; 3]| vector(&whole(of)).unsqueeze(1).unwrap();
+
+    // each answer's k: the sum over its tokens, and that of the answer as one
+    let both = |estimator| {
+        let mask = bits(&[&[1, 0], &[1, 1], &[1, 1]]);
+        let tokens = TokenLogProbs::new(&rows(&policy), &mask).unwrap();
+        let tokens = kl_loss(&tokens, &rows(&reference), estimator).unwrap();
+        let mask = bits(&[&[1], &[1], &[1]]);
+        let answer = TokenLogProbs::new(&column(&policy), &mask).unwrap();
+        let answer = kl_loss(&answer, &column(&reference), estimator).unwrap();
+        [tokens, answer].map(|k| numbers(&k.loss.sum(D::Minus1).unwrap()))
+    };
+    let mean = |k: &[f64]| -> f64 {
+        let p = whole(&policy);
+        p.iter().zip(k).map(|(p, k)| p.exp() * k).sum()
+    };
+    let log_ratio: Vec<f64> = (0..3)
+        .map(|i| whole(&policy)[i] - whole(&reference)[i])
+        .collect();
+    let kl = mean(&log_ratio);
+
+    let [tokens, answer] = both(KlEstimator::K1);
+    assert_close(&tokens, &answer, EXACT, "k1");
+    assert_close(&[mean(&tokens)], &[kl], EXACT, "mean of k1");
+
+    let [tokens, answer] = both(KlEstimator::K3);
+    assert_close(&tokens[..1], &answer[..1], EXACT, "one token");
+    for i in [1, 2] {
+        assert!((tokens[i] - answer[i]).abs() > 0.1, "{tokens:?} {answer:?}");
+    }
+    assert_close(
+        &[mean(&tokens), mean(&answer)],
+        &[kl; 2],
+        EXACT,
+        "mean of k3",
+    );
+
+    let [tokens, answer] = both(KlEstimator::K2);
+    assert!((mean(&tokens) - mean(&answer)).abs() > 0.05);
+}
+
+#[test]
+fn a_penalty_above_the_range_of_the_scores_puts_cut_off_answers_last() {
+    let scores = vector(&[0.3, 1.9, -1.0, 0.7]);
+    let ended = Tensor::new(&[1u8, 0, 1, 0], &Device::Cpu).unwrap();
+    let after = |penalty| numbers(&missing_eos_penalty(&scores, &ended, penalty).unwrap());
+    assert_eq!(after(0.0), numbers(&scores));
+    let [a, b, c, d] = after(3.0)[..] else {
+        panic!("four scores")
+    };
+    assert_eq!((a, c), (0.3, -1.0));
+    // below those that ended, and in their order among themselves
+    assert!(b < c && d < b);
+}
