@@ -99,8 +99,20 @@ pub fn forgetful_mask(
 /// * A token hidden from one position may reach it through another that sees it.
 /// # Departures
 /// None from the authors' code, which uses one mask for all layers and heads.
+/// # Examples
+/// ```
+/// use candle_align::language::forgetful::{ForgetfulConfig, forgetful_pair_mask};
+/// use candle_core::Device;
+/// use rand::{SeedableRng, rngs::StdRng};
+///
+/// let all = ForgetfulConfig { min_ratio: 1.0, max_ratio: 1.0 };
+/// let seen = forgetful_pair_mask((1, 3), &all, &mut StdRng::seed_from_u64(0), &Device::Cpu)?;
+/// assert_eq!(seen.to_vec3::<u8>()?, [[[1, 0, 0], [1, 0, 0], [1, 0, 0]]]);
+/// # Ok::<(), candle_align::Error>(())
+/// ```
 /// # Source
-/// Authors' code forhaoliu/chain-of-hindsight, `coh/llama.py`, `FlaxLLaMABlockCollection`.
+/// Liu et al. 2023, arXiv:2302.02676v6, §2; authors' code forhaoliu/chain-of-hindsight,
+/// `coh/llama.py`, `FlaxLLaMABlockCollection`.
 pub fn forgetful_pair_mask(
     (batch, time): (usize, usize),
     config: &ForgetfulConfig,

@@ -256,6 +256,10 @@ impl Default for DebugFormat {
 
 /// Self-debug's conversation: `task end program end [explanation end] [results end] verdict end program end …`.
 ///
+/// # Equation
+/// ```text
+/// L = −Σ log P(message, end│all before it) over the messages that DebugLearned names      sft_loss
+/// ```
 /// # Shapes
 /// Each message ends with the `end` token, which is learned where the message is. Which messages are
 /// learned says [`DebugLearned`]; the task never is.

@@ -65,13 +65,27 @@ impl KlController {
     /// e  = clip( kl / target − 1, −0.2, 0.2 )
     /// β′ = β · ( 1 + e · samples / horizon )
     /// ```
-    /// The paper (§2.2) writes β′ = β(1 + K_β e) with K_β = 0.1 per batch; its code has
-    /// K_β = samples / horizon. The paper's form is `horizon` = 10 · `samples`.
-    ///
+    /// # Shapes
+    /// Numbers: `kl` is the mean over the answers, [`Experience::mean_kl`](crate::Experience::mean_kl).
     /// # Errors
     /// [`Error::Parameter`](crate::Error::Parameter) if a setting is not finite and > 0 (a fixed β
     /// may be 0), if `kl` is not finite, or if `samples` ≥ 5 · `horizon`, where one step could take β to 0 or below.
+    /// # Properties
+    /// * At `kl` = `target` β stays. From 1.2 times the target on, and from 0.8 times down, the step no
+    ///   longer grows: β′/β stays within 1 ± 0.2 · samples / horizon.
+    /// * [`KlController::Fixed`] stays as it is.
+    /// # Departures
+    /// The paper (§2.2) writes β′ = β(1 + K_β e) with K_β = 0.1 per batch; its code has
+    /// K_β = samples / horizon. The paper's form is `horizon` = 10 · `samples`.
+    /// # Examples
+    /// ```
+    /// use candle_align::KlController;
     ///
+    /// // twice the target is answered like 1.2 times: 256 of 10 000 answers move β by 0.2 · 0.0256
+    /// let next = KlController::default().update(12.0, 256)?;
+    /// assert!((next.beta() - 0.15 * (1.0 + 0.2 * 0.0256)).abs() < 1e-15);
+    /// # Ok::<(), candle_align::Error>(())
+    /// ```
     /// # Source
     /// Ziegler et al. 2019, arXiv:1909.08593v2, §2.2; authors' code openai/lm-human-preferences,
     /// `train_policy.py`, `AdaptiveKLController`.

@@ -260,8 +260,9 @@ impl Default for PpoValueConfig {
 /// # Ok::<(), candle_align::Error>(())
 /// ```
 /// # Source
-/// Authors' code openai/lm-human-preferences, `train_policy.py`, `PPOTrainer.loss`; the square
-/// without a clip: Schulman et al. 2017, arXiv:1707.06347v2, eq. 9.
+/// Authors' code of Ziegler et al. 2019, arXiv:1909.08593v2, openai/lm-human-preferences,
+/// `train_policy.py`, `PPOTrainer.loss`; the square without a clip: Schulman et al. 2017,
+/// arXiv:1707.06347v2, eq. 9.
 ///
 /// [`Error::Shape`]: crate::Error::Shape
 /// [`Error::DType`]: crate::Error::DType

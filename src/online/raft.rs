@@ -231,6 +231,12 @@ pub fn top_share(rewards: &Tensor, mask: Option<&Tensor>, share: f64) -> Result<
 /// ```text
 /// G ← the `capacity` highest of G ∪ B
 /// ```
+/// # Shapes
+/// Items of any type, each with one reward; a batch of any size. [`RefreshedSet::items`] are up to
+/// `capacity`, the highest reward first.
+/// # Errors
+/// [`Error::Parameter`] if `capacity` is 0; [`Error::Argument`] if a reward is not finite, and the set
+/// stays as it was.
 /// # Properties
 /// * Merging batches one after the other is merging all at once: what stands in the set depends on
 ///   the order only where rewards tie, and then the older item keeps its place.

@@ -139,15 +139,27 @@ fn last_counted(mask: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// [`Error::Shape`] or [`Error::DType`] if the shapes or types differ, [`Error::Parameter`] unless
 /// the penalty is finite and not negative.
-///
+/// # Properties
+/// * A penalty of 0 leaves the scores; scores of answers that ended are left by any.
+/// * The penalty is in units of the score: one above the range of the rewards puts every answer that
+///   was cut off below every one that ended.
+/// * The result is a constant: no gradient reaches the scores.
+/// # Departures
+/// The authors' code replaces the score of an answer without the token looked for by −1; here p is
+/// taken off, as in later code, so that answers that were cut off keep their order.
+/// # Examples
 /// ```
-/// # use candle_align::missing_eos_penalty;
-/// # use candle_core::{Device, Tensor};
+/// use candle_align::missing_eos_penalty;
+/// use candle_core::{Device, Tensor};
+///
 /// let scores = Tensor::new(&[2.0f64, 2.0], &Device::Cpu)?;
 /// let ended = Tensor::new(&[1u8, 0], &Device::Cpu)?;
 /// assert_eq!(missing_eos_penalty(&scores, &ended, 1.5)?.to_vec1::<f64>()?, [2.0, 2.0 - 1.5]);
 /// # Ok::<(), candle_align::Error>(())
 /// ```
+/// # Source
+/// Authors' code of Ziegler et al. 2019, arXiv:1909.08593v2, openai/lm-human-preferences,
+/// `train_policy.py` (a fixed score in its place); the subtraction as in huggingface/trl, `PPOTrainer`.
 ///
 /// [`Error::Shape`]: crate::Error::Shape
 /// [`Error::DType`]: crate::Error::DType

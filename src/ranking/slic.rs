@@ -241,7 +241,8 @@ pub fn slic_list_loss(candidates: &Candidates, config: &SlicConfig) -> Result<Te
 /// * Like the margin loss, and unlike rank and list, it depends on the scale of the rewards. A list of
 ///   one answer has loss −s and gradient 0.
 /// # Departures
-/// The survey calls it "expected rank loss". None from the paper.
+/// The survey calls it "expected rank loss". None from the notes of the paper: its shares are a softmax
+/// over the candidates in the one set of them that writes the formula out.
 /// # Examples
 /// ```
 /// use candle_align::{Candidates, slic_expected_reward_loss};
@@ -257,7 +258,8 @@ pub fn slic_list_loss(candidates: &Candidates, config: &SlicConfig) -> Result<Te
 /// # Ok::<(), candle_align::Error>(())
 /// ```
 /// # Source
-/// Zhao et al. 2022, arXiv:2210.00045v1, eq. 1; after Edunov et al. 2018, arXiv:1711.04956.
+/// Zhao et al. 2022, arXiv:2210.00045v1, eq. 1 (that it is an expected reward, from two sets of notes;
+/// its form, from one, is that of Edunov et al. 2018, arXiv:1711.04956, from which the loss comes).
 pub fn slic_expected_reward_loss(candidates: &Candidates) -> Result<Tensor> {
     // P(ŷᵢ) / Σⱼ P(ŷⱼ)
     let shares = shares(candidates.sums(), candidates.mask())?;
@@ -293,8 +295,9 @@ pub fn slic_expected_reward_loss(candidates: &Candidates) -> Result<Tensor> {
 /// * With the rank loss on two answers it is a brake, not a wall: the lead z starts at z₀ and stops
 ///   where λ σ(z) σ(−z) (z − z₀) = 1, or at δ.
 /// # Departures
-/// The direction is the paper's; it is not the forward KL(P_ft ‖ P_θ) of distillation, whose
-/// gradient is P_θ − P_ft. It is exact over the vocabulary, not an estimate from sampled tokens.
+/// The direction, with the policy in front, rests on one set of notes. The other one, the forward
+/// KL(P_ft ‖ P_θ) of distillation, has the gradient P_θ − P_ft. It is exact over the vocabulary, not an
+/// estimate from sampled tokens.
 /// The survey names the regulariser without an equation.
 /// # Examples
 /// ```
@@ -312,7 +315,8 @@ pub fn slic_expected_reward_loss(candidates: &Candidates) -> Result<Tensor> {
 /// # Ok::<(), candle_align::Error>(())
 /// ```
 /// # Source
-/// Zhao et al. 2022, arXiv:2210.00045v1, §2.
+/// Zhao et al. 2022, arXiv:2210.00045v1, §2: that there is one, per token of the target, from two sets
+/// of notes that agree; its direction from one.
 pub fn slic_kl_regulariser(
     policy_logits: &Tensor,
     reference_logits: &Tensor,
