@@ -1,5 +1,6 @@
 //! The claims of the tour, on its quick run.
 
+use crate::common::policy::{REFERENCE, REWARDS, log};
 use crate::tour::lab::generator;
 use crate::tour::methods::Method;
 use crate::tour::report::{Entry, Report};
@@ -270,6 +271,66 @@ fn the_frontier_has_slope_beta() {
     // the end of the frontier: the best answer with certainty
     let far = frontier.at(1e4);
     assert!((far.kl - frontier.largest_kl()).abs() < 1e-6);
+}
+
+/// Four answers whose frontier another solver has found: KL, then β and E r.
+#[test]
+fn the_frontier_is_where_a_constrained_solver_finds_it() {
+    let (reference, rewards) = (vec![log(&REFERENCE)], vec![REWARDS.to_vec()]);
+    let frontier = Frontier {
+        reference: &reference,
+        rewards: &rewards,
+    };
+    for (kl, beta, reward) in [
+        (0.05, 2.1257116554, 0.8054644488),
+        (0.2, 1.1112557084, 1.0233438356),
+        (0.5, 0.7143512638, 1.2846386353),
+        (1.0, 0.4863704869, 1.5767565150),
+        (2.0, 0.2494819018, 1.9392141678),
+    ] {
+        let best = frontier.at_kl(kl);
+        assert!((best.kl - kl).abs() < 1e-12, "{}", best.kl);
+        assert!((1.0 / best.eta - beta).abs() < 1e-9, "{}", best.eta);
+        assert!((best.reward - reward).abs() < 1e-9, "{}", best.reward);
+    }
+    assert!((frontier.largest_kl() - 10f64.ln()).abs() < 1e-12);
+}
+
+/// Two prompts, the second with twice the rewards: every way to divide a mean KL between them.
+#[test]
+fn one_beta_for_all_prompts_spends_a_mean_kl_best() {
+    let doubled = REWARDS.map(|r| 2.0 * r);
+    let reference = vec![log(&REFERENCE); 2];
+    let rewards = vec![REWARDS.to_vec(), doubled.to_vec()];
+    let each = [0, 1].map(|prompt| {
+        (
+            vec![reference[prompt].clone()],
+            vec![rewards[prompt].clone()],
+        )
+    });
+    let [first, second] = [0, 1].map(|prompt| Frontier {
+        reference: &each[prompt].0,
+        rewards: &each[prompt].1,
+    });
+    let budget = 0.6;
+    let common = Frontier {
+        reference: &reference,
+        rewards: &rewards,
+    }
+    .at_kl(budget);
+    assert!((1.0 / common.eta - 1.0033703980).abs() < 1e-9);
+    assert!((common.reward - 2.0900411576).abs() < 1e-9);
+
+    let divided = |kl: f64| 0.5 * (first.at_kl(kl).reward + second.at_kl(2.0 * budget - kl).reward);
+    let spent = first.at(common.eta).kl;
+    assert!((spent - 0.2484315895).abs() < 1e-9, "{spent}");
+    assert!((divided(spent) - common.reward).abs() < 1e-12);
+    for percent in 1..120 {
+        let kl = f64::from(percent) / 100.0;
+        assert!(divided(kl) < common.reward, "{kl}");
+    }
+    // the same KL for each is well below it
+    assert!((divided(budget) - 2.0291215193).abs() < 1e-9);
 }
 
 /// Win rates against the sum over all pairs of answers.

@@ -180,6 +180,17 @@ fn the_best_of_n_is_at_most_so_far_from_the_policy() {
     let p = vec![1.0 / f64::from(atoms); atoms as usize];
     let gap = 2f64.ln() - 0.5 - kl(&best_of(&p, &r, 2), &p);
     assert!(gap > 0.0 && gap < 2e-4, "{gap}");
+    // ten thousand answers: too many draws to enumerate, so by the law, (i/M)ⁿ − ((i − 1)/M)ⁿ
+    let atoms = 10_000;
+    let below = |i: i32, n: i32| (f64::from(i) / f64::from(atoms)).powi(n);
+    for n in [2, 4] {
+        let law = |i: i32| below(i, n) - below(i - 1, n);
+        let moved: f64 = (1..=atoms)
+            .map(|i| law(i) * (law(i) * f64::from(atoms)).ln())
+            .sum();
+        let bound = f64::from(n).ln() - f64::from(n - 1) / f64::from(n);
+        assert!((0.0..1e-8).contains(&(bound - moved)), "{n}: {moved}");
+    }
 }
 
 #[test]

@@ -1,4 +1,6 @@
-use crate::common::policy::{REFERENCE, REWARDS, descend, descend_free, log, ordered_pairs};
+use crate::common::policy::{
+    REFERENCE, REWARDS, descend, descend_free, distance, log, ordered_pairs,
+};
 use crate::common::{bits, matrix, numbers, sigma, vector};
 use candle_align::{
     Candidates, Pair, Result, SlicConfig, slic_expected_reward_loss, slic_kl_regulariser,
@@ -103,38 +105,42 @@ fn rank_under_noise_leads_by_delta_for_the_majority_of_any_size() {
 
 #[test]
 fn rank_under_noise_quantises_the_rewards() {
-    // labels by Bradley–Terry on S4's rewards, all ordered pairs alike
+    // labels by Bradley–Terry on multiples of S4's rewards, all ordered pairs alike: the leads over
+    // answer 0 are whole numbers of δ, and which they are depends on the scale
     let all = ordered_pairs(4);
-    let weights: Vec<f64> = all
-        .iter()
-        .map(|&(i, j)| sigma(REWARDS[i] - REWARDS[j]) / 6.0)
-        .collect();
-    let weights = vector(&weights);
-    let loss = |ell: &Tensor| {
-        let losses = slic_rank_loss(&select(ell, &all)?, &SlicConfig { delta: 1.0 })?;
-        Ok((losses * &weights)?.sum_all()?)
-    };
-    let alpha = 0.02;
-    let p = descend(&log(&REFERENCE), alpha, 2500, loss);
-    // answers 1 and 2 end level although 1 is better
-    for (got, want) in leads(&p).iter().zip([1.0, 0.0, 1.0]) {
-        assert!((got - want).abs() < 2.0 * alpha, "{:?}", leads(&p));
-    }
-    // no step off it by δ in either direction is better
-    let at = |z: [f64; 4]| {
-        all.iter()
-            .map(|&(i, j)| sigma(REWARDS[i] - REWARDS[j]) / 6.0 * f64::max(0.0, 1.0 - z[i] + z[j]))
-            .sum::<f64>()
-    };
-    let best = at([0.0, 1.0, 1.0, 2.0]);
-    for i in 0..4 {
-        for by in [-1.0, 1.0] {
-            let mut z = [0.0, 1.0, 1.0, 2.0];
-            z[i] += by;
-            assert!(at(z) > best, "{z:?}");
+    for (scale, want) in [
+        (0.2, [0.0, 1.0, 0.0, 1.0]),
+        (1.0, [0.0, 1.0, 1.0, 2.0]),
+        (3.0, [0.0, 2.0, 1.0, 3.0]),
+    ] {
+        let label = |i: usize, j: usize| sigma(scale * (REWARDS[i] - REWARDS[j])) / 6.0;
+        let weights: Vec<f64> = all.iter().map(|&(i, j)| label(i, j)).collect();
+        let weights = vector(&weights);
+        let loss = |ell: &Tensor| {
+            let losses = slic_rank_loss(&select(ell, &all)?, &SlicConfig { delta: 1.0 })?;
+            Ok((losses * &weights)?.sum_all()?)
+        };
+        let alpha = 0.02;
+        let p = descend(&log(&REFERENCE), alpha, 2500, loss);
+        let leads: Vec<f64> = p.iter().map(|x| (x / p[0]).ln()).collect();
+        assert!(distance(&leads, &want) < 2.0 * alpha, "{scale}: {leads:?}");
+        // no step off it by δ in either direction is better
+        let at = |z: [f64; 4]| {
+            all.iter()
+                .map(|&(i, j)| label(i, j) * f64::max(0.0, 1.0 - z[i] + z[j]))
+                .sum::<f64>()
+        };
+        let best = at(want);
+        for i in 0..4 {
+            for by in [-1.0, 1.0] {
+                let mut z = want;
+                z[i] += by;
+                assert!(at(z) > best + 5e-3, "{scale}: {z:?}");
+            }
         }
+        let left = value(&p, loss) - best;
+        assert!((-1e-12..4e-4).contains(&left), "{scale}: {left}");
     }
-    assert!((value(&p, loss) - best).abs() < 0.01);
 }
 
 /// The root of an increasing function in [low, high].
@@ -227,4 +233,33 @@ fn expected_reward_of_a_list_leaves_the_answers_outside_it() {
         theta[1] > theta[2] + 3.0 && theta[2] > theta[0],
         "{theta:?}"
     );
+}
+
+#[test]
+fn expected_reward_of_lists_of_two_orders_all_answers() {
+    // every two of the four: the least loss gives each list to its better answer
+    let pairs: Vec<(usize, usize)> = ordered_pairs(4).into_iter().filter(|p| p.0 < p.1).collect();
+    let rewards: Vec<[f64; 2]> = pairs
+        .iter()
+        .map(|&(i, j)| [REWARDS[i], REWARDS[j]])
+        .collect();
+    let rewards = matrix(&rewards.iter().map(|r| &r[..]).collect::<Vec<_>>());
+    let loss = |ell: &Tensor| {
+        let both = select(ell, &pairs)?;
+        let lists = Tensor::stack(&[&both.chosen, &both.rejected], 1)?;
+        let c = Candidates::new(&lists, &lists.ones_like()?, &rewards, None)?;
+        Ok(slic_expected_reward_loss(&c)?.mean(0)?)
+    };
+    let least = -(1.0 + 0.5 + 2.0 + 1.0 + 2.0 + 2.0) / 6.0;
+    let at = |steps| descend(&log(&REFERENCE), 20.0, steps, loss);
+    let (half, whole) = (at(600), at(1200));
+    let left = |p: &[f64]| value(p, loss) - least;
+    assert!(left(&whole) > 0.0 && left(&whole) < 3e-4);
+    // like one over the steps
+    let ratio = left(&half) / left(&whole);
+    assert!((ratio - 2.0).abs() < 0.02, "{ratio}");
+    // in the order of the rewards, and ever farther apart
+    for (before, after) in leads(&half).iter().zip(leads(&whole)) {
+        assert!(*before > 2.0 && after > before + 0.5, "{half:?} {whole:?}");
+    }
 }
