@@ -9,6 +9,7 @@ mod adapters;
 mod adapters_more;
 mod alignment;
 mod auxiliary;
+mod builders;
 mod calibration;
 mod language;
 mod online;

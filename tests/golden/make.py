@@ -12,6 +12,7 @@ import adapters  # noqa: E402
 import adapters_more  # noqa: E402
 import alignment  # noqa: E402
 import auxiliary  # noqa: E402
+import builders  # noqa: E402
 import calibration  # noqa: E402
 import language  # noqa: E402
 import online  # noqa: E402
@@ -51,4 +52,5 @@ if __name__ == "__main__":
     adapters_more.targets()
     auxiliary.auxiliary()
     language.language()
+    builders.builders()
     optimiser.adamw()
