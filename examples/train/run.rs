@@ -81,9 +81,9 @@ pub fn run(settings: &Settings, progress: &ProgressBar) -> Result<Summary> {
     if settings.objective == Objective::Reward {
         model.add_head(&mut rng(3))?;
     }
-    let reference = match settings.objective {
-        Objective::Dpo => Some(model.frozen()?),
-        _ => None,
+    let reference = match settings.objective.has_reference(settings) {
+        true => Some(model.frozen()?),
+        false => None,
     };
     let phase = Phase {
         task,

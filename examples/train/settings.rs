@@ -2,7 +2,7 @@
 
 use super::error::{Error, Result};
 use super::objectives::words::{CRlft, Classes, Hindsight};
-use super::objectives::{Objective, SlicForm};
+use super::objectives::{Objective, RewardForm, SlicForm};
 use candle_align::{
     BrioConfig, DebugFormat, DpoConfig, EditCosts, ExpectedRiskConfig, PairwiseRewardConfig,
     ProConfig, RankedRewardConfig, RevisionTemplate, RrhfConfig, SftConfig, SlicConfig,
@@ -76,6 +76,8 @@ pub struct Settings {
     pub reward: PairwiseRewardConfig,
     /// Of `reward` on lists.
     pub ranked_reward: RankedRewardConfig,
+    /// Which of the losses of `reward`.
+    pub reward_form: RewardForm,
     /// Of `dpo`.
     pub dpo: DpoConfig,
     /// Of `pro`.
@@ -86,6 +88,9 @@ pub struct Settings {
     pub slic_form: SlicForm,
     /// λ: how much cross-entropy on the best answer goes with it. Default 0.5.
     pub slic_sft_weight: f64,
+    /// λ of its other regulariser: how much KL to the model after the supervised steps goes with it,
+    /// summed over the tokens of the best answer. Default 0.
+    pub slic_kl_weight: f64,
     /// Of `rrhf`.
     pub rrhf: RrhfConfig,
     /// Of `brio`.
@@ -138,11 +143,13 @@ impl Default for Settings {
             sft: SftConfig::default(),
             reward: PairwiseRewardConfig::default(),
             ranked_reward: RankedRewardConfig::default(),
+            reward_form: RewardForm::default(),
             dpo: DpoConfig::default(),
             pro: ProConfig::default(),
             slic: SlicConfig::default(),
             slic_form: SlicForm::default(),
             slic_sft_weight: 0.5,
+            slic_kl_weight: 0.0,
             rrhf: RrhfConfig::default(),
             brio: BrioConfig::default(),
             expected_risk: ExpectedRiskConfig::default(),
@@ -214,11 +221,15 @@ impl Settings {
         positive("held_out", self.held_out)?;
         share("held_out", self.held_out)?;
         share("warmup", self.warmup)?;
-        let weight = self.slic_sft_weight;
-        if !(weight.is_finite() && weight >= 0.0) {
-            return Err(Error::Usage(format!(
-                "`slic_sft_weight` must be finite and >= 0, got {weight}"
-            )));
+        for (name, weight) in [
+            ("slic_sft_weight", self.slic_sft_weight),
+            ("slic_kl_weight", self.slic_kl_weight),
+        ] {
+            if !(weight.is_finite() && weight >= 0.0) {
+                return Err(Error::Usage(format!(
+                    "`{name}` must be finite and >= 0, got {weight}"
+                )));
+            }
         }
         self.chain_of_hindsight.check()?;
         for (name, reward) in [

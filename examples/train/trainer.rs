@@ -47,7 +47,7 @@ pub struct Metric {
 pub struct Phase<'a> {
     pub task: Task<'a>,
     pub model: &'a Model,
-    /// What DPO compares with.
+    /// What DPO compares with, and SLiC's KL.
     pub reference: Option<Model>,
     pub train: Vec<Example>,
     /// Evaluated before, during and after; not if empty.

@@ -1,9 +1,9 @@
 //! What each objective makes of a batch, against numbers computed row by row from the same model.
 
 use crate::train::batch::{Batch, Example, Shape, VOCABULARY};
-use crate::train::data::Answer;
+use crate::train::data::{Answer, Item};
 use crate::train::model::Model;
-use crate::train::objectives::{Objective, Outcome, SlicForm, Task, forward};
+use crate::train::objectives::{Objective, Outcome, RewardForm, SlicForm, Task, forward};
 use crate::train::settings::Settings;
 use crate::train::support::transformer::{Config, Transformer};
 use candle_align::{RewardHead, TokenLogProbs};
@@ -46,6 +46,11 @@ fn lists() -> Vec<Example> {
         ),
         example("R: ", &[("yes", 1.0), ("no", 0.0)]),
     ]
+}
+
+fn items(examples: &[Example]) -> Vec<Item> {
+    let item = |e: &Example| Item::new(e.prompt.clone(), e.answers.clone());
+    examples.iter().map(item).collect()
 }
 
 /// log P of each answer by itself, unpadded, and how many tokens it has.
@@ -190,6 +195,53 @@ fn slic_adds_cross_entropy_of_the_best() {
     });
 }
 
+/// Σ over the tokens of the first answer of KL(model 1‖reference), from the logits row by row.
+fn kl_of_best(example: &Example) -> f64 {
+    let alone = example_of(example, &example.answers[0]);
+    let batch = Batch::new(&[&alone]).unwrap();
+    let next = |model: &Transformer| -> Vec<Vec<f64>> {
+        let logits = model.forward(&batch.tokens).unwrap().logits;
+        let logits = logits.to_vec3::<f32>().unwrap().remove(0);
+        let p = |row: &Vec<f32>| {
+            let odds: Vec<f64> = row.iter().map(|x| f64::from(*x).exp()).collect();
+            let total: f64 = odds.iter().sum();
+            odds.iter().map(|o| o / total).collect()
+        };
+        logits.iter().map(p).collect()
+    };
+    let (policy, reference) = (next(&model(1)), next(&model_reference()));
+    let learned = batch.learned.to_vec2::<u8>().unwrap().remove(0);
+    let of = |t: usize| -> f64 {
+        let both = policy[t].iter().zip(&reference[t]);
+        both.map(|(p, q)| p * (p / q).ln()).sum()
+    };
+    // position t predicts token t + 1
+    let counted = (0..learned.len() - 1).filter(|t| learned[t + 1] == 1);
+    counted.map(of).sum()
+}
+
+#[test]
+fn slic_adds_the_kl_on_the_best() {
+    let mut settings = Settings {
+        slic_sft_weight: 0.3,
+        slic_kl_weight: 2.5,
+        ..Settings::default()
+    };
+    assert!(kl_of_best(&pairs()[0]) > 0.1);
+    check(Objective::Slic, &settings, &pairs(), |example, p| {
+        hinge(1.0 - p[0].0 + p[1].0) - 0.3 * p[0].0 + 2.5 * kl_of_best(example)
+    });
+    settings.slic_form = SlicForm::List;
+    check(Objective::Slic, &settings, &lists(), |example, p| {
+        let pair = |i: usize, j: usize| hinge((j - i) as f64 - p[i].0 + p[j].0);
+        let pairs = match p.len() {
+            3 => pair(0, 1) + pair(0, 2) + pair(1, 2),
+            _ => pair(0, 1),
+        };
+        pairs - 0.3 * p[0].0 + 2.5 * kl_of_best(example)
+    });
+}
+
 #[test]
 fn rrhf_and_pro_rank_by_mean_log_probabilities() {
     let settings = Settings::default();
@@ -298,8 +350,17 @@ fn a_reward_model_reads_the_end_of_each_answer() {
             .map(|(h, w)| f64::from(h * w))
             .sum()
     };
-    let settings = Settings::default();
-    for (shape, examples) in [(Shape::Pairs, pairs()), (Shape::Lists, lists())] {
+    for (form, shape, examples) in [
+        (RewardForm::Pairs, Shape::Pairs, pairs()),
+        (RewardForm::Pairs, Shape::Lists, lists()),
+        (RewardForm::ChooseBest, Shape::Lists, lists()),
+        (RewardForm::PlackettLuce, Shape::Lists, lists()),
+    ] {
+        let settings = Settings {
+            reward_form: form,
+            ..Settings::default()
+        };
+        assert_eq!(Objective::Reward.shape(&settings, &items(&examples)), shape);
         let task = Task {
             objective: Objective::Reward,
             shape,
@@ -312,14 +373,17 @@ fn a_reward_model_reads_the_end_of_each_answer() {
         for (example, loss) in examples.iter().zip(losses) {
             let scores: Vec<f64> = example.answers.iter().map(|a| score(example, a)).collect();
             let pair = |i: usize, j: usize| (1.0 + (scores[j] - scores[i]).exp()).ln();
-            // the mean over the pairs of a list
-            let expected = match scores.len() {
-                3 => (pair(0, 1) + pair(0, 2) + pair(1, 2)) / 3.0,
-                _ => pair(0, 1),
+            let total: f64 = scores.iter().map(|s| s.exp()).sum();
+            let best_of_all = total.ln() - scores[0];
+            let expected = match (scores.len(), form) {
+                (2, _) => pair(0, 1),
+                (_, RewardForm::Pairs) => (pair(0, 1) + pair(0, 2) + pair(1, 2)) / 3.0,
+                (_, RewardForm::ChooseBest) => best_of_all,
+                (_, RewardForm::PlackettLuce) => best_of_all + pair(1, 2),
             };
             assert!(
                 (f64::from(loss) - expected).abs() < ROUNDING,
-                "{loss} {expected}"
+                "{form:?}: {loss} {expected}"
             );
         }
     }

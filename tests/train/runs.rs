@@ -2,7 +2,7 @@
 
 use crate::train::Arguments;
 use crate::train::error::Result;
-use crate::train::objectives::{Objective, SlicForm};
+use crate::train::objectives::{Objective, RewardForm, SlicForm};
 use crate::train::report::Summary;
 use crate::train::run::run;
 use crate::train::settings::Settings;
@@ -151,6 +151,39 @@ fn a_reward_model_comes_from_pairs() {
     let out = tempfile::tempdir().unwrap();
     let summary = whole_run(small(Objective::Reward, out.path()));
     assert_eq!(summary.before.best_log_prob, None);
+}
+
+#[test]
+fn a_reward_model_comes_from_choices_and_from_rankings() {
+    // on lists of two all forms are one, draw by draw
+    let run = |form| {
+        let out = tempfile::tempdir().unwrap();
+        let mut settings = small(Objective::Reward, out.path());
+        settings.reward_form = form;
+        whole_run(settings)
+    };
+    let pairs = run(RewardForm::Pairs);
+    for form in [RewardForm::ChooseBest, RewardForm::PlackettLuce] {
+        let other = run(form);
+        let (a, b) = (pairs.after, other.after);
+        assert!((a.loss - b.loss).abs() < 1e-4, "{form:?}: {a:?} {b:?}");
+        assert_eq!(pairs.held_out_examples, other.held_out_examples);
+    }
+}
+
+#[test]
+fn the_kl_of_slic_is_0_at_its_first_step_and_holds_back() {
+    let run = |weight| {
+        let out = tempfile::tempdir().unwrap();
+        let mut settings = small(Objective::Slic, out.path());
+        (settings.slic_sft_weight, settings.slic_kl_weight) = (0.0, weight);
+        let summary = quiet(&settings).unwrap();
+        let own = losses(&metrics(out.path()), "slic");
+        (summary.before.loss, own[0], *own.last().unwrap())
+    };
+    let (free, held) = (run(0.0), run(50.0));
+    assert_eq!((free.0, free.1), (held.0, held.1));
+    assert!(free.2 < held.2, "{free:?} {held:?}");
 }
 
 #[test]
@@ -500,6 +533,10 @@ fn settings_out_of_range_are_named() {
         "`c_rlft.bad_reward` must be finite, got NaN",
     );
     check(
+        |s| s.slic_kl_weight = -1.0,
+        "`slic_kl_weight` must be finite and >= 0, got -1",
+    );
+    check(
         |s| s.language_learning_rate = 0.0,
         "`language_learning_rate` must be finite and > 0, got 0",
     );
@@ -556,6 +593,8 @@ fn settings_come_from_a_file_and_from_assignments() {
     };
     assert_eq!(with("dpo.beta=0.5").unwrap().dpo.beta, 0.5);
     assert_eq!(with("slic_form=list").unwrap().slic_form, SlicForm::List);
+    let form = with("reward_form=plackett_luce").unwrap().reward_form;
+    assert_eq!(form, RewardForm::PlackettLuce);
     assert_eq!(
         with("data=a.jsonl").unwrap().data.as_deref(),
         Some(Path::new("a.jsonl"))

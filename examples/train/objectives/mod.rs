@@ -4,9 +4,10 @@
 //! |---|---|---|---|
 //! | `sft` | the best answer | `sft_loss` | mean log-probability |
 //! | `reward` | pairs, or lists where a prompt has more than two answers | `pairwise_reward_loss`, `ranked_reward_loss` | the reward model's |
+//! | … `reward_form` | lists (`choose_best`, `plackett_luce`) | `choose_best_loss`, `plackett_luce_reward_loss` | the same |
 //! | `dpo` | pairs | `dpo_loss` | β · (log π − log π_ref) |
 //! | `pro` | lists (a pair is a list of two) | `pro_loss` | mean log-probability |
-//! | `slic` | pairs (`rank`, `margin`) or lists (`list`, `expected_reward`) | `slic_*_loss` + λ · cross-entropy of the best | sum of log-probabilities |
+//! | `slic` | pairs (`rank`, `margin`) or lists (`list`, `expected_reward`) | `slic_*_loss` + λ · cross-entropy of the best + λ · `slic_kl_regulariser` on it | sum of log-probabilities |
 //! | `rrhf` | lists | `rrhf_loss` | mean log-probability |
 //! | `brio` | lists | `brio_loss`, the best answer as its reference | sum over length^α |
 //! | `expected_risk` | lists | `expected_risk_loss`, the same | sum over length^a |
@@ -26,7 +27,8 @@
 //! answer, with the file's answers in the place of the model's own. Classes are "the best answers to
 //! a prompt" and "the others": no file says which model wrote an answer. SelFee's feedback is its
 //! verdict alone, self-debug's too: none holds a written one. Chain of Hindsight's pretraining term
-//! is left out: none holds plain text. BRIO and expected risk take the best answer as reference.
+//! is left out: none holds plain text. BRIO and expected risk take the best answer as reference. Of
+//! several best answers `choose_best` takes the file's first as the one that was picked.
 
 pub mod language;
 pub mod order;
@@ -39,7 +41,7 @@ use super::data::Item;
 use super::error::Result;
 use super::model::Model;
 use super::settings::Settings;
-use candle_align::{Reduction, pairwise_reward_loss, ranked_reward_loss, sft_loss};
+use candle_align::{Reduction, sft_loss};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
@@ -109,6 +111,19 @@ impl std::fmt::Display for Objective {
     }
 }
 
+/// Which of the losses of a reward model. On two answers all are one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RewardForm {
+    /// The mean over the pairs of a list.
+    #[default]
+    Pairs,
+    /// On lists, the best against all others.
+    ChooseBest,
+    /// On lists, the best of all, then the best of the rest, and so on.
+    PlackettLuce,
+}
+
 /// Which of SLiC's calibration losses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -137,7 +152,9 @@ impl Objective {
                 SlicForm::Rank | SlicForm::Margin => Shape::Pairs,
                 SlicForm::List | SlicForm::ExpectedReward => Shape::Lists,
             },
-            Self::Reward if !more_than_two() => Shape::Pairs,
+            Self::Reward if settings.reward_form == RewardForm::Pairs && !more_than_two() => {
+                Shape::Pairs
+            }
             _ => Shape::Lists,
         }
     }
@@ -150,6 +167,11 @@ impl Objective {
             Self::Sft | Self::Reward | Self::Dpo | Self::Pro | Self::Slic | Self::Rrhf => false,
             Self::Brio | Self::ExpectedRisk | Self::StableAlignment => false,
         }
+    }
+
+    /// Whether its loss reads the model as it was before its first step.
+    pub fn has_reference(self, settings: &Settings) -> bool {
+        self == Self::Dpo || self == Self::Slic && settings.slic_kl_weight > 0.0
     }
 
     /// Token losses are averaged over the tokens of a batch, others over its examples.
@@ -248,13 +270,7 @@ pub fn forward(
     if let Some(head) = &model.head {
         let hidden = model.body.hidden(&batch.tokens)?;
         let scores = head.forward(&hidden, &batch.real)?.reshape(lists)?;
-        let loss = match task.shape {
-            Shape::Pairs => pairwise_reward_loss(&ranking::pair(&scores)?, None, &settings.reward)?,
-            _ => {
-                let exists = Some(&batch.exists);
-                ranked_reward_loss(&scores, &batch.rewards, exists, &settings.ranked_reward)?
-            }
-        };
+        let loss = ranking::reward_loss(task, batch, &scores)?;
         return Ok(Outcome {
             loss,
             mask,
@@ -276,7 +292,7 @@ pub fn forward(
             // a lesson is one row, with nothing to compare it to
             (loss, batch.rewards.zeros_like()?)
         }
-        _ => ranking::loss(task, reference, batch, &log_probs)?,
+        _ => ranking::loss(task, model, reference, batch, &log_probs)?,
     };
     let best = match task.objective.is_language() {
         true => None,

@@ -1,19 +1,39 @@
-//! The objectives that compare whole answers by their log-probabilities.
+//! The objectives that compare whole answers: by their log-probabilities, or by a reward model's score.
 
-use super::super::batch::Batch;
+use super::super::batch::{Batch, Shape};
 use super::super::error::Result;
 use super::super::model::Model;
-use super::{Objective, SlicForm, Task, after_first, best_rows};
+use super::{Objective, RewardForm, SlicForm, Task, after_first, best_rows};
 use candle_align::{
-    Candidates, Pair, TokenLogProbs, TokenLoss, brio_loss, dpo_loss, expected_risk_loss, pro_loss,
-    rrhf_loss, sft_loss, slic_expected_reward_loss, slic_list_loss, slic_margin_loss,
-    slic_rank_loss, stable_alignment_loss,
+    Candidates, Pair, TokenLogProbs, TokenLoss, brio_loss, choose_best_loss, dpo_loss,
+    expected_risk_loss, pairwise_reward_loss, plackett_luce_reward_loss, pro_loss,
+    ranked_reward_loss, rrhf_loss, sft_loss, slic_expected_reward_loss, slic_kl_regulariser,
+    slic_list_loss, slic_margin_loss, slic_rank_loss, stable_alignment_loss,
 };
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
+
+/// The loss of each example `[size]` from the scores of a reward model `[size, k]`.
+pub fn reward_loss(task: &Task, batch: &Batch, scores: &Tensor) -> Result<Tensor> {
+    let settings = task.settings;
+    let (rewards, exists) = (&batch.rewards, Some(&batch.exists));
+    Ok(match settings.reward_form {
+        RewardForm::Pairs if task.shape == Shape::Pairs => {
+            pairwise_reward_loss(&pair(scores)?, None, &settings.reward)?
+        }
+        RewardForm::Pairs => ranked_reward_loss(scores, rewards, exists, &settings.ranked_reward)?,
+        RewardForm::ChooseBest => {
+            // best first
+            let best = Tensor::zeros(batch.size, DType::U32, &Device::Cpu)?;
+            choose_best_loss(scores, &best, exists)?
+        }
+        RewardForm::PlackettLuce => plackett_luce_reward_loss(scores, rewards, exists)?,
+    })
+}
 
 /// The loss of each example `[size]` and the objective's score of each answer `[size, k]`.
 pub fn loss(
     task: &Task,
+    model: &Model,
     reference: Option<&Model>,
     batch: &Batch,
     log_probs: &TokenLogProbs,
@@ -68,10 +88,31 @@ pub fn loss(
             };
             // λ · −log P(best)
             let cross_entropy = (sums.narrow(1, 0, 1)?.squeeze(1)? * -settings.slic_sft_weight)?;
-            ((calibration + cross_entropy)?, sums)
+            let loss = (calibration + cross_entropy)?;
+            // λ · KL from the model before the first step, on the best answer
+            let loss = match reference {
+                Some(reference) if settings.slic_kl_weight > 0.0 => {
+                    let kl = kl_of_best(model, reference, batch)?;
+                    (loss + (kl * settings.slic_kl_weight)?)?
+                }
+                _ => loss,
+            };
+            (loss, sums)
         }
         other => unreachable!("{other} compares no answers in its loss"),
     })
+}
+
+/// KL(π‖π_ref) of each list's best answer `[size]`: Σ over its tokens.
+fn kl_of_best(model: &Model, reference: &Model, batch: &Batch) -> Result<Tensor> {
+    let tokens = best_rows(batch, &batch.tokens)?;
+    let mask = best_rows(batch, &after_first(&batch.learned)?)?;
+    let logits = |model: &Model| -> Result<Tensor> {
+        let logits = model.body.forward(&tokens)?.logits;
+        Ok(logits.narrow(1, 0, mask.dim(1)?)?)
+    };
+    let kl = slic_kl_regulariser(&logits(model)?, &logits(reference)?, &mask)?;
+    Ok(kl.loss.sum(1)?)
 }
 
 /// The cross-entropy of each list's best answer, its reference.
