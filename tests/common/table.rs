@@ -1,74 +1,19 @@
-//! A model without a shape of its own: one free distribution for each beginning that is learned from.
+//! The examples' model without a shape of its own, for suites that learn one.
 
-use super::numbers;
-use candle_align::{Result, Sequence, SequenceBatch, TokenLogProbs};
-use candle_core::{D, Device, Tensor, Var};
-use candle_nn::ops::softmax;
-use std::collections::BTreeMap;
+#[path = "../../examples/support/table.rs"]
+mod example;
 
-/// What stands in for −∞ at a symbol that never follows: its mass is below 1e-20 and stays there.
-const NEVER: f64 = -50.0;
+use candle_align::{Result, Sequence, TokenLogProbs};
+use candle_core::Tensor;
+pub use example::Table;
 
-/// P(next symbol│beginning).
-pub type Table = BTreeMap<Vec<u32>, Vec<f64>>;
-
-/// Fits a table to `sequences`, each as frequent as its `share`, by gradient descent on
-/// Σ share · loss; the step of a beginning is `alpha` divided by how often it occurs.
+/// [`example::learn`], where nothing may fail.
 pub fn learn(
     sequences: &[Sequence],
     shares: &[f64],
     symbols: usize,
-    (alpha, steps): (f64, usize),
+    size: (f64, usize),
     loss: impl Fn(&TokenLogProbs) -> Result<Tensor>,
 ) -> Table {
-    // beginnings, how often each occurs, and what follows it
-    let mut seen: BTreeMap<&[u32], (f64, Vec<bool>)> = BTreeMap::new();
-    for (sequence, share) in sequences.iter().zip(shares) {
-        for (t, _) in sequence.mask().iter().enumerate().filter(|(_, m)| **m == 1) {
-            let entry = seen.entry(&sequence.tokens()[..t]);
-            let entry = entry.or_insert((0.0, vec![false; symbols]));
-            entry.0 += share;
-            entry.1[sequence.tokens()[t] as usize] = true;
-        }
-    }
-    let beginnings: Vec<&[u32]> = seen.keys().copied().collect();
-    let follows = |known: &bool| if *known { 0.0 } else { NEVER };
-    let start = seen
-        .values()
-        .flat_map(|(_, symbols)| symbols.iter().map(follows));
-    let step: Vec<f64> = seen.values().map(|(often, _)| alpha / often).collect();
-
-    // which row of the table predicts each position's next symbol; any, where nothing is learned
-    let batch = SequenceBatch::new(sequences, 0, &Device::Cpu).expect("sequences");
-    let (rows, time) = batch.tokens.dims2().expect("a batch");
-    let row = |sequence: &Sequence, t: usize| {
-        let beginning = sequence.tokens().get(..=t);
-        let found = beginning.and_then(|b| beginnings.binary_search(&b).ok());
-        found.unwrap_or(0) as u32
-    };
-    let index: Vec<u32> = sequences
-        .iter()
-        .flat_map(|s| (0..time).map(move |t| row(s, t)))
-        .collect();
-
-    let size = (beginnings.len(), symbols);
-    let column = |data: Vec<f64>, shape| Tensor::from_vec(data, shape, &Device::Cpu).expect("data");
-    let index = Tensor::new(index, &Device::Cpu).expect("an index");
-    let shares = column(shares.to_vec(), (rows, 1));
-    let step = column(step, (size.0, 1));
-    let theta = Var::from_tensor(&column(start.collect(), size)).expect("a table");
-    let descend = || -> Result<()> {
-        let logits = theta.index_select(&index, 0)?;
-        let logits = logits.reshape((rows, time, symbols))?;
-        let log_probs = TokenLogProbs::next_token(&logits, &batch.tokens, &batch.mask)?;
-        let total = loss(&log_probs)?.broadcast_mul(&shares)?.sum_all()?;
-        let grads = total.backward()?;
-        let gradient = grads.get(&theta).expect("a gradient");
-        theta.set(&(theta.as_tensor() - gradient.broadcast_mul(&step)?)?)?;
-        Ok(())
-    };
-    (0..steps).for_each(|_| descend().expect("a step"));
-    let learned = numbers(&softmax(&theta, D::Minus1).expect("probabilities"));
-    let rows = learned.chunks(symbols).map(<[f64]>::to_vec);
-    beginnings.iter().map(|b| b.to_vec()).zip(rows).collect()
+    example::learn(sequences, shares, symbols, size, loss).expect("a table")
 }

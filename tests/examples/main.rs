@@ -10,6 +10,7 @@ mod support;
 mod tour;
 
 mod adapters;
+mod conditional_sft;
 mod dpo;
 mod edits;
 mod hindsight;
@@ -17,9 +18,12 @@ mod lora;
 #[path = "losses.rs"]
 mod losses_claims;
 mod raft;
+mod rankings;
+mod revision;
 mod reward_model;
 mod rlhf;
 mod sft;
+mod stable_alignment;
 #[path = "tour.rs"]
 mod tour_claims;
 mod transformer;

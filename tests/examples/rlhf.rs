@@ -3,6 +3,7 @@
 mod example;
 
 use crate::assert_header_shows;
+use crate::common::draws::kl;
 use crate::common::policy::{BETA, REFERENCE, REWARDS, distance, tilted};
 
 /// What gradient descent reaches where the objective is smooth at its optimum.
@@ -41,5 +42,10 @@ fn where_the_kl_stands_decides_where_training_ends() {
     let k1 = policy("k₁ as a loss");
     let gap: f64 = (0..4).map(|i| k1[i] * (2.0 - REWARDS[i])).sum();
     assert!((gap * 4.0 * 2.0 * 2000.0 / 3.0 - 1.0).abs() < RATE, "{gap}");
+
+    // the best policy at its KL, by another solver
+    let held = policy("k₁ in the reward, KL ½");
+    assert!((kl(held, &REFERENCE) - 0.5).abs() < REACHED);
+    assert!(distance(held, &tilted(&REFERENCE, &REWARDS, 0.7143512638)) < REACHED);
     assert_header_shows(include_str!("../../examples/rlhf.rs"), &report.table());
 }

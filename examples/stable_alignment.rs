@@ -1,0 +1,116 @@
+//! §3.2.2, Stable Alignment: its one hinge asks the worse answers for a lead in sum, not each for its own.
+//!
+//! ```text
+//! cargo run --example stable_alignment
+//! ```
+//! Four answers of one token, rated 0, 1, ½, 2, and M = 1: D should be likelier than each other by
+//! e^{2 − r}. The hinges, in the last two columns, are of the mean of what is missing, as the authors
+//! ran it, or of the largest:
+//!
+//! ```text
+//!                            A       B       C       D    mean     max
+//! π_ref                  0.400   0.300   0.200   0.100   2.559   3.386
+//! A driven away          0.004   0.332   0.332   0.332   0.000   1.500
+//! mean's hinge alone     0.182   0.137   0.091   0.590   0.000   0.826
+//! max's hinge alone      0.078   0.213   0.129   0.580   0.000   0.000
+//! mean, with imitation   0.000   0.000   0.000   0.999   0.000   0.000
+//! max, with imitation    0.000   0.000   0.000   0.999   0.000   0.000
+//! ```
+//! What you should see: the mean is content where one bad answer is driven away far enough, though B
+//! and C are as likely as the best. Trained, it moves the worse answers alike, 4 : 3 : 2 as before,
+//! whatever they were rated: the ratings enter only as their mean. The largest term stops, within a
+//! step, at the ratings themselves, π ∝ eʳ. But the loss imitates D too, and with that both go to D
+//! alone, like 1/N over N steps; the hinge has long been shut by then.
+
+#[path = "support/policy.rs"]
+mod policy;
+
+use candle_align::{
+    Candidates, ListLoss, StableAlignmentConfig, StableAlignmentForm, stable_alignment_loss,
+};
+use candle_core::{D, Device, Tensor};
+use candle_nn::ops::log_softmax;
+use policy::{REFERENCE, REWARDS, Result, descend, log, softmax, table};
+
+/// N, of the two ways that do not end.
+pub const STEPS: usize = 1000;
+/// A's share, and of each other answer what is left.
+const DRIVEN: [f64; 4] = [0.0036, 0.3321333333, 0.3321333333, 0.3321333334];
+
+/// The policy that each way ends at, with both hinges on it.
+pub struct Report {
+    pub policies: Vec<(&'static str, Vec<f64>, [f64; 2])>,
+}
+
+pub fn run() -> Result<Report> {
+    use StableAlignmentForm::{Max, Mean};
+    let alone = |form| -> Result<Vec<f64>> {
+        let config = config(form, 1.0);
+        let hinge = |theta: &Tensor| {
+            let log_policy = log_softmax(theta, D::Minus1)?;
+            let loss = loss(&log_policy, &config)?.loss.sum_all()?;
+            Ok((loss + log_policy.get(3)?)?) // less its imitation of D
+        };
+        Ok(softmax(&descend(&log(&REFERENCE), 0.002, 1100, hinge)?))
+    };
+    let whole = |form| -> Result<Vec<f64>> {
+        let config = config(form, StableAlignmentConfig::default().ratio);
+        let objective = |theta: &Tensor| {
+            let log_policy = log_softmax(theta, D::Minus1)?;
+            Ok(loss(&log_policy, &config)?.loss.sum_all()?)
+        };
+        Ok(softmax(&descend(&log(&REFERENCE), 1.0, STEPS, objective)?))
+    };
+    let reached = [
+        ("π_ref", REFERENCE.to_vec()),
+        ("A driven away", DRIVEN.to_vec()),
+        ("mean's hinge alone", alone(Mean)?),
+        ("max's hinge alone", alone(Max)?),
+        ("mean, with imitation", whole(Mean)?),
+        ("max, with imitation", whole(Max)?),
+    ];
+    let with_hinges = |(name, pi): (&'static str, Vec<f64>)| -> Result<_> {
+        let log_policy = Tensor::new(log(&pi), &Device::Cpu)?;
+        let hinge = |form| -> Result<f64> {
+            let ranking = loss(&log_policy, &config(form, 1.0))?.ranking;
+            Ok(ranking.sum_all()?.to_scalar()?)
+        };
+        let hinges = [hinge(Mean)?, hinge(Max)?];
+        Ok((name, pi, hinges))
+    };
+    let policies = reached.into_iter().map(with_hinges);
+    Ok(Report {
+        policies: policies.collect::<Result<_>>()?,
+    })
+}
+
+fn config(form: StableAlignmentForm, ratio: f64) -> StableAlignmentConfig {
+    StableAlignmentConfig {
+        margin: 1.0,
+        rating_scale: 1.0,
+        ratio,
+        form,
+    }
+}
+
+/// The loss of the list of all four answers.
+fn loss(log_policy: &Tensor, config: &StableAlignmentConfig) -> candle_align::Result<ListLoss> {
+    let sums = log_policy.unsqueeze(0)?;
+    let ratings = Tensor::new(&[REWARDS], &Device::Cpu)?;
+    let list = Candidates::new(&sums, &sums.ones_like()?, &ratings, None)?;
+    stable_alignment_loss(&list, config)
+}
+
+impl Report {
+    pub fn table(&self) -> String {
+        let row =
+            |(name, pi, hinges): &(_, Vec<f64>, [f64; 2])| (*name, [&pi[..], &hinges[..]].concat());
+        let rows: Vec<(&str, Vec<f64>)> = self.policies.iter().map(row).collect();
+        table(&["", "A", "B", "C", "D", "mean", "max"], &rows)
+    }
+}
+
+fn main() -> Result<()> {
+    println!("{}", run()?.table());
+    Ok(())
+}
