@@ -7,29 +7,35 @@
 //! on samples. Of x = log π_ref − log π at a draw, k₁ = −x, k₂ = x²/2, k₃ = eˣ − 1 − x:
 //!
 //! ```text
-//!                        A       B       C       D     E r      KL
-//! π_ref              0.400   0.300   0.200   0.100   0.600   0.000
-//! π*                 0.046   0.257   0.063   0.633   1.555   0.957
-//! k₁ in the reward   0.046   0.257   0.063   0.633   1.555   0.957
-//! k₂ as a loss       0.046   0.257   0.063   0.633   1.555   0.957
-//! k₃ as a loss       0.097   0.140   0.064   0.700   1.571   1.045
-//! k₁ as a loss       0.000   0.000   0.000   1.000   2.000   2.301
+//!                              A       B       C       D     E r      KL
+//! π_ref                    0.400   0.300   0.200   0.100   0.600   0.000
+//! π*                       0.046   0.257   0.063   0.633   1.555   0.957
+//! k₁ in the reward         0.046   0.257   0.063   0.633   1.555   0.957
+//! k₂ as a loss             0.046   0.257   0.063   0.633   1.555   0.957
+//! k₃ as a loss             0.097   0.140   0.064   0.700   1.571   1.045
+//! k₁ as a loss             0.000   0.000   0.000   1.000   2.000   2.301
+//! k₁ in the reward, KL ½   0.109   0.332   0.110   0.449   1.285   0.500
 //! ```
 //! What you should see: k₁ in the reward and k₂ as a loss arrive at π* ∝ π_ref · e^{r/β}. k₃ as a
 //! loss has the slope of the KL the other way round, and ends at π = β π_ref/(λ − r), up to 0.117 per
 //! answer away. k₁ as a loss is no penalty at all: its slope is 0 on average, and the policy goes to
-//! the best answer alone. Yet k₁ and k₃ estimate the same number.
+//! the best answer alone. Yet k₁ and k₃ estimate the same number. In the last row a controller moves β
+//! until the KL is ½: it ends at π* of another β, 0.714, the best policy at that KL.
+//!
+//! Steps on all answers at once have no rollout to cut into minibatches; `Experience::minibatches` is
+//! for sampled ones.
 
 #[path = "support/policy.rs"]
 mod policy;
 
 use candle_align::{
-    KlEstimator, PpoConfig, ShapedRewardsConfig, TokenLogProbs, kl_loss, ppo_policy_loss,
-    shaped_rewards,
+    KlController, KlEstimator, PpoConfig, ShapedRewardsConfig, TokenLogProbs, kl_loss,
+    ppo_policy_loss, shaped_rewards,
 };
 use candle_core::{D, DType, Device, Tensor};
 use candle_nn::ops::log_softmax;
-use policy::{BETA, REFERENCE, REWARDS, Result, descend, log, optimum, policies, softmax};
+use policy::{BETA, REFERENCE, REWARDS, Result, descend, kl, log, optimum, policies, softmax};
+use std::cell::Cell;
 
 /// Where the KL stands.
 #[derive(Clone, Copy, PartialEq)]
@@ -45,7 +51,7 @@ pub struct Report {
 
 pub fn run() -> Result<Report> {
     let train = |place, estimator, alpha, steps| -> Result<Vec<f64>> {
-        let loss = |theta: &Tensor| objective(theta, place, estimator);
+        let loss = |theta: &Tensor| objective(theta, place, estimator, BETA);
         Ok(softmax(&descend(&log(&REFERENCE), alpha, steps, loss)?))
     };
     let reached = vec![
@@ -67,25 +73,54 @@ pub fn run() -> Result<Report> {
             "k₁ as a loss",
             train(Place::Loss, KlEstimator::K1, 2.0, 2000)?,
         ),
+        ("k₁ in the reward, KL ½", steered(0.5)?),
     ];
     Ok(Report { policies: reached })
 }
 
+/// k₁ in the reward, with a β that follows the KL: by at most 0.1 · 0.2 of itself per step.
+fn steered(target: f64) -> Result<Vec<f64>> {
+    let answers = 1000;
+    let controller = Cell::new(KlController::Adaptive {
+        beta: BETA,
+        target,
+        horizon: 10.0 * answers as f64,
+    });
+    let loss = |theta: &Tensor| {
+        let now = controller.get();
+        let moved = kl(&softmax(&theta.to_vec1()?), &REFERENCE);
+        controller.set(now.update(moved, answers)?);
+        objective(theta, Place::Reward, KlEstimator::K1, now.beta())
+    };
+    Ok(softmax(&descend(&log(&REFERENCE), 4.0, 300, loss)?))
+}
+
 /// Σ over the answers of π(y), held fixed, times the loss of a draw of y.
-fn objective(theta: &Tensor, place: Place, estimator: KlEstimator) -> candle_align::Result<Tensor> {
+fn objective(
+    theta: &Tensor,
+    place: Place,
+    estimator: KlEstimator,
+    beta: f64,
+) -> candle_align::Result<Tensor> {
     let log_policy = log_softmax(theta, D::Minus1)?.unsqueeze(1)?; // four answers of one token
     let policy = TokenLogProbs::new(&log_policy, &Tensor::ones((4, 1), DType::U8, &Device::Cpu)?)?;
     let reference = Tensor::new(log(&REFERENCE), &Device::Cpu)?.unsqueeze(1)?;
     let rewards = Tensor::new(&REWARDS, &Device::Cpu)?;
 
     // r, less β times the estimate where that is its place; a draw that the policy made just now
-    let beta = if place == Place::Reward { BETA } else { 0.0 };
-    let config = ShapedRewardsConfig { beta, estimator };
+    let [in_reward, in_loss] = match place {
+        Place::Reward => [beta, 0.0],
+        Place::Loss => [0.0, beta],
+    };
+    let config = ShapedRewardsConfig {
+        beta: in_reward,
+        estimator,
+    };
     let advantages = shaped_rewards(&policy, &reference, &rewards, &config)?;
     let surrogate = ppo_policy_loss(&policy, policy.values(), &advantages, &PpoConfig::default())?;
     let mut loss = surrogate.loss.loss;
     if place == Place::Loss {
-        loss = (loss + (kl_loss(&policy, &reference, estimator)?.loss * BETA)?)?;
+        loss = (loss + (kl_loss(&policy, &reference, estimator)?.loss * in_loss)?)?;
     }
     Ok((loss * policy.values().exp()?.detach())?.sum_all()?)
 }
