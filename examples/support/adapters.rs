@@ -206,8 +206,10 @@ impl Adapted {
 /// `base`, frozen, under the method of `config`; `rng` draws the start.
 ///
 /// # Errors
-/// Those of the method's settings.
+/// Those of the method's settings; a setting that this decoder does not act on, and a choice of maps
+/// that chooses nothing.
 pub fn adapt(base: &Transformer, config: &AdapterConfig, rng: &mut StdRng) -> Result<Adapted> {
+    answered(base, config)?;
     let on = Arc::new(AtomicBool::new(true));
     let plans = match config {
         AdapterConfig::DesignSpace { space, per_layer } => {
@@ -240,6 +242,44 @@ pub fn adapt(base: &Transformer, config: &AdapterConfig, rng: &mut StdRng) -> Re
         linear_vars,
         triplets,
     })
+}
+
+/// Refuses what would do nothing here.
+fn answered(base: &Transformer, config: &AdapterConfig) -> Result<()> {
+    let none = Targets::default();
+    let (targets, dropout) = match config {
+        AdapterConfig::Lora(c) | AdapterConfig::Qlora(c) | AdapterConfig::Dora(c) => {
+            (&c.targets, c.dropout)
+        }
+        AdapterConfig::AdaLora(c) => (&none, c.dropout),
+        AdapterConfig::Vera(c) => (&none, c.dropout),
+        AdapterConfig::Ia3(c) => {
+            c.targets.choose(&linear_names(base))?;
+            (&c.targets, 0.0)
+        }
+        _ => (&none, 0.0),
+    };
+    // the layers' own errors are for what is no probability
+    let refused = [
+        (
+            dropout > 0.0 && dropout < 1.0,
+            "dropout",
+            "must be 0: the decoder runs its layers without dropout",
+        ),
+        (
+            !targets.modules_to_save.is_empty(),
+            "modules_to_save",
+            "must be empty: the decoder trains no module whole",
+        ),
+    ];
+    match refused.into_iter().find(|(found, ..)| *found) {
+        Some((_, argument, problem)) => Err(candle_align::Error::Argument {
+            function: "adapt",
+            argument: argument.to_string(),
+            problem: problem.to_string(),
+        }),
+        None => Ok(()),
+    }
 }
 
 /// The names of a model's linear maps, in the order of their layers.
@@ -333,7 +373,7 @@ impl Maker {
                 Some(config) => {
                     let layer = QloraLinear::new(base, BlockScale::Double, config, rng)?;
                     self.vars.extend(layer.trainable(name));
-                    // switched off it is the base in four bits: the wide weight is not kept
+                    // switched off it is what it stands on, the map in four bits
                     let under: Projection = Box::new(layer.base().clone());
                     Ok(Some((Box::new(layer), Some(under))))
                 }

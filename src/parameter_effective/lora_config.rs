@@ -1,7 +1,6 @@
 //! The settings of LoRA.
 
-use super::TargetModules;
-use super::targets::{Matcher, Targets, compile_keys, ends_in, in_order};
+use super::targets::{Matcher, Targets, compile_keys, in_order};
 use crate::error::{positive, require};
 use crate::{Error, Result};
 use regex::Regex;
@@ -135,19 +134,8 @@ impl LoraConfig {
                 alphas.extend(found.alpha_key);
             }
         }
-        let problem = |field: &str, text: String| Error::argument(function, field, text);
-        if let TargetModules::Names(names) = &self.targets.target_modules {
-            let idle = |name: &&String| !chosen.iter().any(|(path, _)| ends_in(path, name));
-            if let Some(name) = names.iter().find(idle) {
-                return Err(problem(
-                    "target_modules",
-                    format!("names `{name}`, which chooses no module"),
-                ));
-            }
-        }
-        if chosen.is_empty() {
-            return Err(problem("target_modules", "chooses no module".to_string()));
-        }
+        let names: Vec<String> = chosen.iter().map(|(path, _)| path.clone()).collect();
+        self.targets.not_idle(function, &names)?;
         for (field, keys, used, compiled) in [
             (
                 "rank_pattern",
@@ -169,7 +157,8 @@ impl LoraConfig {
                     true => "which is never reached: earlier keys fit its modules",
                     false => "which fits no chosen module",
                 };
-                return Err(problem(field, format!("holds `{key}`, {why}")));
+                let text = format!("holds `{key}`, {why}");
+                return Err(Error::argument(function, field, text));
             }
         }
         Ok(chosen)

@@ -85,7 +85,7 @@ const ALL_LINEAR: &str = "all-linear";
 /// # Errors
 /// [`Error::Argument`] for an expression that cannot be compiled; [`Error::Parameter`] for layers
 /// beside anything but a list of names, for a pattern of layers without layers, and for "all-linear"
-/// where modules are excluded.
+/// where modules are excluded. [`Targets::choose`] adds that a choice chooses something.
 /// # Properties
 /// * A name chooses a module by its whole last segments, never by a part of one.
 /// * A path that is itself among the names is chosen whatever its layer.
@@ -143,6 +143,35 @@ impl Targets {
     /// As the type's page says.
     pub fn matches(&self, path: &str) -> Result<bool> {
         Ok(Matcher::new("Targets::matches", self)?.matches(path))
+    }
+
+    /// Those that are chosen among the `paths` of a model's modules, in their order.
+    ///
+    /// # Errors
+    /// As the type's page says; and [`Error::Argument`] if no module is chosen, or if a name chooses
+    /// none.
+    pub fn choose(&self, paths: &[impl AsRef<str>]) -> Result<Vec<String>> {
+        let function = "Targets::choose";
+        let matcher = Matcher::new(function, self)?;
+        let paths = paths.iter().map(|path| path.as_ref().to_string());
+        let chosen: Vec<String> = paths.filter(|path| matcher.matches(path)).collect();
+        self.not_idle(function, &chosen)?;
+        Ok(chosen)
+    }
+
+    /// An error if nothing is chosen, or if a name chooses nothing.
+    pub(crate) fn not_idle(&self, function: &'static str, chosen: &[String]) -> Result<()> {
+        let problem = |text: String| Err(Error::argument(function, "target_modules", text));
+        if let TargetModules::Names(names) = &self.target_modules {
+            let idle = |name: &&String| !chosen.iter().any(|path| ends_in(path, name));
+            if let Some(name) = names.iter().find(idle) {
+                return problem(format!("names `{name}`, which chooses no module"));
+            }
+        }
+        match chosen.is_empty() {
+            true => problem("chooses no module".to_string()),
+            false => Ok(()),
+        }
     }
 }
 

@@ -131,7 +131,17 @@ fn a_name_or_a_key_that_does_nothing_is_named() {
         );
         // for one module it is none
         config.for_module("layers.0.q").unwrap();
+        if let Some(rest) = rest.strip_prefix("`target_modules`") {
+            says(
+                config.targets.choose(&paths),
+                &format!("Targets::choose: `target_modules`{rest}"),
+            );
+        }
     }
+    says(
+        targets(r#"{"target_modules": "("}"#).choose(&paths),
+        "Targets::choose: `target_modules` holds `(`, which is not an expression here: unclosed group",
+    );
     let fine = r#"{"rank_pattern": {"1.q": 8, "q": 2}, "targets": {"target_modules": ["q"]}}"#;
     let config: LoraConfig = serde_json::from_str(fine).unwrap();
     assert_eq!(config.for_modules(&paths).unwrap().len(), 2);

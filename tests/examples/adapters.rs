@@ -509,6 +509,50 @@ fn only_adalora_has_triplets() {
 }
 
 #[test]
+fn what_the_decoder_does_not_do_is_refused_by_name() {
+    let base = base(DType::F32);
+    let says = |json: &str, message: &str| {
+        let config: AdapterConfig = serde_json::from_str(json).expect("read");
+        match adapt(&base, &config, &mut StdRng::seed_from_u64(2)) {
+            Ok(_) => panic!("{json} is not refused"),
+            Err(error) => assert_eq!(error.to_string(), message, "{json}"),
+        }
+    };
+    for method in ["lora", "qlora", "dora", "ada_lora", "vera"] {
+        says(
+            &format!(r#"{{"{method}": {{"dropout": 0.1}}}}"#),
+            "adapt: `dropout` must be 0: the decoder runs its layers without dropout",
+        );
+    }
+    let saved = r#""target_modules": ["attention.qkv"], "modules_to_save": ["head"]"#;
+    for method in ["lora", "qlora", "dora", "ia3"] {
+        says(
+            &format!(r#"{{"{method}": {{"targets": {{{saved}}}}}}}"#),
+            "adapt: `modules_to_save` must be empty: the decoder trains no module whole",
+        );
+    }
+    for method in ["lora", "qlora", "dora"] {
+        says(
+            &format!(r#"{{"{method}": {{"targets": {{"target_modules": "q_proj"}}}}}}"#),
+            "LoraConfig::for_modules: `target_modules` chooses no module",
+        );
+    }
+    says(
+        r#"{"ia3": {}}"#,
+        "Targets::choose: `target_modules` chooses no module",
+    );
+    says(
+        r#"{"ia3": {"targets": {"target_modules": ["attention.qkv", "q_proj"]}}}"#,
+        "Targets::choose: `target_modules` names `q_proj`, which chooses no module",
+    );
+    // what is no probability at all is the layer's to refuse
+    says(
+        r#"{"lora": {"dropout": 1.5}}"#,
+        "LoraLinear::new: `dropout` must be in [0, 1), got 1.5",
+    );
+}
+
+#[test]
 fn a_method_is_a_setting() {
     for (config, _) in methods() {
         let json = serde_json::to_string(&config).expect("json");

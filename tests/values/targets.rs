@@ -98,6 +98,7 @@ fn all_linear_is_all_that_is_asked_about_but_what_is_left_out() {
     );
     let chosen: Vec<_> = PATHS.iter().filter(|p| all.matches(p).unwrap()).collect();
     assert_eq!(chosen, [&PATHS[0], &PATHS[1], &PATHS[2], &PATHS[3]]);
+    assert_eq!(all.choose(&PATHS).unwrap(), PATHS[..4]);
     assert!(!Targets::default().matches("q").unwrap());
 }
 
