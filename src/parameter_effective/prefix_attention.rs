@@ -219,8 +219,10 @@ impl Scores {
         let grouped = (batch, kv_heads, heads / kv_heads * time, head_dim);
         let q = (q.contiguous()?.reshape(grouped)? * (1.0 / (head_dim as f64).sqrt()))?;
         let score = |keys: &Tensor| -> Result<Tensor> {
-            let scores = q.broadcast_matmul(&keys.transpose(D::Minus1, D::Minus2)?)?;
-            Ok(scores.reshape((batch, heads, time, ()))?)
+            let number = keys.dim(D::Minus2)?;
+            let keys = keys.contiguous()?.transpose(D::Minus1, D::Minus2)?;
+            Ok(q.broadcast_matmul(&keys)?
+                .reshape((batch, heads, time, number))?)
         };
         let mut content = score(k)?;
         if let Some(visible) = visible {
@@ -243,10 +245,10 @@ impl Scores {
     /// Weights over keys times their values, `[batch, heads, time, head_dim]`.
     fn mix(&self, weights: &Tensor, values: &Tensor) -> Result<Tensor> {
         let (batch, kv_heads, queries, head_dim) = self.grouped;
-        let (_, heads, time, _) = weights.dims4()?;
+        let (_, heads, time, keys) = weights.dims4()?;
         let weights = weights
             .contiguous()?
-            .reshape((batch, kv_heads, queries, ()))?;
+            .reshape((batch, kv_heads, queries, keys))?;
         let mixed = match values.rank() {
             3 => weights.broadcast_matmul(&values.unsqueeze(0)?)?,
             _ => weights.matmul(&values.contiguous()?)?,
@@ -257,6 +259,9 @@ impl Scores {
 
 /// softmax over the last axis, of operations that have a backward pass.
 fn softmax(scores: &Tensor) -> Result<Tensor> {
+    if scores.elem_count() == 0 {
+        return Ok(scores.clone()); // an empty batch has no largest score
+    }
     // The largest score is a constant shift: nothing flows through it.
     let shift = scores.max_keepdim(D::Minus1)?.detach();
     let weights = scores.broadcast_sub(&shift)?.exp()?;

@@ -4,6 +4,7 @@
 pub mod adapted;
 pub mod adapters;
 pub mod draws;
+pub mod layers;
 pub mod lora;
 pub mod policy;
 pub mod quantised;

@@ -1,7 +1,9 @@
-//! Every loss obeys the same laws: one table of losses (`tests/common/rows`) × the laws below.
+//! Every loss obeys the same laws: one table of losses (`tests/common/rows`) × the laws below. So does
+//! every layer, those in `layers.rs`.
 
 #[path = "../common/mod.rs"]
 mod common;
+mod layers;
 
 use candle_core::{DType, Device, Tensor, Var};
 use common::{EXACT, Role, Row, rows};
