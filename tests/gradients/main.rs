@@ -1,8 +1,12 @@
 //! Every gradient against central differences in f64: at each row of the table of losses, which
-//! holds defaults, settings off the default, the start of training and ties.
+//! holds defaults, settings off the default, the start of training and ties. Those of methods that
+//! change a whole model are in `decoder.rs`; those of layers beside their values.
 
 #[path = "../common/mod.rs"]
 mod common;
+mod decoder;
+#[path = "../../examples/support/mod.rs"]
+mod support;
 
 use candle_core::{DType, Tensor, Var};
 use common::{GRADIENT, Role, Row, STEP, rows};

@@ -135,21 +135,32 @@ fn loaded_factors_are_copies_with_the_scale_of_the_start() {
     assert!(grads.get(&p).is_none() && grads.get(layer.p()).is_some());
 }
 
+/// P R and Rᵀ-turned Q for an orthogonal R; with Λ a multiple of the identity P Λ Q stays.
 #[test]
-fn rotating_the_triplets_together_is_the_same_layer_but_another_penalty_is_not() {
-    // R P-side and Q-side orthogonal: both penalties are invariant under an orthogonal change of basis
+fn turning_p_and_q_changes_no_penalty_and_with_equal_lambdas_no_layer() {
     let (c, s) = (0.6, 0.8);
     let rotation = tensor(&[[c, -s], [s, c]]);
-    let layer = ada(&plain(), DType::F64);
-    let penalty = |form| numbers(&orthogonality_penalty(&[&layer], form).unwrap())[0];
-    let before = [Orthogonality::SquaredSum, Orthogonality::NormMean].map(penalty);
-    layer
-        .p()
-        .set(&layer.p().matmul(&rotation).unwrap())
-        .unwrap();
-    layer.q().set(&rotation.matmul(layer.q()).unwrap()).unwrap();
-    let after = [Orthogonality::SquaredSum, Orthogonality::NormMean].map(penalty);
-    assert_close(&after, &before, EXACT, "R");
+    for (lambda, same) in [([1.5, 1.5], true), (LAMBDA, false)] {
+        let layer = ada(&plain(), DType::F64);
+        set(layer.lambda(), vector(&lambda));
+        let penalty = |form| numbers(&orthogonality_penalty(&[&layer], form).unwrap())[0];
+        let penalties = || [Orthogonality::SquaredSum, Orthogonality::NormMean].map(penalty);
+        let output = || numbers(&layer.forward(&tensor(&X)).unwrap());
+        let (before, h) = (penalties(), output());
+        // P Rᵀ · R Q
+        let (p, q) = (layer.p(), layer.q());
+        p.set(&p.matmul(&rotation.t().unwrap()).unwrap()).unwrap();
+        q.set(&rotation.matmul(q).unwrap()).unwrap();
+        assert_close(&penalties(), &before, EXACT, "R");
+        let turned = output();
+        let far = turned.iter().zip(&h).map(|(a, b)| (a - b).abs());
+        let far = far.fold(0.0, f64::max);
+        assert!(
+            (far < EXACT) == same,
+            "{lambda:?}: the outputs differ by {far}"
+        );
+        assert!(same || far > 0.1, "{far}");
+    }
 }
 
 #[test]
