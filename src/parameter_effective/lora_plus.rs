@@ -68,7 +68,8 @@ pub struct LoraPlusGroups {
 /// ```
 /// # Source
 /// Hayou, Ghosh and Yu 2024, arXiv:2402.12354v2; authors' code nikhil-ghosh-berkeley/loraplus,
-/// `lora_plus.py`, `create_loraplus_optimizer`.
+/// `lora_plus.py`, `create_loraplus_optimizer`; PEFT 0.21.2, `optimizers/loraplus.py`, with which the
+/// steps were compared.
 pub fn lora_plus_groups(
     vars: Vec<(String, Var)>,
     learning_rate: f64,

@@ -121,6 +121,12 @@ CASES = {
     "prefix": ("gpt2", lambda: PrefixTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM")),
     "prefix_projection": ("gpt2", lambda: PrefixTuningConfig(
         num_virtual_tokens=2, prefix_projection=True, encoder_hidden_size=5, task_type="CAUSAL_LM")),
+    "gpt2_dora": ("gpt2", lambda: LoraConfig(
+        r=2, lora_alpha=3, target_modules=["c_attn", "mlp.c_proj"], use_dora=True, fan_in_fan_out=True, task_type="CAUSAL_LM")),
+    "gpt2_adalora": ("gpt2", lambda: AdaLoraConfig(
+        init_r=2, lora_alpha=5, target_modules=["c_attn", "mlp.c_proj"], total_step=10, fan_in_fan_out=True, task_type="CAUSAL_LM")),
+    "gpt2_vera": ("gpt2", lambda: VeraConfig(
+        r=3, target_modules=["c_attn", "mlp.c_proj"], fan_in_fan_out=True, task_type="CAUSAL_LM")),
 }
 # which of three triplets AdaLoRA's allocator has left, by layer
 KEPT = {"q_proj": [True, False, True], "v_proj": [True, True, True], "up_proj": [False, True, False], "down_proj": [False] * 3}
@@ -144,7 +150,7 @@ def write_all():
     for seed, (name, (kind, config)) in enumerate(CASES.items(), 10):
         model = get_peft_model(base(kind), config())
         draw(model, seed, 0.4)
-        if name == "dora":
+        if name.endswith("dora"):
             with torch.no_grad():
                 for path, parameter in model.named_parameters():
                     if "magnitude" in path:
@@ -161,7 +167,7 @@ def write_all():
         # what the file means is what PEFT makes of it
         model = PeftModel.from_pretrained(base(kind), HERE / name).eval()
         outputs = {"adapted": logits(kind, model)}
-        if kind == "stack" or name in ("gpt2_lora", "gpt2_ia3"):
+        if kind == "stack" or name.startswith("gpt2"):
             outputs["merged"] = logits(kind, model.merge_and_unload())
         save_file(outputs, HERE / name / "logits.safetensors")
     size = sum(f.stat().st_size for f in HERE.rglob("*") if f.is_file())

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 const LOGITS: f64 = 1e-5;
 
 /// In the order of the script.
-const CASES: [(&str, Kind); 18] = [
+const CASES: [(&str, Kind); 21] = [
     ("lora", Kind::Stack),
     ("lora_patterns", Kind::Stack),
     ("lora_regex", Kind::Stack),
@@ -32,6 +32,9 @@ const CASES: [(&str, Kind); 18] = [
     ("prompt", Kind::Gpt2),
     ("prefix", Kind::Gpt2),
     ("prefix_projection", Kind::Gpt2),
+    ("gpt2_dora", Kind::Gpt2),
+    ("gpt2_adalora", Kind::Gpt2),
+    ("gpt2_vera", Kind::Gpt2),
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq)]

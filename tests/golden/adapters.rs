@@ -16,7 +16,8 @@ fn lora() {
     });
 }
 
-fn config(case: &Case) -> LoraConfig {
+/// The settings of a case of LoRA.
+pub fn config(case: &Case) -> LoraConfig {
     LoraConfig {
         rank: case.number("r") as usize,
         alpha: case.number("alpha"),

@@ -11,6 +11,7 @@ mod alignment;
 mod auxiliary;
 mod builders;
 mod calibration;
+mod decoder;
 mod language;
 mod online;
 mod optimiser;
@@ -22,6 +23,8 @@ mod ranking;
 mod reader;
 mod rollout;
 mod supervised;
+#[path = "../../examples/support/mod.rs"]
+mod support;
 
 /// Difference allowed between two f64 computations of one number, relative above 1.
 const EXACT: f64 = 1e-12;

@@ -14,6 +14,7 @@ import alignment  # noqa: E402
 import auxiliary  # noqa: E402
 import builders  # noqa: E402
 import calibration  # noqa: E402
+import decoder  # noqa: E402
 import language  # noqa: E402
 import online  # noqa: E402
 import optimiser  # noqa: E402
@@ -42,6 +43,8 @@ if __name__ == "__main__":
     adapters.lora()
     prompts.prompts()
     quantised.quantised()
+    quantised.qlora()
+    decoder.decoder()
     adapter_files.adapter_files()
     alignment.stable_alignment()
     alignment.edit_script()
@@ -54,3 +57,4 @@ if __name__ == "__main__":
     language.language()
     builders.builders()
     optimiser.adamw()
+    optimiser.lora_plus()

@@ -1,7 +1,10 @@
-"""AdamW by torch, over fifty steps of given gradients."""
+"""AdamW by torch, over fifty steps of given gradients; LoRA+ by PEFT, over steps of its own."""
 
 import torch
+from peft import LoraConfig, get_peft_model
+from peft.optimizers import create_loraplus_optimizer
 
+from adapters import fill
 from common import Draw, case, write
 
 STEPS = 50
@@ -50,3 +53,54 @@ def adamw():
             )
         )
     write("adamw", cases)
+
+
+class Regression(torch.nn.Module):
+    """Two layers in a row."""
+
+    def __init__(self, q, v):
+        super().__init__()
+        self.q, self.v = q, v
+
+    def forward(self, x):
+        return self.v(torch.tanh(self.q(x)))
+
+
+def lora_plus():
+    """Steps of AdamW on ½ Σ (y − target)², with the groups that PEFT makes."""
+    cases = []
+    for name, ratio, decay, bias in [("ratio 16", 16.0, 0.0, False), ("ratio 3, decay, biases on B", 3.0, 0.2, True)]:
+        draw, rate, steps = Draw(f"lora plus {name}"), 0.02, 12
+        layers = [torch.nn.Linear(3, 4, bias=False), torch.nn.Linear(4, 2, bias=False)]
+        model = Regression(*layers)
+        inputs = dict(x=draw.normal(5, 3), target=draw.normal(5, 2))
+        for which, layer in zip("qv", layers):
+            inputs[f"weight {which}"] = fill(layer.weight, draw.normal(*layer.weight.shape)).detach().clone()
+        config = LoraConfig(r=2, lora_alpha=3, target_modules=["q", "v"], lora_bias=bias)
+        model = get_peft_model(model, config, autocast_adapter_dtype=False)
+        trained = {
+            k.removeprefix("base_model.model.").replace(".default", ""): p
+            for k, p in model.named_parameters() if p.requires_grad
+        }
+        for key, parameter in trained.items():
+            inputs[f"start {key}"] = fill(parameter, draw.normal(*parameter.shape, scale=0.5)).detach().clone()
+        optimiser = create_loraplus_optimizer(
+            model, torch.optim.AdamW, lr=rate, loraplus_lr_ratio=ratio, loraplus_weight_decay=decay
+        )
+        losses = []
+        for _ in range(steps):
+            loss = 0.5 * ((model(inputs["x"]) - inputs["target"]) ** 2).sum()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            losses.append(loss.item())
+        cases.append(
+            case(
+                name,
+                f"peft 0.21.2 create_loraplus_optimizer over torch {torch.__version__} torch.optim.AdamW, {steps} steps",
+                config=dict(r=2, alpha=3, ratio=ratio, decay=decay, rate=rate, bias=bias, steps=steps),
+                inputs=inputs,
+                outputs=dict(loss=torch.tensor(losses), **{f"end {k}": p for k, p in trained.items()}),
+            )
+        )
+    write("lora_plus", cases)

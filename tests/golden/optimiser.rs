@@ -1,8 +1,12 @@
 use crate::EXACT;
 use crate::reader::each;
 use candle_align::training::{AdamW, AdamWConfig, ParameterGroup};
+use candle_align::{LoraBias, LoraConfig, LoraLinear, lora_plus_groups};
 use candle_core::backprop::GradStore;
-use candle_core::{DType, Device, Var};
+use candle_core::{DType, Device, Tensor, Var};
+use candle_nn::{Linear, Module};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 
 /// Fifty steps in single precision, in another order of the same operations.
 const SINGLE: f64 = 1e-6;
@@ -57,5 +61,62 @@ fn adamw_takes_the_steps_of_torch() {
         let state = candle_core::safetensors::load(&path, &Device::Cpu)?;
         case.check("a.exp_avg", &state["a.exp_avg"], tolerance)?;
         case.check("b.exp_avg_sq", &state["b.exp_avg_sq"], tolerance)
+    });
+}
+
+/// The groups of LoRA+ are PEFT's, and so are the steps: each group its rate, biases without decay.
+#[test]
+fn lora_plus_takes_the_steps_of_peft() {
+    each("lora_plus", |case| {
+        let config = LoraConfig {
+            rank: case.number("r") as usize,
+            alpha: case.number("alpha"),
+            bias: match case.flag("bias") {
+                true => LoraBias::Update,
+                false => LoraBias::Frozen,
+            },
+            ..Default::default()
+        };
+        let layer = |name: &str| {
+            let base = Linear::new(case.input(&format!("weight {name}"))?, None);
+            LoraLinear::new(&base, &config, &mut StdRng::seed_from_u64(0))
+        };
+        let (q, v) = (layer("q")?, layer("v")?);
+        let vars = [q.trainable("q"), v.trainable("v")].concat();
+        for (name, var) in &vars {
+            var.set(&case.input(&format!("start {name}"))?)?;
+        }
+
+        let rate = case.number("rate");
+        let groups = lora_plus_groups(vars.clone(), rate, case.number("ratio"))?;
+        assert_eq!(groups.a_learning_rate, rate);
+        let faster = groups.b_learning_rate / rate;
+        let (biases, b) = groups.b.into_iter().partition(|(_, var)| var.rank() == 1);
+        let group = |vars, rate, weight_decay| ParameterGroup {
+            vars,
+            rate,
+            weight_decay,
+        };
+        let decay = case.number("decay");
+        let groups = vec![
+            group(groups.a, 1.0, decay),
+            group(b, faster, decay),
+            group(biases, faster, 0.0),
+        ];
+        let mut adamw = AdamW::new(groups, AdamWConfig::default())?;
+        adamw.set_learning_rate(rate)?;
+        let (x, target) = (case.input("x")?, case.input("target")?);
+        let mut losses = Vec::new();
+        for _ in 0..case.number("steps") as usize {
+            let error = (v.forward(&q.forward(&x)?.tanh()?)? - &target)?;
+            let loss = (error.sqr()?.sum_all()? * 0.5)?;
+            adamw.step(&loss.backward()?)?;
+            losses.push(loss.to_scalar::<f64>()?);
+        }
+        case.check("loss", &Tensor::new(losses, &Device::Cpu)?, EXACT)?;
+        for (name, var) in &vars {
+            case.check(&format!("end {name}"), var, EXACT)?;
+        }
+        Ok(())
     });
 }

@@ -1,11 +1,14 @@
-"""NF4 with double quantisation, by bitsandbytes on the CPU, in float32."""
+"""NF4 with double quantisation, by bitsandbytes on the CPU, in float32; QLoRA by PEFT over it, and written
+out over its numbers in float64."""
 
 import bitsandbytes as bnb
 import bitsandbytes.functional as bf
 import numpy
 import torch
+from peft import LoraConfig, get_peft_model
 
-from common import Draw, case, write
+from adapters import Model, fill
+from common import Draw, case, gradients, write
 
 DYNAMIC = bf.create_dynamic_map()
 
@@ -125,3 +128,103 @@ def quantised():
         cases.append(case(name, text + how, config=config, inputs=inputs, outputs=outputs, grads=grads))
     torch.set_default_dtype(before)
     write("quantised", cases)
+
+
+def qlora():
+    write("qlora", qlora_by_peft() + qlora_written_out())
+
+
+def qlora_by_peft():
+    """PEFT's layer over bitsandbytes' own, in float32."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    cases = []
+    for name, inside, outside, double, trained, rslora in [
+        ("double", 9, 7, True, "none", False),
+        ("single, rank-stabilised, the base's bias trained", 6, 5, False, "base", True),
+        ("single, a bias on B", 5, 6, False, "update", False),
+    ]:
+        draw, r, alpha = Draw(f"qlora {name}"), 2, 3
+        normal = lambda *shape, **how: draw.normal(*shape, **how).float()  # noqa: E731
+        base = bnb.nn.Linear4bit(inside, outside, bias=True, quant_type="nf4", compress_statistics=double)
+        base.load_state_dict(dict(weight=normal(outside, inside), bias=normal(outside)))
+        base = base.to("cpu")  # quantises
+        saved = {f"state {k}": plain(v) for k, v in base.state_dict().items()}
+        model = Model(base)
+        model.is_loaded_in_4bit = True
+        config = LoraConfig(
+            target_modules=["layer"], r=r, lora_alpha=alpha, use_rslora=rslora, lora_bias=trained == "update",
+            bias="lora_only" if trained == "base" else "none",
+        )
+        model = get_peft_model(model, config)
+        layer = model.base_model.model.layer
+        assert type(layer).__module__ == "peft.tuners.lora.bnb"
+        parameters = dict(a=layer.lora_A["default"].weight, b=layer.lora_B["default"].weight)
+        if trained == "update":
+            parameters["trained_bias"] = layer.lora_B["default"].bias
+        if trained == "base":
+            parameters["trained_bias"] = layer.base_layer.bias
+        assert all(p.requires_grad for p in parameters.values())
+        with torch.no_grad():
+            for parameter in parameters.values():
+                parameter.copy_(normal(*parameter.shape))
+        x = normal(2, 3, inside).requires_grad_()
+        upstream = normal(2, 3, outside, decimals=2)
+        y = model(x)
+        grads = gradients(y * upstream, x=x, **parameters)
+        inputs = dict(x=plain(x), upstream=plain(upstream), **{k: plain(v) for k, v in parameters.items()}, **saved)
+        outputs = dict(y=plain(y), loss=(plain(y) * plain(upstream)).sum(), delta=plain(layer.get_delta_weight("default")))
+        cases.append(
+            case(
+                f"PEFT, {name}",
+                "peft 0.21.2 tuners.lora.bnb.Linear4bit over bitsandbytes 0.50.2 nn.Linear4bit in float32",
+                config=dict(kind="peft", r=r, alpha=alpha, rank_stabilised=rslora, trained_bias=trained, double=double),
+                inputs=inputs,
+                outputs=outputs,
+                grads={k: plain(v) for k, v in grads.items()},
+            )
+        )
+    torch.set_default_dtype(before)
+    return cases
+
+
+def qlora_written_out():
+    """Eq. 5 and 6 in float64, number by number, over scales and code of bitsandbytes."""
+    cases = []
+    code = [float(v) for v in bf.get_4bit_type("nf4", "cpu")]
+    for double in (False, True):
+        draw, inside, outside, r, alpha = Draw(f"qlora written out {double}"), 14, 5, 2, 3
+        # 256ths, which float32 holds too
+        weight = torch.round(draw.normal(outside, inside) * 256) / 256
+        packed, state = bf.quantize_4bit(weight.float(), quant_type="nf4")
+        scales = state.absmax
+        if double:
+            offset = scales.mean()
+            indices, nested = portable("quantize_blockwise", scales - offset, DYNAMIC, 256)
+            scales = portable("dequantize_blockwise", indices, nested, DYNAMIC, 256, torch.float32) + offset
+        halves = [half for byte in packed.flatten().tolist() for half in (byte >> 4, byte & 15)]
+        numbers = [numpy.float32(code[half]) * numpy.float32(scales[i // 64].item()) for i, half in enumerate(halves)]
+        numbers = [float(number) for number in numbers[: weight.numel()]]
+        rows = [torch.tensor(numbers[o * inside : (o + 1) * inside]) for o in range(outside)]
+        bias = torch.round(draw.normal(outside) * 256) / 256
+        given = dict(x=draw.normal(3, inside), a=draw.normal(r, inside), b=draw.normal(outside, r))
+        given = {k: v.requires_grad_() for k, v in given.items()}
+        y = []
+        for x in given["x"]:
+            inner = [(row * x).sum() for row in given["a"]]
+            for o, row in enumerate(rows):
+                change = sum(given["b"][o, i] * inner[i] for i in range(r))
+                y.append((row * x).sum() + bias[o] + alpha / r * change)
+        y = torch.stack(y).view(3, outside)
+        upstream = draw.normal(*y.shape, decimals=2)
+        cases.append(
+            case(
+                f"written out, double {double}",
+                "QLoRA, eq. 5 and 6, written out over quantize_4bit of bitsandbytes 0.50.2",
+                config=dict(kind="written out", r=r, alpha=alpha, rank_stabilised=False, trained_bias="none", double=double),
+                inputs=dict(weight=weight, bias=bias, upstream=upstream, **{k: v.clone() for k, v in given.items()}),
+                outputs=dict(y=y, loss=(y * upstream).sum(), dequantised=torch.stack(rows)),
+                grads=gradients(y * upstream, **given),
+            )
+        )
+    return cases

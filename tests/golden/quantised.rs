@@ -1,13 +1,20 @@
-//! NF4, against bitsandbytes: everything to the bit, except what a sum's order decides.
+//! NF4, against bitsandbytes: everything to the bit, except what a sum's order decides. QLoRA, against
+//! PEFT over it.
 
+use crate::EXACT;
+use crate::adapters::config;
 use crate::reader::{Case, each};
-use candle_align::{BlockScale, Nf4Linear, Nf4Tensor, Result};
-use candle_core::{DType, Device, Tensor};
-use candle_nn::Module;
+use candle_align::{BlockScale, Nf4Linear, Nf4Tensor, QloraLinear, Result};
+use candle_core::{DType, Device, Tensor, Var};
+use candle_nn::{Linear, Module};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use std::collections::HashMap;
 
 /// Two products in f32, of sums of twenty numbers about 1.
 const SINGLE: f64 = 2e-6;
+/// Four products in f32, one after the other, the last one summed over rows.
+const SINGLE_GRADIENT: f64 = 1e-5;
 
 #[test]
 fn quantised() {
@@ -75,7 +82,8 @@ fn tensor(case: &Case, x: Tensor, step: usize) -> Result<()> {
     Ok(())
 }
 
-fn linear(case: &Case) -> Result<()> {
+/// What bitsandbytes saved of a layer, under the name `model.q`.
+fn state_dict(case: &Case) -> Result<HashMap<String, Tensor>> {
     let mut tensors = HashMap::new();
     for name in case.below("state ") {
         let dtype = match name {
@@ -86,6 +94,11 @@ fn linear(case: &Case) -> Result<()> {
         let tensor = case.typed(&format!("state {name}"), dtype)?;
         tensors.insert(format!("model.q.{name}"), tensor);
     }
+    Ok(tensors)
+}
+
+fn linear(case: &Case) -> Result<()> {
+    let tensors = state_dict(case)?;
     let layer = Nf4Linear::from_state_dict(&tensors, "model.q")?;
     assert_eq!(layer.bias().is_some(), case.flag("bias"));
     case.check_single("weight", &floats(&layer.weight().dequantise()?)?);
@@ -118,10 +131,60 @@ fn linear(case: &Case) -> Result<()> {
         assert_eq!(floats(found)?, floats(tensor)?, "{name}");
     }
 
-    let x = candle_core::Var::from_tensor(&case.typed("x", DType::F32)?)?;
+    let x = Var::from_tensor(&case.typed("x", DType::F32)?)?;
     let y = layer.forward(&x)?;
     case.check("y", &y, SINGLE)?;
     let loss = (&y * case.typed("upstream", DType::F32)?)?;
     case.check("loss", &loss.sum_all()?, 10.0 * SINGLE)?;
     case.check_gradient("x", &loss, &x, SINGLE)
+}
+
+#[test]
+fn qlora() {
+    each("qlora", |case| {
+        let (config, mut rng) = (config(case), StdRng::seed_from_u64(0));
+        let (layer, dtype, tolerance, of_gradients) = match case.word("kind") {
+            "peft" => {
+                let base = Nf4Linear::from_state_dict(&state_dict(case)?, "model.q")?;
+                let layer = QloraLinear::over(base, &config, &mut rng)?;
+                (layer, DType::F32, SINGLE, SINGLE_GRADIENT)
+            }
+            _ => {
+                let base = Linear::new(case.input("weight")?, Some(case.input("bias")?));
+                let scale = match case.flag("double") {
+                    true => BlockScale::Double,
+                    false => BlockScale::Single,
+                };
+                let layer = QloraLinear::new(&base, scale, &config, &mut rng)?;
+                let dequantised = layer.base().weight().dequantise()?;
+                case.check("dequantised", &dequantised, 0.0)?;
+                (layer, DType::F64, EXACT, EXACT)
+            }
+        };
+        let vars = layer.trainable("");
+        let vars: Vec<(&str, &Var)> = vars
+            .iter()
+            .map(|(name, var)| match name.as_str() {
+                "lora_A.weight" => ("a", var),
+                "lora_B.weight" => ("b", var),
+                _ => ("trained_bias", var),
+            })
+            .collect();
+        assert_eq!(vars.len(), 2 + usize::from(case.has("trained_bias")));
+        for (name, var) in &vars {
+            var.set(&case.typed(name, dtype)?)?;
+        }
+        let x = Var::from_tensor(&case.typed("x", dtype)?)?;
+        let y = layer.forward(&x)?;
+        case.check("y", &y, tolerance)?;
+        if case.gives("delta") {
+            case.check("delta", &layer.delta()?, tolerance)?;
+        }
+        let loss = (&y * case.typed("upstream", dtype)?)?;
+        case.check("loss", &loss.sum_all()?, 10.0 * tolerance)?;
+        for (name, var) in vars {
+            case.check_gradient(name, &loss, var, of_gradients)?;
+        }
+        case.check_gradient("x", &loss, &x, of_gradients)
+    });
 }
