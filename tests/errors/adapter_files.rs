@@ -171,6 +171,27 @@ fn a_setting_is_named_with_its_value() {
 }
 
 #[test]
+fn settings_without_tensors_are_read_as_strictly() {
+    let folder = Folder::new(LORA, &[]);
+    let path = folder.0.path().join("adapter_config.json");
+    fs::remove_file(folder.0.path().join("adapter_model.safetensors")).unwrap();
+    let config = AdapterConfig::read(&path).unwrap();
+    assert_eq!(config.method.targets().unwrap(), &names(&["q"]));
+    fs::write(&path, LORA.replace("\"r\"", "\"rank\"")).unwrap();
+    folder.says(
+        AdapterConfig::read(&path),
+        "AdapterConfig::read: `DIR/adapter_config.json` holds `rank`, which is no key of LORA in PEFT \
+         0.21.2",
+    );
+    fs::remove_file(&path).unwrap();
+    folder.says(
+        AdapterConfig::read(&path),
+        "AdapterConfig::read: `DIR/adapter_config.json` cannot be read: No such file or directory (os \
+         error 2)",
+    );
+}
+
+#[test]
 fn what_is_not_supported_is_refused_by_name_by_a_lenient_reader_too() {
     for (key, value) in [
         ("alora_invocation_tokens", "[1]"),

@@ -6,6 +6,7 @@ mod common;
 mod adalora;
 mod adapted;
 mod adapter;
+mod adapter_layer;
 mod brio;
 mod chain_of_hindsight;
 mod conditional_sft;

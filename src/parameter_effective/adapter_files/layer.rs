@@ -6,6 +6,7 @@ use crate::{
 };
 use candle_core::{Tensor, Var};
 use candle_nn::Module;
+use rand::Rng;
 use std::collections::BTreeMap;
 
 /// One layer under an adapter.
@@ -41,6 +42,21 @@ impl AdapterLayer {
     /// of the module.
     pub fn trainable(&self, prefix: &str) -> Vec<(String, Var)> {
         each!(self, layer => layer.trainable(prefix))
+    }
+
+    /// [`Module::forward`] in training: with the dropout of the settings, where the layer has one.
+    ///
+    /// # Errors
+    /// As the layer's own `forward_train`, or `forward` for those that drop nothing.
+    pub fn forward_train(&self, x: &Tensor, rng: &mut impl Rng) -> Result<Tensor> {
+        match self {
+            Self::Lora(layer) => layer.forward_train(x, rng),
+            Self::Dora(layer) => layer.forward_train(x, rng),
+            Self::AdaLora(layer) => layer.forward_train(x, rng),
+            Self::Vera(layer) => layer.forward_train(x, rng),
+            Self::Qlora(layer) => layer.forward_train(x, rng),
+            Self::LoraEmbedding(_) | Self::Ia3(_) => Ok(self.forward(x)?),
+        }
     }
 
     /// Switches the adapter off, to the base layer exactly, or on again.

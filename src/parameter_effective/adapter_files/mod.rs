@@ -165,17 +165,10 @@ impl AdapterFile {
     /// base model, by [`AdapterFile::layers`].
     pub fn read(folder: impl AsRef<Path>, strictness: Strictness) -> Result<Self> {
         let function = "AdapterFile::read";
-        let bytes = |name: &str| -> Result<(String, Vec<u8>)> {
-            let path = folder.as_ref().join(name);
-            let source = path.display().to_string();
-            let bytes = fs::read(&path).map_err(|e| {
-                Error::argument(function, source.as_str(), format!("cannot be read: {e}"))
-            })?;
-            Ok((source, bytes))
-        };
-        let (source, text) = bytes(CONFIG)?;
+        let folder = folder.as_ref();
+        let (source, text) = bytes(function, &folder.join(CONFIG))?;
         let (config, left_out) = read::parse(function, &source, &text, strictness)?;
-        let (source, content) = bytes(TENSORS)?;
+        let (source, content) = bytes(function, &folder.join(TENSORS))?;
         let mut tensors = tensors::parse(function, &source, &content)?;
         if strictness == Strictness::Lenient {
             tensors = without_adapter_name(tensors);
@@ -283,6 +276,14 @@ impl AdapterFile {
             _ => found.to_dtype(DType::F32)?,
         })
     }
+}
+
+/// The path of a file, for messages, and what is in it.
+fn bytes(function: &'static str, path: &Path) -> Result<(String, Vec<u8>)> {
+    let source = path.display().to_string();
+    let bytes = fs::read(path)
+        .map_err(|e| Error::argument(function, source.as_str(), format!("cannot be read: {e}")))?;
+    Ok((source, bytes))
 }
 
 /// The tensors under names from which the adapter's own, `default`, is taken.
