@@ -328,13 +328,19 @@ impl Transformer {
     /// Reads what [`Self::save`] wrote, as a model with variables.
     ///
     /// # Errors
-    /// If the file cannot be read, or a weight is missing or of another shape.
+    /// If the file cannot be read, or a weight is missing, or of another shape or type, or is no
+    /// weight of this model.
     pub fn load(config: &Config, path: impl AsRef<Path>) -> Result<Self> {
         let mut stored = candle_core::safetensors::load(path, &Device::Cpu)?;
         let mut rng = rand::SeedableRng::seed_from_u64(0);
         let mut weights = Self::new(config, DType::F32, &mut rng)?.weights;
         for (name, weight) in &mut weights {
             match stored.remove(name) {
+                Some(found) if found.dtype() != weight.dtype() => fail!(
+                    "`{name}` is {}, expected {}",
+                    found.dtype().as_str(),
+                    weight.dtype().as_str()
+                ),
                 Some(found) if found.dims() == weight.dims() => *weight = found,
                 Some(found) => fail!(
                     "`{name}` has shape {:?}, expected {:?}",

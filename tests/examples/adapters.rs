@@ -518,12 +518,6 @@ fn what_the_decoder_does_not_do_is_refused_by_name() {
             Err(error) => assert_eq!(error.to_string(), message, "{json}"),
         }
     };
-    for method in ["lora", "qlora", "dora", "ada_lora", "vera"] {
-        says(
-            &format!(r#"{{"{method}": {{"dropout": 0.1}}}}"#),
-            "adapt: `dropout` must be 0: the decoder runs its layers without dropout",
-        );
-    }
     let saved = r#""target_modules": ["attention.qkv"], "modules_to_save": ["head"]"#;
     for method in ["lora", "qlora", "dora", "ia3"] {
         says(
@@ -550,6 +544,36 @@ fn what_the_decoder_does_not_do_is_refused_by_name() {
         r#"{"lora": {"dropout": 1.5}}"#,
         "LoraLinear::new: `dropout` must be in [0, 1), got 1.5",
     );
+}
+
+#[test]
+fn dropout_is_drawn_while_it_is_asked_for() {
+    let base = base(DType::F32);
+    for method in ["lora", "qlora", "dora", "ada_lora", "vera"] {
+        let json = format!(r#"{{"{method}": {{"dropout": 0.5}}}}"#);
+        let config: AdapterConfig = serde_json::from_str(&json).expect("read");
+        let adapted = adapted(&base, &config);
+        for (_, var) in adapted.vars() {
+            // at their start the layers add nothing, and nothing of it can be dropped
+            let moved = (var.as_tensor() + 0.1).expect("a sum");
+            var.set(&moved).expect("the same shape");
+        }
+        let logits = || flat(&adapted.model.forward(&tokens()).expect("logits").logits);
+        let drawn = |seed| {
+            adapted.set_dropout(Some(StdRng::seed_from_u64(seed)));
+            logits()
+        };
+        let plain = logits();
+        let (first, again, other) = (drawn(1), drawn(1), drawn(2));
+        assert_eq!(first, again, "{method}");
+        assert!(first != other && first != plain, "{method}");
+        adapted.set_dropout(None);
+        assert_eq!(logits(), plain, "{method}");
+        // the base drops nothing
+        adapted.set_enabled(false);
+        let off = logits();
+        assert_eq!(drawn(1), off, "{method}");
+    }
 }
 
 #[test]
