@@ -4,6 +4,7 @@
 //! cargo run --release --example train -- --objective dpo --data rows.jsonl.gz
 //! cargo run --release --example train -- --objective reward            (on fifty rows of its own)
 //! cargo run --release --example train -- --config target/train/dpo/config.json --set dpo.beta=0.5
+//! cargo run --release --example train -- --adapter-config lora.json    (with {"lora": {"rank": 4}} in it)
 //! ```
 //!
 //! | what | where |
@@ -15,6 +16,7 @@
 //! | what of a file fits an objective | `fit.rs` |
 //! | micro-batches that have the gradient of one batch, clipping, schedule | `trainer.rs` |
 //! | the model | `model.rs` |
+//! | an adapter on it: its settings, AdaLoRA's budget, the files | `adapter/` |
 //! | every setting with its default | `settings.rs` |
 //!
 //! It shows that the pieces hold on rows that nobody here wrote. It does not make a good model: a
@@ -29,6 +31,12 @@
 //! `target/train/dpo`: `metrics.jsonl`, `curves.svg`, `model.safetensors`, `summary.json`, and
 //! `config.json`, which `--config` reads.
 //!
+//! With `--adapter-config` the objective moves an adapter and no weight of the model, under any
+//! parameter-efficient method of the library. The model comes first: by the supervised steps, under
+//! `--objective sft` too, or from what an earlier run wrote (`--base`). DPO's reference is then the
+//! model with its adapter off. In the place of `model.safetensors` stand `base.safetensors` and
+//! `adapter/`, which Python's PEFT reads where it knows the method.
+//!
 //! Where other work keeps the machine busy, `RAYON_NUM_THREADS=1` is faster: threads that wait for
 //! each other otherwise spend the time waiting (five times slower, measured at a load of 14 on two
 //! cores).
@@ -38,12 +46,14 @@
 //! does not have, is an error before the first step: a second answer, a preference, or for
 //! `self_debug` answers marked right or wrong.
 
+pub mod adapter;
 pub mod batch;
 pub mod data;
 pub mod error;
 pub mod fit;
 pub mod model;
 pub mod objectives;
+pub mod optimiser;
 pub mod output;
 pub mod plot;
 pub mod report;
@@ -54,6 +64,7 @@ pub mod similarity;
 pub mod support;
 pub mod trainer;
 
+use adapter::Adapter;
 use clap::Parser;
 use error::Result;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -77,16 +88,22 @@ pub struct Arguments {
     /// A `.jsonl` or `.jsonl.gz` file; without it, fifty rows of the example's own.
     #[arg(long)]
     data: Option<PathBuf>,
-    /// Where the results go [default: target/train/OBJECTIVE].
+    /// Where the results go [default: target/train/OBJECTIVE, and _METHOD under an adapter].
     #[arg(long)]
     out: Option<PathBuf>,
+    /// Train an adapter on the frozen model, not the model: a JSON file, such as `{"lora": {"rank": 4}}` or PEFT's `adapter_config.json`. The model itself comes first, by supervised steps (`--sft-steps`, under `--objective sft` too) or from `--base`.
+    #[arg(long, value_name = "FILE")]
+    adapter_config: Option<PathBuf>,
+    /// Weights to start from: the `model.safetensors` or `base.safetensors` of an earlier run, with its `model.json` beside it. Supervised steps then come before the objective only if `--sft-steps` asks for them.
+    #[arg(long, value_name = "FILE")]
+    base: Option<PathBuf>,
     /// Of weights, split and order.
     #[arg(long)]
     seed: Option<u64>,
     /// Steps of the objective.
     #[arg(long)]
     steps: Option<usize>,
-    /// Supervised steps before it; 0 for none.
+    /// Supervised steps of the whole model before it; 0 for none.
     #[arg(long)]
     sft_steps: Option<usize>,
     /// Examples per step.
@@ -110,7 +127,8 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// File first, then flags, then `--set`, each over what was before.
+    /// File first, then flags, then `--set`, each over what was before. The adapter's file comes after
+    /// all that is not the adapter's: PEFT's holds sizes, which must be the model's.
     pub fn settings(self) -> Result<Settings> {
         let mut all = match &self.config {
             Some(path) => Settings::read(path)?,
@@ -126,7 +144,9 @@ impl Arguments {
         put(&mut all.out, self.out.map(Some));
         put(&mut all.seed, self.seed);
         put(&mut all.steps, self.steps);
-        put(&mut all.sft_steps, self.sft_steps);
+        let none = self.base.is_some().then_some(0);
+        put(&mut all.sft_steps, self.sft_steps.or(none));
+        put(&mut all.base, self.base.map(Some));
         put(&mut all.batch, self.batch);
         put(&mut all.micro_batch, self.micro_batch);
         put(&mut all.max_len, self.max_len);
@@ -138,7 +158,13 @@ impl Arguments {
             }
         }
         all.skip_bad_rows |= self.skip_bad_rows;
-        self.set.iter().try_fold(all, |all, one| all.with(one))
+        let of_adapter = |one: &&String| one.starts_with("adapter.");
+        let (last, first): (Vec<_>, Vec<_>) = self.set.iter().partition(of_adapter);
+        let mut all = first.into_iter().try_fold(all, |all, one| all.with(one))?;
+        if let Some(path) = &self.adapter_config {
+            all.adapter = Some(Adapter::read(path, &all)?);
+        }
+        last.into_iter().try_fold(all, |all, one| all.with(one))
     }
 }
 

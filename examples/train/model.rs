@@ -1,22 +1,49 @@
-//! What is trained. Every model of a run is made here: the one that learns, its frozen copies, and
-//! the reward head in front of it.
+//! What is trained. Every model of a run is made here: the one that learns, its frozen copies, the
+//! adapter on a frozen one, and the reward head in front.
 
+use super::adapter::Adapter;
 use super::batch::Batch;
-use super::error::Result;
+use super::error::{Error, Result};
 use super::settings::Settings;
+use super::support::adapters::Adapted;
 use super::support::transformer::{Config, Transformer};
 use candle_align::{RewardHead, Statistics, TokenLogProbs};
 use candle_core::{DType, Device, Var};
 use rand::rngs::StdRng;
+use std::ops::Deref;
+use std::path::Path;
 
 /// A language model, with a scalar head in front if it is a reward model.
 pub struct Model {
-    pub body: Transformer,
+    pub body: Body,
     pub head: Option<RewardHead>,
 }
 
+/// A transformer, all of it trained or frozen, or a frozen one under an adapter.
+pub enum Body {
+    Whole(Transformer),
+    Adapted(Adapted),
+}
+
+impl From<Transformer> for Body {
+    fn from(model: Transformer) -> Self {
+        Self::Whole(model)
+    }
+}
+
+impl Deref for Body {
+    type Target = Transformer;
+
+    fn deref(&self) -> &Transformer {
+        match self {
+            Self::Whole(model) => model,
+            Self::Adapted(adapted) => &adapted.model,
+        }
+    }
+}
+
 impl Model {
-    /// With random weights, of the sizes in the settings.
+    /// With random weights, or those of `base`; of the sizes in the settings.
     pub fn new(settings: &Settings, rng: &mut StdRng) -> Result<Self> {
         let config = Config {
             vocabulary: settings.objective.vocabulary(),
@@ -26,10 +53,28 @@ impl Model {
             max_len: settings.max_len,
             feed_forward: 4 * settings.width,
         };
+        let body = match &settings.base {
+            Some(path) => saved(path, &config)?,
+            None => Transformer::new(&config, DType::F32, rng)?,
+        };
         Ok(Self {
-            body: Transformer::new(&config, DType::F32, rng)?,
+            body: body.into(),
             head: None,
         })
+    }
+
+    /// Freezes the model and puts an adapter on it.
+    pub fn adapt(&mut self, adapter: &Adapter, rng: &mut StdRng) -> Result<()> {
+        self.body = Body::Adapted(adapter.on(&self.body, rng)?);
+        Ok(())
+    }
+
+    /// The adapter, if there is one.
+    pub fn adapted(&self) -> Option<&Adapted> {
+        match &self.body {
+            Body::Whole(_) => None,
+            Body::Adapted(adapted) => Some(adapted),
+        }
     }
 
     /// Puts a reward head in front.
@@ -39,25 +84,39 @@ impl Model {
         Ok(())
     }
 
-    /// A copy that no step changes and that keeps no graph.
-    pub fn frozen(&self) -> Result<Self> {
+    /// A copy that no step changes and that keeps no graph; none of a model under an adapter.
+    pub fn frozen(&self) -> Result<Option<Self>> {
+        let Body::Whole(body) = &self.body else {
+            return Ok(None);
+        };
         let head = self.head.as_ref();
         let head = head.map(|head| RewardHead::from_tensors(head.weight(), head.bias()));
-        Ok(Self {
-            body: self.body.frozen()?,
+        Ok(Some(Self {
+            body: body.frozen()?.into(),
             head: head.transpose()?,
-        })
+        }))
     }
 
     /// The variables that the objective reaches, by name. A reward model has no use for the
     /// language model's output layer.
     pub fn vars(&self) -> Vec<(String, Var)> {
-        let mut vars = self.body.vars();
+        let mut vars = match &self.body {
+            Body::Whole(body) => body.vars(),
+            Body::Adapted(adapted) => adapted.vars(),
+        };
         if let Some(head) = &self.head {
             vars.retain(|(name, _)| name != "head.weight");
             vars.extend(head.trainable());
         }
         vars
+    }
+
+    /// How many numbers there are, trained or not.
+    pub fn parameters(&self) -> usize {
+        let adapter = self.adapted().map_or(0, Adapted::parameters);
+        let head = self.head.iter().flat_map(RewardHead::trainable);
+        let head: usize = head.map(|(_, var)| var.elem_count()).sum();
+        self.body.parameters() + adapter + head
     }
 
     /// The log-probability of every token that a batch learns.
@@ -73,4 +132,62 @@ impl Model {
             &logits, tokens, learned, statistics,
         )?)
     }
+
+    /// `of` the model that a loss compares with: a frozen one, or this one with its adapter off, which
+    /// is its own reference. None of a model without either.
+    pub fn against<T>(
+        &self,
+        frozen: Option<&Model>,
+        of: impl FnOnce(&Model) -> Result<T>,
+    ) -> Result<Option<T>> {
+        match (frozen, self.adapted()) {
+            (Some(frozen), _) => of(frozen).map(Some),
+            (None, Some(adapted)) => {
+                adapted.set_enabled(false);
+                let found = of(self);
+                adapted.set_enabled(true);
+                found.map(Some)
+            }
+            (None, None) => Ok(None),
+        }
+    }
+}
+
+/// The weights that an earlier run wrote; `model.json` beside them holds their sizes, since heads
+/// leave no mark in a weight.
+fn saved(path: &Path, config: &Config) -> Result<Transformer> {
+    let beside = path.with_file_name("model.json");
+    let text = std::fs::read_to_string(&beside).map_err(|error| {
+        let text = format!(
+            "cannot be read: {error}; it holds the sizes of {}",
+            path.display()
+        );
+        Error::file(&beside, text)
+    })?;
+    let found: Config =
+        serde_json::from_str(&text).map_err(|error| Error::file(&beside, error.to_string()))?;
+    for (name, setting, has, asked) in [
+        (
+            "vocabulary",
+            "objective",
+            found.vocabulary,
+            config.vocabulary,
+        ),
+        ("dim", "width", found.dim, config.dim),
+        ("heads", "heads", found.heads, config.heads),
+        ("layers", "layers", found.layers, config.layers),
+        ("max_len", "max_len", found.max_len, config.max_len),
+        (
+            "feed_forward",
+            "width",
+            found.feed_forward,
+            config.feed_forward,
+        ),
+    ] {
+        if has != asked {
+            let text = format!("`{name}` is {has}, and the setting `{setting}` makes it {asked}");
+            return Err(Error::file(&beside, text));
+        }
+    }
+    Transformer::load(config, path).map_err(|error| Error::file(path, error.to_string()))
 }

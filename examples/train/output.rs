@@ -3,7 +3,7 @@
 use super::error::{Error, Result};
 use candle_core::{Tensor, Var};
 use serde::Serialize;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -44,11 +44,14 @@ impl Folder {
         self.text(name, &lines)
     }
 
-    pub fn weights(&self, name: &str, vars: &[(String, Var)]) -> Result<()> {
-        let tensors: HashMap<String, Tensor> = vars
-            .iter()
-            .map(|(name, var)| (name.clone(), var.as_tensor().clone()))
-            .collect();
+    pub fn vars(&self, name: &str, vars: &[(String, Var)]) -> Result<()> {
+        let tensors = vars.iter();
+        let tensors = tensors.map(|(name, var)| (name.clone(), var.as_tensor().clone()));
+        self.weights(name, &tensors.collect())
+    }
+
+    pub fn weights(&self, name: &str, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+        let tensors: HashMap<String, Tensor> = tensors.clone().into_iter().collect();
         self.put(name, |path| {
             Ok(candle_core::safetensors::save(&tensors, path)?)
         })

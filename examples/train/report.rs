@@ -94,6 +94,14 @@ pub fn byte_frequencies(train: &[Example], held_out: &[Example], vocabulary: usi
     losses.iter().sum::<f64>() / losses.len() as f64
 }
 
+/// What was trained in place of the whole model.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Written {
+    pub method: &'static str,
+    /// Its files, in words.
+    pub files: String,
+}
+
 /// What came of a run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Summary {
@@ -106,6 +114,11 @@ pub struct Summary {
     pub held_out_examples: usize,
     /// How many numbers are trained.
     pub parameters: usize,
+    /// Of how many: the model's, the adapter's, the reward head's.
+    pub total_parameters: usize,
+    /// Under an adapter: its method, and where it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<Written>,
     pub sft_steps: usize,
     pub steps: usize,
     /// After the supervised steps, before the objective's first.
@@ -184,9 +197,12 @@ impl fmt::Display for Summary {
         )?;
         writeln!(
             f,
-            "  run       {} parameters, {} supervised steps, {} steps, {} tokens",
-            self.parameters, self.sft_steps, self.steps, self.tokens
+            "  run       {} of {} parameters, {} supervised steps, {} steps, {} tokens",
+            self.parameters, self.total_parameters, self.sft_steps, self.steps, self.tokens
         )?;
+        if let Some(written) = &self.adapter {
+            writeln!(f, "  adapter   {}: {}", written.method, written.files)?;
+        }
         let unit = match self.objective {
             Objective::Sft => " nats per byte",
             objective if objective.is_language() => " nats per token",

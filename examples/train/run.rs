@@ -1,5 +1,6 @@
 //! A whole run: read, split, warm up, train, compare with what was before and with trivial answers.
 
+use super::adapter::files;
 use super::batch::Shape;
 use super::data::{self, Reading};
 use super::error::Result;
@@ -8,10 +9,10 @@ use super::model::Model;
 use super::objectives::{Objective, Task};
 use super::output::Folder;
 use super::plot;
-use super::report::{Baselines, Summary, byte_frequencies, peak_memory_mib};
+use super::report::{Baselines, Summary, Written, byte_frequencies, peak_memory_mib};
 use super::settings::Settings;
-use super::trainer::{Phase, Trainer};
-use candle_align::Reduction;
+use super::trainer::{Metric, Phase, Trainer};
+use candle_align::{AdapterFile, Reduction};
 use indicatif::ProgressBar;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -21,6 +22,23 @@ use std::time::Instant;
 ///
 /// Nothing is written before the run has succeeded; then each file appears whole.
 pub fn run(settings: &Settings, progress: &ProgressBar) -> Result<Summary> {
+    let run = train(settings, progress)?;
+    run.write(settings)?;
+    Ok(run.summary)
+}
+
+/// A run whose results are yet to be written.
+pub struct Run {
+    pub model: Model,
+    pub metrics: Vec<Metric>,
+    pub summary: Summary,
+    /// Of an adapter that PEFT knows.
+    pub file: Option<AdapterFile>,
+    folder: Folder,
+}
+
+/// Runs.
+pub fn train(settings: &Settings, progress: &ProgressBar) -> Result<Run> {
     let start = Instant::now();
     settings.check()?;
     let reading = Reading {
@@ -48,17 +66,20 @@ pub fn run(settings: &Settings, progress: &ProgressBar) -> Result<Summary> {
         _ => all_examples(&task, &held_out, &data.name, &mut tally, &mut rng(6))?,
     };
     let asked = all_probes(&task, &held_out, &mut tally)?;
-    let folder = Folder::open(&settings.out())?;
 
     let mut model = Model::new(settings, &mut rng(1))?;
-    let warm = match settings.objective {
-        Objective::Sft => 0,
+    if let Some(adapter) = &settings.adapter {
+        adapter.check(&model.body, settings)?;
+    }
+    let folder = Folder::open(&settings.out())?;
+    let warm = match (settings.objective, &settings.adapter) {
+        (Objective::Sft, None) => 0,
         _ => settings.sft_steps,
     };
     progress.set_length((warm + settings.steps) as u64);
     let mut trainer = Trainer::new(progress);
 
-    // supervised steps on the best answers: a reference worth staying near
+    // supervised steps on the best answers: a reference worth staying near, a base worth adapting
     if warm > 0 {
         let task = Task {
             objective: Objective::Sft,
@@ -66,6 +87,10 @@ pub fn run(settings: &Settings, progress: &ProgressBar) -> Result<Summary> {
             settings,
         };
         let phase = Phase {
+            name: match settings.adapter {
+                None => task.objective.to_string(),
+                Some(_) => "base".to_string(),
+            },
             task,
             model: &model,
             reference: None,
@@ -78,14 +103,26 @@ pub fn run(settings: &Settings, progress: &ProgressBar) -> Result<Summary> {
     }
 
     // the objective itself
+    if let Some(adapter) = &settings.adapter {
+        model.adapt(adapter, &mut rng(7))?;
+    }
     if settings.objective == Objective::Reward {
         model.add_head(&mut rng(3))?;
     }
     let reference = match settings.objective.has_reference(settings) {
-        true => Some(model.frozen()?),
+        true => model.frozen()?,
         false => None,
     };
+    let parameters = model.vars().iter().map(|(_, var)| var.elem_count()).sum();
+    let total_parameters = model.parameters();
+    if let Some(adapter) = &settings.adapter {
+        progress.println(format!(
+            "{} trains {parameters} of {total_parameters} parameters",
+            adapter.method.name()
+        ));
+    }
     let phase = Phase {
+        name: task.objective.to_string(),
         task,
         model: &model,
         reference,
@@ -103,6 +140,13 @@ pub fn run(settings: &Settings, progress: &ProgressBar) -> Result<Summary> {
     };
     let plain_tokens =
         task.objective.reduction() == Reduction::TokenMean && task.objective != Objective::CRlft;
+    let file = match (&settings.adapter, model.adapted()) {
+        (Some(adapter), Some(adapted)) => {
+            let (kept, head) = (&trainer.kept, model.head.as_ref());
+            files::peft(adapter, adapted, settings.steps, kept, head)?
+        }
+        _ => None,
+    };
     let seconds = trainer.seconds();
     let summary = Summary {
         objective: settings.objective,
@@ -112,7 +156,12 @@ pub fn run(settings: &Settings, progress: &ProgressBar) -> Result<Summary> {
         held_out_prompts: held_out.len(),
         train_examples: phase.train.len(),
         held_out_examples: phase.held_out.len(),
-        parameters: model.vars().iter().map(|(_, var)| var.elem_count()).sum(),
+        parameters,
+        total_parameters,
+        adapter: settings.adapter.as_ref().map(|adapter| Written {
+            method: adapter.method.name(),
+            files: files::described(adapter, file.as_ref()),
+        }),
         sft_steps: warm,
         steps: settings.steps,
         before,
@@ -129,15 +178,35 @@ pub fn run(settings: &Settings, progress: &ProgressBar) -> Result<Summary> {
         peak_memory_mib: peak_memory_mib(),
         out: settings.out(),
     };
-    let curves = plot::curves(&trainer.metrics, &summary)?;
-    folder.weights("model.safetensors", &model.body.vars())?;
-    if let Some(head) = &model.head {
-        folder.weights("reward_head.safetensors", &head.trainable())?;
+    Ok(Run {
+        metrics: trainer.metrics,
+        model,
+        summary,
+        file,
+        folder,
+    })
+}
+
+impl Run {
+    /// Writes the results. Under an adapter the weights are those of the base, as it was frozen.
+    pub fn write(&self, settings: &Settings) -> Result<()> {
+        let (folder, model) = (&self.folder, &self.model);
+        let curves = plot::curves(&self.metrics, &self.summary)?;
+        let weights = match model.adapted() {
+            None => "model.safetensors",
+            Some(_) => "base.safetensors",
+        };
+        folder.weights(weights, model.body.weights())?;
+        if let (Some(adapter), Some(adapted)) = (&settings.adapter, model.adapted()) {
+            files::write(&settings.out(), adapter, adapted, self.file.as_ref())?;
+        }
+        if let Some(head) = &model.head {
+            folder.vars("reward_head.safetensors", &head.trainable())?;
+        }
+        folder.json("model.json", model.body.config())?;
+        folder.json("config.json", settings)?;
+        folder.lines("metrics.jsonl", &self.metrics)?;
+        folder.text("curves.svg", &curves)?;
+        folder.json("summary.json", &self.summary)
     }
-    folder.json("model.json", model.body.config())?;
-    folder.json("config.json", settings)?;
-    folder.lines("metrics.jsonl", &trainer.metrics)?;
-    folder.text("curves.svg", &curves)?;
-    folder.json("summary.json", &summary)?;
-    Ok(summary)
 }

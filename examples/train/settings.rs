@@ -1,5 +1,6 @@
 //! Everything a run depends on: what `config.json` holds and `--config` reads.
 
+use super::adapter::Adapter;
 use super::error::{Error, Result};
 use super::objectives::words::{CRlft, Classes, Hindsight};
 use super::objectives::{Objective, RewardForm, SlicForm};
@@ -20,14 +21,19 @@ pub struct Settings {
     pub objective: Objective,
     /// A `.jsonl` or `.jsonl.gz` file; none: the example's own rows.
     pub data: Option<PathBuf>,
-    /// Where the results go; none: `target/train/<objective>`.
+    /// Where the results go; none: `target/train/<objective>`, and `_<method>` under an adapter.
     pub out: Option<PathBuf>,
+    /// Weights to start from, of an earlier run with the same sizes; none: random ones.
+    pub base: Option<PathBuf>,
+    /// What is trained on the frozen base; none: the whole model.
+    pub adapter: Option<Adapter>,
     /// Of weights, split and order. The same seed gives the same metrics.
     pub seed: u64,
 
     /// Steps of the objective.
     pub steps: usize,
-    /// Steps of supervised training on the best answers before it; for `sft` itself not read.
+    /// Steps of supervised training of the whole model on the best answers before it; for `sft`
+    /// itself not read, but under an adapter.
     pub sft_steps: usize,
     /// Examples per step: answers for `sft`, pairs, lists, or written texts.
     pub batch: usize,
@@ -119,6 +125,8 @@ impl Default for Settings {
             objective: Objective::Dpo,
             data: None,
             out: None,
+            base: None,
+            adapter: None,
             seed: 0,
             steps: 150,
             sft_steps: 100,
@@ -194,7 +202,11 @@ impl Settings {
 
     /// Where the results go.
     pub fn out(&self) -> PathBuf {
-        let default = || PathBuf::from("target/train").join(self.objective.to_string());
+        let name = match &self.adapter {
+            None => self.objective.to_string(),
+            Some(adapter) => format!("{}_{}", self.objective, adapter.method.name()),
+        };
+        let default = || PathBuf::from("target/train").join(name);
         self.out.clone().unwrap_or_else(default)
     }
 

@@ -1,21 +1,24 @@
 //! The steps of one objective: micro-batches that have the gradient of one batch, clipping, a schedule,
 //! and what is held out, before, during and after.
 
+use super::adapter::budget::{Budget, Kept};
 use super::batch::{Batch, Example};
 use super::error::{Error, Result};
 use super::model::Model;
 use super::objectives::language::opinion;
 use super::objectives::order::Ordered;
 use super::objectives::{Objective, Task, counted, forward};
+use super::optimiser::{budget, optimisers};
 use super::report::Scores;
 use candle_align::forgetful_mask;
 use candle_align::training::{Decay, GradAccumulator, Schedule, clip_grad_norm, grad_coverage};
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor, Var};
-use candle_nn::{AdamW, Optimizer, ParamsAdamW};
+use candle_nn::Optimizer;
 use indicatif::ProgressBar;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
 use serde::Serialize;
 use std::time::Instant;
 
@@ -25,11 +28,15 @@ use std::time::Instant;
 pub struct Metric {
     /// Counted from 1 within a phase; 0 is before it.
     pub step: usize,
-    /// `sft` for the supervised steps at the start, then the objective's name.
+    /// `sft` for the supervised steps at the start, `base` where an adapter follows; then the
+    /// objective's name.
     pub phase: String,
     /// `train`: of this step's batch. `held_out`: of all held-out examples.
     pub split: &'static str,
     pub loss: f64,
+    /// What AdaLoRA's penalty added to it; not part of `loss`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub penalty: Option<f64>,
     /// The share of pairs ordered right, where there are pairs.
     pub accuracy: Option<f64>,
     /// Mean log-probability of a whole best answer. Preference losses may lower it.
@@ -45,9 +52,11 @@ pub struct Metric {
 
 /// Training of a model by one objective, with its own schedule and optimiser.
 pub struct Phase<'a> {
+    /// In the metrics and in messages.
+    pub name: String,
     pub task: Task<'a>,
     pub model: &'a Model,
-    /// What DPO compares with, and SLiC's KL.
+    /// What DPO compares with, and SLiC's KL; none under an adapter, where the base is.
     pub reference: Option<Model>,
     pub train: Vec<Example>,
     /// Evaluated before, during and after; not if empty.
@@ -64,6 +73,8 @@ pub struct Trainer<'a> {
     pub metrics: Vec<Metric>,
     /// Trained on, padding left out.
     pub tokens: usize,
+    /// Which triplets AdaLoRA's last pruning left.
+    pub kept: Kept,
     start: Instant,
 }
 
@@ -73,6 +84,7 @@ impl<'a> Trainer<'a> {
             progress,
             metrics: Vec::new(),
             tokens: 0,
+            kept: Kept::new(),
             start: Instant::now(),
         }
     }
@@ -89,12 +101,8 @@ impl<'a> Trainer<'a> {
         let schedule = Schedule::new(phase.steps, warmup, Decay::Cosine, settings.floor)?;
         let peak = phase.task.objective.peak(settings);
         let vars = phase.model.vars();
-        let params = ParamsAdamW {
-            lr: peak,
-            weight_decay: settings.weight_decay,
-            ..Default::default()
-        };
-        let mut optimiser = AdamW::new(vars.iter().map(|(_, var)| var.clone()).collect(), params)?;
+        let mut optimisers = optimisers(phase, &vars)?;
+        let mut budget = budget(phase)?;
         let every = match settings.eval_every {
             0 => phase.steps.div_ceil(4).max(1),
             every => every,
@@ -104,19 +112,34 @@ impl<'a> Trainer<'a> {
         let mut order = Order::new(phase.train.len());
         for step in 1..=phase.steps {
             let rate = peak * schedule.factor(step - 1);
-            optimiser.set_learning_rate(rate);
+            for (optimiser, faster) in &mut optimisers {
+                optimiser.set_learning_rate(rate * *faster);
+            }
+            let dropout = phase.model.adapted();
+            if let Some(adapted) = dropout {
+                adapted.set_dropout(Some(StdRng::seed_from_u64(rng.random())));
+            }
             let examples: Vec<&Example> = (0..settings.batch)
                 .map(|_| &phase.train[order.next(rng)])
                 .collect();
             let metric = micro_batches(&examples, settings.micro_batch)
-                .and_then(|batches| self.step(step, forget(batches, phase, rng)?, phase, &vars))
+                .and_then(|batches| {
+                    let batches = forget(batches, phase, rng)?;
+                    self.step(step, batches, phase, &vars, budget.as_ref())
+                })
                 .and_then(|(metric, grads)| {
-                    optimiser.step(&grads)?;
+                    for (optimiser, _) in &mut optimisers {
+                        optimiser.step(&grads)?;
+                    }
+                    if let Some(budget) = &mut budget {
+                        budget.after(step, &grads)?;
+                    }
                     Ok(metric)
                 })
-                .map_err(|error| {
-                    Error::Usage(format!("{} step {step}: {error}", phase.task.objective))
-                })?;
+                .map_err(|error| Error::Usage(format!("{} step {step}: {error}", phase.name)))?;
+            if let Some(adapted) = dropout {
+                adapted.set_dropout(None);
+            }
             self.show(&metric);
             self.metrics.push(Metric {
                 learning_rate: Some(rate),
@@ -126,6 +149,7 @@ impl<'a> Trainer<'a> {
                 after = self.evaluate(step, phase)?;
             }
         }
+        self.kept = budget.map_or_else(Kept::new, |budget| budget.kept());
         Ok((before, after))
     }
 
@@ -137,6 +161,7 @@ impl<'a> Trainer<'a> {
         batches: Vec<Batch>,
         phase: &Phase,
         vars: &[(String, Var)],
+        budget: Option<&Budget>,
     ) -> Result<(Metric, GradStore)> {
         let (task, reference) = (&phase.task, phase.reference.as_ref());
         let reduction = task.objective.reduction().over(window(task, &batches)?);
@@ -158,6 +183,13 @@ impl<'a> Trainer<'a> {
             best.add(out.best.as_ref())?;
             self.tokens += batch.token_count;
         }
+        // once a step, whatever its micro-batches
+        let mut penalty = None;
+        if let Some(budget) = budget {
+            let added = budget.penalty()?;
+            total.add(vars, &added.backward()?)?;
+            penalty = Some(f64::from(added.to_scalar::<f32>()?));
+        }
         if !loss.is_finite() {
             return Err(Error::Usage(format!("the loss is {loss}")));
         }
@@ -165,9 +197,10 @@ impl<'a> Trainer<'a> {
         let norm = clip_grad_norm(vars, &mut grads, task.settings.clip)?;
         let metric = Metric {
             step,
-            phase: task.objective.to_string(),
+            phase: phase.name.clone(),
             split: "train",
             loss,
+            penalty,
             accuracy: ordered.accuracy(),
             best_log_prob: best.value(),
             best_log_prob_bad_words: None,
@@ -185,20 +218,21 @@ impl<'a> Trainer<'a> {
         let (task, reference) = (&phase.task, phase.reference.as_ref());
         let size = task.settings.micro_batch;
         let frozen = phase.model.frozen()?;
+        let model = frozen.as_ref().unwrap_or(phase.model);
         let batches = micro_batches(&phase.held_out.iter().collect::<Vec<_>>(), size)?;
         let reduction = task.objective.reduction().over(window(task, &batches)?);
         let mut loss = 0.0;
         let mut ordered = Ordered::default();
         let (mut best, mut best_bad_words) = (Mean::default(), Mean::default());
         for batch in &batches {
-            let out = forward(task, &frozen, reference, batch)?;
+            let out = forward(task, model, reference, batch)?;
             let part = reduction.apply(&out.loss, &out.mask)?;
             loss += f64::from(part.to_scalar::<f32>()?);
             ordered.add(&out.scores, batch)?;
             best.add(out.best.as_ref())?;
         }
         for batch in &micro_batches(&phase.probes.iter().collect::<Vec<_>>(), size)? {
-            let opinion = opinion(task, &frozen, batch)?;
+            let opinion = opinion(task, model, batch)?;
             ordered.add(&opinion.scores, batch)?;
             if let Some([good, bad]) = opinion.best {
                 best.add(Some(&good))?;
@@ -213,9 +247,10 @@ impl<'a> Trainer<'a> {
         };
         self.metrics.push(Metric {
             step,
-            phase: task.objective.to_string(),
+            phase: phase.name.clone(),
             split: "held_out",
             loss,
+            penalty: None,
             accuracy: scores.accuracy,
             best_log_prob: scores.best_log_prob,
             best_log_prob_bad_words: scores.best_log_prob_bad_words,

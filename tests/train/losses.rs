@@ -83,7 +83,10 @@ fn outcome(
         settings,
     };
     let batch = Batch::new(&examples.iter().collect::<Vec<_>>()).unwrap();
-    let plain = |body| Model { body, head: None };
+    let plain = |body: Transformer| Model {
+        body: body.into(),
+        head: None,
+    };
     let (model, reference) = (plain(model(1)), plain(model_reference()));
     forward(&task, &model, Some(&reference), &batch).unwrap()
 }
@@ -329,7 +332,7 @@ fn stable_alignment_asks_for_a_lead_by_the_ratings() {
 fn a_reward_model_reads_the_end_of_each_answer() {
     let mut rng = StdRng::seed_from_u64(5);
     let model = Model {
-        body: model(1),
+        body: model(1).into(),
         head: Some(RewardHead::new(16, &mut rng, DType::F32, &Device::Cpu).unwrap()),
     };
     // the score of an answer alone, where the last position needs no search

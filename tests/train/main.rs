@@ -4,6 +4,8 @@
 #[allow(dead_code)]
 mod train;
 
+mod adapter_configs;
+mod adapters;
 mod language;
 mod losses;
 mod runs;

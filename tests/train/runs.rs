@@ -28,7 +28,7 @@ const RESULTS: [&str; 6] = [
 ];
 
 /// Seconds, even without optimisation: 16 numbers per position, some twenty steps.
-fn small(objective: Objective, out: &Path) -> Settings {
+pub fn small(objective: Objective, out: &Path) -> Settings {
     Settings {
         objective,
         out: Some(out.to_path_buf()),
@@ -46,11 +46,11 @@ fn small(objective: Objective, out: &Path) -> Settings {
     }
 }
 
-fn quiet(settings: &Settings) -> Result<Summary> {
+pub fn quiet(settings: &Settings) -> Result<Summary> {
     run(settings, &ProgressBar::hidden())
 }
 
-fn names(folder: &Path) -> Vec<String> {
+pub fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -60,7 +60,7 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 /// `metrics.jsonl`, parsed.
-fn metrics(folder: &Path) -> Vec<Value> {
+pub fn metrics(folder: &Path) -> Vec<Value> {
     let text = fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
     text.lines()
         .map(|line| serde_json::from_str(line).unwrap())
@@ -68,7 +68,7 @@ fn metrics(folder: &Path) -> Vec<Value> {
 }
 
 /// Training losses of the objective's own steps.
-fn losses(metrics: &[Value], phase: &str) -> Vec<f64> {
+pub fn losses(metrics: &[Value], phase: &str) -> Vec<f64> {
     let own = metrics
         .iter()
         .filter(|m| m["phase"] == phase && m["split"] == "train");
@@ -241,7 +241,7 @@ fn the_other_comparisons_of_lists() {
 }
 
 /// Fifty sums, each with two answers that differ in a digit, marked right and wrong.
-fn sums(folder: &Path) -> PathBuf {
+pub fn sums(folder: &Path) -> PathBuf {
     let path = folder.join("sums.jsonl");
     let row = |i: usize| {
         let (a, b) = (i % 10, i / 10);

@@ -255,7 +255,8 @@ fn loss_mask(task: &Task, batch: &Batch) -> Result<Tensor> {
     }
 }
 
-/// The loss and the scores of a batch.
+/// The loss and the scores of a batch. Without a `reference` a model under an adapter is compared
+/// with its base.
 pub fn forward(
     task: &Task,
     model: &Model,

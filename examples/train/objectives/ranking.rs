@@ -54,7 +54,7 @@ pub fn loss(
             let of = |model: &Model| -> Result<Pair<Tensor>> {
                 pair(&model.log_probs(batch, settings)?.sum()?.reshape(lists)?)
             };
-            let reference = reference.map(of).transpose()?;
+            let reference = model.against(reference, of)?;
             let out = dpo_loss(&pair(&sums)?, reference.as_ref(), &settings.dpo)?;
             let rewards = [&out.rewards.chosen, &out.rewards.rejected];
             (out.loss, Tensor::stack(&rewards, 1)?)
@@ -90,12 +90,13 @@ pub fn loss(
             let cross_entropy = (sums.narrow(1, 0, 1)?.squeeze(1)? * -settings.slic_sft_weight)?;
             let loss = (calibration + cross_entropy)?;
             // λ · KL from the model before the first step, on the best answer
-            let loss = match reference {
-                Some(reference) if settings.slic_kl_weight > 0.0 => {
-                    let kl = kl_of_best(model, reference, batch)?;
-                    (loss + (kl * settings.slic_kl_weight)?)?
-                }
-                _ => loss,
+            let kl = match settings.slic_kl_weight > 0.0 {
+                true => kl_of_best(model, reference, batch)?,
+                false => None,
+            };
+            let loss = match kl {
+                Some(kl) => (loss + (kl * settings.slic_kl_weight)?)?,
+                None => loss,
             };
             (loss, sums)
         }
@@ -103,16 +104,19 @@ pub fn loss(
     })
 }
 
-/// KL(π‖π_ref) of each list's best answer `[size]`: Σ over its tokens.
-fn kl_of_best(model: &Model, reference: &Model, batch: &Batch) -> Result<Tensor> {
+/// KL(π‖π_ref) of each list's best answer `[size]`: Σ over its tokens. None without a π_ref.
+fn kl_of_best(model: &Model, reference: Option<&Model>, batch: &Batch) -> Result<Option<Tensor>> {
     let tokens = best_rows(batch, &batch.tokens)?;
     let mask = best_rows(batch, &after_first(&batch.learned)?)?;
     let logits = |model: &Model| -> Result<Tensor> {
         let logits = model.body.forward(&tokens)?.logits;
         Ok(logits.narrow(1, 0, mask.dim(1)?)?)
     };
-    let kl = slic_kl_regulariser(&logits(model)?, &logits(reference)?, &mask)?;
-    Ok(kl.loss.sum(1)?)
+    let Some(reference) = model.against(reference, logits)? else {
+        return Ok(None);
+    };
+    let kl = slic_kl_regulariser(&logits(model)?, &reference, &mask)?;
+    Ok(Some(kl.loss.sum(1)?))
 }
 
 /// The cross-entropy of each list's best answer, its reference.
