@@ -157,7 +157,7 @@ fn qlora() {
                 };
                 let layer = QloraLinear::new(&base, scale, &config, &mut rng)?;
                 let dequantised = layer.base().weight().dequantise()?;
-                case.check("dequantised", &dequantised, 0.0)?;
+                case.check("dequantised", &dequantised, EXACT)?;
                 (layer, DType::F64, EXACT, EXACT)
             }
         };
