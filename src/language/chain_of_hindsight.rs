@@ -117,8 +117,9 @@ pub struct HindsightFormat {
 /// # Departures
 /// Eq. 2 prints the indicator inside the logarithm; a mask over the terms is meant. The wordings are
 /// this page's own. As in the authors' later data code (and not in the first one) each answer has an
-/// `end` of its own, and the prompt is not repeated before the second. Ties are not written: the
-/// code has templates for "equally good".
+/// `end` of its own, and the prompt is not repeated before the second; by default that code writes
+/// one more `end` after the last, which is left out here. Ties are not written: the code has
+/// templates for "equally good".
 /// # Examples
 /// ```
 /// use candle_align::Result;
