@@ -106,7 +106,7 @@ pub struct HindsightFormat {
 /// Learned are both answers and the `end` token after each, or the last answer and its `end`;
 /// prompt and feedback are given.
 /// # Errors
-/// [`Error::Argument`](crate::Error::Argument) if the prompt, an answer or a feedback has no token; those of `encode`.
+/// [`Error::Argument`] if the prompt, an answer or a feedback has no token; those of `encode`.
 /// # Properties
 /// * [`hindsight_prompt`] is its beginning, up to the first token that is learned, where the good answer
 ///   comes first.
@@ -179,7 +179,7 @@ pub fn hindsight_sequence(
 /// What to sample from: the prompt and the good feedback.
 ///
 /// # Errors
-/// [`Error::Argument`](crate::Error::Argument) if the prompt or the feedback has no token; those of `encode`.
+/// [`Error::Argument`] if the prompt or the feedback has no token; those of `encode`.
 /// # Properties
 /// These are the first tokens of [`hindsight_sequence`] where the good answer comes first.
 /// # Departures
@@ -248,9 +248,9 @@ impl HindsightLoss {
 /// under their mask. `pretraining` `[texts, positions]`: a batch of its own, of any size, or `None`
 /// with λ = 0. The result holds a loss per token for each.
 /// # Errors
-/// [`Error::DType`](crate::Error::DType) unless both are of one type;
-/// [`Error::Parameter`](crate::Error::Parameter) unless λ is finite and not negative;
-/// [`Error::Argument`](crate::Error::Argument) if there is no text although λ > 0.
+/// [`Error::DType`] unless both are of one type;
+/// [`Error::Parameter`] unless λ is finite and not negative;
+/// [`Error::Argument`] if there is no text although λ > 0.
 /// # Properties
 /// * It is [`sft_loss`] on the sequences, plus λ times [`sft_loss`] on the text, which λ = 0 leaves
 ///   out: what is new is what the sequences say. The gradients are −1 on the tokens of every learned
