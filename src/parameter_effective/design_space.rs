@@ -170,7 +170,7 @@ impl DesignSpaceConfig {
                     "of sizes >= 1",
                     smallest,
                 )?;
-                let total: usize = sizes.iter().sum();
+                let total = sizes.iter().fold(0usize, |n, &size| n.saturating_add(size));
                 if total != layers {
                     return Err(Error::argument(
                         function,

@@ -184,7 +184,7 @@ impl RankAllocator {
 
     /// b⁽ᵀ⁾
     fn at_end(&self) -> usize {
-        self.config.target_rank * self.slots.len()
+        self.config.target_rank.saturating_mul(self.slots.len())
     }
 
     /// b⁽ᵗ⁾, the number of triplets that step t leaves.

@@ -85,7 +85,12 @@ impl RankAllocatorConfig {
         }
         // ⌊ (b⁽⁰⁾ − b⁽ᵀ⁾)·( (T − t_f − t)/(T − t_f − tᵢ) )³ ⌋, in whole numbers
         let (left, whole) = (to.saturating_sub(step) as u128, (to - from) as u128);
-        let more = (start - target) as u128 * left.pow(3) / whole.pow(3);
-        target + more as usize
+        let more = (start - target) as u128;
+        let exact = left
+            .checked_pow(3)
+            .and_then(|cube| Some(more.checked_mul(cube)? / whole.checked_pow(3)?));
+        // beyond that, which no training lasts, to the precision of f64
+        let rounded = || (more as f64 * (left as f64 / whole as f64).powi(3)) as u128;
+        target + exact.unwrap_or_else(rounded).min(more) as usize
     }
 }

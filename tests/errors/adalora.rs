@@ -197,6 +197,16 @@ fn a_schedule_is_checked() {
         },
         "`layers` hold 2 triplets, and `target_rank` asks for 3",
     );
+    let [(_, other)] = layers();
+    let two = [layers(), [("m.v".to_string(), other)]].concat();
+    let without_end = RankAllocatorConfig {
+        target_rank: usize::MAX,
+        ..schedule()
+    };
+    says(
+        RankAllocator::new(&two, &without_end),
+        "RankAllocator::new: `layers` hold 4 triplets, and `target_rank` asks for 18446744073709551615",
+    );
     let twice = [layers(), layers()].concat();
     says(
         RankAllocator::new(&twice, &schedule()),

@@ -21,6 +21,10 @@ fn groups() {
     };
     for (sizes, message) in [
         (&[1, 2, 2, 2][..], "`layers` is 8, but the groups hold 7"),
+        (
+            &[usize::MAX, 9],
+            "`layers` is 8, but the groups hold 18446744073709551615",
+        ),
         (&[4, 0, 2, 2], "`grouping` must be of sizes >= 1, got 0"),
         (&[], "`grouping` must be of sizes >= 1, got 0"),
         (

@@ -330,6 +330,22 @@ fn the_budget_is_the_floor_of_the_exact_cube() {
     assert_eq!((all[100], all[799], all[800]), (28, 1, 1));
     let c: f64 = 1.0 - 250.0 / 700.0;
     assert_eq!(all[350], 1 + (27.0 * c * c * c) as usize);
+    // as long as numbers go: the cubes no longer fit, and halfway is an eighth
+    let config = RankAllocatorConfig {
+        total_steps: usize::MAX - 1,
+        initial_steps: 0,
+        final_steps: 0,
+        ..config
+    };
+    let allocator = RankAllocator::new(&layers, &config).unwrap();
+    assert_eq!(allocator.budget(0), 28);
+    let c: f64 = 0.75;
+    assert_eq!(
+        allocator.budget(usize::MAX / 4),
+        1 + (27.0 * c * c * c) as usize
+    );
+    assert_eq!(allocator.budget((usize::MAX - 1) / 2), 1 + 27 / 8);
+    assert_eq!(allocator.budget(usize::MAX), 1);
 }
 
 #[test]
