@@ -17,8 +17,8 @@ use super::frozen_linear::{FrozenLinear, compute_type, rows};
 use super::low_rank::{LowRank, named, stored};
 use super::switches::{dropout, switches};
 use super::{LoraBias, LoraConfig};
-use crate::Result;
 use crate::error::require;
+use crate::{Error, Result};
 use candle_core::{D, Tensor, Var};
 use candle_nn::{Linear, Module};
 use rand::Rng;
@@ -32,7 +32,7 @@ use rand::Rng;
 /// hₒ = mₒ/nₒ · (W₀ x + s · B A x)ₒ + bₒ
 /// m = ‖W₀‖ by rows,   B = 0,   A as in LoRA          at the start
 /// ```
-/// A row with nₒ = 0 has the factor 1 in place of mₒ/nₒ.
+/// With [`LoraBias::Base`] b is a trained copy of the base bias. A row with nₒ = 0 has the factor 1 in place of mₒ/nₒ.
 ///
 /// With dropout, as PEFT places it, hₒ = (W₀ x + b)ₒ + (mₒ/nₒ − 1)·(W₀ x̃)ₒ + mₒ/nₒ · s·(B A x̃)ₒ, x̃ the
 /// input after dropout.
@@ -41,10 +41,11 @@ use rand::Rng;
 /// A and B.
 /// # Errors
 /// As for [`LoraLinear`](crate::LoraLinear); and [`Error::Parameter`](crate::Error::Parameter) unless
-/// [`LoraConfig::bias`] is frozen.
+/// [`LoraConfig::bias`] is frozen or that of the base.
 /// # Properties
 /// * At the start h is the base layer's output bit for bit, as LoRA's is; ∂L/∂A = 0.
-/// * r(in + out) + out numbers are trained; W₀ and b get no gradient.
+/// * r(in + out) + out numbers are trained, and out more with a trained bias; W₀ gets no gradient,
+///   and b neither.
 /// * Where m = n the layer is LoRA with the same A and B.
 /// * Gradients are those of the equation with n held still: ∂L/∂B is LoRA's with m/n times the slope
 ///   of the output, ∂L/∂mₒ = Σ gₒ·(V x)ₒ/nₒ.
@@ -87,6 +88,7 @@ pub struct DoraLinear {
     base: FrozenLinear,
     update: LowRank,
     magnitude: Var,
+    bias: Option<Var>,
     dropout: f64,
     enabled: bool,
     merged: Option<FrozenLinear>,
@@ -104,10 +106,10 @@ impl DoraLinear {
         let function = "DoraLinear::new";
         config.check(function)?;
         require(
-            config.bias == LoraBias::Frozen,
+            config.bias != LoraBias::Update,
             function,
             "bias",
-            "Frozen: DoRA trains none",
+            "Frozen or Base: DoRA has no bias of B",
             format!("{:?}", config.bias),
         )?;
         let (weight, bias) = (base.weight().clone(), base.bias().cloned());
@@ -115,7 +117,17 @@ impl DoraLinear {
         let (outputs, inputs) = base.weight().dims2()?;
         let kind = (compute_type(base.weight().dtype()), base.weight().device());
         let update = LowRank::start(config, (outputs, inputs), kind, rng)?;
+        let bias = match (config.bias, base.bias()) {
+            // a copy: the base must not move with it
+            (LoraBias::Base, Some(bias)) => Some(Var::from_tensor(&bias.to_dtype(kind.0)?)?),
+            (LoraBias::Base, None) => {
+                let text = "has no bias, which LoraBias::Base would train";
+                return Err(Error::argument(function, "base", text));
+            }
+            _ => None,
+        };
         let layer = Self {
+            bias,
             magnitude: Var::zeros(outputs, update.a.dtype(), base.weight().device())?,
             update,
             base,
@@ -163,9 +175,10 @@ impl DoraLinear {
             h = (h + (directions.forward(x)? - product)?)?;
         }
         // + b
-        match self.base.bias() {
-            Some(bias) => Ok(h.broadcast_add(&bias.to_dtype(h.dtype())?)?),
-            None => Ok(h),
+        match (&self.bias, self.base.bias()) {
+            (Some(bias), _) => Ok(h.broadcast_add(bias)?),
+            (None, Some(bias)) => Ok(h.broadcast_add(&bias.to_dtype(h.dtype())?)?),
+            (None, None) => Ok(h),
         }
     }
 
@@ -173,8 +186,13 @@ impl DoraLinear {
         // W = m/n · (W₀ + s · B A)
         let v = (self.base.weight().to_dtype(self.wide())? + self.update.delta()?)?;
         let weight = v.broadcast_mul(&self.factor()?.unsqueeze(1)?)?;
-        let weight = stored(function, "weight", &weight, self.base.weight().dtype())?;
-        FrozenLinear::new(weight, self.base.bias().cloned())
+        let dtype = self.base.weight().dtype();
+        let weight = stored(function, "weight", &weight, dtype)?;
+        let bias = match &self.bias {
+            Some(bias) => Some(stored(function, "bias", bias, dtype)?),
+            None => self.base.bias().cloned(),
+        };
+        FrozenLinear::new(weight, bias)
     }
 
     /// A `[rank, in]`.
@@ -198,13 +216,16 @@ impl DoraLinear {
     }
 
     /// What is trained, under the names that PEFT gives it in a file, sorted by name: `lora_A.weight`,
-    /// `lora_B.weight`, `lora_magnitude_vector`. `prefix` as for
-    /// [`LoraLinear::trainable`](crate::LoraLinear::trainable).
+    /// `lora_B.weight`, `lora_magnitude_vector`, before them `base_layer.bias` for a trained bias.
+    /// `prefix` as for [`LoraLinear::trainable`](crate::LoraLinear::trainable).
     pub fn trainable(&self, prefix: &str) -> Vec<(String, Var)> {
-        vec![
+        let bias = self.bias.iter();
+        let mut vars: Vec<_> = bias.map(|b| named(prefix, "base_layer.bias", b)).collect();
+        vars.extend([
             named(prefix, "lora_A.weight", &self.update.a),
             named(prefix, "lora_B.weight", &self.update.b),
             named(prefix, "lora_magnitude_vector", &self.magnitude),
-        ]
+        ]);
+        vars
     }
 }

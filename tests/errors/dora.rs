@@ -16,12 +16,17 @@ fn settings_and_base_are_checked() {
         }),
         "DoraLinear::new: `rank` must be >= 1, got 0",
     );
-    for bias in [LoraBias::Base, LoraBias::Update] {
-        says(
-            new(LoraConfig { bias, ..config() }),
-            &format!("DoraLinear::new: `bias` must be Frozen: DoRA trains none, got {bias:?}"),
-        );
-    }
+    let bias = LoraBias::Update;
+    says(
+        new(LoraConfig { bias, ..config() }),
+        "DoraLinear::new: `bias` must be Frozen or Base: DoRA has no bias of B, got Update",
+    );
+    let bare = Linear::new(base(DType::F64).weight().clone(), None);
+    let bias = LoraBias::Base;
+    says(
+        DoraLinear::new(&bare, &LoraConfig { bias, ..config() }, &mut rng(1)),
+        "DoraLinear::new: `base` has no bias, which LoraBias::Base would train",
+    );
     let line = Linear::new(vector(&[1.0]), None);
     says(
         DoraLinear::new(&line, &config(), &mut rng(1)),

@@ -1,7 +1,7 @@
 use crate::common::adapted::*;
 use crate::common::lora::*;
 use crate::common::{EXACT, assert_close, numbers, vector};
-use candle_align::{DoraLinear, LoraConfig, LoraInit, Scaling};
+use candle_align::{DoraLinear, LoraBias, LoraConfig, LoraInit, Scaling};
 use candle_core::{DType, IndexOp, Tensor};
 use candle_nn::{Linear, Module};
 use rand::Rng;
@@ -108,6 +108,59 @@ fn dropout_acts_on_the_change_alone() {
         })
         .collect();
     assert_close(&numbers(&y), &want, EXACT, "h");
+}
+
+#[test]
+fn a_trained_bias_stands_in_place_of_the_base_layers() {
+    let config = LoraConfig {
+        bias: LoraBias::Base,
+        dropout: 0.4,
+        ..config()
+    };
+    let base = base(DType::F64);
+    let layer = dora(&config, DType::F64);
+    let vars = layer.trainable("q");
+    let names: Vec<&str> = vars.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "q.base_layer.bias",
+            "q.lora_A.weight",
+            "q.lora_B.weight",
+            "q.lora_magnitude_vector"
+        ]
+    );
+    let bias = &vars[0].1;
+    assert_eq!(numbers(bias), BIAS);
+    let plain = LoraConfig {
+        bias: LoraBias::Frozen,
+        ..config
+    };
+    let frozen = dora(&plain, DType::F64);
+    let moved = [0.25, -1.5, 3.0];
+    set(bias, vector(&moved));
+    // m and n do not touch it
+    let added = |h: &Tensor| -> Vec<f64> {
+        let each = numbers(h).into_iter().enumerate();
+        each.map(|(i, h)| h - BIAS[i % 3] + moved[i % 3]).collect()
+    };
+    let x = tensor(&X);
+    let h = layer.forward(&x).unwrap();
+    let want = added(&frozen.forward(&x).unwrap());
+    assert_close(&numbers(&h), &want, EXACT, "h");
+    let dropped = |layer: &DoraLinear| layer.forward_train(&x, &mut rng(5)).unwrap();
+    let want = added(&dropped(&frozen));
+    assert_close(&numbers(&dropped(&layer)), &want, EXACT, "dropout");
+    let merged = layer.merged_linear().unwrap();
+    assert_eq!(numbers(merged.bias().unwrap()), moved);
+    // ∂L/∂b = Σ ∂L/∂h
+    let grads = h.sum_all().unwrap().backward().unwrap();
+    assert_eq!(numbers(grads.get(bias).unwrap()), [X.len() as f64; 3]);
+    // the base keeps its own
+    let mut off = layer.clone();
+    off.set_enabled(false);
+    let (off, want) = (off.forward(&x).unwrap(), base.forward(&x).unwrap());
+    assert_eq!(bits(&off), bits(&want));
 }
 
 #[test]
