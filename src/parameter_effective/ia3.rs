@@ -48,23 +48,41 @@ impl Ia3Config {
     /// As for [`Targets`]; [`Error::Parameter`](crate::Error::Parameter) if `feedforward_modules` is
     /// "all-linear".
     pub fn for_module(&self, path: &str) -> Result<Option<Ia3Place>> {
-        let (function, field) = ("Ia3Config::for_module", "feedforward_modules");
+        Ok(Ia3Rules::new("Ia3Config::for_module", self)?.of(path))
+    }
+}
+
+/// [`Ia3Config`] with its expressions compiled.
+pub(crate) struct Ia3Rules<'a> {
+    targets: Matcher<'a>,
+    inner: Choice<'a>,
+}
+
+impl<'a> Ia3Rules<'a> {
+    pub(crate) fn new(function: &'static str, config: &'a Ia3Config) -> Result<Self> {
+        let field = "feedforward_modules";
         require(
-            self.feedforward_modules != TargetModules::AllLinear,
+            config.feedforward_modules != TargetModules::AllLinear,
             function,
             field,
             "a list of names or an expression",
             "all-linear",
         )?;
-        let inner = match &self.feedforward_modules {
-            TargetModules::Names(names) => names.iter().any(|name| path.ends_with(name.as_str())),
-            pattern => Choice::new(function, field, pattern)?.takes(path),
+        Ok(Self {
+            inner: Choice::new(function, field, &config.feedforward_modules)?,
+            targets: Matcher::new(function, &config.targets)?,
+        })
+    }
+
+    pub(crate) fn of(&self, path: &str) -> Option<Ia3Place> {
+        let inner = match &self.inner {
+            Choice::Names(names) => names.iter().any(|name| path.ends_with(name.as_str())),
+            pattern => pattern.takes(path),
         };
-        let chosen = Matcher::new(function, &self.targets)?.matches(path);
-        Ok(chosen.then_some(match inner {
+        self.targets.matches(path).then_some(match inner {
             true => Ia3Place::Input,
             false => Ia3Place::Output,
-        }))
+        })
     }
 }
 

@@ -205,7 +205,7 @@ fn keys<T>(patterns: &[(String, T)]) -> Vec<&str> {
 }
 
 /// Settings with their expressions compiled.
-struct WholeModel<'a> {
+pub(crate) struct WholeModel<'a> {
     config: &'a LoraConfig,
     targets: Matcher<'a>,
     ranks: Vec<Regex>,
@@ -213,14 +213,14 @@ struct WholeModel<'a> {
 }
 
 /// The settings of a module, and which keys made them.
-struct Found {
-    config: LoraConfig,
+pub(crate) struct Found {
+    pub(crate) config: LoraConfig,
     rank_key: Option<usize>,
     alpha_key: Option<usize>,
 }
 
 impl<'a> WholeModel<'a> {
-    fn new(function: &'static str, config: &'a LoraConfig) -> Result<Self> {
+    pub(crate) fn new(function: &'static str, config: &'a LoraConfig) -> Result<Self> {
         Ok(Self {
             config,
             targets: Matcher::new(function, &config.targets)?,
@@ -229,7 +229,7 @@ impl<'a> WholeModel<'a> {
         })
     }
 
-    fn for_module(&self, path: &str) -> Option<Found> {
+    pub(crate) fn for_module(&self, path: &str) -> Option<Found> {
         if !self.targets.matches(path) {
             return None;
         }

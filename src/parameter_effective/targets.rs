@@ -331,6 +331,7 @@ fn compile(
 pub(crate) mod in_order {
     use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
     use serde::ser::{Serialize, Serializer};
+    use std::collections::HashSet;
     use std::fmt;
     use std::marker::PhantomData;
 
@@ -358,8 +359,9 @@ pub(crate) mod in_order {
 
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
             let mut pairs: Self::Value = Vec::new();
+            let mut seen = HashSet::new();
             while let Some((key, value)) = map.next_entry::<String, T>()? {
-                if pairs.iter().any(|(other, _)| *other == key) {
+                if !seen.insert(key.clone()) {
                     return Err(A::Error::custom(format!("the key `{key}` stands twice")));
                 }
                 pairs.push((key, value));

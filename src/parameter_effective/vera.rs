@@ -15,6 +15,7 @@ use super::frozen_linear::{FrozenLinear, compute_type};
 use super::low_rank::{merged, named, uniform};
 use super::switches::{dropout, switches};
 use crate::error::require;
+use crate::math::to_host;
 use crate::shape::Axes;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor, Var};
@@ -255,6 +256,23 @@ impl VeraLinear {
     fn merged_in(&self, function: &'static str) -> Result<FrozenLinear> {
         let weight = merged(function, "weight", self.base.weight(), &self.delta()?)?;
         FrozenLinear::new(weight, self.base.bias().cloned())
+    }
+
+    /// Whether A and B are parts of these projections.
+    pub(crate) fn uses(&self, shared: &VeraProjections) -> Result<bool> {
+        let part = |own: &Tensor, whole: &Tensor, axis: usize| -> Result<bool> {
+            let (size, across) = (own.dim(axis)?, 1 - axis);
+            if size > whole.dim(axis)? || own.dim(across)? != whole.dim(across)? {
+                return Ok(false);
+            }
+            let whole = whole.narrow(axis, 0, size)?.to_device(own.device())?;
+            let bits = |x: &Tensor| -> Result<Vec<u64>> {
+                let values = to_host::<f64>(&x.to_dtype(DType::F64)?)?;
+                Ok(values.into_iter().map(f64::to_bits).collect())
+            };
+            Ok(bits(own)? == bits(&whole)?)
+        };
+        Ok(part(self.a.weight(), shared.a(), 1)? && part(self.b.weight(), shared.b(), 0)?)
     }
 
     /// λ_d `[rank]`.

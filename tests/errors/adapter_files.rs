@@ -4,7 +4,8 @@ use candle_align::{
     AdaLoraConfig, AdaLoraFile, AdaLoraScaling, AdapterConfig, AdapterFile, AdapterLayer,
     AdapterLayers, AdapterMethod, Ia3Linear, Ia3Place, LoraBias, LoraConfig, LoraFile, LoraLinear,
     PrefixEncoder, PrefixFile, PrefixShape, PromptEmbedding, PromptFile, RankAllocatorConfig,
-    Result, Strictness, TargetModules, Targets,
+    Result, Strictness, TargetModules, Targets, TaskType, VeraConfig, VeraFile, VeraLinear,
+    VeraProjections,
 };
 use candle_core::{DType, Device, Tensor};
 use candle_nn::Linear;
@@ -148,8 +149,16 @@ fn a_setting_is_named_with_its_value() {
             "holds `token_dim` = 10, not a multiple of the 4 heads",
         ),
         (
-            r#"{"peft_type": "LORA", "target_modules": ["q"], "bias": "all", "modules_to_save": ["up"]}"#,
-            "holds `bias` = \"all\", which is not supported: beside `modules_to_save` PEFT writes names that it does not read",
+            r#"{"peft_type": "IA3", "target_modules": ["q"]}"#,
+            "holds `feedforward_modules` = null, which is not supported: it stands for a table of known models; name the modules, or none by `[]`",
+        ),
+        (
+            r#"{"peft_type": "LORA", "target_modules": ["q"], "qalora_group_size": 1e999}"#,
+            "holds `qalora_group_size` = 1e999: number out of range at line 1 column 5",
+        ),
+        (
+            r#"{"peft_type": "LORA", "target_modules": ["q"], "use_qalora": 1e999}"#,
+            "holds `use_qalora` = 1e999: number out of range at line 1 column 5",
         ),
         (
             r#"{"peft_type": "LORA", "target_modules": ["q"], "bias": "all", "lora_bias": true}"#,
@@ -160,8 +169,8 @@ fn a_setting_is_named_with_its_value() {
             "holds `bias` = \"vera_only\", which is not supported: known are \"none\", \"lora_only\" and \"all\"",
         ),
         (
-            r#"{"peft_type": "LORA", "target_modules": ["q"], "bias": "all", "use_dora": true}"#,
-            "holds `use_dora` = true, which is not supported: with trained biases it is not",
+            r#"{"peft_type": "LORA", "target_modules": ["q"], "lora_bias": true, "use_dora": true}"#,
+            "holds `use_dora` = true, which is not supported: beside `lora_bias` it is not",
         ),
     ] {
         let folder = Folder::new(text, &[]);
@@ -196,19 +205,13 @@ fn what_is_not_supported_is_refused_by_name_by_a_lenient_reader_too() {
     for (key, value) in [
         ("alora_invocation_tokens", "[1]"),
         ("arrow_config", "{}"),
-        ("corda_config", "{}"),
         ("ensure_weight_tying", "true"),
-        ("eva_config", "{}"),
         ("kasa_config", "{}"),
         ("layer_replication", "[[0, 1]]"),
         ("loftq_config", "{\"bits\": 4}"),
-        ("lora_ga_config", "{}"),
         ("megatron_config", "{}"),
-        ("megatron_core", "\"other\""),
         ("monteclora_config", "{}"),
-        ("qalora_group_size", "32"),
         ("target_parameters", "[\"q.weight\"]"),
-        ("trainable_token_indices", "[7]"),
         ("use_bdlora", "{}"),
         ("use_qalora", "true"),
         ("velora_config", "{}"),
@@ -216,10 +219,8 @@ fn what_is_not_supported_is_refused_by_name_by_a_lenient_reader_too() {
         ("init_lora_weights", "\"pissa_niter_16\""),
         ("init_lora_weights", "\"olora\""),
         ("init_lora_weights", "\"loftq\""),
-        ("init_lora_weights", "\"eva\""),
         ("init_lora_weights", "\"corda\""),
         ("init_lora_weights", "\"lora_ga\""),
-        ("init_lora_weights", "\"mica\""),
     ] {
         for method in ["LORA", "ADALORA"] {
             let text = format!(
@@ -227,7 +228,7 @@ fn what_is_not_supported_is_refused_by_name_by_a_lenient_reader_too() {
             );
             let folder = Folder::new(&text, &[]);
             let why = match key {
-                "init_lora_weights" => "it changes the base model, or A and B are not all there is",
+                "init_lora_weights" => "it changes the base model",
                 _ => "only its default is",
             };
             let message = format!(
@@ -239,6 +240,29 @@ fn what_is_not_supported_is_refused_by_name_by_a_lenient_reader_too() {
             );
         }
     }
+}
+
+#[test]
+fn what_says_how_an_adapter_was_made_is_of_no_effect() {
+    let plain = Folder::new(LORA, &[]).read().unwrap();
+    for (key, value) in [
+        ("corda_config", "{\"corda_method\": \"kpm\"}"),
+        ("eva_config", "{\"rho\": 2.0}"),
+        ("lora_ga_config", "{\"direction\": \"ArB2r\"}"),
+        ("megatron_core", "\"other\""),
+        ("qalora_group_size", "32"),
+        ("init_lora_weights", "\"eva\""),
+        ("init_lora_weights", "\"mica\""),
+    ] {
+        let text = LORA.replace("}", &format!(", \"{key}\": {value}}}"));
+        let read = Folder::new(&text, &[]).read().unwrap();
+        assert_eq!(read.config(), plain.config(), "{key}");
+    }
+    // any dict, as in PEFT
+    let text = LORA.replace("}", r#", "auto_mapping": {"a": {"b": [1, null]}}}"#);
+    let read = Folder::new(&text, &[]).read().unwrap();
+    let found = read.config().auto_mapping.clone().unwrap();
+    assert_eq!(serde_json::Value::Object(found)["a"]["b"][0], 1);
 }
 
 /// A safetensors file with this header.
@@ -445,6 +469,11 @@ fn a_tensor_that_does_not_fit_the_settings_is_named() {
         "`rank_pattern` has 1 entries for `m.0.q`, and the rank is 2",
     );
     refuses(
+        r#"{"peft_type": "ADALORA", "init_r": 2, "total_step": 9, "target_modules": ["q"], "rank_pattern": {"m.1.q.lora_E": [true]}}"#,
+        &[],
+        "`adapter_model.safetensors` has a `rank_pattern` for `m.1.q`, which the settings do not choose",
+    );
+    refuses(
         r#"{"peft_type": "LORA", "r": 2, "target_modules": ["q"], "use_dora": true}"#,
         &both,
         "`adapter_model.safetensors` holds no `base_model.model.m.0.q.lora_magnitude_vector`, of shape [2]",
@@ -507,11 +536,195 @@ fn a_lenient_reader_leaves_out_and_says_so() {
         found.left_out,
         [
             "holds no `base_model.model.m.0.up.lora_A.weight`, of shape [2, 2]",
-            "holds `base_model.model.m.1.q.lora_A.default.weight`, which the settings give no place",
-            "holds `base_model.model.m.1.q.lora_A.weight`, which the settings give no place",
+            "holds `base_model.model.m.1.q.lora_A.default.weight`, and `base` holds no `m.1.q.weight`",
+            "holds `base_model.model.m.1.q.lora_A.weight`, and `base` holds no `m.1.q.weight`",
             "holds `other`, which the settings give no place",
         ]
     );
+}
+
+#[test]
+fn the_names_of_a_magnitude_in_memory_are_its_names_in_a_file() {
+    let config = r#"{"peft_type": "LORA", "r": 2, "target_modules": ["q"], "use_dora": true}"#;
+    let folder = Folder::new(
+        config,
+        &[
+            ("base_model.model.m.0.q.lora_A.default.weight", &[2, 3]),
+            ("base_model.model.m.0.q.lora_B.default.weight", &[2, 2]),
+            (
+                "base_model.model.m.0.q.lora_magnitude_vector.default.weight",
+                &[2],
+            ),
+        ],
+    );
+    let file = AdapterFile::read(folder.0.path(), Strictness::Lenient).unwrap();
+    let found = file.layers(&base(), Strictness::Strict).unwrap();
+    assert_eq!(found.layers.len(), 1);
+}
+
+/// A model of classes has one of the two heads that PEFT names.
+#[test]
+fn one_head_is_enough_for_a_task_of_classes() {
+    let config = |task: &str, names: &str| {
+        format!(
+            r#"{{"peft_type": "LORA", "r": 2, "target_modules": ["q"], "task_type": "{task}",
+                "modules_to_save": [{names}]}}"#
+        )
+    };
+    let tensors: [(&str, &[usize]); 3] = [
+        (A, &[2, 3]),
+        (B, &[2, 2]),
+        ("base_model.model.score.weight", &[2, 3]),
+    ];
+    let mut base = base();
+    base.insert("score.weight".to_string(), tensor(&[2, 3]));
+    let both = r#""classifier", "score""#;
+    let read = |task, names| {
+        let file = Folder::new(&config(task, names), &tensors).read().unwrap();
+        file.layers(&base, Strictness::Strict)
+    };
+    for task in ["SEQ_CLS", "TOKEN_CLS"] {
+        let found = read(task, both).unwrap();
+        assert_eq!(found.weights.keys().collect::<Vec<_>>(), ["score.weight"]);
+    }
+    let message = |name: &str| {
+        format!(
+            "AdapterFile::layers: `adapter_model.safetensors` was made with `modules_to_save` = `{name}`, which is not in `base`"
+        )
+    };
+    says(read("CAUSAL_LM", both), &message("classifier"));
+    assert!(read("SEQ_CLS", r#""classifier""#).is_ok());
+    let other = r#""classifier", "other", "score""#;
+    says(read("SEQ_CLS", other), &message("other"));
+}
+
+/// Rows of a table that were trained on their own.
+#[test]
+fn rows_of_a_table_are_named_and_checked() {
+    let config = |rows: &str| {
+        format!(
+            r#"{{"peft_type": "LORA", "r": 2, "target_modules": ["q"], "trainable_token_indices": {rows}}}"#
+        )
+    };
+    let delta = "base_model.model.m.0.up.token_adapter.trainable_tokens_delta";
+    let tensors: [(&str, &[usize]); 3] = [(A, &[2, 3]), (B, &[2, 2]), (delta, &[2, 2])];
+    let read = |rows: &str, tensors: &[(&str, &[usize])]| {
+        let file = Folder::new(&config(rows), tensors).read().unwrap();
+        file.layers(&base(), Strictness::Strict)
+    };
+    let file = Folder::new(&config("[3, 1]"), &tensors).read().unwrap();
+    let found = file.layers(&base(), Strictness::Strict).unwrap();
+    let values = |t: &Tensor| t.to_vec2::<f32>().unwrap();
+    let (got, rows) = (
+        values(&found.weights["m.0.up.weight"]),
+        values(&tensor(&[2, 2])),
+    );
+    let old = values(&tensor(&[4, 2]));
+    assert_eq!(got, [&old[0], &rows[1], &old[2], &rows[0]].map(Vec::clone));
+    let again = AdapterFile::from_layers(file.config().clone(), &found).unwrap();
+    assert_eq!(values(&again.tensors()[delta]), rows);
+    let mut without = found.clone();
+    without.weights.clear();
+    says(
+        AdapterFile::from_layers(file.config().clone(), &without),
+        "AdapterFile::from_layers: `layers` holds no table of `tokens` = ``",
+    );
+    let mut more = found.clone();
+    more.weights
+        .insert("head.weight".to_string(), tensor(&[4, 2]));
+    says(
+        AdapterFile::from_layers(file.config().clone(), &more),
+        "AdapterFile::from_layers: `layers` holds more than one table: name those of `tokens`",
+    );
+    // one that is trained whole is none of rows
+    let mut config_of_both = file.config().clone();
+    if let AdapterMethod::Lora(file) = &mut config_of_both.method {
+        file.config.targets.modules_to_save = vec!["head".to_string()];
+    }
+    let both = AdapterFile::from_layers(config_of_both, &more).unwrap();
+    assert_eq!(
+        both.tensors()["base_model.model.head.weight"].dims(),
+        [4, 2]
+    );
+    assert_eq!(both.tensors()[delta].dims(), [2, 2]);
+    for (rows, message) in [
+        ("[4, 1]", "`trainable_token_indices` of `` name row 4 of 4"),
+        (
+            "[1, 1]",
+            "`trainable_token_indices` of `` must be one or more rows, each named once",
+        ),
+        (
+            r#"{"up": []}"#,
+            "`trainable_token_indices` of `up` must be one or more rows, each named once",
+        ),
+        (
+            r#"{"q": [1, 0]}"#,
+            "`trainable_token_indices` of `q` are rows of `m.0.q`, which is no table or has an adapter",
+        ),
+        (
+            r#"{"norm": [1, 0]}"#,
+            "`trainable_token_indices` of `norm` are rows of `m.norm`, which is no table or has an adapter",
+        ),
+        (
+            r#"{"embed": [1, 0]}"#,
+            "`adapter_model.safetensors` was made with `trainable_token_indices` of `embed`, of which `base` holds no table",
+        ),
+        (
+            "[1]",
+            "`adapter_model.safetensors` holds `base_model.model.m.0.up.token_adapter.trainable_tokens_delta` of shape [2, 2], expected [1, 2]",
+        ),
+    ] {
+        says(
+            read(rows, &tensors),
+            &format!("AdapterFile::layers: {message}"),
+        );
+    }
+    says(
+        read("null", &tensors),
+        "AdapterFile::layers: `adapter_model.safetensors` holds `base_model.model.m.0.up.token_adapter.trainable_tokens_delta`, which the settings give no place",
+    );
+    let text = config(r#"[true]"#);
+    let folder = Folder::new(&text, &[]);
+    folder.says(
+        folder.read(),
+        "AdapterFile::read: `DIR/adapter_config.json` holds `trainable_token_indices` = [true]: data did not match any variant of untagged enum Written",
+    );
+}
+
+/// An output layer that is the embedding, under one name or two.
+#[test]
+fn an_adapter_on_a_tied_output_layer_needs_its_name() {
+    let config = r#"{"peft_type": "LORA", "r": 2, "target_modules": ["lm_head"]}"#;
+    let a = "base_model.model.lm_head.lora_A.weight";
+    let b = "base_model.model.lm_head.lora_B.weight";
+    let file = Folder::new(config, &[(a, &[2, 3]), (b, &[4, 2])]);
+    let file = file.read().unwrap();
+    let table = tensor(&[4, 3]);
+    let mut base = HashMap::from([("embed.weight".to_string(), table.clone())]);
+    says(
+        file.layers(&base, Strictness::Strict),
+        "AdapterFile::layers: `base` holds no module that the settings choose",
+    );
+    let both = config.replace(r#"["lm_head"]"#, r#"["embed", "lm_head"]"#);
+    let table_a = "base_model.model.embed.lora_embedding_A";
+    let table_b = "base_model.model.embed.lora_embedding_B";
+    let two: [(&str, &[usize]); 4] = [
+        (table_a, &[2, 4]),
+        (table_b, &[3, 2]),
+        (a, &[2, 3]),
+        (b, &[4, 2]),
+    ];
+    let both = Folder::new(&both, &two).read().unwrap();
+    says(
+        both.layers(&base, Strictness::Strict),
+        "AdapterFile::layers: `adapter_model.safetensors` holds `base_model.model.lm_head.lora_A.weight`, and `base` holds no `lm_head.weight`",
+    );
+    // under both names only the one with the adapter is changed
+    base.insert("lm_head.weight".to_string(), table.clone());
+    let merged = file.merged(&base, Strictness::Strict).unwrap();
+    let values = |t: &Tensor| t.to_vec2::<f32>().unwrap();
+    assert_eq!(values(&merged["embed.weight"]), values(&table));
+    assert_ne!(values(&merged["lm_head.weight"]), values(&table));
 }
 
 #[test]
@@ -676,25 +889,50 @@ fn layers_that_are_not_those_of_the_settings_are_named() {
         &lora(LoraBias::Update),
         "`m.0.q` trains the bias Update, and the settings say Frozen",
     );
-    // sorted, the shorter key comes first and is the one that counts
-    let patterns = LoraConfig {
+    // the first key that fits is the one that counts
+    let patterns = |first: (&str, usize), then: (&str, usize)| LoraConfig {
         rank: 5,
-        rank_pattern: vec![("m.0.q".to_string(), 2), (".*q".to_string(), 7)],
+        rank_pattern: [first, then].map(|(key, r)| (key.to_string(), r)).into(),
         ..config.clone()
     };
-    assert_eq!(patterns.for_module("m.0.q").unwrap().unwrap().rank, 2);
+    let file_of = of(patterns(("m.0.q", 2), (".*q", 7)));
+    assert!(AdapterFile::from_layers(AdapterConfig::from(file_of), &layers).is_ok());
     cannot(
-        of(patterns),
+        of(patterns((".*q", 7), ("m.0.q", 2))),
         &layers,
         "`m.0.q` has rank 2, and the settings say 7",
     );
+    let saved = Targets {
+        modules_to_save: vec!["head".to_string()],
+        ..names(&["q"])
+    };
+    let saved = of(LoraConfig {
+        targets: saved,
+        ..config.clone()
+    });
+    cannot(
+        saved.clone(),
+        &layers,
+        "`layers` holds no weight of `modules_to_save` = `head`",
+    );
+    let mut whole = layers.clone();
+    whole.weights = [("head.weight".to_string(), tensor(&[2, 3]))].into();
+    assert!(AdapterFile::from_layers(AdapterConfig::from(saved), &whole).is_ok());
+    let mut classes = AdapterConfig::from(of(config.clone()));
+    classes.task = Some(TaskType::SequenceClassification);
+    says(
+        AdapterFile::from_layers(classes.clone(), &whole),
+        "AdapterFile::from_layers: `layers` holds no weight of `classifier` or `score`, one of which the task trains",
+    );
+    whole.weights = [("score.weight".to_string(), tensor(&[2, 3]))].into();
+    assert!(AdapterFile::from_layers(classes, &whole).is_ok());
     let dora = AdapterMethod::Lora(LoraFile {
         dora: true,
         ..file.clone()
     });
     cannot(dora, &layers, "`m.0.q` is a layer of another method");
     let config = LoraConfig {
-        bias: LoraBias::Base,
+        bias: LoraBias::Update,
         ..config
     };
     let dora = AdapterMethod::Lora(LoraFile {
@@ -705,7 +943,7 @@ fn layers_that_are_not_those_of_the_settings_are_named() {
     cannot(
         dora,
         &layers,
-        "`dora` must be false where biases are trained, got true",
+        "`dora` must be false where B has a bias, got true",
     );
     let all = AdapterMethod::Lora(LoraFile {
         all_biases: true,
@@ -714,7 +952,7 @@ fn layers_that_are_not_those_of_the_settings_are_named() {
     cannot(
         all,
         &layers,
-        "`all_biases` must be false unless `bias` is `Base` and `modules_to_save` is empty, got true",
+        "`all_biases` must be false unless `bias` is `Base`, got true",
     );
     let vera = candle_align::VeraFile {
         targets: names(&["q"]),
@@ -734,10 +972,65 @@ fn layers_that_are_not_those_of_the_settings_are_named() {
     let mut file = candle_align::Ia3File::default();
     file.config.targets = names(&["q"]);
     cannot(
-        AdapterMethod::Ia3(file),
+        AdapterMethod::Ia3(file.clone()),
         &layers,
         "`m.0.q` has its factors at the Input, and the settings say Output",
     );
+    // Python takes no other names than those of the targets
+    file.config.feedforward_modules = TargetModules::Names(vec!["0.q".to_string()]);
+    cannot(
+        AdapterMethod::Ia3(file.clone()),
+        &layers,
+        "`feedforward_modules` must be names that `target_modules` has too: Python takes no others, got 0.q",
+    );
+    file.config.targets.target_modules = TargetModules::AllLinear;
+    let written =
+        AdapterFile::from_layers(AdapterConfig::from(AdapterMethod::Ia3(file)), &layers).unwrap();
+    let AdapterMethod::Ia3(file) = &written.config().method else {
+        panic!("{:?}", written.config());
+    };
+    let path = TargetModules::Names(vec!["m.0.q".to_string()]);
+    assert_eq!(file.config.feedforward_modules, path);
+    assert_eq!(file.config.targets.target_modules, path);
+}
+
+/// VeRA's projections may be larger than the layers that use them; those of the file are not.
+#[test]
+fn projections_are_cut_to_the_largest_layer_and_are_those_of_the_layers() {
+    let config = VeraConfig {
+        rank: 2,
+        ..Default::default()
+    };
+    let shared = VeraProjections::from_tensors(tensor(&[2, 5]), tensor(&[7, 2])).unwrap();
+    let layer = VeraLinear::new(&Linear::new(tensor(&[2, 3]), None), &shared, &config).unwrap();
+    let file = VeraFile {
+        config,
+        targets: names(&["q"]),
+        ..Default::default()
+    };
+    let mut layers = AdapterLayers {
+        layers: [("m.0.q".to_string(), AdapterLayer::Vera(layer))].into(),
+        projections: Some(shared),
+        ..Default::default()
+    };
+    let method = AdapterMethod::Vera(file);
+    let written = AdapterFile::from_layers(AdapterConfig::from(method.clone()), &layers).unwrap();
+    assert_eq!(written.tensors()["base_model.vera_A"].dims(), [2, 3]);
+    assert_eq!(written.tensors()["base_model.vera_B"].dims(), [2, 2]);
+    assert!(written.layers(&base(), Strictness::Strict).is_ok());
+    for (a, b) in [
+        ((tensor(&[2, 5]) + 1.0).unwrap(), tensor(&[7, 2])),
+        (tensor(&[2, 5]), (tensor(&[7, 2]) + 1.0).unwrap()),
+        (tensor(&[2, 2]), tensor(&[7, 2])),
+        (tensor(&[1, 5]), tensor(&[7, 1])),
+    ] {
+        layers.projections = Some(VeraProjections::from_tensors(a, b).unwrap());
+        cannot(
+            method.clone(),
+            &layers,
+            "`m.0.q` has other projections than `layers`",
+        );
+    }
 }
 
 #[test]
@@ -765,15 +1058,21 @@ fn settings_that_no_file_holds_are_named() {
         &layers,
         "`scaling` must be RankWithEpsilon: a file has no other, got Rank",
     );
-    let allocator = RankAllocatorConfig::default();
-    cannot(
-        AdapterMethod::AdaLora(AdaLoraFile {
-            allocator,
-            ..file.clone()
-        }),
-        &layers,
-        "`total_steps` must be above initial_steps + final_steps, got 0",
-    );
+    for (initial_steps, final_steps) in [(0, 0), (usize::MAX, 1), (1, usize::MAX)] {
+        let allocator = RankAllocatorConfig {
+            initial_steps,
+            final_steps,
+            ..Default::default()
+        };
+        cannot(
+            AdapterMethod::AdaLora(AdaLoraFile {
+                allocator,
+                ..file.clone()
+            }),
+            &layers,
+            "`total_steps` must be above initial_steps + final_steps, got 0",
+        );
+    }
     cannot(
         AdapterMethod::AdaLora(AdaLoraFile {
             orthogonality: -1.0,
@@ -828,6 +1127,10 @@ fn what_a_and_b_cannot_say_is_not_baked() {
             r#""modules_to_save": ["up"]"#,
             "has modules that were trained whole, which A and B alone cannot say",
         ),
+        (
+            r#""trainable_token_indices": [1]"#,
+            "has trained rows of a table, which A and B alone cannot say",
+        ),
         (r#""r": 2"#, "holds no A"),
     ] {
         let config = format!(r#"{{"peft_type": "LORA", "target_modules": ["q"], {more}}}"#);
@@ -837,7 +1140,10 @@ fn what_a_and_b_cannot_say_is_not_baked() {
         );
     }
     says(
-        read(r#"{"peft_type": "IA3", "target_modules": ["q"]}"#, &[]),
+        read(
+            r#"{"peft_type": "IA3", "target_modules": ["q"], "feedforward_modules": []}"#,
+            &[],
+        ),
         "AdapterFile::baked: `self` is not of LoRA",
     );
     says(
@@ -851,6 +1157,45 @@ fn what_a_and_b_cannot_say_is_not_baked() {
     says(
         read(LORA, &[("base_model.model.m.0.v.lora_A.weight", &[2, 3])]),
         "AdapterFile::baked: `base_model.model.m.0.v.lora_A.weight` is of a module that the settings do not choose",
+    );
+    // half of an adapter has no rank to be filled up to, and no numbers have no size
+    says(
+        read(LORA, &[(A, &[2, 3])]),
+        "AdapterFile::baked: `m.0.q` has an A and no B",
+    );
+    says(
+        read(LORA, &[(B, &[3, 2])]),
+        "AdapterFile::baked: `m.0.q` has a B and no A",
+    );
+    let patterns = |q: u64, up: u64| {
+        format!(
+            r#"{{"peft_type": "LORA", "target_modules": ["q", "up"], "rank_pattern": {{"q": {q}, "up": {up}}}}}"#
+        )
+    };
+    let up = [
+        "base_model.model.m.0.up.lora_A.weight",
+        "base_model.model.m.0.up.lora_B.weight",
+    ];
+    says(
+        read(&patterns(2, 8), &[(A, &[2, 3]), (up[1], &[3, 8])]),
+        "AdapterFile::baked: `m.0.q` has an A and no B",
+    );
+    says(
+        read(
+            &patterns(2, 1_000_000_000_000),
+            &[(up[0], &[1_000_000_000_000, 0])],
+        ),
+        "AdapterFile::baked: `base_model.model.m.0.up.lora_A.weight` has shape [1000000000000, 0]: it is empty",
+    );
+    let far: [(&str, &[usize]); 4] = [
+        (A, &[1, 3]),
+        (B, &[3, 1]),
+        (up[0], &[1025, 2]),
+        (up[1], &[2, 1025]),
+    ];
+    says(
+        read(&patterns(1, 1025), &far),
+        "AdapterFile::baked: `self` has ranks from 1 to 1025, too far apart to be filled up",
     );
 }
 

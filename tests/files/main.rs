@@ -43,6 +43,21 @@ fn bits(tensors: &BTreeMap<String, Tensor>) -> BTreeMap<String, (Vec<usize>, DTy
         .collect()
 }
 
+/// Where the tensors of a file lie behind its header.
+fn ranges(file: &[u8]) -> BTreeMap<String, std::ops::Range<usize>> {
+    let length = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
+    let header: BTreeMap<String, serde_json::Value> =
+        serde_json::from_slice(&file[8..8 + length]).unwrap();
+    let tensors = header
+        .into_iter()
+        .filter(|(name, _)| name != "__metadata__");
+    let at =
+        |entry: &serde_json::Value, i: usize| entry["data_offsets"][i].as_u64().unwrap() as usize;
+    tensors
+        .map(|(name, entry)| (name, at(&entry, 0)..at(&entry, 1)))
+        .collect()
+}
+
 /// Reads in both manners and puts what came of it on a base model and into a file. Nothing of it may
 /// panic.
 fn use_it(folder: &Path, base: &HashMap<String, Tensor>) {
@@ -53,6 +68,8 @@ fn use_it(folder: &Path, base: &HashMap<String, Tensor>) {
         let _ = file.prompt();
         let _ = file.prefix();
         let _ = file.baked();
+        let out = tempfile::tempdir().unwrap();
+        let _ = file.write(out.path());
         if let Ok(layers) = file.layers(base, strictness) {
             let _ = file.merged(base, strictness);
             let _ = AdapterFile::from_layers(file.config().clone(), &layers);
@@ -77,7 +94,7 @@ const NAMES: [&str; 7] = [
 proptest! {
     #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..Default::default() })]
 
-    /// A changed byte among the numbers is another number; anywhere else it is an error, or is of no
+    /// A changed byte among the numbers is another number of its tensor, and of no other; anywhere else it is an error, or is of no
     /// effect on what is read.
     #[test]
     fn changed_bytes_are_an_error_or_change_no_more_than_their_own_tensor(
@@ -98,9 +115,13 @@ proptest! {
         };
         let before = AdapterFile::read(golden(NAMES[which]), Strictness::Strict).unwrap();
         if bytes[..header] == original[..header] {
-            let same = |t: &Tensor| (t.dims().to_vec(), t.dtype());
-            for (name, tensor) in read.tensors() {
-                prop_assert_eq!(same(tensor), same(&before.tensors()[name]));
+            let (before, after) = (bits(before.tensors()), bits(read.tensors()));
+            for (name, range) in ranges(&original) {
+                let range = header + range.start..header + range.end;
+                let (old, new) = (&before[&name], &after[&name]);
+                prop_assert_eq!((&old.0, old.1), (&new.0, new.1));
+                let untouched = bytes[range.clone()] == original[range];
+                prop_assert_eq!(old.2 == new.2, untouched, "{}", name);
             }
         } else if bytes[header..] == original[header..] {
             // a header may be another and true: the numbers are then the same, in their order
@@ -196,6 +217,50 @@ proptest! {
     }
 }
 
+/// A schedule longer than its numbers can add up to: it is read, and cannot be written.
+#[test]
+fn a_phase_beyond_all_numbers_is_an_error() {
+    for key in ["tinit", "tfinal"] {
+        let mut config: BTreeMap<String, serde_json::Value> =
+            serde_json::from_slice(&file_of("adalora", CONFIG)).unwrap();
+        config.insert(key.to_string(), u64::MAX.into());
+        let text = serde_json::to_vec(&config).unwrap();
+        let folder = folder(&text, &file_of("adalora", TENSORS));
+        let file = AdapterFile::read(folder.path(), Strictness::Strict).unwrap();
+        let out = tempfile::tempdir().unwrap();
+        let message = "`total_steps` must be above initial_steps + final_steps, got 10";
+        let error = file.write(out.path()).unwrap_err().to_string();
+        assert_eq!(error, format!("AdapterFile::write: {message}"));
+        let layers = file.layers(&stack(), Strictness::Strict).unwrap();
+        let error = AdapterFile::from_layers(file.config().clone(), &layers).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("AdapterFile::from_layers: {message}")
+        );
+    }
+}
+
+/// The first key that fits decides: what is read and written again has its keys in the same order.
+#[test]
+fn the_order_of_a_pattern_is_that_of_the_file() {
+    let text = String::from_utf8(file_of("lora", CONFIG)).unwrap();
+    let ordered = r#""rank_pattern": {
+    "v_proj": 1,
+    "q_proj": 2,
+    "layers.1.q_proj": 8
+  }"#;
+    let text = text.replace(r#""rank_pattern": {}"#, ordered);
+    assert!(text.contains(ordered));
+    let folder = folder(text.as_bytes(), &file_of("lora", TENSORS));
+    let file = AdapterFile::read(folder.path(), Strictness::Strict).unwrap();
+    let out = tempfile::tempdir().unwrap();
+    file.write(out.path()).unwrap();
+    let written = fs::read_to_string(out.path().join(CONFIG)).unwrap();
+    assert!(written.contains(ordered), "{written}");
+    let back = AdapterFile::read(out.path(), Strictness::Strict).unwrap();
+    assert_eq!(back.config(), file.config());
+}
+
 #[test]
 fn what_is_written_is_read_back_bit_for_bit_in_every_type() {
     let base = stack();
@@ -282,15 +347,50 @@ fn a_write_that_fails_leaves_the_old_adapter() {
 fn settings_never_stand_beside_the_tensors_of_another() {
     let out = tempfile::tempdir().unwrap();
     let old = AdapterFile::read(golden("lora"), Strictness::Strict).unwrap();
+    let new = AdapterFile::read(golden("dora"), Strictness::Strict).unwrap();
     old.write(out.path()).unwrap();
     // a folder with something in it cannot be replaced by a file
     let place = out.path().join(TENSORS);
     fs::remove_file(&place).unwrap();
     fs::create_dir(&place).unwrap();
     fs::write(place.join("x"), "x").unwrap();
-    assert!(old.write(out.path()).is_err());
+    assert!(new.write(out.path()).is_err());
     assert!(!out.path().join(CONFIG).exists());
     assert!(AdapterFile::read(out.path(), Strictness::Lenient).is_err());
+}
+
+/// The same adapter after more training: the settings never leave their place, so that there is no
+/// moment without an adapter.
+#[test]
+fn new_tensors_of_the_same_settings_take_their_place_in_one_step() {
+    let out = tempfile::tempdir().unwrap();
+    let file = AdapterFile::read(golden("lora"), Strictness::Strict).unwrap();
+    file.write(out.path()).unwrap();
+    let text = fs::read(out.path().join(CONFIG)).unwrap();
+    // the tensors cannot take their place: all else is as it was
+    let place = out.path().join(TENSORS);
+    let old = fs::read(&place).unwrap();
+    fs::remove_file(&place).unwrap();
+    fs::create_dir(&place).unwrap();
+    fs::write(place.join("x"), "x").unwrap();
+    assert!(file.write(out.path()).is_err());
+    assert_eq!(fs::read(out.path().join(CONFIG)).unwrap(), text);
+    fs::remove_dir_all(&place).unwrap();
+    fs::write(&place, old).unwrap();
+    // and now they can
+    let layers = file.layers(&stack(), Strictness::Strict).unwrap();
+    for (path, layer) in &layers.layers {
+        for (_, var) in layer.trainable(path) {
+            var.set(&(var.as_detached_tensor() + 1.0).unwrap()).unwrap();
+        }
+    }
+    let next = AdapterFile::from_layers(file.config().clone(), &layers).unwrap();
+    next.write(out.path()).unwrap();
+    let back = AdapterFile::read(out.path(), Strictness::Strict).unwrap();
+    assert_eq!(bits(back.tensors()), bits(next.tensors()));
+    assert_ne!(bits(back.tensors()), bits(file.tensors()));
+    assert_eq!(fs::read(out.path().join(CONFIG)).unwrap(), text);
+    assert_eq!(fs::read_dir(out.path()).unwrap().count(), 2);
 }
 
 /// LoRA on a base whose weights are bitsandbytes' four bits: the same adapter on the weights that

@@ -1,11 +1,16 @@
 """Adapters that PEFT writes: the two files of each, with the logits of the adapted and the merged model.
 
-A stack of linear layers over an embedding, and a GPT-2 of two layers, both of random numbers. Every
-trained number of an adapter is drawn too, so that no default can hide a mistake.
+A stack of linear layers over an embedding, and a GPT-2 of two layers, with its own output layer and
+with one of three classes, all of random numbers. Every trained number of an adapter is drawn too, so
+that no default can hide a mistake.
+
+    python tests/golden/adapter_files.py          # all
+    python tests/golden/adapter_files.py NAME ... # these bases and adapters, beside what is there
 """
 
 import pathlib
 import shutil
+import sys
 import warnings
 
 import torch
@@ -20,7 +25,7 @@ from peft import (
     get_peft_model,
 )
 from safetensors.torch import load_file, save_file
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
 
 HERE = pathlib.Path(__file__).parent / "adapters"
 VOCABULARY, WIDTH, LAYERS = 11, 6, 2
@@ -81,9 +86,18 @@ def draw(model, seed, scale=0.5):
                 parameter.copy_(torch.round(torch.randn(parameter.shape, generator=generator) * scale, decimals=3))
 
 
+# no token of the rows is padding: the class is read at the last one
+CLASSES = dict(num_labels=3, pad_token_id=6)
+KINDS = {
+    "stack": lambda: Stack(),
+    "gpt2": lambda: GPT2LMHeadModel(GPT2Config(**GPT2, attn_implementation="eager")),
+    "classifier": lambda: GPT2ForSequenceClassification(GPT2Config(**GPT2, **CLASSES, attn_implementation="eager")),
+}
+
+
 def base(kind):
     """The base model with the weights of the committed file."""
-    model = Stack() if kind == "stack" else GPT2LMHeadModel(GPT2Config(**GPT2, attn_implementation="eager"))
+    model = KINDS[kind]()
     model.load_state_dict(load_file(HERE / f"{kind}.safetensors"))
     return model.eval()
 
@@ -127,30 +141,51 @@ CASES = {
         init_r=2, lora_alpha=5, target_modules=["c_attn", "mlp.c_proj"], total_step=10, fan_in_fan_out=True, task_type="CAUSAL_LM")),
     "gpt2_vera": ("gpt2", lambda: VeraConfig(
         r=3, target_modules=["c_attn", "mlp.c_proj"], fan_in_fan_out=True, task_type="CAUSAL_LM")),
+    "lora_eva": ("stack", lambda: LoraConfig(r=2, lora_alpha=3, target_modules=["q_proj"], init_lora_weights="eva")),
+    "lora_mica": ("stack", lambda: LoraConfig(r=2, lora_alpha=3, target_modules=["q_proj"], init_lora_weights="mica")),
+    "lora_bias_all_saved": ("stack", lambda: LoraConfig(
+        r=2, lora_alpha=3, target_modules=["layers.0.q_proj"], bias="all", modules_to_save=["layers.0.up_proj", "layers.1"])),
+    "dora_bias_all": ("stack", lambda: LoraConfig(
+        r=2, lora_alpha=3, target_modules=["q_proj", "v_proj"], use_dora=True, bias="all")),
+    "lora_tokens": ("stack", lambda: LoraConfig(r=2, lora_alpha=3, target_modules=["q_proj"], trainable_token_indices=[9, 1])),
+    "lora_tokens_by_name": ("stack", lambda: LoraConfig(
+        r=2, lora_alpha=3, target_modules=["q_proj"], trainable_token_indices={"embed_tokens": [9, 1], "lm_head": [3]})),
+    "classifier_lora": ("classifier", lambda: LoraConfig(
+        r=2, lora_alpha=3, target_modules=["c_attn"], fan_in_fan_out=True, task_type="SEQ_CLS")),
 }
+CONV1D = ["gpt2_dora", "gpt2_adalora", "gpt2_vera"]
+SEEDS = {name: 10 + i for i, name in enumerate(name for name in CASES if name not in CONV1D)}
+SEEDS |= {name: 28 + i for i, name in enumerate(CONV1D)}
 # which of three triplets AdaLoRA's allocator has left, by layer
 KEPT = {"q_proj": [True, False, True], "v_proj": [True, True, True], "up_proj": [False, True, False], "down_proj": [False] * 3}
 
 
-def adapter_files():
+def adapter_files(names=()):
     torch.set_default_dtype(torch.float32)
     try:
-        write_all()
+        write_all(names)
     finally:
         torch.set_default_dtype(torch.float64)
 
 
-def write_all():
-    shutil.rmtree(HERE, ignore_errors=True)
-    HERE.mkdir()
-    for seed, (kind, model) in enumerate({"stack": Stack(), "gpt2": GPT2LMHeadModel(GPT2Config(**GPT2))}.items()):
+def write_all(names):
+    if not names:
+        shutil.rmtree(HERE, ignore_errors=True)
+        HERE.mkdir()
+    wanted = lambda name: not names or name in names
+    for seed, (kind, model) in enumerate(KINDS.items()):
+        if not wanted(kind):
+            continue
+        model = model()
         draw(model, seed)
         save_file(model.state_dict(), HERE / f"{kind}.safetensors", metadata={"format": "pt"})
         save_file({"tokens": TOKENS, "logits": logits(kind, model.eval())}, HERE / f"{kind}.logits.safetensors")
-    for seed, (name, (kind, config)) in enumerate(CASES.items(), 10):
+    for name, (kind, config) in CASES.items():
+        if not wanted(name):
+            continue
         model = get_peft_model(base(kind), config())
-        draw(model, seed, 0.4)
-        if name.endswith("dora"):
+        draw(model, SEEDS[name], 0.4)
+        if "dora" in name:
             with torch.no_grad():
                 for path, parameter in model.named_parameters():
                     if "magnitude" in path:
@@ -167,7 +202,7 @@ def write_all():
         # what the file means is what PEFT makes of it
         model = PeftModel.from_pretrained(base(kind), HERE / name).eval()
         outputs = {"adapted": logits(kind, model)}
-        if kind == "stack" or name.startswith("gpt2"):
+        if kind != "gpt2" or name.startswith("gpt2"):
             outputs["merged"] = logits(kind, model.merge_and_unload())
         save_file(outputs, HERE / name / "logits.safetensors")
     size = sum(f.stat().st_size for f in HERE.rglob("*") if f.is_file())
@@ -175,4 +210,4 @@ def write_all():
 
 
 if __name__ == "__main__":
-    adapter_files()
+    adapter_files(sys.argv[1:])

@@ -1,7 +1,7 @@
 //! The export for readers that know nothing but A and B.
 
 use super::config::{AdapterMethod, LoraFile};
-use super::settings::Settings;
+use super::settings::{Rules, Settings};
 use super::{AdapterFile, PREFIX};
 use crate::{Error, LoraBias, LoraConfig, Result, Scaling};
 use candle_core::Tensor;
@@ -11,19 +11,29 @@ impl AdapterFile {
     /// The same change of the same modules with the scale in B, for readers that ignore patterns and
     /// rank stabilisation: one rank r for all modules, α = r, so that s = 1.
     ///
-    /// r is the largest rank of the file; the others are filled up with zeros. B ← s·B, in the type
-    /// of B. Weights of an embedding or output layer that PEFT saved with the adapter are left out:
-    /// they are the base's.
+    /// r is the largest rank of the file; the others are filled up with zeros, to at most 1024 times
+    /// what they were. B ← s·B, in the type of B. Weights of an embedding or output layer that PEFT
+    /// saved with the adapter are left out: they are the base's.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless the file is of LoRA, without DoRA, trained biases and modules
-    /// trained whole: nothing else can be said by A and B; and for a tensor that is not of them.
+    /// [`Error::Argument`] unless the file is of LoRA, without DoRA, trained biases, modules
+    /// trained whole and trained rows: nothing else can be said by A and B; for a tensor that is not of them, or is
+    /// empty, or has no other half; and for ranks further apart.
     pub fn baked(&self) -> Result<Self> {
         let function = "AdapterFile::baked";
         let refuse = |text: &str| Err(Error::argument(function, "self", text));
-        let AdapterMethod::Lora(LoraFile { config, dora, .. }) = &self.config.method else {
+        let AdapterMethod::Lora(LoraFile {
+            config,
+            dora,
+            tokens,
+            ..
+        }) = &self.config.method
+        else {
             return refuse("is not of LoRA");
         };
+        if !tokens.is_empty() {
+            return refuse("has trained rows of a table, which A and B alone cannot say");
+        }
         if *dora {
             return refuse("is of DoRA, which A and B alone cannot say");
         }
@@ -33,20 +43,30 @@ impl AdapterFile {
         if !config.targets.modules_to_save.is_empty() {
             return refuse("has modules that were trained whole, which A and B alone cannot say");
         }
-        let rank = [".lora_A.weight", ".lora_embedding_A"];
-        let ranks = self
-            .tensors
-            .iter()
-            .filter(|(name, _)| rank.iter().any(|end| name.ends_with(end)));
-        let rank = ranks.filter_map(|(_, a)| a.dims().first()).max().copied();
-        let Some(rank) = rank else {
+        let factors = self.factors(function)?;
+        let ranks = || factors.iter().map(|factor| factor.config.rank);
+        let (Some(least), Some(rank)) = (ranks().min(), ranks().max()) else {
             return refuse("holds no A");
         };
+        if least.saturating_mul(WIDEST) < rank {
+            return refuse(&format!(
+                "has ranks from {least} to {rank}, too far apart to be filled up"
+            ));
+        }
         let mut tensors = BTreeMap::new();
-        for (name, tensor) in &self.tensors {
-            if let Some(tensor) = baked(function, &self.config.method, name, tensor, rank)? {
-                tensors.insert(name.clone(), tensor);
-            }
+        for factor in factors {
+            let Factor {
+                tensor,
+                axis,
+                config,
+                ..
+            } = &factor;
+            let scaled = match axis {
+                1 => (*tensor * config.scale())?,
+                _ => (*tensor).clone(),
+            };
+            let filled = scaled.pad_with_zeros(*axis, 0, rank - config.rank)?;
+            tensors.insert(factor.name.to_string(), filled);
         }
         let mut config = self.config.clone();
         if let AdapterMethod::Lora(file) = &mut config.method {
@@ -65,45 +85,70 @@ impl AdapterFile {
             left_out: Vec::new(),
         })
     }
+
+    /// All A and B, each of the shape that the settings of its module say, and with its other half.
+    fn factors(&self, function: &'static str) -> Result<Vec<Factor<'_>>> {
+        let rules = Rules::new(function, &self.config.method)?;
+        let mut factors = Vec::new();
+        let mut halves: BTreeMap<(&str, bool), [bool; 2]> = BTreeMap::new();
+        for (name, tensor) in &self.tensors {
+            let problem = |text: &str| Error::argument(function, name.as_str(), text);
+            let path = name.strip_prefix(PREFIX).unwrap_or_default();
+            if path.ends_with(".base_layer.weight") {
+                continue;
+            }
+            let ends = [
+                (".lora_A.weight", false, 0),
+                (".lora_B.weight", false, 1),
+                (".lora_embedding_A", true, 0),
+                (".lora_embedding_B", true, 1),
+            ];
+            let mut ends = ends.iter();
+            let found =
+                ends.find_map(|(end, table, axis)| Some((path.strip_suffix(end)?, *table, *axis)));
+            let (path, table, axis) = found.ok_or_else(|| problem("is neither an A nor a B"))?;
+            let Some(Settings::Lora(config, _)) = rules.of(path) else {
+                return Err(problem("is of a module that the settings do not choose"));
+            };
+            if tensor.rank() != 2 || tensor.dim(axis)? != config.rank {
+                let (dims, rank) = (tensor.dims(), config.rank);
+                return Err(problem(&format!(
+                    "has shape {dims:?}, and the rank is {rank}"
+                )));
+            }
+            if tensor.elem_count() == 0 {
+                return Err(problem(&format!(
+                    "has shape {:?}: it is empty",
+                    tensor.dims()
+                )));
+            }
+            halves.entry((path, table)).or_default()[axis] = true;
+            factors.push(Factor {
+                name,
+                tensor,
+                axis,
+                config,
+            });
+        }
+        for ((path, _), found) in halves {
+            let text = match found {
+                [true, true] => continue,
+                [true, false] => "has an A and no B",
+                _ => "has a B and no A",
+            };
+            return Err(Error::argument(function, path, text));
+        }
+        Ok(factors)
+    }
 }
 
-/// One tensor, scaled if it is a B and filled up to `rank`; `None` for a base weight.
-fn baked(
-    function: &'static str,
-    method: &AdapterMethod,
-    name: &str,
-    tensor: &Tensor,
-    rank: usize,
-) -> Result<Option<Tensor>> {
-    let problem = |text: &str| Error::argument(function, name, text);
-    let path = name.strip_prefix(PREFIX).unwrap_or_default();
-    if path.ends_with(".base_layer.weight") {
-        return Ok(None);
-    }
-    let ends = [
-        (".lora_A.weight", 0),
-        (".lora_B.weight", 1),
-        (".lora_embedding_A", 0),
-        (".lora_embedding_B", 1),
-    ];
-    let found = ends
-        .iter()
-        .find_map(|(end, axis)| Some((path.strip_suffix(end)?, *axis)));
-    let (path, axis) = found.ok_or_else(|| problem("is neither an A nor a B"))?;
-    let Some(Settings::Lora(config, _)) = Settings::of(method, path)? else {
-        return Err(problem("is of a module that the settings do not choose"));
-    };
-    if tensor.rank() != 2 || tensor.dim(axis)? != config.rank {
-        let text = format!(
-            "has shape {:?}, and the rank is {}",
-            tensor.dims(),
-            config.rank
-        );
-        return Err(problem(&text));
-    }
-    let scaled = match axis {
-        1 => (tensor * config.scale())?,
-        _ => tensor.clone(),
-    };
-    Ok(Some(scaled.pad_with_zeros(axis, 0, rank - config.rank)?))
+/// An A or a B, with the axis of the rank and the settings of its module.
+struct Factor<'a> {
+    name: &'a str,
+    tensor: &'a Tensor,
+    axis: usize,
+    config: Box<LoraConfig>,
 }
+
+/// How many times the least rank the largest may be: what is filled up grows by no more.
+const WIDEST: usize = 1024;

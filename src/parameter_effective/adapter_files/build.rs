@@ -29,6 +29,10 @@ impl Loader<'_> {
             );
             return Err(Error::argument(FUNCTION, "base", text));
         }
+        if weight.elem_count() == 0 {
+            let text = format!("holds `{name}` of shape {:?}: it is empty", weight.dims());
+            return Err(Error::argument(FUNCTION, "base", text));
+        }
         let saved = format!("{PREFIX}{path}.base_layer.weight");
         if self.left.contains_key(&saved)
             && let Some(saved) = self.take(&saved, weight.dims())?
@@ -90,7 +94,8 @@ impl Loader<'_> {
                 AdapterLayer::LoraEmbedding(LoraEmbedding::new(&table, &config, rng)?)
             }
             Settings::Lora(config, true) => {
-                AdapterLayer::Dora(DoraLinear::new(&base, config, rng)?)
+                let config = with_bias(config, base.bias().is_some());
+                AdapterLayer::Dora(DoraLinear::new(&base, &config, rng)?)
             }
             Settings::Lora(config, false) => {
                 let config = with_bias(config, base.bias().is_some());

@@ -1,9 +1,13 @@
 //! From the layers of a model to a file.
 
+use super::agree::{agrees, table, whole};
 use super::config::{AdaLoraFile, AdapterConfig, AdapterMethod, PrefixFile, PromptFile, sorted};
-use super::settings::Settings;
+use super::settings::Rules;
+use super::tokens;
 use super::{AdapterFile, AdapterLayer, AdapterLayers, PREFIX, PROMPT};
-use crate::{AdaLoraLinear, Error, PrefixEncoder, PromptEmbedding, Result, TargetModules};
+use crate::{
+    AdaLoraLinear, Error, PrefixEncoder, PromptEmbedding, Result, TargetModules, VeraProjections,
+};
 use candle_core::Tensor;
 use std::collections::BTreeMap;
 
@@ -13,23 +17,24 @@ impl AdapterFile {
     /// The file of these layers. The tensors are those of the layers, not copies: write it before
     /// training goes on.
     ///
-    /// "all-linear" is replaced by the paths of the layers, as in PEFT. The keys of a `rank_pattern`
-    /// or `alpha_pattern` are sorted, as PEFT does, and must mean the same afterwards. Of an AdaLoRA
-    /// layer that still has all triplets those that `kept` leaves are written; one that was cut and
-    /// is not in `kept` is filled up with triplets of λ = 0, since without `kept` PEFT expects all.
+    /// "all-linear" is replaced by the paths of the layers, as in PEFT. Of an AdaLoRA layer that still
+    /// has all triplets those that `kept` leaves are written; one that was cut and is not in `kept` is
+    /// filled up with triplets of λ = 0, since without `kept` PEFT expects all.
     ///
     /// # Errors
     /// [`Error::Argument`] for a layer of another method, a layer that the settings do not choose or
-    /// to which they give another rank, scale or place, and for VeRA without projections;
-    /// [`Error::Parameter`] for settings that a file cannot hold.
+    /// to which they give another rank, scale or place; for a module to save without weights; and for
+    /// VeRA without projections, or with others than those of its layers; [`Error::Parameter`] for
+    /// settings that a file cannot hold.
     pub fn from_layers(mut config: AdapterConfig, layers: &AdapterLayers) -> Result<Self> {
         settle(&mut config.method, layers.layers.keys());
         super::write::text(FUNCTION, &config)?;
+        let rules = Rules::new(FUNCTION, &config.method)?;
         let mut tensors = BTreeMap::new();
         for (path, layer) in &layers.layers {
             let problem = |text: &str| Error::argument(FUNCTION, path.as_str(), text);
-            let settings = Settings::of(&config.method, path)?
-                .ok_or_else(|| problem("is not chosen by the settings"))?;
+            let settings = rules.of(path);
+            let settings = settings.ok_or_else(|| problem("is not chosen by the settings"))?;
             agrees(&settings, layer).map_err(|text| problem(&text))?;
             let written = match (layer, &config.method) {
                 (AdapterLayer::AdaLora(layer), AdapterMethod::AdaLora(file)) => {
@@ -48,8 +53,15 @@ impl AdapterFile {
         if tensors.is_empty() {
             return Err(Error::argument(FUNCTION, "layers", "holds no layer"));
         }
+        whole(FUNCTION, &config, layers)?;
         for (name, tensor) in &layers.weights {
             let adapted = name.strip_suffix(".weight");
+            if let Some((path, token)) = table(&config, layers, name) {
+                let rows = tokens::indices(FUNCTION, token.0, token.1, tensor)?;
+                let rows = tensor.detach().index_select(&rows, 0)?;
+                tensors.insert(tokens::delta(path), rows);
+                continue;
+            }
             let name = match adapted.filter(|path| layers.layers.contains_key(*path)) {
                 Some(path) => format!("{PREFIX}{path}.base_layer.weight"),
                 None => format!("{PREFIX}{name}"),
@@ -59,8 +71,9 @@ impl AdapterFile {
         if let AdapterMethod::Vera(_) = config.method {
             let problem = || Error::argument(FUNCTION, "layers", "holds no projections of VeRA");
             let shared = layers.projections.as_ref().ok_or_else(problem)?;
-            tensors.insert("base_model.vera_A".to_string(), shared.a().clone());
-            tensors.insert("base_model.vera_B".to_string(), shared.b().clone());
+            let (a, b) = projections(shared, layers)?;
+            tensors.insert("base_model.vera_A".to_string(), a);
+            tensors.insert("base_model.vera_B".to_string(), b);
         }
         Ok(Self {
             config,
@@ -112,19 +125,42 @@ impl AdapterFile {
     }
 }
 
-/// The settings as a file states them: names and patterns sorted, "all-linear" by name.
-fn settle<'a>(method: &mut AdapterMethod, paths: impl Iterator<Item = &'a String>) {
-    let targets = match method {
-        AdapterMethod::Lora(file) => {
-            file.config.rank_pattern.sort_by(|a, b| a.0.cmp(&b.0));
-            file.config.alpha_pattern.sort_by(|a, b| a.0.cmp(&b.0));
-            &mut file.config.targets
+/// VeRA's A and B, as large as the largest layer: PEFT takes no others.
+fn projections(shared: &VeraProjections, layers: &AdapterLayers) -> Result<(Tensor, Tensor)> {
+    let (mut outputs, mut inputs) = (0, 0);
+    for (path, layer) in &layers.layers {
+        let AdapterLayer::Vera(layer) = layer else {
+            continue; // was an error above
+        };
+        if !layer.uses(shared)? {
+            let text = "has other projections than `layers`";
+            return Err(Error::argument(FUNCTION, path.as_str(), text));
         }
+        let (out, inner) = layer.base().weight().dims2()?;
+        (outputs, inputs) = (outputs.max(out), inputs.max(inner));
+    }
+    let a = shared.a().narrow(1, 0, inputs)?.contiguous()?;
+    let b = shared.b().narrow(0, 0, outputs)?.contiguous()?;
+    Ok((a, b))
+}
+
+/// The settings as a file states them: names sorted, "all-linear" by name.
+fn settle<'a>(method: &mut AdapterMethod, paths: impl Iterator<Item = &'a String> + Clone) {
+    let targets = match method {
+        AdapterMethod::Lora(file) => &mut file.config.targets,
         AdapterMethod::AdaLora(file) => &mut file.targets,
         AdapterMethod::Ia3(file) => {
-            let inner = std::mem::take(&mut file.config.feedforward_modules);
-            file.config.feedforward_modules = sorted(inner);
-            &mut file.config.targets
+            let config = &mut file.config;
+            let mut inner = std::mem::take(&mut config.feedforward_modules);
+            if let (TargetModules::AllLinear, TargetModules::Names(names)) =
+                (&config.targets.target_modules, &mut inner)
+            {
+                // by name too: PEFT takes only names that are among those of the targets
+                let ends = |path: &&String| names.iter().any(|name| path.ends_with(name.as_str()));
+                *names = paths.clone().filter(ends).cloned().collect();
+            }
+            config.feedforward_modules = sorted(inner);
+            &mut config.targets
         }
         AdapterMethod::Vera(file) => &mut file.targets,
         AdapterMethod::Prompt(_) | AdapterMethod::Prefix(_) => return,
@@ -134,64 +170,6 @@ fn settle<'a>(method: &mut AdapterMethod, paths: impl Iterator<Item = &'a String
     }
     targets.target_modules = sorted(std::mem::take(&mut targets.target_modules));
     targets.exclude_modules = sorted(std::mem::take(&mut targets.exclude_modules));
-}
-
-/// Whether the layer is what the settings of its module make.
-fn agrees(settings: &Settings, layer: &AdapterLayer) -> Result<(), String> {
-    let differs = |what: &str, has: f64, says: f64| match has == says {
-        true => Ok(()),
-        false => Err(format!("has {what} {has}, and the settings say {says}")),
-    };
-    match (settings, layer) {
-        (Settings::Lora(config, dora), layer) => {
-            let (rank, scale) = match (layer, dora) {
-                (AdapterLayer::Lora(layer), false) => (layer.a().dims()[0], layer.scale()),
-                (AdapterLayer::Qlora(layer), false) => (layer.a().dims()[0], layer.scale()),
-                (AdapterLayer::LoraEmbedding(layer), false) => (layer.a().dims()[0], layer.scale()),
-                (AdapterLayer::Dora(layer), true) => (layer.a().dims()[0], layer.scale()),
-                _ => return Err("is a layer of another method".to_string()),
-            };
-            differs("rank", rank as f64, config.rank as f64)?;
-            differs("scale", scale, config.scale())?;
-            biases(config.bias, layer)
-        }
-        (Settings::AdaLora(file), AdapterLayer::AdaLora(layer)) => {
-            differs("scale", layer.scale(), file.config.scale())
-        }
-        (Settings::Ia3(place), AdapterLayer::Ia3(layer)) if layer.place() == *place => Ok(()),
-        (Settings::Ia3(place), AdapterLayer::Ia3(layer)) => Err(format!(
-            "has its factors at the {:?}, and the settings say {place:?}",
-            layer.place()
-        )),
-        (Settings::Vera(config), AdapterLayer::Vera(layer)) => {
-            let rank = layer.lambda_d().dims()[0];
-            differs("rank", rank as f64, config.rank as f64)
-        }
-        _ => Err("is a layer of another method".to_string()),
-    }
-}
-
-/// Whether the layer trains the biases that the settings say.
-fn biases(bias: crate::LoraBias, layer: &AdapterLayer) -> Result<(), String> {
-    use crate::LoraBias::{Base, Frozen, Update};
-    let (names, base) = match layer {
-        AdapterLayer::Lora(layer) => (layer.trainable(""), layer.base().bias()),
-        AdapterLayer::Qlora(layer) => (layer.trainable(""), layer.base().bias()),
-        _ => return Ok(()),
-    };
-    let found = match names.iter().find(|(name, _)| name.ends_with("bias")) {
-        None => Frozen,
-        Some((name, _)) if name == "base_layer.bias" => Base,
-        Some(_) => Update,
-    };
-    // a layer without a bias has none to train
-    let none = bias == Base && found == Frozen && base.is_none();
-    match found == bias || none {
-        true => Ok(()),
-        false => Err(format!(
-            "trains the bias {found:?}, and the settings say {bias:?}"
-        )),
-    }
 }
 
 /// The triplets of an AdaLoRA layer that its file holds.

@@ -21,8 +21,8 @@ pub struct AdapterConfig {
     pub revision: Option<String>,
     /// `task_type`. Python wraps the model by it; a prompt or a prefix needs one there.
     pub task: Option<TaskType>,
-    /// `auto_mapping`: the Python class of the base model, where there is no task.
-    pub auto_mapping: Option<BTreeMap<String, String>>,
+    /// `auto_mapping`: the Python class of the base model, where there is no task. Of no effect here.
+    pub auto_mapping: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
 impl AdapterConfig {
@@ -124,11 +124,16 @@ pub struct LoraFile {
     /// Rank, α, patterns, targets, and what is trained beside A and B.
     pub config: LoraConfig,
     /// `use_dora`: the layers are [`DoraLinear`](crate::DoraLinear), on linear layers alone and
-    /// without trained biases.
+    /// without a bias of B.
     pub dora: bool,
     /// `bias = "all"`: beside those of the chosen modules ([`LoraBias::Base`](crate::LoraBias::Base),
     /// which it needs) the biases of all other modules were trained.
     pub all_biases: bool,
+    /// `trainable_token_indices`: which rows of which tables were trained, by the end of a module's
+    /// path. The empty name stands for the tables that the file has rows of. The tables with these
+    /// rows are among the weights ([`AdapterLayers::weights`](crate::AdapterLayers::weights)); no more
+    /// than the rows is written.
+    pub tokens: BTreeMap<String, Vec<usize>>,
     /// `fan_in_fan_out`.
     pub fan_in_fan_out: bool,
 }

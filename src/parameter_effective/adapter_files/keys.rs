@@ -47,15 +47,14 @@ impl Keys<'_> {
 
     /// Refuses a key at any value but null and `idle`.
     pub(super) fn idle(&mut self, key: &str, idle: &str, why: &str) -> Result<()> {
-        let Some(raw) = self.left.remove(key) else {
+        let Some(text) = self.left.get(key).map(|raw| raw.get().to_string()) else {
             return Ok(());
         };
-        let value = |text| serde_json::from_str::<Value>(text).unwrap_or(Value::Null);
-        let found = value(raw.get());
-        if found == Value::Null || found == value(idle) {
+        let found: Option<Value> = self.take(key)?;
+        if found.is_none() || found == serde_json::from_str(idle).ok() {
             return Ok(());
         }
-        Err(self.unsupported(key, shown(raw.get()), why))
+        Err(self.unsupported(key, shown(&text), why))
     }
 
     /// One of a few words or values, which are of no effect.

@@ -1,8 +1,9 @@
 //! From a file to the layers of a model.
 
-use super::config::AdapterMethod;
+use super::config::{AdapterConfig, AdapterMethod};
 use super::layer::{AdapterLayer, AdapterLayers};
-use super::settings::Settings;
+use super::saved::{Saved, base_parameter};
+use super::settings::Rules;
 use super::{AdapterFile, PREFIX, Strictness};
 use crate::{Error, Result, TargetModules};
 use candle_core::Tensor;
@@ -30,7 +31,7 @@ impl AdapterFile {
             strictness,
             found: AdapterLayers::default(),
         };
-        loader.read(&self.config.method)?;
+        loader.read(&self.config)?;
         Ok(loader.found)
     }
 
@@ -76,7 +77,8 @@ pub(super) struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    fn read(&mut self, method: &AdapterMethod) -> Result<()> {
+    fn read(&mut self, config: &AdapterConfig) -> Result<()> {
+        let method = &config.method;
         let Some(targets) = method.targets() else {
             let text = "is of a prompt or a prefix, which has no layers";
             return Err(Error::argument(FUNCTION, "self", text));
@@ -91,15 +93,26 @@ impl Loader<'_> {
             .filter_map(|k| k.strip_suffix(".weight"))
             .collect();
         paths.sort();
+        let rules = Rules::new(FUNCTION, method)?;
         let mut chosen = Vec::new();
         for path in paths {
-            if let Some(settings) = Settings::of(method, path)? {
+            if let Some(settings) = rules.of(path) {
                 chosen.push((path, settings));
             }
         }
         if chosen.is_empty() {
             let text = "holds no module that the settings choose";
             return Err(Error::argument(FUNCTION, "base", text));
+        }
+        if let AdapterMethod::AdaLora(file) = method {
+            let known = |path: &String| {
+                base.contains_key(&format!("{path}.weight")) && rules.of(path).is_some()
+            };
+            for path in file.kept.keys().filter(|path| !known(path)) {
+                self.problem(format!(
+                    "has a `rank_pattern` for `{path}`, which the settings do not choose"
+                ))?;
+            }
         }
         if let AdapterMethod::Vera(file) = method {
             self.projections(file.config.rank, &chosen, method.fan_in_fan_out())?;
@@ -109,7 +122,10 @@ impl Loader<'_> {
                 self.found.layers.insert(path.to_string(), layer);
             }
         }
-        self.saved(&targets.modules_to_save)?;
+        if let AdapterMethod::Lora(file) = method {
+            self.tokens(&file.tokens)?;
+        }
+        self.saved(&Saved::new(config, &targets.modules_to_save))?;
         if matches!(method, AdapterMethod::Lora(file) if file.all_biases) {
             self.biases()?;
         }
@@ -117,7 +133,7 @@ impl Loader<'_> {
     }
 
     /// An error, or a note if the reader is lenient.
-    fn problem(&mut self, text: String) -> Result<()> {
+    pub(super) fn problem(&mut self, text: String) -> Result<()> {
         match self.strictness {
             Strictness::Strict => Err(Error::argument(FUNCTION, super::TENSORS, text)),
             Strictness::Lenient => {
@@ -158,26 +174,19 @@ impl Loader<'_> {
         Ok(())
     }
 
-    /// All parameters of the modules that were trained whole: those whose path ends in a name.
-    fn saved(&mut self, names: &[String]) -> Result<()> {
-        let below = |parameter: &str, name: &String| {
-            let dots = parameter.match_indices('.');
-            dots.map(|(at, _)| &parameter[..at])
-                .any(|path| path.ends_with(name.as_str()))
-        };
+    /// All parameters of the modules that were trained whole.
+    fn saved(&mut self, saved: &Saved) -> Result<()> {
         let base = self.base;
-        for name in names {
-            let mut found: Vec<&String> = base.keys().filter(|p| below(p, name)).collect();
-            found.sort();
-            if found.is_empty() {
-                self.problem(format!(
-                    "was made with `modules_to_save` = `{name}`, which is not in `base`"
-                ))?;
-            }
-            for parameter in found {
-                if !self.found.weights.contains_key(parameter) {
-                    self.weight(parameter)?;
-                }
+        for name in saved.missing(base.keys()) {
+            self.problem(format!(
+                "was made with `modules_to_save` = `{name}`, which is not in `base`"
+            ))?;
+        }
+        let mut parameters: Vec<&String> = base.keys().filter(|name| saved.holds(name)).collect();
+        parameters.sort();
+        for parameter in parameters {
+            if !self.found.weights.contains_key(parameter) {
+                self.weight(parameter)?;
             }
         }
         Ok(())
@@ -195,6 +204,10 @@ impl Loader<'_> {
                 self.weight(name)?;
             }
         }
+        // PEFT writes the biases of modules trained whole thrice, and reads them under their own name
+        let found = &self.found.weights;
+        self.left
+            .retain(|name, _| base_parameter(name).is_none_or(|name| !found.contains_key(&name)));
         Ok(())
     }
 
@@ -211,9 +224,27 @@ impl Loader<'_> {
                 Some(parameter) if self.base.contains_key(parameter) && !adapted(parameter) => {
                     self.weight(parameter)?
                 }
-                _ => self.problem(format!("holds `{name}`, which the settings give no place"))?,
+                Some(parameter) => match self.absent(parameter) {
+                    Some(weight) => {
+                        self.problem(format!("holds `{name}`, and `base` holds no `{weight}`"))?
+                    }
+                    None => self.nowhere(&name)?,
+                },
+                None => self.nowhere(&name)?,
             }
         }
         Ok(())
+    }
+
+    fn nowhere(&mut self, name: &str) -> Result<()> {
+        self.problem(format!("holds `{name}`, which the settings give no place"))
+    }
+
+    /// The weight that the base lacks, if the tensor of this name is of an adapter over it.
+    fn absent(&self, name: &str) -> Option<String> {
+        let kinds = [".lora_", ".ia3_", ".vera_"];
+        let at = kinds.iter().find_map(|kind| name.find(kind))?;
+        let weight = format!("{}.weight", &name[..at]);
+        (!self.base.contains_key(&weight)).then_some(weight)
     }
 }

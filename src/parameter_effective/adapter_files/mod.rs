@@ -24,18 +24,34 @@
 //! | [`PromptEmbedding`] | the whole name: `prompt_embeddings` | `[length, dim]` |
 //! | [`PrefixEncoder`] | the whole name: `prompt_embeddings` | `[length, 2 · layers · heads · head_dim]` |
 //! | a module of `modules_to_save` | its own parameters | theirs |
+//! | the trained rows of a table, under `trainable_token_indices` | `.token_adapter.trainable_tokens_delta` | `[rows, dim]` |
+//! | any other parameter of the base, which PEFT loads whatever the settings say | its own name | its own |
 //! | the bias of a module without an adapter, under `bias = "all"` | `.bias` | `[out]` |
 //! | the weight of a chosen embedding or output layer, where it was saved too | `.base_layer.weight` | the base's |
 //!
-//! **What is refused**, by the name of the setting or the tensor and never ignored: a start that
-//! changes the base model (PiSSA, OLoRA, LoftQ, CorDA, LoRA-GA, EVA, MiCA: the file means nothing on
-//! the base as it was); all other variants that PEFT keeps under `LORA`
-//! (`alora_invocation_tokens`, `arrow_config`, `kasa_config`, `layer_replication`,
-//! `megatron_config`, `monteclora_config`, `target_parameters`, `trainable_token_indices`,
-//! `use_bdlora`, `use_qalora`, `velora_config`, `ensure_weight_tying`); a null `target_modules` and
-//! "all-linear", which need a table of models or the model; DoRA on an embedding or with trained
-//! biases; VeRA without its projections; prompts for an encoder and a decoder; every other
-//! `peft_type`.
+//! **What is refused**, by the name of the setting or the tensor and never ignored:
+//!
+//! | what | why |
+//! |---|---|
+//! | `init_lora_weights` of PiSSA, OLoRA, LoftQ, CorDA, LoRA-GA | the base model was changed, and the file means nothing on the base as it was; saved in PEFT with `path_initial_model_for_weight_conversion` it is plain LoRA, and read |
+//! | `alora_invocation_tokens`, `arrow_config`, `kasa_config`, `monteclora_config`, `use_bdlora`, `use_qalora`, `velora_config` | other layers under the name `LORA` |
+//! | `layer_replication`, `megatron_config` | another model |
+//! | `target_parameters`, `ensure_weight_tying` | adapters of bare parameters, and copies of one adapter in two places |
+//! | LoRA on a convolution, DoRA on an embedding | no such layer here |
+//! | "all-linear", a null `target_modules` or `feedforward_modules` | the first needs the model: names and shapes do not tell a linear layer from an embedding or an output layer; the others a table of known models. PEFT writes the modules that it found in their place, so that no file of its own holds them |
+//! | look-around in an expression | see [`Targets`](crate::Targets) |
+//! | AdaLoRA with `alpha_pattern`, biases or `use_rslora`; VeRA with biases or without its projections | no such layer here; random numbers of one Python library |
+//! | a prompt or a prefix with `modules_to_save`, or for an encoder and a decoder | only the vectors are read |
+//! | every other `peft_type` | |
+//!
+//! How an adapter started is of no effect on one that is there: a start by EVA or MiCA, which leave
+//! the base alone, is read and written as the default.
+//!
+//! **Tied weights**: a model whose output layer is its embedding has one tensor under two names, and
+//! its state dict may hold only one of them. An adapter on the output layer needs that name in
+//! `base`, a copy of the table if need be: without it the tensors have no place, which is an error.
+//! With both names [`AdapterFile::merged`] changes the one that has the adapter and leaves the
+//! other: they are two tensors then, and the model must be told so (`tie_word_embeddings = false`).
 //!
 //! **What Python does and this does not**: it takes a file with tensors missing and leaves their
 //! layers at their random start, and passes over tensors that it does not know. Here both are errors,
@@ -43,17 +59,22 @@
 //!
 //! Read next: [`lora`](super::lora), [`targets`](super::targets).
 
+mod agree;
 mod baked;
 mod build;
 mod collect;
 mod config;
+mod idle;
 mod keys;
 mod layer;
 mod load;
 mod read;
+mod saved;
 mod settings;
 mod tensors;
+mod tokens;
 mod unique;
+mod vectors;
 mod write;
 
 pub use config::{
@@ -108,7 +129,8 @@ pub enum Strictness {
 /// * No file makes the reader panic or allocate more than its own size times a small number. What a
 ///   header claims is checked before anything is made of it.
 /// * An interrupted [`AdapterFile::write`] leaves a folder that holds the old adapter or the new
-///   one, or one that no reader takes for an adapter; never settings of one beside tensors of another.
+///   one, or, where the settings changed, one that no reader takes for an adapter; never settings of
+///   one beside tensors of another.
 /// # Departures
 /// PEFT's loader lets missing and unexpected tensors pass; see the page above.
 /// # Examples
@@ -182,8 +204,10 @@ impl AdapterFile {
 
     /// Writes the two files into a folder, which is made if it is not there.
     ///
-    /// Both are written beside their places first. Then the old settings go, the tensors take their
-    /// place, and last the settings: without them the folder is no adapter.
+    /// Both are written beside their places first. Over an adapter with the same settings, as when
+    /// training goes on, the tensors then take the place of the old ones in one step. Else the old
+    /// settings go, the tensors take their place, and last the settings: without them the folder is
+    /// no adapter.
     ///
     /// # Errors
     /// [`Error::Parameter`] for settings that a file cannot hold; the file system's own, and what was
@@ -197,6 +221,9 @@ impl AdapterFile {
         let path = folder.join(CONFIG);
         let tensors = Staged::new(&folder.join(TENSORS), |at| Ok(fs::write(at, &content)?))?;
         let config = Staged::new(&path, |at| Ok(fs::write(at, &text)?))?;
+        if fs::read(&path).is_ok_and(|old| old == text.as_bytes()) {
+            return Ok(tensors.put()?);
+        }
         if path.exists() {
             fs::remove_file(&path).map_err(io)?;
         }
@@ -299,6 +326,10 @@ fn without_adapter_name(tensors: BTreeMap<String, Tensor>) -> BTreeMap<String, T
         match at {
             Some(at) => {
                 parts.remove(at);
+                // a module in PEFT's memory, a number in its files
+                if parts[at - 1] == "lora_magnitude_vector" && parts.get(at) == Some(&"weight") {
+                    parts.remove(at);
+                }
                 parts.join(".")
             }
             None => name,

@@ -4,12 +4,13 @@ use super::Strictness;
 use super::config::*;
 use super::keys::{Keys, Pattern};
 use super::unique::Unique;
-use super::write::{IDLE, PEFT};
+use super::write::PEFT;
+use super::{idle, tokens, vectors};
 use crate::{
-    AdaLoraConfig, AdaLoraScaling, Error, Ia3Config, LoraBias, LoraConfig, LoraInit, PrefixShape,
+    AdaLoraConfig, AdaLoraScaling, Error, Ia3Config, LoraBias, LoraConfig, LoraInit,
     RankAllocatorConfig, Result, Scaling, TargetModules, Targets, VeraConfig,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use std::collections::BTreeMap;
 
 /// Reads the text of a file; with it come the unknown keys that a lenient reader leaves out.
@@ -32,8 +33,8 @@ pub(super) fn parse(
         "ADALORA" => AdapterMethod::AdaLora(adalora(&mut keys)?),
         "IA3" => AdapterMethod::Ia3(ia3(&mut keys)?),
         "VERA" => AdapterMethod::Vera(vera(&mut keys)?),
-        "PROMPT_TUNING" => AdapterMethod::Prompt(prompt(&mut keys)?),
-        "PREFIX_TUNING" => AdapterMethod::Prefix(prefix(&mut keys)?),
+        "PROMPT_TUNING" => AdapterMethod::Prompt(vectors::prompt(&mut keys)?),
+        "PREFIX_TUNING" => AdapterMethod::Prefix(vectors::prefix(&mut keys)?),
         other => {
             let why = "known are LORA, ADALORA, IA3, VERA, PROMPT_TUNING and PREFIX_TUNING";
             return Err(keys.unsupported("peft_type", &json!(other).to_string(), why));
@@ -58,12 +59,10 @@ pub(super) fn parse(
     }
 }
 
-const START: &str = "it changes the base model, or A and B are not all there is";
+const START: &str = "it changes the base model";
 
 fn lora(keys: &mut Keys) -> Result<LoraFile> {
-    for (key, idle) in IDLE {
-        keys.idle(key, idle, "only its default is")?;
-    }
+    idle::read(keys)?;
     let dora = keys.or("use_dora", false)?;
     let word = keys.or("bias", "none".to_string())?;
     let (bias, all_biases) = match (word.as_str(), keys.or("lora_bias", false)?) {
@@ -79,15 +78,24 @@ fn lora(keys: &mut Keys) -> Result<LoraFile> {
             return Err(keys.unsupported("bias", &json!(word).to_string(), why));
         }
     };
-    if dora && bias != LoraBias::Frozen {
-        let why = "with trained biases it is not";
+    if dora && bias == LoraBias::Update {
+        let why = "beside `lora_bias` it is not";
         return Err(keys.unsupported("use_dora", "true", why));
     }
     let init = match keys.left.get("init_lora_weights").map(|raw| raw.get()) {
         Some("\"gaussian\"") => LoraInit::Gaussian,
         _ => LoraInit::KaimingUniform,
     };
-    let plain = ["true", "false", "null", "\"gaussian\"", "\"orthogonal\""];
+    // starts of A and B alone, with which the base stays as it is
+    let plain = [
+        "true",
+        "false",
+        "null",
+        "\"gaussian\"",
+        "\"orthogonal\"",
+        "\"eva\"",
+        "\"mica\"",
+    ];
     keys.one_of("init_lora_weights", &plain, START)?;
     let default = LoraConfig::default();
     let config = LoraConfig {
@@ -104,29 +112,26 @@ fn lora(keys: &mut Keys) -> Result<LoraFile> {
         alpha_pattern: keys.or("alpha_pattern", Pattern(Vec::new()))?.0,
         targets: keys.targets()?,
     };
-    let both = all_biases && !config.targets.modules_to_save.is_empty();
-    if both {
-        let why = "beside `modules_to_save` PEFT writes names that it does not read";
-        return Err(keys.unsupported("bias", "\"all\"", why));
-    }
     Ok(LoraFile {
         config,
         dora,
         all_biases,
+        tokens: keys
+            .take::<tokens::Written>("trainable_token_indices")?
+            .map_or_else(Default::default, Into::into),
         fan_in_fan_out: keys.or("fan_in_fan_out", false)?,
     })
 }
 
 fn adalora(keys: &mut Keys) -> Result<AdaLoraFile> {
-    for (key, idle) in IDLE {
-        keys.idle(key, idle, "only its default is")?;
-    }
+    idle::read(keys)?;
     for (key, idle) in [
         ("alpha_pattern", "{}"),
         ("bias", "\"none\""),
         ("lora_bias", "false"),
         ("use_dora", "false"),
         ("use_rslora", "false"),
+        ("trainable_token_indices", "null"),
     ] {
         keys.idle(key, idle, "AdaLoRA has only its default")?;
     }
@@ -176,9 +181,14 @@ fn ia3(keys: &mut Keys) -> Result<Ia3File> {
         &["true", "false", "null"],
         "it is true or false",
     )?;
+    let inner: Option<TargetModules> = keys.take("feedforward_modules")?;
+    let Some(inner) = inner else {
+        let why = "it stands for a table of known models; name the modules, or none by `[]`";
+        return Err(keys.unsupported("feedforward_modules", "null", why));
+    };
     Ok(Ia3File {
         config: Ia3Config {
-            feedforward_modules: sorted(keys.or("feedforward_modules", TargetModules::default())?),
+            feedforward_modules: sorted(inner),
             targets: Targets {
                 // not keys of IA3: they stay among the unknown ones
                 layers_to_transform: Vec::new(),
@@ -219,57 +229,4 @@ fn vera(keys: &mut Keys) -> Result<VeraFile> {
         targets: keys.targets()?,
         fan_in_fan_out: keys.or("fan_in_fan_out", false)?,
     })
-}
-
-fn prompt(keys: &mut Keys) -> Result<PromptFile> {
-    one_submodule(keys)?;
-    let known = ["\"RANDOM\"", "\"SAMPLE_VOCAB\"", "\"TEXT\"", "null"];
-    keys.one_of(
-        "prompt_tuning_init",
-        &known,
-        "it is no way to start a prompt",
-    )?;
-    keys.take::<String>("prompt_tuning_init_text")?;
-    keys.take::<String>("tokenizer_name_or_path")?;
-    keys.take::<Value>("tokenizer_kwargs")?;
-    Ok(PromptFile {
-        length: keys.needed("num_virtual_tokens")?,
-        dim: keys.needed("token_dim")?,
-        layers: keys.take("num_layers")?,
-        heads: keys.take("num_attention_heads")?,
-    })
-}
-
-fn prefix(keys: &mut Keys) -> Result<PrefixFile> {
-    one_submodule(keys)?;
-    keys.one_of(
-        "init_weights",
-        &["\"zero\"", "null"],
-        "it is \"zero\" or nothing",
-    )?;
-    // the network that made the values is not in the file
-    keys.take::<bool>("prefix_projection")?;
-    keys.take::<usize>("encoder_hidden_size")?;
-    let (width, heads): (usize, usize) = (
-        keys.needed("token_dim")?,
-        keys.needed("num_attention_heads")?,
-    );
-    if heads == 0 || width % heads != 0 {
-        let text = format!("holds `token_dim` = {width}, not a multiple of the {heads} heads");
-        return Err(keys.problem(text));
-    }
-    Ok(PrefixFile {
-        length: keys.needed("num_virtual_tokens")?,
-        shape: PrefixShape {
-            layers: keys.needed("num_layers")?,
-            heads,
-            head_dim: width / heads,
-        },
-    })
-}
-
-fn one_submodule(keys: &mut Keys) -> Result<()> {
-    let why = "a prompt of an encoder and a decoder is two prompts";
-    keys.idle("num_transformer_submodules", "1", why)?;
-    keys.idle("modules_to_save", "null", "only the vectors are read")
 }

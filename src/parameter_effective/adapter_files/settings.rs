@@ -1,7 +1,10 @@
 //! The settings of one module, out of those of a model.
 
 use super::config::{AdaLoraFile, AdapterMethod, LoraFile};
-use crate::{LoraConfig, Result};
+use crate::parameter_effective::ia3::Ia3Rules;
+use crate::parameter_effective::lora_config::WholeModel;
+use crate::parameter_effective::targets::Matcher;
+use crate::{LoraConfig, Result, VeraConfig};
 
 /// The settings of one module.
 pub(super) enum Settings<'a> {
@@ -9,25 +12,48 @@ pub(super) enum Settings<'a> {
     Lora(Box<LoraConfig>, bool),
     AdaLora(&'a AdaLoraFile),
     Ia3(crate::Ia3Place),
-    Vera(&'a crate::VeraConfig),
+    Vera(&'a VeraConfig),
 }
 
-impl<'a> Settings<'a> {
-    /// Of the module at `path`, if it gets an adapter.
-    pub(super) fn of(method: &'a AdapterMethod, path: &str) -> Result<Option<Self>> {
+/// The settings of a model, with their expressions compiled.
+pub(super) enum Rules<'a> {
+    Lora(Box<WholeModel<'a>>, bool),
+    AdaLora(Matcher<'a>, &'a AdaLoraFile),
+    Ia3(Ia3Rules<'a>),
+    Vera(Matcher<'a>, &'a VeraConfig),
+    None,
+}
+
+impl<'a> Rules<'a> {
+    pub(super) fn new(function: &'static str, method: &'a AdapterMethod) -> Result<Self> {
         Ok(match method {
-            AdapterMethod::Lora(LoraFile { config, dora, .. }) => config
-                .for_module(path)?
-                .map(|config| Self::Lora(Box::new(config), *dora)),
+            AdapterMethod::Lora(LoraFile { config, dora, .. }) => {
+                Self::Lora(Box::new(WholeModel::new(function, config)?), *dora)
+            }
             AdapterMethod::AdaLora(file) => {
-                file.targets.matches(path)?.then_some(Self::AdaLora(file))
+                Self::AdaLora(Matcher::new(function, &file.targets)?, file)
             }
-            AdapterMethod::Ia3(file) => file.config.for_module(path)?.map(Self::Ia3),
+            AdapterMethod::Ia3(file) => Self::Ia3(Ia3Rules::new(function, &file.config)?),
             AdapterMethod::Vera(file) => {
-                let found = file.targets.matches(path)?;
-                found.then_some(Self::Vera(&file.config))
+                Self::Vera(Matcher::new(function, &file.targets)?, &file.config)
             }
-            AdapterMethod::Prompt(_) | AdapterMethod::Prefix(_) => None,
+            AdapterMethod::Prompt(_) | AdapterMethod::Prefix(_) => Self::None,
         })
+    }
+
+    /// Of the module at `path`, if it gets an adapter.
+    pub(super) fn of(&self, path: &str) -> Option<Settings<'a>> {
+        match self {
+            Self::Lora(whole, dora) => {
+                let found = whole.for_module(path)?;
+                Some(Settings::Lora(Box::new(found.config), *dora))
+            }
+            Self::AdaLora(targets, file) => {
+                targets.matches(path).then_some(Settings::AdaLora(file))
+            }
+            Self::Ia3(rules) => rules.of(path).map(Settings::Ia3),
+            Self::Vera(targets, config) => targets.matches(path).then_some(Settings::Vera(config)),
+            Self::None => None,
+        }
     }
 }

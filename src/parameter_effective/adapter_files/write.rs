@@ -1,45 +1,27 @@
 //! `adapter_config.json` in PEFT's words.
 
 use super::config::*;
+use super::{idle, tokens, vectors};
 use crate::error::{non_negative, require};
+use crate::parameter_effective::targets::in_order;
 use crate::{AdaLoraScaling, LoraBias, LoraInit, Result, Scaling, TargetModules, Targets};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 /// The release of PEFT whose files these are.
 pub(super) const PEFT: &str = "0.21.2";
 
-/// Settings of LoRA and AdaLoRA that are not supported, at the values at which they do nothing.
-pub(super) const IDLE: [(&str, &str); 18] = [
-    ("alora_invocation_tokens", "null"),
-    ("arrow_config", "null"),
-    ("corda_config", "null"),
-    ("ensure_weight_tying", "false"),
-    ("eva_config", "null"),
-    ("kasa_config", "null"),
-    ("layer_replication", "null"),
-    ("loftq_config", "{}"),
-    ("lora_ga_config", "null"),
-    ("megatron_config", "null"),
-    ("megatron_core", "\"megatron.core\""),
-    ("monteclora_config", "null"),
-    ("qalora_group_size", "16"),
-    ("target_parameters", "null"),
-    ("trainable_token_indices", "null"),
-    ("use_bdlora", "null"),
-    ("use_qalora", "false"),
-    ("velora_config", "null"),
-];
-
-/// The text of a file, as Python writes it: keys sorted, two spaces.
+/// The text of a file, as Python writes it: keys sorted, two spaces. The keys of a pattern stay in
+/// their order, which Python keeps too when it reads them.
 pub(super) fn text(function: &'static str, config: &AdapterConfig) -> Result<String> {
     let mut map = match &config.method {
         AdapterMethod::Lora(file) => lora_map(function, file)?,
         AdapterMethod::AdaLora(file) => adalora_map(function, file)?,
         AdapterMethod::Ia3(file) => ia3_map(function, file)?,
         AdapterMethod::Vera(file) => vera_map(function, file)?,
-        AdapterMethod::Prompt(file) => prompt_map(file),
-        AdapterMethod::Prefix(file) => prefix_map(file),
+        AdapterMethod::Prompt(file) => vectors::prompt_map(file),
+        AdapterMethod::Prefix(file) => vectors::prefix_map(file),
     };
     add(
         &mut map,
@@ -52,8 +34,32 @@ pub(super) fn text(function: &'static str, config: &AdapterConfig) -> Result<Str
             "task_type": config.task,
         }),
     );
-    // serde_json keeps a map sorted
-    Ok(format!("{:#}", Value::Object(map)))
+    let entries = map
+        .into_iter()
+        .map(|(key, value)| (key, Entry::Value(value)));
+    let mut entries: BTreeMap<String, Entry> = entries.collect();
+    if let AdapterMethod::Lora(file) = &config.method {
+        let (ranks, alphas) = (&file.config.rank_pattern, &file.config.alpha_pattern);
+        let ranks = ranks.iter().map(|(key, r)| (key.clone(), json!(r)));
+        let alphas = alphas
+            .iter()
+            .map(|(key, alpha)| (key.clone(), number(*alpha)));
+        entries.insert("rank_pattern".to_string(), Entry::Pattern(ranks.collect()));
+        entries.insert(
+            "alpha_pattern".to_string(),
+            Entry::Pattern(alphas.collect()),
+        );
+    }
+    let text = serde_json::to_string_pretty(&entries);
+    Ok(text.map_err(candle_core::Error::wrap)?)
+}
+
+/// A value of the file: sorted, as Python sorts it, but for a pattern, whose order means something.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Entry {
+    Value(Value),
+    Pattern(#[serde(serialize_with = "in_order::serialize")] Vec<(String, Value)>),
 }
 
 fn add(map: &mut Map<String, Value>, more: Value) {
@@ -62,7 +68,7 @@ fn add(map: &mut Map<String, Value>, more: Value) {
     }
 }
 
-fn map(value: Value) -> Map<String, Value> {
+pub(super) fn map(value: Value) -> Map<String, Value> {
     let mut map = Map::new();
     add(&mut map, value);
     map
@@ -107,40 +113,25 @@ fn targets_map(function: &'static str, targets: &Targets) -> Result<Map<String, 
     })))
 }
 
-fn idle_map() -> Map<String, Value> {
-    let value = |text| serde_json::from_str(text).unwrap_or(Value::Null);
-    let idle = IDLE.iter();
-    idle.map(|(key, text)| (key.to_string(), value(text)))
-        .collect()
-}
-
 fn lora_map(function: &'static str, file: &LoraFile) -> Result<Map<String, Value>> {
     let config = &file.config;
     require(
-        !file.dora || config.bias == LoraBias::Frozen,
+        !file.dora || config.bias != LoraBias::Update,
         function,
         "dora",
-        "false where biases are trained",
+        "false where B has a bias",
         file.dora,
     )?;
     let base_biases = config.bias == LoraBias::Base;
-    let saved = !config.targets.modules_to_save.is_empty();
     require(
-        !file.all_biases || (base_biases && !saved),
+        !file.all_biases || base_biases,
         function,
         "all_biases",
-        "false unless `bias` is `Base` and `modules_to_save` is empty",
+        "false unless `bias` is `Base`",
         file.all_biases,
     )?;
     let mut found = targets_map(function, &config.targets)?;
-    found.extend(idle_map());
-    let alphas: Map<String, Value> = config
-        .alpha_pattern
-        .iter()
-        .map(|(key, alpha)| (key.clone(), number(*alpha)))
-        .collect();
-    let ranks: BTreeMap<&String, usize> =
-        config.rank_pattern.iter().map(|(k, r)| (k, *r)).collect();
+    found.extend(idle::written());
     add(
         &mut found,
         json!({
@@ -156,12 +147,12 @@ fn lora_map(function: &'static str, file: &LoraFile) -> Result<Map<String, Value
                 (true, false) => "lora_only",
                 (false, false) => "none",
             },
-            "init_lora_weights": match config.init {
-                LoraInit::KaimingUniform => json!(true),
-                LoraInit::Gaussian => json!("gaussian"),
+            "init_lora_weights": match (config.init, config.bias) {
+                // PEFT takes no other start beside `lora_bias`
+                (LoraInit::KaimingUniform, _) | (_, LoraBias::Update) => json!(true),
+                (LoraInit::Gaussian, _) => json!("gaussian"),
             },
-            "rank_pattern": ranks,
-            "alpha_pattern": alphas,
+            "trainable_token_indices": tokens::written(&file.tokens),
             "fan_in_fan_out": file.fan_in_fan_out,
         }),
     );
@@ -177,7 +168,7 @@ fn adalora_map(function: &'static str, file: &AdaLoraFile) -> Result<Map<String,
         "RankWithEpsilon: a file has no other",
         format!("{:?}", config.scaling),
     )?;
-    let phase = budget.initial_steps + budget.final_steps;
+    let phase = budget.initial_steps.saturating_add(budget.final_steps);
     require(
         budget.total_steps > phase,
         function,
@@ -187,7 +178,7 @@ fn adalora_map(function: &'static str, file: &AdaLoraFile) -> Result<Map<String,
     )?;
     non_negative(function, "orthogonality", file.orthogonality)?;
     let mut found = targets_map(function, &file.targets)?;
-    found.extend(idle_map());
+    found.extend(idle::written());
     let pattern: Map<String, Value> = file
         .kept
         .iter()
@@ -215,6 +206,7 @@ fn adalora_map(function: &'static str, file: &AdaLoraFile) -> Result<Map<String,
             "lora_bias": false,
             "use_dora": false,
             "use_rslora": false,
+            "trainable_token_indices": null,
             "init_lora_weights": true,
             "fan_in_fan_out": file.fan_in_fan_out,
         }),
@@ -225,6 +217,14 @@ fn adalora_map(function: &'static str, file: &AdaLoraFile) -> Result<Map<String,
 fn ia3_map(function: &'static str, file: &Ia3File) -> Result<Map<String, Value>> {
     let targets = &file.config.targets;
     no_layers(function, targets)?;
+    let inner = &file.config.feedforward_modules;
+    if let (TargetModules::Names(inner), TargetModules::Names(names)) =
+        (inner, &targets.target_modules)
+        && let Some(name) = inner.iter().find(|name| !names.contains(name))
+    {
+        let needed = "names that `target_modules` has too: Python takes no others";
+        require(false, function, "feedforward_modules", needed, name)?;
+    }
     let mut found = targets_map(function, targets)?;
     found.remove("layers_to_transform");
     found.remove("layers_pattern");
@@ -232,7 +232,8 @@ fn ia3_map(function: &'static str, file: &Ia3File) -> Result<Map<String, Value>>
         &mut found,
         json!({
             "peft_type": "IA3",
-            "feedforward_modules": modules(&file.config.feedforward_modules),
+            // an empty list, not null, which stands for a table of known models
+            "feedforward_modules": inner,
             "init_ia3_weights": true,
             "fan_in_fan_out": file.fan_in_fan_out,
         }),
@@ -275,35 +276,4 @@ fn vera_map(function: &'static str, file: &VeraFile) -> Result<Map<String, Value
         }),
     );
     Ok(found)
-}
-
-fn prompt_map(file: &PromptFile) -> Map<String, Value> {
-    map(json!({
-        "peft_type": "PROMPT_TUNING",
-        "num_virtual_tokens": file.length,
-        "token_dim": file.dim,
-        "num_layers": file.layers,
-        "num_attention_heads": file.heads,
-        "num_transformer_submodules": 1,
-        "modules_to_save": null,
-        "prompt_tuning_init": "RANDOM",
-        "prompt_tuning_init_text": null,
-        "tokenizer_kwargs": null,
-        "tokenizer_name_or_path": null,
-    }))
-}
-
-fn prefix_map(file: &PrefixFile) -> Map<String, Value> {
-    map(json!({
-        "peft_type": "PREFIX_TUNING",
-        "num_virtual_tokens": file.length,
-        "token_dim": file.shape.width(),
-        "num_layers": file.shape.layers,
-        "num_attention_heads": file.shape.heads,
-        "num_transformer_submodules": 1,
-        "modules_to_save": null,
-        "encoder_hidden_size": file.shape.width(),
-        "prefix_projection": false,
-        "init_weights": null,
-    }))
 }
