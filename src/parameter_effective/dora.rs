@@ -40,7 +40,7 @@ use rand::Rng;
 /// Inputs, outputs and types as for [`LoraLinear`](crate::LoraLinear); m is `[out]`, in the type of
 /// A and B.
 /// # Errors
-/// As for [`LoraLinear`](crate::LoraLinear); and [`Error::Parameter`](crate::Error::Parameter) unless
+/// As for [`LoraLinear`](crate::LoraLinear); and [`Error::Parameter`] unless
 /// [`LoraConfig::bias`] is frozen or that of the base.
 /// # Properties
 /// * At the start h is the base layer's output bit for bit, as LoRA's is; ∂L/∂A = 0.

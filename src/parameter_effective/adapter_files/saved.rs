@@ -34,7 +34,7 @@ impl<'a> Saved<'a> {
     ) -> Vec<&'a str> {
         let found = |name: &str| parameters.clone().any(|parameter| below(parameter, name));
         let head = self.classifies && HEADS.iter().any(|head| found(head));
-        let idle = |name: &&str| !found(name) && !(head && HEADS.contains(name));
+        let idle = |name: &&str| !(found(name) || head && HEADS.contains(name));
         self.names.iter().map(String::as_str).filter(idle).collect()
     }
 
