@@ -1,10 +1,14 @@
 //! Files that anybody may have made: whatever stands in them, reading ends in an error or in what
 //! was written, and writing leaves the old, the new, or nothing that is taken for an adapter.
 
-use candle_align::{AdapterFile, AdapterLayer, BlockScale, Nf4Linear, Strictness};
+use candle_align::{
+    AdapterFile, AdapterLayer, AdapterLayers, AdapterMethod, BlockScale, LoraBias, LoraConfig,
+    LoraFile, LoraInit, LoraLinear, Nf4Linear, Strictness, TargetModules, Targets,
+};
 use candle_core::{DType, Device, Module, Tensor};
 use candle_nn::Linear;
 use proptest::prelude::*;
+use rand::SeedableRng;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -292,6 +296,44 @@ fn what_is_written_is_read_back_bit_for_bit_in_every_type() {
                 .collect();
             assert_eq!(left.len(), 2, "{left:?}");
         }
+    }
+}
+
+/// PEFT 0.21.2 refuses a file with `lora_bias` and any word for the start.
+#[test]
+fn a_start_that_peft_refuses_is_not_written() {
+    for (bias, init) in [
+        (LoraBias::Update, serde_json::json!(true)),
+        (LoraBias::Frozen, serde_json::json!("gaussian")),
+    ] {
+        let config = LoraConfig {
+            init: LoraInit::Gaussian,
+            bias,
+            targets: Targets {
+                target_modules: TargetModules::Names(vec!["q".to_string()]),
+                ..Default::default()
+            },
+            ..Default::default()
+        };
+        let weight = Tensor::zeros((3, 4), DType::F32, &Device::Cpu).unwrap();
+        let one = config.for_module("q").unwrap().unwrap();
+        let rng = &mut rand::rngs::StdRng::seed_from_u64(0);
+        let layer = LoraLinear::new(&Linear::new(weight, None), &one, rng).unwrap();
+        let layers = BTreeMap::from([("q".to_string(), AdapterLayer::Lora(layer))]);
+        let layers = AdapterLayers {
+            layers,
+            ..Default::default()
+        };
+        let method = AdapterMethod::Lora(LoraFile {
+            config,
+            ..Default::default()
+        });
+        let out = tempfile::tempdir().unwrap();
+        let file = AdapterFile::from_layers(method.into(), &layers).unwrap();
+        file.write(out.path()).unwrap();
+        let text = fs::read_to_string(out.path().join("adapter_config.json")).unwrap();
+        let written: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(written["init_lora_weights"], init, "{bias:?}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! `--adapter-config`: its three kinds of file, and what is wrong with one.
 
-use crate::runs::{quiet, small};
+use crate::runs::{quiet, small, sums};
 use crate::train::Arguments;
 use crate::train::adapter::{AdaLora, Adapter};
 use crate::train::batch::VOCABULARY;
@@ -258,6 +258,7 @@ fn settings_of_peft_that_do_not_fit_are_named() {
 fn failure(text: &str, objective: Objective) -> String {
     let dir = tempfile::tempdir().unwrap();
     let mut settings = small(objective, &dir.path().join("out"));
+    (settings.data, settings.max_len) = (Some(sums(dir.path())), 160);
     settings.adapter = Some(read(text).unwrap());
     let error = quiet(&settings).unwrap_err().to_string();
     assert!(!dir.path().join("out").exists(), "{text}");

@@ -32,8 +32,10 @@ const METHODS: [&str; 15] = [
     r#""bit_fit""#,
     r#"{"adapter": {"placement": "attention_and_feed_forward", "adapter": {"width": 4}}}"#,
     r#"{"mam": {"prefix": {"length": 2}, "adapter": {"width": 4}}}"#,
-    r#"{"design_space": {"space": {}, "per_layer": 300}}"#,
-    r#"{"design_space": {"space": {}, "per_layer": 2000}}"#,
+    r#"{"design_space": {"per_layer": 300,
+        "space": {"grouping": {"sizes": [1]}, "strategies": [["adapter", "lora"]]}}}"#,
+    r#"{"design_space": {"per_layer": 300,
+        "space": {"grouping": {"sizes": [1]}, "strategies": [["prefix", "bit_fit"]]}}}"#,
 ];
 /// How many of them.
 const OF_PEFT: usize = 10;
