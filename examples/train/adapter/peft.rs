@@ -68,6 +68,10 @@ pub fn adapter(path: &Path, found: &Value, settings: &Settings) -> Result<Adapte
         AdapterMethod::Lora(file) if file.all_biases => {
             return refuse("bias", "but the model has no biases".to_string());
         }
+        AdapterMethod::Lora(file) if !file.tokens.is_empty() => {
+            let why = "but rows of the embedding are not trained here".to_string();
+            return refuse("trainable_token_indices", why);
+        }
         AdapterMethod::Lora(file) if file.dora => AdapterConfig::Dora(file.config),
         AdapterMethod::Lora(file) => AdapterConfig::Lora(file.config),
         AdapterMethod::AdaLora(file) => {
