@@ -1,7 +1,8 @@
 //! From the layers of a model to a file.
 
 use super::agree::{agrees, table, whole};
-use super::config::{AdaLoraFile, AdapterConfig, AdapterMethod, PrefixFile, PromptFile, sorted};
+use super::config::{AdaLoraFile, AdapterConfig, AdapterMethod, PrefixFile, PromptFile};
+use super::keys::sorted;
 use super::settings::Rules;
 use super::tokens;
 use super::{AdapterFile, AdapterLayer, AdapterLayers, PREFIX, PROMPT};

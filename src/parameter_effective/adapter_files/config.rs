@@ -1,14 +1,13 @@
 //! What `adapter_config.json` says, in the words of this crate.
 
-use super::Strictness;
-use crate::TargetModules;
 use crate::{
-    AdaLoraConfig, Ia3Config, LoraConfig, PrefixShape, RankAllocatorConfig, Result, Targets,
-    VeraConfig,
+    AdaLoraConfig, Ia3Config, LoraConfig, PrefixShape, RankAllocatorConfig, Targets, VeraConfig,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::path::Path;
+
+/// The release of PEFT whose files these are.
+pub(super) const PEFT: &str = "0.21.2";
 
 /// The settings of an adapter: an `adapter_config.json`.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,22 +22,6 @@ pub struct AdapterConfig {
     pub task: Option<TaskType>,
     /// `auto_mapping`: the Python class of the base model, where there is no task. Of no effect here.
     pub auto_mapping: Option<serde_json::Map<String, serde_json::Value>>,
-}
-
-impl AdapterConfig {
-    /// Reads an `adapter_config.json` alone: the settings of an adapter that is yet to be trained.
-    ///
-    /// How a fresh adapter starts is not among them but for `init_lora_weights`; see [`AdapterMethod`].
-    ///
-    /// # Errors
-    /// [`Error::Argument`](crate::Error::Argument) with the path, for a file that cannot be read, a key that is unknown or not
-    /// supported, a value that is not one; as a strict [`AdapterFile::read`](crate::AdapterFile::read).
-    pub fn read(path: impl AsRef<Path>) -> Result<Self> {
-        let function = "AdapterConfig::read";
-        let (source, text) = super::bytes(function, path.as_ref())?;
-        let (config, _) = super::read::parse(function, &source, &text, Strictness::Strict)?;
-        Ok(config)
-    }
 }
 
 impl From<AdapterMethod> for AdapterConfig {
@@ -199,16 +182,4 @@ pub struct PrefixFile {
     /// `num_layers`, `num_attention_heads` (those with keys of their own) and, as the quotient of
     /// `token_dim`, the width of one.
     pub shape: PrefixShape,
-}
-
-/// Names in the order of a file: PEFT keeps them as a set.
-pub(super) fn sorted(modules: TargetModules) -> TargetModules {
-    match modules {
-        TargetModules::Names(mut names) => {
-            names.sort();
-            names.dedup();
-            TargetModules::Names(names)
-        }
-        other => other,
-    }
 }

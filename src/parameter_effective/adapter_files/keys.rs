@@ -1,6 +1,5 @@
 //! An object of JSON, key by key, with errors that name file, key and value.
 
-use super::config::sorted;
 use crate::parameter_effective::targets::in_order;
 use crate::{Error, Result, TargetModules, Targets};
 use serde::Deserialize;
@@ -118,3 +117,15 @@ impl<T> From<OneOrMany<T>> for Many<T> {
 pub(super) struct Pattern<T: for<'a> Deserialize<'a>>(
     #[serde(with = "in_order")] pub(super) Vec<(String, T)>,
 );
+
+/// Names in the order of a file: PEFT keeps them as a set.
+pub(super) fn sorted(modules: TargetModules) -> TargetModules {
+    match modules {
+        TargetModules::Names(mut names) => {
+            names.sort();
+            names.dedup();
+            TargetModules::Names(names)
+        }
+        other => other,
+    }
+}

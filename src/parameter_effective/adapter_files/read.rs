@@ -2,9 +2,8 @@
 
 use super::Strictness;
 use super::config::*;
-use super::keys::{Keys, Pattern};
+use super::keys::{Keys, Pattern, sorted};
 use super::unique::Unique;
-use super::write::PEFT;
 use super::{idle, tokens, vectors};
 use crate::{
     AdaLoraConfig, AdaLoraScaling, Error, Ia3Config, LoraBias, LoraConfig, LoraInit,
@@ -12,6 +11,23 @@ use crate::{
 };
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::path::Path;
+
+impl AdapterConfig {
+    /// Reads an `adapter_config.json` alone: the settings of an adapter that is yet to be trained.
+    ///
+    /// How a fresh adapter starts is not among them but for `init_lora_weights`; see [`AdapterMethod`].
+    ///
+    /// # Errors
+    /// [`Error::Argument`] with the path, for a file that cannot be read, a key that is unknown or not
+    /// supported, a value that is not one; as a strict [`AdapterFile::read`](crate::AdapterFile::read).
+    pub fn read(path: impl AsRef<Path>) -> Result<Self> {
+        let function = "AdapterConfig::read";
+        let (source, text) = super::bytes(function, path.as_ref())?;
+        let (config, _) = parse(function, &source, &text, Strictness::Strict)?;
+        Ok(config)
+    }
+}
 
 /// Reads the text of a file; with it come the unknown keys that a lenient reader leaves out.
 pub(super) fn parse(

@@ -2,9 +2,8 @@
 
 use super::config::{PrefixFile, PromptFile};
 use super::keys::Keys;
-use super::write::map;
 use crate::{PrefixShape, Result};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 pub(super) fn prompt(keys: &mut Keys) -> Result<PromptFile> {
     one_submodule(keys)?;
@@ -59,8 +58,8 @@ fn one_submodule(keys: &mut Keys) -> Result<()> {
     keys.idle("modules_to_save", "null", "only the vectors are read")
 }
 
-pub(super) fn prompt_map(file: &PromptFile) -> Map<String, Value> {
-    map(json!({
+pub(super) fn prompt_map(file: &PromptFile) -> Value {
+    json!({
         "peft_type": "PROMPT_TUNING",
         "num_virtual_tokens": file.length,
         "token_dim": file.dim,
@@ -72,11 +71,11 @@ pub(super) fn prompt_map(file: &PromptFile) -> Map<String, Value> {
         "prompt_tuning_init_text": null,
         "tokenizer_kwargs": null,
         "tokenizer_name_or_path": null,
-    }))
+    })
 }
 
-pub(super) fn prefix_map(file: &PrefixFile) -> Map<String, Value> {
-    map(json!({
+pub(super) fn prefix_map(file: &PrefixFile) -> Value {
+    json!({
         "peft_type": "PREFIX_TUNING",
         "num_virtual_tokens": file.length,
         "token_dim": file.shape.width(),
@@ -87,5 +86,5 @@ pub(super) fn prefix_map(file: &PrefixFile) -> Map<String, Value> {
         "encoder_hidden_size": file.shape.width(),
         "prefix_projection": false,
         "init_weights": null,
-    }))
+    })
 }

@@ -9,9 +9,6 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
-/// The release of PEFT whose files these are.
-pub(super) const PEFT: &str = "0.21.2";
-
 /// The text of a file, as Python writes it: keys sorted, two spaces. The keys of a pattern stay in
 /// their order, which Python keeps too when it reads them.
 pub(super) fn text(function: &'static str, config: &AdapterConfig) -> Result<String> {
@@ -20,8 +17,8 @@ pub(super) fn text(function: &'static str, config: &AdapterConfig) -> Result<Str
         AdapterMethod::AdaLora(file) => adalora_map(function, file)?,
         AdapterMethod::Ia3(file) => ia3_map(function, file)?,
         AdapterMethod::Vera(file) => vera_map(function, file)?,
-        AdapterMethod::Prompt(file) => vectors::prompt_map(file),
-        AdapterMethod::Prefix(file) => vectors::prefix_map(file),
+        AdapterMethod::Prompt(file) => map(vectors::prompt_map(file)),
+        AdapterMethod::Prefix(file) => map(vectors::prefix_map(file)),
     };
     add(
         &mut map,
@@ -68,7 +65,7 @@ fn add(map: &mut Map<String, Value>, more: Value) {
     }
 }
 
-pub(super) fn map(value: Value) -> Map<String, Value> {
+fn map(value: Value) -> Map<String, Value> {
     let mut map = Map::new();
     add(&mut map, value);
     map
