@@ -56,10 +56,15 @@ impl Chart {
     }
 
     pub fn axes(&mut self, x_label: &str, y_label: &str) {
+        self.axes_at(&ticks(self.x), x_label, y_label);
+    }
+
+    /// With these numbers along the x axis, each where it stands.
+    pub fn axes_at(&mut self, along: &[(f64, String)], x_label: &str, y_label: &str) {
         let (left, bottom) = self.at(self.x.0, self.y.0);
         let (right, top) = self.at(self.x.1, self.y.1);
-        for (value, text) in ticks(self.x) {
-            let (x, _) = self.at(value, self.y.0);
+        for (value, text) in along {
+            let (x, _) = self.at(*value, self.y.0);
             let _ = write!(
                 self.body,
                 r#"<path d="M{x:.1} {top:.1}V{bottom:.1}" stroke="{GRID}"/><text x="{x:.1}" y="{:.1}" text-anchor="middle" fill="{INK}">{text}</text>"#,
@@ -226,6 +231,21 @@ impl Chart {
             self.width, self.height, self.body
         )
     }
+}
+
+/// Charts of one width, one below the other.
+pub fn stacked(charts: &[Chart], title: &str) -> String {
+    let width = charts.iter().map(|c| c.width).fold(0.0, f64::max);
+    let mut all = Chart::new((width, 0.0), (0.0, 1.0), (0.0, 1.0));
+    for chart in charts {
+        let _ = write!(
+            all.body,
+            r#"<g transform="translate(0 {:.0})">{}</g>"#,
+            all.height, chart.body
+        );
+        all.height += chart.height;
+    }
+    all.svg(title)
 }
 
 /// Round numbers across a range, with as many digits as they need.

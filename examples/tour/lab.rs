@@ -1,6 +1,6 @@
 //! What all methods share: the world, the reference, the labelled pairs, and one training loop.
 
-use super::methods::{SFT, Title};
+use super::methods::{BETA, SFT, Title};
 use super::report::{CurvePoint, Entry};
 use super::world::{
     Answer, Frontier, PROMPTS, PerAnswer, Policy, SYMBOLS, VOCABULARY, World, expectation, kl,
@@ -8,7 +8,8 @@ use super::world::{
 use super::{Options, Result};
 use crate::support::transformer::{Config, Transformer};
 use candle_align::training::{AdamW, AdamWConfig, Decay, ParameterGroup, Schedule, clip_grad_norm};
-use candle_align::{Reduction, SftConfig, TokenLogProbs, sft_loss};
+use candle_align::{Reduction, SftConfig, Statistics, TokenLogProbs, sft_loss};
+use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use rand::rngs::StdRng;
@@ -44,6 +45,10 @@ pub struct Sizes {
     pub drafts: usize,
     /// Points of a training curve.
     pub points: usize,
+    /// Steps of every point of the second picture.
+    pub point_steps: usize,
+    /// Pairs in each of them.
+    pub point_batch: usize,
 }
 
 impl Sizes {
@@ -62,12 +67,14 @@ impl Sizes {
             demonstrations: 256,
             batch: 128,
             sft_steps: 600,
-            steps: 600,
-            chain_steps: 600,
+            steps: 500,
+            chain_steps: 400,
             raft_answers: 16384,
             chains: 128,
             drafts: 16,
-            points: 12,
+            points: 8,
+            point_steps: 120,
+            point_batch: 64,
         }
     }
 
@@ -90,6 +97,8 @@ impl Sizes {
             chains: 64,
             drafts: 8,
             points: 4,
+            point_steps: 40,
+            point_batch: 32,
         }
     }
 }
@@ -108,6 +117,7 @@ pub struct Lab {
     pub seed: u64,
     pub steps: usize,
     pub chain_steps: usize,
+    pub point_steps: usize,
     /// The SFT policy: where every method starts, and what KL is measured from.
     pub reference: Transformer,
     pub reference_policy: Policy,
@@ -151,6 +161,7 @@ impl Lab {
         let mut lab = Self {
             steps: options.steps.unwrap_or(sizes.steps),
             chain_steps: options.steps.unwrap_or(sizes.chain_steps),
+            point_steps: options.steps.unwrap_or(sizes.point_steps),
             reference: model.frozen()?,
             reference_policy: world.tabulate(&model)?,
             reference_log_probs: Vec::new(),
@@ -265,8 +276,7 @@ impl Lab {
     /// Token log-probabilities of answers under a model, one row each.
     pub fn log_probs(&self, model: &Transformer, answers: &[Answer]) -> Result<TokenLogProbs> {
         let (tokens, mask) = self.world.batch(answers)?;
-        let logits = answer_logits(model, &tokens)?;
-        Ok(TokenLogProbs::next_token(&logits, &tokens, &mask)?)
+        Ok(rows(model, &tokens, &mask)?.1)
     }
 
     /// The plan of a method: as many steps as all.
@@ -300,7 +310,12 @@ impl Lab {
 
     /// Some of the labelled pairs: first all preferred answers, then all others.
     pub fn pair_batch(&self, rng: &mut StdRng) -> Vec<Answer> {
-        let some: Vec<Comparison> = (0..self.sizes.batch)
+        self.some_pairs(self.sizes.batch, rng)
+    }
+
+    /// As many of them as are asked for.
+    pub fn some_pairs(&self, count: usize, rng: &mut StdRng) -> Vec<Answer> {
+        let some: Vec<Comparison> = (0..count)
             .map(|_| self.pairs[rng.random_range(0..self.pairs.len())])
             .collect();
         let chosen = some.iter().map(|c| c.chosen);
@@ -411,6 +426,11 @@ impl Lab {
         }
     }
 
+    /// The largest E r − β·KL that any policy has, less this one's: β·KL(π‖π_β).
+    pub fn shortfall(&self, log_p: &PerAnswer) -> f64 {
+        BETA * kl(log_p, &self.frontier().policy(1.0 / BETA))
+    }
+
     /// The entry of a policy that a method trained from the reference.
     pub fn policy_entry(&self, ran: Ran, model: &Transformer, score: Score) -> Result<Entry> {
         let log_p = self.world.log_probs(&self.world.tabulate(model)?);
@@ -512,14 +532,15 @@ impl Adam {
         })
     }
 
-    pub fn step(&mut self, loss: &Tensor) -> Result<()> {
+    /// One step; the gradients that it used.
+    pub fn step(&mut self, loss: &Tensor) -> Result<GradStore> {
         let mut grads = loss.backward()?;
         clip_grad_norm(&self.vars, &mut grads, 1.0)?;
         let rate = self.learning_rate * self.schedule.factor(self.step);
         self.optimiser.set_learning_rate(rate)?;
         self.optimiser.step(&grads)?;
         self.step += 1;
-        Ok(())
+        Ok(grads)
     }
 }
 
@@ -547,6 +568,20 @@ pub fn point(step: usize, loss: Option<&Tensor>, place: Option<Place>) -> Result
 /// What a model says of the symbols that answers are made of; the others are left out of the softmax.
 pub fn answer_logits(model: &Transformer, tokens: &Tensor) -> Result<Tensor> {
     Ok(model.forward(tokens)?.logits.narrow(2, 0, SYMBOLS)?)
+}
+
+/// Token log-probabilities of rows of one length, and the logits that they are read from. Nothing
+/// follows the last token, so the model does not read it.
+pub fn rows(
+    model: &Transformer,
+    tokens: &Tensor,
+    mask: &Tensor,
+) -> Result<(Tensor, TokenLogProbs)> {
+    let time = tokens.dim(1)? - 1;
+    let logits = answer_logits(model, &tokens.narrow(1, 0, time)?)?;
+    let (targets, mask) = (tokens.narrow(1, 1, time)?, mask.narrow(1, 1, time)?);
+    let log_probs = TokenLogProbs::aligned(&logits, &targets, &mask, Statistics::default())?;
+    Ok((logits, log_probs))
 }
 
 /// Numbers of some answers from a table, f32 `[answers]`.

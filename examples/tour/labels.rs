@@ -19,6 +19,8 @@ const PER_LETTER: f64 = 6.9;
 /// How far a name stands from its point, beyond the edge of the mark.
 const DISTANCES: [f64; 7] = [0.0, 8.0, 18.0, 30.0, 45.0, 62.0, 82.0];
 const DIRECTIONS: usize = 16;
+/// How far from its point a mark reaches, with the edge of what looks along the line.
+const OWN: f64 = 13.0;
 
 /// Where each name goes: one after the other to the best place that the others leave, and again until
 /// nothing moves.
@@ -66,13 +68,16 @@ fn cost(
 ) -> f64 {
     let covered: f64 = taken.iter().map(|(t, w)| w * overlap(spot, *t)).sum();
     let crowded: f64 = others.iter().map(|&o| overlap(grown(spot, 2.0), o)).sum();
-    // Another name, or another mark, under the line to the point.
+    // Another name, or another mark, under the line to the point; its own mark is no obstacle.
     let line = leader(label.at, spot);
     let crossed: f64 = (1..=8)
         .map(|step| {
             let share = step as f64 / 8.0;
-            let x = line.0.0 + share * (line.1.0 - line.0.0);
-            let y = line.0.1 + share * (line.1.1 - line.0.1);
+            let (across, down) = (line.1.0 - line.0.0, line.1.1 - line.0.1);
+            let (x, y) = (line.0.0 + share * across, line.0.1 + share * down);
+            if (share * across).hypot(share * down) < OWN {
+                return 0.0;
+            }
             let here = [x - 2.0, y - 2.0, 4.0, 4.0];
             let marks: f64 = taken.iter().map(|(t, w)| w * overlap(here, *t)).sum();
             marks + others.iter().map(|&o| 4.0 * overlap(here, o)).sum::<f64>()

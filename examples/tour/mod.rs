@@ -4,18 +4,22 @@ pub mod chart;
 pub mod lab;
 pub mod labels;
 pub mod methods;
+pub mod parameters;
 pub mod plot;
 pub mod pulls;
 pub mod report;
 pub mod world;
 
+use clap::ValueEnum;
+use clap::builder::PossibleValue;
 use indicatif::MultiProgress;
 use lab::{Lab, Sizes};
 use methods::Method;
+use parameters::{Family, Placed, Point};
 use report::{Entry, Report};
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Instant;
 
 pub type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
@@ -25,6 +29,8 @@ pub type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::
 pub struct Options {
     /// Which methods to run; every run begins with SFT, and with a reward model where one is used.
     pub only: Vec<Method>,
+    /// Which methods of the second picture to run, each at all of its sizes.
+    pub families: Vec<Family>,
     /// Steps of every method, in place of its own number.
     pub steps: Option<usize>,
     /// Everything random follows from it.
@@ -39,11 +45,53 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             only: Method::ALL.to_vec(),
+            families: Family::ALL.to_vec(),
             steps: None,
             seed: 0,
             out: None,
             quick: false,
         }
+    }
+}
+
+/// A method by its name on the command line: of the first picture, or of the second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    Method(Method),
+    Family(Family),
+}
+
+impl Choice {
+    pub fn method(self) -> Option<Method> {
+        match self {
+            Self::Method(method) => Some(method),
+            Self::Family(_) => None,
+        }
+    }
+
+    pub fn family(self) -> Option<Family> {
+        match self {
+            Self::Method(_) => None,
+            Self::Family(family) => Some(family),
+        }
+    }
+}
+
+impl ValueEnum for Choice {
+    fn value_variants<'a>() -> &'a [Self] {
+        static ALL: LazyLock<Vec<Choice>> = LazyLock::new(|| {
+            let methods = Method::ALL.into_iter().map(Choice::Method);
+            let families = Family::ALL.into_iter().map(Choice::Family);
+            methods.chain(families).collect()
+        });
+        &ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(match self {
+            Self::Method(method) => method.name(),
+            Self::Family(family) => family.name(),
+        }))
     }
 }
 
@@ -61,46 +109,78 @@ pub fn run(options: &Options, bars: &MultiProgress) -> Result<Report> {
         false => Sizes::standard(),
     };
     let (lab, sft) = worker(|| Lab::new(sizes, options, bars))?;
-    let mut entries = vec![sft];
-    entries.extend(all(&lab, options, bars)?);
-    let report = Report::new(&lab, options, entries, start.elapsed().as_secs_f64())?;
+    let (found, points) = all(&lab, options, bars)?;
+    let entries = [vec![sft], found].concat();
+    let seconds = start.elapsed().as_secs_f64();
+    let report = Report::new(&lab, options, entries, points, seconds)?;
     if let Some(out) = &options.out {
         report.write(out)?;
     }
     Ok(report)
 }
 
-/// Runs the methods side by side, one thread each. What a method finds does not depend on the
+/// Something to train. In the order of the reports.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Job {
+    RewardModel,
+    Method(Method),
+    Point(Point),
+}
+
+/// What came of it.
+enum Done {
+    Entry(Entry),
+    Point(Placed),
+}
+
+impl Job {
+    /// All that was asked for, and the reward model if one of them learns from it.
+    fn chosen(options: &Options) -> Vec<Self> {
+        let methods = Method::ALL.into_iter().filter(|m| options.only.contains(m));
+        let families = Family::ALL.into_iter();
+        let families = families.filter(|f| options.families.contains(f));
+        let scored = options.only.iter().any(|m| m.uses_reward_model());
+        let mut jobs = Vec::from_iter(scored.then_some(Self::RewardModel));
+        jobs.extend(methods.map(Self::Method));
+        jobs.extend(families.flat_map(Family::points).map(Self::Point));
+        jobs
+    }
+
+    fn uses_reward_model(self) -> bool {
+        matches!(self, Self::Method(method) if method.uses_reward_model())
+    }
+
+    fn run(self, lab: &Lab, bars: &MultiProgress) -> Result<Done> {
+        Ok(match self {
+            Self::RewardModel => Done::Entry(lab.train_reward_model(bars)?),
+            Self::Method(method) => Done::Entry(method.run(lab, bars)?),
+            Self::Point(point) => Done::Point(parameters::run(point, lab, bars)?),
+        })
+    }
+}
+
+/// Runs everything side by side, one thread each. What a method finds does not depend on the
 /// others, and so not on how many run at once.
-fn all(lab: &Lab, options: &Options, bars: &MultiProgress) -> Result<Vec<Entry>> {
-    let chosen = |m: &Method| options.only.contains(m);
-    let waits = |m: &Method| m.uses_reward_model();
-    let scored = options.only.iter().any(waits);
-    // From the front: those that need no reward model. From the back: those that do, PPO first.
-    let mut queue: VecDeque<Method> = Method::ALL.into_iter().filter(chosen).collect();
-    queue.make_contiguous().sort_by_key(waits);
-    let queue = Mutex::new(queue);
-    let next = |back: bool| {
+fn all(lab: &Lab, options: &Options, bars: &MultiProgress) -> Result<(Vec<Entry>, Vec<Placed>)> {
+    let queue = Mutex::new(VecDeque::from(Job::chosen(options)));
+    // The first that need not wait: the points, which are short, are left for the end.
+    let next = || {
         let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
-        match back {
-            true => queue.pop_back(),
-            false => queue.pop_front(),
-        }
+        let ready = |job: &Job| !job.uses_reward_model() || lab.learned.get().is_some();
+        let at = queue.iter().position(ready).unwrap_or(0);
+        queue.remove(at)
     };
-    let work = |first: bool| -> Result<Vec<(Option<Method>, Entry)>> {
+    let work = || -> Result<Vec<(Job, Done)>> {
         let mut done = Vec::new();
-        if first && scored {
-            done.push((None, lab.train_reward_model(bars)?));
-        }
-        while let Some(method) = next(first) {
-            done.push((Some(method), method.run(lab, bars)?));
+        while let Some(job) = next() {
+            done.push((job, job.run(lab, bars)?));
         }
         Ok(done)
     };
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
     let mut done = std::thread::scope(|scope| {
         let handles: Vec<_> = (0..cores.min(4))
-            .map(|i| scope.spawn(move || worker(|| work(i == 0))))
+            .map(|_| scope.spawn(|| worker(&work)))
             .collect();
         let mut all = Vec::new();
         for handle in handles {
@@ -111,9 +191,16 @@ fn all(lab: &Lab, options: &Options, bars: &MultiProgress) -> Result<Vec<Entry>>
         }
         Ok::<_, Box<dyn std::error::Error + Send + Sync>>(all)
     })?;
-    // In the order of the survey, the reward model first, whoever finished first.
-    done.sort_by_key(|(method, _)| method.map(|m| Method::ALL.iter().position(|&a| a == m)));
-    Ok(done.into_iter().map(|(_, entry)| entry).collect())
+    // In the order of the survey, whoever finished first.
+    done.sort_by_key(|(job, _)| *job);
+    let (mut entries, mut points) = (Vec::new(), Vec::new());
+    for (_, done) in done {
+        match done {
+            Done::Entry(entry) => entries.push(entry),
+            Done::Point(point) => points.push(point),
+        }
+    }
+    Ok((entries, points))
 }
 
 /// Runs something where every parallel part of it stays on one thread.

@@ -121,6 +121,9 @@ fn legend(chart: &mut Chart, report: &Report) {
     if policies(report).any(|(e, ..)| e.error.is_some()) {
         rows.push(("estimated, ± standard error", Section::Language, true));
     }
+    if rows.is_empty() {
+        return;
+    }
     let (right, bottom) = chart.at(chart.x.1, chart.y.0);
     let (wide, high) = (218.0, 20.0 * rows.len() as f64 + 8.0);
     let (left, top) = (right - wide - 8.0, bottom - high - 8.0);

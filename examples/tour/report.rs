@@ -2,6 +2,7 @@
 
 use super::lab::{Lab, Ran};
 use super::methods::{BETA, Section};
+use super::parameters::{self, Family, Placed};
 use super::world::{Frontier, PerAnswer, expectation, kl};
 use super::{Options, Result};
 use super::{plot, pulls};
@@ -105,6 +106,8 @@ pub struct Report {
     pub quick: bool,
     /// The methods that were asked for.
     pub methods: Vec<&'static str>,
+    /// Those of the second picture.
+    pub families: Vec<Family>,
     pub prompts: usize,
     pub answers_per_prompt: usize,
     pub most_tokens: usize,
@@ -128,11 +131,19 @@ pub struct Report {
     /// π_ref · e^{r̂/β} with the learned reward r̂: where PPO's own optimum lies.
     pub learned_target: Option<Mark>,
     pub gradients: Vec<pulls::Gradient>,
+    /// The second picture: DPO through every method of §3.3.
+    pub points: Vec<Placed>,
     pub seconds: f64,
 }
 
 impl Report {
-    pub fn new(lab: &Lab, options: &Options, entries: Vec<Entry>, seconds: f64) -> Result<Self> {
+    pub fn new(
+        lab: &Lab,
+        options: &Options,
+        entries: Vec<Entry>,
+        points: Vec<Placed>,
+        seconds: f64,
+    ) -> Result<Self> {
         let frontier = lab.frontier();
         let target = frontier.at(1.0 / BETA);
         let best = |r: &Vec<f64>| r.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -146,6 +157,7 @@ impl Report {
             seed: options.seed,
             quick: options.quick,
             methods: options.only.iter().map(|m| m.name()).collect(),
+            families: options.families.clone(),
             prompts: rewards.len(),
             answers_per_prompt: lab.world.outcomes(),
             most_tokens: lab.world.tokens,
@@ -176,6 +188,7 @@ impl Report {
             }),
             gradients: pulls::gradients(BETA)?,
             entries,
+            points,
             seconds,
         })
     }
@@ -296,7 +309,7 @@ agrees with (PPO, DPO: log π/π_ref; SLiC: log π; PRO, RRHF: log π per token)
 <p class="note">By the library's own backward pass, on two answers of one token. DPO and PRO pull less the further the better answer is
 ahead, and never stop; SLiC pulls with full force up to its margin and RRHF up to a tie, then not at all; PPO stops
 where the policy that wrote the answers is left behind by more than its clip.</p>
-<h2>Settings</h2>
+{points}<h2>Settings</h2>
 <table class="text">{settings}</table>
 </body></html>
 "##,
@@ -313,6 +326,7 @@ where the policy that wrote the answers is left behind by more than its clip.</p
             frontier = plot::frontier(self),
             on_the_way = plot::on_the_way(self),
             pulls = pulls::pulls(self),
+            points = parameters::html(self),
         )
     }
 
@@ -407,7 +421,7 @@ fn rows(entries: &[Entry]) -> String {
 }
 
 /// A share in percent, or a dash.
-fn share(x: Option<f64>) -> String {
+pub fn share(x: Option<f64>) -> String {
     x.map_or("–".into(), |x| format!("{:.1}%", 100.0 * x))
 }
 
@@ -421,7 +435,7 @@ fn escaped(x: Option<f64>) -> String {
 }
 
 /// Settings on one line: `name = value · name = value`.
-fn flat(settings: &Value) -> String {
+pub fn flat(settings: &Value) -> String {
     match settings {
         Value::Object(fields) => fields
             .iter()
@@ -438,14 +452,14 @@ fn flat(settings: &Value) -> String {
     }
 }
 
-fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")
 }
 
 /// A number of the table, or a dash.
-fn number(x: Option<f64>) -> String {
+pub fn number(x: Option<f64>) -> String {
     // A regret of −1e-16 is 0.
     x.map_or("–".into(), |x| {
         format!("{:.3}", x + 0.0).replace("-0.000", "0.000")

@@ -197,7 +197,7 @@ fn bits(t: &Tensor) -> Vec<u64> {
 }
 
 /// Moves everything that is trained away from its start.
-fn disturb(adapted: &Adapted) {
+pub fn disturb(adapted: &Adapted) {
     for (at, (_, var)) in adapted.vars().iter().enumerate() {
         let data: Vec<f64> = (0..var.elem_count())
             .map(|i| 0.3 * (2.3 * i as f64 + at as f64 + 0.9).sin())

@@ -17,6 +17,7 @@ mod hindsight;
 mod lora;
 #[path = "losses.rs"]
 mod losses_claims;
+mod parameters;
 mod raft;
 mod rankings;
 mod revision;

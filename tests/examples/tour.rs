@@ -9,27 +9,29 @@ use crate::tour::{Options, run};
 use indicatif::{MultiProgress, ProgressDrawTarget};
 use std::sync::OnceLock;
 
-fn options() -> Options {
+pub fn options() -> Options {
     Options {
         quick: true,
         ..Options::default()
     }
 }
 
-fn quiet() -> MultiProgress {
+pub fn quiet() -> MultiProgress {
     MultiProgress::with_draw_target(ProgressDrawTarget::hidden())
 }
 
 /// The report without what a clock says.
-fn without_times(report: &Report) -> Report {
+pub fn without_times(report: &Report) -> Report {
     let mut report = report.clone();
     report.seconds = 0.0;
     report.entries.iter_mut().for_each(|e| e.seconds = 0.0);
+    let points = report.points.iter_mut();
+    points.for_each(|p| p.entry.seconds = 0.0);
     report
 }
 
 /// One run for all tests.
-fn report() -> &'static Report {
+pub fn report() -> &'static Report {
     static REPORT: OnceLock<Report> = OnceLock::new();
     REPORT.get_or_init(|| run(&options(), &quiet()).expect("the tour runs"))
 }
@@ -169,6 +171,7 @@ fn one_seed_gives_one_report() {
 
     let only = Options {
         only: vec![Method::DpoLora, Method::Slic],
+        families: Vec::new(),
         ..options()
     };
     let some = without_times(&run(&only, &quiet()).expect("the tour runs"));
@@ -178,6 +181,7 @@ fn one_seed_gives_one_report() {
     for e in &some.entries {
         assert!(all.entries.contains(e), "{}", e.name);
     }
+    assert!(some.points.is_empty());
 
     let other = Options { seed: 1, ..only };
     let other = run(&other, &quiet()).expect("the tour runs");
@@ -205,7 +209,7 @@ fn the_reports_are_written_whole() {
     let json: serde_json::Value = serde_json::from_str(&json).expect("json");
     assert_eq!(json["entries"][0]["name"], "sft");
     let html = std::fs::read_to_string(out.join("report.html")).expect("readable");
-    assert_eq!(html.matches("<svg").count(), 10);
+    assert_eq!(html.matches("<svg").count(), 11);
     assert_eq!(html.matches("<svg").count(), html.matches("</svg>").count());
     assert!(!html.contains("NaN") && !html.contains("<script") && !html.contains("src="));
 

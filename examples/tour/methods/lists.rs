@@ -9,7 +9,7 @@ use super::Title;
 use super::pairs::{KlRegulariser, SLIC_KL, along};
 use crate::support::transformer::Transformer;
 use crate::tour::Result;
-use crate::tour::lab::{Lab, Optimisation, Score, answer_logits, generator, look_up};
+use crate::tour::lab::{Lab, Optimisation, Score, generator, look_up, rows};
 use crate::tour::report::Entry;
 use crate::tour::world::{Answer, PROMPTS};
 use candle_align::{
@@ -179,8 +179,7 @@ fn on_lists<L: Serialize>(
         let demonstrated = demonstrate(lab, &answers, &mut rng);
         let rewards = look_up(learned, &answers)?.reshape((lists, LIST))?;
         let (tokens, mask) = lab.world.batch(&answers)?;
-        let logits = answer_logits(policy, &tokens)?;
-        let log_probs = TokenLogProbs::next_token(&logits, &tokens, &mask)?;
+        let (logits, log_probs) = rows(policy, &tokens, &mask)?;
         let candidates = Candidates::from_token_log_probs(&log_probs, &rewards, None)?;
         loss(&Step {
             lab,

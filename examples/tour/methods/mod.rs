@@ -8,7 +8,7 @@
 //! | [`lists`] | §3.2.1, §3.2.2 | four answers of the reference, and their scores |
 //! | [`conditions`] | §3.2.2 | a word before the answer that says how good it is |
 //! | [`edits`], [`revisions`] | §3.2.2 | a first answer, and a better one behind it |
-//! | [`adapters`] | §3.3 | DPO again, but only an adapter learns |
+//! | [`adapters`] | §3.3 | DPO again, but only an adapter learns; the others are in [`super::parameters`] |
 
 pub mod adapters;
 pub mod chains;
@@ -104,7 +104,7 @@ pub const REWARD_MODEL: Title = Title {
 };
 
 /// What the tour compares. Each starts at the SFT policy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
     Ppo,

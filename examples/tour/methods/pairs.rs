@@ -6,7 +6,7 @@
 use super::{BETA, Title};
 use crate::support::transformer::Transformer;
 use crate::tour::Result;
-use crate::tour::lab::{Lab, Optimisation, Score, answer_logits, generator, look_up};
+use crate::tour::lab::{Lab, Optimisation, Score, generator, look_up, rows};
 use crate::tour::report::Entry;
 use crate::tour::world::{Answer, PROMPT, SYMBOLS};
 use candle_align::{
@@ -129,8 +129,7 @@ fn slic(
     lab.run(title, &settings, plan, bars, Score::Sum, |policy, _| {
         let answers = answers();
         let (tokens, mask) = lab.world.batch(&answers)?;
-        let logits = answer_logits(policy, &tokens)?;
-        let log_probs = TokenLogProbs::next_token(&logits, &tokens, &mask)?;
+        let (logits, log_probs) = rows(policy, &tokens, &mask)?;
         let calibration = loss(&Pair::from_rows(&log_probs.sum()?)?, &answers)?.mean_all()?;
         let better: Vec<usize> = (0..answers.len() / 2).collect();
         let kl = along(lab, &answers, &better, &logits, &log_probs)?;
@@ -149,10 +148,8 @@ pub fn along(
     let targets: Vec<Answer> = rows.iter().map(|&row| answers[row]).collect();
     let rows: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
     let rows = Tensor::from_vec(rows, targets.len(), &Device::Cpu)?;
-    let time = logits.dim(1)? - 1;
-    let logits = logits.narrow(1, 0, time)?.contiguous()?;
     let kl = slic_kl_regulariser(
-        &logits.index_select(&rows, 0)?,
+        &logits.contiguous()?.index_select(&rows, 0)?,
         &reference_logits(lab, &targets)?,
         &log_probs.mask().contiguous()?.index_select(&rows, 0)?,
     )?;

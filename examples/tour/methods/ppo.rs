@@ -5,11 +5,11 @@ use super::{BETA, Title};
 use crate::support::transformer::Transformer;
 use crate::tour::Result;
 use crate::tour::lab::{
-    Adam, Lab, Optimisation, Ran, Score, answer_logits, bar, generator, look_up, looks, point,
+    Adam, Lab, Optimisation, Ran, Score, answer_logits, bar, generator, look_up, looks, point, rows,
 };
 use crate::tour::report::Entry;
 use crate::tour::world::{Answer, END, PROMPTS, choose, log_softmax};
-use candle_align::{Reduction, RlhfConfig, Rollout, TokenLogProbs, rlhf_loss};
+use candle_align::{Reduction, RlhfConfig, Rollout, rlhf_loss};
 use candle_core::{DType, Device, Tensor};
 use indicatif::MultiProgress;
 use rand::rngs::StdRng;
@@ -53,10 +53,8 @@ pub fn run(lab: &Lab, title: Title, bars: &MultiProgress) -> Result<Entry> {
         let answers = generate(lab, &policy, answers_per_round, &mut rng)?;
         let (tokens, mask) = lab.world.batch(&answers)?;
         let rollout = Rollout {
-            old: token_log_probs(&policy, &tokens, &mask)?.detach(),
-            reference: token_log_probs(&lab.reference, &tokens, &mask)?
-                .values()
-                .detach(),
+            old: rows(&policy, &tokens, &mask)?.1.detach(),
+            reference: rows(&lab.reference, &tokens, &mask)?.1.values().detach(),
             values: values(&critic, &tokens)?.detach(),
             scores: look_up(&learned.scores, &answers)?,
             ended: None,
@@ -67,7 +65,7 @@ pub fn run(lab: &Lab, title: Title, bars: &MultiProgress) -> Result<Entry> {
             if round * EPOCHS + epoch == plan.steps {
                 break;
             }
-            let new = token_log_probs(&policy, &tokens, &mask)?;
+            let (_, new) = rows(&policy, &tokens, &mask)?;
             let out = rlhf_loss(&new, &values(&critic, &tokens)?, &experience, &config)?;
             // Policy and critic share no weights: each has an optimiser, and its own part.
             let loss = out.policy.loss.reduce(Reduction::TokenMean)?;
@@ -91,23 +89,15 @@ pub fn run(lab: &Lab, title: Title, bars: &MultiProgress) -> Result<Entry> {
     lab.policy_entry(ran, &policy, Score::LogRatio)
 }
 
-fn token_log_probs(model: &Transformer, tokens: &Tensor, mask: &Tensor) -> Result<TokenLogProbs> {
-    Ok(TokenLogProbs::next_token(
-        &answer_logits(model, tokens)?,
-        tokens,
-        mask,
-    )?)
-}
-
 /// V(sₜ) beside each log-probability: what the critic expects before the token is written.
 fn values(critic: &Scorer, tokens: &Tensor) -> Result<Tensor> {
-    let hidden = critic.body.hidden(tokens)?;
+    let before = tokens.narrow(1, 0, tokens.dim(1)? - 1)?;
+    let hidden = critic.body.hidden(&before)?;
     let (batch, time, dim) = hidden.dims3()?;
-    let values = hidden
+    Ok(hidden
         .reshape((batch * time, dim))?
         .matmul(&critic.head.weight().t()?)?
-        .reshape((batch, time))?;
-    Ok(values.narrow(1, 0, time - 1)?)
+        .reshape((batch, time))?)
 }
 
 /// Answers of the policy, all rows one token further at a time.

@@ -1,0 +1,109 @@
+//! The points in words and numbers.
+
+use super::picture::{grouped, picture};
+use super::{Family, Placed};
+use crate::tour::report::{Report, escape, flat, number, share};
+use std::fmt::Write;
+
+/// The table, as text.
+pub fn text(points: &[Placed]) -> String {
+    let mut out = format!(
+        "{:<27}{:>10}{:>9}{:>9}{:>9}{:>11}{:>10}{:>9}\n",
+        "DPO through", "trained", "E r", "KL", "regret", "shortfall", "accuracy", "seconds"
+    );
+    for p in points {
+        let _ = writeln!(
+            out,
+            "{:<27}{:>10}{:>9}{:>9}{:>9}{:>11}{:>10}{:>9.1}",
+            p.entry.label,
+            p.trained,
+            number(p.entry.reward),
+            number(p.entry.kl),
+            number(p.entry.regret),
+            number(Some(p.shortfall)),
+            share(p.entry.accuracy),
+            p.entry.seconds,
+        );
+    }
+    out
+}
+
+/// The part of the page about them; nothing if there are none.
+pub fn html(report: &Report) -> String {
+    if report.points.is_empty() {
+        return String::new();
+    }
+    let (mut rows, mut settings) = (String::new(), String::new());
+    for p in &report.points {
+        let _ = writeln!(
+            rows,
+            "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td>\
+             <td>{:.1}</td></tr>",
+            escape(&p.entry.label),
+            p.entry.section.number(),
+            grouped(p.trained as i64),
+            number(p.entry.reward),
+            number(p.entry.kl),
+            number(p.entry.regret),
+            number(Some(p.shortfall)),
+            share(p.entry.win_rate),
+            share(p.entry.accuracy),
+            p.entry.seconds,
+        );
+        let _ = writeln!(
+            settings,
+            "<tr><td>{}</td><td><code>{}</code></td></tr>",
+            escape(&p.entry.label),
+            escape(&flat(&p.entry.settings)),
+        );
+    }
+    let seen: String = seen(report)
+        .iter()
+        .map(|s| format!("<li>{}</li>\n", escape(s)))
+        .collect();
+    format!(
+        r##"<h2>The same objective through few parameters</h2>
+<p>DPO once more, over the same frozen reference, on the same pairs in the same order, in fewer steps than above: what
+differs is what learns.</p>
+{}
+<p class="note">Regret: as above; it is small too where a policy hardly moves. Shortfall: what E r − β·KL, of which DPO seeks the largest,
+lacks of it: β·KL(policy‖full star). It is the regret and what a wrong distance costs. Dashed: all numbers learn.
+Orange: before or inside the attention. Green: small networks. Blue: changes of low rank. Pink: biases and factors. Numbers beside
+marks: length, width, rank.</p>
+<table><tr><th>DPO through</th><th>§</th><th>numbers</th><th>E r</th><th>KL, nats</th><th>regret</th><th>shortfall</th><th>win rate</th><th>accuracy</th><th>seconds</th></tr>
+{rows}</table>
+<ul>
+{seen}</ul>
+<details><summary>Settings</summary><table class="text">{settings}</table></details>
+"##,
+        picture(report),
+    )
+}
+
+/// What the numbers say, in sentences that hold for these numbers.
+fn seen(report: &Report) -> Vec<String> {
+    let mut seen = Vec::new();
+    let mut nearest: Vec<&Placed> = report.points.iter().collect();
+    nearest.sort_by(|a, b| a.shortfall.total_cmp(&b.shortfall));
+    if let [near, .., far] = nearest[..] {
+        seen.push(format!(
+            "Nearest to what DPO aims at is {} (shortfall {:.3} with {} numbers), farthest is {} ({:.3} with {}).",
+            near.entry.label, near.shortfall, near.trained, far.entry.label, far.shortfall, far.trained
+        ));
+    }
+    let full = report.points.iter().find(|p| p.method == Family::Full);
+    if let Some(full) = full {
+        let fewest = nearest.iter().filter(|p| p.shortfall <= full.shortfall);
+        let fewest = fewest.min_by_key(|p| p.trained);
+        if let Some(fewest) = fewest.filter(|p| p.method != Family::Full) {
+            seen.push(format!(
+                "{} is no farther from it than all {} numbers are, with {}.",
+                fewest.entry.label, full.trained, fewest.trained
+            ));
+        }
+    }
+    for p in report.points.iter().filter(|p| !p.entry.note.is_empty()) {
+        seen.push(format!("{}: {}.", p.entry.label, p.entry.note));
+    }
+    seen
+}
