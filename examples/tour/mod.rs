@@ -180,7 +180,7 @@ fn all(lab: &Lab, options: &Options, bars: &MultiProgress) -> Result<(Vec<Entry>
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
     let mut done = std::thread::scope(|scope| {
         let handles: Vec<_> = (0..cores.min(4))
-            .map(|_| scope.spawn(|| worker(&work)))
+            .map(|_| scope.spawn(|| worker(work)))
             .collect();
         let mut all = Vec::new();
         for handle in handles {
