@@ -288,8 +288,8 @@ code {{ font-size: 13px }}
 <p>{prompts} prompts, {answers} answers to each of at most {tokens} tokens, and a known reward of mean 0 and
 deviation 1 among demonstrations. A transformer of {parameters} parameters learned demonstrations (SFT); that is the
 reference. From there each method went its way, on {pairs} labelled pairs of the reference's answers. Labels follow
-Bradley–Terry: even the true reward agrees with {ceiling:.1}% of them. All that is said about a policy is added up over
-all of its answers; nothing is estimated. Seed {seed}{quick}.</p>
+Bradley–Terry: even the true reward agrees with {ceiling:.1}% of them. What is said about a policy is added up over
+all of its answers; only where ± stands was it drawn from, with that standard error. Seed {seed}{quick}.</p>
 {frontier}
 <p class="note">Thin lines: the way of each method from the reference, a point every few steps. Dotted: its regret, what the same KL
 could have bought. Full star: the policy that PPO and DPO aim at. Hollow star: that policy with the learned reward in

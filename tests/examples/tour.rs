@@ -207,10 +207,22 @@ fn the_reports_are_written_whole() {
 
     let json = std::fs::read_to_string(out.join("report.json")).expect("readable");
     let json: serde_json::Value = serde_json::from_str(&json).expect("json");
-    assert_eq!(json["entries"][0]["name"], "sft");
+    let entries = json["entries"].as_array().expect("a list");
+    assert_eq!(entries.len(), report().entries.len());
+    for (entry, of) in entries.iter().zip(&report().entries) {
+        let name = &of.name;
+        assert_eq!(entry["name"], *name);
+        assert_eq!(entry["section"], of.section);
+        assert!(entry["settings"].is_object(), "{name}");
+        for field in ["expected_reward", "kl", "regret", "seconds"] {
+            let number = entry[field].is_number();
+            assert!(number || name == "reward_model", "{name}: {field}");
+        }
+    }
     let html = std::fs::read_to_string(out.join("report.html")).expect("readable");
     assert_eq!(html.matches("<svg").count(), 11);
     assert_eq!(html.matches("<svg").count(), html.matches("</svg>").count());
+    assert!(html.contains("only where ± stands was it drawn from"));
     assert!(!html.contains("NaN") && !html.contains("<script") && !html.contains("src="));
 
     let file = dir.path().join("file");
