@@ -157,8 +157,10 @@ mod tests {
                 let loss = (out * &weights).unwrap().sum_all().unwrap();
                 numbers(loss.backward().unwrap().get(&logits).unwrap())
             };
-            let chunked = in_chunks_of(5, &logits, targets.clone(), ask).unwrap();
-            for other in [plain, chunked] {
+            // one row at a time, and three, of which the last chunk is short
+            let [ones, threes] =
+                [5, 12].map(|size| in_chunks_of(size, &logits, targets.clone(), ask).unwrap());
+            for other in [plain, ones, threes] {
                 for (a, b) in numbers(&fused).iter().zip(numbers(&other)) {
                     assert!(
                         (a - b).abs() <= EXACT * b.abs().max(1.0),

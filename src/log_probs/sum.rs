@@ -64,3 +64,46 @@ impl InplaceOp2 for AddTo {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{DType, Device};
+
+    #[test]
+    fn terms_of_any_layout_are_added_in_both_types() {
+        // more than one task's share
+        let (rows, columns) = (130, 140);
+        let count = (rows * columns) as u32;
+        for dtype in [DType::F32, DType::F64] {
+            let term = Tensor::arange(0, count, &Device::Cpu).unwrap();
+            let term = term.to_dtype(dtype).unwrap();
+            let upright = term.reshape((rows, columns)).unwrap();
+            let turned = term.reshape((columns, rows)).unwrap().t().unwrap();
+            let mut sum = Sum::default();
+            for term in [upright.copy().unwrap(), turned, upright] {
+                sum.add(term).unwrap();
+            }
+            let got = sum.0.unwrap().to_dtype(DType::F64).unwrap();
+            let got = got.to_vec2::<f64>().unwrap();
+            for (i, row) in got.iter().enumerate() {
+                for (j, x) in row.iter().enumerate() {
+                    let want = 2 * (i * columns + j) + j * rows + i;
+                    assert_eq!(*x, want as f64, "{dtype:?}, at {i}, {j}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn terms_of_two_types_are_refused() {
+        let zeros = |dtype| Tensor::zeros(3, dtype, &Device::Cpu).unwrap();
+        let mut sum = Sum::default();
+        sum.add(zeros(DType::F32)).unwrap();
+        let error = sum.add(zeros(DType::F64)).unwrap_err().to_string();
+        assert!(
+            error.contains("add-to: terms of different types"),
+            "{error}"
+        );
+    }
+}

@@ -123,7 +123,10 @@ fn hidden_states_and_logits_agree_in_values_and_gradients() {
         assert_eq!(numbers(got.mask()), numbers(want.mask()));
         let (loss, expected) = (mixed(&got), mixed(&want));
         assert_close(&numbers(&loss), &numbers(&expected), DOUBLE, "all columns");
-        let ((_, got), (_, want)) = (gradients(&loss, &case), gradients(&expected, &case));
+        let ((grads, got), (_, want)) = (gradients(&loss, &case), gradients(&expected, &case));
+        // one with a history would hold the logits of its tiles
+        let bias = grads.get(&case.bias);
+        assert!(bias.is_none_or(|gradient| !gradient.track_op()));
         for (i, name) in ["hidden", "weight", "bias"].iter().enumerate() {
             if i == 2 && !with_bias {
                 continue;
@@ -220,11 +223,10 @@ fn nothing_counted_and_nan_under_the_mask() {
 fn narrow_hidden_states_are_computed_in_single_precision() {
     let case = case();
     for dtype in [DType::BF16, DType::F16] {
-        let (hidden, weight) = (
-            case.hidden.to_dtype(dtype).unwrap(),
-            case.weight.to_dtype(dtype).unwrap(),
-        );
-        let head = OutputHead::new(&weight, None).unwrap();
+        let narrow = |v: &Var| v.to_dtype(dtype).unwrap();
+        let (hidden, weight) = (narrow(&case.hidden), narrow(&case.weight));
+        let bias = narrow(&case.bias);
+        let head = OutputHead::new(&weight, Some(&bias)).unwrap();
         let ask = Statistics::default();
         let got =
             TokenLogProbs::from_hidden(&hidden, &head, &case.tokens, &case.mask, ask).unwrap();
@@ -232,6 +234,7 @@ fn narrow_hidden_states_are_computed_in_single_precision() {
         let wide = |t: &Tensor| t.to_dtype(DType::F64).unwrap();
         let plain = wide(&hidden)
             .broadcast_matmul(&wide(&weight).t().unwrap())
+            .and_then(|logits| logits.broadcast_add(&wide(&bias)))
             .unwrap();
         let want = TokenLogProbs::next_token(&plain, &case.tokens, &case.mask).unwrap();
         assert_close(

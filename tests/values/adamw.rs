@@ -175,6 +175,7 @@ fn a_step_with_a_gradient_that_is_not_finite_can_be_left_out() {
         ..config()
     };
     let mut adamw = AdamW::new(vec![ParameterGroup::new(vars, 0.0)], config).unwrap();
+    assert_eq!(adamw.skipped(), 0);
     adamw
         .step(&grads(&[(&a, &[1.0]), (&b, &[f64::NAN])]))
         .unwrap();

@@ -116,6 +116,29 @@ fn a_forbidden_token_adds_nothing_to_the_entropy() {
 }
 
 #[test]
+fn the_collision_alone_has_its_gradient() {
+    let row = [0.3f64, -1.0, 2.0];
+    let statistics = Statistics {
+        log_collision: true,
+        ..Default::default()
+    };
+    let p = row.map(|x| (x - lse(&row)).exp());
+    let squares: f64 = p.iter().map(|p| p * p).sum();
+    // ∂ log Σp²/∂z = 2 (p² / Σp² − p)
+    let want = p.map(|p| 2.0 * (p * p / squares - p));
+    for (dtype, bound) in [(DType::F64, EXACT), (DType::F32, 1e-6)] {
+        let logits = Tensor::new(&[[row]], &Device::Cpu).unwrap();
+        let logits = candle_core::Var::from_tensor(&logits.to_dtype(dtype).unwrap()).unwrap();
+        let out = TokenLogProbs::aligned(&logits, &tokens(&[1]), &bits(&[&[1]]), statistics);
+        let collision = out.unwrap().log_collision().unwrap().sum_all().unwrap();
+        assert_close(&numbers(&collision), &[squares.ln()], bound, "log Σp²");
+        let grads = collision.backward().unwrap();
+        let got = numbers(grads.get(&logits).unwrap());
+        assert_close(&got, &want, bound, "gradient");
+    }
+}
+
+#[test]
 fn half_precision_logits_are_summed_in_single_precision() {
     // 512 tokens of a vocabulary of 8 equal logits: −512 ln 8, of which bf16 alone would lose nats
     let zeros = Tensor::zeros((1, 513, 8), DType::BF16, &Device::Cpu).unwrap();

@@ -19,7 +19,7 @@ pub(super) trait Element: Copy + Send + Sync + Default + Slot<Self> + 'static {
         out: &mut [O],
     );
 
-    /// The gradient of a row in the row's own place.
+    /// The gradient of a row in the row's own place; a target past its end is none.
     fn gradient_in_place(
         width: Width,
         row: &mut [Self],
@@ -247,6 +247,27 @@ mod tests {
                 let near = (a - b).abs() <= SINGLE * b.abs().max(1.0);
                 assert!(near, "{width:?}: {a} against {b}");
             }
+        }
+    }
+
+    #[test]
+    fn in_its_own_place_a_row_gets_the_same_gradient() {
+        let row: Vec<f32> = (0..2500).map(|i| (i as f32 * 0.7).sin() * 9.0).collect();
+        let slopes = Slopes {
+            onehot: 0.7,
+            plain: -0.7,
+            ..Slopes::default()
+        };
+        let width = Width::widest();
+        let stats = f32::statistics(width, &row, false);
+        // within a block, on both sides of its end, last, and past the end
+        for target in [3, BLOCK - 1, BLOCK, 2499, 2500] {
+            let inside = Some(target).filter(|at| *at < row.len());
+            let mut want = vec![0f32; row.len()];
+            f32::gradient(width, &row, &stats, &slopes, inside, &mut want);
+            let mut place = row.clone();
+            f32::gradient_in_place(width, &mut place, &stats, &slopes, Some(target));
+            assert_eq!(place, want, "target {target}");
         }
     }
 }

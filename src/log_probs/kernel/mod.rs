@@ -222,9 +222,7 @@ impl Tile<'_> {
             .par_chunks_mut(symbols)
             .zip(self.rows.par_iter().zip(self.targets.par_iter()))
             .for_each(|(row, ((stats, slopes), &target))| {
-                let target = (target as usize)
-                    .checked_sub(self.symbol)
-                    .filter(|at| *at < symbols);
+                let target = (target as usize).checked_sub(self.symbol);
                 T::gradient_in_place(width, row, stats, slopes, target);
             });
     }
@@ -327,5 +325,28 @@ impl Select {
             _ => bail!("selective log-softmax: logits must be f32, f64, bf16 or f16"),
         };
         Ok(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn a_backward_pass_fits_its_forward_pass() {
+        let zeros = |shape: (usize, usize)| Tensor::zeros(shape, DType::F64, &Device::Cpu).unwrap();
+        let (logits, grad) = (zeros((2, 3)), zeros((2, 1)));
+        let op = Select::new(Arc::new(vec![0, 1]), Statistics::default());
+        let refused = |logits: &Tensor, grad: &Tensor| {
+            let error = op.gradient(logits, grad).unwrap_err().to_string();
+            assert!(error.contains("are not of one number"), "{error}");
+        };
+        // nothing has run forward
+        refused(&logits, &grad);
+        logits.apply_op1_no_bwd(&op).unwrap();
+        assert!(op.gradient(&logits, &grad).is_ok());
+        refused(&logits, &zeros((1, 1)));
+        refused(&zeros((3, 3)), &grad);
     }
 }

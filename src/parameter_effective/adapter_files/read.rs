@@ -205,12 +205,7 @@ fn ia3(keys: &mut Keys) -> Result<Ia3File> {
     Ok(Ia3File {
         config: Ia3Config {
             feedforward_modules: sorted(inner),
-            targets: Targets {
-                // not keys of IA3: they stay among the unknown ones
-                layers_to_transform: Vec::new(),
-                layers_pattern: Vec::new(),
-                ..without_layers(keys)?
-            },
+            targets: without_layers(keys)?,
         },
         fan_in_fan_out: keys.or("fan_in_fan_out", false)?,
     })

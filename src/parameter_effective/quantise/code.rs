@@ -49,9 +49,6 @@ pub(super) static PAIRS: [[f32; 2]; 256] = {
     pairs
 };
 
-/// The index of 0, with which a byte is filled up.
-const ZERO: u8 = 7;
-
 /// The least divisor: a block of zeros is divided by this.
 const TINY: f32 = 1e-38;
 
@@ -113,15 +110,12 @@ pub(super) fn pack<T: Element>(block: &[T], packed: &mut [u8]) -> Option<f32> {
         scale = scale.max(TINY);
         x.iter_mut().for_each(|x| *x /= scale);
     }
-    // index = how many middles lie below t
+    // index = how many middles lie below t; past the block's end t is 0, with which a byte is filled up
     let mut index = [0i32; BLOCK];
     for middle in MIDDLES {
         for (index, x) in index.iter_mut().zip(&x) {
             *index += i32::from(*x > middle);
         }
-    }
-    if block.len() % 2 == 1 {
-        index[block.len()] = i32::from(ZERO);
     }
     for (byte, pair) in packed.iter_mut().zip(index.chunks_exact(2)) {
         *byte = (pair[0] << 4 | pair[1]) as u8;
@@ -198,4 +192,22 @@ pub(super) fn pack_scales(block: &[f32], packed: &mut [u8]) -> f32 {
         *byte = DYNAMIC_MIDDLES.partition_point(|middle| *middle < t) as u8;
     }
     scale
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_way_between_two_scales_the_lower_is_taken() {
+        // the largest is 1, so that each is compared as it is
+        let mut block = [0f32; NESTED_BLOCK];
+        block[0] = 1.0;
+        let mut packed = [0; NESTED_BLOCK];
+        for (index, pair) in DYNAMIC.windows(2).enumerate() {
+            block[1] = (pair[0] + pair[1]) / 2.0;
+            assert_eq!(pack_scales(&block, &mut packed), 1.0);
+            assert_eq!(packed[..2], [255, index as u8]);
+        }
+    }
 }
