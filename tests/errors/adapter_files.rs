@@ -2,10 +2,16 @@
 
 use candle_align::{
     AdaLoraConfig, AdaLoraFile, AdaLoraScaling, AdapterConfig, AdapterFile, AdapterLayer,
+<<<<<<< HEAD
     AdapterLayers, AdapterMethod, Ia3Linear, Ia3Place, LoraBias, LoraConfig, LoraFile, LoraLinear,
     PrefixEncoder, PrefixFile, PrefixShape, PromptEmbedding, PromptFile, RankAllocatorConfig,
     Result, Strictness, TargetModules, Targets, TaskType, VeraConfig, VeraFile, VeraLinear,
     VeraProjections,
+=======
+    AdapterLayers, AdapterMethod, BlockScale, Ia3Linear, Ia3Place, LoraBias, LoraConfig, LoraFile,
+    LoraLinear, PrefixEncoder, PrefixFile, PrefixShape, PromptEmbedding, PromptFile, QloraLinear,
+    RankAllocatorConfig, Result, Strictness, TargetModules, Targets,
+>>>>>>> 3478b62 (Adapters: tests for what mutation left unnoticed)
 };
 use candle_core::{DType, Device, Tensor};
 use candle_nn::Linear;
@@ -276,7 +282,7 @@ fn safetensors(header: &str, data: usize) -> Vec<u8> {
 #[test]
 fn a_header_that_lies_is_named_with_its_tensor() {
     let huge = [u64::MAX.to_le_bytes().to_vec(), vec![0; 9]].concat();
-    let long = [1000u64.to_le_bytes().to_vec(), vec![b' '; 9]].concat();
+    let long = |length: u64| [length.to_le_bytes().to_vec(), vec![b' '; 9]].concat();
     let not_text = [2u64.to_le_bytes().to_vec(), vec![0xff, 0xfe]].concat();
     for (bytes, message) in [
         (vec![0; 7], "is cut short: it has 7 bytes"),
@@ -285,7 +291,12 @@ fn a_header_that_lies_is_named_with_its_tensor() {
             huge,
             "claims a header of 18446744073709551615 bytes, above 100000000",
         ),
-        (long, "is cut short: it has 17 bytes"),
+        (long(1000), "is cut short: it has 17 bytes"),
+        (long(100_000_000), "is cut short: it has 17 bytes"),
+        (
+            long(100_000_001),
+            "claims a header of 100000001 bytes, above 100000000",
+        ),
         (
             not_text,
             "has a header that is not one: expected value at line 1 column 1",
@@ -391,6 +402,9 @@ fn a_header_that_lies_is_named_with_its_tensor() {
         let message = format!("AdapterFile::read: `DIR/adapter_model.safetensors` {message}");
         folder.says(folder.read(), &message);
     }
+    let axes = r#"{"a": {"dtype": "F32", "shape": [1,1,1,1,1,1,1,1], "data_offsets": [0, 4]}}"#;
+    let folder = Folder::new(LORA, &[]).bytes(&safetensors(axes, 4));
+    assert_eq!(folder.read().unwrap().tensors()["a"].rank(), 8);
 }
 
 #[track_caller]
@@ -512,6 +526,45 @@ fn a_tensor_that_does_not_fit_the_settings_is_named() {
         r#"{"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 1, "token_dim": 1}"#,
         &[],
         "`self` is of a prompt or a prefix, which has no layers",
+    );
+}
+
+#[test]
+fn of_all_biases_each_must_be_there() {
+    let config = r#"{"peft_type": "LORA", "r": 2, "target_modules": ["q"], "bias": "all"}"#;
+    let own = "base_model.model.m.0.q.base_layer.bias";
+    let (up, norm) = (
+        "base_model.model.m.0.up.bias",
+        "base_model.model.m.norm.bias",
+    );
+    let mut base = base();
+    base.insert("m.0.up.bias".to_string(), tensor(&[4]));
+    base.insert("m.norm.bias".to_string(), tensor(&[3]));
+    let all: [(&str, &[usize]); 5] = [
+        (A, &[2, 3]),
+        (B, &[2, 2]),
+        (own, &[2]),
+        (up, &[4]),
+        (norm, &[3]),
+    ];
+    let read = |tensors: &[(&str, &[usize])]| Folder::new(config, tensors).read().unwrap();
+    let found = read(&all).layers(&base, Strictness::Strict).unwrap();
+    assert_eq!(
+        found.weights.keys().collect::<Vec<_>>(),
+        ["m.0.up.bias", "m.norm.bias"]
+    );
+    says(
+        read(&all[..4]).layers(&base, Strictness::Strict),
+        "AdapterFile::layers: `adapter_model.safetensors` holds no `base_model.model.m.norm.bias`, of shape [3]",
+    );
+    let found = read(&all[..3]).layers(&base, Strictness::Lenient).unwrap();
+    assert!(found.weights.is_empty());
+    assert_eq!(
+        found.left_out,
+        [
+            "holds no `base_model.model.m.0.up.bias`, of shape [4]",
+            "holds no `base_model.model.m.norm.bias`, of shape [3]",
+        ]
     );
 }
 
@@ -889,8 +942,30 @@ fn layers_that_are_not_those_of_the_settings_are_named() {
         &lora(LoraBias::Update),
         "`m.0.q` trains the bias Update, and the settings say Frozen",
     );
+<<<<<<< HEAD
     // the first key that fits is the one that counts
     let patterns = |first: (&str, usize), then: (&str, usize)| LoraConfig {
+=======
+    let base = Linear::new(tensor(&[2, 3]), Some(tensor(&[2])));
+    let update = LoraConfig {
+        rank: 2,
+        bias: LoraBias::Update,
+        ..Default::default()
+    };
+    let rng = &mut StdRng::seed_from_u64(1);
+    let qlora = QloraLinear::new(&base, BlockScale::Single, &update, rng).unwrap();
+    let quantised = AdapterLayers {
+        layers: [("m.0.q".to_string(), AdapterLayer::Qlora(qlora))].into(),
+        ..Default::default()
+    };
+    cannot(
+        of(config.clone()),
+        &quantised,
+        "`m.0.q` trains the bias Update, and the settings say Frozen",
+    );
+    // sorted, the shorter key comes first and is the one that counts
+    let patterns = LoraConfig {
+>>>>>>> 3478b62 (Adapters: tests for what mutation left unnoticed)
         rank: 5,
         rank_pattern: [first, then].map(|(key, r)| (key.to_string(), r)).into(),
         ..config.clone()
@@ -1058,6 +1133,7 @@ fn settings_that_no_file_holds_are_named() {
         &layers,
         "`scaling` must be RankWithEpsilon: a file has no other, got Rank",
     );
+<<<<<<< HEAD
     for (initial_steps, final_steps) in [(0, 0), (usize::MAX, 1), (1, usize::MAX)] {
         let allocator = RankAllocatorConfig {
             initial_steps,
@@ -1073,6 +1149,31 @@ fn settings_that_no_file_holds_are_named() {
             "`total_steps` must be above initial_steps + final_steps, got 0",
         );
     }
+=======
+    let allocator = RankAllocatorConfig::default();
+    cannot(
+        AdapterMethod::AdaLora(AdaLoraFile {
+            allocator,
+            ..file.clone()
+        }),
+        &layers,
+        "`total_steps` must be above initial_steps + final_steps, got 0",
+    );
+    let allocator = RankAllocatorConfig {
+        initial_steps: 1,
+        final_steps: 1,
+        total_steps: 2,
+        ..Default::default()
+    };
+    cannot(
+        AdapterMethod::AdaLora(AdaLoraFile {
+            allocator,
+            ..file.clone()
+        }),
+        &layers,
+        "`total_steps` must be above initial_steps + final_steps, got 2",
+    );
+>>>>>>> 3478b62 (Adapters: tests for what mutation left unnoticed)
     cannot(
         AdapterMethod::AdaLora(AdaLoraFile {
             orthogonality: -1.0,

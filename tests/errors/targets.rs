@@ -52,6 +52,17 @@ fn what_pythons_expressions_have_and_these_have_not_is_refused() {
             ),
         );
     }
+    for field in ["rank_pattern", "alpha_pattern"] {
+        let json = format!(r#"{{"{field}": 3}}"#);
+        let error = serde_json::from_str::<LoraConfig>(&json).unwrap_err();
+        let error = error.to_string();
+        assert!(
+            error.starts_with(
+                "invalid type: integer `3`, expected an object of expressions and numbers"
+            ),
+            "{error}"
+        );
+    }
     let key = |field: &str| -> LoraConfig {
         serde_json::from_str(&format!(r#"{{"{field}": {{"(?=x)": 2}}}}"#)).unwrap()
     };

@@ -357,6 +357,40 @@ fn half_precision_is_read_as_it_is() {
     }
 }
 
+#[test]
+fn a_prompt_keeps_double_precision_and_widens_the_rest() {
+    let file = AdapterFile::read(golden("prompt"), Strictness::Strict).unwrap();
+    let name = "prompt_embeddings";
+    for dtype in [DType::F64, DType::F32, DType::BF16, DType::F16] {
+        let saved = (&file.tensors()[name] / 3.0).unwrap();
+        let saved = saved.to_dtype(dtype).unwrap();
+        let folder = folder(&file_of("prompt", CONFIG), &[]);
+        let tensors = HashMap::from([(name, saved.clone())]);
+        candle_core::safetensors::save(&tensors, folder.path().join(TENSORS)).unwrap();
+        let file = AdapterFile::read(folder.path(), Strictness::Strict).unwrap();
+        let values = file.prompt().unwrap().values().as_detached_tensor();
+        let want = match dtype {
+            DType::F64 => DType::F64,
+            _ => DType::F32,
+        };
+        let wide = saved.to_dtype(want).unwrap();
+        let named = |t: Tensor| bits(&[(name.to_string(), t)].into());
+        assert_eq!(named(values), named(wide), "{dtype:?}");
+    }
+}
+
+#[test]
+fn an_embedding_has_no_dropout_whatever_the_settings_say() {
+    let config = String::from_utf8(file_of("lora_embedding", CONFIG)).unwrap();
+    let with = config.replace("\"lora_dropout\": 0.0", "\"lora_dropout\": 0.25");
+    assert_ne!(with, config);
+    let folder = folder(with.as_bytes(), &file_of("lora_embedding", TENSORS));
+    let file = AdapterFile::read(folder.path(), Strictness::Strict).unwrap();
+    let found = file.layers(&stack(), Strictness::Strict).unwrap();
+    let embedding = |layer: &AdapterLayer| matches!(layer, AdapterLayer::LoraEmbedding(_));
+    assert!(found.layers.values().any(embedding));
+}
+
 /// Stands where the new tensors would be written: writing fails then.
 #[test]
 fn a_write_that_fails_leaves_the_old_adapter() {

@@ -290,6 +290,29 @@ fn adapters_of_peft_give_its_logits_adapted_and_merged() {
     }
 }
 
+#[test]
+fn adapters_of_peft_switched_off_leave_the_weights_beside_them() {
+    for (name, kind) in CASES {
+        let file = AdapterFile::read(folder(name), Strictness::Strict).unwrap();
+        let mut model = Model::adapted(kind, &file, Strictness::Strict).unwrap();
+        if model.layers.is_empty() {
+            continue;
+        }
+        let on = model.logits(&tokens(kind)).unwrap();
+        for layer in model.layers.values_mut() {
+            layer.set_enabled(false);
+        }
+        let off = model.logits(&tokens(kind)).unwrap();
+        let mut plain = Model::plain(kind, base(kind));
+        plain.weights.extend(model.weights.clone());
+        close(&plain.logits(&tokens(kind)).unwrap(), &off, name);
+        for layer in model.layers.values_mut() {
+            layer.set_enabled(true);
+        }
+        close(&model.logits(&tokens(kind)).unwrap(), &on, name);
+    }
+}
+
 /// The object of an `adapter_config.json`, with its sets sorted.
 fn config(folder: &Path) -> serde_json::Map<String, Value> {
     let text = fs::read_to_string(folder.join("adapter_config.json")).unwrap();

@@ -2,8 +2,9 @@ use crate::common::adapted::*;
 use crate::common::lora::*;
 use crate::common::{EXACT, assert_close, numbers, vector};
 use candle_align::{
-    AdaLoraConfig, AdaLoraLinear, AdaLoraScaling, Orthogonality, RankAllocator,
-    RankAllocatorConfig, orthogonality_penalty,
+    AdaLoraConfig, AdaLoraFile, AdaLoraLinear, AdaLoraScaling, AdapterConfig, AdapterFile,
+    AdapterLayer, AdapterLayers, AdapterMethod, Orthogonality, RankAllocator, RankAllocatorConfig,
+    Result, TargetModules, Targets, orthogonality_penalty,
 };
 use candle_core::{DType, Tensor};
 use candle_nn::Module;
@@ -91,6 +92,48 @@ fn a_pruned_triplet_adds_nothing_and_cutting_it_changes_nothing() {
     off.set_enabled(false);
     let cut = off.cut(&[true, false]).unwrap();
     assert!(!cut.is_enabled() && !cut.is_merged());
+}
+
+#[test]
+fn the_file_of_a_layer_with_all_triplets_is_that_of_the_layer_cut() {
+    let file = |layer: AdaLoraLinear, kept: &[bool]| -> Result<AdapterFile> {
+        let method = AdapterMethod::AdaLora(AdaLoraFile {
+            config: ada_config(),
+            allocator: RankAllocatorConfig {
+                total_steps: 9,
+                ..Default::default()
+            },
+            targets: Targets {
+                target_modules: TargetModules::Names(vec!["q".to_string()]),
+                ..Default::default()
+            },
+            kept: [("m.q".to_string(), kept.to_vec())].into(),
+            ..Default::default()
+        });
+        let layers = AdapterLayers {
+            layers: [("m.q".to_string(), AdapterLayer::AdaLora(layer))].into(),
+            ..Default::default()
+        };
+        AdapterFile::from_layers(AdapterConfig::from(method), &layers)
+    };
+    let tensors = |file: Result<AdapterFile>| -> Vec<(String, Vec<f64>)> {
+        let each = file.unwrap();
+        let each = each.tensors().iter();
+        each.map(|(name, t)| (name.clone(), numbers(t))).collect()
+    };
+    let layer = ada(&ada_config(), DType::F64);
+    for kept in [[true, false], [false, true]] {
+        let cut = layer.cut(&kept).unwrap();
+        let got = tensors(file(layer.clone(), &kept));
+        assert_eq!(got, tensors(file(cut.clone(), &kept)));
+        // A, B and E
+        assert_eq!(got[2].1, numbers(cut.lambda()), "{got:?}");
+    }
+    let cut = layer.cut(&[true, false]).unwrap();
+    assert_eq!(
+        file(cut, &[true, true]).unwrap_err().to_string(),
+        "AdapterFile::from_layers: `m.q` has 1 triplets, and `kept` leaves 2"
+    );
 }
 
 #[test]

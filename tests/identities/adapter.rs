@@ -67,6 +67,7 @@ fn disabled_it_returns_h() {
         assert!(!adapter.is_enabled());
         assert_eq!(bits(&adapter.insert(&x, &h).unwrap()), bits(&h));
         adapter.set_enabled(true);
+        assert!(adapter.is_enabled());
         assert_eq!(bits(&adapter.insert(&x, &h).unwrap()), changed);
     }
 }

@@ -96,6 +96,9 @@ fn a_trained_bias_starts_as_the_base_and_can_be_switched_off() {
             layer.set_enabled(false);
             assert!(!layer.is_enabled());
             assert_eq!(bits(&layer.forward(&x).unwrap()), start);
+            layer.set_enabled(true);
+            assert!(layer.is_enabled());
+            assert_ne!(bits(&layer.forward(&x).unwrap()), start);
         }
     }
 }

@@ -187,7 +187,9 @@ fn unmerging_restores_every_bit() {
         let tokens = Tensor::arange(0u32, 5, &Device::Cpu).unwrap();
         let beside = bits(&layer.forward(&tokens).unwrap());
         layer.merge().unwrap();
+        assert!(layer.is_merged());
         layer.unmerge();
+        assert!(!layer.is_merged());
         assert_eq!(bits(&layer.forward(&tokens).unwrap()), beside);
         assert_eq!(
             bits(layer.base().embeddings()),
@@ -226,9 +228,11 @@ fn a_disabled_layer_is_the_base_to_the_bit_merged_or_not() {
                 layer.merge().unwrap();
             }
             layer.set_enabled(false);
+            assert!(!layer.is_enabled());
             let y = layer.forward(&tokens).unwrap();
             assert_eq!(bits(&y), bits(table(dtype).embeddings()));
             layer.set_enabled(true);
+            assert!(layer.is_enabled());
             assert_ne!(bits(&layer.forward(&tokens).unwrap()), bits(&y));
         }
     }

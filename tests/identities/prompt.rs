@@ -93,6 +93,7 @@ fn a_prompt_of_tokens_is_those_tokens() {
 fn disabled_it_is_not_there() {
     let mut prompt = prompt(PromptInit::Uniform);
     assert_eq!(prompt.virtual_positions(), 3);
+    assert!(prompt.is_enabled());
     prompt.set_enabled(false);
     assert!(!prompt.is_enabled());
     assert_eq!(prompt.virtual_positions(), 0);
