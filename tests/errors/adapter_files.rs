@@ -2,16 +2,10 @@
 
 use candle_align::{
     AdaLoraConfig, AdaLoraFile, AdaLoraScaling, AdapterConfig, AdapterFile, AdapterLayer,
-<<<<<<< HEAD
-    AdapterLayers, AdapterMethod, Ia3Linear, Ia3Place, LoraBias, LoraConfig, LoraFile, LoraLinear,
-    PrefixEncoder, PrefixFile, PrefixShape, PromptEmbedding, PromptFile, RankAllocatorConfig,
-    Result, Strictness, TargetModules, Targets, TaskType, VeraConfig, VeraFile, VeraLinear,
-    VeraProjections,
-=======
     AdapterLayers, AdapterMethod, BlockScale, Ia3Linear, Ia3Place, LoraBias, LoraConfig, LoraFile,
     LoraLinear, PrefixEncoder, PrefixFile, PrefixShape, PromptEmbedding, PromptFile, QloraLinear,
-    RankAllocatorConfig, Result, Strictness, TargetModules, Targets,
->>>>>>> 3478b62 (Adapters: tests for what mutation left unnoticed)
+    RankAllocatorConfig, Result, Strictness, TargetModules, Targets, TaskType, VeraConfig,
+    VeraFile, VeraLinear, VeraProjections,
 };
 use candle_core::{DType, Device, Tensor};
 use candle_nn::Linear;
@@ -942,10 +936,6 @@ fn layers_that_are_not_those_of_the_settings_are_named() {
         &lora(LoraBias::Update),
         "`m.0.q` trains the bias Update, and the settings say Frozen",
     );
-<<<<<<< HEAD
-    // the first key that fits is the one that counts
-    let patterns = |first: (&str, usize), then: (&str, usize)| LoraConfig {
-=======
     let base = Linear::new(tensor(&[2, 3]), Some(tensor(&[2])));
     let update = LoraConfig {
         rank: 2,
@@ -963,9 +953,8 @@ fn layers_that_are_not_those_of_the_settings_are_named() {
         &quantised,
         "`m.0.q` trains the bias Update, and the settings say Frozen",
     );
-    // sorted, the shorter key comes first and is the one that counts
-    let patterns = LoraConfig {
->>>>>>> 3478b62 (Adapters: tests for what mutation left unnoticed)
+    // the first key that fits is the one that counts
+    let patterns = |first: (&str, usize), then: (&str, usize)| LoraConfig {
         rank: 5,
         rank_pattern: [first, then].map(|(key, r)| (key.to_string(), r)).into(),
         ..config.clone()
@@ -1133,7 +1122,6 @@ fn settings_that_no_file_holds_are_named() {
         &layers,
         "`scaling` must be RankWithEpsilon: a file has no other, got Rank",
     );
-<<<<<<< HEAD
     for (initial_steps, final_steps) in [(0, 0), (usize::MAX, 1), (1, usize::MAX)] {
         let allocator = RankAllocatorConfig {
             initial_steps,
@@ -1149,16 +1137,6 @@ fn settings_that_no_file_holds_are_named() {
             "`total_steps` must be above initial_steps + final_steps, got 0",
         );
     }
-=======
-    let allocator = RankAllocatorConfig::default();
-    cannot(
-        AdapterMethod::AdaLora(AdaLoraFile {
-            allocator,
-            ..file.clone()
-        }),
-        &layers,
-        "`total_steps` must be above initial_steps + final_steps, got 0",
-    );
     let allocator = RankAllocatorConfig {
         initial_steps: 1,
         final_steps: 1,
@@ -1173,7 +1151,6 @@ fn settings_that_no_file_holds_are_named() {
         &layers,
         "`total_steps` must be above initial_steps + final_steps, got 2",
     );
->>>>>>> 3478b62 (Adapters: tests for what mutation left unnoticed)
     cannot(
         AdapterMethod::AdaLora(AdaLoraFile {
             orthogonality: -1.0,

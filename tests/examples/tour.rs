@@ -212,7 +212,7 @@ fn the_reports_are_written_whole() {
     for (entry, of) in entries.iter().zip(&report().entries) {
         let name = &of.name;
         assert_eq!(entry["name"], *name);
-        assert_eq!(entry["section"], of.section);
+        assert_eq!(entry["section"], of.section.number());
         assert!(entry["settings"].is_object(), "{name}");
         for field in ["expected_reward", "kl", "regret", "seconds"] {
             let number = entry[field].is_number();
