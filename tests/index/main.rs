@@ -162,12 +162,12 @@ fn every_page_has_all_its_sections_in_order() {
 fn every_page_has_a_row_in_the_survey_or_stands_around_them() {
     let (rows, survey) = (rows(), read("src/survey.md"));
     for Page { file, item, .. } in pages() {
-        let row = format!("| `{item}` | `{file}` |");
-        let listed = rows.iter().any(|r| r.contains(&row));
+        let row = [format!("| `{item}` |"), format!("| `{file}` |")];
+        let listed = rows.iter().any(|r| row.iter().all(|cell| r.contains(cell)));
         // §3.3 has tools beside its methods
         let around =
             file.starts_with("parameter_effective") && survey.contains(&format!("`{item}`"));
-        assert!(listed || around, "no row with {row} in survey.md");
+        assert!(listed || around, "no row with {row:?} in survey.md");
     }
 }
 
@@ -176,7 +176,7 @@ fn every_row_has_a_file_and_the_papers_that_its_page_names() {
     let pages = pages();
     for row in rows() {
         let cells = cells(&row);
-        let [section, _, papers, item, file, _, _] = cells[..] else {
+        let [section, _, item, _, _, papers, file] = cells[..] else {
             panic!("seven cells: {row}")
         };
         let text = read(&format!("src/{file}"));
@@ -228,12 +228,12 @@ const REACHED_BY: [(&str, &str); 2] = [
 fn every_letter_of_evidence_has_a_test_that_names_the_item() {
     for row in rows() {
         let cells = cells(&row);
-        let (section, item) = (cells[0], cells[3]);
+        let (section, item) = (cells[0], cells[2]);
         // the adapters of §3.3 are built by helpers that many suites share
         if section == "3.3" {
             continue;
         }
-        for letter in cells[6].split(' ') {
+        for letter in cells[3].split(' ') {
             let known = EVIDENCE.iter().find(|(name, _)| *name == letter);
             let (_, suite) = known.unwrap_or_else(|| panic!("evidence {letter}: {row}"));
             let other = REACHED_BY.iter().find(|(name, _)| *name == item);
