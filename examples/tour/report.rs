@@ -211,14 +211,14 @@ impl Report {
     /// The table, as text.
     pub fn table(&self) -> String {
         let mut out = format!(
-            "{:<20}{:<7}{:>13}{:>13}{:>13}{:>10}{:>10}{:>9}\n",
+            "{:<20}{:<7}{:>15}{:>15}{:>15}{:>10}{:>10}{:>9}\n",
             "method", "§", "E r", "KL", "regret", "win rate", "accuracy", "seconds"
         );
         for e in &self.entries {
             let [reward, kl, regret] = e.numbers();
             let _ = writeln!(
                 out,
-                "{:<20}{:<7}{reward:>13}{kl:>13}{regret:>13}{:>10}{:>10}{:>9.1}",
+                "{:<20}{:<7}{reward:>15}{kl:>15}{regret:>15}{:>10}{:>10}{:>9.1}",
                 e.label,
                 e.section.number(),
                 share(e.win_rate),
@@ -228,7 +228,7 @@ impl Report {
         }
         let _ = writeln!(
             out,
-            "{:<20}{:<7}{:>13.3}{:>13.3}{:>13}{:>10}{:>10}",
+            "{:<20}{:<7}{:>15.3}{:>15.3}{:>15}{:>10}{:>10}",
             format!("best, β = {}", self.beta),
             "",
             self.target.reward,

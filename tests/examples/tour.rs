@@ -214,9 +214,24 @@ fn the_reports_are_written_whole() {
         assert_eq!(entry["name"], *name);
         assert_eq!(entry["section"], of.section.number());
         assert!(entry["settings"].is_object(), "{name}");
-        for field in ["expected_reward", "kl", "regret", "seconds"] {
-            let number = entry[field].is_number();
-            assert!(number || name == "reward_model", "{name}: {field}");
+        let numbers = [
+            ("reward", of.reward),
+            ("kl", of.kl),
+            ("regret", of.regret),
+            ("seconds", Some(of.seconds)),
+        ];
+        for (field, number) in numbers {
+            match (entry[field].as_f64(), number) {
+                (Some(read), Some(x)) => {
+                    assert!((read - x).abs() <= 1e-12 * x.abs(), "{name}: {field}")
+                }
+                (read, number) => assert_eq!(read, number, "{name}: {field}"),
+            }
+            // a reward model is no policy
+            assert!(
+                number.is_some() || of.label == "reward model",
+                "{name}: {field}"
+            );
         }
     }
     let html = std::fs::read_to_string(out.join("report.html")).expect("readable");
