@@ -166,7 +166,7 @@ impl Family {
         sizes.map(move |&size| Point { family: self, size })
     }
 
-    /// The best of 0.01, 0.03 and 0.1 by the shortfall, in the world of another seed.
+    /// Chosen among 0.01, 0.03 and 0.1 by the shortfalls of its sizes, in the world of another seed.
     fn learning_rate(self) -> f64 {
         match self {
             Self::Full | Self::Lora | Self::Qlora | Self::Dora => 0.01,
