@@ -15,11 +15,12 @@
 //! Then DPO once more, through every method of §3.3 at several sizes: what it reaches against how many
 //! numbers learn.
 //!
-//! You should see a table, and find two files in `target/tour/`: `report.html`, the picture, and
+//! You should see two tables, and find two files in `target/tour/`: `report.html`, the pictures, and
 //! `report.json`, the numbers. No policy is above the frontier; DPO comes nearer to it than SLiC, PRO
-//! and RRHF; PPO stops at the optimum of the reward that it was given, the learned one. It takes five
-//! and a half minutes of processor time, under three by the clock on two free cores; nothing is
-//! downloaded.
+//! and RRHF; PPO stops at the optimum of the reward that it was given, the learned one. LoRA at rank 8
+//! comes as near to the policy that DPO aims at as all numbers do; prompts and prefixes come least far.
+//! It takes five and a half minutes of processor time, just under three by the clock on two cores of
+//! their own; a method of §3.3 alone some fifteen seconds. Nothing is downloaded.
 
 #[path = "../support/mod.rs"]
 mod support;
