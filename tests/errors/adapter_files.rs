@@ -2,10 +2,10 @@
 
 use candle_align::{
     AdaLoraConfig, AdaLoraFile, AdaLoraScaling, AdapterConfig, AdapterFile, AdapterLayer,
-    AdapterLayers, AdapterMethod, BlockScale, Ia3Linear, Ia3Place, LoraBias, LoraConfig, LoraFile,
-    LoraLinear, PrefixEncoder, PrefixFile, PrefixShape, PromptEmbedding, PromptFile, QloraLinear,
-    RankAllocatorConfig, Result, Strictness, TargetModules, Targets, TaskType, VeraConfig,
-    VeraFile, VeraLinear, VeraProjections,
+    AdapterLayers, AdapterMethod, BlockScale, DoraLinear, Ia3Linear, Ia3Place, LoraBias,
+    LoraConfig, LoraFile, LoraLinear, PrefixEncoder, PrefixFile, PrefixShape, PromptEmbedding,
+    PromptFile, QloraLinear, RankAllocatorConfig, Result, Strictness, TargetModules, Targets,
+    TaskType, VeraConfig, VeraFile, VeraLinear, VeraProjections,
 };
 use candle_core::{DType, Device, Tensor};
 use candle_nn::Linear;
@@ -683,6 +683,27 @@ fn rows_of_a_table_are_named_and_checked() {
         AdapterFile::from_layers(file.config().clone(), &more),
         "AdapterFile::from_layers: `layers` holds more than one table: name those of `tokens`",
     );
+    // a name may be that of several tables, each with its rows
+    let mut named = file.config().clone();
+    if let AdapterMethod::Lora(file) = &mut named.method {
+        file.tokens = [("up".to_string(), vec![3, 1])].into();
+    }
+    let mut several = found.clone();
+    several
+        .weights
+        .insert("m.1.up.weight".to_string(), tensor(&[4, 2]));
+    let several = AdapterFile::from_layers(named, &several).unwrap();
+    assert_eq!(
+        several.tensors()[&delta.replace("m.0", "m.1")].dims(),
+        [2, 2]
+    );
+    // rows without a name beside named ones are written as they were read
+    let mixed = r#"{"": [0], "up": [3, 1]}"#;
+    let mixed = Folder::new(&config(mixed), &tensors).read().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    mixed.write(folder.path()).unwrap();
+    let again = AdapterFile::read(folder.path(), Strictness::Strict).unwrap();
+    assert_eq!(again.config(), mixed.config());
     // one that is trained whole is none of rows
     let mut config_of_both = file.config().clone();
     if let AdapterMethod::Lora(file) = &mut config_of_both.method {
@@ -937,6 +958,29 @@ fn layers_that_are_not_those_of_the_settings_are_named() {
         "`m.0.q` trains the bias Update, and the settings say Frozen",
     );
     let base = Linear::new(tensor(&[2, 3]), Some(tensor(&[2])));
+    let rng = &mut StdRng::seed_from_u64(1);
+    let with_base = LoraConfig {
+        rank: 2,
+        bias: LoraBias::Base,
+        ..Default::default()
+    };
+    let dora = DoraLinear::new(&base, &with_base, rng).unwrap();
+    let decomposed = AdapterLayers {
+        layers: [("m.0.q".to_string(), AdapterLayer::Dora(dora))].into(),
+        ..Default::default()
+    };
+    let mut settings = LoraFile {
+        config: config.clone(),
+        dora: true,
+        ..Default::default()
+    };
+    settings.config.rank = 2;
+    settings.config.alpha = with_base.alpha;
+    cannot(
+        AdapterMethod::Lora(settings),
+        &decomposed,
+        "`m.0.q` trains the bias Base, and the settings say Frozen",
+    );
     let update = LoraConfig {
         rank: 2,
         bias: LoraBias::Update,
@@ -1275,6 +1319,14 @@ fn what_a_and_b_cannot_say_is_not_baked() {
         read(&patterns(1, 1025), &far),
         "AdapterFile::baked: `self` has ranks from 1 to 1025, too far apart to be filled up",
     );
+    let near: [(&str, &[usize]); 4] = [
+        (A, &[1, 3]),
+        (B, &[3, 1]),
+        (up[0], &[1024, 2]),
+        (up[1], &[2, 1024]),
+    ];
+    let filled = read(&patterns(1, 1024), &near).unwrap();
+    assert_eq!(filled.tensors()[A].dims(), [1024, 3]);
 }
 
 #[test]
