@@ -7,23 +7,33 @@ use candle_core::{DType, Device, Tensor, Var};
 const REACHED: f64 = 1e-9;
 const DATA: [f64; 4] = [0.5, 0.25, 0.15, 0.1];
 
+/// The loss of aligned tokens, each row weighted by its share of the data.
+fn weighted(
+    logits: &Tensor,
+    targets: &Tensor,
+    mask: &Tensor,
+    data: &[f64],
+    label_smoothing: f64,
+) -> Result<TokenLoss> {
+    let statistics = Statistics {
+        vocabulary_mean: true,
+        ..Default::default()
+    };
+    let log_probs = TokenLogProbs::aligned(logits, targets, mask, statistics)?;
+    sft_loss(
+        &log_probs,
+        Some(&vector(data)),
+        &SftConfig { label_smoothing },
+    )
+}
+
 /// −Σᵢ dᵢ log πᵢ through the loss itself: four answers of one token, weighted by the data.
 fn cross_entropy(log_policy: &Tensor, data: &[f64], label_smoothing: f64) -> Result<Tensor> {
     let k = data.len();
     let logits = log_policy.reshape((1, 1, k))?.broadcast_as((k, 1, k))?;
     let targets = Tensor::arange(0, k as u32, &Device::Cpu)?.unsqueeze(1)?;
     let mask = Tensor::ones((k, 1), DType::U8, &Device::Cpu)?;
-    let statistics = Statistics {
-        vocabulary_mean: true,
-        ..Default::default()
-    };
-    let log_probs = TokenLogProbs::aligned(&logits, &targets, &mask, statistics)?;
-    sft_loss(
-        &log_probs,
-        Some(&vector(data)),
-        &SftConfig { label_smoothing },
-    )?
-    .reduce(Reduction::Sum)
+    weighted(&logits, &targets, &mask, data, label_smoothing)?.reduce(Reduction::Sum)
 }
 
 #[test]
@@ -102,16 +112,7 @@ fn of_tree(theta: &Tensor, data: &[f64; 3], label_smoothing: f64) -> Result<Toke
     let logits = row.unsqueeze(0)?.broadcast_as((3, 2, 2))?;
     let targets = Tensor::new(&[[1u32, 0], [0, 1], [0, 0]], &Device::Cpu)?;
     let mask = Tensor::new(&[[1u8, 0], [1, 1], [1, 1]], &Device::Cpu)?;
-    let statistics = Statistics {
-        vocabulary_mean: true,
-        ..Default::default()
-    };
-    let log_probs = TokenLogProbs::aligned(&logits, &targets, &mask, statistics)?;
-    sft_loss(
-        &log_probs,
-        Some(&vector(data)),
-        &SftConfig { label_smoothing },
-    )
+    weighted(&logits, &targets, &mask, data, label_smoothing)
 }
 
 #[test]
