@@ -1,36 +1,45 @@
 //! What a four-bit layer holds, and what it takes to use it, counted by the allocator.
+//!
+//! Only what the test's own thread takes and gives back is counted. Parallel work stays on that
+//! thread ([`alone`]), so no other thread holds a part of what is measured, and no other thread's
+//! memory is in the count, however the machine is used.
 
 use candle_align::{BlockScale, Nf4Linear};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{Linear, Module};
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::cell::Cell;
 
-/// The system's allocator, with a count of the bytes that are out and of the most that ever were.
+/// The system's allocator, with a count of the bytes that this thread has out and of the most that
+/// it ever had.
 struct Counting;
 
-static NOW: AtomicUsize = AtomicUsize::new(0);
-static MOST: AtomicUsize = AtomicUsize::new(0);
-
-fn add(bytes: usize) {
-    let now = NOW.fetch_add(bytes, Relaxed) + bytes;
-    MOST.fetch_max(now, Relaxed);
+thread_local! {
+    // signed: a thread may give back what another one took
+    static NOW: Cell<isize> = const { Cell::new(0) };
+    static MOST: Cell<isize> = const { Cell::new(0) };
 }
 
-// SAFETY: every call is passed on unchanged.
+fn add(bytes: isize) {
+    let now = NOW.get() + bytes;
+    NOW.set(now);
+    MOST.set(MOST.get().max(now));
+}
+
+// SAFETY: every call is passed on unchanged, and the counters allocate nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        add(layout.size());
+        add(layout.size() as isize);
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        add(layout.size());
+        add(layout.size() as isize);
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        NOW.fetch_sub(layout.size(), Relaxed);
+        add(-(layout.size() as isize));
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -40,27 +49,48 @@ static ALLOCATOR: Counting = Counting;
 
 /// What `work` returns, the bytes that are out more after it than before, and the most during it.
 fn measured<T>(work: impl FnOnce() -> T) -> (T, usize, usize) {
-    let before = NOW.load(Relaxed);
-    MOST.store(before, Relaxed);
+    let before = NOW.get();
+    MOST.set(before);
     let result = work();
-    (
-        result,
-        NOW.load(Relaxed) - before,
-        MOST.load(Relaxed) - before,
-    )
+    let since = |bytes: isize| usize::try_from(bytes - before).expect("more is out than before");
+    (result, since(NOW.get()), since(MOST.get()))
 }
 
-/// Of the library's own structures, and of what threads set up when they start.
+/// Runs `work` where every parallel part of it stays on the calling thread.
+fn alone(work: impl FnOnce() + Send) {
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(1)
+        .use_current_thread();
+    pool.build().unwrap().install(work);
+}
+
+/// Of the library's own structures.
 const SMALL: usize = 1 << 16;
 
-// One test: the count is the whole process's.
+#[test]
+fn the_count_is_of_this_thread_alone() {
+    alone(|| {
+        let (_, held, most) = measured(|| {
+            let other = std::thread::spawn(|| Vec::<u8>::with_capacity(1 << 24));
+            drop(vec![1u8; 1 << 20]);
+            other.join().unwrap().len()
+        });
+        assert!(held < SMALL, "{held}");
+        assert!((1 << 20..(1 << 20) + SMALL).contains(&most), "{most}");
+    });
+}
+
 #[test]
 fn a_layer_holds_what_it_says_and_is_never_dequantised_whole() {
+    alone(layers_hold_what_they_say);
+}
+
+fn layers_hold_what_they_say() {
     let (outputs, inputs, rows) = (2048, 1536, 4);
     let full = 4 * outputs * inputs;
     let weight = Tensor::ones((outputs, inputs), DType::F32, &Device::Cpu).unwrap();
     let base = Linear::new(weight, None);
-    // threads and tables start before the count
+    // tables are made before the count
     let tiny = Linear::new(
         Tensor::ones((2, 3), DType::F32, &Device::Cpu).unwrap(),
         None,
@@ -76,7 +106,7 @@ fn a_layer_holds_what_it_says_and_is_never_dequantised_whole() {
         assert!(most < full / 6, "{most} of {full}");
 
         let x = Var::ones((rows, inputs), DType::F32, &Device::Cpu).unwrap();
-        // the matrix product keeps a buffer per thread once it was used
+        // the matrix product keeps its buffer once it was used
         layer.forward(&x).unwrap().backward().unwrap();
         let (y, held, most) = measured(|| layer.forward(&x).unwrap());
         println!("{scale:?}: forward {most} of {full} bytes at most");
