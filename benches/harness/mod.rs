@@ -181,7 +181,8 @@ pub fn compare(
                 let mut command = Command::new(&program);
                 command
                     .args(["--child", group, name])
-                    .env("RAYON_NUM_THREADS", THREADS.to_string());
+                    .env("RAYON_NUM_THREADS", THREADS.to_string())
+                    .env("CANDLE_NUM_THREADS", THREADS.to_string());
                 keep(format!("{group} {name}"), run(&mut command));
             }
             for name in python.iter().flat_map(|_| *torch) {

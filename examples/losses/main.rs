@@ -1,7 +1,7 @@
 //! The losses of the survey's §3.2.1 side by side: each, and its gradient, over the gap of two answers.
 //!
 //! ```text
-//! cargo run --release --example losses
+//! cargo run --example losses
 //! ```
 //! The policy knows two answers, a better one and a worse one; the gap z is by how many nats the
 //! better one is the likelier. Every loss is evaluated by the library on a grid of gaps, and its

@@ -1,9 +1,9 @@
 //! Every method of the survey's §3.1 and §3.2 against the best that is possible.
 //!
 //! ```text
-//! cargo run --release --example tour
-//! cargo run --release --example tour -- --only raft,dpo
-//! cargo run --release --example tour -- --only lora,prefix
+//! cargo run --example tour
+//! cargo run --example tour -- --only raft,dpo
+//! cargo run --example tour -- --only lora,prefix
 //! ```
 //! A world small enough to enumerate: 16 prompts, 2801 answers to each, a known reward. A small
 //! transformer learns demonstrations (SFT); from there twenty methods go their ways, by the survey's
@@ -58,15 +58,15 @@ struct Args {
     quick: bool,
 }
 
-/// How many threads candle takes for one operation.
-const THREADS: &str = "RAYON_NUM_THREADS";
+/// How many threads candle takes for one operation: a matrix product, and everything else.
+const THREADS: [&str; 2] = ["RAYON_NUM_THREADS", "CANDLE_NUM_THREADS"];
 
 fn main() -> ExitCode {
     let args = Args::parse();
     // The tensors are small and the methods run side by side: two threads for one operation would
     // only wait for each other, and candle's wait by spinning. It reads the number from the
     // environment, which a program can safely change for another program only: itself, once more.
-    if std::env::var_os(THREADS).is_none() {
+    if THREADS.iter().any(|name| std::env::var_os(name).is_none()) {
         return again();
     }
     let mut options = Options {
@@ -101,7 +101,8 @@ fn again() -> ExitCode {
     let error = match std::env::current_exe() {
         Ok(program) => {
             let mut command = std::process::Command::new(program);
-            command.args(std::env::args_os().skip(1)).env(THREADS, "1");
+            command.args(std::env::args_os().skip(1));
+            command.envs(THREADS.map(|name| (name, "1")));
             match replace_by(&mut command) {
                 Ok(code) => return code,
                 Err(error) => error,

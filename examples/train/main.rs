@@ -1,10 +1,10 @@
 //! Trains a small byte-level transformer, from nothing, on a preference file.
 //!
 //! ```text
-//! cargo run --release --example train -- --objective dpo --data rows.jsonl.gz
-//! cargo run --release --example train -- --objective reward            (on fifty rows of its own)
-//! cargo run --release --example train -- --config target/train/dpo/config.json --set dpo.beta=0.5
-//! cargo run --release --example train -- --adapter-config lora.json    (with {"lora": {"rank": 4}} in it)
+//! cargo run --example train -- --objective dpo --data rows.jsonl.gz
+//! cargo run --example train -- --objective reward            (on fifty rows of its own)
+//! cargo run --example train -- --config target/train/dpo/config.json --set dpo.beta=0.5
+//! cargo run --example train -- --adapter-config lora.json    (with {"lora": {"rank": 4}} in it)
 //! ```
 //!
 //! | what | where |

@@ -48,7 +48,7 @@
 //!
 #![doc = include_str!("../../examples/losses/losses.svg")]
 //!
-//! Drawn by `cargo run --release --example losses`, which evaluates these functions and their
+//! Drawn by `cargo run --example losses`, which evaluates these functions and their
 //! backward pass. Lines that coincide lie on each other, the wider below.
 //!
 //! # Lists
