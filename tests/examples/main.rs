@@ -47,7 +47,8 @@ fn assert_header_shows(source: &str, result: &str) {
 fn every_example_of_one_file_stands_in_the_readme_with_its_claim_and_is_run() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
-    let (readme, tests) = (read("README.md"), read("tests/examples/main.rs"));
+    let readme = read("examples/README.md");
+    let tests = read("tests/examples/main.rs");
     let files = std::fs::read_dir(root.join("examples")).unwrap();
     let names = files.filter_map(|file| {
         Some(
@@ -64,7 +65,7 @@ fn every_example_of_one_file_stands_in_the_readme_with_its_claim_and_is_run() {
         let command = format!("cargo run --example {name}");
         assert!(
             readme.contains(&format!("| `{command}` |")),
-            "README: {name}"
+            "examples/README.md: {name}"
         );
         let header = read(&format!("examples/{name}.rs"));
         assert!(

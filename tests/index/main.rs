@@ -1,5 +1,5 @@
 //! The index is complete: every page has all its sections and a row in the survey's table; every row
-//! has a page, papers that the page names, and tests for its letters; the README shows the same table.
+//! has a page, papers that the page names, and tests for its letters; the table stands there alone.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -253,9 +253,36 @@ fn every_letter_of_evidence_has_a_test_that_names_the_item() {
 }
 
 #[test]
-fn the_readme_shows_the_same_table() {
+fn the_table_of_methods_stands_once_and_the_readme_leads_to_it() {
     let readme = read("README.md");
+    assert!(readme.contains("](src/survey.md)"), "README.md has no link");
     for row in rows() {
-        assert!(readme.contains(&row), "README.md lacks: {row}");
+        assert!(!readme.contains(&row), "README.md repeats: {row}");
+    }
+    for section in ["§3", "§3.1", "§3.2.1", "§3.2.2", "§3.3"] {
+        let row = format!("| {section} | ");
+        assert!(readme.contains(&row), "README.md lacks {section}");
+    }
+    assert!(readme.lines().count() <= 150, "a newcomer reads 150 lines");
+}
+
+#[test]
+fn every_link_of_the_readmes_leads_to_a_file() {
+    for file in [
+        "README.md",
+        "CONTRIBUTING.md",
+        "benches/README.md",
+        "examples/README.md",
+        "examples/tour/README.md",
+        "examples/train/README.md",
+        "tests/README.md",
+    ] {
+        let text = read(file);
+        let folder = root().join(file).parent().unwrap().to_path_buf();
+        for link in text.split("](").skip(1) {
+            let to = link.split([')', '#']).next().unwrap();
+            let local = !to.is_empty() && !to.contains("://");
+            assert!(!local || folder.join(to).exists(), "{file}: {to}");
+        }
     }
 }
