@@ -70,7 +70,7 @@ fn losses(c: &mut Criterion) {
 
     let scores = pair(0.2);
     bench(c, "reward model", "pairs, batch 64", || {
-        pairwise_reward_loss(&scores, None, &PairwiseRewardConfig::default())
+        Ok(pairwise_reward_loss(&scores, None, &PairwiseRewardConfig::default())?.loss)
     });
     let (list, labels) = (values(&[BATCH, LIST], 0.9), constant(&[BATCH, LIST], 1.7));
     bench(c, "reward model", "ranked, batch 64 x 8", || {
@@ -110,7 +110,7 @@ fn losses(c: &mut Criterion) {
         Ok(pro_loss(&answers, &ProConfig::default())?.loss)
     });
     bench(c, "slic", "rank, batch 64", || {
-        slic_rank_loss(&scores, &SlicConfig::default())
+        Ok(slic_rank_loss(&scores, &SlicConfig::default())?.loss)
     });
     bench(c, "slic", "list, batch 64 x 8", || {
         slic_list_loss(&answers, &SlicConfig::default())

@@ -89,9 +89,7 @@ fn hindsight(certainty: f64) -> Result<Vec<f64>> {
         let model = Tensor::cat(&[&other.narrow(0, 0, 1)?, &good, &other, &bad, &other], 0)?;
         let logits = model.unsqueeze(0)?.repeat((16, 1, 1))?;
         let log_probs = TokenLogProbs::next_token(&logits, &batch.tokens, &batch.mask)?;
-        let answers_alone = HindsightConfig {
-            pretraining_weight: 0.0,
-        };
+        let answers_alone = HindsightConfig::default();
         let loss = chain_of_hindsight_loss(&log_probs, None, &answers_alone)?;
         Ok(loss.hindsight.loss.broadcast_mul(&shares)?.sum_all()?)
     };

@@ -81,7 +81,7 @@ fn train(
             chosen: pick(scores, pairs.iter().map(|pair| pair.0))?,
             rejected: pick(scores, pairs.iter().map(|pair| pair.1))?,
         };
-        let losses = pairwise_reward_loss(&scores, margins, &PairwiseRewardConfig::default())?;
+        let losses = pairwise_reward_loss(&scores, margins, &PairwiseRewardConfig::default())?.loss;
         Ok((losses * &weights)?.sum_all()?)
     };
     let scores = descend(&start, 5.0, 300, |scores| loss(scores, Some(&margins)))?;

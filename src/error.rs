@@ -2,6 +2,8 @@
 //!
 //! A user's mistake is an [`Err`] that names the function and the argument; nothing panics.
 
+use std::borrow::Cow;
+
 /// The result of every fallible function of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -69,9 +71,30 @@ impl Error {
         Self::Argument {
             function,
             argument: argument.into(),
-            problem: problem.into(),
+            problem: cut(&problem.into(), LONGEST).into_owned(),
         }
     }
+}
+
+/// The most characters that one part of a message has, whatever a user's file holds.
+const LONGEST: usize = 1_000;
+
+/// A text of any length, for a message: whole up to `most` characters, else its two ends and how
+/// much is between them.
+pub(crate) fn cut(text: &str, most: usize) -> Cow<'_, str> {
+    // no text has more characters than bytes
+    let count = match text.len() <= most {
+        true => return text.into(),
+        false => text.chars().count(),
+    };
+    if count <= most {
+        return text.into();
+    }
+    let (first, last) = (most / 2, most / 4);
+    let at = |n: usize| text.char_indices().nth(n).map_or(text.len(), |(at, _)| at);
+    let (head, tail) = (&text[..at(first)], &text[at(count - last)..]);
+    let between = count - first - last;
+    format!("{head} … {between} characters … {tail}").into()
 }
 
 /// `Ok` if `holds`, else the error that names the setting.
@@ -89,7 +112,7 @@ pub(crate) fn require(
         function,
         field,
         expected,
-        found: found.to_string(),
+        found: cut(&found.to_string(), LONGEST).into_owned(),
     })
 }
 

@@ -40,7 +40,9 @@
 //! | | [`math`] | the delicate primitives, proven at their kinks |
 //! | | [`mod@survey`] | the survey section by section, with the evidence for each item |
 //!
-//! Everything public is also found flat: `use candle_align::{dpo_loss, DpoConfig}`.
+//! Objectives, settings, results and layers are also found flat:
+//! `use candle_align::{dpo_loss, DpoConfig}`. So is everything public but the tools of [`training`] and
+//! [`math`], which keep the module in front: `training::AdamW`, `math::log_sigmoid`.
 //!
 //! # Names
 //!
@@ -75,6 +77,7 @@ pub mod language;
 pub mod log_probs;
 pub mod math;
 pub mod online;
+mod outputs;
 pub mod parameter_effective;
 pub mod ranking;
 pub mod reduction;
@@ -109,7 +112,7 @@ pub use math::Whiten;
 pub use online::advantages::{Advantages, GaeConfig, gae};
 pub use online::auxiliary::{EntropyConfig, PtxConfig, entropy_loss, ptx_loss};
 pub use online::controller::KlController;
-pub use online::kl::{KlEstimator, kl_loss};
+pub use online::kl::{KlEstimator, LOG_RATIO_BOUND, kl_loss};
 pub use online::ppo::{
     PolicyLoss, PolicyMetrics, PpoConfig, PpoValueConfig, ppo_policy_loss, ppo_value_loss,
 };
@@ -124,6 +127,7 @@ pub use online::rlhf::{RlhfConfig, RlhfLoss, RlhfMetrics, rlhf_loss};
 pub use online::rollout::{Experience, ExperienceConfig, Rollout};
 pub use online::samples::{Sample, Samples};
 pub use online::sampling::{SamplingConfig, sample};
+pub use outputs::PreferenceLoss;
 pub use parameter_effective::{
     Activation, AdaLoraConfig, AdaLoraFile, AdaLoraLinear, AdaLoraScaling, AdaptedLayer,
     AdapterConfig, AdapterFile, AdapterLayer, AdapterLayers, AdapterMethod, Allocation, BiasLinear,
@@ -145,7 +149,7 @@ pub use ranking::slic::{
     SlicConfig, slic_expected_reward_loss, slic_kl_regulariser, slic_list_loss, slic_margin_loss,
     slic_rank_loss,
 };
-pub use ranking::{ListLoss, PreferenceLoss, ReferenceTokens};
+pub use ranking::{ListLoss, ReferenceTokens};
 pub use reduction::Reduction;
 pub use sft::{SftConfig, TokenLoss, sft_loss};
 

@@ -101,10 +101,10 @@ pub fn all() -> Vec<Loss> {
     vec![
         loss("dpo_loss", "DPO, β = ½", dpo),
         loss("pro_loss", "PRO, rewards 1 apart", pro),
-        loss("slic_rank_loss", "SLiC rank, δ = 1", |w| slic_rank_loss(&w.pair, &SlicConfig::default())),
+        loss("slic_rank_loss", "SLiC rank, δ = 1", |w| Ok(slic_rank_loss(&w.pair, &SlicConfig::default())?.loss)),
         loss("slic_list_loss", "SLiC list, δ = 1", |w| slic_list_loss(&w.list(1.0)?, &SlicConfig::default())),
         loss("slic_margin_loss", "SLiC margin, δ = 1, similarities ½ apart",
-            |w| slic_margin_loss(&w.pair, &w.similarity()?, &SlicConfig::default())),
+            |w| Ok(slic_margin_loss(&w.pair, &w.similarity()?, &SlicConfig::default())?.loss)),
         loss("slic_expected_reward_loss", "SLiC expected reward, rewards 1 apart",
             |w| slic_expected_reward_loss(&w.list(1.0)?)),
         loss("rrhf_loss", "RRHF, ranking part", rrhf),

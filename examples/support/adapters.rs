@@ -8,84 +8,27 @@
 //! ```
 //!
 //! A new layer that stands in place of a linear map is one arm of `Maker::linear` and one variant of
-//! [`AdapterConfig`].
+//! [`AdapterConfig`], in `adapter_config.rs`.
 //!
 //! **Positions.** Virtual positions have none: what a position embedding would add to them, a prompt
 //! learns, and a prefix is behind the embedding. So the tokens keep the positions that the model was
-//! trained with, and `max_len` holds for them alone.
+//! trained with, and `max_len` holds for them alone. PEFT's models count a prefix and a prompt, so
+//! that their tokens start at `virtual_positions()`: this decoder is none of them.
 
+pub use super::adapter_config::AdapterConfig;
 use super::linear_adapters::{Maker, Switched};
 use super::transformer::Transformer;
 use candle_align::{
-    AdaLoraConfig, AdaLoraLinear, AdapterLayer, BottleneckAdapter, BottleneckConfig,
-    DesignSpaceConfig, FrozenLinear, Ia3Config, LayerPlan, LayerSize, LoraConfig, MamConfig,
-    Placement, PrefixConfig, PrefixEncoder, PrefixLayer, PrefixShape, PromptConfig,
-    PromptEmbedding, Reparametrisation, Result, Targets, VeraConfig, VeraProjections,
+    AdaLoraLinear, AdapterLayer, BottleneckAdapter, BottleneckConfig, FrozenLinear, LayerPlan,
+    LayerSize, Placement, PrefixConfig, PrefixEncoder, PrefixLayer, PrefixShape, PromptEmbedding,
+    Reparametrisation, Result, Targets, VeraProjections,
 };
 use candle_core::{Tensor, Var};
 use candle_nn::Linear;
 use rand::rngs::StdRng;
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-
-/// Which method, with its settings: `{"lora": {"rank": 4}}` in JSON.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum AdapterConfig {
-    /// LoRA on the linear maps of the blocks: those that the settings choose, or all.
-    Lora(LoraConfig),
-    /// LoRA over the linear maps in four bits; they are chosen in the same way.
-    Qlora(LoraConfig),
-    /// LoRA with a length for each row; chosen in the same way.
-    Dora(LoraConfig),
-    /// AdaLoRA on every linear map of the blocks; see [`Adapted::triplets`].
-    AdaLora(AdaLoraConfig),
-    /// Factors of the linear maps that the settings choose.
-    Ia3(Ia3Config),
-    /// VeRA on every linear map of the blocks.
-    Vera(VeraConfig),
-    /// A trained bias on every linear map of the blocks.
-    BitFit,
-    /// Vectors before the input.
-    Prompt(PromptConfig),
-    /// Keys and values in every layer.
-    Prefix(PrefixConfig),
-    /// Small networks around the parts of every block.
-    Adapter {
-        placement: Placement,
-        adapter: BottleneckConfig,
-    },
-    /// A prefix, and adapters at the feed-forward parts.
-    Mam(MamConfig),
-    /// Different methods for different layers, each training about `per_layer` numbers. LoRA is on
-    /// `attention.qkv`; adapters are sequential ones without biases at the feed-forward part.
-    DesignSpace {
-        space: DesignSpaceConfig,
-        per_layer: usize,
-    },
-}
-
-impl AdapterConfig {
-    /// Its name in JSON.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Lora(_) => "lora",
-            Self::Qlora(_) => "qlora",
-            Self::Dora(_) => "dora",
-            Self::AdaLora(_) => "ada_lora",
-            Self::Ia3(_) => "ia3",
-            Self::Vera(_) => "vera",
-            Self::BitFit => "bit_fit",
-            Self::Prompt(_) => "prompt",
-            Self::Prefix(_) => "prefix",
-            Self::Adapter { .. } => "adapter",
-            Self::Mam(_) => "mam",
-            Self::DesignSpace { .. } => "design_space",
-        }
-    }
-}
 
 /// The two parts of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -401,7 +344,7 @@ fn beside(
         | AdapterConfig::AdaLora(_)
         | AdapterConfig::Ia3(_)
         | AdapterConfig::Vera(_)
-        | AdapterConfig::BitFit => {}
+        | AdapterConfig::BitFit {} => {}
         AdapterConfig::Prompt(config) => {
             adapters.prompt = Some(PromptEmbedding::new(table, config, rng)?);
         }

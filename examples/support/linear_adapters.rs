@@ -145,7 +145,7 @@ impl Maker {
                 Some(place) => AdapterLayer::Ia3(Ia3Linear::new(base, place)?),
                 None => return Ok(None),
             },
-            (AdapterConfig::BitFit, _) => return self.biases(name, base),
+            (AdapterConfig::BitFit {}, _) => return self.biases(name, base),
             (AdapterConfig::DesignSpace { .. }, _) => return self.planned(name, base, rng),
             _ => return Ok(None),
         };

@@ -1,6 +1,7 @@
 //! What the examples share. Not part of the library: a model to train, and nothing else.
 #![allow(dead_code)] // every example is its own crate and uses a part of this
 
+pub mod adapter_config;
 pub mod adapter_files;
 pub mod adapters;
 pub mod linear_adapters;

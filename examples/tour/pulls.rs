@@ -80,7 +80,7 @@ pub fn gradients(beta: f64) -> Result<Vec<Gradient>> {
         one(
             "slic",
             "SLiC, rank loss, δ = 1".into(),
-            pull(&|a| slic_rank_loss(&pair(a)?, &SlicConfig::default()))?,
+            pull(&|a| Ok(slic_rank_loss(&pair(a)?, &SlicConfig::default())?.loss))?,
         ),
         one(
             "rrhf",

@@ -41,7 +41,83 @@ impl Error {
     pub fn file(path: &Path, problem: impl Into<String>) -> Self {
         Self::File {
             path: path.display().to_string(),
-            problem: problem.into(),
+            problem: cut(&problem.into(), LONGEST),
         }
     }
+
+    /// What `serde_json` says of a file's text, with the setting at which it says it.
+    pub fn json(path: &Path, text: &str, error: &serde_json::Error) -> Self {
+        let mut problem = cut(&error.to_string(), LONGEST);
+        let at = open_at(text, error.line(), error.column());
+        if !at.is_empty() {
+            problem.push_str(&format!(", in `{}`", cut(&at, 80)));
+        }
+        Self::file(path, problem)
+    }
+}
+
+/// The most characters of a problem, whatever a file holds.
+const LONGEST: usize = 1_000;
+
+/// A text of any length, for a message: whole up to `most` characters, else its two ends and how
+/// much is between them.
+pub fn cut(text: &str, most: usize) -> String {
+    let all: Vec<char> = text.chars().collect();
+    if all.len() <= most {
+        return text.to_string();
+    }
+    let (first, last) = (most / 2, most / 4);
+    let part = |chars: &[char]| chars.iter().collect::<String>();
+    let between = all.len() - first - last;
+    let (head, tail) = (part(&all[..first]), part(&all[all.len() - last..]));
+    format!("{head} … {between} characters … {tail}")
+}
+
+/// The keys between the root of a JSON text and this place in it, as `method.lora.rank`.
+fn open_at(text: &str, line: usize, column: usize) -> String {
+    let before: usize = text
+        .split_inclusive('\n')
+        .take(line - line.min(1))
+        .map(str::len)
+        .sum();
+    let end = (before + column).min(text.len());
+    // one entry for every open bracket: of an object, its last key
+    let mut open: Vec<Option<String>> = Vec::new();
+    let mut bytes = text.bytes().enumerate().take(end);
+    let mut word = None;
+    while let Some((at, byte)) = bytes.next() {
+        match byte {
+            b'{' | b'[' => open.push(None),
+            b'}' | b']' => {
+                open.pop();
+            }
+            b',' => {
+                if let Some(last) = open.last_mut() {
+                    *last = None;
+                }
+            }
+            b':' => {
+                if let Some(last) = open.last_mut() {
+                    *last = word.take();
+                }
+            }
+            b'"' => {
+                while let Some((to, byte)) = bytes.next() {
+                    match byte {
+                        b'\\' => {
+                            bytes.next();
+                        }
+                        b'"' => {
+                            word = text.get(at + 1..to).map(str::to_string);
+                            break;
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    let keys: Vec<String> = open.into_iter().flatten().collect();
+    keys.join(".")
 }

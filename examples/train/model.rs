@@ -165,7 +165,7 @@ fn saved(path: &Path, config: &Config) -> Result<Transformer> {
         Error::file(&beside, text)
     })?;
     let found: Config =
-        serde_json::from_str(&text).map_err(|error| Error::file(&beside, error.to_string()))?;
+        serde_json::from_str(&text).map_err(|error| Error::json(&beside, &text, &error))?;
     for (name, setting, has, asked) in [
         (
             "vocabulary",

@@ -120,6 +120,7 @@ pub fn train(settings: &Settings, progress: &ProgressBar) -> Result<Run> {
             "{} trains {parameters} of {total_parameters} parameters",
             adapter.method.name()
         ));
+        adapter.notes.iter().for_each(|note| progress.println(note));
     }
     let phase = Phase {
         name: task.objective.to_string(),

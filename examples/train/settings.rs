@@ -1,7 +1,7 @@
 //! Everything a run depends on: what `config.json` holds and `--config` reads.
 
 use super::adapter::Adapter;
-use super::error::{Error, Result};
+use super::error::{Error, Result, cut};
 use super::objectives::words::{CRlft, Classes, Hindsight};
 use super::objectives::{Objective, RewardForm, SlicForm};
 use candle_align::{
@@ -177,13 +177,16 @@ impl Settings {
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path)
             .map_err(|error| Error::file(path, format!("cannot be read: {error}")))?;
-        serde_json::from_str(&text).map_err(|error| Error::file(path, error.to_string()))
+        serde_json::from_str(&text).map_err(|error| Error::json(path, &text, &error))
     }
 
     /// With one setting changed: `steps=100`, `dpo.beta=0.5`, `data=rows.jsonl`. The value is JSON,
     /// or else a text.
     pub fn with(self, assignment: &str) -> Result<Self> {
-        let usage = |problem: String| Error::Usage(format!("--set {assignment}: {problem}"));
+        let usage = |problem: String| {
+            let (assignment, problem) = (cut(assignment, 80), cut(&problem, 1_000));
+            Error::Usage(format!("--set {assignment}: {problem}"))
+        };
         let (key, value) = assignment
             .split_once('=')
             .ok_or_else(|| usage("must be KEY=VALUE".to_string()))?;

@@ -196,28 +196,25 @@ pub fn hindsight_prompt(
 }
 
 /// Settings of [`chain_of_hindsight_loss`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HindsightConfig {
-    /// λ ≥ 0. Default 1.5, the paper's value (with its eq. 3); the authors' code has 0.01. Without
-    /// pretraining text it must be 0.
-    pub pretraining_weight: f64,
+    /// λ ≥ 0. Default none: 1.5 where there is pretraining text, the paper's value (with its eq. 3; the
+    /// authors' code has 0.01), and nothing to weigh where there is none. A λ > 0 of one's own needs
+    /// the text; 0 leaves it out.
+    pub pretraining_weight: Option<f64>,
 }
 
-impl Default for HindsightConfig {
-    fn default() -> Self {
-        Self {
-            pretraining_weight: 1.5,
-        }
-    }
-}
+/// λ in the paper.
+const PRETRAINING_WEIGHT: f64 = 1.5;
 
 /// What [`chain_of_hindsight_loss`] returns: two batches, each with its own tokens to count.
 #[derive(Clone, Debug)]
 pub struct HindsightLoss {
     /// The loss of the sequences with feedback `[batch, time]`.
     pub hindsight: TokenLoss,
-    /// The loss of the pretraining text `[texts, positions]`, λ included; `None` where λ = 0.
+    /// The loss of the pretraining text `[texts, positions]`, λ included; `None` without text, or
+    /// where λ = 0.
     pub pretraining: Option<TokenLoss>,
 }
 
@@ -245,12 +242,12 @@ impl HindsightLoss {
 /// ```
 /// # Shapes
 /// `hindsight` `[batch, time]`: log-probabilities of sequences written by [`hindsight_sequence`],
-/// under their mask. `pretraining` `[texts, positions]`: a batch of its own, of any size, or `None`
-/// with λ = 0. The result holds a loss per token for each.
+/// under their mask. `pretraining` `[texts, positions]`: a batch of its own, of any size, or `None`:
+/// then L is its first term. The result holds a loss per token for each.
 /// # Errors
 /// [`Error::DType`] unless both are of one type;
 /// [`Error::Parameter`] unless λ is finite and not negative;
-/// [`Error::Argument`] if there is no text although λ > 0.
+/// [`Error::Argument`] if there is no text for a λ > 0 that was set.
 /// # Properties
 /// * It is [`sft_loss`] on the sequences, plus λ times [`sft_loss`] on the text, which λ = 0 leaves
 ///   out: what is new is what the sequences say. The gradients are −1 on the tokens of every learned
@@ -295,9 +292,9 @@ pub fn chain_of_hindsight_loss(
     config: &HindsightConfig,
 ) -> Result<HindsightLoss> {
     let function = "chain_of_hindsight_loss";
-    let lambda = config.pretraining_weight;
+    let lambda = config.pretraining_weight.unwrap_or(PRETRAINING_WEIGHT);
     non_negative(function, "pretraining_weight", lambda)?;
-    if pretraining.is_none() && lambda > 0.0 {
+    if pretraining.is_none() && config.pretraining_weight.is_some_and(|set| set > 0.0) {
         let problem = "is None, but pretraining_weight > 0 weighs its tokens";
         return Err(Error::argument(function, "pretraining", problem));
     }

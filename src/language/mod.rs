@@ -45,7 +45,7 @@
 //! let (rows, time) = batch.tokens.dims2()?;
 //! let logits = Tensor::zeros((rows, time, 128), DType::F64, &Device::Cpu)?;
 //! let log_probs = TokenLogProbs::next_token(&logits, &batch.tokens, &batch.mask)?;
-//! let answers_alone = HindsightConfig { pretraining_weight: 0.0 };
+//! let answers_alone = HindsightConfig::default();
 //! let loss = chain_of_hindsight_loss(&log_probs, None, &answers_alone)?;
 //! let mean = loss.reduce(Reduction::TokenMean)?.to_scalar::<f64>()?;
 //! assert!((mean - 128f64.ln()).abs() < 1e-12);

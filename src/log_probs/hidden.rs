@@ -3,7 +3,7 @@
 use super::kernel::{self, IGNORE};
 use super::statistics::Statistics;
 use super::tiles::{Sizes, select};
-use super::token::{TokenLogProbs, row_targets};
+use super::token::{Ahead, TokenLogProbs, mask_of, row_targets};
 use crate::error::positive;
 use crate::shape::Axes;
 use crate::{Error, Result};
@@ -131,7 +131,7 @@ impl TokenLogProbs {
         axes.axes("hidden", hidden, &["batch", "time", "dim"])?;
         axes.axes("head.weight", &head.weight, &["vocabulary", "dim"])?;
         axes.index("tokens", tokens, &["batch", "time"])?;
-        axes.mask("mask", mask, &["batch", "time"])?;
+        mask_of(&mut axes, mask, tokens, Ahead::Tokens)?;
         let (batch, time, dim) = hidden.dims3()?;
         let (tokens, mask) = super::token::after_the_first(function, tokens, mask)?;
         let vocabulary = head.weight.dim(0)?;

@@ -60,7 +60,7 @@ impl TokenLogProbs {
         let mut axes = Axes::new(function);
         axes.axes("logits", logits, &["batch", "time", "vocabulary"])?;
         axes.index("tokens", tokens, &["batch", "time"])?;
-        axes.mask("mask", mask, &["batch", "time"])?;
+        mask_of(&mut axes, mask, tokens, Ahead::Tokens)?;
         let (tokens, mask) = after_the_first(function, tokens, mask)?;
         // the targets are shifted, not the logits: those would have to be copied
         let targets = row_targets(function, "tokens", &tokens, &mask, 1, logits.dim(2)?)?;
@@ -85,12 +85,15 @@ impl TokenLogProbs {
         let mut axes = Axes::new(function);
         axes.axes("logits", logits, &["batch", "time", "vocabulary"])?;
         axes.index("targets", targets, &["batch", "time"])?;
-        axes.mask("mask", mask, &["batch", "time"])?;
+        mask_of(&mut axes, mask, targets, Ahead::Predicted)?;
         let targets = row_targets(function, "targets", targets, mask, 0, logits.dim(2)?)?;
         compute(function, logits, targets, mask, statistics)
     }
 
     /// From log-probabilities computed elsewhere, such as a cached reference.
+    ///
+    /// Both are of the predicted tokens: the mask of [`TokenLogProbs::next_token`] without its first
+    /// column, as [`TokenLogProbs::mask`] gives it back.
     ///
     /// # Errors
     /// [`Error::Shape`] unless both are `[batch, time]`, [`Error::DType`] unless the values are f32
@@ -98,7 +101,7 @@ impl TokenLogProbs {
     pub fn new(values: &Tensor, mask: &Tensor) -> Result<Self> {
         let mut axes = Axes::new("TokenLogProbs::new");
         axes.float("values", values, &["batch", "time"])?;
-        axes.mask("mask", mask, &["batch", "time"])?;
+        mask_of(&mut axes, mask, values, Ahead::Predicted)?;
         Ok(Self {
             values: masked(values, mask)?,
             mask: mask.clone(),
@@ -242,6 +245,46 @@ pub(super) fn values_and_gradient(
     let values = logits.apply_op1_no_bwd(&op)?;
     let gradient = op.gradient(logits, &values.ones_like()?)?;
     Ok((values, gradient))
+}
+
+/// What a mask belongs to: whole rows of tokens, or those that are predicted, one fewer.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Ahead {
+    Tokens,
+    Predicted,
+}
+
+/// A mask `[batch, time]` over what `of` holds; one that belongs to the other of [`Ahead`] is told so.
+pub(super) fn mask_of(axes: &mut Axes, mask: &Tensor, of: &Tensor, ahead: Ahead) -> Result<()> {
+    let wrong = axes.mask("mask", mask, &["batch", "time"]);
+    let (&[rows, columns], &[batch, time]) = (mask.dims(), of.dims()) else {
+        return wrong;
+    };
+    let hint = match ahead {
+        _ if rows != batch => return wrong,
+        Ahead::Tokens if columns + 1 == time => {
+            "one for each token, the first included: this mask is shifted already"
+        }
+        Ahead::Predicted if columns == time + 1 => {
+            "one for each predicted token: this mask holds the first one too, so leave its first \
+             column out, by `mask.narrow(1, 1, time)`"
+        }
+        _ => return wrong,
+    };
+    wrong.map_err(|error| match error {
+        Error::Shape {
+            function,
+            argument,
+            shape,
+            expected,
+        } => Error::Shape {
+            function,
+            argument,
+            shape,
+            expected: format!("{expected}; {hint}"),
+        },
+        other => other,
+    })
 }
 
 /// Tokens and mask without the first position, which nothing predicts.

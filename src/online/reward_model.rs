@@ -32,7 +32,7 @@ use crate::math::{
     to_host,
 };
 use crate::shape::Axes;
-use crate::{Error, Pair, Result};
+use crate::{Error, Pair, PreferenceLoss, Result};
 use candle_core::{D, DType, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -52,8 +52,8 @@ pub struct PairwiseRewardConfig {
 /// L = −log σ( r_w − r_l − m ) + c · ( r_w + r_l )²
 /// ```
 /// # Shapes
-/// `scores.chosen`, `scores.rejected` and `margin` `[batch]`; the result is `[batch]`. The margin is
-/// a constant: it gets no gradient. `None` is m = 0.
+/// `scores.chosen`, `scores.rejected` and `margin` `[batch]`. The loss is `[batch]`; the rewards beside
+/// it are the scores, without m. The margin is a constant: it gets no gradient. `None` is m = 0.
 /// # Errors
 /// [`Error::Shape`] if sizes differ, [`Error::DType`] unless all are f32 or f64 alike,
 /// [`Error::Parameter`] unless c ≥ 0. Never for a value of a score or a margin.
@@ -91,7 +91,8 @@ pub struct PairwiseRewardConfig {
 /// let scores = Pair { chosen: at(1.5)?, rejected: at(0.5)? };
 /// let config = PairwiseRewardConfig { centring: 0.01 };
 ///
-/// let loss = pairwise_reward_loss(&scores, Some(&at(0.25)?), &config)?.to_vec1::<f64>()?[0];
+/// let out = pairwise_reward_loss(&scores, Some(&at(0.25)?), &config)?;
+/// let loss = out.loss.to_vec1::<f64>()?[0];
 /// // −log σ(1.5 − 0.5 − 0.25) + 0.01 · (1.5 + 0.5)²
 /// assert!((loss - ((1.0 + (-0.75f64).exp()).ln() + 0.04)).abs() < 1e-12);
 /// # Ok::<(), candle_align::Error>(())
@@ -103,7 +104,7 @@ pub fn pairwise_reward_loss(
     scores: &Pair<Tensor>,
     margin: Option<&Tensor>,
     config: &PairwiseRewardConfig,
-) -> Result<Tensor> {
+) -> Result<PreferenceLoss> {
     let function = "pairwise_reward_loss";
     non_negative(function, "centring", config.centring)?;
     let mut axes = Axes::new(function);
@@ -124,7 +125,7 @@ pub fn pairwise_reward_loss(
         let sum = (&scores.chosen + &scores.rejected)?;
         loss = (loss + (sum.sqr()? * config.centring)?)?;
     }
-    Ok(loss)
+    PreferenceLoss::new(loss, scores)
 }
 
 /// What [`ranked_reward_loss`] does with two answers that the labels rank alike.

@@ -65,9 +65,11 @@
 //!   does not fall, training ends in a walk around π* as wide as the rate, not at π*.
 //! * **The deviation of scores**, KL outside the reward: the price of a nat is β·s, with s the deviation
 //!   of the score under the current policy. The fixed point is π ∝ π_ref e^{r/(βs)} with its own s;
-//!   ten times the rewards change nothing. As the policy sharpens, s falls and with it the price: on
-//!   the four answers there is such a point down to β = 0.77 (s = 0.709 at β = 1), and below it only
-//!   the best answer alone, in spite of the KL.
+//!   ten times the rewards change nothing. As the policy sharpens, s falls and with it the price. On
+//!   the four answers there are two such points, which meet in a fold at β = 0.7704 (s = 0.526): at
+//!   β = 1 one with s = 0.709, to which training goes, and one with s = 0.248, where the best answer
+//!   has 0.944, from which it goes away. A policy sharper than that one, and every policy below the
+//!   fold, ends at the best answer alone, in spite of the KL.
 //! * **The deviation of rewards**, KL in the reward: score and KL are divided alike, so β keeps its
 //!   meaning. But [`Whiten::KeepMean`](crate::Whiten::KeepMean) adds μ(1 − 1/s) to every token,
 //!   which pays or charges for length ([`Rollout::experience`](crate::Rollout::experience)).

@@ -10,6 +10,11 @@
 //! | P_k, P_v of one layer | [`PrefixLayer::key`], [`PrefixLayer::value`] | `[heads, length, head_dim]` |
 //! | Attn(q, \[P_k; K\], \[P_v; V\]) | [`prefix_attention`](super::prefix_attention::prefix_attention) | `[batch, heads, time, head_dim]` |
 //!
+//! **Positions.** A prefix takes the first p positions of its row, and the tokens come after them: a
+//! token's position is its index plus [`PrefixEncoder::virtual_positions`], wherever the model adds
+//! positions to embeddings (GPT-2) or turns queries and keys by them (Llama). PEFT counts so, since to
+//! the model a prefix is a cache. The keys of a prefix are used as they are: nothing turns them.
+//!
 //! Read next: [`prefix_attention`](mod@super::prefix_attention) (what a prefix can do and what not),
 //! [`adapter`](super::adapter) (the unified view).
 
@@ -107,13 +112,16 @@ pub struct PrefixLayer {
 /// * What the network can say, the plain form can. Descent need not agree: positions that share a
 ///   network can fall together and stay one, where the plain form, from the same keys and values,
 ///   reaches the optimum. The paper found the plain form the less stable one, in a large model.
-/// * Disabled, [`PrefixEncoder::layers`] gives `None` for every layer: the base model to the bit.
+/// * Disabled, [`PrefixEncoder::layers`] gives `None` for every layer, and the tokens' positions start
+///   at 0 again: the base model to the bit.
+/// * Keys and values that the model itself made of p tokens, as a prefix, are those tokens in front,
+///   where the positions of what follows start at p.
 /// * A clone shares what is trained with its original.
 /// # Departures
 /// The paper's network is called an MLP without its shape; this is the authors' code's. P′ has the
 /// width d_kv, PEFT's choice; the authors' has the width of the model. Both start from N(0, 1), and
-/// the maps from U(±1/√in), as those of torch. With absolute positions PEFT counts the prefix, since
-/// the model takes it for a cache; here the model decides.
+/// the maps from U(±1/√in), as those of torch. The model is the caller's, and with it the positions:
+/// with others than those the page names, a prefix of PEFT gives other logits than there.
 /// # Examples
 /// ```
 /// use candle_align::{PrefixConfig, PrefixEncoder, PrefixShape, Reparametrisation};
@@ -310,6 +318,15 @@ impl PrefixEncoder {
         match &self.form {
             Form::Plain(values) => values.dims()[0],
             Form::Mlp { embedding, .. } => embedding.dims()[0],
+        }
+    }
+
+    /// How many positions come before the first token's: p, or 0 while disabled. A model with rotary
+    /// or absolute positions gives token t the position t + this.
+    pub fn virtual_positions(&self) -> usize {
+        match self.enabled {
+            true => self.length(),
+            false => 0,
         }
     }
 

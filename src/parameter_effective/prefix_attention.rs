@@ -30,6 +30,10 @@ use candle_core::{D, Tensor};
 /// `[kv_heads, length, head_dim]`; the result is as `q`. kv_heads divides heads: query head i reads
 /// the keys of head ⌊i · kv_heads / heads⌋. `visible` is u8 `[time, keys]` or `[batch, time, keys]`:
 /// a 0 hides a key from a query; the prefix is hidden from none. All floats f32 or f64 alike.
+///
+/// Rotary positions are in `q` and `k` already, and those of the content start at the prefix's length
+/// ([`PrefixEncoder::virtual_positions`](crate::PrefixEncoder::virtual_positions)). The prefix's keys
+/// are used as they are.
 /// # Errors
 /// [`Error::Shape`] and [`Error::DType`] as above, [`Error::Argument`] if kv_heads does not divide
 /// heads.

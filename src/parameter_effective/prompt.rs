@@ -98,8 +98,10 @@ pub enum PromptInit {
 ///   embedding tells them apart.
 /// * A clone shares the vectors with its original.
 /// # Departures
-/// The paper's text-to-text model has relative positions. With absolute ones a model must decide
-/// whether virtual positions are counted: that is its affair, not this layer's. The paper's code
+/// The paper's text-to-text model has relative positions. With rotary or absolute ones a model that
+/// reads the longer rows counts the prompt by itself, as PEFT's do: its vectors stand at positions 0
+/// to p − 1, the first token at p. A model that numbers the tokens alone adds
+/// [`PromptEmbedding::virtual_positions`]. The paper's code
 /// drops labels that find no position, with a warning; here they are an error. PEFT draws
 /// vocabulary from the whole table and may draw a row twice; its random start is N(0, 1).
 /// # Examples

@@ -19,11 +19,12 @@
 use crate::error::require;
 use crate::{Error, Result};
 use regex::Regex;
-use serde::{Deserialize, Serialize};
+use serde::de::{Deserializer, SeqAccess, Visitor, value::SeqAccessDeserializer};
+use serde::{Deserialize, Serialize, Serializer};
+use std::fmt;
 
 /// A choice of modules. In JSON a list, or a string: `"all-linear"` in any case, else an expression.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "Written", into = "Written")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TargetModules {
     /// A module whose path is one of these, or ends in a dot and one of these: `q_proj` chooses
     /// `layers.0.q_proj` and not `layers.0.xq_proj`.
@@ -41,30 +42,41 @@ impl Default for TargetModules {
     }
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(untagged)]
-enum Written {
-    Pattern(String),
-    Names(Vec<String>),
-}
-
-impl From<Written> for TargetModules {
-    fn from(written: Written) -> Self {
-        match written {
-            Written::Names(names) => Self::Names(names),
-            Written::Pattern(word) if word.eq_ignore_ascii_case(ALL_LINEAR) => Self::AllLinear,
-            Written::Pattern(pattern) => Self::Pattern(pattern),
+impl Serialize for TargetModules {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Names(names) => names.serialize(serializer),
+            Self::Pattern(pattern) => pattern.serialize(serializer),
+            Self::AllLinear => ALL_LINEAR.serialize(serializer),
         }
     }
 }
 
-impl From<TargetModules> for Written {
-    fn from(modules: TargetModules) -> Self {
-        match modules {
-            TargetModules::Names(names) => Self::Names(names),
-            TargetModules::Pattern(pattern) => Self::Pattern(pattern),
-            TargetModules::AllLinear => Self::Pattern(ALL_LINEAR.to_string()),
-        }
+impl<'de> Deserialize<'de> for TargetModules {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Choosing)
+    }
+}
+
+struct Choosing;
+
+impl<'de> Visitor<'de> for Choosing {
+    type Value = TargetModules;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of names, an expression as a string, or \"all-linear\"")
+    }
+
+    fn visit_str<E>(self, word: &str) -> Result<TargetModules, E> {
+        Ok(match word.eq_ignore_ascii_case(ALL_LINEAR) {
+            true => TargetModules::AllLinear,
+            false => TargetModules::Pattern(word.to_string()),
+        })
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, names: A) -> Result<TargetModules, A::Error> {
+        let names = Vec::deserialize(SeqAccessDeserializer::new(names))?;
+        Ok(TargetModules::Names(names))
     }
 }
 

@@ -13,11 +13,10 @@
 //! Read next: [`slic`](super::slic) (the same pairs under a hinge), [`pro`](super::pro) (more than two answers),
 //! [`reward_model`](crate::online::reward_model) (the same loss on scores).
 
-use super::PreferenceLoss;
 use crate::error::{positive, require};
 use crate::math::log_sigmoid;
 use crate::shape::Axes;
-use crate::{Pair, Result};
+use crate::{Pair, PreferenceLoss, Result};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
@@ -72,7 +71,10 @@ impl Default for DpoConfig {
 /// # Departures
 /// The survey's Eq. 2 has neither the minus sign nor the expectation: as printed it is a quantity
 /// to maximise; it also writes π_SFT for π_ref. None from the paper's eq. 7. Label smoothing and
-/// the reference-free form are options of the authors' code; both are off by default.
+/// the reference-free form are options of the authors' code; both are off by default. Of TRL 1.16
+/// neither loss is this one with ε > 0: its `sigmoid` ignores `label_smoothing` without a word, and
+/// its `robust` is \[−(1 − ε) log σ(z) + ε log σ(−z)\]/(1 − 2ε) of the same margin z, another loss
+/// with the other sign before its second term.
 /// # Examples
 /// ```
 /// use candle_align::{DpoConfig, Pair, dpo_loss};
@@ -138,8 +140,5 @@ pub fn dpo_loss(
     if epsilon > 0.0 {
         loss = (loss - (log_sigmoid(&margin.neg()?)? * epsilon)?)?;
     }
-    Ok(PreferenceLoss {
-        loss,
-        rewards: rewards.detach(),
-    })
+    PreferenceLoss::new(loss, &rewards)
 }

@@ -74,6 +74,12 @@
 //! * RRHF is said to find SFT better than KL "different from Liu et al. (2022)". That work (BRIO)
 //!   has no KL; its regulariser is cross-entropy too. The user of KL is SLiC.
 //!
+//! # Results
+//!
+//! Every loss over pairs returns a [`PreferenceLoss`], [`pairwise_reward_loss`](crate::pairwise_reward_loss)
+//! of a reward model too: a loss per pair, and what it orders the answers by, so that accuracy and
+//! margin are asked in one way. Losses over lists with an SFT term return a [`ListLoss`].
+//!
 //! Read next: [`dpo`], [`pro`], [`slic`], [`rrhf`], [`brio`], [`expected_risk`].
 
 pub mod brio;
@@ -84,20 +90,12 @@ pub mod rrhf;
 pub mod slic;
 
 use crate::math::{MASKED, along_last, at_least_one, mask_count, masked_mean, masked_sum};
+pub use crate::outputs::PreferenceLoss;
 use crate::shape::Axes;
-use crate::{Candidates, Pair, Result, TokenLoss};
+use crate::{Candidates, Result, TokenLoss};
 use candle_core::Tensor;
 use candle_nn::ops::softmax;
 use serde::{Deserialize, Serialize};
-
-/// What a loss over pairs returns.
-#[derive(Clone, Debug)]
-pub struct PreferenceLoss {
-    /// One loss per pair `[batch]`.
-    pub loss: Tensor,
-    /// The implicit reward of each answer `[batch]`, detached: for accuracy and margin.
-    pub rewards: Pair<Tensor>,
-}
 
 /// What a loss over lists returns.
 #[derive(Clone, Debug)]

@@ -24,7 +24,7 @@
 //! let mask = Tensor::new(&[[1u8, 1]], &Device::Cpu)?;
 //! let target = TokenLogProbs::new(&Tensor::new(&[[-0.3f64, -0.2]], &Device::Cpu)?, &mask)?;
 //!
-//! let calibration = slic_rank_loss(&pair, &SlicConfig::default())?.mean(0)?;
+//! let calibration = slic_rank_loss(&pair, &SlicConfig::default())?.loss.mean(0)?;
 //! let cross_entropy = sft_loss(&target, None, &SftConfig::default())?.reduce(Reduction::SequenceMean)?;
 //! let loss = (calibration + (cross_entropy * 0.5)?)?.to_scalar::<f64>()?;
 //! assert!((loss - ((1.0 + 3.0 - 2.5) + 0.5 * (0.3 + 0.2))).abs() < 1e-12);
@@ -38,7 +38,7 @@ use super::{differences, ranks, shares};
 use crate::error::non_negative;
 use crate::math::{along_last, hinge, masked, masked_sum};
 use crate::shape::Axes;
-use crate::{Candidates, Pair, Result, TokenLoss};
+use crate::{Candidates, Pair, PreferenceLoss, Result, TokenLoss};
 use candle_core::{D, DType, Tensor};
 use candle_nn::ops::log_softmax;
 use serde::{Deserialize, Serialize};
@@ -67,7 +67,8 @@ impl Default for SlicConfig {
 /// L = max(0, δ − log P(ŷ₊│x) + log P(ŷ₋│x))
 /// ```
 /// # Shapes
-/// Both `[batch]`: sums of token log-probabilities. The result is `[batch]`.
+/// Both `[batch]`: sums of token log-probabilities. The loss is `[batch]`; the rewards beside it are
+/// the log-probabilities.
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) if sizes differ, [`Error::DType`](crate::Error::DType)
 /// unless both are f32 or f64 alike, [`Error::Parameter`](crate::Error::Parameter) unless δ is
@@ -93,14 +94,15 @@ impl Default for SlicConfig {
 ///     chosen: Tensor::new(&[-3.0f64, -1.0], &Device::Cpu)?,
 ///     rejected: Tensor::new(&[-3.5f64, -4.0], &Device::Cpu)?,
 /// };
-/// let loss = slic_rank_loss(&policy, &SlicConfig::default())?.to_vec1::<f64>()?;
+/// let out = slic_rank_loss(&policy, &SlicConfig::default())?;
 /// // a lead of 0.5 is short of 1 by 0.5; a lead of 3 is enough
-/// assert_eq!(loss, [1.0 + 3.0 - 3.5, 0.0]);
+/// assert_eq!(out.loss.to_vec1::<f64>()?, [1.0 + 3.0 - 3.5, 0.0]);
+/// assert_eq!(out.rewards.accuracy()?.to_scalar::<f64>()?, 1.0);
 /// # Ok::<(), candle_align::Error>(())
 /// ```
 /// # Source
 /// Zhao et al. 2022, arXiv:2210.00045v1, eq. 1; Zhao et al. 2023 (SLiC-HF), arXiv:2305.10425, eq. 4.
-pub fn slic_rank_loss(policy: &Pair<Tensor>, config: &SlicConfig) -> Result<Tensor> {
+pub fn slic_rank_loss(policy: &Pair<Tensor>, config: &SlicConfig) -> Result<PreferenceLoss> {
     let function = "slic_rank_loss";
     non_negative(function, "delta", config.delta)?;
     let mut axes = Axes::new(function);
@@ -108,7 +110,8 @@ pub fn slic_rank_loss(policy: &Pair<Tensor>, config: &SlicConfig) -> Result<Tens
     axes.float("policy.rejected", &policy.rejected, &["batch"])?;
 
     // max(0, δ − log P(ŷ₊) + log P(ŷ₋))
-    hinge(&policy.margin()?.affine(-1.0, config.delta)?)
+    let loss = hinge(&policy.margin()?.affine(-1.0, config.delta)?)?;
+    PreferenceLoss::new(loss, policy)
 }
 
 /// The margin loss: the better answer should lead in proportion to how much better it is.
@@ -118,8 +121,8 @@ pub fn slic_rank_loss(policy: &Pair<Tensor>, config: &SlicConfig) -> Result<Tens
 /// L = max(0, δ · (s(ŷ₊) − s(ŷ₋)) − log P(ŷ₊│x) + log P(ŷ₋│x))
 /// ```
 /// # Shapes
-/// All `[batch]`; `policy` holds sums of token log-probabilities, `similarity` constants. The
-/// result is `[batch]`.
+/// All `[batch]`; `policy` holds sums of token log-probabilities, `similarity` constants. The loss is
+/// `[batch]`; the rewards beside it are the log-probabilities.
 /// # Errors
 /// As [`slic_rank_loss`], for all four tensors.
 /// # Properties
@@ -140,8 +143,8 @@ pub fn slic_rank_loss(policy: &Pair<Tensor>, config: &SlicConfig) -> Result<Tens
 /// let at = |x: f64| Tensor::new(&[x], &Device::Cpu);
 /// let policy = Pair { chosen: at(-3.0)?, rejected: at(-3.5)? };
 /// let similarity = Pair { chosen: at(0.75)?, rejected: at(0.25)? };
-/// let loss = slic_margin_loss(&policy, &similarity, &SlicConfig { delta: 4.0 })?;
-/// assert_eq!(loss.to_vec1::<f64>()?, [4.0 * (0.75 - 0.25) + 3.0 - 3.5]);
+/// let out = slic_margin_loss(&policy, &similarity, &SlicConfig { delta: 4.0 })?;
+/// assert_eq!(out.loss.to_vec1::<f64>()?, [4.0 * (0.75 - 0.25) + 3.0 - 3.5]);
 /// # Ok::<(), candle_align::Error>(())
 /// ```
 /// # Source
@@ -150,7 +153,7 @@ pub fn slic_margin_loss(
     policy: &Pair<Tensor>,
     similarity: &Pair<Tensor>,
     config: &SlicConfig,
-) -> Result<Tensor> {
+) -> Result<PreferenceLoss> {
     let function = "slic_margin_loss";
     non_negative(function, "delta", config.delta)?;
     let mut axes = Axes::new(function);
@@ -161,7 +164,7 @@ pub fn slic_margin_loss(
 
     // max(0, δ (s(ŷ₊) − s(ŷ₋)) − log P(ŷ₊) + log P(ŷ₋))
     let lead = (similarity.detach().margin()? * config.delta)?;
-    hinge(&(lead - policy.margin()?)?)
+    PreferenceLoss::new(hinge(&(lead - policy.margin()?)?)?, policy)
 }
 
 /// The list loss: every answer should lead every worse one, by δ for each place between them.

@@ -14,7 +14,9 @@ fn log_probs(dtype: DType) -> TokenLogProbs {
 #[test]
 fn a_weight_out_of_range() {
     for (pretraining_weight, text) in [(-0.5, "-0.5"), (f64::NAN, "NaN"), (f64::INFINITY, "inf")] {
-        let config = HindsightConfig { pretraining_weight };
+        let config = HindsightConfig {
+            pretraining_weight: Some(pretraining_weight),
+        };
         let error = chain_of_hindsight_loss(&log_probs(DType::F64), None, &config);
         assert_eq!(
             error.unwrap_err().to_string(),
@@ -27,12 +29,9 @@ fn a_weight_out_of_range() {
 
 #[test]
 fn a_weight_without_text_to_weigh() {
-    for config in [
-        HindsightConfig::default(),
-        HindsightConfig {
-            pretraining_weight: 1e-9,
-        },
-    ] {
+    // one that was set: the default has none to weigh
+    for pretraining_weight in [Some(1.5), Some(1e-9)] {
+        let config = HindsightConfig { pretraining_weight };
         let error = chain_of_hindsight_loss(&log_probs(DType::F64), None, &config);
         assert_eq!(
             error.unwrap_err().to_string(),
@@ -45,7 +44,7 @@ fn a_weight_without_text_to_weigh() {
 fn two_batches_of_two_types() {
     let (double, single) = (log_probs(DType::F64), log_probs(DType::F32));
     // also where the text weighs nothing
-    for pretraining_weight in [1.5, 0.0] {
+    for pretraining_weight in [None, Some(1.5), Some(0.0)] {
         let config = HindsightConfig { pretraining_weight };
         let error = chain_of_hindsight_loss(&double, Some(&single), &config);
         assert_eq!(

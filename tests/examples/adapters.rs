@@ -107,7 +107,7 @@ fn methods() -> Vec<(AdapterConfig, usize)> {
         // one for each output of qkv, one for each input of down
         (AdapterConfig::Ia3(ia3), l * (3 * d + m)),
         (AdapterConfig::Vera(vera), l * (outputs + 4 * 5)),
-        (AdapterConfig::BitFit, l * outputs),
+        (AdapterConfig::BitFit {}, l * outputs),
         (AdapterConfig::Prompt(prompt), 5 * d),
         (
             AdapterConfig::Prefix(prefix(Reparametrisation::Direct)),
@@ -234,7 +234,7 @@ fn methods_that_promise_it_start_at_the_base_to_the_bit() {
                 | AdapterConfig::AdaLora(_)
                 | AdapterConfig::Ia3(_)
                 | AdapterConfig::Vera(_)
-                | AdapterConfig::BitFit
+                | AdapterConfig::BitFit {}
                 | AdapterConfig::Adapter { .. } => true,
                 AdapterConfig::Qlora(_)
                 | AdapterConfig::Prompt(_)
@@ -394,7 +394,7 @@ fn left(config: &AdapterConfig) -> (f64, f64) {
         AdapterConfig::Prompt(_) => (0.98, 0.94),
         // One direction for each map, whatever the row. Ten times the steps, at rates from 0.01 to
         // 1, leave 0.83.
-        AdapterConfig::BitFit => (0.93, 0.83),
+        AdapterConfig::BitFit {} => (0.93, 0.83),
         // Factors of what is there: slow.
         AdapterConfig::Ia3(_) => (0.9, 0.0),
         _ => (0.8, 0.0),
@@ -590,7 +590,10 @@ fn a_method_is_a_setting() {
         ..Default::default()
     };
     assert_eq!(short, AdapterConfig::Lora(lora));
-    assert_eq!(read(r#""bit_fit""#).expect("read"), AdapterConfig::BitFit);
+    assert_eq!(
+        read(r#""bit_fit""#).expect("read"),
+        AdapterConfig::BitFit {}
+    );
     for (name, config) in [
         ("qlora", AdapterConfig::Qlora(LoraConfig::default())),
         ("dora", AdapterConfig::Dora(LoraConfig::default())),

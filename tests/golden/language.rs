@@ -47,13 +47,7 @@ fn hindsight(case: &Case) -> Result<()> {
         _ => Reduction::SequenceMean,
     };
     let Some(pretraining_weight) = case.optional("weight") else {
-        let out = chain_of_hindsight_loss(
-            &hindsight,
-            None,
-            &HindsightConfig {
-                pretraining_weight: 0.0,
-            },
-        )?;
+        let out = chain_of_hindsight_loss(&hindsight, None, &HindsightConfig::default())?;
         let loss = out.reduce(reduction)?;
         case.check("loss", &loss, EXACT)?;
         return case.check_gradient("logits", &loss, &logits, EXACT);
@@ -62,7 +56,9 @@ fn hindsight(case: &Case) -> Result<()> {
     let words = case.index("text_tokens")?;
     let every = words.ones_like()?.to_dtype(candle_core::DType::U8)?;
     let text = TokenLogProbs::next_token(&text_logits, &words, &every)?;
-    let config = HindsightConfig { pretraining_weight };
+    let config = HindsightConfig {
+        pretraining_weight: Some(pretraining_weight),
+    };
     let out = chain_of_hindsight_loss(&hindsight, Some(&text), &config)?;
     let loss = out.reduce(reduction)?;
     case.check("loss", &loss, EXACT)?;

@@ -88,7 +88,9 @@ fn pairwise(case: &Case) -> Result<()> {
     let config = PairwiseRewardConfig {
         centring: case.number("centring"),
     };
-    let loss = pairwise_reward_loss(&scores, margin.as_ref(), &config)?.mean_all()?;
+    let loss = pairwise_reward_loss(&scores, margin.as_ref(), &config)?
+        .loss
+        .mean_all()?;
     case.check("loss", &loss, EXACT)?;
     case.check("accuracy", &scores.accuracy()?, COUNTED)?;
     case.check_gradient("chosen", &loss, &chosen, EXACT)?;

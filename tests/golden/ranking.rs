@@ -62,9 +62,11 @@ fn slic() {
             delta: case.optional("beta").unwrap_or_default(),
         };
         let loss = match case.word("kind") {
-            "rank" => each_pair(&candidates, |policy, _| slic_rank_loss(policy, &config))?,
+            "rank" => each_pair(&candidates, |policy, _| {
+                Ok(slic_rank_loss(policy, &config)?.loss)
+            })?,
             "margin" => each_pair(&candidates, |policy, similarity| {
-                slic_margin_loss(policy, similarity, &config)
+                Ok(slic_margin_loss(policy, similarity, &config)?.loss)
             })?,
             "list" => slic_list_loss(&candidates, &config)?,
             "reward" => slic_expected_reward_loss(&candidates)?,

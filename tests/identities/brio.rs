@@ -79,7 +79,9 @@ fn two_answers_are_the_slic_rank_loss_on_scores() {
             chosen: vector(&[f(better)]),
             rejected: vector(&[f(worse)]),
         };
-        let rank = slic_rank_loss(&pair, &SlicConfig { delta: 0.8 }).unwrap();
+        let rank = slic_rank_loss(&pair, &SlicConfig { delta: 0.8 })
+            .unwrap()
+            .loss;
         for pairs in [BrioPairs::Sum, BrioPairs::MeanPerDistance] {
             let config = BrioConfig {
                 pairs,

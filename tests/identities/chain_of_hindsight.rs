@@ -32,7 +32,7 @@ fn it_is_supervised_fine_tuning_on_both_texts() {
     let hindsight = TokenLogProbs::new(&x, &bits(&[&[0, 1, 1]])).unwrap();
     let text = TokenLogProbs::new(&y, &bits(&[&[1], &[1]])).unwrap();
     let config = HindsightConfig {
-        pretraining_weight: 0.7,
+        pretraining_weight: Some(0.7),
     };
     let out = chain_of_hindsight_loss(&hindsight, Some(&text), &config).unwrap();
 
@@ -67,9 +67,11 @@ fn without_text_or_without_weight_the_answers_are_left() {
         let out = chain_of_hindsight_loss(&hindsight, text, &config).unwrap();
         numbers(&out.reduce(Reduction::TokenMean).unwrap())
     };
-    assert_eq!(reduced(None, 0.0), [1.25]);
-    assert_eq!(reduced(Some(&hindsight), 0.0), [1.25]);
-    assert_eq!(reduced(Some(&hindsight), 1.0), [2.5]);
+    // the default has nothing to weigh without a text
+    assert_eq!(reduced(None, None), [1.25]);
+    assert_eq!(reduced(None, Some(0.0)), [1.25]);
+    assert_eq!(reduced(Some(&hindsight), Some(0.0)), [1.25]);
+    assert_eq!(reduced(Some(&hindsight), Some(1.0)), [2.5]);
 }
 
 #[test]

@@ -111,3 +111,24 @@ fn the_gradients_of_a_pair_cancel() {
     assert_close(&up, &turned, EXACT, "gradient");
     assert!(up.iter().all(|g| *g < 0.0));
 }
+
+#[test]
+fn the_smoothed_loss_is_neither_of_the_two_that_trl_has() {
+    // TRL 1.16: `sigmoid` is −log σ(z) whatever ε, `robust` [(1 − ε)(−log σ(z)) − ε(−log σ(−z))]/(1 − 2ε)
+    let epsilon = 0.1;
+    let config = DpoConfig {
+        beta: 1.0,
+        label_smoothing: epsilon,
+    };
+    let lost = |z: f64| (-z).exp().ln_1p();
+    for z in [-3.0, -0.5, 0.7, 4.0] {
+        let ours = loss(&pair(&[z], &[0.0]), None, &config)[0];
+        let robust = ((1.0 - epsilon) * lost(z) - epsilon * lost(-z)) / (1.0 - 2.0 * epsilon);
+        let want = (1.0 - 2.0 * epsilon) * robust + 2.0 * epsilon * lost(-z);
+        assert_close(&[ours], &[want], EXACT, "smoothed");
+        assert!(
+            (ours - robust).abs() > 0.05 && (ours - lost(z)).abs() > 0.04,
+            "{z}"
+        );
+    }
+}

@@ -18,6 +18,7 @@ mod ia3;
 mod lists;
 mod log_probs;
 mod lora;
+mod positions;
 mod ppo;
 mod prefix;
 mod pro;

@@ -59,7 +59,9 @@ fn two_answers_are_a_pair_whatever_the_loss_over_lists() -> Result<()> {
     let labels = first_is_better();
     let best = Tensor::zeros(4, DType::U32, &Device::Cpu)?;
     let none = PairwiseRewardConfig::default();
-    let pairs = slope(&two(), |s| pairwise_reward_loss(&halves(s)?, None, &none));
+    let pairs = slope(&two(), |s| {
+        Ok(pairwise_reward_loss(&halves(s)?, None, &none)?.loss)
+    });
     let lists = [
         slope(&two(), |s| {
             ranked_reward_loss(s, &labels, None, &Default::default())
@@ -86,7 +88,7 @@ fn two_ranked_answers_are_a_pair_with_margin_and_centring() -> Result<()> {
             centring: 0.3,
         };
         let want = slope(&two(), |s| {
-            pairwise_reward_loss(&halves(s)?, Some(&margin), &pair)
+            Ok(pairwise_reward_loss(&halves(s)?, Some(&margin), &pair)?.loss)
         });
         let got = slope(&two(), |s| ranked_reward_loss(s, &labels, None, &config));
         assert_close(&got.0, &want.0, EXACT, "loss");
@@ -102,7 +104,9 @@ fn a_pair_is_dpo_without_a_reference_at_beta_one() -> Result<()> {
         label_smoothing: 0.0,
     };
     let none = PairwiseRewardConfig::default();
-    let scores = slope(&two(), |s| pairwise_reward_loss(&halves(s)?, None, &none));
+    let scores = slope(&two(), |s| {
+        Ok(pairwise_reward_loss(&halves(s)?, None, &none)?.loss)
+    });
     let policy = slope(&two(), |s| Ok(dpo_loss(&halves(s)?, None, &config)?.loss));
     assert_close(&scores.0, &policy.0, EXACT, "loss");
     assert_close(&scores.1, &policy.1, EXACT, "gradient");
@@ -114,7 +118,7 @@ fn the_slope_of_a_pair_is_the_probability_of_the_other_outcome() -> Result<()> {
     let margin = vector(&[0.4; 4]);
     let none = PairwiseRewardConfig::default();
     let (_, gradient) = slope(&two(), |s| {
-        pairwise_reward_loss(&halves(s)?, Some(&margin), &none)
+        Ok(pairwise_reward_loss(&halves(s)?, Some(&margin), &none)?.loss)
     });
     let lost: Vec<f64> = CHOSEN
         .iter()
@@ -126,7 +130,9 @@ fn the_slope_of_a_pair_is_the_probability_of_the_other_outcome() -> Result<()> {
     assert_close(&column(&gradient, 1), &lost, EXACT, "rejected");
 
     let level = matrix(&[&[0.7, 0.7]]);
-    let (loss, gradient) = slope(&level, |s| pairwise_reward_loss(&halves(s)?, None, &none));
+    let (loss, gradient) = slope(&level, |s| {
+        Ok(pairwise_reward_loss(&halves(s)?, None, &none)?.loss)
+    });
     assert_close(&loss, &[2.0f64.ln()], EXACT, "loss at equal scores");
     assert_close(&gradient, &[-0.5, 0.5], EXACT, "slope at equal scores");
     Ok(())
@@ -173,7 +179,7 @@ fn one_number_added_to_all_scores_changes_nothing() -> Result<()> {
         assert_close(&[total], &[0.0], EXACT, "sum of the gradient");
     }
     let none = PairwiseRewardConfig::default();
-    let pairs = |s: &Tensor| pairwise_reward_loss(&halves(s)?, None, &none);
+    let pairs = |s: &Tensor| Ok(pairwise_reward_loss(&halves(s)?, None, &none)?.loss);
     let (here, there) = (slope(&two(), pairs), slope(&(two() + 7.5)?, pairs));
     assert_close(&there.0, &here.0, EXACT, "loss");
     assert_close(&there.1, &here.1, EXACT, "gradient");
@@ -277,7 +283,7 @@ fn centring_every_pair_also_pulls_the_scores_together() -> Result<()> {
         rejected: vector(&rejected),
     };
     let total = |centring: f64| -> Result<f64> {
-        let loss = pairwise_reward_loss(&pairs, None, &PairwiseRewardConfig { centring })?;
+        let loss = pairwise_reward_loss(&pairs, None, &PairwiseRewardConfig { centring })?.loss;
         Ok(numbers(&loss).iter().sum())
     };
     // Σ_{i≠j}(sᵢ + sⱼ)² = 2(K − 2) Σs² + 2(Σs)²
@@ -300,7 +306,7 @@ fn no_comparison_teaches_the_bias_of_a_head() -> Result<()> {
     let lists = head.forward(&hidden, &mask)?.reshape((1, 4))?;
     let pairs = Pair::from_rows(&head.forward(&hidden, &mask)?)?;
     let losses = [
-        pairwise_reward_loss(&pairs, None, &Default::default())?,
+        pairwise_reward_loss(&pairs, None, &Default::default())?.loss,
         ranked_reward_loss(&lists, &labels, None, &Default::default())?,
         choose_best_loss(&lists, &best, None)?,
         plackett_luce_reward_loss(&lists, &labels, None)?,

@@ -62,7 +62,9 @@ fn pair_gradients(
 fn a_list_of_two_is_the_rank_loss() {
     for (chosen, rejected) in [(-3.0, -2.0), (-3.0, -3.5), (-1.0, -4.0)] {
         let config = SlicConfig { delta: 1.7 };
-        let rank = slic_rank_loss(&pair(&[chosen], &[rejected]), &config).unwrap();
+        let rank = slic_rank_loss(&pair(&[chosen], &[rejected]), &config)
+            .unwrap()
+            .loss;
         for c in [
             list(&[chosen, rejected], &[9.0, 1.0]),
             list(&[rejected, chosen], &[1.0, 1.5]),
@@ -82,7 +84,9 @@ fn a_list_is_the_rank_losses_of_its_pairs_with_their_distances() {
             let config = SlicConfig {
                 delta: 0.4 * (places[j] - places[i]),
             };
-            let rank = slic_rank_loss(&pair(&[SUMS[i]], &[SUMS[j]]), &config).unwrap();
+            let rank = slic_rank_loss(&pair(&[SUMS[i]], &[SUMS[j]]), &config)
+                .unwrap()
+                .loss;
             want += numbers(&rank)[0];
         }
     }
@@ -94,8 +98,12 @@ fn a_list_is_the_rank_losses_of_its_pairs_with_their_distances() {
 fn a_margin_of_one_size_is_the_rank_loss() {
     let policy = pair(&[-3.0, -3.0, -1.0], &[-2.0, -3.5, -4.0]);
     let similarity = pair(&[0.75, 1.25, 0.5], &[0.25, 0.75, 0.0]);
-    let margin = slic_margin_loss(&policy, &similarity, &SlicConfig { delta: 3.0 }).unwrap();
-    let rank = slic_rank_loss(&policy, &SlicConfig { delta: 1.5 }).unwrap();
+    let margin = slic_margin_loss(&policy, &similarity, &SlicConfig { delta: 3.0 })
+        .unwrap()
+        .loss;
+    let rank = slic_rank_loss(&policy, &SlicConfig { delta: 1.5 })
+        .unwrap()
+        .loss;
     assert_close(&numbers(&margin), &numbers(&rank), EXACT, "margin = rank");
 }
 
@@ -105,12 +113,12 @@ fn a_hinge_pushes_by_one_until_its_lead_and_not_at_it() {
     let (chosen, rejected) = ([-3.0, -2.0, -1.0], [-3.5, -3.0, -4.0]);
     let want = ([-1.0, 0.0, 0.0].to_vec(), [1.0, 0.0, 0.0].to_vec());
     let config = SlicConfig { delta: 1.0 };
-    let rank = pair_gradients(&chosen, &rejected, |p| slic_rank_loss(p, &config));
+    let rank = pair_gradients(&chosen, &rejected, |p| Ok(slic_rank_loss(p, &config)?.loss));
     assert_eq!(rank, want);
     let similarity = pair(&[0.75; 3], &[0.25; 3]);
     let config = SlicConfig { delta: 2.0 };
     let margin = pair_gradients(&chosen, &rejected, |p| {
-        slic_margin_loss(p, &similarity, &config)
+        Ok(slic_margin_loss(p, &similarity, &config)?.loss)
     });
     assert_eq!(margin, want);
     // neighbours exactly at their lead, the outer pair short of its own

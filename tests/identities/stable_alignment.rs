@@ -151,8 +151,9 @@ fn two_answers_are_slic_with_a_margin_on_the_means() {
             chosen: vector(&[x(best)]),
             rejected: vector(&[x(worse)]),
         };
-        let slic =
-            slic_margin_loss(&pair(&mean), &pair(&|i| ratings[i]), &SlicConfig { delta }).unwrap();
+        let slic = slic_margin_loss(&pair(&mean), &pair(&|i| ratings[i]), &SlicConfig { delta })
+            .unwrap()
+            .loss;
         let want = -mean(best) + 0.2 * numbers(&slic)[0];
         for form in BOTH {
             let out = loss(&SUMS[..2], &LENGTHS[..2], &ratings, &of(form));

@@ -286,3 +286,93 @@ fn every_link_of_the_readmes_leads_to_a_file() {
         }
     }
 }
+
+/// The names of the public items at the outermost level of a file, those apart that the docs hide.
+fn outermost(text: &str) -> Vec<String> {
+    let (mut found, mut hidden) = (Vec::new(), false);
+    for line in text.lines() {
+        let rest = line.strip_prefix("pub ").unwrap_or_default();
+        let rest = rest.strip_prefix("unsafe ").unwrap_or(rest);
+        let (kind, rest) = rest.split_once(' ').unwrap_or_default();
+        let kinds = ["fn", "struct", "enum", "trait", "type", "const", "static"];
+        if kinds.contains(&kind) && !hidden {
+            let name = rest
+                .split(|c: char| !c.is_alphanumeric() && c != '_')
+                .next();
+            found.extend(name.map(str::to_string));
+        }
+        let beside = line.starts_with("#[") || line.starts_with("///");
+        hidden = line == "#[doc(hidden)]" || hidden && beside;
+    }
+    found
+}
+
+#[test]
+fn what_the_crates_page_calls_flat_is_found_flat() {
+    let lib = read("src/lib.rs");
+    assert!(lib.contains("everything public but the tools of [`training`] and\n//! [`math`]"));
+    let flat: String = lib
+        .split("pub use ")
+        .skip(1)
+        .filter_map(|rest| rest.split_once(';'))
+        .map(|(names, _)| format!("{names} "))
+        .collect();
+    let words = || flat.split(|c: char| !c.is_alphanumeric() && c != '_');
+    let src = root().join("src");
+    let mut count = 0;
+    for path in sources(&src) {
+        let below = path.strip_prefix(&src).unwrap().display().to_string();
+        if below.starts_with("training") || below == "math.rs" {
+            continue;
+        }
+        for name in outermost(&fs::read_to_string(&path).unwrap()) {
+            count += 1;
+            assert!(
+                words().any(|word| word == name),
+                "src/{below}: `{name}` is not in src/lib.rs"
+            );
+        }
+    }
+    assert!(count > 150, "{count}");
+}
+
+#[test]
+fn every_loss_over_pairs_returns_what_it_orders_by() {
+    let mut found = Vec::new();
+    for path in sources(&root().join("src")) {
+        let text = fs::read_to_string(&path).unwrap();
+        for of in text.split("\npub fn ").skip(1) {
+            let name = of.split('(').next().unwrap();
+            let (arguments, result) = of.split_once(") -> ").unwrap_or_default();
+            if name.ends_with("_loss") && arguments.contains("Pair<Tensor>") {
+                assert!(result.starts_with("Result<PreferenceLoss>"), "{name}");
+                found.push(name.to_string());
+            }
+        }
+    }
+    found.sort();
+    let known = [
+        "dpo_loss",
+        "pairwise_reward_loss",
+        "slic_margin_loss",
+        "slic_rank_loss",
+    ];
+    assert!(
+        known.iter().all(|name| found.iter().any(|f| f == name)),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn no_reader_tries_the_forms_of_a_value_in_the_dark() {
+    // an untagged enum answers a wrong value by its own name in the sources
+    for folder in ["src", "examples"] {
+        for path in sources(&root().join(folder)) {
+            let text = fs::read_to_string(&path).unwrap();
+            for (before, _) in text.match_indices("#[serde(untagged)]") {
+                let derive = text[..before].rsplit("\n\n").next().unwrap();
+                assert!(!derive.contains("Deserialize"), "{}", path.display());
+            }
+        }
+    }
+}

@@ -77,13 +77,7 @@ fn hindsight(
         .expect("written");
     let shares: Vec<f64> = seen.iter().map(|c| c.2).collect();
     learn(&sequences, &shares, SYMBOLS, (2.0, 400), |log_probs| {
-        let loss = chain_of_hindsight_loss(
-            log_probs,
-            None,
-            &HindsightConfig {
-                pretraining_weight: 0.0,
-            },
-        )?;
+        let loss = chain_of_hindsight_loss(log_probs, None, &HindsightConfig::default())?;
         Ok(loss.hindsight.loss)
     })
 }

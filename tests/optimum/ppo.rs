@@ -163,7 +163,11 @@ fn whitened_scores(log_policy: &Tensor, scale: f64) -> Result<Tensor> {
 }
 
 fn with_whitened_scores(beta: f64, scale: f64, steps: usize) -> Vec<f64> {
-    descend(&log(&REFERENCE), 1.0, steps, |log_policy| {
+    with_whitened_scores_from(&REFERENCE, beta, scale, steps)
+}
+
+fn with_whitened_scores_from(start: &[f64], beta: f64, scale: f64, steps: usize) -> Vec<f64> {
+    descend(&log(start), 1.0, steps, |log_policy| {
         let k = kl_loss(&answers(log_policy)?, &reference(), KlEstimator::K2)?;
         let penalty = (expected(log_policy, &k.loss)? * beta)?;
         let scores = whitened_scores(log_policy, scale)?;
@@ -216,6 +220,60 @@ fn whitened_scores_hold_a_policy_down_to_a_beta_of_three_quarters() {
     assert!((0.55..0.65).contains(&got[3]), "{got:?}");
     let got = with_whitened_scores(0.72, 1.0, 400);
     assert!(got[3] > 0.99, "{got:?}");
+}
+
+#[test]
+fn whitened_scores_have_a_second_point_that_turns_a_policy_away() {
+    // s = std of r under ρ e^{r/u}, and what is left of it at β = 1: fixed points are its zeros
+    let deviation = |u: f64| {
+        let policy = tilted(&REFERENCE, &REWARDS, u);
+        let mean = expectation(&policy, &REWARDS);
+        expectation(&policy, &REWARDS.map(|r| (r - mean).powi(2))).sqrt()
+    };
+    let gap = |s: f64| deviation(s) - s;
+    let zero = |mut low: f64, mut high: f64| {
+        assert!(gap(low) * gap(high) < 0.0);
+        for _ in 0..60 {
+            let middle = (low + high) / 2.0;
+            match gap(low) * gap(middle) < 0.0 {
+                true => high = middle,
+                false => low = middle,
+            }
+        }
+        low
+    };
+    let signs: Vec<bool> = (30..300)
+        .map(|i| gap(f64::from(i) * 1e-2 / 3.0) > 0.0)
+        .collect();
+    assert_eq!(signs.windows(2).filter(|w| w[0] != w[1]).count(), 2);
+    let (away, to) = (zero(0.1, 0.4), zero(0.4, 0.9));
+    assert!((away - 0.248).abs() < 5e-5, "{away}");
+    assert!((to - 0.7094).abs() < 5e-5, "{to}");
+    let policy = tilted(&REFERENCE, &REWARDS, away);
+    assert!((policy[3] - 0.944).abs() < 5e-4, "{policy:?}");
+
+    // the two meet where u / s(u) is least
+    let least = (400..420)
+        .map(|i| f64::from(i) * 1e-3)
+        .map(|u| (u / deviation(u), deviation(u)));
+    let (beta, s) = least.fold((f64::MAX, 0.0), |a, b| if b.0 < a.0 { b } else { a });
+    assert!(
+        (beta - 0.7704).abs() < 5e-5 && (s - 0.526).abs() < 1e-3,
+        "{beta} {s}"
+    );
+
+    // a policy a little sharper falls to the best answer alone, one a little flatter comes back
+    let from = |s: f64| {
+        let start = tilted(&REFERENCE, &REWARDS, s);
+        with_whitened_scores_from(&start, 1.0, 1.0, 400)
+    };
+    let sharp = from(0.22);
+    assert!(sharp[3] > 0.99, "{sharp:?}");
+    let flat = from(0.28);
+    assert!(
+        distance(&flat, &tilted(&REFERENCE, &REWARDS, to)) < 1e-2,
+        "{flat:?}"
+    );
 }
 
 /// What pretraining text says, for PPO-ptx.

@@ -64,7 +64,7 @@ fn pairs(
         chosen: scores.index_select(&Tensor::new(won, &Device::Cpu)?, 0)?,
         rejected: scores.index_select(&Tensor::new(lost, &Device::Cpu)?, 0)?,
     };
-    let losses = pairwise_reward_loss(&scores, Some(&vector(&margins)), config)?;
+    let losses = pairwise_reward_loss(&scores, Some(&vector(&margins)), config)?.loss;
     Ok((losses * vector(&weights))?.sum_all()?)
 }
 
@@ -132,7 +132,8 @@ fn a_constant_margin_stretches_a_lone_pair() {
             chosen: Tensor::cat(&[&first, &second], 0)?,
             rejected: Tensor::cat(&[&second, &first], 0)?,
         };
-        let losses = pairwise_reward_loss(&scores, Some(&vector(&[m, m])), &Default::default())?;
+        let losses =
+            pairwise_reward_loss(&scores, Some(&vector(&[m, m])), &Default::default())?.loss;
         Ok((losses * vector(&[p, 1.0 - p]))?.sum_all()?)
     });
     let gain: f64 = 2.0 * p - 1.0;

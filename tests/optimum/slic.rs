@@ -55,7 +55,9 @@ fn assert_just_reached(p: &[f64], required: [f64; 3], overshoot: f64) {
 fn rank_stops_where_the_path_enters_the_zero_set() {
     let loss = |ell: &Tensor| {
         let policy = select(ell, &pairs())?;
-        Ok(slic_rank_loss(&policy, &SlicConfig { delta: 1.0 })?.mean(0)?)
+        Ok(slic_rank_loss(&policy, &SlicConfig { delta: 1.0 })?
+            .loss
+            .mean(0)?)
     };
     let p = descend(&log(&REFERENCE), 0.1, 100, loss);
     assert_eq!(value(&p, loss), 0.0);
@@ -70,7 +72,9 @@ fn margin_and_list_stop_at_their_leads() {
         let policy = select(ell, &pairs())?;
         let similarity = select(&vector(&REWARDS), &pairs())?;
         let config = SlicConfig { delta: 1.0 };
-        Ok(slic_margin_loss(&policy, &similarity, &config)?.sum_all()?)
+        Ok(slic_margin_loss(&policy, &similarity, &config)?
+            .loss
+            .sum_all()?)
     };
     let p = descend(&log(&REFERENCE), 0.001, 700, margin);
     assert_eq!(value(&p, margin), 0.0);
@@ -89,7 +93,7 @@ fn margin_and_list_stop_at_their_leads() {
 /// Two answers, labels right with probability p: the loss of the lead z = θ₀ − θ₁.
 fn noisy(theta: &Tensor, p: f64, delta: f64) -> Result<Tensor> {
     let policy = select(&log_softmax(theta, D::Minus1)?, &[(0, 1), (1, 0)])?;
-    let losses = slic_rank_loss(&policy, &SlicConfig { delta })?;
+    let losses = slic_rank_loss(&policy, &SlicConfig { delta })?.loss;
     Ok((losses * vector(&[p, 1.0 - p]))?.sum_all()?)
 }
 
@@ -117,7 +121,7 @@ fn rank_under_noise_quantises_the_rewards() {
         let weights: Vec<f64> = all.iter().map(|&(i, j)| label(i, j)).collect();
         let weights = vector(&weights);
         let loss = |ell: &Tensor| {
-            let losses = slic_rank_loss(&select(ell, &all)?, &SlicConfig { delta: 1.0 })?;
+            let losses = slic_rank_loss(&select(ell, &all)?, &SlicConfig { delta: 1.0 })?.loss;
             Ok((losses * &weights)?.sum_all()?)
         };
         let alpha = 0.02;

@@ -43,7 +43,10 @@ fn a_method_alone_or_with_what_is_beside_it() {
     };
     let plain = Adapter::from(AdapterConfig::Lora(lora));
     assert_eq!(read(r#"{"lora": {"rank": 4}}"#).unwrap(), plain);
-    assert_eq!(read(r#""bit_fit""#).unwrap(), AdapterConfig::BitFit.into());
+    assert_eq!(
+        read(r#""bit_fit""#).unwrap(),
+        AdapterConfig::BitFit {}.into()
+    );
     let plus = Adapter {
         lora_plus: Some(16.0),
         ..plain
@@ -88,6 +91,158 @@ fn what_is_no_method_is_an_error_with_file_and_field() {
     assert!(
         error.starts_with("nowhere.json: cannot be read: "),
         "{error}"
+    );
+}
+
+#[test]
+fn a_method_without_settings_is_written_as_a_word_or_as_an_empty_map() {
+    let defaults = [
+        AdapterConfig::Lora(LoraConfig::default()),
+        AdapterConfig::Qlora(LoraConfig::default()),
+        AdapterConfig::Dora(LoraConfig::default()),
+        AdapterConfig::AdaLora(AdaLoraConfig::default()),
+        AdapterConfig::Ia3(Default::default()),
+        AdapterConfig::Vera(VeraConfig::default()),
+        AdapterConfig::BitFit {},
+        AdapterConfig::Prompt(PromptConfig::default()),
+        AdapterConfig::Prefix(PrefixConfig::default()),
+        AdapterConfig::Mam(Default::default()),
+    ];
+    for config in defaults {
+        let name = config.name();
+        let want = Adapter::from(config);
+        for text in [
+            format!("\"{name}\""),
+            format!(r#"{{"{name}": {{}}}}"#),
+            format!(r#"{{"method": "{name}"}}"#),
+            format!(r#"{{"method": {{"{name}": {{}}}}}}"#),
+        ] {
+            assert_eq!(read(&text).as_ref(), Ok(&want), "{text}");
+        }
+    }
+    // two have settings without a default
+    for (name, field) in [("adapter", "placement"), ("design_space", "space")] {
+        for text in [format!("\"{name}\""), format!(r#"{{"{name}": {{}}}}"#)] {
+            let error = read(&text).unwrap_err();
+            let expected = format!("FILE: missing field `{field}`");
+            assert!(error.starts_with(&expected), "{error}");
+        }
+    }
+    for (text, expected) in [
+        (
+            r#"{"bit_fit": {"rank": 1}}"#,
+            "unknown field `rank`, there are no fields",
+        ),
+        (
+            "3",
+            "invalid type: integer `3`, expected a method, as `\"lora\"` or `{\"lora\": {\"rank\": 4}}`",
+        ),
+        (
+            r#"{"lora": {}, "dora": {}}"#,
+            "a second method beside the first at line 1 column",
+        ),
+        (
+            "{}",
+            "invalid length 0, expected a method, as `\"lora\"` or",
+        ),
+    ] {
+        let error = read(text).unwrap_err();
+        assert!(
+            error.starts_with("FILE: ") && error.contains(expected),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_wrong_value_is_named_with_the_keys_that_lead_to_it() {
+    for (text, expected) in [
+        (
+            r#"{"lora": {"rank": -1}}"#,
+            "integer `-1`, expected usize at line 1 column 20, in `lora.rank`",
+        ),
+        (
+            "{\"method\": {\n \"lora\": {\"alpha\": 2,\n  \"targets\": {\"target_modules\": 3}}}}",
+            "expected a list of names, an expression as a string, or \"all-linear\" at line 3 column 33, in \
+             `method.lora.targets.target_modules`",
+        ),
+        (
+            r#"{"lora": {"rank_pattern": {"a{\"b": 1, "c": "d"}}}"#,
+            "string \"d\", expected usize at line 1 column 47, in `lora.rank_pattern.c`",
+        ),
+        (
+            r#"{"lora": {"rank": 4"#,
+            "EOF while parsing an object at line 1 column 19, in `lora.rank`",
+        ),
+        ("", "EOF while parsing a value at line 1 column 0"),
+    ] {
+        let error = read(text).unwrap_err();
+        assert!(error.ends_with(expected), "{error}");
+    }
+    let long = "é".repeat(500_000);
+    for text in [
+        format!(r#"{{"lora": {{"rank": "{long}"}}}}"#),
+        format!(r#"{{"lora": {{"{long}": 1}}}}"#),
+        format!(r#"{{"{long}": {{}}}}"#),
+        format!("\"{long}\""),
+        format!(r#"{{"peft_type": "LORA", "target_modules": ["qkv"], "{long}": 1}}"#),
+        format!(
+            r#"{{"peft_type": "LORA", "target_modules": ["qkv"], "bias": "all", "enable_lora": "{long}"}}"#
+        ),
+    ] {
+        let error = read(&text).unwrap_err();
+        let brief: String = error.chars().take(200).collect();
+        assert!(error.chars().count() < 1_200, "{} of {brief}", error.len());
+        assert!(error.contains(" characters … "), "{brief}");
+    }
+}
+
+#[test]
+fn the_file_of_alpaca_lora_starts_a_run_and_says_what_it_left_out() {
+    let text = r#"{"base_model_name_or_path": "decapoda-research/llama-7b-hf", "bias": "none",
+        "enable_lora": null, "fan_in_fan_out": false, "inference_mode": true, "lora_alpha": 16,
+        "lora_dropout": 0.05, "merge_weights": false, "modules_to_save": null, "peft_type": "LORA",
+        "r": 2, "target_modules": ["qkv"], "task_type": "CAUSAL_LM"}"#;
+    let found = read(text).unwrap();
+    let lora = LoraConfig {
+        rank: 2,
+        alpha: 16.0,
+        dropout: 0.05,
+        targets: targets(&["qkv"]),
+        ..Default::default()
+    };
+    assert_eq!(found.method, AdapterConfig::Lora(lora));
+    let notes: Vec<String> = found
+        .notes
+        .iter()
+        .map(|note| {
+            note.rsplit_once("adapter_config.json: ")
+                .unwrap()
+                .1
+                .to_string()
+        })
+        .collect();
+    assert_eq!(
+        notes,
+        [
+            "`enable_lora` = null is of an earlier PEFT and of no effect",
+            "`merge_weights` = false is of an earlier PEFT and of no effect",
+        ]
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = small(Objective::Dpo, &dir.path().join("out"));
+    (settings.adapter, settings.steps) = (Some(found), 1);
+    quiet(&settings).unwrap();
+    // what a run keeps of its settings holds no notes
+    let kept = fs::read_to_string(dir.path().join("out/config.json")).unwrap();
+    assert!(
+        !kept.contains("enable_lora") && !kept.contains("notes"),
+        "{kept}"
+    );
+    // one that chose parts of a map is another layer
+    assert_eq!(
+        read(&text.replace("\"enable_lora\": null", "\"enable_lora\": [true, false]")).unwrap_err(),
+        "FILE: `enable_lora` is [true,false], but LoRA here is on a whole map, not on parts of one"
     );
 }
 
@@ -209,7 +364,7 @@ fn settings_of_peft_that_do_not_fit_are_named() {
     };
     says(
         r#"{"peft_type": "LORA", "target_modules": ["qkv"], "rnk": 2}"#,
-        "AdapterConfig::read: `FILE` holds `rnk`, which is no key of LORA in PEFT 0.21.2",
+        "FILE: holds `rnk`, which is no key of PEFT",
     );
     says(
         r#"{"peft_type": "LOHA"}"#,
@@ -218,7 +373,8 @@ fn settings_of_peft_that_do_not_fit_are_named() {
     );
     says(
         r#"{"peft_type": "LORA", "target_modules": ["qkv"], "init_lora_weights": "orthogonal"}"#,
-        "FILE: `init_lora_weights` is \"orthogonal\", which is no start of a fresh adapter here",
+        "FILE: `init_lora_weights` is \"orthogonal\", which is no start of a fresh adapter here: A and B \
+         both start away from 0, with B·A = 0; known: true and \"gaussian\"",
     );
     says(
         r#"{"peft_type": "LORA", "target_modules": ["qkv"], "fan_in_fan_out": true}"#,
@@ -254,7 +410,7 @@ fn settings_of_peft_that_do_not_fit_are_named() {
     says(
         r#"{"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 3, "token_dim": 16, "num_layers": 1,
             "num_attention_heads": 2, "init_weights": "zero"}"#,
-        "FILE: `init_weights` is \"zero\", which is no start of a fresh adapter here",
+        "FILE: `init_weights` is \"zero\", which is no start of a fresh adapter here; known: true",
     );
 }
 

@@ -105,7 +105,7 @@ fn texts() -> (TokenLogProbs, TokenLogProbs) {
 fn each_batch_is_reduced_over_its_own_tokens() {
     let (hindsight, book) = texts();
     let config = HindsightConfig {
-        pretraining_weight: 0.3,
+        pretraining_weight: Some(0.3),
     };
     let out = chain_of_hindsight_loss(&hindsight, Some(&book), &config).unwrap();
     let answers = [0.0, 0.5, 1.0, 2.0, 0.0, 0.0];
@@ -132,12 +132,20 @@ fn the_papers_weight_is_three_halves() {
 }
 
 #[test]
+fn without_text_the_default_is_the_answers_alone() {
+    let (hindsight, _) = texts();
+    let out = chain_of_hindsight_loss(&hindsight, None, &HindsightConfig::default()).unwrap();
+    assert!(out.pretraining.is_none());
+    assert_eq!(numbers(&out.reduce(Reduction::Sum).unwrap()), [3.5]);
+}
+
+#[test]
 fn text_of_no_weight_is_left_out_whatever_it_holds() {
     let (hindsight, _) = texts();
     let impossible = matrix(&[&[f64::NEG_INFINITY, -1.0]]);
     let impossible = TokenLogProbs::new(&impossible, &bits(&[&[1, 1]])).unwrap();
     let config = HindsightConfig {
-        pretraining_weight: 0.0,
+        pretraining_weight: Some(0.0),
     };
     let out = chain_of_hindsight_loss(&hindsight, Some(&impossible), &config).unwrap();
     assert!(out.pretraining.is_none());

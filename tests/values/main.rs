@@ -18,6 +18,7 @@ mod ia3;
 mod log_probs;
 mod lora;
 mod math;
+mod pairs;
 mod ppo;
 mod prefix;
 mod pro;

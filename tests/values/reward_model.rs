@@ -23,7 +23,7 @@ fn ranked(scores: &[f64], rewards: &[f64], config: &RankedRewardConfig) -> f64 {
 
 #[test]
 fn a_pair_loses_by_how_far_the_better_answer_is_behind() -> Result<()> {
-    let loss = pairwise_reward_loss(&pair(), None, &PairwiseRewardConfig::default())?;
+    let loss = pairwise_reward_loss(&pair(), None, &PairwiseRewardConfig::default())?.loss;
     let want = [lost(1.5 - 0.5), lost(-0.5 - 0.75), 2.0f64.ln()];
     assert_close(&numbers(&loss), &want, EXACT, "pairwise");
     Ok(())
@@ -33,7 +33,7 @@ fn a_pair_loses_by_how_far_the_better_answer_is_behind() -> Result<()> {
 fn a_margin_is_subtracted_whatever_its_sign_and_centring_sees_the_sum() -> Result<()> {
     let margin = vector(&[0.25, -2.0, 1.0]);
     let config = PairwiseRewardConfig { centring: 0.3 };
-    let loss = pairwise_reward_loss(&pair(), Some(&margin), &config)?;
+    let loss = pairwise_reward_loss(&pair(), Some(&margin), &config)?.loss;
     let want = [
         lost(1.5 - 0.5 - 0.25) + 0.3 * (1.5f64 + 0.5).powi(2),
         lost(-0.5 - 0.75 + 2.0) + 0.3 * (-0.5f64 + 0.75).powi(2),

@@ -24,14 +24,18 @@ fn list_loss(c: &Candidates, delta: f64) -> Vec<f64> {
 fn rank() {
     // leads of 0.5, −2, 3, and exactly 1
     let policy = pair(&[-3.0, -6.0, -1.0, -2.0], &[-3.5, -4.0, -4.0, -3.0]);
-    let got = slic_rank_loss(&policy, &SlicConfig::default()).unwrap();
+    let got = slic_rank_loss(&policy, &SlicConfig::default())
+        .unwrap()
+        .loss;
     assert_close(
         &numbers(&got),
         &[1.0 - 0.5, 1.0 + 2.0, 0.0, 0.0],
         EXACT,
         "rank",
     );
-    let got = slic_rank_loss(&policy, &SlicConfig { delta: 2.5 }).unwrap();
+    let got = slic_rank_loss(&policy, &SlicConfig { delta: 2.5 })
+        .unwrap()
+        .loss;
     assert_close(
         &numbers(&got),
         &[2.5 - 0.5, 2.5 + 2.0, 0.0, 2.5 - 1.0],
@@ -45,7 +49,9 @@ fn margin() {
     // required leads of 1.2, 0.6, 0 and −0.6 against leads of 0.5, −2, −0.1 and −0.1
     let policy = pair(&[-3.0, -6.0, -4.1, -4.1], &[-3.5, -4.0, -4.0, -4.0]);
     let similarity = pair(&[0.9, 0.5, 0.4, 0.2], &[0.5, 0.3, 0.4, 0.4]);
-    let got = slic_margin_loss(&policy, &similarity, &SlicConfig { delta: 3.0 }).unwrap();
+    let got = slic_margin_loss(&policy, &similarity, &SlicConfig { delta: 3.0 })
+        .unwrap()
+        .loss;
     assert_close(
         &numbers(&got),
         &[3.0 * 0.4 - 0.5, 3.0 * 0.2 + 2.0, 0.1, 0.0],

@@ -151,7 +151,9 @@ pub fn hindsight(lab: &Lab, title: Title, bars: &MultiProgress) -> Result<Entry>
         .collect::<Result<_, _>>()?;
     let plan = lab.plan(6e-3);
     let settings = HindsightSettings {
-        loss: HindsightConfig::default(),
+        loss: HindsightConfig {
+            pretraining_weight: Some(1.5), // the paper's
+        },
         format: HindsightFormat {
             feedback,
             order: HindsightOrder::GoodThenBad,

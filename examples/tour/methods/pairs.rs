@@ -83,7 +83,7 @@ pub fn slic_rank(lab: &Lab, title: Title, bars: &MultiProgress) -> Result<Entry>
     let mut rng = generator(lab.seed, 11);
     let answers = || lab.pair_batch(&mut rng);
     slic(lab, title, bars, (&config, "labels"), answers, |pair, _| {
-        Ok(slic_rank_loss(pair, &config)?)
+        Ok(slic_rank_loss(pair, &config)?.loss)
     })
 }
 
@@ -105,7 +105,7 @@ pub fn slic_margin(lab: &Lab, title: Title, bars: &MultiProgress) -> Result<Entr
     let order = (&config, "scores of the reward model");
     slic(lab, title, bars, order, answers, |pair, answers| {
         let similarity = Pair::from_rows(&look_up(scores, answers)?)?;
-        Ok(slic_margin_loss(pair, &similarity, &config)?)
+        Ok(slic_margin_loss(pair, &similarity, &config)?.loss)
     })
 }
 

@@ -99,7 +99,7 @@ impl Lab {
             bars,
             |_| {
                 let scores = scorer.scores(self, &self.pair_batch(&mut rng))?;
-                let loss = pairwise_reward_loss(&Pair::from_rows(&scores)?, None, &config)?;
+                let loss = pairwise_reward_loss(&Pair::from_rows(&scores)?, None, &config)?.loss;
                 Ok(loss.mean_all()?)
             },
             |_| Ok(None),

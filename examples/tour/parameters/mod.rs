@@ -248,7 +248,7 @@ impl Point {
                     per_layer: size,
                 }
             }
-            Family::BitFit => AdapterConfig::BitFit,
+            Family::BitFit => AdapterConfig::BitFit {},
             Family::Lora => AdapterConfig::Lora(lora),
             Family::Qlora => AdapterConfig::Qlora(lora),
             Family::Dora => AdapterConfig::Dora(lora),

@@ -101,7 +101,7 @@ pub fn peft(
             });
             return AdapterFile::from_prefix(of_a_model(method), prefix).map(Some);
         }
-        AdapterConfig::BitFit
+        AdapterConfig::BitFit {}
         | AdapterConfig::Adapter { .. }
         | AdapterConfig::Mam(_)
         | AdapterConfig::DesignSpace { .. } => return Ok(None),

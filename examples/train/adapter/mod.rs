@@ -8,7 +8,7 @@
 //!
 //! | file of `--adapter-config` | recognised by |
 //! |---|---|
-//! | a method with its settings: `{"lora": {"rank": 4}}`, `"bit_fit"` | neither of the others |
+//! | a method with its settings: `{"lora": {"rank": 4}}`, `{"lora": {}}`, `"lora"` | neither of the others |
 //! | the same with what is beside it: `{"method": {"lora": {}}, "lora_plus": 16}` | `method` |
 //! | an `adapter_config.json` of PEFT (`peft.rs`) | `peft_type` |
 //!
@@ -48,6 +48,9 @@ pub struct Adapter {
     /// Of `lora`, `qlora` and `dora`: how much faster B learns than A (LoRA+); none: as fast.
     #[serde(default)]
     pub lora_plus: Option<f64>,
+    /// What was left out of the file that it was read from; a run says so.
+    #[serde(skip)]
+    pub notes: Vec<String>,
 }
 
 /// When AdaLoRA prunes, and what keeps its vectors orthogonal.
@@ -109,6 +112,7 @@ impl From<AdapterConfig> for Adapter {
             targets: Targets::default(),
             ada_lora: AdaLora::default(),
             lora_plus: None,
+            notes: Vec::new(),
         }
     }
 }
@@ -119,7 +123,7 @@ impl Adapter {
         let problem = |text: String| Error::file(path, text);
         let text = std::fs::read_to_string(path)
             .map_err(|error| problem(format!("cannot be read: {error}")))?;
-        let json = |error: serde_json::Error| problem(error.to_string());
+        let json = |error: serde_json::Error| Error::json(path, &text, &error);
         let found: Value = serde_json::from_str(&text).map_err(json)?;
         if found.get("peft_type").is_some() {
             return peft::adapter(path, &found, settings);

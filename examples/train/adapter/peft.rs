@@ -3,6 +3,8 @@
 //! The library reads it, and passes over how a fresh adapter starts, since a trained one has started.
 //! Here that counts: a start that this crate does not have is an error.
 //!
+//! Two keys of PEFT's first releases, which Alpaca-LoRA's files hold, are left out with a note.
+//!
 //! | key | here |
 //! |---|---|
 //! | `target_modules` and the other choices | names of this model's maps: `attention.qkv`, not `q_proj` |
@@ -14,21 +16,50 @@
 //! | `base_model_name_or_path`, `revision`, `task_type` | of another model, not read |
 
 use super::super::batch::VOCABULARY;
-use super::super::error::{Error, Result};
+use super::super::error::{Error, Result, cut};
 use super::super::objectives::Objective;
 use super::super::settings::Settings;
 use super::super::support::adapters::AdapterConfig;
 use super::files::HEAD;
 use super::{AdaLora, Adapter};
 use candle_align::{
-    AdapterMethod, PrefixConfig, PrefixShape, PromptConfig, PromptInit, Reparametrisation, Targets,
+    AdapterMethod, PrefixConfig, PrefixShape, PromptConfig, PromptInit, Reparametrisation,
+    Strictness, Targets,
 };
 use serde_json::{Value, json};
 use std::path::Path;
 
+/// Keys that PEFT wrote once and now passes over, at the values at which they say nothing of the
+/// layers: which of the maps in one are adapted, and when an adapter is merged.
+const FORMER: [(&str, &[Value]); 2] = [
+    ("enable_lora", &[Value::Null]),
+    (
+        "merge_weights",
+        &[Value::Null, Value::Bool(false), Value::Bool(true)],
+    ),
+];
+
 /// `found` is what `path` holds.
 pub fn adapter(path: &Path, found: &Value, settings: &Settings) -> Result<Adapter> {
-    let mut config = candle_align::AdapterConfig::read(path)?;
+    let (mut config, left_out) = candle_align::AdapterConfig::read(path, Strictness::Lenient)?;
+    let mut notes = Vec::new();
+    for key in left_out {
+        let value = cut(&found[&key].to_string(), 80);
+        let former = FORMER.iter().find(|(name, _)| *name == key);
+        let Some((_, idle)) = former else {
+            let problem = format!("holds `{}`, which is no key of PEFT", cut(&key, 80));
+            return Err(Error::file(path, problem));
+        };
+        if !idle.contains(&found[&key]) {
+            let problem =
+                format!("`{key}` is {value}, but LoRA here is on a whole map, not on parts of one");
+            return Err(Error::file(path, problem));
+        }
+        notes.push(format!(
+            "{}: `{key}` = {value} is of an earlier PEFT and of no effect",
+            path.display()
+        ));
+    }
     if let Some(targets) = chosen(&mut config.method)
         && settings.objective == Objective::Reward
     {
@@ -36,7 +67,7 @@ pub fn adapter(path: &Path, found: &Value, settings: &Settings) -> Result<Adapte
         targets.modules_to_save.retain(|module| module != HEAD);
     }
     let refuse = |key: &str, why: String| {
-        let value = &found[key];
+        let value = cut(&found[key].to_string(), 80);
         Err(Error::file(path, format!("`{key}` is {value}, {why}")))
     };
     let starts = [
@@ -46,7 +77,16 @@ pub fn adapter(path: &Path, found: &Value, settings: &Settings) -> Result<Adapte
     ];
     for (key, known) in starts {
         if !found[key].is_null() && !known.contains(&found[key]) {
-            return refuse(key, "which is no start of a fresh adapter here".to_string());
+            let known: Vec<String> = known.iter().map(Value::to_string).collect();
+            let why = match found[key].as_str() {
+                Some("orthogonal") => ": A and B both start away from 0, with B·A = 0",
+                Some("eva") => ": A starts from what the layers are given",
+                Some("mica") => ": B is made of the weights and not trained",
+                _ => "",
+            };
+            let known = known.join(" and ");
+            let why = format!("which is no start of a fresh adapter here{why}; known: {known}");
+            return refuse(key, why);
         }
     }
     if config.method.fan_in_fan_out() {
@@ -136,6 +176,7 @@ pub fn adapter(path: &Path, found: &Value, settings: &Settings) -> Result<Adapte
     Ok(Adapter {
         targets,
         ada_lora,
+        notes,
         ..Adapter::from(method)
     })
 }

@@ -257,9 +257,7 @@ pub fn loss(task: &Task, batch: &Batch, log_probs: &TokenLogProbs) -> Result<Ten
         }
         Objective::ChainOfHindsight => {
             // the data files hold no pretraining text
-            let answers_alone = HindsightConfig {
-                pretraining_weight: 0.0,
-            };
+            let answers_alone = HindsightConfig::default();
             let out = chain_of_hindsight_loss(log_probs, None, &answers_alone)?;
             out.hindsight.loss
         }

@@ -5,8 +5,8 @@ use super::super::error::Result;
 use super::super::model::Model;
 use super::{Objective, RewardForm, SlicForm, Task, after_first, best_rows};
 use candle_align::{
-    Candidates, Pair, TokenLogProbs, TokenLoss, brio_loss, choose_best_loss, dpo_loss,
-    expected_risk_loss, pairwise_reward_loss, plackett_luce_reward_loss, pro_loss,
+    Candidates, Pair, PreferenceLoss, TokenLogProbs, TokenLoss, brio_loss, choose_best_loss,
+    dpo_loss, expected_risk_loss, pairwise_reward_loss, plackett_luce_reward_loss, pro_loss,
     ranked_reward_loss, rrhf_loss, sft_loss, slic_expected_reward_loss, slic_kl_regulariser,
     slic_list_loss, slic_margin_loss, slic_rank_loss, stable_alignment_loss,
 };
@@ -18,7 +18,7 @@ pub fn reward_loss(task: &Task, batch: &Batch, scores: &Tensor) -> Result<Tensor
     let (rewards, exists) = (&batch.rewards, Some(&batch.exists));
     Ok(match settings.reward_form {
         RewardForm::Pairs if task.shape == Shape::Pairs => {
-            pairwise_reward_loss(&pair(scores)?, None, &settings.reward)?
+            pairwise_reward_loss(&pair(scores)?, None, &settings.reward)?.loss
         }
         RewardForm::Pairs => ranked_reward_loss(scores, rewards, exists, &settings.ranked_reward)?,
         RewardForm::ChooseBest => {
@@ -55,9 +55,7 @@ pub fn loss(
                 pair(&model.log_probs(batch, settings)?.sum()?.reshape(lists)?)
             };
             let reference = model.against(reference, of)?;
-            let out = dpo_loss(&pair(&sums)?, reference.as_ref(), &settings.dpo)?;
-            let rewards = [&out.rewards.chosen, &out.rewards.rejected];
-            (out.loss, Tensor::stack(&rewards, 1)?)
+            side_by_side(dpo_loss(&pair(&sums)?, reference.as_ref(), &settings.dpo)?)?
         }
         Objective::Pro => (pro_loss(&candidates()?, &settings.pro)?.loss, means()?),
         Objective::Rrhf => (rrhf_loss(&candidates()?, &settings.rrhf)?.loss, means()?),
@@ -77,14 +75,19 @@ pub fn loss(
             (out.loss, normalised(config.length_power)?)
         }
         Objective::Slic => {
-            let calibration = match settings.slic_form {
-                SlicForm::Rank => slic_rank_loss(&pair(&sums)?, &settings.slic)?,
+            let of_list = |loss: Tensor| (loss, sums.clone());
+            let (calibration, scores) = match settings.slic_form {
+                SlicForm::Rank => side_by_side(slic_rank_loss(&pair(&sums)?, &settings.slic)?)?,
                 SlicForm::Margin => {
                     let similarity = pair(&batch.similarity)?;
-                    slic_margin_loss(&pair(&sums)?, &similarity, &settings.slic)?
+                    side_by_side(slic_margin_loss(
+                        &pair(&sums)?,
+                        &similarity,
+                        &settings.slic,
+                    )?)?
                 }
-                SlicForm::List => slic_list_loss(&candidates()?, &settings.slic)?,
-                SlicForm::ExpectedReward => slic_expected_reward_loss(&candidates()?)?,
+                SlicForm::List => of_list(slic_list_loss(&candidates()?, &settings.slic)?),
+                SlicForm::ExpectedReward => of_list(slic_expected_reward_loss(&candidates()?)?),
             };
             // λ · −log P(best)
             let cross_entropy = (sums.narrow(1, 0, 1)?.squeeze(1)? * -settings.slic_sft_weight)?;
@@ -98,10 +101,16 @@ pub fn loss(
                 Some(kl) => (loss + (kl * settings.slic_kl_weight)?)?,
                 None => loss,
             };
-            (loss, sums)
+            (loss, scores)
         }
         other => unreachable!("{other} compares no answers in its loss"),
     })
+}
+
+/// A loss over pairs, and what it orders them by: `[size, 2]`, the better answer first.
+fn side_by_side(out: PreferenceLoss) -> Result<(Tensor, Tensor)> {
+    let rewards = [&out.rewards.chosen, &out.rewards.rejected];
+    Ok((out.loss, Tensor::stack(&rewards, 1)?))
 }
 
 /// KL(π‖π_ref) of each list's best answer `[size]`: Σ over its tokens. None without a π_ref.

@@ -1,11 +1,13 @@
 //! An object of JSON, key by key, with errors that name file, key and value.
 
+use crate::error::cut;
 use crate::parameter_effective::targets::in_order;
 use crate::{Error, Result, TargetModules, Targets};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// The object of a file, key by key.
@@ -21,6 +23,7 @@ impl Keys<'_> {
     }
 
     pub(super) fn unsupported(&self, key: &str, value: &str, why: &str) -> Error {
+        let value = shown(value);
         self.problem(format!(
             "holds `{key}` = {value}, which is not supported: {why}"
         ))
@@ -31,8 +34,39 @@ impl Keys<'_> {
         let Some(raw) = self.left.remove(key) else {
             return Ok(None);
         };
-        serde_json::from_str(raw.get())
-            .map_err(|e| self.problem(format!("holds `{key}` = {}: {e}", shown(raw.get()))))
+        serde_json::from_str(raw.get()).map_err(|error| {
+            let (value, reason) = (shown(raw.get()), reason(&error));
+            self.problem(format!("holds `{key}` = {value}: {reason}"))
+        })
+    }
+
+    /// As [`Keys::take`], for a key whose value has several forms.
+    pub(super) fn take_as<T: DeserializeOwned>(
+        &mut self,
+        key: &str,
+        forms: &str,
+    ) -> Result<Option<T>> {
+        let Some(raw) = self.left.remove(key) else {
+            return Ok(None);
+        };
+        serde_json::from_str(raw.get()).map_err(|error| {
+            let (value, reason) = (shown(raw.get()), reason(&error));
+            self.problem(format!("holds `{key}` = {value}: {reason}; it is {forms}"))
+        })
+    }
+
+    /// Whether the value of a key begins like that.
+    pub(super) fn starts_with(&self, key: &str, first: char) -> bool {
+        let value = self.left.get(key);
+        value.is_some_and(|raw| raw.get().starts_with(first))
+    }
+
+    /// A list, or one element in the place of a list of one.
+    fn many<T: DeserializeOwned>(&mut self, key: &str, forms: &str) -> Result<Vec<T>> {
+        match self.starts_with(key, '[') {
+            true => Ok(self.take_as(key, forms)?.unwrap_or_default()),
+            false => Ok(self.take_as(key, forms)?.into_iter().collect()),
+        }
     }
 
     pub(super) fn or<T: DeserializeOwned>(&mut self, key: &str, default: T) -> Result<T> {
@@ -53,15 +87,13 @@ impl Keys<'_> {
         if found.is_none() || found == serde_json::from_str(idle).ok() {
             return Ok(());
         }
-        Err(self.unsupported(key, shown(&text), why))
+        Err(self.unsupported(key, &text, why))
     }
 
     /// One of a few words or values, which are of no effect.
     pub(super) fn one_of(&mut self, key: &str, known: &[&str], why: &str) -> Result<()> {
         match self.left.remove(key) {
-            Some(raw) if !known.contains(&raw.get()) => {
-                Err(self.unsupported(key, shown(raw.get()), why))
-            }
+            Some(raw) if !known.contains(&raw.get()) => Err(self.unsupported(key, raw.get(), why)),
             _ => Ok(()),
         }
     }
@@ -76,39 +108,34 @@ impl Keys<'_> {
             target_modules: sorted(target_modules),
             exclude_modules: sorted(self.or("exclude_modules", TargetModules::default())?),
             modules_to_save: self.or("modules_to_save", Vec::new())?,
-            layers_to_transform: self.or("layers_to_transform", Many(Vec::new()))?.0,
-            layers_pattern: self.or("layers_pattern", Many(Vec::new()))?.0,
+            layers_to_transform: self
+                .many("layers_to_transform", "a whole number or a list of them")?,
+            layers_pattern: self.many("layers_pattern", "a string or a list of strings")?,
         })
     }
 }
 
-/// The beginning of a value, for a message.
-fn shown(text: &str) -> &str {
-    match text.char_indices().nth(80) {
-        Some((at, _)) => &text[..at],
-        None => text,
-    }
+/// A value, for a message.
+pub(super) fn shown(value: &str) -> Cow<'_, str> {
+    cut(value, 80)
 }
 
-/// A list, or one element.
-#[derive(Deserialize)]
-#[serde(from = "OneOrMany<T>")]
-struct Many<T>(Vec<T>);
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum OneOrMany<T> {
-    One(T),
-    Many(Vec<T>),
-}
-
-impl<T> From<OneOrMany<T>> for Many<T> {
-    fn from(found: OneOrMany<T>) -> Self {
-        Self(match found {
-            OneOrMany::One(one) => vec![one],
-            OneOrMany::Many(many) => many,
-        })
-    }
+/// What `serde_json` says of a value, without the place in it, in the words of JSON.
+fn reason(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let (text, _) = text.rsplit_once(" at line ").unwrap_or((&text, ""));
+    let Some((found, expected)) = text.rsplit_once("expected ") else {
+        return cut(text, 200).into_owned();
+    };
+    let expected = match expected {
+        "usize" | "u64" => "a whole number, 0 or more",
+        "f64" => "a number",
+        "a boolean" => "true or false",
+        "a sequence" => "a list",
+        "a map" => "an object",
+        other => other,
+    };
+    format!("{}expected {expected}", cut(found, 200))
 }
 
 /// A `rank_pattern` or `alpha_pattern` of LoRA.

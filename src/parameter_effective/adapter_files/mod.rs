@@ -22,7 +22,7 @@
 //! | [`VeraLinear`](crate::VeraLinear) | `.vera_lambda_b`, `.vera_lambda_d` | `[out]`, `[rank]` |
 //! | [`VeraProjections`](crate::VeraProjections) | the whole name: `base_model.vera_A`, `base_model.vera_B` | `[rank, most inputs]`, `[most outputs, rank]` |
 //! | [`PromptEmbedding`] | the whole name: `prompt_embeddings` | `[length, dim]` |
-//! | [`PrefixEncoder`] | the whole name: `prompt_embeddings` | `[length, 2 · layers · heads · head_dim]` |
+//! | [`PrefixEncoder`]; the tokens' positions start at its [length](PrefixEncoder::virtual_positions) | the whole name: `prompt_embeddings` | `[length, 2 · layers · heads · head_dim]` |
 //! | a module of `modules_to_save` | its own parameters | theirs |
 //! | the trained rows of a table, under `trainable_token_indices` | `.token_adapter.trainable_tokens_delta` | `[rows, dim]` |
 //! | any other parameter of the base, which PEFT loads whatever the settings say | its own name | its own |
@@ -33,7 +33,8 @@
 //!
 //! | what | why |
 //! |---|---|
-//! | `init_lora_weights` of PiSSA, OLoRA, LoftQ, CorDA, LoRA-GA | the base model was changed, and the file means nothing on the base as it was; saved in PEFT with `path_initial_model_for_weight_conversion` it is plain LoRA, and read |
+//! | `init_lora_weights` of PiSSA, OLoRA, CorDA, LoRA-GA | a part of the base's weights was moved into A and B, and the file means nothing on the base as it was; saved in PEFT with `path_initial_model_for_weight_conversion` it is plain LoRA, and read |
+//! | `init_lora_weights` of LoftQ | the base's weights were quantised: save that base too, and set the key to true |
 //! | `alora_invocation_tokens`, `arrow_config`, `kasa_config`, `monteclora_config`, `use_bdlora`, `use_qalora`, `velora_config` | other layers under the name `LORA` |
 //! | `layer_replication`, `megatron_config` | another model |
 //! | `target_parameters`, `ensure_weight_tying` | adapters of bare parameters, and copies of one adapter in two places |
@@ -44,8 +45,8 @@
 //! | a prompt or a prefix with `modules_to_save`, or for an encoder and a decoder | only the vectors are read |
 //! | every other `peft_type` | |
 //!
-//! How an adapter started is of no effect on one that is there: a start by EVA or MiCA, which leave
-//! the base alone, is read and written as the default.
+//! How an adapter started is of no effect on one that is there: a start by EVA, MiCA or "orthogonal",
+//! which leave the base alone, is read and written as the default.
 //!
 //! **Tied weights**: a model whose output layer is its embedding has one tensor under two names, and
 //! its state dict may hold only one of them. An adapter on the output layer needs that name in
@@ -71,6 +72,7 @@ mod load;
 mod read;
 mod saved;
 mod settings;
+mod starts;
 mod tensors;
 mod tokens;
 mod unique;

@@ -2,12 +2,12 @@
 
 use super::Strictness;
 use super::config::*;
-use super::keys::{Keys, Pattern, sorted};
+use super::keys::{Keys, Pattern, shown, sorted};
 use super::unique::Unique;
-use super::{idle, tokens, vectors};
+use super::{idle, starts, tokens, vectors};
 use crate::{
-    AdaLoraConfig, AdaLoraScaling, Error, Ia3Config, LoraBias, LoraConfig, LoraInit,
-    RankAllocatorConfig, Result, Scaling, TargetModules, Targets, VeraConfig,
+    AdaLoraConfig, AdaLoraScaling, Error, Ia3Config, LoraBias, LoraConfig, RankAllocatorConfig,
+    Result, Scaling, TargetModules, Targets, VeraConfig,
 };
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -15,17 +15,23 @@ use std::path::Path;
 
 impl AdapterConfig {
     /// Reads an `adapter_config.json` alone: the settings of an adapter that is yet to be trained.
+    /// With them come the unknown keys that a lenient reader left out, sorted; a strict one leaves
+    /// none out.
     ///
-    /// How a fresh adapter starts is not among them but for `init_lora_weights`; see [`AdapterMethod`].
+    /// Files of another release of PEFT hold keys that 0.21.2 does not have, which it passes over:
+    /// `enable_lora` and `merge_weights` are those of Alpaca-LoRA's time.
+    ///
+    /// How a fresh adapter starts is not among the settings but for `init_lora_weights`; see
+    /// [`AdapterMethod`].
     ///
     /// # Errors
-    /// [`Error::Argument`] with the path, for a file that cannot be read, a key that is unknown or not
-    /// supported, a value that is not one; as a strict [`AdapterFile::read`](crate::AdapterFile::read).
-    pub fn read(path: impl AsRef<Path>) -> Result<Self> {
+    /// [`Error::Argument`] with the path, for a file that cannot be read, a key that is unknown (to a
+    /// strict reader) or not supported, a value that is not one; as
+    /// [`AdapterFile::read`](crate::AdapterFile::read).
+    pub fn read(path: impl AsRef<Path>, strictness: Strictness) -> Result<(Self, Vec<String>)> {
         let function = "AdapterConfig::read";
         let (source, text) = super::bytes(function, path.as_ref())?;
-        let (config, _) = parse(function, &source, &text, Strictness::Strict)?;
-        Ok(config)
+        parse(function, &source, &text, strictness)
     }
 }
 
@@ -69,13 +75,12 @@ pub(super) fn parse(
     let unknown: Vec<String> = keys.left.keys().cloned().collect();
     match unknown.first() {
         Some(key) if strictness == Strictness::Strict => Err(keys.problem(format!(
-            "holds `{key}`, which is no key of {name} in PEFT {PEFT}"
+            "holds `{}`, which is no key of {name} in PEFT {PEFT}",
+            shown(key)
         ))),
         _ => Ok((config, unknown)),
     }
 }
-
-const START: &str = "it changes the base model";
 
 fn lora(keys: &mut Keys) -> Result<LoraFile> {
     idle::read(keys)?;
@@ -98,21 +103,7 @@ fn lora(keys: &mut Keys) -> Result<LoraFile> {
         let why = "beside `lora_bias` it is not";
         return Err(keys.unsupported("use_dora", "true", why));
     }
-    let init = match keys.left.get("init_lora_weights").map(|raw| raw.get()) {
-        Some("\"gaussian\"") => LoraInit::Gaussian,
-        _ => LoraInit::KaimingUniform,
-    };
-    // starts of A and B alone, with which the base stays as it is
-    let plain = [
-        "true",
-        "false",
-        "null",
-        "\"gaussian\"",
-        "\"orthogonal\"",
-        "\"eva\"",
-        "\"mica\"",
-    ];
-    keys.one_of("init_lora_weights", &plain, START)?;
+    let init = starts::lora(keys)?;
     let default = LoraConfig::default();
     let config = LoraConfig {
         rank: keys.or("r", default.rank)?,
@@ -132,9 +123,7 @@ fn lora(keys: &mut Keys) -> Result<LoraFile> {
         config,
         dora,
         all_biases,
-        tokens: keys
-            .take::<tokens::Written>("trainable_token_indices")?
-            .map_or_else(Default::default, Into::into),
+        tokens: tokens::read(keys)?,
         fan_in_fan_out: keys.or("fan_in_fan_out", false)?,
     })
 }
@@ -151,7 +140,7 @@ fn adalora(keys: &mut Keys) -> Result<AdaLoraFile> {
     ] {
         keys.idle(key, idle, "AdaLoRA has only its default")?;
     }
-    keys.one_of("init_lora_weights", &["true", "false", "null"], START)?;
+    starts::adalora(keys)?;
     keys.take::<usize>("r")?; // LoRA's; AdaLoRA does not use it
     let (default, budget) = (AdaLoraConfig::default(), RankAllocatorConfig::default());
     let pattern: BTreeMap<String, Vec<bool>> =
@@ -162,9 +151,10 @@ fn adalora(keys: &mut Keys) -> Result<AdaLoraFile> {
     let mut kept = BTreeMap::new();
     for (name, entries) in pattern {
         let Some(path) = name.strip_suffix(".lora_E") else {
-            let text =
-                format!("holds `rank_pattern` with the key `{name}`, not a path and `.lora_E`");
-            return Err(keys.problem(text));
+            return Err(keys.problem(format!(
+                "holds `rank_pattern` with the key `{}`, not a path and `.lora_E`",
+                shown(&name)
+            )));
         };
         kept.insert(path.to_string(), entries);
     }

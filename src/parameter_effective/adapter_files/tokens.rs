@@ -1,32 +1,31 @@
 //! Rows of a table that were trained on their own: `trainable_token_indices`.
 
 use super::PREFIX;
+use super::keys::Keys;
 use super::load::{FUNCTION, Loader};
 use super::unique::Unique;
 use crate::{Error, Result};
 use candle_core::Tensor;
-use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// By the end of a module's path, or the empty name: which rows.
 pub(super) type Tokens = BTreeMap<String, Vec<usize>>;
 
-/// As it stands in a file.
-#[derive(Deserialize)]
-#[serde(untagged)]
-pub(super) enum Written {
-    Rows(Vec<usize>),
-    ByName(Unique<Vec<usize>>),
-}
-
-impl From<Written> for Tokens {
-    fn from(written: Written) -> Self {
-        match written {
-            Written::Rows(rows) => BTreeMap::from([(String::new(), rows)]),
-            Written::ByName(Unique(named)) => named,
-        }
+/// As they stand in a file: a list of rows, or rows by name.
+pub(super) fn read(keys: &mut Keys) -> Result<Tokens> {
+    let (key, forms) = (
+        "trainable_token_indices",
+        "a list of rows, or an object of names and lists of rows",
+    );
+    if keys.starts_with(key, '{') {
+        let named: Option<Unique<Vec<usize>>> = keys.take_as(key, forms)?;
+        return Ok(named.map_or_else(Tokens::default, |Unique(named)| named));
     }
+    let rows: Option<Vec<usize>> = keys.take_as(key, forms)?;
+    Ok(rows.map_or_else(Tokens::default, |rows| {
+        Tokens::from([(String::new(), rows)])
+    }))
 }
 
 pub(super) fn written(tokens: &Tokens) -> Value {

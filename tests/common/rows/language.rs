@@ -31,11 +31,9 @@ fn c_rlft(x: &[Tensor], weighting: ClassWeighting) -> Result<Tensor> {
 }
 
 /// The answers and the pretraining text are each a batch of its own: one of them at a time.
-fn hindsight(x: &[Tensor], weight: f64) -> Result<HindsightLoss> {
+fn hindsight(x: &[Tensor], pretraining_weight: Option<f64>) -> Result<HindsightLoss> {
     let text = TokenLogProbs::new(&x[0], &x[1])?;
-    let config = HindsightConfig {
-        pretraining_weight: weight,
-    };
+    let config = HindsightConfig { pretraining_weight };
     chain_of_hindsight_loss(&text, Some(&text), &config)
 }
 
@@ -57,14 +55,14 @@ pub fn rows() -> Vec<Row> {
             c_rlft(x, ClassWeighting::Linear)
         }),
         row("hindsight, answers", log_probs("values", "mask"), |x| {
-            Ok(hindsight(x, 0.0)?.hindsight.loss.sum(D::Minus1)?)
+            Ok(hindsight(x, Some(0.0))?.hindsight.loss.sum(D::Minus1)?)
         }),
         row("hindsight, text", log_probs("values", "mask"), |x| {
-            let text = hindsight(x, HindsightConfig::default().pretraining_weight)?.pretraining;
+            let text = hindsight(x, None)?.pretraining;
             Ok(text.expect("text").loss.sum(D::Minus1)?)
         }),
         row("hindsight, both", log_probs("values", "mask"), |x| {
-            let both = hindsight(x, 0.3)?;
+            let both = hindsight(x, Some(0.3))?;
             let text = both.pretraining.expect("text").loss;
             Ok((both.hindsight.loss + text)?.sum(D::Minus1)?)
         }),

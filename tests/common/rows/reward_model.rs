@@ -10,7 +10,7 @@ fn pairwise(x: &[Tensor], centring: f64) -> Result<Tensor> {
         chosen: x[0].clone(),
         rejected: x[1].clone(),
     };
-    pairwise_reward_loss(&scores, x.get(2), &PairwiseRewardConfig { centring })
+    Ok(pairwise_reward_loss(&scores, x.get(2), &PairwiseRewardConfig { centring })?.loss)
 }
 
 fn off_default(ties: Ties) -> RankedRewardConfig {

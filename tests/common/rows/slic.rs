@@ -67,13 +67,13 @@ pub fn rows() -> Vec<Row> {
         Row {
             name: "slic rank",
             inputs: pairs(),
-            loss: |x| slic_rank_loss(&pair(&x[0], &x[1]), &SlicConfig::default()),
+            loss: |x| Ok(slic_rank_loss(&pair(&x[0], &x[1]), &SlicConfig::default())?.loss),
             independent: true,
         },
         Row {
             name: "slic rank, delta 2.7",
             inputs: pairs(),
-            loss: |x| slic_rank_loss(&pair(&x[0], &x[1]), &SlicConfig { delta: 2.7 }),
+            loss: |x| Ok(slic_rank_loss(&pair(&x[0], &x[1]), &SlicConfig { delta: 2.7 })?.loss),
             independent: true,
         },
         Row {
@@ -81,7 +81,10 @@ pub fn rows() -> Vec<Row> {
             inputs: margins.clone(),
             loss: |x| {
                 let similarity = pair(&x[2], &x[3]);
-                slic_margin_loss(&pair(&x[0], &x[1]), &similarity, &SlicConfig::default())
+                Ok(
+                    slic_margin_loss(&pair(&x[0], &x[1]), &similarity, &SlicConfig::default())?
+                        .loss,
+                )
             },
             independent: true,
         },
@@ -90,7 +93,10 @@ pub fn rows() -> Vec<Row> {
             inputs: margins,
             loss: |x| {
                 let similarity = pair(&x[2], &x[3]);
-                slic_margin_loss(&pair(&x[0], &x[1]), &similarity, &SlicConfig { delta: 2.5 })
+                Ok(
+                    slic_margin_loss(&pair(&x[0], &x[1]), &similarity, &SlicConfig { delta: 2.5 })?
+                        .loss,
+                )
             },
             independent: true,
         },

@@ -1,0 +1,42 @@
+//! What losses of several sections return alike.
+
+use crate::{Pair, Result};
+use candle_core::Tensor;
+
+/// What every loss over pairs returns.
+///
+/// How well a batch is ordered is asked in one way, whichever loss it is:
+/// `out.rewards.accuracy()` ([`Pair::accuracy`]), and by how much in `out.rewards.margin()`
+/// ([`Pair::margin`]).
+///
+/// ```
+/// use candle_align::{Pair, PreferenceLoss, Result, SlicConfig, dpo_loss, slic_rank_loss};
+/// use candle_core::{Device, Tensor};
+///
+/// let of = |x: [f64; 2]| Tensor::new(&x, &Device::Cpu);
+/// // the first pair stands the right way round, the second does not
+/// let policy = Pair { chosen: of([-3.0, -9.0])?, rejected: of([-5.0, -8.0])? };
+/// let accuracy = |out: PreferenceLoss| -> Result<f64> { Ok(out.rewards.accuracy()?.to_scalar()?) };
+///
+/// assert_eq!(accuracy(dpo_loss(&policy, None, &Default::default())?)?, 0.5);
+/// assert_eq!(accuracy(slic_rank_loss(&policy, &SlicConfig::default())?)?, 0.5);
+/// # Ok::<(), candle_align::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct PreferenceLoss {
+    /// One loss per pair `[batch]`.
+    pub loss: Tensor,
+    /// What the loss orders the answers by `[batch]`, detached: DPO's implicit rewards, SLiC's
+    /// log-probabilities, the scores of a reward model. A lead that is asked for is not in them.
+    pub rewards: Pair<Tensor>,
+}
+
+impl PreferenceLoss {
+    /// The rewards lose their history.
+    pub(crate) fn new(loss: Tensor, rewards: &Pair<Tensor>) -> Result<Self> {
+        Ok(Self {
+            loss,
+            rewards: rewards.detach(),
+        })
+    }
+}
