@@ -108,10 +108,17 @@ pub struct Summary {
     pub objective: Objective,
     pub data: String,
     pub tally: Tally,
+    /// Different prompts.
     pub train_prompts: usize,
-    pub held_out_prompts: usize,
+    /// The rows that they stand in.
+    pub train_rows: usize,
+    /// What is made of them: see `examples`.
     pub train_examples: usize,
+    pub held_out_prompts: usize,
+    pub held_out_rows: usize,
     pub held_out_examples: usize,
+    /// What an example is: an answer, a pair, a list, a written text.
+    pub examples: &'static str,
     /// How many numbers are trained.
     pub parameters: usize,
     /// Of how many: the model's, the adapter's, the reward head's.
@@ -157,6 +164,13 @@ impl Tally {
         };
         let mut all = counted("left out", &self.left_out);
         all.extend(counted("single answers left out", &self.answers_left_out));
+        if self.pairs_left_out > 0 {
+            let left_out = self.pairs_left_out;
+            all.push(format!("{left_out} pairs left out (more than `max_pairs` of a prompt)"));
+        }
+        for (name, count) in &self.ignored_fields {
+            all.push(format!("`{name}` ignored {count} times"));
+        }
         if self.prompts_cut > 0 {
             all.push(format!("{} prompts cut from the left", self.prompts_cut));
         }
@@ -192,8 +206,14 @@ impl fmt::Display for Summary {
         }
         writeln!(
             f,
-            "  split     {} prompts to train on ({} examples), {} held out ({})",
-            self.train_prompts, self.train_examples, self.held_out_prompts, self.held_out_examples
+            "  split     {} prompts to train on (in {} rows, {} {kind}), {} held out (in {} rows, {} {kind})",
+            self.train_prompts,
+            self.train_rows,
+            self.train_examples,
+            self.held_out_prompts,
+            self.held_out_rows,
+            self.held_out_examples,
+            kind = self.examples,
         )?;
         writeln!(
             f,

@@ -1,6 +1,7 @@
 //! Everything a run depends on: what `config.json` holds and `--config` reads.
 
 use super::adapter::Adapter;
+use super::batch::Most;
 use super::error::{Error, Result};
 use super::objectives::words::{CRlft, Classes, Hindsight};
 use super::objectives::{Objective, RewardForm, SlicForm};
@@ -73,6 +74,14 @@ pub struct Settings {
     pub max_rows: Option<usize>,
     /// Count rows that cannot be read, instead of stopping at the first.
     pub skip_bad_rows: bool,
+    /// Fields of rows, by name and at any depth, that are read as if they were not there. A field that
+    /// is not known is an error otherwise.
+    pub ignored_fields: Vec<String>,
+    /// The most pairs that are made of the answers to one prompt; what is kept of more is drawn.
+    pub max_pairs: usize,
+    /// The most answers to one prompt that are looked at as a list; of more, the best, the worst and
+    /// drawn ones.
+    pub max_answers: usize,
 
     /// Of `sft`, of the supervised steps before the others, and wherever else an objective calls
     /// `sft_loss`: on the reference of `brio` and `expected_risk`, and on the texts of
@@ -148,6 +157,9 @@ impl Default for Settings {
             eval_every: 0,
             max_rows: None,
             skip_bad_rows: false,
+            ignored_fields: Vec::new(),
+            max_pairs: 64,
+            max_answers: 64,
             sft: SftConfig::default(),
             reward: PairwiseRewardConfig::default(),
             ranked_reward: RankedRewardConfig::default(),
@@ -200,6 +212,15 @@ impl Settings {
         serde_json::from_value(all).map_err(|error| usage(error.to_string()))
     }
 
+    /// The most that is made of one item.
+    pub fn most(&self) -> Most {
+        Most {
+            pairs: self.max_pairs,
+            answers: self.max_answers,
+            seed: self.seed,
+        }
+    }
+
     /// Where the results go.
     pub fn out(&self) -> PathBuf {
         let name = match &self.adapter {
@@ -230,6 +251,13 @@ impl Settings {
         positive("sft_learning_rate", self.sft_learning_rate)?;
         positive("language_learning_rate", self.language_learning_rate)?;
         positive("max_held_out", self.max_held_out as f64)?;
+        positive("max_pairs", self.max_pairs as f64)?;
+        if self.max_answers < 2 {
+            let found = self.max_answers;
+            return Err(Error::Usage(format!(
+                "`max_answers` must be at least 2, got {found}"
+            )));
+        }
         positive("held_out", self.held_out)?;
         share("held_out", self.held_out)?;
         share("warmup", self.warmup)?;

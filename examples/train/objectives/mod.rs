@@ -238,6 +238,18 @@ pub struct Task<'a> {
     pub settings: &'a Settings,
 }
 
+impl Task<'_> {
+    /// What an example of it is, in words, of many.
+    pub fn examples(&self) -> &'static str {
+        match self.shape {
+            _ if self.objective.is_language() => "texts",
+            Shape::Best => "answers",
+            Shape::Pairs => "pairs",
+            Shape::Lists => "lists",
+        }
+    }
+}
+
 /// What the loss of a batch adds to the divisor of a window: its tokens, their weights, or its
 /// examples.
 pub fn counted(task: &Task, batch: &Batch) -> Result<f64> {
