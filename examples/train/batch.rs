@@ -86,7 +86,8 @@ impl Most {
         if all <= most {
             return (0..all).collect();
         }
-        let mut rng = StdRng::seed_from_u64(self.seed ^ group(&format!("{} {}", item.group, item.prompt)));
+        let mut rng =
+            StdRng::seed_from_u64(self.seed ^ group(&format!("{} {}", item.group, item.prompt)));
         let mut drawn = index::sample(&mut rng, all, most).into_vec();
         drawn.sort_unstable();
         drawn
@@ -359,7 +360,17 @@ mod tests {
     #[test]
     fn drawn_pairs_are_some_of_all_pairs_each_as_often() {
         let item = many(7);
-        let with = |pairs, seed| compared(&item, Shape::Pairs, Most { pairs, answers: 64, seed });
+        let with = |pairs, seed| {
+            compared(
+                &item,
+                Shape::Pairs,
+                Most {
+                    pairs,
+                    answers: 64,
+                    seed,
+                },
+            )
+        };
         let all = with(100, 0);
         assert_eq!(all.len(), pair_count(&item));
         let mut drawn = vec![0; all.len()];
@@ -395,7 +406,11 @@ mod tests {
         let (good, bad): (Vec<_>, Vec<_>) = item.answers.iter().partition(|a| a.reward > 75.0);
         let pairs = MOST.pairs_of(&item, &good, &bad);
         assert_eq!(pairs.len(), 64);
-        assert!(pairs.iter().all(|(a, b)| a.reward > 75.0 && b.reward <= 75.0));
+        assert!(
+            pairs
+                .iter()
+                .all(|(a, b)| a.reward > 75.0 && b.reward <= 75.0)
+        );
         let few = MOST.pairs_of(&item, &good[..2], &bad[..2]);
         let all = [(0, 0), (0, 1), (1, 0), (1, 1)].map(|(i, j)| (good[i], bad[j]));
         assert_eq!(few, all);

@@ -19,7 +19,9 @@ pub fn usable(
     let objective = settings.objective;
     let found = items.len();
     let singles = items.iter().filter(|item| item.answers.len() == 1).count();
-    let unpaired = items.iter().filter(|item| item.judged && item.answers.len() == 1);
+    let unpaired = items
+        .iter()
+        .filter(|item| item.judged && item.answers.len() == 1);
     let unpaired = unpaired.count();
     let judged = items.iter().any(|item| item.judged);
     let keep = |item: &Item| {

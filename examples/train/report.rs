@@ -166,7 +166,9 @@ impl Tally {
         all.extend(counted("single answers left out", &self.answers_left_out));
         if self.pairs_left_out > 0 {
             let left_out = self.pairs_left_out;
-            all.push(format!("{left_out} pairs left out (more than `max_pairs` of a prompt)"));
+            all.push(format!(
+                "{left_out} pairs left out (more than `max_pairs` of a prompt)"
+            ));
         }
         for (name, count) in &self.ignored_fields {
             all.push(format!("`{name}` ignored {count} times"));

@@ -22,7 +22,10 @@ fn run(objective: Objective, rows: &str) -> (String, Summary) {
     let folder = tempfile::tempdir().unwrap();
     let settings = settings(objective, folder.path(), rows);
     let summary = quiet(&settings).unwrap();
-    let all: Vec<String> = metrics(&settings.out()).iter().map(|m| m.to_string()).collect();
+    let all: Vec<String> = metrics(&settings.out())
+        .iter()
+        .map(|m| m.to_string())
+        .collect();
     (all.join("\n"), summary)
 }
 
@@ -51,10 +54,15 @@ fn supervised_steps_learn_right_answers_alone() {
     assert_eq!(with, run(Objective::Sft, &right).0);
     assert_eq!(summary.tally.left_out, [(Reason::Wrong, 4)].into());
     let text = summary.to_string();
-    assert!(text.contains("4 left out (an answer marked wrong)"), "{text}");
+    assert!(
+        text.contains("4 left out (an answer marked wrong)"),
+        "{text}"
+    );
     // solutions are marked in their own way
     let solution = |i: usize, right: bool| {
-        format!(r#"{{"question": "number {i}", "a": {{"solution": "answer {i}", "is_correct": {right}}}}}"#)
+        format!(
+            r#"{{"question": "number {i}", "a": {{"solution": "answer {i}", "is_correct": {right}}}}}"#
+        )
     };
     let all = join((0..12).map(|i| solution(i, i % 3 > 0)));
     assert_eq!(run(Objective::Sft, &all).0, with);
@@ -83,7 +91,12 @@ fn classes_take_both_kinds_and_the_steps_before_them_the_right_ones() {
 #[test]
 fn unpaired_rows_are_refused_by_what_compares_answers() {
     let all = join((0..4).map(|i| row(i, i % 2 > 0)));
-    for objective in [Objective::Dpo, Objective::Reward, Objective::SelfDebug, Objective::Selfee] {
+    for objective in [
+        Objective::Dpo,
+        Objective::Reward,
+        Objective::SelfDebug,
+        Objective::Selfee,
+    ] {
         let expected = format!(
             "rows.jsonl: {objective} compares answers to one prompt, and each row has one answer with a \
              `label` (unpaired: 4); sft learns those that are right, conditional_sft and c_rlft learn both kinds"
@@ -130,7 +143,10 @@ fn an_answer_that_has_begun_is_compared_and_not_written_around() {
 fn prompts_are_counted_once_and_rows_beside_them() {
     let pair = |i: usize| {
         let answer = i / 2;
-        format!(r#"{{"prompt": "{}", "chosen": "a {answer}", "rejected": "b"}}"#, i % 5)
+        format!(
+            r#"{{"prompt": "{}", "chosen": "a {answer}", "rejected": "b"}}"#,
+            i % 5
+        )
     };
     let (_, summary) = run(Objective::Dpo, &join((0..10).map(pair)));
     assert_eq!((summary.train_prompts, summary.held_out_prompts), (4, 1));

@@ -215,7 +215,12 @@ pub fn answers(
 /// assistant has a `weight`, all of them but those of weight 0.
 fn learned(turns: &[Turn], name: &str) -> Result<Vec<usize>, String> {
     ended(turns, name)?;
-    let answers = || turns.iter().enumerate().filter(|(_, turn)| turn.role == "Assistant");
+    let answers = || {
+        turns
+            .iter()
+            .enumerate()
+            .filter(|(_, turn)| turn.role == "Assistant")
+    };
     Ok(match answers().any(|(_, turn)| turn.weight.is_some()) {
         true => answers()
             .filter(|(_, turn)| turn.weight != Some(false))
@@ -338,7 +343,9 @@ fn begun(before: &str, said: &str) -> (String, bool) {
 }
 
 fn is_dialogue(text: &str) -> bool {
-    [HUMAN, ASSISTANT, SYSTEM].iter().any(|h| text.starts_with(h))
+    [HUMAN, ASSISTANT, SYSTEM]
+        .iter()
+        .any(|h| text.starts_with(h))
 }
 
 /// The system turn at the beginning, and the rest.

@@ -39,7 +39,14 @@ pub const TREE: Fields = Fields {
 
 pub const REPLY: Fields = Fields {
     of: "a message of a tree",
-    read: &["text", "role", "replies", "rank", "deleted", "review_result"],
+    read: &[
+        "text",
+        "role",
+        "replies",
+        "rank",
+        "deleted",
+        "review_result",
+    ],
     nothing: &[
         "message_id",
         "parent_id",
@@ -154,7 +161,10 @@ pub fn says_nothing(value: &Value) -> bool {
 /// Takes the named fields out, at any depth, and counts them.
 pub fn ignore(object: &mut Object, names: &[String], counts: &mut BTreeMap<String, usize>) {
     for name in names {
-        if object.remove(name).is_some_and(|value| !says_nothing(&value)) {
+        if object
+            .remove(name)
+            .is_some_and(|value| !says_nothing(&value))
+        {
             *counts.entry(name.clone()).or_default() += 1;
         }
     }

@@ -70,7 +70,7 @@ pub fn row(row: &Object, keep: usize) -> Result<Parsed, String> {
         Ok(("message tree", tree::tree(row, keep)?))
     } else if has("answers") || has("ranks") || has("rewards") {
         Ok(("ranked list", ranked(row)?))
-    } else if row.values().any(|value| value.get("is_correct").is_some()) {
+    } else if has("question") && row.values().any(|value| value.get("is_correct").is_some()) {
         Ok(("solutions", solutions(row)?))
     } else if has("instruction") {
         Ok(("instruction", instruction(row, keep)?))
@@ -177,8 +177,8 @@ fn solutions(row: &Object) -> Result<Vec<Found>, String> {
     for (name, value) in row {
         let solution = match value {
             _ if known.read.contains(&name.as_str()) || known.means_nothing(name, "") => continue,
-            Value::Object(solution) => solution,
             _ if fields::says_nothing(value) => continue,
+            Value::Object(solution) => solution,
             _ => return Err(known.unknown(name, "")),
         };
         let path = format!("{name}.");

@@ -45,15 +45,19 @@ impl Lines {
     /// Reads past blank lines, as many at a time as the buffer holds.
     fn skip_blank(&mut self) -> std::io::Result<()> {
         loop {
-            let buffer = self.inner.fill_buf()?;
-            let said = buffer.iter().position(|byte| !byte.is_ascii_whitespace());
-            let blank = &buffer[..said.unwrap_or(buffer.len())];
+            let mut end = 0;
+            for (at, byte) in self.inner.fill_buf()?.iter().enumerate() {
+                match byte {
+                    b'\n' => (self.number, end) = (self.number + 1, at + 1),
+                    b' ' | b'\t' | b'\r' | b'\x0c' => {}
+                    _ => break,
+                }
+            }
             // the beginning of a line that holds something belongs to it
-            let Some(end) = blank.iter().rposition(|&byte| byte == b'\n') else {
+            self.inner.consume(end);
+            if end == 0 {
                 return Ok(());
-            };
-            self.number += blank.iter().filter(|&&byte| byte == b'\n').count();
-            self.inner.consume(end + 1);
+            }
         }
     }
 

@@ -30,11 +30,13 @@ fn gone(message: &Object, path: &str) -> Result<Option<Reason>, String> {
             Some(value) => Ok(json::as_bool(value, &format!("{path}{name}"))? == what),
         }
     };
-    Ok(match (says("deleted", true)?, says("review_result", false)?) {
-        (true, _) => Some(Reason::Deleted),
-        (_, true) => Some(Reason::Rejected),
-        _ => None,
-    })
+    Ok(
+        match (says("deleted", true)?, says("review_result", false)?) {
+            (true, _) => Some(Reason::Deleted),
+            (_, true) => Some(Reason::Rejected),
+            _ => None,
+        },
+    )
 }
 
 struct Walk {

@@ -31,7 +31,10 @@ fn a_label_says_whether_an_answer_is_right() {
             let data = read(&row.replace("LABEL", label));
             assert_eq!(data.items[0].answers, [Answer::new("A", reward)]);
             assert!(data.items[0].judged);
-            assert_eq!(data.items[0].is_good(&data.items[0].answers[0]), reward == 1.0);
+            assert_eq!(
+                data.items[0].is_good(&data.items[0].answers[0]),
+                reward == 1.0
+            );
             assert_eq!(data.tally.formats, [("unpaired", 1)].into());
         }
         assert_eq!(
@@ -63,16 +66,26 @@ fn a_turn_of_weight_0_is_context_and_no_answer() {
         ((zero, r#", "weight": 1.0"#), &last),
         ((none, r#", "weight": null"#), &last),
     ] {
-        let row = row(&TWO_TURNS.replace("FIRST", weights.0).replace("LAST", weights.1));
+        let row = row(&TWO_TURNS
+            .replace("FIRST", weights.0)
+            .replace("LAST", weights.1));
         assert_eq!(&items(&row), expected, "{weights:?}");
         // the answers of one conversation stay on one side of a split
         let data = read(&row);
-        assert!(data.items.iter().all(|item| item.group == data.items[0].group));
+        assert!(
+            data.items
+                .iter()
+                .all(|item| item.group == data.items[0].group)
+        );
     }
     let row = TWO_TURNS.replace("FIRST", zero).replace("LAST", zero);
     assert_eq!(left_out(&row), [(Reason::NoWeight, 1)].into());
     assert_eq!(
-        refused(&TWO_TURNS.replace("FIRST", "").replace("LAST", r#", "weight": 0.5"#)),
+        refused(
+            &TWO_TURNS
+                .replace("FIRST", "")
+                .replace("LAST", r#", "weight": 0.5"#)
+        ),
         "`messages[3].weight` must be 0 or 1, found 0.5"
     );
 }
@@ -87,7 +100,12 @@ fn a_weight_that_nothing_can_follow_is_refused() {
             {{"role": "assistant", "content": "bad"}}]}}"#
         )
     };
-    assert_eq!(read(&row(&pair("", r#", "weight": 0"#, r#", "weight": 0"#))).items.len(), 1);
+    assert_eq!(
+        read(&row(&pair("", r#", "weight": 0"#, r#", "weight": 0"#)))
+            .items
+            .len(),
+        1
+    );
     assert_eq!(
         refused(&pair(r#", "weight": 0"#, "", "")),
         "`chosen[2].weight` is 0, and this turn is what a pair compares"
@@ -111,7 +129,10 @@ fn a_weight_that_nothing_can_follow_is_refused() {
 #[test]
 fn what_a_message_says_beside_its_text_is_refused_by_name() {
     for (name, value) in [
-        ("tool_calls", r#"[{"function": {"name": "f", "arguments": "{}"}}]"#),
+        (
+            "tool_calls",
+            r#"[{"function": {"name": "f", "arguments": "{}"}}]"#,
+        ),
         ("function_call", r#"{"name": "f"}"#),
         ("reasoning_content", r#""Let me see.""#),
         ("thinking", r#""Let me see.""#),
@@ -130,9 +151,15 @@ fn what_a_message_says_beside_its_text_is_refused_by_name() {
              else; if it means nothing here, say --ignore-field {name}"
         );
         assert_eq!(refused(&pair), expected);
-        let reading = Reading { skip_bad_rows: true, ..READING };
+        let reading = Reading {
+            skip_bad_rows: true,
+            ..READING
+        };
         let skipped = from_text(&row(&pair), "rows.jsonl", &reading).unwrap();
-        assert_eq!(skipped.tally.bad_row_messages, [format!("rows.jsonl:1: {expected}")]);
+        assert_eq!(
+            skipped.tally.bad_row_messages,
+            [format!("rows.jsonl:1: {expected}")]
+        );
     }
 }
 
@@ -187,7 +214,9 @@ fn a_prompt_beside_lists_that_hold_the_dialogue_is_kept_or_contradicted() {
     };
     assert_eq!(items(&row(&lists(r#""Q""#))), one(system, &[("A", 1.0)]));
     assert_eq!(
-        refused(&lists(r#"[{"role": "system", "content": "T"}, {"role": "user", "content": "Q"}]"#)),
+        refused(&lists(
+            r#"[{"role": "system", "content": "T"}, {"role": "user", "content": "Q"}]"#
+        )),
         "`completion` does not begin with `prompt`: which holds?"
     );
     assert_eq!(
@@ -216,14 +245,26 @@ fn system_and_history_stand_before_the_prompt() {
     let before = r#""system": "S", "history": [["A", "B"], ["C", "D"]]"#;
     let context = "\n\nSystem: S\n\nHuman: A\n\nAssistant: B\n\nHuman: C\n\nAssistant: D";
     for (fields, asked) in [
-        (r#""instruction": "I", "input": "Q", "output": "x""#, "I\n\nQ"),
-        (r#""instruction": "I", "instances": [{"input": "Q", "output": "x"}]"#, "I\n\nQ"),
+        (
+            r#""instruction": "I", "input": "Q", "output": "x""#,
+            "I\n\nQ",
+        ),
+        (
+            r#""instruction": "I", "instances": [{"input": "Q", "output": "x"}]"#,
+            "I\n\nQ",
+        ),
         (r#""instruction": "", "input": "Q", "output": "x""#, "Q"),
         (r#""prompt": "Q", "completion": "x""#, "Q"),
         (r#""question": "Q", "answer": "x""#, "Q"),
         (r#""prompt": "Q", "chosen": "x", "rejected": "y""#, "Q"),
-        (r#""prompt": "Q", "answers": ["x", "y"], "ranks": [0, 1]"#, "Q"),
-        (r#""question": "Q", "a": {"solution": "x", "is_correct": true}"#, "Q"),
+        (
+            r#""prompt": "Q", "answers": ["x", "y"], "ranks": [0, 1]"#,
+            "Q",
+        ),
+        (
+            r#""question": "Q", "a": {"solution": "x", "is_correct": true}"#,
+            "Q",
+        ),
     ] {
         let found = items(&format!("{{{fields}, {before}}}"));
         let expected = format!("{context}\n\nHuman: {asked}\n\nAssistant: ");
@@ -232,9 +273,18 @@ fn system_and_history_stand_before_the_prompt() {
     }
     for (fields, problem) in [
         (r#""system": 1"#, "`system` must be a text, found a number"),
-        (r#""history": "A""#, "`history` must be a list, found a text"),
-        (r#""history": [["A"]]"#, "`history[0]` must be a list of two texts"),
-        (r#""history": [["A", 1]]"#, "`history[0][1]` must be a text, found a number"),
+        (
+            r#""history": "A""#,
+            "`history` must be a list, found a text",
+        ),
+        (
+            r#""history": [["A"]]"#,
+            "`history[0]` must be a list of two texts",
+        ),
+        (
+            r#""history": [["A", 1]]"#,
+            "`history[0][1]` must be a text, found a number",
+        ),
     ] {
         let row = format!(r#"{{"instruction": "I", "output": "x", {fields}}}"#);
         assert_eq!(refused(&row), problem);
@@ -245,7 +295,10 @@ fn system_and_history_stand_before_the_prompt() {
         "`prompt` begins with a system turn, and `system` would stand before it"
     );
     let both = r#"{"instruction": "I", "instances": [{"output": "x"}], "output": "y"}"#;
-    assert_eq!(refused(both), "`instances` and `output` are both given: which holds?");
+    assert_eq!(
+        refused(both),
+        "`instances` and `output` are both given: which holds?"
+    );
 }
 
 // unsloth-zoo#1110
@@ -255,7 +308,9 @@ fn an_answer_that_has_begun_in_the_prompt_goes_on() {
     let list = r#"[{"role": "user", "content": "Q"}, {"role": "assistant", "content": "It is"}]"#;
     let text = r#""\n\nHuman: Q\n\nAssistant: It is""#;
     let whole = |answer: &str| {
-        format!(r#"[{{"role": "user", "content": "Q"}}, {{"role": "assistant", "content": "It is{answer}"}}]"#)
+        format!(
+            r#"[{{"role": "user", "content": "Q"}}, {{"role": "assistant", "content": "It is{answer}"}}]"#
+        )
     };
     for given in [list, text] {
         for (chosen, rejected) in [
@@ -266,8 +321,13 @@ fn an_answer_that_has_begun_in_the_prompt_goes_on() {
             ),
             (whole(" 4."), whole(" 5.")),
         ] {
-            let row = format!(r#"{{"prompt": {given}, "chosen": {chosen}, "rejected": {rejected}}}"#);
-            assert_eq!(items(&row), one(prompt, &[(" 4.", 1.0), (" 5.", 0.0)]), "{row}");
+            let row =
+                format!(r#"{{"prompt": {given}, "chosen": {chosen}, "rejected": {rejected}}}"#);
+            assert_eq!(
+                items(&row),
+                one(prompt, &[(" 4.", 1.0), (" 5.", 0.0)]),
+                "{row}"
+            );
             assert!(read(&row).items[0].begun);
             let row = format!(r#"{{"prompt": {given}, "completion": {chosen}}}"#);
             assert_eq!(items(&row), one(prompt, &[(" 4.", 1.0)]), "{row}");
@@ -346,12 +406,17 @@ fn a_row_that_gives_nothing_is_counted() {
         [(Reason::NoAnswer, 1)].into()
     );
     let tree = |fields: &str, replies: &str| {
-        format!(r#"{{"prompt": {{"text": "Q", "role": "prompter"{fields}, "replies": [{replies}]}}}}"#)
+        format!(
+            r#"{{"prompt": {{"text": "Q", "role": "prompter"{fields}, "replies": [{replies}]}}}}"#
+        )
     };
     let question = r#"{"text": "R", "role": "prompter", "replies": []}"#;
     let answer = r#"{"text": "A", "role": "assistant", "review_result": false, "replies": []}"#;
     assert_eq!(left_out(&tree("", "")), [(Reason::NoAnswer, 1)].into());
-    assert_eq!(left_out(&tree("", question)), [(Reason::NoAnswer, 2)].into());
+    assert_eq!(
+        left_out(&tree("", question)),
+        [(Reason::NoAnswer, 2)].into()
+    );
     assert_eq!(
         left_out(&tree("", answer)),
         [(Reason::Rejected, 1), (Reason::NoAnswer, 1)].into()
