@@ -1,6 +1,7 @@
 //! What of a file an objective can learn from, and how that becomes examples.
 
-use super::batch::{Example, Shape, examples, pair_count};
+use super::batch::{Example, examples};
+use super::comparisons::{Shape, pair_count};
 use super::data::{Item, Reason, Tally};
 use super::error::{Error, Result};
 use super::objectives::language::{lessons, pairs_of_lessons, probes};

@@ -15,6 +15,7 @@
 //! | objectives that compare answers | `objectives/ranking.rs` |
 //! | objectives that are read: what they write around answers, and what they ask | `objectives/language.rs` |
 //! | what of a file fits an objective | `fit.rs` |
+//! | which answers are looked at together, and how many at most | `comparisons.rs` |
 //! | micro-batches that have the gradient of one batch, clipping, schedule | `trainer.rs` |
 //! | the model | `model.rs` |
 //! | an adapter on it: its settings, AdaLoRA's budget, the files | `adapter/` |
@@ -49,6 +50,7 @@
 
 pub mod adapter;
 pub mod batch;
+pub mod comparisons;
 pub mod data;
 pub mod error;
 pub mod fit;

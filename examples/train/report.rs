@@ -1,11 +1,11 @@
 //! What came of a run, beside what a ruler would have got.
 
 use super::batch::{BOS, Example, PAD};
-use super::data::{Reason, Tally};
+use super::data::Tally;
 use super::objectives::Objective;
 use super::objectives::order::Ordered;
 use serde::Serialize;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -153,40 +153,6 @@ pub fn peak_memory_mib() -> Option<f64> {
         .find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib / 1024.0)
-}
-
-impl Tally {
-    /// What was left out, in words.
-    pub fn reasons(&self) -> String {
-        let counted = |what: &str, counts: &BTreeMap<Reason, usize>| -> Vec<String> {
-            let one = |(reason, count): (&Reason, &usize)| format!("{count} {what} ({reason})");
-            counts.iter().map(one).collect()
-        };
-        let mut all = counted("left out", &self.left_out);
-        all.extend(counted("single answers left out", &self.answers_left_out));
-        if self.pairs_left_out > 0 {
-            let left_out = self.pairs_left_out;
-            all.push(format!(
-                "{left_out} pairs left out (more than `max_pairs` of a prompt)"
-            ));
-        }
-        for (name, count) in &self.ignored_fields {
-            all.push(format!("`{name}` ignored {count} times"));
-        }
-        if self.prompts_cut > 0 {
-            all.push(format!("{} prompts cut from the left", self.prompts_cut));
-        }
-        if self.texts_too_long > 0 {
-            all.push(format!("{} texts left out (too long)", self.texts_too_long));
-        }
-        if self.bad_rows > 0 {
-            all.push(format!("{} could not be read", self.bad_rows));
-        }
-        match all.is_empty() {
-            true => "nothing left out".to_string(),
-            false => all.join(", "),
-        }
-    }
 }
 
 impl fmt::Display for Summary {

@@ -1,7 +1,7 @@
 //! A whole run: read, split, warm up, train, compare with what was before and with trivial answers.
 
 use super::adapter::files;
-use super::batch::Shape;
+use super::comparisons::Shape;
 use super::data::{self, Reading};
 use super::error::{Error, Result};
 use super::fit::{all_examples, all_probes, in_rows, usable};

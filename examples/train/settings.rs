@@ -1,7 +1,7 @@
 //! Everything a run depends on: what `config.json` holds and `--config` reads.
 
 use super::adapter::Adapter;
-use super::batch::Most;
+use super::comparisons::Most;
 use super::error::{Error, Result};
 use super::objectives::words::{CRlft, Classes, Hindsight};
 use super::objectives::{Objective, RewardForm, SlicForm};

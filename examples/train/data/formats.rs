@@ -40,9 +40,10 @@
 //! A message of a tree that is `deleted`, or whose `review_result` is false, is left out with all
 //! below it.
 
-use super::dialogue::{self, Dialogue, Taught, from_text, from_turns, turns};
+use super::dialogue::{self, Dialogue, Taught, from_text, from_turns};
 use super::fields::{self, Fields};
 use super::json::{self, Object};
+use super::messages::{last_alone, turns};
 use super::{Item, Reason, tree};
 use serde_json::Value;
 
@@ -117,7 +118,7 @@ fn side(row: &Object, name: &str, given: Option<&Dialogue>) -> Result<Taught, St
         // [{"role": …, "content": …}, …]
         Value::Array(list) => {
             let turns = turns(list, name)?;
-            dialogue::last_alone(&turns, name)?;
+            last_alone(&turns, name)?;
             from_turns(&turns, name, given)
         }
         other => Err(format!(

@@ -1,8 +1,9 @@
 //! Trees of messages.
 
-use super::dialogue::{OPENING, role, turn};
+use super::dialogue::OPENING;
 use super::formats::Found;
 use super::json::{self, Object};
+use super::messages::{role, turn};
 use super::{Answer, Item, Reason, fields, last_bytes};
 use serde_json::Value;
 

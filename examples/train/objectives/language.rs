@@ -7,8 +7,9 @@
 //! A row that is longer than `max_len` loses the beginning of its prompt; one in which all but the
 //! prompt takes more than three quarters of the limit is left out, and counted.
 
-use super::super::batch::Shape::Pairs;
-use super::super::batch::{Batch, Example, compared, encode, pair_count};
+use super::super::batch::{Batch, Example, encode};
+use super::super::comparisons::Shape::Pairs;
+use super::super::comparisons::{compared, pair_count};
 use super::super::data::{Answer, Item};
 use super::super::error::Result;
 use super::super::model::Model;

@@ -36,7 +36,8 @@ mod ranking;
 mod rows;
 pub mod words;
 
-use super::batch::{Batch, Shape, VOCABULARY};
+use super::batch::{Batch, VOCABULARY};
+use super::comparisons::Shape;
 use super::data::Item;
 use super::error::Result;
 use super::model::Model;
