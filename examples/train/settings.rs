@@ -64,9 +64,10 @@ pub struct Settings {
     /// The most tokens (bytes) of a prompt and an answer together.
     pub max_len: usize,
 
-    /// The share of prompts that is held out.
+    /// The share of prompts that is held out; those of one tree, instruction or conversation count as
+    /// one.
     pub held_out: f64,
-    /// The most prompts that are held out.
+    /// The most prompts that are held out, counted in the same way.
     pub max_held_out: usize,
     /// Steps between two evaluations; 0: a quarter of the run.
     pub eval_every: usize,

@@ -272,7 +272,7 @@ fn admit(mut item: Item, reading: &Reading, tally: &mut Tally) -> Option<Item> {
     let mut seen = HashSet::new();
     let mut gone = Vec::new();
     item.answers.retain(|answer| {
-        let reason = if answer.text.trim().is_empty() {
+        let reason = if answer.text.is_empty() {
             Some(Reason::EmptyAnswer)
         } else if answer.text.len() > reading.longest_answer() {
             Some(Reason::AnswerTooLong)

@@ -205,6 +205,13 @@ fn a_prompt_beside_lists_that_hold_the_dialogue_is_kept_or_contradicted() {
             assert_eq!(refused(&with_prompt(prompt, format)), expected, "{prompt}");
         }
     }
+    // a turn that only begins like the prompt
+    let longer =
+        with_prompt(r#""Q""#, "pair").replace(r#""content": "Q""#, r#""content": "Q, too""#);
+    assert_eq!(
+        refused(&longer),
+        "`chosen` does not begin with `prompt`: which holds?"
+    );
     // a system turn that stands in the lists alone; two that differ
     let lists = |prompt: &str| {
         format!(
