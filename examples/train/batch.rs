@@ -10,6 +10,7 @@
 //!
 //! Other rows, with feedback or edits in them, are written by `objectives/rows.rs`.
 
+use super::comparisons::{Most, Shape, compared};
 use super::data::{Answer, Item};
 use super::error::Result;
 use super::similarity::f_score;
@@ -57,42 +58,9 @@ impl Example {
     }
 }
 
-/// Which answers of an item are compared at a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
-    /// The best one.
-    Best,
-    /// Every two of which one is better.
-    Pairs,
-    /// All of them.
-    Lists,
-}
-
-/// The answers that are compared at a time, best first: several such lists where a list becomes pairs.
-pub fn compared(item: &Item, shape: Shape) -> Vec<Vec<Answer>> {
-    let mut answers = item.answers.clone();
-    // best first; stable, so that equal ones keep the file's order
-    answers.sort_by(|a, b| b.reward.total_cmp(&a.reward));
-    match shape {
-        Shape::Lists => vec![answers],
-        Shape::Best => vec![answers[..1].to_vec()],
-        Shape::Pairs => {
-            let mut pairs = Vec::new();
-            for (i, better) in answers.iter().enumerate() {
-                for worse in &answers[i + 1..] {
-                    if better.reward > worse.reward {
-                        pairs.push(vec![better.clone(), worse.clone()]);
-                    }
-                }
-            }
-            pairs
-        }
-    }
-}
-
 /// The examples of an item, each answer in a row of its own.
-pub fn examples(item: &Item, shape: Shape) -> Vec<Example> {
-    let lists = compared(item, shape).into_iter();
+pub fn examples(item: &Item, shape: Shape, most: Most) -> Vec<Example> {
+    let lists = compared(item, shape, most).into_iter();
     lists.map(|list| Example::new(&item.prompt, list)).collect()
 }
 
@@ -183,6 +151,12 @@ impl Batch {
 mod tests {
     use super::*;
 
+    const MOST: Most = Most {
+        pairs: 64,
+        answers: 64,
+        seed: 0,
+    };
+
     fn item(prompt: &str, answers: &[(&str, f64)]) -> Item {
         let answers = answers.iter().map(|(text, r)| Answer::new(text, *r));
         Item::new(prompt.to_string(), answers.collect())
@@ -194,7 +168,7 @@ mod tests {
         let single = item("QQ", &[("x", 0.5)]);
         let examples: Vec<Example> = [list, single]
             .iter()
-            .flat_map(|item| examples(item, Shape::Lists))
+            .flat_map(|item| examples(item, Shape::Lists, MOST))
             .collect();
         let batch = Batch::new(&examples.iter().collect::<Vec<_>>()).unwrap();
         let (q, x) = (u32::from(b'Q'), u32::from(b'x'));
@@ -232,7 +206,7 @@ mod tests {
         let list = item("Q", &[("b", 1.0), ("a", 2.0), ("c", 1.0)]);
         let texts = |shape| -> Vec<String> {
             let texts = |e: &Example| e.answers.iter().map(|a| a.text.clone()).collect();
-            examples(&list, shape).iter().map(texts).collect()
+            examples(&list, shape, MOST).iter().map(texts).collect()
         };
         assert_eq!(texts(Shape::Best), ["a"]);
         assert_eq!(texts(Shape::Pairs), ["ab", "ac"]);

@@ -1,26 +1,41 @@
 //! What of a file an objective can learn from, and how that becomes examples.
 
-use super::batch::{Example, Shape, examples};
+use super::batch::{Example, examples};
+use super::comparisons::{Shape, pair_count};
 use super::data::{Item, Reason, Tally};
 use super::error::{Error, Result};
-use super::objectives::language::{lessons, probes};
+use super::objectives::language::{lessons, pairs_of_lessons, probes};
 use super::objectives::{Objective, Task};
+use super::settings::Settings;
 use rand::rngs::StdRng;
 
-/// The items that the objective can learn from; the others are counted.
+/// The items that the objective can learn from, lists with no more answers than it looks at; the
+/// others are counted.
 pub fn usable(
     items: Vec<Item>,
-    objective: Objective,
+    settings: &Settings,
     name: &str,
     tally: &mut Tally,
 ) -> Result<Vec<Item>> {
+    let objective = settings.objective;
     let found = items.len();
     let singles = items.iter().filter(|item| item.answers.len() == 1).count();
+    let unpaired = items
+        .iter()
+        .filter(|item| item.judged && item.answers.len() == 1);
+    let unpaired = unpaired.count();
     let judged = items.iter().any(|item| item.judged);
     let keep = |item: &Item| {
         let best = item.best();
+        let by_class = matches!(objective, Objective::ConditionalSft | Objective::CRlft);
         let reason = match item.answers.len() {
-            1 if objective == Objective::Sft => return true,
+            _ if item.begun && objective.is_language() => Reason::Begun,
+            1 if objective == Objective::Sft && item.answers.iter().all(|a| item.is_good(a)) => {
+                return true;
+            }
+            1 if objective == Objective::Sft => Reason::Wrong,
+            1 if item.judged && by_class => return true,
+            1 if item.judged => Reason::Unpaired,
             _ if objective == Objective::SelfDebug && !item.judged => Reason::NoVerdict,
             1 => Reason::SingleAnswer,
             _ if item.answers.iter().any(|a| a.reward < best) => return true,
@@ -32,6 +47,13 @@ pub fn usable(
     let mut items = items;
     items.retain(keep);
     if !items.is_empty() {
+        if objective.shape(settings, &items) != Shape::Pairs {
+            let most = settings.most();
+            let gone: usize = items.iter_mut().map(|item| most.thin(item)).sum();
+            if gone > 0 {
+                *tally.answers_left_out.entry(Reason::TooMany).or_default() += gone;
+            }
+        }
         return Ok(items);
     }
     let formats = tally
@@ -41,6 +63,17 @@ pub fn usable(
     let formats = formats.collect::<Vec<_>>().join(", ");
     Err(Error::Usage(match (found, objective) {
         (0, _) => format!("{name}: no row is left to learn from: {}", tally.reasons()),
+        _ if tally.left_out.contains_key(&Reason::Begun) => {
+            let reasons = tally.reasons();
+            format!("{name}: no row is left that {objective} can learn from: {reasons}")
+        }
+        (_, Objective::Sft) if unpaired == found => {
+            format!("{name}: sft learns good answers, and every row has a `label` that is false")
+        }
+        _ if unpaired == found => format!(
+            "{name}: {objective} compares answers to one prompt, and each row has one answer with a \
+             `label` ({formats}); sft learns those that are right, conditional_sft and c_rlft learn both kinds"
+        ),
         (_, Objective::Sft) => format!(
             "{name}: sft needs a best answer, and in no row is one answer better than another \
              ({formats})"
@@ -72,8 +105,11 @@ pub fn all_examples(
     rng: &mut StdRng,
 ) -> Result<Vec<Example>> {
     if !task.objective.is_language() {
-        return Ok(in_rows(items, task.shape));
+        return Ok(in_rows(items, task.shape, task.settings, tally));
     }
+    let pairs = items.iter().map(|item| pairs_of_lessons(task, item));
+    let most = task.settings.max_pairs;
+    tally.pairs_left_out += pairs.map(|n| n.saturating_sub(most)).sum::<usize>();
     let written = items.iter().map(|item| lessons(task, item, rng));
     let found = counted(written, tally)?;
     if found.is_empty() {
@@ -97,10 +133,20 @@ pub fn all_probes(task: &Task, items: &[Item], tally: &mut Tally) -> Result<Vec<
 }
 
 /// Each answer of the items in a row of its own.
-pub fn in_rows(items: &[Item], shape: Shape) -> Vec<Example> {
+pub fn in_rows(
+    items: &[Item],
+    shape: Shape,
+    settings: &Settings,
+    tally: &mut Tally,
+) -> Vec<Example> {
+    let most = settings.most();
+    if shape == Shape::Pairs {
+        let beyond = |item: &Item| pair_count(item).saturating_sub(most.pairs);
+        tally.pairs_left_out += items.iter().map(beyond).sum::<usize>();
+    }
     items
         .iter()
-        .flat_map(|item| examples(item, shape))
+        .flat_map(|item| examples(item, shape, most))
         .collect()
 }
 

@@ -10,10 +10,12 @@
 //! | what | where |
 //! |---|---|
 //! | which files it reads, and how their rows become prompts and answers | `data/formats.rs` |
+//! | what becomes of a field that is not known, and which objectives take which rows | `data/mod.rs` |
 //! | which call of the library each objective is, and what it orders answers by | `objectives/mod.rs` |
 //! | objectives that compare answers | `objectives/ranking.rs` |
 //! | objectives that are read: what they write around answers, and what they ask | `objectives/language.rs` |
 //! | what of a file fits an objective | `fit.rs` |
+//! | which answers are looked at together, and how many at most | `comparisons.rs` |
 //! | micro-batches that have the gradient of one batch, clipping, schedule | `trainer.rs` |
 //! | the model | `model.rs` |
 //! | an adapter on it: its settings, AdaLoRA's budget, the files | `adapter/` |
@@ -48,6 +50,7 @@
 
 pub mod adapter;
 pub mod batch;
+pub mod comparisons;
 pub mod data;
 pub mod error;
 pub mod fit;
@@ -121,6 +124,9 @@ pub struct Arguments {
     /// Count rows that cannot be read, instead of stopping at the first.
     #[arg(long)]
     skip_bad_rows: bool,
+    /// A field of the rows that means nothing here: it is read as if it were not there.
+    #[arg(long, value_name = "NAME")]
+    ignore_field: Vec<String>,
     /// Any other setting, by the name in `config.json`: `--set dpo.beta=0.5 --set width=128`.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -158,6 +164,7 @@ impl Arguments {
             }
         }
         all.skip_bad_rows |= self.skip_bad_rows;
+        all.ignored_fields.extend(self.ignore_field);
         let of_adapter = |one: &&String| one.starts_with("adapter.");
         let (last, first): (Vec<_>, Vec<_>) = self.set.iter().partition(of_adapter);
         let mut all = first.into_iter().try_fold(all, |all, one| all.with(one))?;

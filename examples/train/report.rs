@@ -1,11 +1,11 @@
 //! What came of a run, beside what a ruler would have got.
 
 use super::batch::{BOS, Example, PAD};
-use super::data::{Reason, Tally};
+use super::data::Tally;
 use super::objectives::Objective;
 use super::objectives::order::Ordered;
 use serde::Serialize;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -108,10 +108,17 @@ pub struct Summary {
     pub objective: Objective,
     pub data: String,
     pub tally: Tally,
+    /// Different prompts.
     pub train_prompts: usize,
-    pub held_out_prompts: usize,
+    /// The rows that they stand in.
+    pub train_rows: usize,
+    /// What is made of them: see `examples`.
     pub train_examples: usize,
+    pub held_out_prompts: usize,
+    pub held_out_rows: usize,
     pub held_out_examples: usize,
+    /// What an example is: an answer, a pair, a list, a written text.
+    pub examples: &'static str,
     /// How many numbers are trained.
     pub parameters: usize,
     /// Of how many: the model's, the adapter's, the reward head's.
@@ -148,31 +155,6 @@ pub fn peak_memory_mib() -> Option<f64> {
     Some(kib / 1024.0)
 }
 
-impl Tally {
-    /// What was left out, in words.
-    pub fn reasons(&self) -> String {
-        let counted = |what: &str, counts: &BTreeMap<Reason, usize>| -> Vec<String> {
-            let one = |(reason, count): (&Reason, &usize)| format!("{count} {what} ({reason})");
-            counts.iter().map(one).collect()
-        };
-        let mut all = counted("left out", &self.left_out);
-        all.extend(counted("single answers left out", &self.answers_left_out));
-        if self.prompts_cut > 0 {
-            all.push(format!("{} prompts cut from the left", self.prompts_cut));
-        }
-        if self.texts_too_long > 0 {
-            all.push(format!("{} texts left out (too long)", self.texts_too_long));
-        }
-        if self.bad_rows > 0 {
-            all.push(format!("{} could not be read", self.bad_rows));
-        }
-        match all.is_empty() {
-            true => "nothing left out".to_string(),
-            false => all.join(", "),
-        }
-    }
-}
-
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let formats = self.tally.formats.iter();
@@ -192,8 +174,14 @@ impl fmt::Display for Summary {
         }
         writeln!(
             f,
-            "  split     {} prompts to train on ({} examples), {} held out ({})",
-            self.train_prompts, self.train_examples, self.held_out_prompts, self.held_out_examples
+            "  split     {} prompts to train on (in {} rows, {} {kind}), {} held out (in {} rows, {} {kind})",
+            self.train_prompts,
+            self.train_rows,
+            self.train_examples,
+            self.held_out_prompts,
+            self.held_out_rows,
+            self.held_out_examples,
+            kind = self.examples,
         )?;
         writeln!(
             f,

@@ -1,9 +1,9 @@
 //! A whole run: read, split, warm up, train, compare with what was before and with trivial answers.
 
 use super::adapter::files;
-use super::batch::Shape;
+use super::comparisons::Shape;
 use super::data::{self, Reading};
-use super::error::Result;
+use super::error::{Error, Result};
 use super::fit::{all_examples, all_probes, in_rows, usable};
 use super::model::Model;
 use super::objectives::{Objective, Task};
@@ -45,10 +45,11 @@ pub fn train(settings: &Settings, progress: &ProgressBar) -> Result<Run> {
         max_len: settings.max_len,
         skip_bad_rows: settings.skip_bad_rows,
         max_rows: settings.max_rows,
+        ignored_fields: settings.ignored_fields.clone(),
     };
     let data = data::load(settings.data.as_deref(), &reading)?;
     let mut tally = data.tally;
-    let items = usable(data.items, settings.objective, &data.name, &mut tally)?;
+    let items = usable(data.items, settings, &data.name, &mut tally)?;
     let task = Task {
         objective: settings.objective,
         shape: settings.objective.shape(settings, &items),
@@ -62,20 +63,30 @@ pub fn train(settings: &Settings, progress: &ProgressBar) -> Result<Run> {
     let learned = all_examples(&task, &train, &data.name, &mut tally, &mut rng(5))?;
     let measured = match task.objective {
         // held-out lists are kept whole: SFT's order of answers is of interest too
-        Objective::Sft => in_rows(&held_out, Shape::Lists),
+        Objective::Sft => in_rows(&held_out, Shape::Lists, settings, &mut tally),
         _ => all_examples(&task, &held_out, &data.name, &mut tally, &mut rng(6))?,
     };
     let asked = all_probes(&task, &held_out, &mut tally)?;
+    let warm = match (settings.objective, &settings.adapter) {
+        (Objective::Sft, None) => 0,
+        _ => settings.sft_steps,
+    };
+    let best = match warm > 0 {
+        true => in_rows(&train, Shape::Best, settings, &mut tally),
+        false => Vec::new(),
+    };
+    if warm > 0 && best.is_empty() {
+        return Err(Error::Usage(format!(
+            "{}: supervised steps learn good answers, and there is none to train on; use --sft-steps 0",
+            data.name
+        )));
+    }
 
     let mut model = Model::new(settings, &mut rng(1))?;
     if let Some(adapter) = &settings.adapter {
         adapter.check(&model.body, settings)?;
     }
     let folder = Folder::open(&settings.out())?;
-    let warm = match (settings.objective, &settings.adapter) {
-        (Objective::Sft, None) => 0,
-        _ => settings.sft_steps,
-    };
     progress.set_length((warm + settings.steps) as u64);
     let mut trainer = Trainer::new(progress);
 
@@ -94,7 +105,7 @@ pub fn train(settings: &Settings, progress: &ProgressBar) -> Result<Run> {
             task,
             model: &model,
             reference: None,
-            train: in_rows(&train, Shape::Best),
+            train: best,
             held_out: Vec::new(),
             probes: Vec::new(),
             steps: warm,
@@ -149,12 +160,17 @@ pub fn train(settings: &Settings, progress: &ProgressBar) -> Result<Run> {
         _ => None,
     };
     let seconds = trainer.seconds();
+    let (train_prompts, train_rows) = data::prompts_and_rows(&train);
+    let (held_out_prompts, held_out_rows) = data::prompts_and_rows(&held_out);
     let summary = Summary {
         objective: settings.objective,
         data: data.name,
         tally,
-        train_prompts: train.len(),
-        held_out_prompts: held_out.len(),
+        train_prompts,
+        train_rows,
+        held_out_prompts,
+        held_out_rows,
+        examples: task.examples(),
         train_examples: phase.train.len(),
         held_out_examples: phase.held_out.len(),
         parameters,

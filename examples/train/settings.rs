@@ -1,6 +1,7 @@
 //! Everything a run depends on: what `config.json` holds and `--config` reads.
 
 use super::adapter::Adapter;
+use super::comparisons::Most;
 use super::error::{Error, Result, cut};
 use super::objectives::words::{CRlft, Classes, Hindsight};
 use super::objectives::{Objective, RewardForm, SlicForm};
@@ -63,9 +64,10 @@ pub struct Settings {
     /// The most tokens (bytes) of a prompt and an answer together.
     pub max_len: usize,
 
-    /// The share of prompts that is held out.
+    /// The share of prompts that is held out; those of one tree, instruction or conversation count as
+    /// one.
     pub held_out: f64,
-    /// The most prompts that are held out.
+    /// The most prompts that are held out, counted in the same way.
     pub max_held_out: usize,
     /// Steps between two evaluations; 0: a quarter of the run.
     pub eval_every: usize,
@@ -73,6 +75,14 @@ pub struct Settings {
     pub max_rows: Option<usize>,
     /// Count rows that cannot be read, instead of stopping at the first.
     pub skip_bad_rows: bool,
+    /// Fields of rows, by name and at any depth, that are read as if they were not there. A field that
+    /// is not known is an error otherwise.
+    pub ignored_fields: Vec<String>,
+    /// The most pairs that are made of the answers to one prompt; what is kept of more is drawn.
+    pub max_pairs: usize,
+    /// The most answers to one prompt that are looked at as a list; of more, the best, the worst and
+    /// drawn ones.
+    pub max_answers: usize,
 
     /// Of `sft`, of the supervised steps before the others, and wherever else an objective calls
     /// `sft_loss`: on the reference of `brio` and `expected_risk`, and on the texts of
@@ -148,6 +158,9 @@ impl Default for Settings {
             eval_every: 0,
             max_rows: None,
             skip_bad_rows: false,
+            ignored_fields: Vec::new(),
+            max_pairs: 64,
+            max_answers: 64,
             sft: SftConfig::default(),
             reward: PairwiseRewardConfig::default(),
             ranked_reward: RankedRewardConfig::default(),
@@ -203,6 +216,15 @@ impl Settings {
         serde_json::from_value(all).map_err(|error| usage(error.to_string()))
     }
 
+    /// The most that is made of one item.
+    pub fn most(&self) -> Most {
+        Most {
+            pairs: self.max_pairs,
+            answers: self.max_answers,
+            seed: self.seed,
+        }
+    }
+
     /// Where the results go.
     pub fn out(&self) -> PathBuf {
         let name = match &self.adapter {
@@ -233,6 +255,13 @@ impl Settings {
         positive("sft_learning_rate", self.sft_learning_rate)?;
         positive("language_learning_rate", self.language_learning_rate)?;
         positive("max_held_out", self.max_held_out as f64)?;
+        positive("max_pairs", self.max_pairs as f64)?;
+        if self.max_answers < 2 {
+            let found = self.max_answers;
+            return Err(Error::Usage(format!(
+                "`max_answers` must be at least 2, got {found}"
+            )));
+        }
         positive("held_out", self.held_out)?;
         share("held_out", self.held_out)?;
         share("warmup", self.warmup)?;

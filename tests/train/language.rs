@@ -106,6 +106,25 @@ fn the_best_answers_are_good_and_the_others_bad() {
 }
 
 #[test]
+fn a_label_is_the_class_of_its_answer_and_a_wrong_one_is_not_asked_about_as_best() {
+    for objective in [Objective::ConditionalSft, Objective::CRlft] {
+        let settings = small(objective);
+        let labelled = |reward| {
+            let mut labelled = item(&[("answer", reward)]);
+            labelled.judged = true;
+            labelled
+        };
+        let (right, wrong) = (labelled(1.0), labelled(0.0));
+        let good = "^¶Human: Q$¶Assistant good: ⟦answer$⟧";
+        let bad = "^¶Human: Q$¶Assistant bad: ⟦answer$⟧";
+        assert_eq!(written(&settings, &right), [good]);
+        assert_eq!(written(&settings, &wrong), [bad]);
+        assert_eq!(asked(&settings, &right), [good, bad]);
+        assert_eq!(asked(&settings, &wrong), Vec::<String>::new());
+    }
+}
+
+#[test]
 fn hindsight_writes_every_pair_in_every_order() {
     let mut settings = small(Objective::ChainOfHindsight);
     settings.chain_of_hindsight.feedback = vec![HindsightFeedback {

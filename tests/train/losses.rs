@@ -1,6 +1,7 @@
 //! What each objective makes of a batch, against numbers computed row by row from the same model.
 
-use crate::train::batch::{Batch, Example, Shape, VOCABULARY};
+use crate::train::batch::{Batch, Example, VOCABULARY};
+use crate::train::comparisons::Shape;
 use crate::train::data::{Answer, Item};
 use crate::train::model::Model;
 use crate::train::objectives::{Objective, Outcome, RewardForm, SlicForm, Task, forward};

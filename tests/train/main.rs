@@ -8,4 +8,5 @@ mod adapter_configs;
 mod adapters;
 mod language;
 mod losses;
+mod rows;
 mod runs;

@@ -627,7 +627,7 @@ fn flags_go_over_the_file_and_assignments_over_flags() {
         r#"{"objective": "sft", "steps": 7, "batch": 5, "seed": 3}"#,
     )
     .unwrap();
-    let flags = "--steps 8 --batch 6 --learning-rate 0.5 --set batch=9 --skip-bad-rows";
+    let flags = "--steps 8 --batch 6 --learning-rate 0.5 --set batch=9 --skip-bad-rows --ignore-field a --ignore-field b";
     let arguments = ["train", "--config", path.to_str().unwrap()];
     let arguments = arguments.into_iter().chain(flags.split(' '));
     let found = Arguments::try_parse_from(arguments)
@@ -643,4 +643,5 @@ fn flags_go_over_the_file_and_assignments_over_flags() {
         (0.5, default)
     );
     assert!(found.skip_bad_rows);
+    assert_eq!(found.ignored_fields, ["a", "b"]);
 }

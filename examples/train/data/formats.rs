@@ -1,6 +1,6 @@
 //! What rows look like in public preference files, one function per format.
 //!
-//! A row's format is told by its fields, row by row; fields that a format does not name are not read.
+//! A row's format is told by its fields, row by row.
 //!
 //! | format | fields | gives | seen in |
 //! |---|---|---|---|
@@ -10,6 +10,7 @@
 //! | message tree | `prompt` with `text`, `role`, `replies`; each reply the same, with `rank` (0 is best) | a list at every message that has assistant replies | LAION-AI/Open-Assistant |
 //! | solutions | `question` and named objects, each with `solution` and `is_correct` | a list with rewards 1 and 0, which mean right and wrong | openai/grade-school-math |
 //! | prompt and completion | `prompt` and `completion`, `question` and `answer`, or `messages` that end with the assistant | one answer | openai/grade-school-math |
+//! | unpaired | the same, with `label` | one answer that is right (`true`) or wrong (`false`) | huggingface/trl |
 //! | instruction | `instruction` with `instances` of `input` and `output`, or with its own `input` and `output` | one answer per instance | yizhongw/self-instruct |
 //!
 //! A prompt is a text, or a list of messages `{"role": …, "content": …}`. Whatever it was, it
@@ -20,17 +21,31 @@
 //! ```
 //! Answers are taken without the blanks around them.
 //!
+//! What may stand before an answer, in every format but trees and `messages`:
+//!
+//! - `system`, a text, and `history`, a list of `[asked, answered]`: turns before the prompt.
+//! - A `prompt` that ends with a turn of the assistant: the answer has begun, and continues that turn
+//!   without a second heading; the blanks between them stay.
+//! - A `prompt` beside lists or dialogues that hold the whole conversation: they must begin with it.
+//!   A system turn that stands in one of the two alone is kept.
+//!
+//! `weight` of a message is 0 or 1. Where a turn of the assistant in `messages` or `completion` has
+//! one, every such turn is an answer to all before it, but those of weight 0: they stay in the
+//! context alone. Without any, the last turn is the answer. A pair compares last turns, whatever
+//! else a `weight` asks for is an error.
+//!
 //! Dialogues are split by turns, at the last `\n\nAssistant:`. The longest common beginning of the
 //! two texts is not the prompt: answers often begin with the same words.
+//!
+//! A message of a tree that is `deleted`, or whose `review_result` is false, is left out with all
+//! below it.
 
+use super::dialogue::{self, Dialogue, Taught, from_text, from_turns};
+use super::fields::{self, Fields};
 use super::json::{self, Object};
-use super::{Answer, Item, Reason};
+use super::messages::{last_alone, turns};
+use super::{Item, Reason, tree};
 use serde_json::Value;
-
-const HUMAN: &str = "\n\nHuman:";
-const ASSISTANT: &str = "\n\nAssistant:";
-/// What every prompt ends with.
-pub const OPENING: &str = "\n\nAssistant: ";
 
 /// What a row gave: something to learn from, or something that is no mistake of the file but cannot be used.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,31 +57,32 @@ pub enum Found {
 /// The name of a row's format, and what it gave.
 pub type Parsed = (&'static str, Vec<Found>);
 
-/// Tells the format of a row by its fields and reads it.
-pub fn row(row: &Object) -> Result<Parsed, String> {
+/// Tells the format of a row by its fields and reads it. Of each prompt at least the last `keep`
+/// bytes are kept.
+pub fn row(row: &Object, keep: usize) -> Result<Parsed, String> {
     let has = |name| json::field(row, name).is_some();
+    let unpaired = match has("label") {
+        true => "unpaired",
+        false => "prompt and completion",
+    };
     if row.contains_key("chosen") || row.contains_key("rejected") {
         Ok(("pair", pair(row)?))
     } else if json::field(row, "prompt").is_some_and(|prompt| prompt.get("replies").is_some()) {
-        Ok(("message tree", tree(row)?))
+        Ok(("message tree", tree::tree(row, keep)?))
     } else if has("answers") || has("ranks") || has("rewards") {
         Ok(("ranked list", ranked(row)?))
-    } else if row.values().any(|value| value.get("is_correct").is_some()) {
+    } else if has("question") && row.values().any(|value| value.get("is_correct").is_some()) {
         Ok(("solutions", solutions(row)?))
     } else if has("instruction") {
-        Ok(("instruction", instruction(row)?))
+        Ok(("instruction", instruction(row, keep)?))
     } else if has("completion") {
-        Ok((
-            "prompt and completion",
-            completion(row, "prompt", "completion")?,
-        ))
+        let names = ("prompt", "completion");
+        Ok((unpaired, completion(row, &fields::COMPLETION, names, keep)?))
     } else if has("question") {
-        Ok((
-            "prompt and completion",
-            completion(row, "question", "answer")?,
-        ))
+        let names = ("question", "answer");
+        Ok((unpaired, completion(row, &fields::QUESTION, names, keep)?))
     } else if has("messages") {
-        Ok(("prompt and completion", messages(row)?))
+        Ok((unpaired, messages(row, keep)?))
     } else {
         let names: Vec<String> = row.keys().take(8).map(|name| format!("`{name}`")).collect();
         Err(format!(
@@ -82,72 +98,54 @@ pub fn row(row: &Object) -> Result<Parsed, String> {
 
 /// `chosen` and `rejected`, with or without `prompt`.
 fn pair(row: &Object) -> Result<Vec<Found>, String> {
-    let given = json::field(row, "prompt");
-    let given = given.map(|value| prompt(value, "prompt")).transpose()?;
-    let chosen = side(row, "chosen", given.as_deref())?;
-    let rejected = side(row, "rejected", given.as_deref())?;
-    if chosen.0 != rejected.0 {
+    fields::PAIR.check(row, "")?;
+    let given = Dialogue::of(row, "prompt")?;
+    let chosen = side(row, "chosen", given.as_ref())?;
+    let rejected = side(row, "rejected", given.as_ref())?;
+    if (&chosen.prompt, chosen.begun) != (&rejected.prompt, rejected.begun) {
         return Ok(vec![Found::LeftOut(Reason::PromptsDiffer)]);
     }
-    let answers = vec![Answer::new(&chosen.1, 1.0), Answer::new(&rejected.1, 0.0)];
-    Ok(vec![Found::Item(Item::new(chosen.0, answers))])
+    let mut item = taught(chosen, 1.0);
+    item.answer(&rejected.answer, 0.0);
+    Ok(vec![Found::Item(item)])
 }
 
-/// One side of a pair as (prompt, answer).
-fn side(row: &Object, name: &str, given: Option<&str>) -> Result<(String, String), String> {
-    let value = json::required(row, "", name)?;
-    match (value, given) {
-        // {"prompt": …, "chosen": "the answer"}
-        (Value::String(answer), Some(prompt)) => Ok((prompt.to_string(), answer.clone())),
-        // {"chosen": "\n\nHuman: …\n\nAssistant: the answer"}
-        (Value::String(dialogue), None) => split(dialogue, name),
-        // {"chosen": [{"role": …, "content": …}, …]}
-        (Value::Array(list), _) => conversation(list, name, given),
-        (other, _) => Err(format!(
+/// One side of a pair.
+fn side(row: &Object, name: &str, given: Option<&Dialogue>) -> Result<Taught, String> {
+    match json::required(row, "", name)? {
+        // "the answer", or "\n\nHuman: …\n\nAssistant: the answer"
+        Value::String(text) => from_text(text, name, given),
+        // [{"role": …, "content": …}, …]
+        Value::Array(list) => {
+            let turns = turns(list, name)?;
+            last_alone(&turns, name)?;
+            from_turns(&turns, name, given)
+        }
+        other => Err(format!(
             "`{name}` must be a text or a list of messages, found {}",
             json::kind(other)
         )),
     }
 }
 
-/// A dialogue's text as (prompt, answer): at its last assistant turn.
-fn split(dialogue: &str, name: &str) -> Result<(String, String), String> {
-    let (before, answer) = dialogue.rsplit_once(ASSISTANT).ok_or_else(|| {
-        format!("`{name}` holds no turn `\\n\\nAssistant:`, and the row has no `prompt`")
-    })?;
-    if answer.contains(HUMAN) {
-        return Err(format!(
-            "`{name}` does not end with a turn `\\n\\nAssistant:`"
-        ));
-    }
-    Ok((format!("{before}{ASSISTANT} "), answer.to_string()))
+/// A prompt with one answer.
+fn taught(taught: Taught, reward: f64) -> Item {
+    let mut item = waiting(&taught);
+    item.answer(&taught.answer, reward);
+    item
 }
 
-/// A list of messages as (prompt, answer). One that begins with the assistant continues `given`;
-/// any other is a whole conversation, and holds its prompt itself.
-fn conversation(
-    list: &[Value],
-    name: &str,
-    given: Option<&str>,
-) -> Result<(String, String), String> {
-    let mut turns = turns(list, name)?;
-    let starts_with_answer = turns.first().is_some_and(|turn| turn.role == "Assistant");
-    let answer = match turns.pop() {
-        Some(turn) if turn.role == "Assistant" => turn.content,
-        Some(_) => return Err(format!("`{name}` must end with a message of the assistant")),
-        None => return Err(format!("`{name}` is an empty list")),
-    };
-    let before = match (given, starts_with_answer) {
-        (Some(given), true) => given.trim_end_matches(&format!("{ASSISTANT} ")).to_string(),
-        _ => String::new(),
-    };
-    let prompt = before + &render(&turns);
-    Ok((format!("{prompt}{ASSISTANT} "), answer.to_string()))
+/// A prompt without an answer yet.
+fn waiting(taught: &Taught) -> Item {
+    let mut item = Item::new(taught.prompt.clone(), Vec::new());
+    item.begun = taught.begun;
+    item
 }
 
 /// `prompt`, `answers` and `rewards` or `ranks`.
 fn ranked(row: &Object) -> Result<Vec<Found>, String> {
-    let prompt = prompt(json::required(row, "", "prompt")?, "prompt")?;
+    fields::RANKED.check(row, "")?;
+    let prompt = Dialogue::required(row, "prompt")?;
     let texts = json::list(row, "", "answers")?;
     let (name, sign) = match (json::field(row, "rewards"), json::field(row, "ranks")) {
         (Some(_), None) => ("rewards", 1.0),
@@ -162,202 +160,117 @@ fn ranked(row: &Object) -> Result<Vec<Found>, String> {
         let (n, k) = (numbers.len(), texts.len());
         return Err(format!("`{name}` has {n} entries, `answers` has {k}"));
     }
-    let mut answers = Vec::new();
+    let mut item = waiting(&prompt.answered(""));
     for (i, (text, number)) in texts.iter().zip(numbers).enumerate() {
-        let found = || format!("`answers[{i}]` must be a text, found {}", json::kind(text));
-        let text = text.as_str().ok_or_else(found)?;
+        let text = json::as_text(text, &format!("answers[{i}]"))?;
         let path = format!("{name}[{i}]");
-        let number = json::as_number(number, &path)?;
-        if !(number as f32).is_finite() {
-            return Err(format!("`{path}` is {number:e}, too large for a reward"));
-        }
-        answers.push(Answer::new(text, sign * number));
+        let reward = sign * json::as_reward(number, &path)?;
+        item.answer(text, reward);
     }
-    Ok(vec![Found::Item(Item::new(prompt, answers))])
-}
-
-/// A tree of messages: every message with assistant replies is a prompt.
-fn tree(row: &Object) -> Result<Vec<Found>, String> {
-    let root = json::as_object(json::required(row, "", "prompt")?, "prompt")?;
-    let group = json::text(root, "prompt.", "text")?.trim().to_string();
-    let mut found = Vec::new();
-    walk(root, "prompt", "", &group, &mut found)?;
-    Ok(found)
-}
-
-/// Adds what `message` and all below it give; `before` is the dialogue that led to it.
-fn walk(
-    message: &Object,
-    path: &str,
-    before: &str,
-    group: &str,
-    found: &mut Vec<Found>,
-) -> Result<(), String> {
-    let here = format!("{path}.");
-    let turn = Turn {
-        role: role(json::text(message, &here, "role")?, &format!("{here}role"))?,
-        content: json::text(message, &here, "text")?,
-    };
-    let dialogue = before.to_string() + &render(&[turn]);
-    let mut answers = Vec::new();
-    for (i, reply) in json::list(message, &here, "replies")?.iter().enumerate() {
-        let path = format!("{path}.replies[{i}]");
-        let reply = json::as_object(reply, &path)?;
-        if reply.get("deleted") == Some(&Value::Bool(true)) {
-            found.push(Found::LeftOut(Reason::Deleted));
-            continue;
-        }
-        walk(reply, &path, &dialogue, group, found)?;
-        if role(json::text(reply, &format!("{path}."), "role")?, &path)? == "Assistant" {
-            let rank = json::field(reply, "rank");
-            let rank = rank.map(|rank| json::as_number(rank, &format!("{path}.rank")));
-            answers.push((json::text(reply, &path, "text")?, rank.transpose()?));
-        }
-    }
-    // a lone reply needs no rank; among several, one without a rank cannot be compared
-    let lone = answers.len() == 1;
-    let unranked = |answer: &&(&str, Option<f64>)| answer.1.is_none() && !lone;
-    let missing = answers.iter().filter(unranked).count();
-    found.extend((0..missing).map(|_| Found::LeftOut(Reason::NoRank)));
-    let answers: Vec<Answer> = answers
-        .iter()
-        .filter(|answer| !unranked(answer))
-        .map(|(text, rank)| Answer::new(text, -rank.unwrap_or(0.0)))
-        .collect();
-    if !answers.is_empty() {
-        let mut item = Item::new(format!("{dialogue}{ASSISTANT} "), answers);
-        item.group = group.to_string();
-        found.push(Found::Item(item));
-    }
-    Ok(())
+    Ok(vec![Found::Item(item)])
 }
 
 /// `question` and named solutions, each correct or not.
 fn solutions(row: &Object) -> Result<Vec<Found>, String> {
-    let question = prompt(json::required(row, "", "question")?, "question")?;
-    let mut answers = Vec::new();
+    let known = &fields::SOLUTIONS;
+    let mut item = waiting(&Dialogue::required(row, "question")?.answered(""));
+    item.judged = true;
     for (name, value) in row {
-        let Value::Object(solution) = value else {
-            continue;
+        let solution = match value {
+            _ if known.read.contains(&name.as_str()) || known.means_nothing(name, "") => continue,
+            _ if fields::says_nothing(value) => continue,
+            Value::Object(solution) => solution,
+            _ => return Err(known.unknown(name, "")),
         };
         let path = format!("{name}.");
+        fields::SOLUTION.check(solution, &path)?;
         let text = json::text(solution, &path, "solution")?;
         let correct = json::required(solution, &path, "is_correct")?;
-        let correct = correct.as_bool().ok_or_else(|| {
-            let kind = json::kind(correct);
-            format!("`{name}.is_correct` must be true or false, found {kind}")
-        })?;
-        answers.push(Answer::new(text, f64::from(u8::from(correct))));
+        let correct = json::as_bool(correct, &format!("{path}is_correct"))?;
+        item.answer(text, f64::from(u8::from(correct)));
     }
-    let mut item = Item::new(question, answers);
-    item.judged = true;
     Ok(vec![Found::Item(item)])
 }
 
 /// One prompt, one answer, by the names of their fields.
-fn completion(row: &Object, from: &str, to: &str) -> Result<Vec<Found>, String> {
-    let prompt = prompt(json::required(row, "", from)?, from)?;
-    let (prompt, answer) = match json::required(row, "", to)? {
-        Value::Array(list) => conversation(list, to, Some(&prompt))?,
-        _ => (prompt, json::text(row, "", to)?.to_string()),
+fn completion(
+    row: &Object,
+    known: &Fields,
+    (from, to): (&str, &str),
+    keep: usize,
+) -> Result<Vec<Found>, String> {
+    known.check(row, "")?;
+    let given = Dialogue::required(row, from)?;
+    let taught = match json::required(row, "", to)? {
+        Value::Array(list) => dialogue::answers(&turns(list, to)?, to, Some(&given), keep)?,
+        _ => vec![from_text(json::text(row, "", to)?, to, Some(&given))?],
     };
-    let answers = vec![Answer::new(&answer, 1.0)];
-    Ok(vec![Found::Item(Item::new(prompt, answers))])
+    found(row, taught)
 }
 
 /// A conversation that ends with the assistant.
-fn messages(row: &Object) -> Result<Vec<Found>, String> {
-    let (prompt, answer) = conversation(json::list(row, "", "messages")?, "messages", None)?;
-    let answers = vec![Answer::new(&answer, 1.0)];
-    Ok(vec![Found::Item(Item::new(prompt, answers))])
+fn messages(row: &Object, keep: usize) -> Result<Vec<Found>, String> {
+    fields::MESSAGES.check(row, "")?;
+    let turns = turns(json::list(row, "", "messages")?, "messages")?;
+    let answers = dialogue::answers(&turns, "messages", None, keep)?;
+    found(row, answers)
+}
+
+/// One item for each answer of a conversation, right or wrong by the row's `label`.
+fn found(row: &Object, answers: Vec<Taught>) -> Result<Vec<Found>, String> {
+    if answers.is_empty() {
+        return Ok(vec![Found::LeftOut(Reason::NoWeight)]);
+    }
+    let label = json::field(row, "label").map(|label| json::as_bool(label, "label"));
+    let label = label.transpose()?;
+    let mut items: Vec<Item> = answers
+        .into_iter()
+        .map(|answer| taught(answer, f64::from(u8::from(label.unwrap_or(true)))))
+        .collect();
+    let group = items[0].group;
+    for item in &mut items {
+        (item.group, item.judged) = (group, label.is_some());
+    }
+    Ok(items.into_iter().map(Found::Item).collect())
 }
 
 /// `instruction` and what to apply it to.
-fn instruction(row: &Object) -> Result<Vec<Found>, String> {
-    let instruction = json::text(row, "", "instruction")?;
+fn instruction(row: &Object, keep: usize) -> Result<Vec<Found>, String> {
+    fields::INSTRUCTION.check(row, "")?;
+    json::text(row, "", "instruction")?;
+    let mut asked = Dialogue::required(row, "instruction")?;
+    let group = super::group(&asked.text);
+    // each instance copies it
+    asked.text = super::last_bytes(&asked.text, keep).to_string();
     let one = |object: &Object, path: &str| {
         let input = match json::field(object, "input") {
             Some(_) => json::text(object, path, "input")?.trim(),
             None => "",
         };
-        let task = match input {
-            "" => instruction.to_string(),
-            input => format!("{}\n\n{input}", instruction.trim()),
+        let output = json::text(object, path, "output")?;
+        let mut item = match input {
+            "" => taught(asked.answered(output), 1.0),
+            input => taught(asked.asking(input)?.answered(output), 1.0),
         };
-        let answers = vec![Answer::new(json::text(object, path, "output")?, 1.0)];
-        let mut item = Item::new(from_text(&task), answers);
-        item.group = instruction.to_string();
+        item.group = group;
         Ok(Found::Item(item))
     };
     if json::field(row, "instances").is_none() {
         return Ok(vec![one(row, "")?]);
     }
+    let own = |name: &&&str| row.get(**name).is_some_and(|v| !fields::says_nothing(v));
+    if let Some(own) = ["input", "output"].iter().find(own) {
+        return Err(format!(
+            "`instances` and `{own}` are both given: which holds?"
+        ));
+    }
     let instances = json::list(row, "", "instances")?.iter().enumerate();
     instances
         .map(|(i, instance)| {
             let path = format!("instances[{i}]");
-            one(json::as_object(instance, &path)?, &format!("{path}."))
+            let (instance, path) = (json::as_object(instance, &path)?, format!("{path}."));
+            fields::INSTANCE.check(instance, &path)?;
+            one(instance, &path)
         })
         .collect()
-}
-
-/// A prompt, whichever way it is given, as a dialogue that waits for the assistant.
-fn prompt(value: &Value, path: &str) -> Result<String, String> {
-    match value {
-        Value::String(text) => Ok(from_text(text)),
-        Value::Array(list) => Ok(render(&turns(list, path)?) + ASSISTANT + " "),
-        other => Err(format!(
-            "`{path}` must be a text or a list of messages, found {}",
-            json::kind(other)
-        )),
-    }
-}
-
-/// A text that is a dialogue already keeps its turns; any other is what the human said.
-fn from_text(text: &str) -> String {
-    let dialogue = if text.starts_with(HUMAN) {
-        text.trim_end().to_string()
-    } else {
-        format!("{HUMAN} {}", text.trim())
-    };
-    if dialogue.ends_with(ASSISTANT) {
-        dialogue + " "
-    } else {
-        dialogue + ASSISTANT + " "
-    }
-}
-
-/// One turn of a dialogue.
-struct Turn<'a> {
-    role: &'static str,
-    content: &'a str,
-}
-
-fn turns<'a>(list: &'a [Value], path: &str) -> Result<Vec<Turn<'a>>, String> {
-    let turn = |(i, message): (usize, &'a Value)| {
-        let path = format!("{path}[{i}]");
-        let message = json::as_object(message, &path)?;
-        let path = format!("{path}.");
-        Ok(Turn {
-            role: role(json::text(message, &path, "role")?, &format!("{path}role"))?,
-            content: json::text(message, &path, "content")?,
-        })
-    };
-    list.iter().enumerate().map(turn).collect()
-}
-
-fn role(name: &str, path: &str) -> Result<&'static str, String> {
-    match name {
-        "user" | "human" | "prompter" => Ok("Human"),
-        "assistant" => Ok("Assistant"),
-        "system" => Ok("System"),
-        other => Err(format!(
-            "`{path}` must be `user`, `human`, `prompter`, `assistant` or `system`, found `{other}`"
-        )),
-    }
-}
-
-fn render(turns: &[Turn]) -> String {
-    let one = |turn: &Turn| format!("\n\n{}: {}", turn.role, turn.content.trim());
-    turns.iter().map(one).collect()
 }

@@ -14,12 +14,24 @@ pub fn object(line: &str) -> Result<Object, String> {
         let message = error
             .to_string()
             .replace(" at line 1 column ", " at column ");
-        format!("is not valid JSON: {message}")
+        match mark_at(line, error.column()) {
+            Some(byte) => format!(
+                "has a byte-order mark at byte {byte}: two files were joined here; take the mark out"
+            ),
+            None => format!("is not valid JSON: {message}"),
+        }
     })?;
     match value.0 {
         Value::Object(object) => Ok(object),
         other => Err(format!("must be a JSON object, found {}", kind(&other))),
     }
+}
+
+/// Where a byte-order mark stands, if that is what the parser stopped at; from 1, like the column.
+fn mark_at(line: &str, column: usize) -> Option<usize> {
+    let at = column.saturating_sub(1);
+    let rest = line.as_bytes().get(at..)?;
+    rest.starts_with("\u{feff}".as_bytes()).then_some(at + 1)
 }
 
 /// The field, if it is there and not null.
@@ -38,8 +50,12 @@ pub fn required<'a>(object: &'a Object, path: &str, name: &str) -> Result<&'a Va
 
 /// A field that must be a text.
 pub fn text<'a>(object: &'a Object, path: &str, name: &str) -> Result<&'a str, String> {
-    let value = required(object, path, name)?;
-    let found = || format!("`{path}{name}` must be a text, found {}", kind(value));
+    as_text(required(object, path, name)?, &format!("{path}{name}"))
+}
+
+/// A value that must be a text.
+pub fn as_text<'a>(value: &'a Value, path: &str) -> Result<&'a str, String> {
+    let found = || format!("`{path}` must be a text, found {}", kind(value));
     value.as_str().ok_or_else(found)
 }
 
@@ -60,6 +76,21 @@ pub fn as_object<'a>(value: &'a Value, path: &str) -> Result<&'a Object, String>
 pub fn as_number(value: &Value, path: &str) -> Result<f64, String> {
     let found = || format!("`{path}` must be a number, found {}", kind(value));
     value.as_f64().ok_or_else(found)
+}
+
+/// A value that must be true or false.
+pub fn as_bool(value: &Value, path: &str) -> Result<bool, String> {
+    let found = || format!("`{path}` must be true or false, found {}", kind(value));
+    value.as_bool().ok_or_else(found)
+}
+
+/// A number that orders answers.
+pub fn as_reward(value: &Value, path: &str) -> Result<f64, String> {
+    let number = as_number(value, path)?;
+    match (number as f32).is_finite() {
+        true => Ok(number),
+        false => Err(format!("`{path}` is {number:e}, too large for a reward")),
+    }
 }
 
 /// What a value is, in words.

@@ -4,24 +4,54 @@
 //! |---|---|
 //! | [`reader`] | lines of `.jsonl`, plain or gzip'd |
 //! | [`json`] | one line to one object |
-//! | [`formats`] | one object to prompts and answers: the table of formats is there |
-//! | here | limits, counts, the held-out split |
+//! | [`fields`] | which fields a format reads, and which mean nothing here |
+//! | [`messages`] | lists of messages, and which of their turns are learned |
+//! | [`dialogue`] | what stands before an answer, and the answer |
+//! | [`formats`] | one object to prompts and answers: the table of formats is there; [`tree`] is one of them |
+//! | [`tally`] | what was not used, by its reason |
+//! | here | limits, the held-out split |
 //!
-//! Nothing is dropped silently. A row that cannot be read is an error with its file and line, or is
-//! counted with its message where the user asked to skip such rows; a row that can be read and not
-//! used is counted by its [`Reason`].
+//! # The rule
+//!
+//! Nothing is dropped silently. Every field of a row, and of every object in it,
+//!
+//! - is used: another value teaches something else, or is an error;
+//! - or is on a short list of fields that the format defines and that mean nothing here: ids, sources,
+//!   scores ([`fields::Fields::nothing`], [`fields::ORIGIN`]);
+//! - or the row is refused with the field's name: an error with file and line, or a counted one where
+//!   the user asked to skip such rows. So it is with `tool_calls`, `reasoning_content`, `images` and
+//!   all that bytes of a dialogue cannot say. Who knows better names the field in `ignored_fields`;
+//!   it is then counted.
+//!
+//! A field that is null or empty is as if it were not there. A row that can be read and not used, in
+//! whole or in part, is counted by its [`Reason`].
+//!
+//! # What an objective takes
+//!
+//! A row with one answer and a `label` ("unpaired") says that the answer is right, or that it is
+//! wrong. `sft` learns the right ones and counts the others; so do the supervised steps before other
+//! objectives. `conditional_sft` and `c_rlft` learn both, each under the words of its class. All other
+//! objectives compare answers to one prompt and refuse such rows; rows are not joined.
+//!
+//! A prompt in which the answer has begun is left out by the objectives that write words before the
+//! answer (`conditional_sft` to `self_debug`).
 
+pub mod dialogue;
+pub mod fields;
 pub mod formats;
 pub mod json;
+pub mod messages;
 pub mod reader;
+pub mod tally;
+pub mod tree;
 
-pub use formats::OPENING;
+pub use dialogue::OPENING;
+pub use tally::{Reason, Tally};
 
 use super::error::{Error, Result};
 use formats::Found;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
-use serde::Serialize;
 use std::collections::{BTreeMap, HashSet};
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
@@ -33,10 +63,14 @@ const OWN_NAME: &str = "own.jsonl";
 /// A prompt, and what was answered to it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Item {
-    /// A dialogue that ends in `\n\nAssistant: `.
+    /// A dialogue that ends in `\n\nAssistant: `, or in what the assistant has said so far.
     pub prompt: String,
-    /// What must not be in both halves of a split: the prompt, or the root of a tree.
-    pub group: String,
+    /// Whether the answer has begun in the prompt.
+    pub begun: bool,
+    /// What must not be in both halves of a split, the prompt or the root of a tree: its [`group`].
+    pub group: u64,
+    /// The line that it comes from.
+    pub row: usize,
     /// At least one.
     pub answers: Vec<Answer>,
     /// Whether a reward of 1 says that an answer is right and 0 that it is wrong; otherwise rewards
@@ -47,10 +81,33 @@ pub struct Item {
 impl Item {
     pub fn new(prompt: String, answers: Vec<Answer>) -> Self {
         Self {
-            group: prompt.clone(),
+            group: group(&prompt),
             prompt,
+            begun: false,
+            row: 0,
             answers,
             judged: false,
+        }
+    }
+
+    /// Adds an answer.
+    pub fn answer(&mut self, text: &str, reward: f64) {
+        let text = match self.begun {
+            // it may begin with a blank
+            true => text.trim_end(),
+            false => text.trim(),
+        };
+        self.answers.push(Answer {
+            text: text.to_string(),
+            reward,
+        });
+    }
+
+    /// Whether an answer is a good one: right, where that is said, or else the best of its item.
+    pub fn is_good(&self, answer: &Answer) -> bool {
+        match self.judged {
+            true => answer.reward == 1.0,
+            false => answer.reward == self.best(),
         }
     }
 
@@ -61,10 +118,17 @@ impl Item {
     }
 }
 
+/// A text as a number (FNV-1a): two texts may share one, and are then taken for the same group.
+pub fn group(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
 /// One answer; a higher reward is better, and only the order within an item means anything.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
-    /// Without blanks around it.
+    /// Without blanks around it; before it, there may be some where the prompt has begun the answer.
     pub text: String,
     pub reward: f64,
 }
@@ -76,68 +140,6 @@ impl Answer {
             reward,
         }
     }
-}
-
-/// Why something that could be read was not used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Reason {
-    /// The two sides of a pair answer different prompts.
-    PromptsDiffer,
-    /// An answer of blanks alone.
-    EmptyAnswer,
-    /// Two answers with the same text: there is nothing to prefer.
-    EqualAnswers,
-    /// An answer that leaves no room for a prompt within the length limit.
-    AnswerTooLong,
-    /// A reply without a rank among several.
-    NoRank,
-    /// A reply marked as deleted, with all below it.
-    Deleted,
-    /// Several answers, none better than another.
-    NoPreference,
-    /// One answer where two are needed.
-    SingleAnswer,
-    /// Answers of which nobody says whether they are right, where that is needed.
-    NoVerdict,
-}
-
-impl std::fmt::Display for Reason {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::PromptsDiffer => "the prompts differ",
-            Self::EmptyAnswer => "an empty answer",
-            Self::EqualAnswers => "equal answers",
-            Self::AnswerTooLong => "an answer too long",
-            Self::NoRank => "a reply without rank",
-            Self::Deleted => "a deleted reply",
-            Self::NoPreference => "no answer better than another",
-            Self::SingleAnswer => "a single answer",
-            Self::NoVerdict => "answers not marked right or wrong",
-        })
-    }
-}
-
-/// What was read, and what was not used, by kind.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Tally {
-    /// Rows of the file that hold something.
-    pub rows: usize,
-    /// Rows by format.
-    pub formats: BTreeMap<&'static str, usize>,
-    /// Prompts left out, by reason.
-    pub left_out: BTreeMap<Reason, usize>,
-    /// Answers left out of lists of which at least two answers remained, by reason.
-    pub answers_left_out: BTreeMap<Reason, usize>,
-    /// Prompts whose beginning was cut off to fit the length limit.
-    pub prompts_cut: usize,
-    /// What objectives that write words around answers had to leave out, because it would have
-    /// taken more than the length limit.
-    pub texts_too_long: usize,
-    /// Rows that could not be read, where that was allowed.
-    pub bad_rows: usize,
-    /// The messages of the first of them.
-    pub bad_row_messages: Vec<String>,
 }
 
 /// The most messages of bad rows that are kept.
@@ -152,6 +154,8 @@ pub struct Reading {
     pub skip_bad_rows: bool,
     /// Stop after so many rows.
     pub max_rows: Option<usize>,
+    /// Names of fields that are read as if they were not there.
+    pub ignored_fields: Vec<String>,
 }
 
 impl Reading {
@@ -202,7 +206,7 @@ pub fn collect(lines: reader::Lines, path: &Path, reading: &Reading) -> Result<D
         }
         let (number, bytes) = line?;
         tally.rows += 1;
-        let found = match parse(&bytes) {
+        let found = match parse(&bytes, reading, &mut tally.ignored_fields) {
             Ok((format, found)) => {
                 *tally.formats.entry(format).or_default() += 1;
                 found
@@ -223,9 +227,15 @@ pub fn collect(lines: reader::Lines, path: &Path, reading: &Reading) -> Result<D
                 continue;
             }
         };
+        if found.is_empty() {
+            *tally.left_out.entry(Reason::NoAnswer).or_default() += 1;
+        }
         for found in found {
             match found {
-                Found::Item(item) => items.extend(admit(item, reading, &mut tally)),
+                Found::Item(mut item) => {
+                    item.row = number;
+                    items.extend(admit(item, reading, &mut tally));
+                }
                 Found::LeftOut(reason) => *tally.left_out.entry(reason).or_default() += 1,
             }
         }
@@ -237,12 +247,19 @@ pub fn collect(lines: reader::Lines, path: &Path, reading: &Reading) -> Result<D
 }
 
 /// One line to what it gives.
-fn parse(bytes: &[u8]) -> Result<formats::Parsed, String> {
+fn parse(
+    bytes: &[u8],
+    reading: &Reading,
+    ignored: &mut BTreeMap<String, usize>,
+) -> Result<formats::Parsed, String> {
     let line = std::str::from_utf8(bytes).map_err(|error| {
         let at = error.valid_up_to() + 1;
         format!("is not valid UTF-8 at byte {at} of the line")
     })?;
-    formats::row(&json::object(line)?)
+    let mut object = json::object(line)?;
+    fields::ignore(&mut object, &reading.ignored_fields, ignored);
+    // the last bytes of a prompt that can matter, and enough to see that it was longer
+    formats::row(&object, reading.max_len + char::MAX.len_utf8())
 }
 
 /// The item without the answers that cannot be used, its prompt cut to what room they leave; or
@@ -295,6 +312,17 @@ pub fn last_bytes(text: &str, most: usize) -> &str {
     &text[boundary.unwrap_or(text.len())..]
 }
 
+/// How many different prompts these items have, and how many rows they come from.
+pub fn prompts_and_rows(items: &[Item]) -> (usize, usize) {
+    // a prompt may have lost its beginning, which its group has not
+    let prompts = items.iter().map(|item| (item.group, item.prompt.as_str()));
+    let rows = items.iter().map(|item| item.row);
+    (
+        prompts.collect::<HashSet<_>>().len(),
+        rows.collect::<HashSet<_>>().len(),
+    )
+}
+
 /// Training and held-out items, with no group in both.
 ///
 /// A share of the *groups* is held out, but at most `most`, at least one and not all.
@@ -305,11 +333,8 @@ pub fn split(
     rng: &mut StdRng,
 ) -> Result<(Vec<Item>, Vec<Item>)> {
     let mut seen = HashSet::new();
-    let mut groups: Vec<String> = items
-        .iter()
-        .filter(|item| seen.insert(item.group.as_str()))
-        .map(|item| item.group.clone())
-        .collect();
+    let all = items.iter().map(|item| item.group);
+    let mut groups: Vec<u64> = all.filter(|&group| seen.insert(group)).collect();
     if groups.len() < 2 {
         return Err(Error::Usage(format!(
             "a held-out split needs at least two different prompts, found {}",
@@ -319,7 +344,7 @@ pub fn split(
     groups.shuffle(rng);
     let count = (groups.len() as f64 * held_out).round() as usize;
     groups.truncate(count.min(most).clamp(1, groups.len() - 1));
-    let held: HashSet<String> = groups.into_iter().collect();
+    let held: HashSet<u64> = groups.into_iter().collect();
     let (held, train) = items
         .into_iter()
         .partition(|item| held.contains(&item.group));

@@ -42,11 +42,31 @@ impl Lines {
         })
     }
 
+    /// Reads past blank lines, as many at a time as the buffer holds.
+    fn skip_blank(&mut self) -> std::io::Result<()> {
+        loop {
+            let mut end = 0;
+            for (at, byte) in self.inner.fill_buf()?.iter().enumerate() {
+                match byte {
+                    b'\n' => (self.number, end) = (self.number + 1, at + 1),
+                    b' ' | b'\t' | b'\r' | b'\x0c' => {}
+                    _ => break,
+                }
+            }
+            // the beginning of a line that holds something belongs to it
+            self.inner.consume(end);
+            if end == 0 {
+                return Ok(());
+            }
+        }
+    }
+
     fn next_line(&mut self) -> Result<Option<Vec<u8>>> {
         let mut line = Vec::new();
-        let read = (&mut self.inner)
-            .take(LONGEST_LINE + 1)
-            .read_until(b'\n', &mut line);
+        let read = self.skip_blank().and_then(|()| {
+            let most = (&mut self.inner).take(LONGEST_LINE + 1);
+            { most }.read_until(b'\n', &mut line)
+        });
         let problem = match read {
             Ok(0) => return Ok(None),
             Ok(_) if line.len() as u64 > LONGEST_LINE => {
@@ -101,7 +121,9 @@ mod tests {
     use super::*;
     use flate2::Compression;
     use flate2::write::GzEncoder;
+    use std::cell::Cell;
     use std::io::{Cursor, Write};
+    use std::rc::Rc;
 
     fn lines(bytes: Vec<u8>) -> Vec<Result<(usize, Vec<u8>)>> {
         Lines::from_reader(Cursor::new(bytes), Path::new("rows.jsonl"))
@@ -130,6 +152,47 @@ mod tests {
         assert_eq!(good(bytes), expected.map(|(at, s)| (at, s.to_string())));
         assert_eq!(good(b""), []);
         assert_eq!(good(b"\n\n"), []);
+    }
+
+    /// A buffer that counts how often it is read from.
+    struct Counted(BufReader<Cursor<Vec<u8>>>, Rc<Cell<usize>>);
+
+    impl Read for Counted {
+        fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+            self.0.read(into)
+        }
+    }
+
+    impl BufRead for Counted {
+        fn fill_buf(&mut self) -> std::io::Result<&[u8]> {
+            self.1.set(self.1.get() + 1);
+            self.0.fill_buf()
+        }
+
+        fn consume(&mut self, amount: usize) {
+            self.0.consume(amount);
+        }
+    }
+
+    #[test]
+    fn blank_lines_are_passed_by_the_buffer_and_counted() {
+        let blank = ["\n", "\r\n", "  \n", "\t\n"].concat();
+        let bytes = format!("1\n{}  2\n{}", blank.repeat(50_000), blank.repeat(50_000));
+        let calls = Rc::new(Cell::new(0));
+        let reader = Counted(BufReader::new(Cursor::new(bytes.into())), calls.clone());
+        let lines = Lines::from_reader(reader, Path::new("rows.jsonl")).unwrap();
+        let read: Vec<_> = lines.map(Result::unwrap).collect();
+        let expected = [(1, b"1".to_vec()), (200_002, b"  2".to_vec())];
+        assert_eq!(read, expected);
+        // 900 kB in buffers of 8 kB
+        assert!(calls.get() < 1000, "{}", calls.get());
+    }
+
+    #[test]
+    fn a_blank_line_without_end_is_too_long() {
+        let bytes = vec![b' '; LONGEST_LINE as usize + 2];
+        let message = lines(bytes).pop().unwrap().unwrap_err().to_string();
+        assert_eq!(message, "rows.jsonl:1: is longer than 64 MiB");
     }
 
     #[test]

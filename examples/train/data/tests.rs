@@ -4,10 +4,14 @@ use super::*;
 use proptest::prelude::*;
 use rand::SeedableRng;
 
+mod dialogues;
+mod fields;
+
 const READING: Reading = Reading {
     max_len: 256,
     skip_bad_rows: false,
     max_rows: None,
+    ignored_fields: Vec::new(),
 };
 
 fn read(text: &str) -> Data {
@@ -116,7 +120,7 @@ fn a_tree_gives_a_list_at_every_message_with_assistant_replies() {
         data.tally.left_out,
         [(Reason::NoRank, 1), (Reason::Deleted, 1)].into()
     );
-    assert!(data.items.iter().all(|item| item.group == "Q"));
+    assert!(data.items.iter().all(|item| item.group == group("Q")));
     let deeper = "\n\nHuman: Q\n\nAssistant: first\n\nHuman: More?\n\nAssistant: ";
     let mut expected = one(deeper, &[("lone", 0.0)]);
     expected.extend(one(Q, &[("second", -1.0), ("first", 0.0)]));
@@ -155,14 +159,14 @@ fn every_instance_is_an_item_of_one_group() {
     let found: Vec<_> = data
         .items
         .iter()
-        .map(|i| (i.prompt.as_str(), i.group.as_str()))
+        .map(|i| (i.prompt.as_str(), i.group))
         .collect();
     let prompt = |input| format!("\n\nHuman: Add.\n\n{input}\n\nAssistant: ");
     assert_eq!(
         found,
         [
-            (prompt("1 1").as_str(), "Add."),
-            (prompt("1 2").as_str(), "Add.")
+            (prompt("1 1").as_str(), data.items[0].group),
+            (prompt("1 2").as_str(), data.items[0].group)
         ]
     );
 }
@@ -425,7 +429,7 @@ fn the_examples_own_rows_are_good_and_no_ruler_tells_them_apart() {
 fn prompts(count: usize, groups: usize) -> Vec<Item> {
     let item = |i: usize| {
         let mut item = Item::new(format!("prompt {i}"), vec![Answer::new("a", 0.0)]);
-        item.group = format!("group {}", i % groups);
+        item.group = (i % groups) as u64;
         item
     };
     (0..count).map(item).collect()
@@ -455,7 +459,7 @@ proptest! {
         let present = count.min(groups);
         let (train, held) = split(all, share, most, &mut StdRng::seed_from_u64(seed)).unwrap();
         prop_assert_eq!(train.len() + held.len(), count);
-        let of = |items: &[Item]| items.iter().map(|i| i.group.clone()).collect::<HashSet<_>>();
+        let of = |items: &[Item]| items.iter().map(|i| i.group).collect::<HashSet<_>>();
         let (train, held) = (of(&train), of(&held));
         prop_assert!(train.is_disjoint(&held));
         prop_assert!(!train.is_empty() && !held.is_empty() && held.len() <= most.max(1));
@@ -485,7 +489,8 @@ proptest! {
 /// The names that formats read.
 fn field() -> impl Strategy<Value = String> {
     let names = "prompt chosen rejected answers rewards ranks question answer instruction instances \
-                 input output completion messages role content text replies rank is_correct solution deleted";
+                 input output completion messages role content text replies rank is_correct solution deleted \
+                 system history label weight review_result tool_calls";
     let names: Vec<String> = names.split_whitespace().map(String::from).collect();
     prop::sample::select(names)
 }

@@ -7,8 +7,9 @@
 //! A row that is longer than `max_len` loses the beginning of its prompt; one in which all but the
 //! prompt takes more than three quarters of the limit is left out, and counted.
 
-use super::super::batch::Shape::Pairs;
-use super::super::batch::{Batch, Example, compared, encode};
+use super::super::batch::{Batch, Example, encode};
+use super::super::comparisons::Shape::Pairs;
+use super::super::comparisons::{compared, pair_count};
 use super::super::data::{Answer, Item};
 use super::super::error::Result;
 use super::super::model::Model;
@@ -30,8 +31,8 @@ use rand::rngs::StdRng;
 /// What an item gives to learn; `None` stands for a row too long.
 pub fn lessons(task: &Task, item: &Item, rng: &mut StdRng) -> Result<Vec<Option<Example>>> {
     let settings = task.settings;
-    let best = item.best();
-    let (good, bad): (Vec<_>, Vec<_>) = item.answers.iter().partition(|a| a.reward == best);
+    let most = settings.most();
+    let (good, bad): (Vec<_>, Vec<_>) = item.answers.iter().partition(|a| item.is_good(a));
     let mut texts = Texts {
         item,
         max_len: settings.max_len,
@@ -55,7 +56,7 @@ pub fn lessons(task: &Task, item: &Item, rng: &mut StdRng) -> Result<Vec<Option<
         }
         Objective::ChainOfHindsight => {
             let config = &settings.chain_of_hindsight;
-            for pair in compared(item, Pairs) {
+            for pair in compared(item, Pairs, most) {
                 for &order in &config.orders {
                     let drawn = rng.random_range(0..config.feedback.len());
                     let format = HindsightFormat {
@@ -80,30 +81,36 @@ pub fn lessons(task: &Task, item: &Item, rng: &mut StdRng) -> Result<Vec<Option<
             texts.add_to_repairs(&good, |prompt, best| edited(prompt, best, &nothing))?;
         }
         Objective::Selfee => {
-            for best in &good {
-                for worse in &bad {
-                    let chain = [revise(&worse.text), stands(&best.text)];
-                    texts.add(best, &item.prompt, |prompt| {
-                        revised(settings, prompt, &chain)
-                    })?;
-                }
+            for (best, worse) in most.pairs_of(item, &good, &bad) {
+                let chain = [revise(&worse.text), stands(&best.text)];
+                texts.add(best, &item.prompt, |prompt| {
+                    revised(settings, prompt, &chain)
+                })?;
             }
             texts.add_to_repairs(&good, |prompt, best| {
                 revised(settings, prompt, &[stands(best)])
             })?;
         }
         Objective::SelfDebug => {
-            for right in &good {
-                for wrong in &bad {
-                    texts.add(right, asked(item), |prompt| {
-                        debugged(prompt, &wrong.text, &right.text, &settings.self_debug)
-                    })?;
-                }
+            for (right, wrong) in most.pairs_of(item, &good, &bad) {
+                texts.add(right, asked(item), |prompt| {
+                    debugged(prompt, &wrong.text, &right.text, &settings.self_debug)
+                })?;
             }
         }
         other => unreachable!("{other} has no lessons"),
     }
     Ok(texts.found)
+}
+
+/// How many pairs of answers the lessons of an item are about, before some are drawn.
+pub fn pairs_of_lessons(task: &Task, item: &Item) -> usize {
+    let good = item.answers.iter().filter(|a| item.is_good(a)).count();
+    match task.objective {
+        Objective::ChainOfHindsight => pair_count(item),
+        Objective::Selfee | Objective::SelfDebug => good * (item.answers.len() - good),
+        _ => 0,
+    }
 }
 
 /// The lessons of an item, as they are written.
@@ -169,7 +176,12 @@ pub fn probes(task: &Task, item: &Item) -> Result<Vec<Option<Example>>> {
             rows,
         }))
     };
-    compared(item, task.shape).into_iter().map(one).collect()
+    // an item without a good answer has nothing to ask about
+    if !item.answers.iter().any(|answer| item.is_good(answer)) {
+        return Ok(Vec::new());
+    }
+    let lists = compared(item, task.shape, settings.most()).into_iter();
+    lists.map(one).collect()
 }
 
 /// The rows in which one answer is asked about.

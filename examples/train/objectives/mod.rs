@@ -36,7 +36,8 @@ mod ranking;
 mod rows;
 pub mod words;
 
-use super::batch::{Batch, Shape, VOCABULARY};
+use super::batch::{Batch, VOCABULARY};
+use super::comparisons::Shape;
 use super::data::Item;
 use super::error::Result;
 use super::model::Model;
@@ -236,6 +237,18 @@ pub struct Task<'a> {
     pub objective: Objective,
     pub shape: Shape,
     pub settings: &'a Settings,
+}
+
+impl Task<'_> {
+    /// What an example of it is, in words, of many.
+    pub fn examples(&self) -> &'static str {
+        match self.shape {
+            _ if self.objective.is_language() => "texts",
+            Shape::Best => "answers",
+            Shape::Pairs => "pairs",
+            Shape::Lists => "lists",
+        }
+    }
 }
 
 /// What the loss of a batch adds to the divisor of a window: its tokens, their weights, or its

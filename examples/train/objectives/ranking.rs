@@ -1,6 +1,7 @@
 //! The objectives that compare whole answers: by their log-probabilities, or by a reward model's score.
 
-use super::super::batch::{Batch, Shape};
+use super::super::batch::Batch;
+use super::super::comparisons::Shape;
 use super::super::error::Result;
 use super::super::model::Model;
 use super::{Objective, RewardForm, SlicForm, Task, after_first, best_rows};

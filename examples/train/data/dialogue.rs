@@ -1,0 +1,322 @@
+//! Dialogues, of messages or of texts: what stands before an answer, and the answer.
+
+use super::fields::says_nothing;
+use super::json::{self, Object};
+use super::last_bytes;
+use super::messages::{Turn, ended, learned, render, turn, turns};
+use serde_json::Value;
+
+const HUMAN: &str = "\n\nHuman:";
+const ASSISTANT: &str = "\n\nAssistant:";
+const SYSTEM: &str = "\n\nSystem:";
+/// What a prompt ends with, unless the answer has begun already.
+pub const OPENING: &str = "\n\nAssistant: ";
+
+/// What stands before an answer.
+#[derive(Clone, Debug)]
+pub struct Dialogue {
+    /// Without the heading of the answer, but where that has begun.
+    pub text: String,
+    /// Whether it ends within the assistant's turn, which the answer continues.
+    pub begun: bool,
+    /// The fields that it comes from, for messages.
+    names: String,
+}
+
+/// An answer, and all that stands before it.
+#[derive(Clone, Debug)]
+pub struct Taught {
+    pub prompt: String,
+    /// Whether the prompt ends within the assistant's turn, which the answer continues.
+    pub begun: bool,
+    pub answer: String,
+}
+
+impl Taught {
+    fn new(before: &str, answer: &str) -> Self {
+        Self {
+            prompt: format!("{before}{OPENING}"),
+            begun: false,
+            answer: answer.trim().to_string(),
+        }
+    }
+
+    fn continued(prompt: &str, answer: &str) -> Self {
+        Self {
+            prompt: prompt.to_string(),
+            begun: true,
+            answer: answer.to_string(),
+        }
+    }
+}
+
+impl Dialogue {
+    /// `system`, `history` and the field `name` of a row; none if it has none of them.
+    pub fn of(row: &Object, name: &str) -> Result<Option<Self>, String> {
+        let mut text = String::new();
+        let mut names = Vec::new();
+        let said = |name| json::field(row, name).filter(|value| !says_nothing(value));
+        if let Some(value) = said("system") {
+            text += &turn("System", json::as_text(value, "system")?);
+            names.push("`system`");
+        }
+        if said("history").is_some() {
+            for (i, pair) in json::list(row, "", "history")?.iter().enumerate() {
+                text += &exchange(pair, &format!("history[{i}]"))?;
+            }
+            names.push("`history`");
+        }
+        let mut begun = false;
+        let own = format!("`{name}`");
+        if let Some(value) = json::field(row, name) {
+            let (said, open) = read(value, name)?;
+            if !text.is_empty() && !system_turn(&said).0.is_empty() {
+                let before = names.join(" and ");
+                return Err(format!(
+                    "`{name}` begins with a system turn, and {before} would stand before it"
+                ));
+            }
+            (text, begun) = (text + &said, open);
+            names.push(&own);
+        }
+        Ok((!names.is_empty()).then(|| Self {
+            text,
+            begun,
+            names: names.join(", "),
+        }))
+    }
+
+    /// The same, of a row that must have the field.
+    pub fn required(row: &Object, name: &str) -> Result<Self, String> {
+        json::required(row, "", name)?;
+        Ok(Self::of(row, name)?.expect("the field is there"))
+    }
+
+    /// With an answer of its own.
+    pub fn answered(&self, answer: &str) -> Taught {
+        match self.begun {
+            true => Taught::continued(&self.text, answer),
+            false => Taught::new(&self.text, answer),
+        }
+    }
+
+    /// With `input` under it.
+    pub fn asking(&self, input: &str) -> Result<Self, String> {
+        if self.begun {
+            return Err(format!(
+                "{} ends within an answer, and `input` would follow it",
+                self.names
+            ));
+        }
+        let mut asked = self.clone();
+        asked.text += match asked.text.ends_with(HUMAN) {
+            true => " ",
+            false => "\n\n",
+        };
+        asked.text += input;
+        Ok(asked)
+    }
+
+    /// Where this dialogue ends in a `whole` one that begins with it, and the whole. A system turn
+    /// may stand in one of them alone; the whole then gets it.
+    fn begins(&self, whole: &str, anywhere: bool) -> Option<(String, usize)> {
+        let headings = [HUMAN, ASSISTANT, SYSTEM];
+        let at_turn = |rest: &str| rest.is_empty() || headings.iter().any(|h| rest.starts_with(h));
+        let fits = |whole: &str, start: &str| {
+            let rest = whole.strip_prefix(start);
+            rest.is_some_and(|rest| anywhere || at_turn(rest))
+        };
+        if fits(whole, &self.text) {
+            return Some((whole.to_string(), self.text.len()));
+        }
+        let (own, said) = system_turn(&self.text);
+        let (other, rest) = system_turn(whole);
+        match (own.is_empty(), other.is_empty()) {
+            (false, true) if fits(whole, said) => Some((format!("{own}{whole}"), self.text.len())),
+            (true, false) if fits(rest, &self.text) => {
+                Some((whole.to_string(), other.len() + self.text.len()))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// An answer that is given as a text: alone, behind `given`, or as the last turn of a dialogue.
+pub fn from_text(text: &str, name: &str, given: Option<&Dialogue>) -> Result<Taught, String> {
+    if let Some(given) = given
+        && !is_dialogue(text)
+    {
+        return Ok(given.answered(text));
+    }
+    let (before, answer) = text.rsplit_once(ASSISTANT).ok_or_else(|| match given {
+        Some(_) => format!("`{name}` does not end with a turn `\\n\\nAssistant:`"),
+        None => format!("`{name}` holds no turn `\\n\\nAssistant:`, and the row has no `prompt`"),
+    })?;
+    if answer.contains(HUMAN) {
+        return Err(format!(
+            "`{name}` does not end with a turn `\\n\\nAssistant:`"
+        ));
+    }
+    match (whole(before, answer, name, given)?, given) {
+        (Some(taught), _) => Ok(taught),
+        // the heading of the answer alone
+        (None, Some(given)) if before.trim().is_empty() => Ok(given.answered(answer)),
+        _ => Err(contradiction(name, given)),
+    }
+}
+
+/// The last of these turns as an answer. The turns hold what is `given` again, or begin after it
+/// with the assistant.
+pub fn from_turns(turns: &[Turn], name: &str, given: Option<&Dialogue>) -> Result<Taught, String> {
+    let (last, before) = ended(turns, name)?;
+    let (own, answer) = (render(before), last.content);
+    if let Some(taught) = whole(&own, answer, name, given)? {
+        return Ok(taught);
+    }
+    match (given, before.split_first()) {
+        // nothing but the answer
+        (Some(given), None) => Ok(given.answered(answer)),
+        (Some(given), Some((first, rest))) if first.role == "Assistant" => {
+            let begun = match given.begun {
+                true => given.text.clone() + first.content.trim_end(),
+                false => given.text.clone() + &render(&[*first]),
+            };
+            Ok(Taught::new(&(begun + &render(rest)), answer))
+        }
+        _ => Err(contradiction(name, given)),
+    }
+}
+
+/// The answers that a conversation teaches, each to all before it, of which at least the last `keep`
+/// bytes are kept.
+pub fn answers(
+    turns: &[Turn],
+    name: &str,
+    given: Option<&Dialogue>,
+    keep: usize,
+) -> Result<Vec<Taught>, String> {
+    let mut found: Vec<Taught> = Vec::new();
+    let mut from = 0;
+    for i in learned(turns, name)? {
+        let taught = match found.last() {
+            None => from_turns(&turns[..=i], name, given)?,
+            Some(last) => {
+                let so_far = format!("{}{}", last.prompt, last.answer.trim_end());
+                let before = so_far + &render(&turns[from..i]);
+                Taught::new(last_bytes(&before, keep), turns[i].content)
+            }
+        };
+        found.push(taught);
+        from = i + 1;
+    }
+    Ok(found)
+}
+
+fn contradiction(name: &str, given: Option<&Dialogue>) -> String {
+    let names = given.map_or("", |given| &given.names);
+    format!("`{name}` does not begin with {names}: which holds?")
+}
+
+/// An answer to a whole dialogue, if that begins with what is `given`.
+fn whole(
+    before: &str,
+    answer: &str,
+    name: &str,
+    given: Option<&Dialogue>,
+) -> Result<Option<Taught>, String> {
+    let Some(given) = given else {
+        return match before.trim().is_empty() {
+            true => Err(format!(
+                "`{name}` holds nothing before the answer, and the row has no `prompt`"
+            )),
+            false => Ok(Some(Taught::new(before, answer))),
+        };
+    };
+    if let Some((before, _)) = given.begins(before, false) {
+        return Ok(Some(Taught::new(&before, answer)));
+    }
+    if given.begun {
+        let all = format!("{before}{OPENING}{}", answer.trim_start());
+        if let Some((all, end)) = given.begins(&all, true) {
+            return Ok(Some(Taught::continued(&all[..end], &all[end..])));
+        }
+    }
+    Ok(None)
+}
+
+/// A prompt, whichever way it is given, and whether the answer has begun in it.
+fn read(value: &Value, path: &str) -> Result<(String, bool), String> {
+    let list = match value {
+        Value::String(text) => return Ok(opened(text)),
+        Value::Array(list) => list,
+        other => {
+            let kind = json::kind(other);
+            return Err(format!(
+                "`{path}` must be a text or a list of messages, found {kind}"
+            ));
+        }
+    };
+    let turns = turns(list, path)?;
+    if let Some(i) = turns.iter().position(|turn| turn.weight == Some(true)) {
+        return Err(format!(
+            "`{path}[{i}].weight` is 1, and a turn of a prompt is not learned"
+        ));
+    }
+    match turns.split_last() {
+        None => Err(format!("`{path}` is an empty list")),
+        Some((last, before)) if last.role == "Assistant" => {
+            Ok(begun(&render(before), last.content))
+        }
+        Some(_) => Ok((render(&turns), false)),
+    }
+}
+
+/// A text that is a dialogue already keeps its turns; any other is what the human said.
+fn opened(text: &str) -> (String, bool) {
+    let dialogue = match is_dialogue(text) {
+        true => text.to_string(),
+        false => format!("{HUMAN} {}", text.trim_start()),
+    };
+    let last = dialogue.rfind(ASSISTANT);
+    let after = dialogue.rfind(HUMAN).max(dialogue.rfind(SYSTEM));
+    match last.filter(|_| last > after) {
+        Some(at) => begun(&dialogue[..at], &dialogue[at + ASSISTANT.len()..]),
+        None => (dialogue.trim_end().to_string(), false),
+    }
+}
+
+/// A dialogue that ends with what the assistant has said so far.
+fn begun(before: &str, said: &str) -> (String, bool) {
+    match said.trim_start() {
+        "" => (before.to_string(), false),
+        said => (format!("{before}{OPENING}{said}"), true),
+    }
+}
+
+fn is_dialogue(text: &str) -> bool {
+    [HUMAN, ASSISTANT, SYSTEM]
+        .iter()
+        .any(|h| text.starts_with(h))
+}
+
+/// The system turn at the beginning, and the rest.
+fn system_turn(dialogue: &str) -> (&str, &str) {
+    if !dialogue.starts_with(SYSTEM) {
+        return ("", dialogue);
+    }
+    let ends = [HUMAN, ASSISTANT].map(|heading| dialogue.find(heading));
+    let end = ends.into_iter().flatten().min().unwrap_or(dialogue.len());
+    dialogue.split_at(end)
+}
+
+/// One entry of `history`: what was asked, and what was answered.
+fn exchange(value: &Value, path: &str) -> Result<String, String> {
+    match value.as_array().map(Vec::as_slice) {
+        Some([asked, answered]) => {
+            let asked = json::as_text(asked, &format!("{path}[0]"))?;
+            let answered = json::as_text(answered, &format!("{path}[1]"))?;
+            Ok(turn("Human", asked) + &turn("Assistant", answered))
+        }
+        _ => Err(format!("`{path}` must be a list of two texts")),
+    }
+}
