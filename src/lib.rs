@@ -130,15 +130,16 @@ pub use online::sampling::{SamplingConfig, sample};
 pub use outputs::PreferenceLoss;
 pub use parameter_effective::{
     Activation, AdaLoraConfig, AdaLoraFile, AdaLoraLinear, AdaLoraScaling, AdaptedLayer,
-    AdapterConfig, AdapterFile, AdapterLayer, AdapterLayers, AdapterMethod, Allocation, BiasLinear,
-    BlockScale, BottleneckAdapter, BottleneckConfig, DesignSpaceConfig, DoraLinear, FrozenLinear,
-    Grouping, Ia3Config, Ia3File, Ia3Linear, Ia3Place, Insertion, LayerPlan, LayerSize, LoraBias,
-    LoraConfig, LoraEmbedding, LoraFile, LoraInit, LoraLinear, LoraPlusGroups, MamConfig, NF4,
-    Nf4Linear, Nf4Tensor, Orthogonality, Placement, PrefixConfig, PrefixEncoder, PrefixFile,
-    PrefixLayer, PrefixMixture, PrefixShape, PromptConfig, PromptEmbedding, PromptFile, PromptInit,
-    QloraLinear, RankAllocator, RankAllocatorConfig, Reparametrisation, Scaling, Strategy,
-    Strictness, TargetModules, Targets, TaskType, VeraConfig, VeraFile, VeraLinear,
-    VeraProjections, lora_plus_groups, orthogonality_penalty, prefix_attention, prefix_mixing,
+    AdapterConfig, AdapterFile, AdapterLayer, AdapterLayers, AdapterMethod, Allocation, BaseModel,
+    BiasLinear, BlockScale, BottleneckAdapter, BottleneckConfig, DesignSpaceConfig, DoraLinear,
+    FrozenLinear, Grouping, Ia3Config, Ia3File, Ia3Linear, Ia3Place, Insertion, LayerPlan,
+    LayerSize, LoraBias, LoraConfig, LoraEmbedding, LoraFile, LoraInit, LoraLinear, LoraPlusGroups,
+    MamConfig, MergedModel, NF4, Nf4Linear, Nf4Tensor, Orthogonality, Placement, PrefixConfig,
+    PrefixEncoder, PrefixFile, PrefixLayer, PrefixMixture, PrefixShape, PromptConfig,
+    PromptEmbedding, PromptFile, PromptInit, QloraLinear, RankAllocator, RankAllocatorConfig,
+    Reparametrisation, Scaling, Strategy, Strictness, TargetModules, Targets, TaskType, VeraConfig,
+    VeraFile, VeraLinear, VeraProjections, lora_plus_groups, orthogonality_penalty,
+    prefix_attention, prefix_mixing,
 };
 pub use ranking::brio::{BrioConfig, BrioPairs, brio_loss};
 pub use ranking::dpo::{DpoConfig, dpo_loss};

@@ -126,8 +126,8 @@ pub use adapter::{
     Activation, AdaptedLayer, BottleneckAdapter, BottleneckConfig, Insertion, MamConfig, Placement,
 };
 pub use adapter_files::{
-    AdaLoraFile, AdapterConfig, AdapterFile, AdapterLayer, AdapterLayers, AdapterMethod, Ia3File,
-    LoraFile, PrefixFile, PromptFile, Strictness, TaskType, VeraFile,
+    AdaLoraFile, AdapterConfig, AdapterFile, AdapterLayer, AdapterLayers, AdapterMethod, BaseModel,
+    Ia3File, LoraFile, MergedModel, PrefixFile, PromptFile, Strictness, TaskType, VeraFile,
 };
 pub use bitfit::BiasLinear;
 pub use design_space::{DesignSpaceConfig, Grouping, LayerPlan, LayerSize, Strategy};

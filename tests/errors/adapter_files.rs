@@ -773,7 +773,9 @@ fn an_adapter_on_a_tied_output_layer_needs_its_name() {
     let mut base = HashMap::from([("embed.weight".to_string(), table.clone())]);
     says(
         file.layers(&base, Strictness::Strict),
-        "AdapterFile::layers: `base` holds no module that the settings choose",
+        "AdapterFile::layers: `base` holds no module that the settings choose: no `lm_head.weight`, of \
+         which the file has an adapter; if the model ties it to `embed`, say so: \
+         `BaseModel::tied(&base, \"embed\", \"lm_head\")`",
     );
     let both = config.replace(r#"["lm_head"]"#, r#"["embed", "lm_head"]"#);
     let table_a = "base_model.model.embed.lora_embedding_A";
@@ -787,11 +789,11 @@ fn an_adapter_on_a_tied_output_layer_needs_its_name() {
     let both = Folder::new(&both, &two).read().unwrap();
     says(
         both.layers(&base, Strictness::Strict),
-        "AdapterFile::layers: `adapter_model.safetensors` holds `base_model.model.lm_head.lora_A.weight`, and `base` holds no `lm_head.weight`",
+        "AdapterFile::layers: `adapter_model.safetensors` holds `base_model.model.lm_head.lora_A.weight`, and `base` holds no `lm_head.weight`; if the model ties it to `embed`, say so: `BaseModel::tied(&base, \"embed\", \"lm_head\")`",
     );
     // under both names only the one with the adapter is changed
     base.insert("lm_head.weight".to_string(), table.clone());
-    let merged = file.merged(&base, Strictness::Strict).unwrap();
+    let merged = file.merged(&base, Strictness::Strict).unwrap().tensors;
     let values = |t: &Tensor| t.to_vec2::<f32>().unwrap();
     assert_eq!(values(&merged["embed.weight"]), values(&table));
     assert_ne!(values(&merged["lm_head.weight"]), values(&table));

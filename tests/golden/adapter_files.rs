@@ -1,7 +1,8 @@
 //! The adapters that PEFT wrote (`adapters/`, by `adapter_files.py`), read, run, merged and written.
 
 use candle_align::{
-    AdapterFile, AdapterLayer, AdapterMethod, PrefixLayer, Result, Strictness, TargetModules,
+    AdapterFile, AdapterLayer, AdapterMethod, BaseModel, PrefixLayer, Result, Strictness,
+    TargetModules,
 };
 use candle_core::{D, DType, Device, IndexOp, Module, Tensor};
 use serde_json::Value;
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 const LOGITS: f64 = 1e-5;
 
 /// In the order of the script.
-const CASES: [(&str, Kind); 28] = [
+const CASES: [(&str, Kind); 56] = [
     ("lora", Kind::Stack),
     ("lora_patterns", Kind::Stack),
     ("lora_regex", Kind::Stack),
@@ -42,6 +43,34 @@ const CASES: [(&str, Kind); 28] = [
     ("lora_tokens", Kind::Stack),
     ("lora_tokens_by_name", Kind::Stack),
     ("classifier_lora", Kind::Classifier),
+    ("gpt2_mixed", Kind::Gpt2),
+    ("gpt2_mixed_ia3", Kind::Gpt2),
+    ("gpt2_mixed_vera", Kind::Gpt2),
+    ("gpt2_mixed_adalora", Kind::Gpt2),
+    ("tied_lora_embedding", Kind::Tied),
+    ("tied_lora_head", Kind::Tied),
+    ("tied_lora_both", Kind::Tied),
+    ("tied_dora_head", Kind::Tied),
+    ("tied_adalora_head", Kind::Tied),
+    ("tied_ia3_head", Kind::Tied),
+    ("tied_vera_head", Kind::Tied),
+    ("tied_saved_embedding", Kind::Tied),
+    ("tied_saved_head", Kind::Tied),
+    ("tied_saved_both", Kind::Tied),
+    ("tied_rows", Kind::Tied),
+    ("tied_rows_embedding", Kind::Tied),
+    ("tied_rows_head", Kind::Tied),
+    ("tied_rows_both", Kind::Tied),
+    ("tied_rows_differ", Kind::Tied),
+    ("tied_rows_embedding_lora_head", Kind::Tied),
+    ("tied_rows_head_lora_embedding", Kind::Tied),
+    ("tied_rows_head_saved_embedding", Kind::Tied),
+    ("tied_lora_head_saved_embedding", Kind::Tied),
+    ("tied_lora_embedding_saved_head", Kind::Tied),
+    ("tied_table", Kind::Tied),
+    ("tied_table_head", Kind::Tied),
+    ("tied_lora_embedding_table", Kind::Tied),
+    ("tied_lora_head_table", Kind::Tied),
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -50,6 +79,19 @@ enum Kind {
     Gpt2,
     /// GPT-2 with an output layer of classes, read at the last token.
     Classifier,
+    /// The stack with its output layer tied to its embedding; the file holds the embedding alone.
+    Tied,
+}
+
+const EMBEDDING: &str = "model.embed_tokens";
+const HEAD: &str = "lm_head";
+
+/// The state dict, and what the model is known to tie.
+fn known(kind: Kind, tensors: &HashMap<String, Tensor>) -> BaseModel<'_> {
+    match kind {
+        Kind::Tied => BaseModel::tied(tensors, EMBEDDING, HEAD),
+        _ => tensors.into(),
+    }
 }
 
 fn folder(name: &str) -> PathBuf {
@@ -67,6 +109,7 @@ fn base(kind: Kind) -> HashMap<String, Tensor> {
         Kind::Stack => load("stack.safetensors"),
         Kind::Gpt2 => load("gpt2.safetensors"),
         Kind::Classifier => load("classifier.safetensors"),
+        Kind::Tied => load("tied.safetensors"),
     }
 }
 
@@ -91,24 +134,42 @@ impl Model {
     }
 
     fn adapted(kind: Kind, file: &AdapterFile, strictness: Strictness) -> Result<Self> {
-        let mut model = Self::plain(kind, base(kind));
+        Self::over(kind, base(kind), file, strictness)
+    }
+
+    fn over(
+        kind: Kind,
+        base: HashMap<String, Tensor>,
+        file: &AdapterFile,
+        strictness: Strictness,
+    ) -> Result<Self> {
+        let mut model = Self::plain(kind, base);
         match file.config().method {
             AdapterMethod::Prompt(_) => {
                 model.prompt = Some(file.prompt()?.values().as_detached_tensor());
             }
             AdapterMethod::Prefix(_) => model.prefix = file.prefix()?.layers()?,
             _ => {
-                let found = file.layers(&model.weights, strictness)?;
+                let found = file.layers(known(kind, &model.weights), strictness)?;
                 assert!(found.left_out.is_empty(), "{:?}", found.left_out);
+                assert!(found.tied.is_empty() || kind == Kind::Tied);
                 model.weights.extend(found.weights);
+                model.weights.extend(found.tied);
                 model.layers = found.layers;
             }
         }
         Ok(model)
     }
 
+    /// Of a table under one name it is both.
     fn weight(&self, name: &str) -> &Tensor {
-        &self.weights[name]
+        let other = match name {
+            "lm_head.weight" => "model.embed_tokens.weight",
+            _ => "lm_head.weight",
+        };
+        let found = self.weights.get(name);
+        let other = self.weights.get(other).filter(|_| self.kind == Kind::Tied);
+        found.or(other).unwrap_or_else(|| panic!("no {name}"))
     }
 
     fn map(&self, path: &str, x: &Tensor) -> Result<Tensor> {
@@ -116,7 +177,8 @@ impl Model {
             return Ok(layer.forward(x)?);
         }
         let weight = self.weight(&format!("{path}.weight"));
-        let turned = self.kind != Kind::Stack && !["lm_head", "score"].contains(&path);
+        let gpt2 = matches!(self.kind, Kind::Gpt2 | Kind::Classifier);
+        let turned = gpt2 && !["lm_head", "score"].contains(&path);
         let y = match turned {
             true => x.broadcast_matmul(weight)?,
             false => x.broadcast_matmul(&weight.t()?)?,
@@ -146,7 +208,7 @@ impl Model {
 
     fn logits(&self, tokens: &Tensor) -> Result<Tensor> {
         match self.kind {
-            Kind::Stack => self.stack(tokens),
+            Kind::Stack | Kind::Tied => self.stack(tokens),
             Kind::Gpt2 | Kind::Classifier => self.gpt2(tokens),
         }
     }
@@ -228,6 +290,7 @@ fn tokens(kind: Kind) -> Tensor {
         Kind::Stack => "stack.logits.safetensors",
         Kind::Gpt2 => "gpt2.logits.safetensors",
         Kind::Classifier => "classifier.logits.safetensors",
+        Kind::Tied => "tied.logits.safetensors",
     };
     load(name)["tokens"].to_dtype(DType::U32).unwrap()
 }
@@ -248,6 +311,7 @@ fn the_test_models_are_the_originals() {
         (Kind::Stack, "stack"),
         (Kind::Gpt2, "gpt2"),
         (Kind::Classifier, "classifier"),
+        (Kind::Tied, "tied"),
     ] {
         let got = Model::plain(kind, base(kind))
             .logits(&tokens(kind))
@@ -279,12 +343,68 @@ fn adapters_of_peft_give_its_logits_adapted_and_merged() {
             );
         }
         if let Some(want) = want.get("merged") {
-            let merged = file.merged(&base(kind), Strictness::Strict).unwrap();
-            let model = Model::plain(kind, merged);
+            let plain = base(kind);
+            let merged = file
+                .merged(known(kind, &plain), Strictness::Strict)
+                .unwrap();
+            let model = Model::plain(kind, merged.tensors);
             close(
                 &model.logits(&tokens(kind)).unwrap(),
                 want,
                 &format!("{name}, merged"),
+            );
+        }
+    }
+}
+
+/// Whichever names the base holds, and whether or not the caller's model has the output layer apart.
+#[test]
+fn a_tied_table_under_one_name_or_two_is_the_same_model() {
+    let tied = CASES.iter().filter(|(_, kind)| *kind == Kind::Tied);
+    let (embedding, head) = (format!("{EMBEDDING}.weight"), format!("{HEAD}.weight"));
+    let kind = Kind::Tied;
+    for (name, _) in tied {
+        let file = AdapterFile::read(folder(name), Strictness::Strict).unwrap();
+        let want = load(&format!("{name}/logits.safetensors"));
+        let first = base(kind);
+        let mut both = first.clone();
+        // another tensor of the same numbers, as two entries of a file are
+        both.insert(head.clone(), first[&embedding].copy().unwrap());
+        let mut other = both.clone();
+        other.remove(&embedding);
+        for (held, base) in [("embedding", first), ("both", both), ("head", other)] {
+            let what = format!("{name}, {held}");
+            let model = Model::over(kind, base.clone(), &file, Strictness::Strict).unwrap();
+            close(
+                &model.logits(&tokens(kind)).unwrap(),
+                &want["adapted"],
+                &what,
+            );
+            let merged = file.merged(known(kind, &base), Strictness::Strict).unwrap();
+            let what = format!("{name}, {held}, merged");
+            let still = [
+                "tied_rows",
+                "tied_rows_embedding",
+                "tied_rows_both",
+                "tied_table",
+                "tied_table_head",
+            ];
+            let mut names = base.len();
+            // two tables where there was one
+            names += usize::from(held != "both" && !still.contains(name));
+            // what is read under the name that the file gives it
+            let named = match *name {
+                "tied_rows" | "tied_rows_embedding" | "tied_rows_both" | "tied_table" => "head",
+                "tied_table_head" => "embedding",
+                _ => "",
+            };
+            names += usize::from(held == named);
+            assert_eq!(merged.tensors.len(), names, "{what}");
+            let merged = Model::plain(kind, merged.tensors);
+            close(
+                &merged.logits(&tokens(kind)).unwrap(),
+                &want["merged"],
+                &what,
             );
         }
     }
@@ -335,7 +455,8 @@ fn again(name: &str, kind: Kind) -> AdapterFile {
         AdapterMethod::Prompt(_) => AdapterFile::from_prompt(config, &file.prompt().unwrap()),
         AdapterMethod::Prefix(_) => AdapterFile::from_prefix(config, &file.prefix().unwrap()),
         _ => {
-            let layers = file.layers(&base(kind), Strictness::Strict).unwrap();
+            let base = base(kind);
+            let layers = file.layers(known(kind, &base), Strictness::Strict).unwrap();
             AdapterFile::from_layers(config, &layers)
         }
     }
@@ -448,8 +569,13 @@ fn adapters_written_here_and_their_logits() {
         close(&logits, &want["adapted"], name);
         let mut outputs = HashMap::from([("adapted".to_string(), logits)]);
         if want.contains_key("merged") {
-            let merged = back.merged(&base(*kind), Strictness::Strict).unwrap();
-            let merged = Model::plain(*kind, merged).logits(&tokens(*kind)).unwrap();
+            let plain = base(*kind);
+            let merged = back
+                .merged(known(*kind, &plain), Strictness::Strict)
+                .unwrap();
+            let merged = Model::plain(*kind, merged.tensors)
+                .logits(&tokens(*kind))
+                .unwrap();
             close(&merged, &want["merged"], name);
             outputs.insert("merged".to_string(), merged);
         }

@@ -87,8 +87,17 @@ pub(super) fn whole(
         let found: Vec<&String> = tables
             .filter_map(|name| Some(table(config, layers, name)?.1.0))
             .collect();
+        // of a tied output layer the embedding's rows are the rows
+        let shared = |name: &str| {
+            let mut tied = layers
+                .tied
+                .keys()
+                .filter_map(|weight| weight.strip_suffix(".weight"));
+            !name.is_empty() && tied.any(|path| path.ends_with(name))
+        };
         for name in file.tokens.keys() {
             match found.iter().filter(|other| **other == name).count() {
+                0 if shared(name) => {}
                 0 => return problem(format!("holds no table of `tokens` = `{name}`")),
                 2.. if name.is_empty() => {
                     return problem(

@@ -2,9 +2,9 @@
 
 use super::config::{AdapterMethod, LoraFile};
 use super::settings::{Rules, Settings};
-use super::{AdapterFile, PREFIX};
+use super::{AdapterFile, PREFIX, TENSORS, finite};
 use crate::{Error, LoraBias, LoraConfig, Result, Scaling};
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use std::collections::BTreeMap;
 
 impl AdapterFile {
@@ -18,7 +18,8 @@ impl AdapterFile {
     /// # Errors
     /// [`Error::Argument`] unless the file is of LoRA, without DoRA, trained biases, modules
     /// trained whole and trained rows: nothing else can be said by A and B; for a tensor that is not of them, or is
-    /// empty, or has no other half; and for ranks further apart.
+    /// empty, not finite, or has no other half; for s·B beyond the range of the type of B, or all of it
+    /// below; and for ranks further apart.
     pub fn baked(&self) -> Result<Self> {
         let function = "AdapterFile::baked";
         let refuse = |text: &str| Err(Error::argument(function, "self", text));
@@ -43,6 +44,7 @@ impl AdapterFile {
         if !config.targets.modules_to_save.is_empty() {
             return refuse("has modules that were trained whole, which A and B alone cannot say");
         }
+        finite::require(function, TENSORS, &self.tensors)?;
         let factors = self.factors(function)?;
         let ranks = || factors.iter().map(|factor| factor.config.rank);
         let (Some(least), Some(rank)) = (ranks().min(), ranks().max()) else {
@@ -62,7 +64,7 @@ impl AdapterFile {
                 ..
             } = &factor;
             let scaled = match axis {
-                1 => (*tensor * config.scale())?,
+                1 => scaled(function, factor.name, tensor, config.scale())?,
                 _ => (*tensor).clone(),
             };
             let filled = scaled.pad_with_zeros(*axis, 0, rank - config.rank)?;
@@ -140,6 +142,31 @@ impl AdapterFile {
         }
         Ok(factors)
     }
+}
+
+/// s·B in the type of B, which may not hold it.
+fn scaled(function: &'static str, name: &str, b: &Tensor, scale: f64) -> Result<Tensor> {
+    // in f32, since the scale alone may be more than a half type holds
+    let wide = match b.dtype() {
+        DType::F64 => DType::F64,
+        _ => DType::F32,
+    };
+    let scaled = (b.to_dtype(wide)? * scale)?.to_dtype(b.dtype())?;
+    let kind = b.dtype().as_str();
+    if let Some((at, value)) = finite::first(&scaled)? {
+        let text =
+            format!("would hold {value} at flat position {at}: {scale} · B is beyond {kind}");
+        return Err(Error::argument(function, name, text));
+    }
+    let nothing = |t: &Tensor| -> Result<bool> {
+        let wide = t.to_dtype(DType::F64)?;
+        Ok(wide.abs()?.max_all()?.to_scalar::<f64>()? == 0.0)
+    };
+    if nothing(&scaled)? && !nothing(b)? {
+        let text = format!("would be all zeros: {scale} · B is below {kind}");
+        return Err(Error::argument(function, name, text));
+    }
+    Ok(scaled)
 }
 
 /// An A or a B, with the axis of the rank and the settings of its module.

@@ -18,7 +18,7 @@ use rand::rngs::StdRng;
 impl Loader<'_> {
     /// The module of the base at `path`: a weight `[out, in]` and its bias. A weight that was saved
     /// with the adapter goes before the base's.
-    fn module(&mut self, path: &str, transposed: bool) -> Result<Linear> {
+    fn module(&mut self, path: &str, turned: bool) -> Result<Linear> {
         let name = format!("{path}.weight");
         let mut weight = self.base[&name].clone();
         if weight.rank() != 2 {
@@ -35,12 +35,13 @@ impl Loader<'_> {
         }
         let saved = format!("{PREFIX}{path}.base_layer.weight");
         if self.left.contains_key(&saved)
-            && let Some(saved) = self.take(&saved, weight.dims())?
+            && let Some(found) = self.take(&saved, weight.dims())?
+            && let Some(found) = self.cast(&saved, &found, &weight)?
         {
-            weight = saved.to_dtype(weight.dtype())?.to_device(weight.device())?;
+            weight = found;
             self.found.weights.insert(name, weight.clone());
         }
-        if transposed {
+        if turned {
             weight = weight.t()?.contiguous()?;
         }
         Ok(Linear::new(
@@ -64,7 +65,7 @@ impl Loader<'_> {
         if self.base.contains_key(&quantised) {
             return self.quantised(path, settings, fan_in_fan_out);
         }
-        let base = self.module(path, fan_in_fan_out && !embedding)?;
+        let base = self.module(path, self.turned.contains(path) && !embedding)?;
         // before a rank that only the settings know asks for memory
         if let Settings::Lora(config, _) = settings {
             let (inputs, name) = match embedding {
@@ -121,12 +122,20 @@ impl Loader<'_> {
     fn filled(&mut self, path: &str, layer: AdapterLayer) -> Result<Option<AdapterLayer>> {
         let mut whole = true;
         for (name, var) in layer.trainable(path) {
-            match self.take(&format!("{PREFIX}{name}"), var.dims())? {
-                Some(found) => var.set(&found.to_dtype(var.dtype())?.to_device(var.device())?)?,
+            match self.factor(&format!("{PREFIX}{name}"), var.dims(), &var)? {
+                Some(found) => var.set(&found)?,
                 None => whole = false,
             }
         }
         Ok(whole.then_some(layer))
+    }
+
+    /// The tensor of this name and shape in the type and place of `like`.
+    fn factor(&mut self, name: &str, shape: &[usize], like: &Tensor) -> Result<Option<Tensor>> {
+        match self.take(name, shape)? {
+            Some(found) => self.cast(name, &found, like),
+            None => Ok(None),
+        }
     }
 
     /// LoRA over a weight of four bits.
@@ -144,7 +153,7 @@ impl Loader<'_> {
             let text = format!("is true, and `{path}` is quantised, which is `[out, in]` alone");
             return Err(Error::argument(FUNCTION, "fan_in_fan_out", text));
         }
-        let base = Nf4Linear::from_state_dict(self.base, path)?;
+        let base = Nf4Linear::from_state_dict(&self.base, path)?;
         let inputs = base.weight().shape().dims2()?.1;
         let name = format!("{PREFIX}{path}.lora_A.weight");
         if !self.fits(&name, &[config.rank, inputs])? {
@@ -171,30 +180,24 @@ impl Loader<'_> {
                 return Err(Error::argument(FUNCTION, "rank_pattern", text));
             }
         };
-        let q = self.take(&format!("{PREFIX}{path}.lora_A"), &[rank, inputs])?;
-        let p = self.take(&format!("{PREFIX}{path}.lora_B"), &[outputs, rank])?;
-        let lambda = self.take(&format!("{PREFIX}{path}.lora_E"), &[rank, 1])?;
+        let like = base.weight().narrow(0, 0, 1)?;
+        let like = like.to_dtype(compute_type(like.dtype()))?;
+        let q = self.factor(&format!("{PREFIX}{path}.lora_A"), &[rank, inputs], &like)?;
+        let p = self.factor(&format!("{PREFIX}{path}.lora_B"), &[outputs, rank], &like)?;
+        let lambda = self.factor(&format!("{PREFIX}{path}.lora_E"), &[rank, 1], &like)?;
         let (Some(q), Some(p), Some(lambda)) = (q, p, lambda) else {
             return Ok(None);
         };
-        let (dtype, device) = (compute_type(base.weight().dtype()), base.weight().device());
-        let wide = |t: Tensor| t.to_dtype(dtype)?.to_device(device);
-        let (p, lambda, q) = (wide(p)?, wide(lambda)?, wide(q)?);
         let layer = AdaLoraLinear::from_factors(base, &file.config, &p, &lambda, &q)?;
         Ok(Some(AdapterLayer::AdaLora(layer)))
     }
 
     /// VeRA's A and B, as large as the largest chosen module.
-    pub(super) fn projections(
-        &mut self,
-        rank: usize,
-        chosen: &[(&str, Settings)],
-        transposed: bool,
-    ) -> Result<()> {
+    pub(super) fn projections(&mut self, rank: usize, chosen: &[(String, Settings)]) -> Result<()> {
         let (mut most_outputs, mut most_inputs) = (0, 0);
         for (path, _) in chosen {
             let shape = self.base[&format!("{path}.weight")].dims();
-            let (outputs, inputs) = match (shape, transposed) {
+            let (outputs, inputs) = match (shape, self.turned.contains(path)) {
                 ([a, b], false) | ([b, a], true) => (*a, *b),
                 _ => continue, // an error below, with the module's name
             };

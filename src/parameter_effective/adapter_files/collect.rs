@@ -4,8 +4,8 @@ use super::agree::{agrees, table, whole};
 use super::config::{AdaLoraFile, AdapterConfig, AdapterMethod, PrefixFile, PromptFile};
 use super::keys::sorted;
 use super::settings::Rules;
-use super::tokens;
 use super::{AdapterFile, AdapterLayer, AdapterLayers, PREFIX, PROMPT};
+use super::{finite, tokens};
 use crate::{
     AdaLoraLinear, Error, PrefixEncoder, PromptEmbedding, Result, TargetModules, VeraProjections,
 };
@@ -24,8 +24,9 @@ impl AdapterFile {
     ///
     /// # Errors
     /// [`Error::Argument`] for a layer of another method, a layer that the settings do not choose or
-    /// to which they give another rank, scale or place; for a module to save without weights; and for
-    /// VeRA without projections, or with others than those of its layers; [`Error::Parameter`] for
+    /// to which they give another rank, scale or place; for a module to save without weights; for a
+    /// number that is not finite; and for VeRA without projections, or with others than those of its
+    /// layers; [`Error::Parameter`] for
     /// settings that a file cannot hold.
     pub fn from_layers(mut config: AdapterConfig, layers: &AdapterLayers) -> Result<Self> {
         settle(&mut config.method, layers.layers.keys());
@@ -76,6 +77,7 @@ impl AdapterFile {
             tensors.insert("base_model.vera_A".to_string(), a);
             tensors.insert("base_model.vera_B".to_string(), b);
         }
+        finite::require(FUNCTION, "layers", &tensors)?;
         Ok(Self {
             config,
             tensors,
@@ -87,7 +89,8 @@ impl AdapterFile {
     /// set before Python can wrap a model with it.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless `config` is of a prompt of this length and width.
+    /// [`Error::Argument`] unless `config` is of a prompt of this length and width and its numbers are
+    /// finite.
     pub fn from_prompt(config: AdapterConfig, prompt: &PromptEmbedding) -> Result<Self> {
         let (length, dim) = prompt.values().dims2()?;
         let expected = match &config.method {
@@ -98,31 +101,38 @@ impl AdapterFile {
             let text = format!("is not of a prompt of {length} vectors of {dim} numbers");
             return Err(Error::argument("AdapterFile::from_prompt", "config", text));
         }
-        Ok(Self::of_vectors(
-            config,
-            prompt.values().as_detached_tensor(),
-        ))
+        let values = prompt.values().as_detached_tensor();
+        Self::of_vectors("AdapterFile::from_prompt", config, "prompt", values)
     }
 
     /// The file of a prefix: its keys and values of now, without the network that made them.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless `config` is of a prefix of this length and shape.
+    /// [`Error::Argument`] unless `config` is of a prefix of this length and shape and its numbers are
+    /// finite.
     pub fn from_prefix(config: AdapterConfig, prefix: &PrefixEncoder) -> Result<Self> {
         let (length, shape) = (prefix.length(), prefix.shape());
         if config.method != AdapterMethod::Prefix(PrefixFile { length, shape }) {
             let text = format!("is not of a prefix of length {length} and {shape:?}");
             return Err(Error::argument("AdapterFile::from_prefix", "config", text));
         }
-        Ok(Self::of_vectors(config, prefix.values()?.detach()))
+        let values = prefix.values()?.detach();
+        Self::of_vectors("AdapterFile::from_prefix", config, "prefix", values)
     }
 
-    fn of_vectors(config: AdapterConfig, values: Tensor) -> Self {
-        Self {
+    fn of_vectors(
+        function: &'static str,
+        config: AdapterConfig,
+        argument: &str,
+        values: Tensor,
+    ) -> Result<Self> {
+        let tensors = BTreeMap::from([(PROMPT.to_string(), values)]);
+        finite::require(function, argument, &tensors)?;
+        Ok(Self {
             config,
-            tensors: BTreeMap::from([(PROMPT.to_string(), values)]),
+            tensors,
             left_out: Vec::new(),
-        }
+        })
     }
 }
 

@@ -99,6 +99,10 @@ pub struct AdapterLayers {
     /// Weights that take the place of the base model's, under its own names: the modules that were
     /// trained whole, biases of other modules, a vocabulary that was saved with the adapter.
     pub weights: BTreeMap<String, Tensor>,
+    /// What stands under the other name of a tied table where the adapter changes it: the two are one
+    /// table no longer, or both have the embedding's trained rows. To be put into the model with
+    /// `weights`; no file holds it. Empty unless the base is [tied](super::BaseModel::tied).
+    pub tied: BTreeMap<String, Tensor>,
     /// VeRA's A and B.
     pub projections: Option<VeraProjections>,
     /// What a lenient reader left out, in words.

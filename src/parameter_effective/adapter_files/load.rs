@@ -1,78 +1,78 @@
 //! From a file to the layers of a model.
 
+use super::base_model::{BaseModel, Tie};
 use super::config::{AdapterConfig, AdapterMethod};
-use super::layer::{AdapterLayer, AdapterLayers};
-use super::saved::{Saved, base_parameter};
+use super::layer::AdapterLayers;
+use super::saved::Saved;
 use super::settings::Rules;
-use super::{AdapterFile, PREFIX, Strictness};
+use super::{AdapterFile, PREFIX, Strictness, finite};
 use crate::{Error, Result, TargetModules};
 use candle_core::Tensor;
-use std::collections::{BTreeMap, HashMap};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 impl AdapterFile {
-    /// The adapter on a base model, given as its state dict: names as in Python, such as
-    /// `model.layers.0.self_attn.q_proj.weight`. The base weights are shared, not copied; the
-    /// adapter is copied, into f64 over an f64 base and into f32 over any other. A weight in
-    /// bitsandbytes' NF4 ([`Nf4Linear`](crate::Nf4Linear)) makes LoRA a [`QloraLinear`](crate::QloraLinear).
+    /// The adapter on a base model, given as its state dict, or as a [`BaseModel`] where the output layer
+    /// is the embedding. The base weights are shared, not copied; the adapter is copied, into f64 over an
+    /// f64 base and into f32 over any other. A weight in bitsandbytes' NF4
+    /// ([`Nf4Linear`](crate::Nf4Linear)) makes LoRA a [`QloraLinear`](crate::QloraLinear).
     ///
     /// # Errors
     /// [`Error::Argument`] for a tensor that is missing, of another shape, or of no module that the
-    /// settings choose, unless `strictness` is lenient; for a base with no module that they choose,
-    /// or whose chosen modules are neither linear layers nor embeddings; and for the settings
-    /// themselves, as the layers say.
-    pub fn layers(
+    /// settings choose, that is not finite, or whose numbers leave the range of the type in which they
+    /// are used, unless `strictness` is lenient; for a base with no module that they choose, or whose
+    /// chosen modules are neither linear layers nor embeddings; for an adapter of which nothing is left,
+    /// lenient or not; where the base leaves open what the adapter means (see the page on tied weights
+    /// and on `fan_in_fan_out`); and for the settings themselves, as the layers say.
+    pub fn layers<'a>(
         &self,
-        base: &HashMap<String, Tensor>,
+        base: impl Into<BaseModel<'a>>,
         strictness: Strictness,
     ) -> Result<AdapterLayers> {
+        Ok(self.load(base.into(), strictness)?.found)
+    }
+
+    pub(super) fn load<'a>(
+        &self,
+        base: BaseModel<'a>,
+        strictness: Strictness,
+    ) -> Result<Loader<'a>> {
         let mut loader = Loader {
             left: self.tensors.clone(),
-            base,
+            file: self.tensors.keys().cloned().collect(),
+            base: base.whole()?,
+            given: base.tensors,
+            tie: base.tie,
             strictness,
+            chosen: BTreeSet::new(),
+            turned: BTreeSet::new(),
             found: AdapterLayers::default(),
         };
         loader.read(&self.config)?;
-        Ok(loader.found)
-    }
-
-    /// The base model's state dict with the adapter merged into it.
-    ///
-    /// # Errors
-    /// As [`AdapterFile::layers`]; [`Error::Argument`] if a merged weight would not be finite.
-    pub fn merged(
-        &self,
-        base: &HashMap<String, Tensor>,
-        strictness: Strictness,
-    ) -> Result<HashMap<String, Tensor>> {
-        let found = self.layers(base, strictness)?;
-        let mut merged = base.clone();
-        merged.extend(found.weights);
-        for (path, layer) in found.layers {
-            let (weight, bias) = layer.merged()?;
-            let embedding = matches!(layer, AdapterLayer::LoraEmbedding(_));
-            let weight = match self.config.method.fan_in_fan_out() && !embedding {
-                true => weight.t()?.contiguous()?,
-                false => weight,
-            };
-            if let AdapterLayer::Qlora(_) = layer {
-                let parts = format!("{path}.weight.");
-                merged.retain(|name, _| !name.starts_with(&parts));
-            }
-            merged.insert(format!("{path}.weight"), weight);
-            if let Some(bias) = bias {
-                merged.insert(format!("{path}.bias"), bias);
-            }
-        }
-        Ok(merged)
+        Ok(loader)
     }
 }
 
 pub(super) const FUNCTION: &str = "AdapterFile::layers";
+/// How many notes an error repeats.
+const SHOWN: usize = 4;
 
+/// A file on its way into a model.
 pub(super) struct Loader<'a> {
+    /// The tensors that nothing has taken yet.
     pub(super) left: BTreeMap<String, Tensor>,
-    pub(super) base: &'a HashMap<String, Tensor>,
+    /// The names of all.
+    pub(super) file: BTreeSet<String>,
+    /// The base, with a tied table under both of its names.
+    pub(super) base: Cow<'a, HashMap<String, Tensor>>,
+    /// As it was given.
+    pub(super) given: &'a HashMap<String, Tensor>,
+    pub(super) tie: Tie<'a>,
     strictness: Strictness,
+    /// The paths of the modules that the settings choose.
+    chosen: BTreeSet<String>,
+    /// Those of them whose weight the base keeps as `[in, out]`.
+    pub(super) turned: BTreeSet<String>,
     pub(super) found: AdapterLayers,
 }
 
@@ -87,49 +87,119 @@ impl Loader<'_> {
             let text = "chooses \"all-linear\", which needs the model itself: name the modules";
             return Err(Error::argument(FUNCTION, "target_modules", text));
         }
-        let base = self.base;
-        let mut paths: Vec<&str> = base
-            .keys()
-            .filter_map(|k| k.strip_suffix(".weight"))
-            .collect();
-        paths.sort();
+        for text in finite::problems(&self.left)? {
+            self.problem(text)?;
+        }
         let rules = Rules::new(FUNCTION, method)?;
+        let mut paths: Vec<String> = self.parameters(|name| name.ends_with(".weight"));
+        paths
+            .iter_mut()
+            .for_each(|name| name.truncate(name.len() - ".weight".len()));
         let mut chosen = Vec::new();
         for path in paths {
-            if let Some(settings) = rules.of(path) {
+            if let Some(settings) = rules.of(&path) {
                 chosen.push((path, settings));
             }
         }
         if chosen.is_empty() {
-            let text = "holds no module that the settings choose";
-            return Err(Error::argument(FUNCTION, "base", text));
+            return Err(self.none_chosen());
         }
+        self.chosen = chosen.iter().map(|(path, _)| path.clone()).collect();
+        if self.strictness == Strictness::Lenient {
+            self.rename();
+        }
+        let saved = Saved::new(config, &targets.modules_to_save);
+        self.share(config, &saved)?;
         if let AdapterMethod::AdaLora(file) = method {
-            let known = |path: &String| {
-                base.contains_key(&format!("{path}.weight")) && rules.of(path).is_some()
-            };
-            for path in file.kept.keys().filter(|path| !known(path)) {
+            let known = self.chosen.clone();
+            for path in file.kept.keys().filter(|path| !known.contains(*path)) {
                 self.problem(format!(
                     "has a `rank_pattern` for `{path}`, which the settings do not choose"
                 ))?;
             }
         }
-        if let AdapterMethod::Vera(file) = method {
-            self.projections(file.config.rank, &chosen, method.fan_in_fan_out())?;
+        for (path, _) in &chosen {
+            if self.is_turned(path, method.fan_in_fan_out())? {
+                self.turned.insert(path.clone());
+            }
         }
-        for (path, settings) in &chosen {
+        let mut fitting = Vec::new();
+        for (path, settings) in chosen {
+            if self.check_layout(&path, &settings)? {
+                fitting.push((path, settings));
+            }
+        }
+        if let AdapterMethod::Vera(file) = method {
+            self.projections(file.config.rank, &fitting)?;
+        }
+        for (path, settings) in &fitting {
             if let Some(layer) = self.layer(path, settings, method.fan_in_fan_out())? {
                 self.found.layers.insert(path.to_string(), layer);
             }
         }
         if let AdapterMethod::Lora(file) = method {
-            self.tokens(&file.tokens)?;
+            self.tokens(config, &file.tokens)?;
         }
-        self.saved(&Saved::new(config, &targets.modules_to_save))?;
+        self.saved(&saved)?;
         if matches!(method, AdapterMethod::Lora(file) if file.all_biases) {
             self.biases()?;
         }
-        self.rest()
+        self.rest()?;
+        if self.found.layers.is_empty() && self.found.weights.is_empty() {
+            let notes = &self.found.left_out;
+            let more = notes.len().saturating_sub(SHOWN);
+            let mut why = notes[..notes.len() - more].join("; ");
+            if more > 0 {
+                why.push_str(&format!("; and {more} problems more"));
+            }
+            let text = format!("holds nothing that could be applied: it {why}");
+            return Err(Error::argument(FUNCTION, super::TENSORS, text));
+        }
+        self.untie(config);
+        self.doubts(config, &saved)
+    }
+
+    /// Whether the settings choose the module at this path, and the base has it.
+    pub(super) fn chosen(&self, path: &str) -> bool {
+        self.chosen.contains(path)
+    }
+
+    /// The names of the base of which this holds, sorted.
+    pub(super) fn parameters(&self, holds: impl Fn(&str) -> bool) -> Vec<String> {
+        let names = self.base.keys().filter(|name| holds(name));
+        let mut names: Vec<String> = names.cloned().collect();
+        names.sort();
+        names
+    }
+
+    /// The file's names tell which module was meant.
+    fn none_chosen(&self) -> Error {
+        let text = "holds no module that the settings choose";
+        let paths = self
+            .file
+            .iter()
+            .filter_map(|name| adapted(name.strip_prefix(PREFIX)?));
+        let text = match { paths }.next() {
+            Some(path) => {
+                let weight = format!("{path}.weight");
+                let instead = self.instead_in_base(&weight);
+                let advice = self.advice(path);
+                format!("{text}: no `{weight}`, of which the file has an adapter{instead}{advice}")
+            }
+            None => text.to_string(),
+        };
+        Error::argument(FUNCTION, "base", text)
+    }
+
+    /// What the file and the base leave open: an error, or a note if the reader is lenient.
+    pub(super) fn question(&mut self, argument: &str, text: String) -> Result<()> {
+        match self.strictness {
+            Strictness::Strict => Err(Error::argument(FUNCTION, argument, text)),
+            Strictness::Lenient => {
+                self.found.left_out.push(format!("`{argument}` {text}"));
+                Ok(())
+            }
+        }
     }
 
     /// An error, or a note if the reader is lenient.
@@ -146,7 +216,10 @@ impl Loader<'_> {
     /// Whether there is a tensor of this name and shape.
     pub(super) fn fits(&mut self, name: &str, shape: &[usize]) -> Result<bool> {
         let text = match self.left.get(name) {
-            None => format!("holds no `{name}`, of shape {shape:?}"),
+            None => format!(
+                "holds no `{name}`, of shape {shape:?}{}",
+                self.instead(name)
+            ),
             Some(tensor) if tensor.dims() != shape => format!(
                 "holds `{name}` of shape {:?}, expected {shape:?}",
                 tensor.dims()
@@ -163,88 +236,11 @@ impl Loader<'_> {
         let tensor = self.left.remove(name);
         Ok(tensor.filter(|_| fits))
     }
+}
 
-    /// A weight of the base, taken from the file.
-    fn weight(&mut self, name: &str) -> Result<()> {
-        let base = &self.base[name];
-        if let Some(found) = self.take(&format!("{PREFIX}{name}"), base.dims())? {
-            let found = found.to_dtype(base.dtype())?.to_device(base.device())?;
-            self.found.weights.insert(name.to_string(), found);
-        }
-        Ok(())
-    }
-
-    /// All parameters of the modules that were trained whole.
-    fn saved(&mut self, saved: &Saved) -> Result<()> {
-        let base = self.base;
-        for name in saved.missing(base.keys()) {
-            self.problem(format!(
-                "was made with `modules_to_save` = `{name}`, which is not in `base`"
-            ))?;
-        }
-        let mut parameters: Vec<&String> = base.keys().filter(|name| saved.holds(name)).collect();
-        parameters.sort();
-        for parameter in parameters {
-            if !self.found.weights.contains_key(parameter) {
-                self.weight(parameter)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The biases of the modules without an adapter; those of the others are in the layers.
-    fn biases(&mut self) -> Result<()> {
-        let base = self.base;
-        let mut names: Vec<&String> = base.keys().filter(|name| name.ends_with(".bias")).collect();
-        names.sort();
-        for name in names {
-            let path = name.trim_end_matches(".bias");
-            let adapted = self.found.layers.contains_key(path);
-            if !adapted && !self.found.weights.contains_key(name) {
-                self.weight(name)?;
-            }
-        }
-        // PEFT writes the biases of modules trained whole thrice, and reads them under their own name
-        let found = &self.found.weights;
-        self.left
-            .retain(|name, _| base_parameter(name).is_none_or(|name| !found.contains_key(&name)));
-        Ok(())
-    }
-
-    /// What is left: parameters of the base, which PEFT loads whatever the settings say, and what
-    /// belongs nowhere.
-    fn rest(&mut self) -> Result<()> {
-        let left: Vec<String> = self.left.keys().cloned().collect();
-        for name in left {
-            let adapted = |parameter: &str| {
-                let path = parameter.rsplit_once('.').map_or("", |(path, _)| path);
-                self.found.layers.contains_key(path)
-            };
-            match name.strip_prefix(PREFIX) {
-                Some(parameter) if self.base.contains_key(parameter) && !adapted(parameter) => {
-                    self.weight(parameter)?
-                }
-                Some(parameter) => match self.absent(parameter) {
-                    Some(weight) => {
-                        self.problem(format!("holds `{name}`, and `base` holds no `{weight}`"))?
-                    }
-                    None => self.nowhere(&name)?,
-                },
-                None => self.nowhere(&name)?,
-            }
-        }
-        Ok(())
-    }
-
-    fn nowhere(&mut self, name: &str) -> Result<()> {
-        self.problem(format!("holds `{name}`, which the settings give no place"))
-    }
-
-    /// The weight that the base lacks, if the tensor of this name is of an adapter over it.
-    fn absent(&self, name: &str) -> Option<String> {
-        let kinds = [".lora_", ".ia3_", ".vera_"];
-        let at = kinds.iter().find_map(|kind| name.find(kind))?;
-        let weight = format!("{}.weight", &name[..at]);
-        (!self.base.contains_key(&weight)).then_some(weight)
-    }
+/// The path of the module of which a tensor is the adapter.
+pub(super) fn adapted(parameter: &str) -> Option<&str> {
+    let kinds = [".lora_", ".ia3_", ".vera_", ".token_adapter."];
+    let at = kinds.iter().find_map(|kind| parameter.find(kind))?;
+    Some(&parameter[..at])
 }

@@ -48,11 +48,48 @@
 //! How an adapter started is of no effect on one that is there: a start by EVA, MiCA or "orthogonal",
 //! which leave the base alone, is read and written as the default.
 //!
-//! **Tied weights**: a model whose output layer is its embedding has one tensor under two names, and
-//! its state dict may hold only one of them. An adapter on the output layer needs that name in
-//! `base`, a copy of the table if need be: without it the tensors have no place, which is an error.
-//! With both names [`AdapterFile::merged`] changes the one that has the adapter and leaves the
-//! other: they are two tensors then, and the model must be told so (`tie_word_embeddings = false`).
+//! **Tied weights**: a model whose output layer is its embedding has one table T under two names, and
+//! its state dict holds it under one or both. Nothing in it tells that the model is tied: say so by
+//! [`BaseModel::tied`]. What an adapter then means is PEFT's rule, whichever names the base holds:
+//!
+//! | the adapter | the embedding | the output layer | PEFT's merge |
+//! |---|---|---|---|
+//! | LoRA on the embedding | T + ΔT | T | T + ΔT in both |
+//! | LoRA, DoRA, AdaLoRA, (IA)³ or VeRA on the output layer | T | T + ΔT | T + ΔT in both |
+//! | LoRA on both | T + ΔT₁ | T + ΔT₂ | T + ΔT₁ + ΔT₂ in both |
+//! | `modules_to_save` of the embedding | the saved one | T | the same |
+//! | … of the output layer | T | the saved one | the same |
+//! | … of both | its own | its own | the same |
+//! | LoRA on the one and `modules_to_save` of the other | its own | its own | the same |
+//! | `trainable_token_indices` without a name, of the embedding, or of both with the same rows | T with the rows | T with the rows | the same |
+//! | … of the output layer | T | T with the rows | the rows in both |
+//! | … of both with different rows | T with its rows | T with its rows | all rows in both |
+//! | … of the embedding, and LoRA on the output layer | T with the rows | T with the rows, + ΔT | another |
+//! | … of the output layer, and LoRA on the embedding | T + ΔT | T with the rows | both in both |
+//! | … of the output layer, and `modules_to_save` of the embedding | the saved one | T with the rows | the same |
+//! | … of the embedding, and `modules_to_save` of the output layer | refused here and there | | |
+//! | a table in the file that is none of these: `….weight`, or `….base_layer.weight` beside LoRA | the file's for T | the file's for T | the same, but for ΔT |
+//!
+//! The last column is what PEFT's `merge_and_unload` leaves: where it is not the model that was
+//! trained, PEFT warns and says to untie the model first. [`AdapterFile::merged`] always gives the
+//! trained model. Its result has both names where the two are no longer one table, and the model must
+//! then be told so (`tie_word_embeddings = false`). What stands under a name that the adapter itself
+//! does not change is [`AdapterLayers::tied`]. A state dict without a word on it is read as that of an
+//! untied model, and where a tied one would mean another thing it is refused with the question: an
+//! embedding under an adapter or trained whole beside no output layer of its shape, and rows of a table
+//! that stands in the base twice.
+//!
+//! **`fan_in_fan_out`** is one word for all modules, and PEFT writes what the last of them needed. So the
+//! base goes before it where it can: in the blocks of GPT-2, `h.N.attn` and `h.N.mlp`, the biases tell
+//! `Conv1D`, which keeps `[in, out]`, from the linear layers that have the same names in other models,
+//! and beside `Conv1D` all else is linear. Elsewhere the setting holds; a tensor that fits only the other
+//! way round is refused with its name, and a square weight that nothing tells of too.
+//!
+//! **Other names**: where a tensor is not found under its name, the message shows what the file holds
+//! instead and the prefix that would fit. A lenient reader takes `module.`, `_orig_mod.` and other
+//! wrappers, a doubled and a missing `base_model.model.` for what they mean, if the base has that place
+//! and no other tensor takes it. Names of kohya's scripts, of diffusers and of MLX are refused: there the
+//! numbers stand otherwise too.
 //!
 //! **What Python does and this does not**: it takes a file with tensors missing and leaves their
 //! layers at their random start, and passes over tensors that it does not know. Here both are errors,
@@ -62,28 +99,37 @@
 
 mod agree;
 mod baked;
+mod base_model;
 mod build;
 mod collect;
 mod config;
+mod finite;
 mod idle;
 mod keys;
 mod layer;
+mod layout;
 mod load;
+mod merged;
+mod prefixes;
 mod read;
 mod saved;
 mod settings;
 mod starts;
 mod tensors;
+mod tied;
 mod tokens;
 mod unique;
 mod vectors;
+mod weights;
 mod write;
 
+pub use base_model::BaseModel;
 pub use config::{
     AdaLoraFile, AdapterConfig, AdapterMethod, Ia3File, LoraFile, PrefixFile, PromptFile, TaskType,
     VeraFile,
 };
 pub use layer::{AdapterLayer, AdapterLayers};
+pub use merged::MergedModel;
 
 use crate::atomic::Staged;
 use crate::{Error, PrefixEncoder, PromptEmbedding, Result};
@@ -110,8 +156,9 @@ pub enum Strictness {
     Strict,
     /// It is left out, and the reader's notes say so: unknown keys, missing tensors with their whole
     /// layer, tensors of another shape or of no place. Names in which the adapter's own name was
-    /// left, as in `lora_A.default.weight`, are taken for what they mean. A setting that is known and
-    /// not supported is an error all the same.
+    /// left, as in `lora_A.default.weight`, or a wrapper's, are taken for what they mean. Tensors that
+    /// are not finite are read, with a note. A setting that is known and not supported is an error all
+    /// the same, and so is an adapter of which nothing is left.
     Lenient,
 }
 
@@ -120,7 +167,7 @@ pub enum Strictness {
 /// # Equation
 /// None: a file states numbers. What they mean is the page of the method's own.
 /// # Shapes
-/// Those of the table above; f32, f64, bf16 or f16.
+/// Those of the table above; f32, f64, bf16 or f16, and finite.
 /// # Errors
 /// All are [`Error::Argument`]: for a file that cannot be read or is not what its name says, with its
 /// path; for a setting, with its key and value; for a tensor, with its name.
@@ -191,11 +238,15 @@ impl AdapterFile {
         let function = "AdapterFile::read";
         let folder = folder.as_ref();
         let (source, text) = bytes(function, &folder.join(CONFIG))?;
-        let (config, left_out) = read::parse(function, &source, &text, strictness)?;
+        let (config, mut left_out) = read::parse(function, &source, &text, strictness)?;
         let (source, content) = bytes(function, &folder.join(TENSORS))?;
         let mut tensors = tensors::parse(function, &source, &content)?;
-        if strictness == Strictness::Lenient {
-            tensors = without_adapter_name(tensors);
+        match strictness {
+            Strictness::Strict => finite::require(function, &source, &tensors)?,
+            Strictness::Lenient => {
+                tensors = without_adapter_name(tensors);
+                left_out.extend(finite::problems(&tensors)?);
+            }
         }
         Ok(Self {
             config,
@@ -216,6 +267,7 @@ impl AdapterFile {
     /// there is then as it was, or has no `adapter_config.json`.
     pub fn write(&self, folder: impl AsRef<Path>) -> Result<()> {
         let folder = folder.as_ref();
+        finite::require("AdapterFile::write", TENSORS, &self.tensors)?;
         let text = write::text("AdapterFile::write", &self.config)?;
         let content = tensors::serialise(&self.tensors)?;
         let io = candle_core::Error::from;
@@ -243,7 +295,8 @@ impl AdapterFile {
         &self.tensors
     }
 
-    /// The keys of the settings that a lenient reader left out.
+    /// The keys of the settings that a lenient reader left out, and, in words, the tensors with a number
+    /// that is not finite, which it read.
     pub fn left_out(&self) -> &[String] {
         &self.left_out
     }
@@ -300,6 +353,7 @@ impl AdapterFile {
                 found.dims()
             )));
         }
+        finite::require(function, TENSORS, &self.tensors)?;
         Ok(match found.dtype() {
             DType::F64 => found.clone(),
             _ => found.to_dtype(DType::F32)?,

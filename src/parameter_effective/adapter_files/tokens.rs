@@ -1,6 +1,8 @@
 //! Rows of a table that were trained on their own: `trainable_token_indices`.
 
 use super::PREFIX;
+use super::base_model::Tie;
+use super::config::AdapterConfig;
 use super::keys::Keys;
 use super::load::{FUNCTION, Loader};
 use super::unique::Unique;
@@ -66,29 +68,56 @@ pub(super) fn indices(
     Ok(Tensor::new(rows, table.device())?)
 }
 
+/// The table with these rows in the place of its own.
+pub(super) fn replaced(
+    function: &'static str,
+    name: &str,
+    rows: &[usize],
+    table: &Tensor,
+    found: &Tensor,
+) -> Result<Tensor> {
+    let indices = indices(function, name, rows, table)?.unsqueeze(1)?;
+    let indices = indices.broadcast_as(found.shape())?.contiguous()?;
+    Ok(table.contiguous()?.scatter(&indices, found, 0)?)
+}
+
 impl Loader<'_> {
     /// The tables with the trained rows in the place of the base's.
-    pub(super) fn tokens(&mut self, tokens: &Tokens) -> Result<()> {
-        let base = self.base;
-        let mut paths: Vec<&str> = base
-            .keys()
-            .filter_map(|name| name.strip_suffix(".weight"))
-            .collect();
-        paths.sort();
+    pub(super) fn tokens(&mut self, config: &AdapterConfig, tokens: &Tokens) -> Result<()> {
+        let mut paths = self.parameters(|name| name.ends_with(".weight"));
+        paths
+            .iter_mut()
+            .for_each(|name| name.truncate(name.len() - ".weight".len()));
+        // a tied output layer that shares the rows of the embedding has none of its own
+        let mut shared = None;
+        if let Tie::Of(embedding, head) = self.tie
+            && let Some(rows) = self.shared_rows(config, embedding, head)
+        {
+            let mut named = tokens
+                .iter()
+                .filter(|(name, _)| head.ends_with(name.as_str()));
+            if named.all(|(_, own)| *own == rows) {
+                paths.retain(|path| path != head);
+                shared = Some(head);
+            }
+        }
         for (name, rows) in tokens {
             let mut found = paths.clone();
             match name.as_str() {
                 "" => found.retain(|path| self.left.contains_key(&delta(path))),
                 name => found.retain(|path| path.ends_with(name)),
             }
-            if found.is_empty() {
+            let of_embedding =
+                !name.is_empty() && shared.is_some_and(|head| head.ends_with(name.as_str()));
+            if found.is_empty() && !of_embedding {
                 self.problem(format!(
                     "was made with `trainable_token_indices` of `{name}`, of which `base` holds no \
-                     table"
+                     table{}",
+                    self.advice(name)
                 ))?;
             }
             for path in found {
-                self.table(name, path, rows)?;
+                self.table(name, &path, rows)?;
             }
         }
         Ok(())
@@ -96,18 +125,18 @@ impl Loader<'_> {
 
     fn table(&mut self, name: &str, path: &str, rows: &[usize]) -> Result<()> {
         let weight = format!("{path}.weight");
-        let table = &self.base[&weight];
+        let table = self.base[&weight].clone();
         if table.rank() != 2 || self.found.layers.contains_key(path) {
             let text =
                 format!("of `{name}` are rows of `{path}`, which is no table or has an adapter");
             return Err(Error::argument(FUNCTION, "trainable_token_indices", text));
         }
-        let indices = indices(FUNCTION, name, rows, table)?;
-        let shape = [rows.len(), table.dim(1)?];
-        if let Some(found) = self.take(&delta(path), &shape)? {
-            let found = found.to_dtype(table.dtype())?.to_device(table.device())?;
-            let indices = indices.unsqueeze(1)?.broadcast_as(&shape)?.contiguous()?;
-            let table = table.contiguous()?.scatter(&indices, &found, 0)?;
+        indices(FUNCTION, name, rows, &table)?;
+        let (delta, shape) = (delta(path), [rows.len(), table.dim(1)?]);
+        if let Some(found) = self.take(&delta, &shape)?
+            && let Some(found) = self.cast(&delta, &found, &table)?
+        {
+            let table = replaced(FUNCTION, name, rows, &table, &found)?;
             self.found.weights.insert(weight, table);
         }
         Ok(())
