@@ -89,9 +89,19 @@ pub(crate) fn require(
         function,
         field,
         expected,
-        found: found.to_string(),
+        found: cut(&found.to_string()),
     })
 }
+
+/// What a message shows of a text that came from a user: its first [`SHOWN`] characters.
+pub(crate) fn cut(text: &str) -> String {
+    match text.char_indices().nth(SHOWN) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_string(),
+    }
+}
+
+const SHOWN: usize = 80;
 
 /// Requires a finite number above zero.
 pub(crate) fn positive(function: &'static str, field: &'static str, value: f64) -> Result<()> {

@@ -36,8 +36,10 @@
 use super::frozen_linear::rows;
 use super::low_rank::{named, uniform};
 use super::{PrefixConfig, Reparametrisation};
-use crate::error::{positive, require};
+use crate::empty::grounded;
+use crate::error::positive;
 use crate::math::hinge;
+use crate::shape::{at_most, made, size};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::Module;
@@ -243,7 +245,9 @@ impl BottleneckAdapter {
     ) -> Result<Self> {
         let function = "BottleneckAdapter::new";
         let width = config.width;
-        require(width >= 1, function, "width", ">= 1", width)?;
+        size(function, "width", width)?;
+        at_most(function, "inputs", inputs)?;
+        at_most(function, "outputs", outputs)?;
         positive(function, "scale", config.scale)?;
         if !matches!(dtype, DType::F32 | DType::F64) {
             return Err(Error::DType {
@@ -262,6 +266,8 @@ impl BottleneckAdapter {
                 ),
             ));
         }
+        made(function, "width", &[width, inputs])?;
+        made(function, "width", &[outputs, width])?;
         let bound = 1.0 / (inputs.max(1) as f64).sqrt();
         Ok(Self {
             down: uniform(bound, (width, inputs), dtype, device, rng)?,
@@ -300,6 +306,7 @@ impl BottleneckAdapter {
         if !self.enabled {
             return Ok(h.clone());
         }
+        let (x, h) = (&grounded(x)?, &grounded(h)?);
         let change = match self.insertion {
             Insertion::Sequential => self.change(h)?,
             Insertion::Parallel => self.change(x)?,

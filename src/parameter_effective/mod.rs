@@ -100,6 +100,7 @@ pub mod adapter_files;
 pub mod bitfit;
 pub mod design_space;
 pub mod dora;
+mod expressions;
 pub mod frozen_linear;
 pub mod ia3;
 pub mod lora;
@@ -142,7 +143,7 @@ pub use prefix::{PrefixConfig, PrefixEncoder, PrefixLayer, PrefixShape, Reparame
 pub use prefix_attention::{PrefixMixture, prefix_attention, prefix_mixing};
 pub use prompt::{PromptConfig, PromptEmbedding, PromptInit};
 pub use qlora::QloraLinear;
-pub use quantise::{BlockScale, NF4, Nf4Linear, Nf4Tensor};
+pub use quantise::{BlockScale, NF4, Nf4Linear, Nf4Scales, Nf4Tensor};
 pub use rank_allocator::{Allocation, RankAllocator};
 pub use rank_schedule::RankAllocatorConfig;
 pub use targets::{TargetModules, Targets};

@@ -14,6 +14,7 @@
 //! Read next: [`adapter`](super::adapter), where Δh has another form and the gate is a number.
 
 use super::prefix::PrefixLayer;
+use crate::empty::grounded;
 use crate::math::{MASKED, log_sigmoid};
 use crate::shape::Axes;
 use crate::{Error, Result};
@@ -205,6 +206,7 @@ impl Scores {
             Some(visible) => axes.mask("visible", visible, &["batch", "time", "keys"])?,
             None => {}
         }
+        let (q, k) = (&grounded(q)?, &grounded(k)?);
         let (batch, heads, time, head_dim) = q.dims4()?;
         let kv_heads = k.dim(1)?;
         if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
@@ -227,8 +229,8 @@ impl Scores {
         let mut content = score(k)?;
         if let Some(visible) = visible {
             let visible = match visible.rank() {
-                3 => visible.unsqueeze(1)?,
-                _ => visible.clone(),
+                3 => grounded(visible)?.unsqueeze(1)?,
+                _ => grounded(visible)?,
             };
             let hidden = (content.zeros_like()? + MASKED)?;
             content = visible
@@ -246,12 +248,12 @@ impl Scores {
     fn mix(&self, weights: &Tensor, values: &Tensor) -> Result<Tensor> {
         let (batch, kv_heads, queries, head_dim) = self.grouped;
         let (_, heads, time, keys) = weights.dims4()?;
-        let weights = weights
+        let weights = grounded(weights)?
             .contiguous()?
             .reshape((batch, kv_heads, queries, keys))?;
         let mixed = match values.rank() {
             3 => weights.broadcast_matmul(&values.unsqueeze(0)?)?,
-            _ => weights.matmul(&values.contiguous()?)?,
+            _ => weights.matmul(&grounded(values)?.contiguous()?)?,
         };
         Ok(mixed.reshape((batch, heads, time, head_dim))?)
     }

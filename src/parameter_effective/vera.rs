@@ -16,7 +16,7 @@ use super::low_rank::{merged, named, uniform};
 use super::switches::{dropout, switches};
 use crate::error::require;
 use crate::math::to_host;
-use crate::shape::Axes;
+use crate::shape::{Axes, made, size};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{Linear, Module};
@@ -71,13 +71,11 @@ impl VeraProjections {
         rng: &mut impl Rng,
     ) -> Result<Self> {
         let function = "VeraProjections::new";
-        for (name, size) in [
-            ("rank", config.rank),
-            ("inputs", inputs),
-            ("outputs", outputs),
-        ] {
-            require(size >= 1, function, name, ">= 1", size)?;
-        }
+        size(function, "rank", config.rank)?;
+        size(function, "inputs", inputs)?;
+        size(function, "outputs", outputs)?;
+        made(function, "rank", &[config.rank, inputs])?;
+        made(function, "rank", &[outputs, config.rank])?;
         let bound = |fan_in: usize| (6.0 / fan_in as f64).sqrt();
         let a = uniform(bound(inputs), (config.rank, inputs), dtype, device, rng)?;
         let b = uniform(

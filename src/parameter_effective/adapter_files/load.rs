@@ -96,7 +96,7 @@ impl Loader<'_> {
         let rules = Rules::new(FUNCTION, method)?;
         let mut chosen = Vec::new();
         for path in paths {
-            if let Some(settings) = rules.of(path) {
+            if let Some(settings) = rules.of(path)? {
                 chosen.push((path, settings));
             }
         }
@@ -105,9 +105,7 @@ impl Loader<'_> {
             return Err(Error::argument(FUNCTION, "base", text));
         }
         if let AdapterMethod::AdaLora(file) = method {
-            let known = |path: &String| {
-                base.contains_key(&format!("{path}.weight")) && rules.of(path).is_some()
-            };
+            let known = |path: &String| chosen.iter().any(|(found, _)| found == path);
             for path in file.kept.keys().filter(|path| !known(path)) {
                 self.problem(format!(
                     "has a `rank_pattern` for `{path}`, which the settings do not choose"

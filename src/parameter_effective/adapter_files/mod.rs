@@ -71,6 +71,7 @@ mod load;
 mod read;
 mod saved;
 mod settings;
+mod sizes;
 mod tensors;
 mod tokens;
 mod unique;

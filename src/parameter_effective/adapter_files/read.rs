@@ -4,7 +4,7 @@ use super::Strictness;
 use super::config::*;
 use super::keys::{Keys, Pattern, sorted};
 use super::unique::Unique;
-use super::{idle, tokens, vectors};
+use super::{idle, sizes, tokens, vectors};
 use crate::{
     AdaLoraConfig, AdaLoraScaling, Error, Ia3Config, LoraBias, LoraConfig, LoraInit,
     RankAllocatorConfig, Result, Scaling, TargetModules, Targets, VeraConfig,
@@ -56,6 +56,7 @@ pub(super) fn parse(
             return Err(keys.unsupported("peft_type", &json!(other).to_string(), why));
         }
     };
+    sizes::check(&keys, &method)?;
     let config = AdapterConfig {
         method,
         base_model: keys.take("base_model_name_or_path")?,
