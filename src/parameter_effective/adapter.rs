@@ -303,10 +303,10 @@ impl BottleneckAdapter {
                 format!("has shape {:?}, but `x` {:?}", h.dims(), x.dims()),
             ));
         }
+        let (x, h) = (&grounded(x)?, &grounded(h)?);
         if !self.enabled {
             return Ok(h.clone());
         }
-        let (x, h) = (&grounded(x)?, &grounded(h)?);
         let change = match self.insertion {
             Insertion::Sequential => self.change(h)?,
             Insertion::Parallel => self.change(x)?,

@@ -30,9 +30,13 @@ impl LowRank {
         made(function, "rank", &[outputs, config.rank])?;
         let shape = (config.rank, inputs);
         let a = match config.init {
-            LoraInit::KaimingUniform => {
-                uniform(1.0 / (inputs as f64).sqrt(), shape, dtype, device, rng)?
-            }
+            LoraInit::KaimingUniform => uniform(
+                1.0 / (inputs.max(1) as f64).sqrt(),
+                shape,
+                dtype,
+                device,
+                rng,
+            )?,
             LoraInit::Gaussian => normal(1.0 / config.rank as f64, shape, dtype, device, rng)?,
         };
         Ok(Self {

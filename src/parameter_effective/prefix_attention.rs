@@ -165,7 +165,14 @@ pub fn prefix_mixing(
     visible: Option<&Tensor>,
 ) -> Result<PrefixMixture> {
     let scores = Scores::new("prefix_mixing", q, k, v, prefix, visible)?;
-    let total = |x: &Tensor| -> Result<Tensor> { Ok(x.log_sum_exp(D::Minus1)?.unsqueeze(3)?) };
+    let total = |x: &Tensor| -> Result<Tensor> {
+        if x.elem_count() == 0 {
+            let (batch, heads, time, _) = x.dims4()?;
+            let none = Tensor::full(MASKED, (batch, heads, time, 1), x.device())?;
+            return Ok(none.to_dtype(x.dtype())?);
+        }
+        Ok(x.log_sum_exp(D::Minus1)?.unsqueeze(3)?)
+    };
     // λ = σ( log Σᵢ e^{qP_kᵢ} − log Σⱼ e^{qKⱼ} )
     let odds = (total(&scores.prefix)? - total(&scores.content)?)?;
     Ok(PrefixMixture {

@@ -260,10 +260,11 @@ impl PromptEmbedding {
                 },
             });
         }
+        let embeddings = grounded(embeddings)?;
         if !self.enabled {
-            return Ok(embeddings.clone());
+            return Ok(embeddings);
         }
-        let (batch, embeddings) = (embeddings.dim(0)?, grounded(embeddings)?);
+        let batch = embeddings.dim(0)?;
         let values = self.values.to_dtype(found)?;
         let values = values.unsqueeze(0)?.broadcast_as((batch, length, dim))?;
         Ok(Tensor::cat(

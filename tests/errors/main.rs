@@ -34,6 +34,7 @@ mod sampling;
 mod second_thoughts;
 mod sequence;
 mod sft;
+mod sizes;
 mod slic;
 mod stable_alignment;
 mod targets;
