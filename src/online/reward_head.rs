@@ -62,7 +62,7 @@ impl RewardHead {
     /// [`reward_model`](super::reward_model) without centring gives it a gradient of 0.
     ///
     /// # Errors
-    /// [`Error::Parameter`] unless `dim` ≥ 1; [`Error::DType`] unless `dtype` is f32 or f64.
+    /// [`Error::Parameter`] unless 1 ≤ `dim` ≤ 2²⁰; [`Error::DType`] unless `dtype` is f32 or f64.
     pub fn new(dim: usize, rng: &mut impl Rng, dtype: DType, device: &Device) -> Result<Self> {
         let function = "RewardHead::new";
         require(dim >= 1, function, "dim", "at least 1", dim)?;

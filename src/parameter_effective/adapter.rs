@@ -170,7 +170,8 @@ impl Default for MamConfig {
 /// f64) or, where that is f32, in a half type; the result is as `h`, rounded once.
 /// # Errors
 /// [`Error::Shape`] and [`Error::DType`] as above; from [`BottleneckAdapter::new`]
-/// [`Error::Parameter`] unless r ≥ 1 and s > 0, and [`Error::Argument`] for a sequential adapter
+/// [`Error::Parameter`] unless r ≥ 1, r and both sides are [no larger than they may
+/// be](super#sizes), and s > 0, and [`Error::Argument`] for a sequential adapter
 /// whose sides differ.
 /// # Properties
 /// * At the start h is returned bit for bit (save that −0 may become 0), ∂L/∂W_down = 0 and

@@ -57,7 +57,8 @@ pub enum Grouping {
 /// [`DesignSpaceConfig::assign`] gives one set per layer, [`DesignSpaceConfig::plan`] one
 /// [`LayerPlan`] per layer.
 /// # Errors
-/// [`Error::Parameter`] unless there is one set of strategies per group and every size is ≥ 1;
+/// [`Error::Parameter`] unless there is one set of strategies per group, every size is ≥ 1, and
+/// layers, sizes and `per_layer` are [no larger than they may be](super#sizes);
 /// [`Error::Argument`] if the sizes do not add up to the layers, if no spindle has that many (it
 /// needs 6, or 8 and more), or if `per_layer` is too few for one unit of every strategy of a layer.
 /// # Properties

@@ -6,11 +6,11 @@
 
 use crate::error::cut;
 use crate::{Error, Result};
-use fancy_regex::{CompileError, Error as Refused, Expr, Regex, RegexBuilder};
+use fancy_regex::{CompileError, Error as Refused, Expr, ParseError, Regex, RegexBuilder};
 
-/// What all expressions of one configuration may weigh together: about 5 MB compiled. One of a
-/// `target_modules` weighs some hundreds; its length, if it is a list of a thousand names.
-const BUDGET: usize = 1 << 15;
+/// What all expressions of one configuration may weigh together: some tens of megabytes compiled.
+/// One of a `target_modules` weighs some hundreds; as much as its length, if it is a list of names.
+const BUDGET: usize = 1 << 17;
 /// Characters of a count that are read: two numbers, of any size, and a comma.
 const COUNT_LENGTH: usize = 64;
 /// The most that the counts `{n}` of an expression may come to, multiplied.
@@ -18,11 +18,12 @@ const COUNTS: usize = 1000;
 /// Bytes that a part of an expression may grow to when it is compiled.
 const COMPILED: usize = 4 << 20;
 /// Steps back that one match may take.
-const STEPS: usize = 100_000;
+const STEPS: usize = 20_000;
 
-/// Weights of what an expression is made of, in characters; what the engine needs for a part that it
-/// runs on its own, and for the classes of Unicode.
+/// Weights, in characters: of a part that an engine of its own runs, of an expression that may step
+/// back, of the classes of Unicode, and of a dot or brackets.
 const ENGINE: usize = 100;
+const BACKTRACKING: usize = 1000;
 const WORD: usize = 600;
 const DIGIT: usize = 150;
 const SPACE: usize = 50;
@@ -162,6 +163,9 @@ impl Expressions {
     fn refused(&self, field: &'static str, written: &str, error: &Refused) -> Error {
         let reason = match error {
             // positions are those of the expression that was put together
+            Refused::ParseError(_, ParseError::GeneralParseError(text)) if text == REST => {
+                "a parenthesis was not opened".to_string()
+            }
             Refused::ParseError(_, error) => error.to_string(),
             Refused::CompileError(error) => match &**error {
                 CompileError::InnerError(error) => match error.size_limit() {
@@ -182,6 +186,8 @@ impl Expressions {
     }
 }
 
+/// What the engine says of all that it stops before.
+const REST: &str = "end of string not reached";
 /// The group of a layer's number.
 const LAYER: &str = "layer";
 
@@ -202,7 +208,7 @@ impl Expression {
             Form::Plain(atoms, place) => Ok(found(atoms, *place, path)),
             Form::Regex(regex) => {
                 let found = regex.is_match(path);
-                found.map_err(|error| self.too_slow(path, &error))
+                found.map_err(|_| self.too_slow(path))
             }
         }
     }
@@ -213,14 +219,16 @@ impl Expression {
             return Ok(None);
         };
         let found = regex.captures(path);
-        let found = found.map_err(|error| self.too_slow(path, &error))?;
+        let found = found.map_err(|_| self.too_slow(path))?;
         let number = |found: fancy_regex::Captures| found.name(LAYER)?.as_str().parse().ok();
         Ok(found.map(number))
     }
 
-    fn too_slow(&self, path: &str, error: &Refused) -> Error {
+    /// The only error of a match.
+    fn too_slow(&self, path: &str) -> Error {
         let text = format!(
-            "holds `{}`, which was given up on `{}`: {error}; write it with fewer ways to match",
+            "holds `{}`, which takes more than {STEPS} steps back on `{}`: write it with fewer ways \
+             to match",
             self.written,
             cut(path)
         );
@@ -347,15 +355,15 @@ impl Scan {
         if counts > COUNTS {
             return Err(format!("its counts come to more than {COUNTS}, multiplied"));
         }
-        let mut parts = 1;
+        let mut extra = ENGINE;
         if self.hard {
-            parts += self.parts;
+            extra += BACKTRACKING + self.parts * ENGINE;
             if self.any_case {
-                parts += self.letters;
+                extra += self.letters * ENGINE;
             }
         }
         let weight = self.weight.saturating_mul(counts);
-        Ok(weight.saturating_add(parts * ENGINE))
+        Ok(weight.saturating_add(extra))
     }
 
     fn escape(&mut self, escaped: Option<char>, next: Option<char>) -> Result<(), String> {

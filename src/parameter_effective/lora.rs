@@ -41,7 +41,7 @@ use rand::rngs::StdRng;
 /// [`FrozenLinear`].
 /// # Errors
 /// [`Error::Shape`] and [`Error::DType`] as above; from [`LoraLinear::new`] [`Error::Parameter`]
-/// unless r ≥ 1, α > 0 and 0 ≤ p < 1 and the settings are those of one module
+/// unless r ≥ 1 and [no larger than it may be](super#sizes), α > 0 and 0 ≤ p < 1 and the settings are those of one module
 /// ([`LoraConfig::for_module`]), and [`Error::Argument`] for [`LoraBias::Base`] over a base
 /// without a bias; from [`LoraLinear::forward_train`] [`Error::Argument`] while merged; from
 /// [`LoraLinear::merge`] [`Error::Argument`] if a merged weight would not be finite. A rank above

@@ -38,7 +38,7 @@ use rand::Rng;
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) and [`Error::DType`](crate::Error::DType) unless the table
 /// is `[vocabulary, dim]` in f32, f64, bf16 or f16; [`Error::Parameter`](crate::Error::Parameter)
-/// unless r ≥ 1, α > 0, and dropout and bias are at their defaults, since an embedding has neither;
+/// unless r ≥ 1 and [no larger than it may be](super#sizes), α > 0, and dropout and bias are at their defaults, since an embedding has neither;
 /// [`Error::Argument`](crate::Error::Argument) from [`LoraEmbedding::merge`], as for the linear
 /// layer. A token outside the vocabulary is candle's error, save the largest number of its type:
 /// candle gives 0 for that.

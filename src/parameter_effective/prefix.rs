@@ -96,7 +96,8 @@ pub struct PrefixLayer {
 /// P `[length, 2 · layers · heads · head_dim]`; with the network P′ `[length, d_kv]`, W₁
 /// `[inner, d_kv]`, W₂ `[2 · layers · d_kv, inner]`. f32 or f64.
 /// # Errors
-/// [`Error::Parameter`] unless `length`, `inner`, `layers`, `heads` and `head_dim` are ≥ 1,
+/// [`Error::Parameter`] unless `length`, `inner`, `layers`, `heads` and `head_dim` are ≥ 1 and [no
+/// larger than they may be](super#sizes),
 /// [`Error::DType`] for another type than f32 or f64.
 /// # Properties
 /// * 2·L·p·d_kv numbers are trained directly; with the network p·d_kv + inner·(d_kv + 1) +
@@ -216,7 +217,7 @@ impl PrefixEncoder {
     ///
     /// # Errors
     /// [`Error::Shape`] or [`Error::DType`] unless they are that, in f32 or f64;
-    /// [`Error::Parameter`] for a size of 0.
+    /// [`Error::Parameter`] for a size of 0, or larger than it may be.
     pub fn from_values(shape: PrefixShape, values: &Tensor) -> Result<Self> {
         let function = "PrefixEncoder::from_values";
         let expected = check(function, shape)?;

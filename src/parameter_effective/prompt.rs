@@ -86,7 +86,7 @@ pub enum PromptInit {
 /// `[batch, length + time, dim]` in the type of `embeddings`.
 /// # Errors
 /// [`Error::Shape`] and [`Error::DType`] as above; from [`PromptEmbedding::new`]
-/// [`Error::Parameter`] unless p ≥ 1 and `common` ≥ 1, and [`Error::Argument`] for an empty text or
+/// [`Error::Parameter`] unless p ≥ 1 and [no larger than it may be](super#sizes) and `common` ≥ 1, and [`Error::Argument`] for an empty text or
 /// label, for more labels than positions, and for a token outside the table.
 /// # Properties
 /// * p·e numbers are trained. The table gets no gradient and is not changed.

@@ -36,7 +36,7 @@ use rand::rngs::StdRng;
 /// are f64 over a base quantised from f64, and f32 over any other.
 /// # Errors
 /// Those of [`Nf4Linear::quantise`]; from [`QloraLinear::new`] and [`QloraLinear::over`]
-/// [`Error::Parameter`] unless r ≥ 1, α > 0 and 0 ≤ p < 1, and [`Error::Argument`] for
+/// [`Error::Parameter`] unless r ≥ 1 and [no larger than it may be](super#sizes), α > 0 and 0 ≤ p < 1, and [`Error::Argument`] for
 /// [`LoraBias::Base`] over a base without a bias; from [`QloraLinear::merged_linear`]
 /// [`Error::Argument`] if a merged weight would not be finite.
 /// # Properties

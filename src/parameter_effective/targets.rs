@@ -83,7 +83,7 @@ const ALL_LINEAR: &str = "all-linear";
 /// # Shapes
 /// Paths are segments between dots, as in `model.layers.0.self_attn.q_proj`.
 /// # Errors
-/// [`Error::Argument`] for an expression that cannot be compiled; [`Error::Parameter`] for layers
+/// [`Error::Argument`] for an expression that is none, or costs too much (below); [`Error::Parameter`] for layers
 /// beside anything but a list of names, for a pattern of layers without layers, and for "all-linear"
 /// where modules are excluded. [`Targets::choose`] adds that a choice chooses something.
 /// # Properties
@@ -95,10 +95,25 @@ const ALL_LINEAR: &str = "all-linear";
 /// there is no model here to tell a linear layer from another, and the output layer from the rest;
 /// a null `target_modules`, which PEFT fills from a table of known models, has no counterpart.
 ///
-/// Expressions are those of the `regex` crate. Look-around, back-references, atomic groups and `\Z`
-/// are refused with an error. Three things that Python's `re` reads otherwise are not: inside
-/// brackets `[`, `&&`, `--` and `~~` are operations on sets; `a*+` is `(a*)+` and not possessive;
-/// `$` does not match before a last line break, which no path has.
+/// Expressions mean what Python's `re` says, look-around, references back, atomic groups and
+/// possessive counts included: `(?!.*vision).*q_proj`, `(?P<name>…)`, `\Z`. The engine is the
+/// `fancy-regex` crate's, and it differs in these:
+///
+/// | written | Python | here |
+/// |---|---|---|
+/// | `[`, `&&`, `--` or `~~` in brackets; octal escapes; `\2` beside a named group | as it says | an error |
+/// | `\h`, `\K`, `\G`, `\<`, `\p` and other escapes of that engine | an error, or the sign itself | an error |
+/// | `$` and `\Z` | `$` also before a last line break, `\Z` at the end alone | `\Z` also before line breaks, `$` at the end alone; no path has any |
+/// | `\w`, `\d`, `\s`, `(?i)` beyond ASCII | its own tables | those of Unicode, which have marks among the letters and no U+001C to U+001F among the spaces |
+/// | look-behind of alternatives of different lengths | an error | each is tried |
+///
+/// A configuration may come from anywhere, so its expressions have a budget: together they weigh at
+/// most 131 072, where a character weighs 1, a dot 10, `\d` 150, `\w` 600, each times the counts
+/// `{n}` of its expression, and an expression 100 more, or 1100 if it may step back. The counts of one
+/// multiply to at most 1000, it compiles to at most 4 MiB, and a match takes at most 20 000 steps
+/// back. What exceeds them is an [`Error::Argument`] that names the field and the expression, never a
+/// module that is silently not chosen. Names weigh nothing: an expression of characters and dots is
+/// compared as it stands.
 /// # Examples
 /// ```
 /// use candle_align::Targets;

@@ -61,7 +61,8 @@ impl VeraProjections {
     /// U(±√(6/r)) for B, that is kaiming-uniform with gain √2.
     ///
     /// # Errors
-    /// [`Error::Parameter`] unless r, `inputs` and `outputs` are at least 1.
+    /// [`Error::Parameter`] unless r, `inputs` and `outputs` are at least 1 and [no larger than they may
+    /// be](super#sizes).
     pub fn new(
         config: &VeraConfig,
         inputs: usize,

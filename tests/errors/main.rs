@@ -14,6 +14,7 @@ mod design_space;
 mod dora;
 mod dpo;
 mod expected_risk;
+mod expressions;
 mod forgetful;
 mod ia3;
 mod log_probs;

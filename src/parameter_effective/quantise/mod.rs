@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | q_i, the data type NF4 | [`NF4`] | 16 numbers |
 //! | W^NF4 | [`Nf4Tensor`] | any |
-//! | c₂, the constants of a block | [`BlockScale::Single`] | one f32 per 64 weights |
+//! | c₂, the constants of a block | [`BlockScale::Single`], [`Nf4Scales`] | one f32 per 64 weights |
 //! | c₂^FP8, c₁^FP32 | [`BlockScale::Double`] | a byte per 64 weights, an f32 per 16 384 |
 //! | dequant(·, ·) | [`Nf4Tensor::dequantise`] | that of W |
 //! | X · doubleDequant(…) | [`Nf4Linear`] | `[.., in]` to `[.., out]` |
@@ -79,6 +79,8 @@ pub enum BlockScale {
 ///   than its tensor's others can come back with a scale several times too large, or of the wrong
 ///   sign. A block of zeros is 0 all the same.
 /// * The number of threads changes no bit.
+/// * [`Nf4Tensor::packed`] and [`Nf4Tensor::scales`] are all that is stored: element i is NF4 at its
+///   index, times m of block i/64.
 /// # Departures
 /// Eq. 4 as printed asks for the quantile at 0, which is −∞. The authors' code has quantiles of
 /// evenly spaced probabilities between ½ and 0.9677083, eight steps on the positive side and seven
