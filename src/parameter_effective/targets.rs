@@ -105,7 +105,7 @@ const ALL_LINEAR: &str = "all-linear";
 /// | `\h`, `\K`, `\G`, `\<`, `\p` and other escapes of that engine | an error, or the sign itself | an error |
 /// | `$` and `\Z` | `$` also before a last line break, `\Z` at the end alone | `\Z` also before line breaks, `$` at the end alone; no path has any |
 /// | `\w`, `\d`, `\s`, `(?i)` beyond ASCII | its own tables | those of Unicode, which have marks among the letters and no U+001C to U+001F among the spaces |
-/// | look-behind of alternatives of different lengths | an error | each is tried |
+/// | look-behind of no fixed length | an error | every length is tried |
 ///
 /// A configuration may come from anywhere, so its expressions have a budget: together they weigh at
 /// most 131 072, where a character weighs 1, a dot 10, `\d` 150, `\w` 600, each times the counts
