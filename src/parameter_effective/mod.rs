@@ -96,8 +96,8 @@
 //! What a setting asks for is checked before anything is made of it: a rank, a width, a length, a
 //! number of layers or heads is at most 2²⁰ = 1 048 576, four times the longest vocabulary of a known
 //! model, and no tensor that settings size has more than 2³¹ elements, 8 GiB in f32. More is an
-//! [`Error::Parameter`](crate::Error::Parameter) that names the setting, in a file an
-//! [`Error::Argument`](crate::Error::Argument) that names file and key. A rank above both sides of a
+//! [`Error::Parameter`] that names the setting, in a file an
+//! [`Error::Argument`] that names file and key. A rank above both sides of a
 //! layer is pointless and allowed, as in PEFT.
 //!
 //! Nothing is an input too: an empty batch, no time steps, in any layout, give an output of no rows.

@@ -35,7 +35,7 @@ fn what_is_no_expression_of_pythons_or_another_one_is_refused() {
         // and these it does
         (
             r"(?P<a>q)(v)\2",
-            "Numbered backref/call not allowed because named group was used, use a named bac…",
+            "Numbered backref/call not allowed because named group was used, use a named back…",
         ),
         (r"(?a)\w", "Unknown group flag: (?a"),
     ] {
