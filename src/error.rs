@@ -97,6 +97,13 @@ pub(crate) fn cut(text: &str, most: usize) -> Cow<'_, str> {
     format!("{head} … {between} characters … {tail}").into()
 }
 
+/// What a message shows of a name or a value that came from a user.
+pub(crate) fn shown(text: &str) -> Cow<'_, str> {
+    cut(text, SHOWN)
+}
+
+const SHOWN: usize = 80;
+
 /// `Ok` if `holds`, else the error that names the setting.
 pub(crate) fn require(
     holds: bool,

@@ -72,6 +72,7 @@
 #![doc(test(attr(deny(warnings))))]
 
 mod atomic;
+mod empty;
 mod error;
 pub mod language;
 pub mod log_probs;
@@ -134,8 +135,8 @@ pub use parameter_effective::{
     BiasLinear, BlockScale, BottleneckAdapter, BottleneckConfig, DesignSpaceConfig, DoraLinear,
     FrozenLinear, Grouping, Ia3Config, Ia3File, Ia3Linear, Ia3Place, Insertion, LayerPlan,
     LayerSize, LoraBias, LoraConfig, LoraEmbedding, LoraFile, LoraInit, LoraLinear, LoraPlusGroups,
-    MamConfig, MergedModel, NF4, Nf4Linear, Nf4Tensor, Orthogonality, Placement, PrefixConfig,
-    PrefixEncoder, PrefixFile, PrefixLayer, PrefixMixture, PrefixShape, PromptConfig,
+    MamConfig, MergedModel, NF4, Nf4Linear, Nf4Scales, Nf4Tensor, Orthogonality, Placement,
+    PrefixConfig, PrefixEncoder, PrefixFile, PrefixLayer, PrefixMixture, PrefixShape, PromptConfig,
     PromptEmbedding, PromptFile, PromptInit, QloraLinear, RankAllocator, RankAllocatorConfig,
     Reparametrisation, Scaling, Strategy, Strictness, TargetModules, Targets, TaskType, VeraConfig,
     VeraFile, VeraLinear, VeraProjections, lora_plus_groups, orthogonality_penalty,

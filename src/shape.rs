@@ -3,6 +3,7 @@
 //! The first argument that carries an axis fixes its size; a later argument that disagrees is an
 //! error that names both.
 
+use crate::error::require;
 use crate::{Error, Result};
 use candle_core::{DType, Tensor};
 
@@ -124,4 +125,42 @@ impl Axes {
             expected,
         }
     }
+}
+
+/// The longest axis that a setting may ask for: four times the longest vocabulary of a known model,
+/// a hundred times its longest side.
+pub(crate) const LONGEST: usize = 1 << 20;
+
+/// The most elements that a tensor may have whose size settings decide: 8 GiB in f32, some times the
+/// largest factor of a known model at full rank.
+const MOST: usize = 1 << 31;
+
+/// Requires a size that a setting may ask for: 1 to [`LONGEST`].
+pub(crate) fn size(function: &'static str, field: &'static str, value: usize) -> Result<()> {
+    require(value >= 1, function, field, ">= 1", value)?;
+    at_most(function, field, value)
+}
+
+/// As [`size`], where 0 is one too.
+pub(crate) fn at_most(function: &'static str, field: &'static str, value: usize) -> Result<()> {
+    require(value <= LONGEST, function, field, "at most 1048576", value)
+}
+
+/// Requires a count of numbers that one tensor could hold.
+pub(crate) fn count(function: &'static str, field: &'static str, value: usize) -> Result<()> {
+    require(value <= MOST, function, field, "at most 2147483648", value)
+}
+
+/// Requires that a tensor of these axes may be made; called before it is, by the name of the setting
+/// that is likeliest to blame.
+pub(crate) fn made(function: &'static str, field: &'static str, axes: &[usize]) -> Result<()> {
+    let mut sizes = axes.iter();
+    let count = sizes.try_fold(1usize, |n, size| n.checked_mul(*size));
+    require(
+        count.is_some_and(|count| count <= MOST),
+        function,
+        field,
+        "small enough that no tensor has more than 2147483648 elements",
+        format!("one of {axes:?}"),
+    )
 }

@@ -11,9 +11,10 @@
 //!
 //! Read next: [`super::reward_model`] (the losses on these scores).
 
+use crate::empty::grounded;
 use crate::error::{positive, require};
 use crate::math::to_host;
-use crate::shape::Axes;
+use crate::shape::{Axes, at_most};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor, Var};
 use rand::Rng;
@@ -61,10 +62,11 @@ impl RewardHead {
     /// [`reward_model`](super::reward_model) without centring gives it a gradient of 0.
     ///
     /// # Errors
-    /// [`Error::Parameter`] unless `dim` ≥ 1; [`Error::DType`] unless `dtype` is f32 or f64.
+    /// [`Error::Parameter`] unless 1 ≤ `dim` ≤ 2²⁰; [`Error::DType`] unless `dtype` is f32 or f64.
     pub fn new(dim: usize, rng: &mut impl Rng, dtype: DType, device: &Device) -> Result<Self> {
         let function = "RewardHead::new";
         require(dim >= 1, function, "dim", "at least 1", dim)?;
+        at_most(function, "dim", dim)?;
         require_float(function, "dtype", dtype)?;
         // w ~ N(0, 1/(dim + 1))
         let deviation = 1.0 / ((dim + 1) as f64).sqrt();
@@ -142,6 +144,7 @@ impl RewardHead {
                 expected: "f32, f64, bf16 or f16".to_string(),
             });
         }
+        let (hidden, mask) = (&grounded(hidden)?, &grounded(mask)?);
         let (batch, time, dim) = hidden.dims3()?;
 
         // h_T, as rows of a [batch · time, dim] matrix

@@ -20,7 +20,7 @@ use super::frozen_linear::{FrozenLinear, compute_type, rows};
 use super::low_rank::{merged, named, normal};
 use super::switches::{dropout, switches};
 use crate::error::{positive, require};
-use crate::shape::Axes;
+use crate::shape::{Axes, made, size};
 use crate::{Error, Result};
 use candle_core::{Tensor, Var};
 use candle_nn::{Linear, Module};
@@ -62,8 +62,8 @@ impl AdaLoraConfig {
         }
     }
 
-    fn check(&self, function: &'static str) -> Result<()> {
-        require(self.rank >= 1, function, "rank", ">= 1", self.rank)?;
+    pub(crate) fn check(&self, function: &'static str) -> Result<()> {
+        size(function, "rank", self.rank)?;
         positive(function, "alpha", self.alpha)?;
         let p = self.dropout;
         require((0.0..1.0).contains(&p), function, "dropout", "in [0, 1)", p)
@@ -157,6 +157,8 @@ impl AdaLoraLinear {
         let base = frozen(function, base)?;
         let (outputs, inputs) = base.weight().dims2()?;
         let (dtype, device) = (compute_type(base.weight().dtype()), base.weight().device());
+        made(function, "rank", &[config.rank, inputs])?;
+        made(function, "rank", &[outputs, config.rank])?;
         let (r, lambda) = (config.rank, Var::zeros((config.rank, 1), dtype, device)?);
         let q = normal(START, (r, inputs), dtype, device, rng)?;
         let p = normal(START, (outputs, r), dtype, device, rng)?;

@@ -36,8 +36,10 @@
 use super::frozen_linear::rows;
 use super::low_rank::{named, uniform};
 use super::{PrefixConfig, Reparametrisation};
-use crate::error::{positive, require};
+use crate::empty::grounded;
+use crate::error::positive;
 use crate::math::hinge;
+use crate::shape::{at_most, made, size};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::Module;
@@ -168,7 +170,8 @@ impl Default for MamConfig {
 /// f64) or, where that is f32, in a half type; the result is as `h`, rounded once.
 /// # Errors
 /// [`Error::Shape`] and [`Error::DType`] as above; from [`BottleneckAdapter::new`]
-/// [`Error::Parameter`] unless r ≥ 1 and s > 0, and [`Error::Argument`] for a sequential adapter
+/// [`Error::Parameter`] unless r ≥ 1, r and both sides are [no larger than they may
+/// be](super#sizes), and s > 0, and [`Error::Argument`] for a sequential adapter
 /// whose sides differ.
 /// # Properties
 /// * At the start h is returned bit for bit (save that −0 may become 0), ∂L/∂W_down = 0 and
@@ -243,7 +246,9 @@ impl BottleneckAdapter {
     ) -> Result<Self> {
         let function = "BottleneckAdapter::new";
         let width = config.width;
-        require(width >= 1, function, "width", ">= 1", width)?;
+        size(function, "width", width)?;
+        at_most(function, "inputs", inputs)?;
+        at_most(function, "outputs", outputs)?;
         positive(function, "scale", config.scale)?;
         if !matches!(dtype, DType::F32 | DType::F64) {
             return Err(Error::DType {
@@ -262,6 +267,8 @@ impl BottleneckAdapter {
                 ),
             ));
         }
+        made(function, "width", &[width, inputs])?;
+        made(function, "width", &[outputs, width])?;
         let bound = 1.0 / (inputs.max(1) as f64).sqrt();
         Ok(Self {
             down: uniform(bound, (width, inputs), dtype, device, rng)?,
@@ -297,6 +304,7 @@ impl BottleneckAdapter {
                 format!("has shape {:?}, but `x` {:?}", h.dims(), x.dims()),
             ));
         }
+        let (x, h) = (&grounded(x)?, &grounded(h)?);
         if !self.enabled {
             return Ok(h.clone());
         }

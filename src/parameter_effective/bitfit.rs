@@ -12,6 +12,7 @@
 use super::frozen_linear::{FrozenLinear, compute_type};
 use super::low_rank::{merged, named};
 use crate::Result;
+use crate::empty::grounded;
 use candle_core::{Tensor, Var};
 use candle_nn::{Linear, Module};
 
@@ -130,7 +131,7 @@ impl Module for BiasLinear {
         let product = self
             .base
             .without_bias()
-            .forward(&x.to_dtype(self.bias.dtype())?)?;
+            .forward(&grounded(x)?.to_dtype(self.bias.dtype())?)?;
         product.broadcast_add(&self.bias)?.to_dtype(x.dtype())
     }
 }

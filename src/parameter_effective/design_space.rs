@@ -15,6 +15,7 @@
 //! [`lora`](super::lora).
 
 use crate::error::require;
+use crate::shape::{at_most, count};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -56,7 +57,8 @@ pub enum Grouping {
 /// [`DesignSpaceConfig::assign`] gives one set per layer, [`DesignSpaceConfig::plan`] one
 /// [`LayerPlan`] per layer.
 /// # Errors
-/// [`Error::Parameter`] unless there is one set of strategies per group and every size is ≥ 1;
+/// [`Error::Parameter`] unless there is one set of strategies per group, every size is ≥ 1, and
+/// layers, sizes and `per_layer` are [no larger than they may be](super#sizes);
 /// [`Error::Argument`] if the sizes do not add up to the layers, if no spindle has that many (it
 /// needs 6, or 8 and more), or if `per_layer` is too few for one unit of every strategy of a layer.
 /// # Properties
@@ -140,12 +142,16 @@ pub struct LayerPlan {
 }
 
 impl LayerPlan {
-    /// How many numbers are trained.
+    /// How many numbers are trained; `usize::MAX` if that is more.
     pub fn parameters(&self, size: &LayerSize) -> usize {
-        2 * self.adapter * size.dim
-            + 2 * self.prefix * size.kv_dim
-            + self.rank * size.lora
-            + if self.biases { size.biases } else { 0 }
+        [
+            self.adapter.saturating_mul(size.dim).saturating_mul(2),
+            self.prefix.saturating_mul(size.kv_dim).saturating_mul(2),
+            self.rank.saturating_mul(size.lora),
+            if self.biases { size.biases } else { 0 },
+        ]
+        .into_iter()
+        .fold(0, usize::saturating_add)
     }
 }
 
@@ -159,6 +165,7 @@ impl DesignSpaceConfig {
     }
 
     fn assigned(&self, function: &'static str, layers: usize) -> Result<Vec<BTreeSet<Strategy>>> {
+        at_most(function, "layers", layers)?;
         let sizes = match &self.grouping {
             Grouping::Spindle => spindle(function, layers)?.to_vec(),
             Grouping::Sizes(sizes) => {
@@ -205,6 +212,11 @@ impl DesignSpaceConfig {
         size: &LayerSize,
     ) -> Result<Vec<LayerPlan>> {
         let function = "DesignSpaceConfig::plan";
+        count(function, "per_layer", per_layer)?;
+        at_most(function, "size.dim", size.dim)?;
+        at_most(function, "size.kv_dim", size.kv_dim)?;
+        count(function, "size.lora", size.lora)?;
+        count(function, "size.biases", size.biases)?;
         let mut plans = Vec::new();
         for (layer, set) in self.assigned(function, layers)?.iter().enumerate() {
             let biases = set.contains(&Strategy::BitFit);

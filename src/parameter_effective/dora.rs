@@ -116,7 +116,7 @@ impl DoraLinear {
         let base = FrozenLinear::checked(function, ["base.weight", "base.bias"], weight, bias)?;
         let (outputs, inputs) = base.weight().dims2()?;
         let kind = (compute_type(base.weight().dtype()), base.weight().device());
-        let update = LowRank::start(config, (outputs, inputs), kind, rng)?;
+        let update = LowRank::start(function, config, (outputs, inputs), kind, rng)?;
         let bias = match (config.bias, base.bias()) {
             // a copy: the base must not move with it
             (LoraBias::Base, Some(bias)) => Some(Var::from_tensor(&bias.to_dtype(kind.0)?)?),

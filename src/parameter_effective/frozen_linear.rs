@@ -11,6 +11,7 @@
 //!
 //! Read next: [`LoraLinear`](crate::LoraLinear), which adds the part that is trained.
 
+use crate::empty::grounded;
 use crate::shape::Axes;
 use crate::{Error, Result};
 use candle_core::backend::BackendStorage;
@@ -160,7 +161,8 @@ impl FrozenLinear {
 impl Module for FrozenLinear {
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         self.check("FrozenLinear::forward", x)?;
-        x.to_dtype(compute_type(self.weight.dtype()))?
+        grounded(x)?
+            .to_dtype(compute_type(self.weight.dtype()))?
             .contiguous()?
             .apply_op1(Product(self.clone()))?
             .to_dtype(x.dtype())

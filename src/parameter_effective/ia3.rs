@@ -10,6 +10,7 @@
 //!
 //! Read next: [`lora`](super::lora); [`vera`](super::vera), which trains vectors too.
 
+use super::expressions::Expressions;
 use super::frozen_linear::FrozenLinear;
 use super::low_rank::{named, stored};
 use super::switches::switches;
@@ -48,7 +49,7 @@ impl Ia3Config {
     /// As for [`Targets`]; [`Error::Parameter`](crate::Error::Parameter) if `feedforward_modules` is
     /// "all-linear".
     pub fn for_module(&self, path: &str) -> Result<Option<Ia3Place>> {
-        Ok(Ia3Rules::new("Ia3Config::for_module", self)?.of(path))
+        Ia3Rules::new("Ia3Config::for_module", self)?.of(path)
     }
 }
 
@@ -68,21 +69,22 @@ impl<'a> Ia3Rules<'a> {
             "a list of names or an expression",
             "all-linear",
         )?;
+        let mut expressions = Expressions::new(function);
         Ok(Self {
-            inner: Choice::new(function, field, &config.feedforward_modules)?,
-            targets: Matcher::new(function, &config.targets)?,
+            inner: Choice::new(&mut expressions, field, &config.feedforward_modules)?,
+            targets: Matcher::new(&mut expressions, &config.targets)?,
         })
     }
 
-    pub(crate) fn of(&self, path: &str) -> Option<Ia3Place> {
+    pub(crate) fn of(&self, path: &str) -> Result<Option<Ia3Place>> {
         let inner = match &self.inner {
             Choice::Names(names) => names.iter().any(|name| path.ends_with(name.as_str())),
-            pattern => pattern.takes(path),
+            pattern => pattern.takes(path)?,
         };
-        self.targets.matches(path).then_some(match inner {
+        Ok(self.targets.matches(path)?.then_some(match inner {
             true => Ia3Place::Input,
             false => Ia3Place::Output,
-        })
+        }))
     }
 }
 

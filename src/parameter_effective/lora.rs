@@ -18,6 +18,7 @@
 use super::LoraConfig;
 use super::frozen_linear::{FrozenLinear, compute_type};
 use super::lora_update::Update;
+use crate::empty::grounded;
 use crate::{Error, Result};
 use candle_core::{Tensor, Var};
 use candle_nn::{Linear, Module};
@@ -40,7 +41,7 @@ use rand::rngs::StdRng;
 /// [`FrozenLinear`].
 /// # Errors
 /// [`Error::Shape`] and [`Error::DType`] as above; from [`LoraLinear::new`] [`Error::Parameter`]
-/// unless r ≥ 1, α > 0 and 0 ≤ p < 1 and the settings are those of one module
+/// unless r ≥ 1 and [no larger than it may be](super#sizes), α > 0 and 0 ≤ p < 1 and the settings are those of one module
 /// ([`LoraConfig::for_module`]), and [`Error::Argument`] for [`LoraBias::Base`] over a base
 /// without a bias; from [`LoraLinear::forward_train`] [`Error::Argument`] while merged; from
 /// [`LoraLinear::merge`] [`Error::Argument`] if a merged weight would not be finite. A rank above
@@ -156,7 +157,7 @@ impl LoraLinear {
     }
 
     fn adapted<R: Rng>(&self, x: &Tensor, rng: Option<&mut R>) -> Result<Tensor> {
-        let wide = x.to_dtype(self.a().dtype())?;
+        let wide = grounded(x)?.to_dtype(self.a().dtype())?;
         // W₀ x + b
         let base = match self.update.replaces_bias() {
             true => self.base.without_bias().forward(&wide)?,

@@ -1,9 +1,10 @@
 //! The settings of LoRA.
 
-use super::targets::{Matcher, Targets, compile_keys, in_order};
-use crate::error::{positive, require};
+use super::expressions::{Expression, Expressions};
+use super::targets::{Matcher, Targets, in_order};
+use crate::error::{positive, require, shown};
+use crate::shape::size;
 use crate::{Error, Result};
-use regex::Regex;
 use serde::{Deserialize, Serialize};
 
 /// Settings of [`LoraLinear`](crate::LoraLinear) and [`LoraEmbedding`](crate::LoraEmbedding), for
@@ -113,7 +114,7 @@ impl LoraConfig {
     /// As for [`Targets`], and [`Error::Argument`] for a key that is not an expression.
     pub fn for_module(&self, path: &str) -> Result<Option<LoraConfig>> {
         let settings = WholeModel::new("LoraConfig::for_module", self)?;
-        Ok(settings.for_module(path).map(|found| found.config))
+        Ok(settings.for_module(path)?.map(|found| found.config))
     }
 
     /// The settings of every module that gets an adapter, among the `paths` of a model's modules and
@@ -128,7 +129,7 @@ impl LoraConfig {
         let mut chosen = Vec::new();
         let (mut ranks, mut alphas) = (Vec::new(), Vec::new());
         for path in paths {
-            if let Some(found) = settings.for_module(path.as_ref()) {
+            if let Some(found) = settings.for_module(path.as_ref())? {
                 chosen.push((path.as_ref().to_string(), found.config));
                 ranks.extend(found.rank_key);
                 alphas.extend(found.alpha_key);
@@ -152,7 +153,11 @@ impl LoraConfig {
         ] {
             let unused = (0..keys.len()).find(|at| !used.contains(at));
             if let Some((at, key)) = unused.map(|at| (at, keys[at])) {
-                let fits = chosen.iter().any(|(path, _)| compiled[at].is_match(path));
+                let key = shown(key);
+                let mut fits = false;
+                for path in &names {
+                    fits |= compiled[at].is_match(path)?;
+                }
                 let why = match fits {
                     true => "which is never reached: earlier keys fit its modules",
                     false => "which fits no chosen module",
@@ -185,7 +190,7 @@ impl LoraConfig {
             ONE_MODULE,
             "the targets of a model",
         )?;
-        require(self.rank >= 1, function, "rank", ">= 1", self.rank)?;
+        size(function, "rank", self.rank)?;
         positive(function, "alpha", self.alpha)?;
         require(
             (0.0..1.0).contains(&self.dropout),
@@ -208,8 +213,8 @@ fn keys<T>(patterns: &[(String, T)]) -> Vec<&str> {
 pub(crate) struct WholeModel<'a> {
     config: &'a LoraConfig,
     targets: Matcher<'a>,
-    ranks: Vec<Regex>,
-    alphas: Vec<Regex>,
+    ranks: Vec<Expression>,
+    alphas: Vec<Expression>,
 }
 
 /// The settings of a module, and which keys made them.
@@ -221,21 +226,26 @@ pub(crate) struct Found {
 
 impl<'a> WholeModel<'a> {
     pub(crate) fn new(function: &'static str, config: &'a LoraConfig) -> Result<Self> {
+        let mut expressions = Expressions::new(function);
+        let targets = Matcher::new(&mut expressions, &config.targets)?;
+        let mut all = |field, keys: Vec<&str>| -> Result<Vec<Expression>> {
+            let keys = keys.into_iter();
+            keys.map(|key| expressions.end(field, key)).collect()
+        };
         Ok(Self {
             config,
-            targets: Matcher::new(function, &config.targets)?,
-            ranks: compile_keys(function, "rank_pattern", &config.rank_pattern)?,
-            alphas: compile_keys(function, "alpha_pattern", &config.alpha_pattern)?,
+            ranks: all("rank_pattern", keys(&config.rank_pattern))?,
+            alphas: all("alpha_pattern", keys(&config.alpha_pattern))?,
+            targets,
         })
     }
 
-    pub(crate) fn for_module(&self, path: &str) -> Option<Found> {
-        if !self.targets.matches(path) {
-            return None;
+    pub(crate) fn for_module(&self, path: &str) -> Result<Option<Found>> {
+        if !self.targets.matches(path)? {
+            return Ok(None);
         }
         // the first key with (.*\.)?(k) = path
-        let first = |keys: &[Regex]| keys.iter().position(|key| key.is_match(path));
-        let (rank_key, alpha_key) = (first(&self.ranks), first(&self.alphas));
+        let (rank_key, alpha_key) = (first(&self.ranks, path)?, first(&self.alphas, path)?);
         let whole = self.config;
         let config = LoraConfig {
             rank: rank_key.map_or(whole.rank, |at| whole.rank_pattern[at].1),
@@ -245,12 +255,22 @@ impl<'a> WholeModel<'a> {
             targets: Targets::default(),
             ..whole.clone()
         };
-        Some(Found {
+        Ok(Some(Found {
             config,
             rank_key,
             alpha_key,
-        })
+        }))
     }
+}
+
+/// The first of the keys that fits the path.
+fn first(keys: &[Expression], path: &str) -> Result<Option<usize>> {
+    for (at, key) in keys.iter().enumerate() {
+        if key.is_match(path)? {
+            return Ok(Some(at));
+        }
+    }
+    Ok(None)
 }
 
 /// How the scale s of the update follows from α and the rank r.

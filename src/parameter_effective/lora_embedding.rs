@@ -16,8 +16,9 @@ use super::frozen_linear::{compute_type, stored_type};
 use super::low_rank::{LowRank, merged, named, normal};
 use super::{LoraBias, LoraConfig};
 use crate::Result;
+use crate::empty::grounded;
 use crate::error::require;
-use crate::shape::Axes;
+use crate::shape::{Axes, made};
 use candle_core::{Tensor, Var};
 use candle_nn::{Embedding, Module};
 use rand::Rng;
@@ -37,7 +38,7 @@ use rand::Rng;
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) and [`Error::DType`](crate::Error::DType) unless the table
 /// is `[vocabulary, dim]` in f32, f64, bf16 or f16; [`Error::Parameter`](crate::Error::Parameter)
-/// unless r ≥ 1, α > 0, and dropout and bias are at their defaults, since an embedding has neither;
+/// unless r ≥ 1 and [no larger than it may be](super#sizes), α > 0, and dropout and bias are at their defaults, since an embedding has neither;
 /// [`Error::Argument`](crate::Error::Argument) from [`LoraEmbedding::merge`], as for the linear
 /// layer. A token outside the vocabulary is candle's error, save the largest number of its type:
 /// candle gives 0 for that.
@@ -107,6 +108,8 @@ impl LoraEmbedding {
         Axes::new(function).axes("base", &table, &["vocabulary", "dim"])?;
         let dtype = compute_type(stored_type(function, "base", &table)?);
         let (vocabulary, dim) = table.dims2()?;
+        made(function, "rank", &[config.rank, vocabulary])?;
+        made(function, "rank", &[dim, config.rank])?;
         let a = Var::zeros((config.rank, vocabulary), dtype, table.device())?;
         let b = normal(1.0, (dim, config.rank), dtype, table.device(), rng)?;
         Ok(Self {
@@ -207,6 +210,7 @@ impl LoraEmbedding {
 impl Module for LoraEmbedding {
     /// h: the base table if disabled, else the merged table if merged, else the sum.
     fn forward(&self, tokens: &Tensor) -> candle_core::Result<Tensor> {
+        let tokens = &grounded(tokens)?;
         match &self.merged {
             _ if !self.enabled => return self.base.forward(tokens),
             Some(merged) => return merged.forward(tokens),

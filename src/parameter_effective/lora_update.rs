@@ -33,7 +33,7 @@ impl Update {
         (dtype, device): (DType, &Device),
         rng: &mut impl Rng,
     ) -> Result<Self> {
-        let factors = LowRank::start(config, (outputs, inputs), (dtype, device), rng)?;
+        let factors = LowRank::start(function, config, (outputs, inputs), (dtype, device), rng)?;
         let bias = match (config.bias, base_bias) {
             (LoraBias::Frozen, _) => Bias::Frozen,
             (LoraBias::Update, _) => Bias::Update(Var::zeros(outputs, dtype, device)?),

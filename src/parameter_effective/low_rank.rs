@@ -2,6 +2,7 @@
 
 use super::{LoraConfig, LoraInit};
 use crate::math::{masked, to_host};
+use crate::shape::made;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor, Var};
 use rand::Rng;
@@ -19,16 +20,23 @@ pub(crate) struct LowRank {
 impl LowRank {
     /// A as the settings draw it, B = 0, beside a base weight `[out, in]`.
     pub(crate) fn start(
+        function: &'static str,
         config: &LoraConfig,
         (outputs, inputs): (usize, usize),
         (dtype, device): (DType, &Device),
         rng: &mut impl Rng,
     ) -> Result<Self> {
+        made(function, "rank", &[config.rank, inputs])?;
+        made(function, "rank", &[outputs, config.rank])?;
         let shape = (config.rank, inputs);
         let a = match config.init {
-            LoraInit::KaimingUniform => {
-                uniform(1.0 / (inputs as f64).sqrt(), shape, dtype, device, rng)?
-            }
+            LoraInit::KaimingUniform => uniform(
+                1.0 / (inputs.max(1) as f64).sqrt(),
+                shape,
+                dtype,
+                device,
+                rng,
+            )?,
             LoraInit::Gaussian => normal(1.0 / config.rank as f64, shape, dtype, device, rng)?,
         };
         Ok(Self {

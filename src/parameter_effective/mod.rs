@@ -92,6 +92,16 @@
 //! With its adapters disabled a model is its own reference policy. [`lora_plus`] splits the trained
 //! numbers into two groups with a learning rate each.
 //!
+//! # Sizes
+//! What a setting asks for is checked before anything is made of it: a rank, a width, a length, a
+//! number of layers or heads is at most 2²⁰ = 1 048 576, four times the longest vocabulary of a known
+//! model, and no tensor that settings size has more than 2³¹ elements, 8 GiB in f32. More is an
+//! [`Error::Parameter`] that names the setting, in a file an
+//! [`Error::Argument`] that names file and key. A rank above both sides of a
+//! layer is pointless and allowed, as in PEFT.
+//!
+//! Nothing is an input too: an empty batch, no time steps, in any layout, give an output of no rows.
+//!
 //! Read next: [`lora`]; then [`frozen_linear`], without which none of it would save memory on candle.
 
 pub mod adalora;
@@ -100,6 +110,7 @@ pub mod adapter_files;
 pub mod bitfit;
 pub mod design_space;
 pub mod dora;
+mod expressions;
 pub mod frozen_linear;
 pub mod ia3;
 pub mod lora;
@@ -142,7 +153,7 @@ pub use prefix::{PrefixConfig, PrefixEncoder, PrefixLayer, PrefixShape, Reparame
 pub use prefix_attention::{PrefixMixture, prefix_attention, prefix_mixing};
 pub use prompt::{PromptConfig, PromptEmbedding, PromptInit};
 pub use qlora::QloraLinear;
-pub use quantise::{BlockScale, NF4, Nf4Linear, Nf4Tensor};
+pub use quantise::{BlockScale, NF4, Nf4Linear, Nf4Scales, Nf4Tensor};
 pub use rank_allocator::{Allocation, RankAllocator};
 pub use rank_schedule::RankAllocatorConfig;
 pub use targets::{TargetModules, Targets};

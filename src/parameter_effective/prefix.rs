@@ -20,7 +20,7 @@
 
 use super::low_rank::{named, normal, uniform};
 use crate::error::require;
-use crate::shape::Axes;
+use crate::shape::{Axes, made, size};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor, Var};
 use rand::Rng;
@@ -73,9 +73,9 @@ pub struct PrefixShape {
 }
 
 impl PrefixShape {
-    /// d_kv, the width of one layer's keys: heads · head_dim.
+    /// d_kv, the width of one layer's keys: heads · head_dim, or `usize::MAX` if that is more.
     pub fn width(&self) -> usize {
-        self.heads * self.head_dim
+        self.heads.saturating_mul(self.head_dim)
     }
 }
 
@@ -101,7 +101,8 @@ pub struct PrefixLayer {
 /// P `[length, 2 · layers · heads · head_dim]`; with the network P′ `[length, d_kv]`, W₁
 /// `[inner, d_kv]`, W₂ `[2 · layers · d_kv, inner]`. f32 or f64.
 /// # Errors
-/// [`Error::Parameter`] unless `length`, `inner`, `layers`, `heads` and `head_dim` are ≥ 1,
+/// [`Error::Parameter`] unless `length`, `inner`, `layers`, `heads` and `head_dim` are ≥ 1 and [no
+/// larger than they may be](super#sizes),
 /// [`Error::DType`] for another type than f32 or f64.
 /// # Properties
 /// * 2·L·p·d_kv numbers are trained directly; with the network p·d_kv + inner·(d_kv + 1) +
@@ -179,8 +180,8 @@ impl PrefixEncoder {
     ) -> Result<Self> {
         let function = "PrefixEncoder::new";
         let length = config.length;
-        require(length >= 1, function, "length", ">= 1", length)?;
-        check(function, shape)?;
+        size(function, "length", length)?;
+        let wide = check(function, shape)?;
         if !matches!(dtype, DType::F32 | DType::F64) {
             return Err(Error::DType {
                 function,
@@ -189,13 +190,15 @@ impl PrefixEncoder {
                 expected: "f32 or f64".to_string(),
             });
         }
-        let (narrow, wide) = (shape.width(), 2 * shape.layers * shape.width());
+        let narrow = shape.width();
+        made(function, "length", &[length, wide])?;
         let form = match config.reparametrisation {
             Reparametrisation::Direct => {
                 Form::Plain(normal(1.0, (length, wide), dtype, device, rng)?)
             }
             Reparametrisation::Mlp { inner } => {
-                require(inner >= 1, function, "inner", ">= 1", inner)?;
+                size(function, "inner", inner)?;
+                made(function, "inner", &[inner, wide])?;
                 let embedding = normal(1.0, (length, narrow), dtype, device, rng)?;
                 let mut map = |inputs: usize, outputs: usize| -> Result<(Var, Var)> {
                     let bound = 1.0 / (inputs as f64).sqrt();
@@ -222,13 +225,12 @@ impl PrefixEncoder {
     ///
     /// # Errors
     /// [`Error::Shape`] or [`Error::DType`] unless they are that, in f32 or f64;
-    /// [`Error::Parameter`] for a size of 0.
+    /// [`Error::Parameter`] for a size of 0, or larger than it may be.
     pub fn from_values(shape: PrefixShape, values: &Tensor) -> Result<Self> {
         let function = "PrefixEncoder::from_values";
-        check(function, shape)?;
+        let expected = check(function, shape)?;
         Axes::new(function).float("values", values, &["length", "numbers"])?;
         let (length, found) = values.dims2()?;
-        let expected = 2 * shape.layers * shape.width();
         if found != expected {
             return Err(Error::Shape {
                 function,
@@ -373,14 +375,16 @@ impl PrefixEncoder {
     }
 }
 
-fn check(function: &'static str, shape: PrefixShape) -> Result<()> {
-    require(shape.layers >= 1, function, "layers", ">= 1", shape.layers)?;
-    require(shape.heads >= 1, function, "heads", ">= 1", shape.heads)?;
-    require(
-        shape.head_dim >= 1,
-        function,
-        "head_dim",
-        ">= 1",
-        shape.head_dim,
-    )
+/// The numbers of one position, over all layers, of a shape that may be.
+fn check(function: &'static str, shape: PrefixShape) -> Result<usize> {
+    let PrefixShape {
+        layers,
+        heads,
+        head_dim,
+    } = shape;
+    size(function, "layers", layers)?;
+    size(function, "heads", heads)?;
+    size(function, "head_dim", head_dim)?;
+    made(function, "layers", &[2, layers, heads, head_dim])?;
+    Ok(2 * layers * heads * head_dim)
 }

@@ -14,6 +14,7 @@
 //! Read next: [`adapter`](super::adapter), where Δh has another form and the gate is a number.
 
 use super::prefix::PrefixLayer;
+use crate::empty::grounded;
 use crate::math::{MASKED, log_sigmoid};
 use crate::shape::Axes;
 use crate::{Error, Result};
@@ -168,7 +169,14 @@ pub fn prefix_mixing(
     visible: Option<&Tensor>,
 ) -> Result<PrefixMixture> {
     let scores = Scores::new("prefix_mixing", q, k, v, prefix, visible)?;
-    let total = |x: &Tensor| -> Result<Tensor> { Ok(x.log_sum_exp(D::Minus1)?.unsqueeze(3)?) };
+    let total = |x: &Tensor| -> Result<Tensor> {
+        if x.elem_count() == 0 {
+            let (batch, heads, time, _) = x.dims4()?;
+            let none = Tensor::full(MASKED, (batch, heads, time, 1), x.device())?;
+            return Ok(none.to_dtype(x.dtype())?);
+        }
+        Ok(x.log_sum_exp(D::Minus1)?.unsqueeze(3)?)
+    };
     // λ = σ( log Σᵢ e^{qP_kᵢ} − log Σⱼ e^{qKⱼ} )
     let odds = (total(&scores.prefix)? - total(&scores.content)?)?;
     Ok(PrefixMixture {
@@ -209,6 +217,7 @@ impl Scores {
             Some(visible) => axes.mask("visible", visible, &["batch", "time", "keys"])?,
             None => {}
         }
+        let (q, k) = (&grounded(q)?, &grounded(k)?);
         let (batch, heads, time, head_dim) = q.dims4()?;
         let kv_heads = k.dim(1)?;
         if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
@@ -231,8 +240,8 @@ impl Scores {
         let mut content = score(k)?;
         if let Some(visible) = visible {
             let visible = match visible.rank() {
-                3 => visible.unsqueeze(1)?,
-                _ => visible.clone(),
+                3 => grounded(visible)?.unsqueeze(1)?,
+                _ => grounded(visible)?,
             };
             let hidden = (content.zeros_like()? + MASKED)?;
             content = visible
@@ -250,12 +259,12 @@ impl Scores {
     fn mix(&self, weights: &Tensor, values: &Tensor) -> Result<Tensor> {
         let (batch, kv_heads, queries, head_dim) = self.grouped;
         let (_, heads, time, keys) = weights.dims4()?;
-        let weights = weights
+        let weights = grounded(weights)?
             .contiguous()?
             .reshape((batch, kv_heads, queries, keys))?;
         let mixed = match values.rank() {
             3 => weights.broadcast_matmul(&values.unsqueeze(0)?)?,
-            _ => weights.matmul(&values.contiguous()?)?,
+            _ => weights.matmul(&grounded(values)?.contiguous()?)?,
         };
         Ok(mixed.reshape((batch, heads, time, head_dim))?)
     }

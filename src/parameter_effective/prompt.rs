@@ -14,8 +14,9 @@
 
 use super::frozen_linear::{compute_type, stored_type};
 use super::low_rank::{named, uniform};
+use crate::empty::grounded;
 use crate::error::require;
-use crate::shape::Axes;
+use crate::shape::{Axes, made, size};
 use crate::{Error, Result};
 use candle_core::{DType, Tensor, Var};
 use candle_nn::Module;
@@ -85,7 +86,7 @@ pub enum PromptInit {
 /// `[batch, length + time, dim]` in the type of `embeddings`.
 /// # Errors
 /// [`Error::Shape`] and [`Error::DType`] as above; from [`PromptEmbedding::new`]
-/// [`Error::Parameter`] unless p ≥ 1 and `common` ≥ 1, and [`Error::Argument`] for an empty text or
+/// [`Error::Parameter`] unless p ≥ 1 and [no larger than it may be](super#sizes) and `common` ≥ 1, and [`Error::Argument`] for an empty text or
 /// label, for more labels than positions, and for a token outside the table.
 /// # Properties
 /// * p·e numbers are trained. The table gets no gradient and is not changed.
@@ -141,11 +142,12 @@ impl PromptEmbedding {
     pub fn new(table: &Tensor, config: &PromptConfig, rng: &mut impl Rng) -> Result<Self> {
         let function = "PromptEmbedding::new";
         let length = config.length;
-        require(length >= 1, function, "length", ">= 1", length)?;
+        size(function, "length", length)?;
         Axes::new(function).axes("table", table, &["vocabulary", "dim"])?;
         let dtype = compute_type(stored_type(function, "table", table)?);
         let table = table.detach();
         let (vocabulary, dim) = table.dims2()?;
+        made(function, "length", &[length, dim])?;
 
         let known = |argument: &str, tokens: &[u32]| {
             if tokens.is_empty() {
@@ -260,8 +262,9 @@ impl PromptEmbedding {
                 },
             });
         }
+        let embeddings = grounded(embeddings)?;
         if !self.enabled {
-            return Ok(embeddings.clone());
+            return Ok(embeddings);
         }
         let batch = embeddings.dim(0)?;
         let values = self.values.to_dtype(found)?;
@@ -302,7 +305,7 @@ impl PromptEmbedding {
     fn extend(&self, x: &Tensor, with: f64) -> Result<Tensor> {
         let shape = (x.dim(0)?, self.virtual_positions());
         let before = Tensor::full(with, shape, x.device())?.to_dtype(x.dtype())?;
-        Ok(Tensor::cat(&[&before, x], 1)?)
+        Ok(Tensor::cat(&[&before, &grounded(x)?], 1)?)
     }
 
     /// An output of the longer rows, `[batch, length + time, ..]`, without the virtual positions.
@@ -312,7 +315,7 @@ impl PromptEmbedding {
     pub fn cut(&self, output: &Tensor) -> Result<Tensor> {
         let skip = self.virtual_positions();
         match output.dims().get(1) {
-            Some(&time) if time >= skip => Ok(output.narrow(1, skip, time - skip)?),
+            Some(&time) if time >= skip => Ok(grounded(&output.narrow(1, skip, time - skip)?)?),
             _ => Err(Error::argument(
                 "PromptEmbedding::cut",
                 "output",

@@ -17,6 +17,7 @@ use super::frozen_linear::compute_type;
 use super::lora_update::Update;
 use super::quantise::{BlockScale, Nf4Linear};
 use crate::Result;
+use crate::empty::grounded;
 use candle_core::{Device, Tensor, Var};
 use candle_nn::{Linear, Module};
 use rand::Rng;
@@ -35,7 +36,7 @@ use rand::rngs::StdRng;
 /// are f64 over a base quantised from f64, and f32 over any other.
 /// # Errors
 /// Those of [`Nf4Linear::quantise`]; from [`QloraLinear::new`] and [`QloraLinear::over`]
-/// [`Error::Parameter`] unless r ≥ 1, α > 0 and 0 ≤ p < 1, and [`Error::Argument`] for
+/// [`Error::Parameter`] unless r ≥ 1 and [no larger than it may be](super#sizes), α > 0 and 0 ≤ p < 1, and [`Error::Argument`] for
 /// [`LoraBias::Base`] over a base without a bias; from [`QloraLinear::merged_linear`]
 /// [`Error::Argument`] if a merged weight would not be finite.
 /// # Properties
@@ -156,7 +157,7 @@ impl QloraLinear {
     }
 
     fn adapted<R: Rng>(&self, x: &Tensor, rng: Option<&mut R>) -> Result<Tensor> {
-        let wide = x.to_dtype(self.a().dtype())?;
+        let wide = grounded(x)?.to_dtype(self.a().dtype())?;
         // doubleDequant(c₁, c₂, W^NF4) x + b
         let base = match self.update.replaces_bias() {
             true => self.base.without_bias().forward(&wide)?,

@@ -16,9 +16,9 @@
 //! [`LoraConfig::rank_pattern`]: crate::LoraConfig::rank_pattern
 //! [`LoraConfig::alpha_pattern`]: crate::LoraConfig::alpha_pattern
 
-use crate::error::require;
+use super::expressions::{Expression, Expressions};
+use crate::error::{require, shown};
 use crate::{Error, Result};
-use regex::Regex;
 use serde::de::{Deserializer, SeqAccess, Visitor, value::SeqAccessDeserializer};
 use serde::{Deserialize, Serialize, Serializer};
 use std::fmt;
@@ -95,7 +95,7 @@ const ALL_LINEAR: &str = "all-linear";
 /// # Shapes
 /// Paths are segments between dots, as in `model.layers.0.self_attn.q_proj`.
 /// # Errors
-/// [`Error::Argument`] for an expression that cannot be compiled; [`Error::Parameter`] for layers
+/// [`Error::Argument`] for an expression that is none, or costs too much (below); [`Error::Parameter`] for layers
 /// beside anything but a list of names, for a pattern of layers without layers, and for "all-linear"
 /// where modules are excluded. [`Targets::choose`] adds that a choice chooses something.
 /// # Properties
@@ -107,10 +107,25 @@ const ALL_LINEAR: &str = "all-linear";
 /// there is no model here to tell a linear layer from another, and the output layer from the rest;
 /// a null `target_modules`, which PEFT fills from a table of known models, has no counterpart.
 ///
-/// Expressions are those of the `regex` crate. Look-around, back-references, atomic groups and `\Z`
-/// are refused with an error. Three things that Python's `re` reads otherwise are not: inside
-/// brackets `[`, `&&`, `--` and `~~` are operations on sets; `a*+` is `(a*)+` and not possessive;
-/// `$` does not match before a last line break, which no path has.
+/// Expressions mean what Python's `re` says, look-around, references back, atomic groups and
+/// possessive counts included: `(?!.*vision).*q_proj`, `(?P<name>…)`, `\Z`. The engine is the
+/// `fancy-regex` crate's, and it differs in these:
+///
+/// | written | Python | here |
+/// |---|---|---|
+/// | `[`, `&&`, `--` or `~~` in brackets; octal escapes; `\2` beside a named group | as it says | an error |
+/// | `\h`, `\K`, `\G`, `\<`, `\p` and other escapes of that engine | an error, or the sign itself | an error |
+/// | `$` and `\Z` | `$` also before a last line break, `\Z` at the end alone | `\Z` also before line breaks, `$` at the end alone; no path has any |
+/// | `\w`, `\d`, `\s`, `(?i)` beyond ASCII | its own tables | those of Unicode, which have marks among the letters and no U+001C to U+001F among the spaces |
+/// | look-behind of no fixed length | an error | every length is tried |
+///
+/// A configuration may come from anywhere, so its expressions have a budget: together they weigh at
+/// most 131 072, where a character weighs 1, a dot 10, `\d` 150, `\w` 600, each times the counts
+/// `{n}` of its expression, and an expression 100 more, or 1100 if it may step back. The counts of one
+/// multiply to at most 1000, it compiles to at most 4 MiB, and a match takes at most 20 000 steps
+/// back. What exceeds them is an [`Error::Argument`] that names the field and the expression, never a
+/// module that is silently not chosen. Names weigh nothing: an expression of characters and dots is
+/// compared as it stands.
 /// # Examples
 /// ```
 /// use candle_align::Targets;
@@ -154,7 +169,7 @@ impl Targets {
     /// # Errors
     /// As the type's page says.
     pub fn matches(&self, path: &str) -> Result<bool> {
-        Ok(Matcher::new("Targets::matches", self)?.matches(path))
+        Matcher::new(&mut Expressions::new("Targets::matches"), self)?.matches(path)
     }
 
     /// Those that are chosen among the `paths` of a model's modules, in their order.
@@ -164,9 +179,13 @@ impl Targets {
     /// none.
     pub fn choose(&self, paths: &[impl AsRef<str>]) -> Result<Vec<String>> {
         let function = "Targets::choose";
-        let matcher = Matcher::new(function, self)?;
-        let paths = paths.iter().map(|path| path.as_ref().to_string());
-        let chosen: Vec<String> = paths.filter(|path| matcher.matches(path)).collect();
+        let matcher = Matcher::new(&mut Expressions::new(function), self)?;
+        let mut chosen = Vec::new();
+        for path in paths {
+            if matcher.matches(path.as_ref())? {
+                chosen.push(path.as_ref().to_string());
+            }
+        }
         self.not_idle(function, &chosen)?;
         Ok(chosen)
     }
@@ -177,6 +196,7 @@ impl Targets {
         if let TargetModules::Names(names) = &self.target_modules {
             let idle = |name: &&String| !chosen.iter().any(|path| ends_in(path, name));
             if let Some(name) = names.iter().find(idle) {
+                let name = shown(name);
                 return problem(format!("names `{name}`, which chooses no module"));
             }
         }
@@ -192,17 +212,13 @@ pub(crate) struct Matcher<'a> {
     targets: &'a Targets,
     found: Choice<'a>,
     excluded: Choice<'a>,
-    saved: Vec<Regex>,
-    layers: Vec<Regex>,
+    saved: Vec<Expression>,
+    layers: Vec<Expression>,
 }
 
 impl<'a> Matcher<'a> {
-    pub(crate) fn new(function: &'static str, targets: &'a Targets) -> Result<Self> {
-        let all = |patterns: &[String], field, wrap: fn(&str) -> String| -> Result<Vec<Regex>> {
-            let each = patterns.iter();
-            each.map(|pattern| compile(function, field, pattern, &wrap(pattern)))
-                .collect()
-        };
+    pub(crate) fn new(expressions: &mut Expressions, targets: &'a Targets) -> Result<Self> {
+        let function = expressions.function();
         require(
             targets.exclude_modules != TargetModules::AllLinear,
             function,
@@ -227,78 +243,79 @@ impl<'a> Matcher<'a> {
         )?;
         Ok(Self {
             targets,
-            found: Choice::new(function, "target_modules", &targets.target_modules)?,
-            excluded: Choice::new(function, "exclude_modules", &targets.exclude_modules)?,
-            // Put together as in PEFT, without brackets around what the user wrote.
-            saved: all(&targets.modules_to_save, "modules_to_save", |pattern| {
-                format!(r"\A(?:(^|.*\.){pattern}($|\..*))")
-            })?,
-            layers: all(&targets.layers_pattern, "layers_pattern", |pattern| {
-                format!(r"\A(?:(?:^|.*?\.){pattern}\.(?P<layer>\d+)\.)")
-            })?,
+            found: Choice::new(expressions, "target_modules", &targets.target_modules)?,
+            excluded: Choice::new(expressions, "exclude_modules", &targets.exclude_modules)?,
+            saved: (targets.modules_to_save.iter())
+                .map(|pattern| expressions.segments("modules_to_save", pattern))
+                .collect::<Result<_>>()?,
+            layers: (targets.layers_pattern.iter())
+                .map(|pattern| expressions.layers("layers_pattern", pattern))
+                .collect::<Result<_>>()?,
         })
     }
 
-    pub(crate) fn matches(&self, path: &str) -> bool {
-        if self.excluded.takes(path) || self.saved.iter().any(|saved| saved.is_match(path)) {
-            return false;
+    pub(crate) fn matches(&self, path: &str) -> Result<bool> {
+        if self.excluded.takes(path)? {
+            return Ok(false);
         }
-        let layers = &self.targets.layers_to_transform;
-        match &self.targets.target_modules {
-            TargetModules::Names(names) if names.iter().any(|name| name == path) => true,
-            _ => {
-                self.found.takes(path)
-                    && (layers.is_empty()
-                        || self
-                            .layer(path)
-                            .is_some_and(|layer| layers.contains(&layer)))
+        for saved in &self.saved {
+            if saved.is_match(path)? {
+                return Ok(false);
             }
         }
+        if let TargetModules::Names(names) = &self.targets.target_modules
+            && names.iter().any(|name| name == path)
+        {
+            return Ok(true);
+        }
+        let layers = &self.targets.layers_to_transform;
+        let kept = |layer: Option<usize>| layer.is_some_and(|layer| layers.contains(&layer));
+        Ok(self.found.takes(path)? && (layers.is_empty() || kept(self.layer(path)?)))
     }
 
-    fn layer(&self, path: &str) -> Option<usize> {
+    fn layer(&self, path: &str) -> Result<Option<usize>> {
         if self.layers.is_empty() {
             let segments: Vec<&str> = path.split('.').collect();
-            let inner = segments.get(2..segments.len() - 1)?;
+            let inner = segments.get(2..segments.len() - 1).unwrap_or_default();
             let digits = |s: &&&str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
-            return inner.iter().find(digits)?.parse().ok();
+            let number = inner.iter().find(digits);
+            return Ok(number.and_then(|number| number.parse().ok()));
         }
         // The first pattern that is found decides, even if its layer is not wanted.
-        let found = self.layers.iter().find_map(|layer| layer.captures(path))?;
-        found.name("layer")?.as_str().parse().ok()
+        for pattern in &self.layers {
+            if let Some(layer) = pattern.layer(path)? {
+                return Ok(layer);
+            }
+        }
+        Ok(None)
     }
 }
 
 /// [`TargetModules`] with its expression compiled.
 pub(crate) enum Choice<'a> {
     Names(&'a [String]),
-    Pattern(Regex),
+    Pattern(Expression),
     All,
 }
 
 impl<'a> Choice<'a> {
     pub(crate) fn new(
-        function: &'static str,
+        expressions: &mut Expressions,
         field: &'static str,
         modules: &'a TargetModules,
     ) -> Result<Self> {
         Ok(match modules {
             TargetModules::Names(names) => Self::Names(names),
             TargetModules::AllLinear => Self::All,
-            TargetModules::Pattern(pattern) => {
-                // On its own first: `a)(b` is none, though it is one between brackets.
-                compile(function, field, pattern, pattern)?;
-                let whole = format!(r"\A(?:{pattern})\z");
-                Self::Pattern(compile(function, field, pattern, &whole)?)
-            }
+            TargetModules::Pattern(pattern) => Self::Pattern(expressions.whole(field, pattern)?),
         })
     }
 
-    pub(crate) fn takes(&self, path: &str) -> bool {
+    pub(crate) fn takes(&self, path: &str) -> Result<bool> {
         match self {
-            Self::Names(names) => names.iter().any(|name| ends_in(path, name)),
+            Self::Names(names) => Ok(names.iter().any(|name| ends_in(path, name))),
             Self::Pattern(pattern) => pattern.is_match(path),
-            Self::All => true,
+            Self::All => Ok(true),
         }
     }
 }
@@ -307,36 +324,6 @@ impl<'a> Choice<'a> {
 pub(crate) fn ends_in(path: &str, name: &str) -> bool {
     path.strip_suffix(name)
         .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-}
-
-/// The keys of a `rank_pattern` or an `alpha_pattern`, compiled: each is an expression for the last
-/// segments of a path.
-pub(crate) fn compile_keys<T>(
-    function: &'static str,
-    field: &'static str,
-    patterns: &[(String, T)],
-) -> Result<Vec<Regex>> {
-    let keys = patterns.iter().map(|(key, _)| key);
-    keys.map(|key| compile(function, field, key, &format!(r"\A(?:(.*\.)?({key})$)")))
-        .collect()
-}
-
-fn compile(
-    function: &'static str,
-    field: &'static str,
-    written: &str,
-    expression: &str,
-) -> Result<Regex> {
-    Regex::new(expression).map_err(|error| {
-        let error = error.to_string();
-        let reason = error.lines().last().unwrap_or_default();
-        let reason = reason.trim_start_matches("error: ");
-        Error::argument(
-            function,
-            field,
-            format!("holds `{written}`, which is not an expression here: {reason}"),
-        )
-    })
 }
 
 /// A JSON object as pairs in the order in which they were written; a key twice is an error.
@@ -374,6 +361,7 @@ pub(crate) mod in_order {
             let mut seen = HashSet::new();
             while let Some((key, value)) = map.next_entry::<String, T>()? {
                 if !seen.insert(key.clone()) {
+                    let key = crate::error::shown(&key);
                     return Err(A::Error::custom(format!("the key `{key}` stands twice")));
                 }
                 pairs.push((key, value));

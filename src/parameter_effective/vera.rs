@@ -16,7 +16,7 @@ use super::low_rank::{merged, named, uniform};
 use super::switches::{dropout, switches};
 use crate::error::require;
 use crate::math::to_host;
-use crate::shape::Axes;
+use crate::shape::{Axes, made, size};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{Linear, Module};
@@ -61,7 +61,8 @@ impl VeraProjections {
     /// U(±√(6/r)) for B, that is kaiming-uniform with gain √2.
     ///
     /// # Errors
-    /// [`Error::Parameter`] unless r, `inputs` and `outputs` are at least 1.
+    /// [`Error::Parameter`] unless r, `inputs` and `outputs` are at least 1 and [no larger than they may
+    /// be](super#sizes).
     pub fn new(
         config: &VeraConfig,
         inputs: usize,
@@ -71,13 +72,11 @@ impl VeraProjections {
         rng: &mut impl Rng,
     ) -> Result<Self> {
         let function = "VeraProjections::new";
-        for (name, size) in [
-            ("rank", config.rank),
-            ("inputs", inputs),
-            ("outputs", outputs),
-        ] {
-            require(size >= 1, function, name, ">= 1", size)?;
-        }
+        size(function, "rank", config.rank)?;
+        size(function, "inputs", inputs)?;
+        size(function, "outputs", outputs)?;
+        made(function, "rank", &[config.rank, inputs])?;
+        made(function, "rank", &[outputs, config.rank])?;
         let bound = |fan_in: usize| (6.0 / fan_in as f64).sqrt();
         let a = uniform(bound(inputs), (config.rank, inputs), dtype, device, rng)?;
         let b = uniform(

@@ -53,6 +53,6 @@ fn feed_forward_modules_are_names_or_an_expression() {
     says(
         config.for_module("q"),
         "Ia3Config::for_module: `feedforward_modules` holds `(`, which is not an expression here: \
-         unclosed group",
+         Opening parenthesis without closing parenthesis",
     );
 }

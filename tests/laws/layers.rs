@@ -114,18 +114,6 @@ fn the_order_of_the_batch_is_the_order_of_the_outputs() {
 }
 
 #[test]
-fn an_empty_batch_has_no_outputs() {
-    for layer in all() {
-        let subject = trained(&layer, DType::F64);
-        let x = input(&layer, 2, DType::F64);
-        let mut dims = forward(&layer, &subject, &x).dims().to_vec();
-        dims[0] = 0;
-        let none = forward(&layer, &subject, &x.narrow(0, 0, 0).unwrap());
-        assert_eq!(none.dims(), dims, "{}", layer.name);
-    }
-}
-
-#[test]
 fn what_is_trained_gets_a_gradient_and_what_is_frozen_none() {
     for layer in all() {
         let subject = (layer.build)(DType::F64);

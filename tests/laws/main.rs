@@ -1,9 +1,10 @@
 //! Every loss obeys the same laws: one table of losses (`tests/common/rows`) × the laws below. So does
-//! every layer, those in `layers.rs`.
+//! every layer, those in `layers.rs`, and none panics on nothing: `nothing.rs`.
 
 #[path = "../common/mod.rs"]
 mod common;
 mod layers;
+mod nothing;
 
 use candle_core::{DType, Device, Tensor, Var};
 use common::{EXACT, Role, Row, rows};

@@ -1,7 +1,7 @@
 use crate::common::lora::{bits, irregular, var};
 use crate::common::quantised::*;
 use crate::common::{EXACT, GRADIENT, STEP, assert_close, numbers};
-use candle_align::{BlockScale, FrozenLinear, NF4, Nf4Linear};
+use candle_align::{BlockScale, FrozenLinear, NF4, Nf4Linear, Nf4Scales, Nf4Tensor};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{Linear, Module};
 use half::{bf16, f16};
@@ -527,4 +527,87 @@ fn a_seeded_tensor_is_quantised_alike_by_any_number_of_threads() {
     let one = pool(1);
     assert_eq!(one, pool(3));
     assert_eq!(one.0.len(), 700 * 99 / 2);
+}
+
+/// Element i from what is shown: q_index · m of its block, the index in the high half first.
+fn rebuilt(q: &Nf4Tensor) -> Vec<f32> {
+    let scale = |block: usize| match q.scales() {
+        Nf4Scales::Single(scales) => scales[block],
+        Nf4Scales::Double {
+            indices,
+            nested,
+            offset,
+            map,
+        } => map[indices[block] as usize] * nested[block / Nf4Tensor::NESTED_BLOCK] + offset,
+    };
+    (0..q.shape().elem_count())
+        .map(|i| {
+            let byte = q.packed()[i / 2];
+            let index = [byte >> 4, byte & 15][i % 2];
+            NF4[index as usize] * scale(i / Nf4Tensor::BLOCK)
+        })
+        .collect()
+}
+
+#[test]
+fn all_parts_are_shown_and_make_the_tensor() {
+    // 64·256 = 16 384 elements share a scale of scales
+    for shape in [[3, 5], [64, 1], [128, 257], [1, 16_449]] {
+        let x = irregular(&shape).to_dtype(DType::F32).unwrap();
+        for scale in [BlockScale::Single, BlockScale::Double] {
+            let q = Nf4Tensor::quantise(&x, scale).unwrap();
+            let (n, blocks) = (shape[0] * shape[1], (shape[0] * shape[1]).div_ceil(64));
+            let dequantised = q.dequantise().unwrap();
+            let dequantised = dequantised.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            assert_eq!(rebuilt(&q), dequantised, "{shape:?} {scale:?}");
+            assert_eq!(q.scales().values().len(), blocks);
+            // bytes as they are counted
+            let bytes = match q.scales() {
+                Nf4Scales::Single(scales) => 4 * scales.len(),
+                Nf4Scales::Double {
+                    indices,
+                    nested,
+                    map,
+                    ..
+                } => {
+                    assert_eq!((indices.len(), map.len()), (blocks, 256));
+                    assert_eq!(nested.len(), blocks.div_ceil(256));
+                    indices.len() + 4 * nested.len() + 4
+                }
+            };
+            assert_eq!(q.bytes(), q.packed().len() + bytes);
+            assert_eq!(q.packed().len(), n.div_ceil(2));
+            // and through bitsandbytes' tensors they are the same
+            let state = q.to_state_dict("w").unwrap();
+            let again = Nf4Tensor::from_state_dict(&state, "w").unwrap();
+            assert_eq!(again.scales(), q.scales());
+        }
+    }
+    // m is the largest magnitude of its block
+    let x = Tensor::new(&[[0.5f32, -1.0], [2.0, 0.2]], &Device::Cpu).unwrap();
+    let q = Nf4Tensor::quantise(&x, BlockScale::Single).unwrap();
+    assert_eq!(q.scales(), &Nf4Scales::Single(vec![2.0]));
+    assert_eq!(q.scales().values(), [2.0]);
+    // two blocks of 1 and 3: μ = 2, c₁ = 1, d = −0.993 and 1
+    let x = Tensor::cat(
+        &[
+            Tensor::ones(64, DType::F32, &Device::Cpu).unwrap(),
+            Tensor::full(3f32, 64, &Device::Cpu).unwrap(),
+        ],
+        0,
+    );
+    let q = Nf4Tensor::quantise(&x.unwrap(), BlockScale::Double).unwrap();
+    let Nf4Scales::Double {
+        indices,
+        nested,
+        offset,
+        map,
+    } = q.scales()
+    else {
+        panic!("double");
+    };
+    assert_eq!((*offset, nested.as_slice()), (2.0, &[1.0][..]));
+    assert_eq!(indices, &[0, 255]);
+    assert_eq!(q.scales().values(), [map[0] + 2.0, map[255] + 2.0]);
+    assert_eq!(map[255], 1.0);
 }

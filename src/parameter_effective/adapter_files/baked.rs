@@ -109,7 +109,7 @@ impl AdapterFile {
             let found =
                 ends.find_map(|(end, table, axis)| Some((path.strip_suffix(end)?, *table, *axis)));
             let (path, table, axis) = found.ok_or_else(|| problem("is neither an A nor a B"))?;
-            let Some(Settings::Lora(config, _)) = rules.of(path) else {
+            let Some(Settings::Lora(config, _)) = rules.of(path)? else {
                 return Err(problem("is of a module that the settings do not choose"));
             };
             if tensor.rank() != 2 || tensor.dim(axis)? != config.rank {

@@ -35,11 +35,12 @@ impl AdapterFile {
         let mut tensors = BTreeMap::new();
         for (path, layer) in &layers.layers {
             let problem = |text: &str| Error::argument(FUNCTION, path.as_str(), text);
-            let settings = rules.of(path);
+            let settings = rules.of(path)?;
             let settings = settings.ok_or_else(|| problem("is not chosen by the settings"))?;
             agrees(&settings, layer).map_err(|text| problem(&text))?;
             let written = match (layer, &config.method) {
                 (AdapterLayer::AdaLora(layer), AdapterMethod::AdaLora(file)) => {
+                    file.config.check(FUNCTION)?; // before zeros fill it up to its rank
                     triplets(layer, file, path)?
                 }
                 _ => {

@@ -1,13 +1,12 @@
 //! An object of JSON, key by key, with errors that name file, key and value.
 
-use crate::error::cut;
+use crate::error::{cut, shown};
 use crate::parameter_effective::targets::in_order;
 use crate::{Error, Result, TargetModules, Targets};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// The object of a file, key by key.
@@ -114,12 +113,6 @@ impl Keys<'_> {
         })
     }
 }
-
-/// A value, for a message.
-pub(super) fn shown(value: &str) -> Cow<'_, str> {
-    cut(value, 80)
-}
-
 /// What `serde_json` says of a value, without the place in it, in the words of JSON.
 fn reason(error: &serde_json::Error) -> String {
     let text = error.to_string();

@@ -97,7 +97,7 @@ impl Loader<'_> {
             .for_each(|name| name.truncate(name.len() - ".weight".len()));
         let mut chosen = Vec::new();
         for path in paths {
-            if let Some(settings) = rules.of(&path) {
+            if let Some(settings) = rules.of(&path)? {
                 chosen.push((path, settings));
             }
         }

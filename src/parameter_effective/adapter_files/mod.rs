@@ -40,7 +40,7 @@
 //! | `target_parameters`, `ensure_weight_tying` | adapters of bare parameters, and copies of one adapter in two places |
 //! | LoRA on a convolution, DoRA on an embedding | no such layer here |
 //! | "all-linear", a null `target_modules` or `feedforward_modules` | the first needs the model: names and shapes do not tell a linear layer from an embedding or an output layer; the others a table of known models. PEFT writes the modules that it found in their place, so that no file of its own holds them |
-//! | look-around in an expression | see [`Targets`](crate::Targets) |
+//! | an expression that would take gigabytes or minutes; a size such as `r` above 2²⁰ | see [`Targets`](crate::Targets) and [the sizes](super#sizes) |
 //! | AdaLoRA with `alpha_pattern`, biases or `use_rslora`; VeRA with biases or without its projections | no such layer here; random numbers of one Python library |
 //! | a prompt or a prefix with `modules_to_save`, or for an encoder and a decoder | only the vectors are read |
 //! | every other `peft_type` | |
@@ -114,6 +114,7 @@ mod prefixes;
 mod read;
 mod saved;
 mod settings;
+mod sizes;
 mod starts;
 mod tensors;
 mod tied;

@@ -2,9 +2,10 @@
 
 use super::Strictness;
 use super::config::*;
-use super::keys::{Keys, Pattern, shown, sorted};
+use super::keys::{Keys, Pattern, sorted};
 use super::unique::Unique;
-use super::{idle, starts, tokens, vectors};
+use super::{idle, sizes, starts, tokens, vectors};
+use crate::error::shown;
 use crate::{
     AdaLoraConfig, AdaLoraScaling, Error, Ia3Config, LoraBias, LoraConfig, RankAllocatorConfig,
     Result, Scaling, TargetModules, Targets, VeraConfig,
@@ -62,6 +63,7 @@ pub(super) fn parse(
             return Err(keys.unsupported("peft_type", &json!(other).to_string(), why));
         }
     };
+    sizes::check(&keys, &method)?;
     let config = AdapterConfig {
         method,
         base_model: keys.take("base_model_name_or_path")?,

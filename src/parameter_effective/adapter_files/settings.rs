@@ -1,6 +1,7 @@
 //! The settings of one module, out of those of a model.
 
 use super::config::{AdaLoraFile, AdapterMethod, LoraFile};
+use crate::parameter_effective::expressions::Expressions;
 use crate::parameter_effective::ia3::Ia3Rules;
 use crate::parameter_effective::lora_config::WholeModel;
 use crate::parameter_effective::targets::Matcher;
@@ -26,34 +27,35 @@ pub(super) enum Rules<'a> {
 
 impl<'a> Rules<'a> {
     pub(super) fn new(function: &'static str, method: &'a AdapterMethod) -> Result<Self> {
+        let mut expressions = Expressions::new(function);
         Ok(match method {
             AdapterMethod::Lora(LoraFile { config, dora, .. }) => {
                 Self::Lora(Box::new(WholeModel::new(function, config)?), *dora)
             }
             AdapterMethod::AdaLora(file) => {
-                Self::AdaLora(Matcher::new(function, &file.targets)?, file)
+                Self::AdaLora(Matcher::new(&mut expressions, &file.targets)?, file)
             }
             AdapterMethod::Ia3(file) => Self::Ia3(Ia3Rules::new(function, &file.config)?),
             AdapterMethod::Vera(file) => {
-                Self::Vera(Matcher::new(function, &file.targets)?, &file.config)
+                Self::Vera(Matcher::new(&mut expressions, &file.targets)?, &file.config)
             }
             AdapterMethod::Prompt(_) | AdapterMethod::Prefix(_) => Self::None,
         })
     }
 
     /// Of the module at `path`, if it gets an adapter.
-    pub(super) fn of(&self, path: &str) -> Option<Settings<'a>> {
-        match self {
+    pub(super) fn of(&self, path: &str) -> Result<Option<Settings<'a>>> {
+        Ok(match self {
             Self::Lora(whole, dora) => {
                 let found = whole.for_module(path)?;
-                Some(Settings::Lora(Box::new(found.config), *dora))
+                found.map(|found| Settings::Lora(Box::new(found.config), *dora))
             }
             Self::AdaLora(targets, file) => {
-                targets.matches(path).then_some(Settings::AdaLora(file))
+                targets.matches(path)?.then_some(Settings::AdaLora(file))
             }
-            Self::Ia3(rules) => rules.of(path).map(Settings::Ia3),
-            Self::Vera(targets, config) => targets.matches(path).then_some(Settings::Vera(config)),
+            Self::Ia3(rules) => rules.of(path)?.map(Settings::Ia3),
+            Self::Vera(targets, config) => targets.matches(path)?.then_some(Settings::Vera(config)),
             Self::None => None,
-        }
+        })
     }
 }

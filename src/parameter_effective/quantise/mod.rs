@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | q_i, the data type NF4 | [`NF4`] | 16 numbers |
 //! | W^NF4 | [`Nf4Tensor`] | any |
-//! | c₂, the constants of a block | [`BlockScale::Single`] | one f32 per 64 weights |
+//! | c₂, the constants of a block | [`BlockScale::Single`], [`Nf4Scales`] | one f32 per 64 weights |
 //! | c₂^FP8, c₁^FP32 | [`BlockScale::Double`] | a byte per 64 weights, an f32 per 16 384 |
 //! | dequant(·, ·) | [`Nf4Tensor::dequantise`] | that of W |
 //! | X · doubleDequant(…) | [`Nf4Linear`] | `[.., in]` to `[.., out]` |
@@ -79,6 +79,8 @@ pub enum BlockScale {
 ///   than its tensor's others can come back with a scale several times too large, or of the wrong
 ///   sign. A block of zeros is 0 all the same.
 /// * The number of threads changes no bit.
+/// * [`Nf4Tensor::packed`] and [`Nf4Tensor::scales`] are all that is stored: element i is NF4 at its
+///   index, times m of block i/64.
 /// # Departures
 /// Eq. 4 as printed asks for the quantile at 0, which is −∞. The authors' code has quantiles of
 /// evenly spaced probabilities between ½ and 0.9677083, eight steps on the positive side and seven
@@ -119,20 +121,25 @@ pub struct Nf4Tensor(Arc<Stored>);
 
 struct Stored {
     packed: Vec<u8>,
-    scales: Scales,
+    scales: Nf4Scales,
     shape: Shape,
     dtype: DType,
 }
 
-enum Scales {
+/// The scales of the blocks of a [`Nf4Tensor`], as they are stored.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Nf4Scales {
+    /// m, one per block.
     Single(Vec<f32>),
+    /// m ≈ d_index · c₁ + μ.
     Double {
         /// An index into `map` per block.
         indices: Vec<u8>,
-        /// c₁, one per 256 of them.
+        /// c₁, one per [`Nf4Tensor::NESTED_BLOCK`] of them.
         nested: Vec<f32>,
         /// μ.
         offset: f32,
+        /// d, the 256 values of the dynamic map, or those of the file that the tensor came from.
         map: Cow<'static, [f32]>,
     },
 }
@@ -141,6 +148,11 @@ enum Scales {
 const GROUP: usize = 256;
 
 impl Nf4Tensor {
+    /// Elements that share a scale, in row-major order; the last block may be shorter.
+    pub const BLOCK: usize = BLOCK;
+    /// Nf4Scales that share a scale of theirs, where they are [double](Nf4Scales::Double).
+    pub const NESTED_BLOCK: usize = NESTED_BLOCK;
+
     /// Quantises a tensor; the work is shared out among rayon's threads.
     ///
     /// # Errors
@@ -186,8 +198,8 @@ impl Nf4Tensor {
         Ok(Self(Arc::new(Stored {
             packed,
             scales: match scale {
-                BlockScale::Single => Scales::Single(scales),
-                BlockScale::Double => Scales::double(scales),
+                BlockScale::Single => Nf4Scales::Single(scales),
+                BlockScale::Double => Nf4Scales::double(scales),
             },
             shape: tensor.shape().clone(),
             dtype: tensor.dtype(),
@@ -246,21 +258,26 @@ impl Nf4Tensor {
     /// How its scales are stored.
     pub fn block_scale(&self) -> BlockScale {
         match self.0.scales {
-            Scales::Single(_) => BlockScale::Single,
-            Scales::Double { .. } => BlockScale::Double,
+            Nf4Scales::Single(_) => BlockScale::Single,
+            Nf4Scales::Double { .. } => BlockScale::Double,
         }
     }
 
-    /// The indices, two to a byte.
+    /// The indices, two to a byte, the first in its high half: q_index · m is the element.
     pub fn packed(&self) -> &[u8] {
         &self.0.packed
+    }
+
+    /// The scales, one per [`Nf4Tensor::BLOCK`] elements.
+    pub fn scales(&self) -> &Nf4Scales {
+        &self.0.scales
     }
 
     /// The memory of indices and scales.
     pub fn bytes(&self) -> usize {
         let scales = match &self.0.scales {
-            Scales::Single(scales) => 4 * scales.len(),
-            Scales::Double {
+            Nf4Scales::Single(scales) => 4 * scales.len(),
+            Nf4Scales::Double {
                 indices, nested, ..
             } => indices.len() + 4 * nested.len() + 4,
         };
@@ -283,7 +300,16 @@ impl std::fmt::Debug for Nf4Tensor {
     }
 }
 
-impl Scales {
+impl Nf4Scales {
+    /// m of every block, as [`Nf4Tensor::dequantise`] uses it.
+    pub fn values(&self) -> Vec<f32> {
+        let blocks = match self {
+            Self::Single(scales) => scales.len(),
+            Self::Double { indices, .. } => indices.len(),
+        };
+        (0..blocks).map(|block| self.of(block)).collect()
+    }
+
     /// c₂ less its mean, in a byte each.
     fn double(scales: Vec<f32>) -> Self {
         // μ

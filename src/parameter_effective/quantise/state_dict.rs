@@ -1,7 +1,7 @@
 //! The tensors under which bitsandbytes stores a four-bit weight.
 
 use super::code::{BLOCK, DYNAMIC, NESTED_BLOCK};
-use super::{NF4, Nf4Linear, Nf4Tensor, Scales, Stored};
+use super::{NF4, Nf4Linear, Nf4Scales, Nf4Tensor, Stored};
 use crate::math::to_host;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Shape, Tensor};
@@ -145,7 +145,7 @@ impl Reader<'_> {
         let nested = [NESTED_ABSMAX, NESTED_MAP].map(|end| self.tensors.contains_key(&name(end)));
         let scales = match state.nested_blocksize.is_some() || nested.contains(&true) {
             true => self.double(weight, &state, blocks)?,
-            false => Scales::Single(self.floats(&name(ABSMAX), blocks, "scales of blocks")?),
+            false => Nf4Scales::Single(self.floats(&name(ABSMAX), blocks, "scales of blocks")?),
         };
         Ok(Nf4Tensor(Arc::new(Stored {
             packed,
@@ -155,7 +155,7 @@ impl Reader<'_> {
         })))
     }
 
-    fn double(&self, weight: &str, state: &State, blocks: usize) -> Result<Scales> {
+    fn double(&self, weight: &str, state: &State, blocks: usize) -> Result<Nf4Scales> {
         let name = |end: &str| format!("{weight}.{end}");
         let lacks = |field: &str| self.wrong(&name(STATE), format!("lacks {field}"));
         let only = |field: &str, found: &dyn std::fmt::Display, here: &str| {
@@ -182,7 +182,7 @@ impl Reader<'_> {
             "values of the dynamic map",
         )?;
         let nested = blocks.div_ceil(NESTED_BLOCK);
-        Ok(Scales::Double {
+        Ok(Nf4Scales::Double {
             indices: self.bytes(&name(ABSMAX), blocks, "indices of scales")?,
             nested: self.floats(&name(NESTED_ABSMAX), nested, "scales of scales")?,
             offset,
@@ -261,8 +261,8 @@ impl Nf4Tensor {
         let packed = Tensor::from_slice(&stored.packed, (stored.packed.len(), 1), device)?;
         let mut tensors = vec![("", packed), (MAP, floats(&NF4)?)];
         match &stored.scales {
-            Scales::Single(scales) => tensors.push((ABSMAX, floats(scales)?)),
-            Scales::Double {
+            Nf4Scales::Single(scales) => tensors.push((ABSMAX, floats(scales)?)),
+            Nf4Scales::Double {
                 indices,
                 nested,
                 offset,
