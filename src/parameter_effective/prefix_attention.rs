@@ -202,7 +202,9 @@ impl Scores {
             Some(visible) if visible.rank() == 2 => {
                 axes.mask("visible", visible, &["time", "keys"])?;
             }
-            Some(visible) => axes.mask("visible", visible, &["batch", "time", "keys"])?,
+            Some(visible) => {
+                axes.mask("visible", visible, &["batch", "time", "keys"])?;
+            }
             None => {}
         }
         let (batch, heads, time, head_dim) = q.dims4()?;
