@@ -651,6 +651,16 @@ fn lists_of_no_rows_are_named_or_have_no_rows() {
     names_an_argument(&refused, "SequenceBatch::new");
     let refused = SequenceBatch::new(&[Sequence::new()], 0, &Device::Cpu).unwrap_err();
     names_an_argument(&refused, "SequenceBatch::new");
+    for shape in [(0, 3), (2, 0), (0, 0)] {
+        let config = ForgetfulConfig::default();
+        let mask = forgetful_mask(shape, &config, &mut rng, &Device::Cpu).unwrap();
+        assert_eq!(mask.dims(), [shape.0, shape.1]);
+        let pairs = forgetful_pair_mask(shape, &config, &mut rng, &Device::Cpu).unwrap();
+        assert_eq!(pairs.dims(), [shape.0, shape.1, shape.1]);
+    }
+    let none: [u32; 0] = [];
+    let script = edit_script(&none, &none, &EditCosts::default()).unwrap();
+    assert_eq!(script.apply(&none).unwrap(), none);
     let mut set = RefreshedSet::<u32>::new(1).unwrap();
     set.merge([]).unwrap();
     assert!(set.items().is_empty());
