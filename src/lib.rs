@@ -72,7 +72,6 @@
 #![doc(test(attr(deny(warnings))))]
 
 mod atomic;
-mod empty;
 mod error;
 pub mod language;
 pub mod log_probs;

@@ -4,17 +4,35 @@
 //! `abs` slope +1, and a product with a mask turns a masked infinity into NaN. Masks are u8; 0
 //! leaves a position out, and what stands there may be anything, even NaN.
 
+pub(crate) mod known;
+mod softmax;
+
 use crate::shape::Axes;
 use crate::{Error, Result};
 use candle_core::{D, DType, Tensor, WithDType};
+use known::with_slope;
+pub(crate) use softmax::{log_softmax, softmax};
 
-/// The finite stand-in for −∞ under a mask: an all-masked row then sums to something, not to NaN.
+/// A score that hides a position from an attention over finite scores.
 pub(crate) const MASKED: f64 = -1e30;
+
+/// The same tensor in a layout that candle can read.
+///
+/// A view of nothing may start past the end of its memory, and candle's operations panic there.
+pub(crate) fn readable(x: &Tensor) -> Result<Tensor> {
+    let at_its_start = x.is_contiguous() && x.layout().start_offset() == 0;
+    if x.elem_count() > 0 || at_its_start {
+        return Ok(x.clone());
+    }
+    let nothing = Tensor::zeros(x.shape(), x.dtype(), x.device())?;
+    Ok(with_slope(x, nothing, |grad| Ok(grad.clone()))?)
+}
 
 /// log σ(x) = −log(e⁰ + e⁻ˣ), elementwise.
 ///
-/// Finite with the right gradient for |x| up to 1e4 and beyond; the slope at 0 is exactly ½, where
-/// the usual stable forms give 1 or 1.5 on candle (every DPO margin is 0 at its first step).
+/// Right in value and slope for every x: −∞ gives −∞ with slope 1, +∞ gives 0 with slope 0. The slope
+/// at 0 is exactly ½, where the usual stable forms give 1 or 1.5 on candle (every DPO margin is 0 at
+/// its first step).
 ///
 /// # Errors
 /// Only candle's own.
@@ -30,14 +48,19 @@ pub fn log_sigmoid(x: &Tensor) -> Result<Tensor> {
     Ok(softplus(&x.neg()?)?.neg()?)
 }
 
-/// log(1 + eˣ) = log(e⁰ + eˣ), elementwise; slope ½ at 0.
+/// log(1 + eˣ), elementwise; slope σ(x), ½ at 0. +∞ gives +∞ with slope 1, −∞ gives 0 with slope 0.
 ///
 /// # Errors
 /// Only candle's own.
 pub fn softplus(x: &Tensor) -> Result<Tensor> {
-    over_last(&Tensor::stack(&[&x.zeros_like()?, x], D::Minus1)?, |x| {
-        x.log_sum_exp(D::Minus1)
-    })
+    let x = readable(x)?;
+    let plain = x.detach();
+    // max(0, x) + log(1 + e^{−|x|})
+    let tail = (plain.abs()?.neg()?.exp()? + 1.0)?.log()?;
+    let value = (plain.maximum(0.0)? + tail)?;
+    // σ(x) = 1/(1 + e⁻ˣ)
+    let slope = (plain.neg()?.exp()? + 1.0)?.recip()?;
+    Ok(with_slope(&x, value, move |grad| grad * &slope)?)
 }
 
 /// max(0, x), elementwise, with slope 0 at the kink; NaN stays NaN.
@@ -45,6 +68,7 @@ pub fn softplus(x: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// Only candle's own.
 pub fn hinge(x: &Tensor) -> Result<Tensor> {
+    let x = &readable(x)?;
     Ok(x.le(0.0)?.where_cond(&x.zeros_like()?, x)?)
 }
 
@@ -53,7 +77,16 @@ pub fn hinge(x: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// Candle's own, if the shapes differ or the mask is not an integer tensor.
 pub fn masked(x: &Tensor, mask: &Tensor) -> Result<Tensor> {
-    Ok(mask.where_cond(x, &x.zeros_like()?)?)
+    let x = readable(x)?;
+    Ok(readable(mask)?.where_cond(&x, &x.zeros_like()?)?)
+}
+
+/// x · factor; 0 where the factor is: a term that a weight of 0 leaves out is no 0 · ∞.
+pub(crate) fn weighted(x: &Tensor, factor: f64) -> Result<Tensor> {
+    match factor == 0.0 {
+        true => masked(x, &Tensor::zeros(x.shape(), DType::U8, x.device())?),
+        false => Ok((x * factor)?),
+    }
 }
 
 /// Σ over the last axis of the positions that count.
@@ -78,7 +111,7 @@ pub fn masked_mean(x: &Tensor, mask: &Tensor) -> Result<Tensor> {
 /// Only candle's own.
 pub fn mask_count(mask: &Tensor, dtype: DType) -> Result<Tensor> {
     // Counted after a cast: a u8 sum overflows at 256.
-    Ok(mask.ne(0u8)?.to_dtype(dtype)?.sum(D::Minus1)?)
+    Ok(readable(mask)?.ne(0u8)?.to_dtype(dtype)?.sum(D::Minus1)?)
 }
 
 /// A reduction of the last axis; 0 where there is nothing to reduce, which candle refuses: an empty
@@ -87,21 +120,9 @@ pub(crate) fn over_last(
     x: &Tensor,
     reduce: impl Fn(&Tensor) -> candle_core::Result<Tensor>,
 ) -> Result<Tensor> {
-    if x.elem_count() > 0 {
-        return Ok(reduce(x)?);
-    }
-    let shape = &x.dims()[..x.rank() - 1];
-    Ok(Tensor::zeros(shape, x.dtype(), x.device())?)
-}
-
-/// A softmax or its logarithm over the last axis; nothing of nothing, as [`over_last`].
-pub(crate) fn along_last(
-    x: &Tensor,
-    map: impl Fn(&Tensor, D) -> candle_core::Result<Tensor>,
-) -> Result<Tensor> {
     match x.elem_count() {
-        0 => Ok(x.clone()),
-        _ => Ok(map(x, D::Minus1)?),
+        0 => Ok(x.sum(D::Minus1)?),
+        _ => Ok(reduce(x)?),
     }
 }
 
@@ -120,7 +141,7 @@ pub(crate) fn at_least_one(count: &Tensor) -> Result<Tensor> {
 pub fn preferences(rewards: &Tensor, mask: &Tensor) -> Result<Tensor> {
     let (batch, k) = rewards.dims2()?;
     let square = (batch, k, k);
-    let rewards = rewards.detach();
+    let (rewards, mask) = (readable(&rewards.detach())?, readable(mask)?);
     let row = rewards.unsqueeze(2)?.broadcast_as(square)?;
     let column = rewards.unsqueeze(1)?.broadcast_as(square)?;
     let mask = mask.ne(0u8)?;
@@ -139,7 +160,8 @@ pub fn preferences(rewards: &Tensor, mask: &Tensor) -> Result<Tensor> {
 /// ```
 /// Without ties this is the usual product of softmaxes over what is left to choose from. Tied
 /// answers do not compete with each other. `scores` and `rewards` may stand in any order; the last
-/// of a ranking, a list of one, and an answer under the mask contribute exactly 0.
+/// of a ranking, a list of one, and an answer under the mask contribute exactly 0. A score of −∞
+/// costs nothing in the last place and +∞ before a finite one; +∞ is the reverse.
 ///
 /// # Shapes
 /// `scores`, `rewards`, `mask` `[batch, k]`; output `[batch]`.
@@ -149,29 +171,23 @@ pub fn preferences(rewards: &Tensor, mask: &Tensor) -> Result<Tensor> {
 /// f64 alike and the mask u8.
 pub fn plackett_luce(scores: &Tensor, rewards: &Tensor, mask: &Tensor) -> Result<Tensor> {
     let mut axes = Axes::new("plackett_luce");
-    axes.float("scores", scores, &["batch", "k"])?;
-    axes.float("rewards", rewards, &["batch", "k"])?;
-    axes.mask("mask", mask, &["batch", "k"])?;
-    let scores = masked(scores, mask)?;
+    let scores = axes.float("scores", scores, &["batch", "k"])?;
+    let rewards = axes.float("rewards", rewards, &["batch", "k"])?;
+    let mask = axes.mask("mask", mask, &["batch", "k"])?;
 
-    // e^{sᵢ} + Σ_{j: rⱼ < rᵢ} e^{sⱼ}: row i of a [k, k] square
-    let competitors = against_worse(&scores, rewards, mask)?;
-    let stages = (over_last(&competitors, |x| x.log_sum_exp(D::Minus1))? - &scores)?;
-
-    // Σᵢ
-    masked_sum(&stages, mask)
-}
-
-/// Row i of the result `[batch, k, k]` holds, at j, `scores[j]` where j is i itself or is worse
-/// than i by its reward, and [`MASKED`] elsewhere.
-fn against_worse(scores: &Tensor, rewards: &Tensor, mask: &Tensor) -> Result<Tensor> {
+    // sⱼ at j of row i of a [k, k] square, where j is i itself or worse than i
     let (batch, k) = scores.dims2()?;
     let square = (batch, k, k);
+    let across = masked(&scores, &mask)?.unsqueeze(1)?.broadcast_as(square)?;
     let itself = Tensor::eye(k, DType::U8, scores.device())?.broadcast_as(square)?;
-    let competes = preferences(rewards, mask)?.add(&itself)?;
-    let scores = scores.unsqueeze(1)?.broadcast_as(square)?;
-    let out = scores.zeros_like()?.affine(0.0, MASKED)?;
-    Ok(competes.where_cond(&scores, &out)?)
+    let competes = preferences(&rewards, &mask)?.add(&itself)?;
+
+    // log( e^{sᵢ} + Σ_{j: rⱼ < rᵢ} e^{sⱼ} ) − sᵢ, on the diagonal
+    let log_shares = log_softmax(&across, Some(&competes))?;
+    let stages = masked_sum(&log_shares, &itself)?.neg()?;
+
+    // Σᵢ
+    masked_sum(&stages, &mask)
 }
 
 /// What [`whiten`] does with the mean.
@@ -186,6 +202,9 @@ pub enum Whiten {
 
 /// The number added to a variance before its root.
 const WHITEN_EPSILON: f64 = 1e-8;
+/// Keeps the root above 0 where that number has vanished beside the size of x: equal numbers, however
+/// large, are whitened to 0.
+const SMALLEST_VARIANCE: f64 = 1e-37;
 
 /// Scales the counted positions of the whole batch to variance 1; other positions become 0.
 ///
@@ -194,28 +213,45 @@ const WHITEN_EPSILON: f64 = 1e-8;
 /// x̂ = (x − μ) / √(σ² + 10⁻⁸)      (+ μ for KeepMean)
 /// ```
 /// μ and σ² are the mean and the population variance (divided by n, as in the reference code of
-/// fine-tuning from human preferences; other libraries divide by n − 1) of the counted positions.
+/// fine-tuning from human preferences; other libraries divide by n − 1) of the counted positions. Beside
+/// an infinite number all finite ones are alike: it is whitened as ±1 among zeros.
 ///
 /// # Errors
 /// [`Error::Shape`] if the shapes differ, [`Error::DType`] for other types than f32 or f64 with a
 /// u8 mask.
 pub fn whiten(x: &Tensor, mask: &Tensor, mean: Whiten) -> Result<Tensor> {
     let mut axes = Axes::new("whiten");
-    axes.float("x", x, &["batch", "time"])?;
-    axes.mask("mask", mask, &["batch", "time"])?;
-    let flat = x.flatten_all()?;
-    let counted = mask.flatten_all()?;
+    let x = axes.float("x", x, &["batch", "time"])?;
+    let counted = axes.mask("mask", mask, &["batch", "time"])?.flatten_all()?;
+    if x.elem_count() == 0 {
+        return Ok(x); // nothing has no largest
+    }
+    let flat = masked(&x.flatten_all()?, &counted)?;
+
+    // the largest |x|, by which all is divided first: no square overflows
+    let plain = flat.detach();
+    let infinite = plain.abs()?.eq(f64::INFINITY)?;
+    let signs = masked(&plain.sign()?, &infinite)?;
+    let any = infinite.max(0)?.broadcast_as(plain.shape())?;
+    let y = any.where_cond(&signs, &flat)?;
+    let size = y.detach().abs()?.max(0)?.maximum(1.0)?;
+    let y = y.broadcast_div(&size)?;
 
     // μ, σ²
-    let mu = masked_mean(&flat, &counted)?;
-    let centred = masked(&flat.broadcast_sub(&mu)?, &counted)?;
+    let mu = masked_mean(&y, &counted)?;
+    let centred = masked(&y.broadcast_sub(&mu)?, &counted)?;
     let variance = masked_mean(&centred.sqr()?, &counted)?;
 
     // x̂
-    let scaled = centred.broadcast_div(&(variance + WHITEN_EPSILON)?.sqrt()?)?;
+    let epsilon = (size.recip()? * WHITEN_EPSILON.sqrt())?.sqr()?;
+    let deviation = ((variance + epsilon)? + SMALLEST_VARIANCE)?.sqrt()?;
+    let scaled = centred.broadcast_div(&deviation)?;
     let out = match mean {
         Whiten::ZeroMean => scaled,
-        Whiten::KeepMean => masked(&scaled.broadcast_add(&mu)?, &counted)?,
+        Whiten::KeepMean => {
+            let mu = masked_mean(&flat, &counted)?;
+            masked(&scaled.broadcast_add(&mu)?, &counted)?
+        }
     };
     Ok(out.reshape(x.shape())?)
 }

@@ -81,11 +81,11 @@ impl Reduction {
         } else {
             &["batch", "time"]
         };
-        axes.float("loss", loss, names)?;
-        axes.mask("mask", mask, names)?;
+        let loss = axes.float("loss", loss, names)?;
+        let mask = axes.mask("mask", mask, names)?;
         let (loss, mask) = match loss.rank() {
             1 => (loss.unsqueeze(1)?, mask.unsqueeze(1)?),
-            _ => (loss.clone(), mask.clone()),
+            _ => (loss, mask),
         };
 
         // Σₜ l, or the mean over the sequence's own tokens
@@ -126,11 +126,11 @@ impl Reduction {
         } else {
             &["batch", "time"]
         };
-        Axes::new("Reduction::count").mask("mask", mask, names)?;
+        let mask = Axes::new("Reduction::count").mask("mask", mask, names)?;
         let mask = if mask.rank() == 1 {
             mask.unsqueeze(1)?
         } else {
-            mask.clone()
+            mask
         };
         let count = match self {
             Self::Sum => return Ok(1.0),

@@ -74,6 +74,8 @@ impl TokenLoss {
 ///   smoothing of whole answers.
 /// * Weights multiply the losses and do not enter any divisor: a weight of 0 contributes 0, though
 ///   its tokens are still counted. Divide by Σw with [`Reduction::SumOver`] where that is meant.
+/// * An impossible token (−∞) costs +∞ with the same slope; one in a row of weight 0 costs 0. Symbols with
+///   a logit of −∞ are not among those that a target is spread over.
 /// # Departures
 /// The survey's Eq. 1 carries an index i′ that it does not define (RRHF's index of the best
 /// answer); here every row is an answer to learn. ε and w are not in the survey.
@@ -128,8 +130,10 @@ pub fn sft_loss(
     // lₜ = −w · …
     let mut loss = likelihood.neg()?;
     if let Some(weights) = weights {
-        axes.float("weights", weights, &["batch"])?;
-        loss = loss.broadcast_mul(&weights.detach().unsqueeze(1)?)?;
+        let weights = axes.float("weights", weights, &["batch"])?.detach();
+        let weights = weights.unsqueeze(1)?.broadcast_as(loss.shape())?;
+        // a weight of 0 leaves the row out, even one of −∞
+        loss = (masked(&loss, &weights.ne(0.0)?)? * weights)?;
     }
     Ok(TokenLoss {
         loss: masked(&loss, log_probs.mask())?,

@@ -1,10 +1,12 @@
 //! Named axes, checked once at the door of every public function.
 //!
 //! The first argument that carries an axis fixes its size; a later argument that disagrees is an
-//! error that names both.
+//! error that names both. What is let in comes back in a layout that candle can read: go on with
+//! that, and a view of nothing does not panic.
 
 use crate::error::require;
-use crate::{Error, Result};
+use crate::math::readable;
+use crate::{Error, Pair, Result};
 use candle_core::{DType, Tensor};
 
 /// The axes and the element type that a call has fixed so far.
@@ -30,7 +32,7 @@ impl Axes {
         argument: &str,
         tensor: &Tensor,
         axes: &[&'static str],
-    ) -> Result<()> {
+    ) -> Result<Tensor> {
         let found = tensor.dtype();
         let expected = match &self.float {
             Some((dtype, from)) if found != *dtype => {
@@ -47,13 +49,22 @@ impl Axes {
         self.axes(argument, tensor, axes)
     }
 
+    /// Requires two such tensors `[batch]`, of the answers of a pair.
+    pub(crate) fn pair(&mut self, argument: &str, pair: &Pair<Tensor>) -> Result<Pair<Tensor>> {
+        let mut answer = |which, x| self.float(&format!("{argument}.{which}"), x, &["batch"]);
+        Ok(Pair {
+            chosen: answer("chosen", &pair.chosen)?,
+            rejected: answer("rejected", &pair.rejected)?,
+        })
+    }
+
     /// Requires a u8 tensor with these axes: 0 leaves a position out, anything else counts it.
     pub(crate) fn mask(
         &mut self,
         argument: &str,
         tensor: &Tensor,
         axes: &[&'static str],
-    ) -> Result<()> {
+    ) -> Result<Tensor> {
         if tensor.dtype() != DType::U8 {
             return Err(self.dtype_error(argument, tensor.dtype(), "u8".to_string()));
         }
@@ -66,7 +77,7 @@ impl Axes {
         argument: &str,
         tensor: &Tensor,
         axes: &[&'static str],
-    ) -> Result<()> {
+    ) -> Result<Tensor> {
         if !matches!(tensor.dtype(), DType::U32 | DType::I64) {
             return Err(self.dtype_error(argument, tensor.dtype(), "u32 or i64".to_string()));
         }
@@ -79,7 +90,7 @@ impl Axes {
         argument: &str,
         tensor: &Tensor,
         axes: &[&'static str],
-    ) -> Result<()> {
+    ) -> Result<Tensor> {
         let shape = tensor.dims();
         let agrees = shape.len() == axes.len()
             && axes
@@ -107,7 +118,7 @@ impl Axes {
                 self.sizes.push((axis, *size, argument.to_string()));
             }
         }
-        Ok(())
+        readable(tensor)
     }
 
     fn bound(&self, axis: &str) -> Option<(usize, &str)> {

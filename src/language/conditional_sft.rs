@@ -334,7 +334,7 @@ pub fn c_rlft_loss(
     let function = "c_rlft_loss";
     let mut axes = Axes::new(function);
     axes.float("log_probs", log_probs.values(), &["batch", "time"])?;
-    axes.float("rewards", rewards, &["batch"])?;
+    let rewards = axes.float("rewards", rewards, &["batch"])?;
 
     // w = e^{r_c/β}, or r_c
     let weights = match config.weighting {

@@ -18,7 +18,7 @@
 //! (the same lead for each pair), [`second_thoughts`](super::second_thoughts).
 
 use crate::error::{non_negative, positive};
-use crate::math::{MASKED, hinge, masked_mean, over_last};
+use crate::math::{hinge, masked_mean, over_last, weighted};
 use crate::ranking::ranks;
 use crate::{Candidates, ListLoss, Result};
 use candle_core::{D, Tensor};
@@ -102,6 +102,8 @@ impl Default for StableAlignmentConfig {
 ///   steps of gradient descent of size α, in both forms. The hinge switches off on the way and does
 ///   not return.
 /// * A list of one answer, or of equals, has no hinge: J = CE_b.
+/// * −∞ for the best answer costs +∞ with a finite slope; for another one it takes the mean, and with it
+///   the hinge, to 0, while the largest is chosen among the others.
 /// # Departures
 /// * The paper's hinge has (r_b − rᵢ) M; the division by the rating scale is in the authors' code
 ///   alone. Set `rating_scale` to 1 for the paper's form.
@@ -161,14 +163,19 @@ pub fn stable_alignment_loss(
     let gaps = of_best(candidates.rewards())?
         .unsqueeze(1)?
         .broadcast_sub(candidates.rewards())?;
-    let terms = (behind + (gaps * (config.margin / config.rating_scale))?)?;
+    let scale = config.margin / config.rating_scale;
+    let terms = (behind + (gaps * scale)?)?;
 
     // λ · max( 0, meanᵢ hᵢ ), the mean over all that are worse or over the largest
     let taken = match config.form {
         StableAlignmentForm::Mean => worse,
-        StableAlignmentForm::Max => worse.mul(&largest(&terms, &worse)?)?,
+        StableAlignmentForm::Max => {
+            // the order of the hᵢ, without what all of them share: that may be infinite
+            let own = ((&cross_entropy + (candidates.rewards() * scale)?)?).neg()?;
+            worse.mul(&largest(&own, &worse)?)?
+        }
     };
-    let ranking = (hinge(&masked_mean(&terms, &taken)?)? * config.ratio)?;
+    let ranking = weighted(&hinge(&masked_mean(&terms, &taken)?)?, config.ratio)?;
 
     ListLoss::new(&ranking, &sft)
 }
@@ -176,7 +183,7 @@ pub fn stable_alignment_loss(
 /// 1 where a term is not below the largest of its list: u8 `[batch, k]`. A NaN is not below
 /// anything, so it stays in the mean.
 fn largest(terms: &Tensor, among: &Tensor) -> Result<Tensor> {
-    let out = terms.zeros_like()?.affine(0.0, MASKED)?;
+    let out = terms.zeros_like()?.affine(0.0, f64::NEG_INFINITY)?;
     let most = over_last(&among.where_cond(&terms.detach(), &out)?, |x| {
         x.max(D::Minus1)
     })?;

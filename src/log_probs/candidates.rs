@@ -39,29 +39,29 @@ impl Candidates {
     ) -> Result<Self> {
         let function = "Candidates::new";
         let mut axes = Axes::new(function);
-        axes.float("sums", sums, &["batch", "k"])?;
-        axes.float("lengths", lengths, &["batch", "k"])?;
-        axes.float("rewards", rewards, &["batch", "k"])?;
+        let sums = axes.float("sums", sums, &["batch", "k"])?;
+        let lengths = axes.float("lengths", lengths, &["batch", "k"])?;
+        let rewards = axes.float("rewards", rewards, &["batch", "k"])?;
         let not_empty = lengths.ne(0.0)?;
         let mask = match mask {
             Some(mask) => {
-                axes.mask("mask", mask, &["batch", "k"])?;
+                let mask = axes.mask("mask", mask, &["batch", "k"])?;
                 mask.ne(0u8)?.mul(&not_empty)?
             }
             None => not_empty,
         };
-        require_finite(function, "lengths", lengths, &mask)?;
-        let shortest = masked(&(lengths - 1.0)?, &mask)?.to_dtype(DType::F64)?;
+        require_finite(function, "lengths", &lengths, &mask)?;
+        let shortest = masked(&(&lengths - 1.0)?, &mask)?.to_dtype(DType::F64)?;
         if let Some(at) = to_host::<f64>(&shortest)?.iter().position(|l| *l < 0.0) {
             let problem =
                 format!("is below 1 at flat position {at}; a mean over it has no meaning");
             return Err(Error::argument(function, "lengths", problem));
         }
-        require_finite(function, "rewards", rewards, &mask)?;
+        require_finite(function, "rewards", &rewards, &mask)?;
         Ok(Self {
-            sums: masked(sums, &mask)?,
-            lengths: masked(lengths, &mask)?.detach(),
-            rewards: masked(rewards, &mask)?.detach(),
+            sums: masked(&sums, &mask)?,
+            lengths: masked(&lengths, &mask)?.detach(),
+            rewards: masked(&rewards, &mask)?.detach(),
             mask,
         })
     }

@@ -32,16 +32,17 @@ impl OutputHead {
     pub fn new(weight: &Tensor, bias: Option<&Tensor>) -> Result<Self> {
         let function = "OutputHead::new";
         let mut axes = Axes::new(function);
-        axes.axes("weight", weight, &["vocabulary", "dim"])?;
-        if let Some(bias) = bias {
-            axes.axes("bias", bias, &["vocabulary"])?;
-        }
+        let weight = axes.axes("weight", weight, &["vocabulary", "dim"])?;
+        let bias = match bias {
+            Some(bias) => Some(axes.axes("bias", bias, &["vocabulary"])?),
+            None => None,
+        };
         if weight.dim(0)? == 0 {
             return Err(Error::argument(function, "weight", "has a vocabulary of 0"));
         }
         Ok(Self {
-            weight: weight.clone(),
-            bias: bias.cloned(),
+            weight,
+            bias,
             temperature: 1.0,
             soft_cap: None,
         })
@@ -128,12 +129,12 @@ impl TokenLogProbs {
     ) -> Result<Self> {
         let function = "TokenLogProbs::from_hidden";
         let mut axes = Axes::new(function);
-        axes.axes("hidden", hidden, &["batch", "time", "dim"])?;
+        let hidden = axes.axes("hidden", hidden, &["batch", "time", "dim"])?;
         axes.axes("head.weight", &head.weight, &["vocabulary", "dim"])?;
-        axes.index("tokens", tokens, &["batch", "time"])?;
-        mask_of(&mut axes, mask, tokens, Ahead::Tokens)?;
+        let tokens = axes.index("tokens", tokens, &["batch", "time"])?;
+        let mask = mask_of(&mut axes, mask, &tokens, Ahead::Tokens)?;
         let (batch, time, dim) = hidden.dims3()?;
-        let (tokens, mask) = super::token::after_the_first(function, tokens, mask)?;
+        let (tokens, mask) = super::token::after_the_first(function, &tokens, &mask)?;
         let vocabulary = head.weight.dim(0)?;
         let targets = row_targets(function, "tokens", &tokens, &mask, 1, vocabulary)?;
 

@@ -14,7 +14,6 @@ mod composed;
 mod hidden;
 mod kernel;
 mod pair;
-mod recomputed;
 mod statistics;
 mod sum;
 mod tiles;

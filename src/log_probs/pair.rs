@@ -1,5 +1,6 @@
 //! Two answers to one prompt.
 
+use crate::math::readable;
 use crate::{Error, Result};
 use candle_core::{D, Tensor};
 
@@ -28,8 +29,8 @@ impl Pair<Tensor> {
             ));
         }
         Ok(Self {
-            chosen: rows.narrow(0, 0, count / 2)?,
-            rejected: rows.narrow(0, count / 2, count / 2)?,
+            chosen: readable(&rows.narrow(0, 0, count / 2)?)?,
+            rejected: readable(&rows.narrow(0, count / 2, count / 2)?)?,
         })
     }
 
@@ -38,7 +39,7 @@ impl Pair<Tensor> {
     /// # Errors
     /// Candle's own, if the shapes differ.
     pub fn margin(&self) -> Result<Tensor> {
-        Ok((&self.chosen - &self.rejected)?)
+        Ok((readable(&self.chosen)? - readable(&self.rejected)?)?)
     }
 
     /// The share of pairs in which the chosen answer has the higher number; a tie counts ½.

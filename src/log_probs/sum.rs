@@ -1,5 +1,6 @@
 //! Sums of large tensors without a new one for each.
 
+use super::kernel::FEW;
 use candle_core::{CpuStorage, InplaceOp2, Layout, Tensor, bail};
 use rayon::prelude::*;
 
@@ -47,14 +48,19 @@ impl InplaceOp2 for AddTo {
             ) else {
                 bail!("add-to: a term is not contiguous")
             };
-            total[a..b]
-                .par_chunks_mut(1 << 14)
-                .zip(term[c..d].par_chunks(1 << 14))
-                .for_each(|(total, term)| {
-                    for (t, x) in total.iter_mut().zip(term) {
-                        *t += *x;
-                    }
-                });
+            let add_all = |(total, term): (&mut [T], &[T])| {
+                for (t, x) in total.iter_mut().zip(term) {
+                    *t += *x;
+                }
+            };
+            let (total, term) = (&mut total[a..b], &term[c..d]);
+            match total.len() <= FEW {
+                true => add_all((total, term)),
+                false => total
+                    .par_chunks_mut(1 << 14)
+                    .zip(term.par_chunks(1 << 14))
+                    .for_each(add_all),
+            }
             Ok(())
         }
         match (total, term) {
@@ -72,8 +78,8 @@ mod tests {
 
     #[test]
     fn terms_of_any_layout_are_added_in_both_types() {
-        // more than one task's share
-        let (rows, columns) = (130, 140);
+        // more than one task's share, and more than stays on one thread
+        let (rows, columns) = (230, 240);
         let count = (rows * columns) as u32;
         for dtype in [DType::F32, DType::F64] {
             let term = Tensor::arange(0, count, &Device::Cpu).unwrap();

@@ -9,12 +9,13 @@
 //! ```
 //! With one column and frozen weights the gradient is found in the forward pass, up to the factor g.
 
+use super::composed;
 use super::hidden::OutputHead;
 use super::kernel;
 use super::statistics::Statistics;
 use super::sum::Sum;
-use super::{composed, recomputed};
 use crate::Result;
+use crate::math::known;
 use candle_core::{Tensor, Var};
 use std::sync::Arc;
 
@@ -111,7 +112,7 @@ pub(super) fn select(
     if ahead {
         let directions = Tensor::cat(&directions, 0)?;
         let backward = move |grad: &Tensor| directions.broadcast_mul(grad);
-        return Ok(hidden.apply_op1(recomputed::One::new(columns, backward))?);
+        return Ok(hidden.apply_op1(known::One::new(columns, backward))?);
     }
 
     let wants = Wants {
@@ -127,11 +128,7 @@ pub(super) fn select(
         Some(bias) => bias.clone(),
         None => Tensor::zeros(1, hidden.dtype(), hidden.device())?,
     };
-    Ok(hidden.apply_op3(
-        &head.weight,
-        &bias,
-        recomputed::Three::new(columns, backward),
-    )?)
+    Ok(hidden.apply_op3(&head.weight, &bias, known::Three::new(columns, backward))?)
 }
 
 /// Which gradients are wanted.

@@ -3,7 +3,7 @@
 use super::statistics::Statistics;
 use super::{composed, kernel};
 use crate::error::non_negative;
-use crate::math::{at_least_one, mask_count, masked, masked_sum, to_host};
+use crate::math::{at_least_one, mask_count, masked, masked_sum, readable, to_host};
 use crate::shape::Axes;
 use crate::{Error, Result};
 use candle_core::{DType, Tensor};
@@ -38,6 +38,9 @@ impl TokenLogProbs {
     /// u32 or i64; `mask` `[batch, time]` in u8. Values are `[batch, time − 1]`, f64 for f64 logits
     /// and f32 otherwise.
     ///
+    /// A logit of −∞ is a symbol that cannot be chosen, one of +∞ a symbol that is certain. Two of +∞, or a
+    /// row of nothing but −∞, are no distribution: NaN.
+    ///
     /// # Errors
     /// [`Error::Shape`] and [`Error::DType`] as above; [`Error::Argument`] if fewer than two
     /// positions are given or a token that counts is not in `0..vocabulary`. Tokens under the mask
@@ -58,13 +61,13 @@ impl TokenLogProbs {
     ) -> Result<Self> {
         let function = "TokenLogProbs::next_token";
         let mut axes = Axes::new(function);
-        axes.axes("logits", logits, &["batch", "time", "vocabulary"])?;
-        axes.index("tokens", tokens, &["batch", "time"])?;
-        mask_of(&mut axes, mask, tokens, Ahead::Tokens)?;
-        let (tokens, mask) = after_the_first(function, tokens, mask)?;
+        let logits = axes.axes("logits", logits, &["batch", "time", "vocabulary"])?;
+        let tokens = axes.index("tokens", tokens, &["batch", "time"])?;
+        let mask = mask_of(&mut axes, mask, &tokens, Ahead::Tokens)?;
+        let (tokens, mask) = after_the_first(function, &tokens, &mask)?;
         // the targets are shifted, not the logits: those would have to be copied
         let targets = row_targets(function, "tokens", &tokens, &mask, 1, logits.dim(2)?)?;
-        compute(function, logits, targets, &mask, statistics)
+        compute(function, &logits, targets, &mask, statistics)
     }
 
     /// From logits that already stand at the position of the token they predict: no shift.
@@ -83,11 +86,11 @@ impl TokenLogProbs {
     ) -> Result<Self> {
         let function = "TokenLogProbs::aligned";
         let mut axes = Axes::new(function);
-        axes.axes("logits", logits, &["batch", "time", "vocabulary"])?;
-        axes.index("targets", targets, &["batch", "time"])?;
-        mask_of(&mut axes, mask, targets, Ahead::Predicted)?;
-        let targets = row_targets(function, "targets", targets, mask, 0, logits.dim(2)?)?;
-        compute(function, logits, targets, mask, statistics)
+        let logits = axes.axes("logits", logits, &["batch", "time", "vocabulary"])?;
+        let targets = axes.index("targets", targets, &["batch", "time"])?;
+        let mask = mask_of(&mut axes, mask, &targets, Ahead::Predicted)?;
+        let targets = row_targets(function, "targets", &targets, &mask, 0, logits.dim(2)?)?;
+        compute(function, &logits, targets, &mask, statistics)
     }
 
     /// From log-probabilities computed elsewhere, such as a cached reference.
@@ -100,11 +103,11 @@ impl TokenLogProbs {
     /// or f64 and the mask u8.
     pub fn new(values: &Tensor, mask: &Tensor) -> Result<Self> {
         let mut axes = Axes::new("TokenLogProbs::new");
-        axes.float("values", values, &["batch", "time"])?;
-        mask_of(&mut axes, mask, values, Ahead::Predicted)?;
+        let values = axes.float("values", values, &["batch", "time"])?;
+        let mask = mask_of(&mut axes, mask, &values, Ahead::Predicted)?;
         Ok(Self {
-            values: masked(values, mask)?,
-            mask: mask.clone(),
+            values: masked(&values, &mask)?,
+            mask,
             entropy: None,
             vocabulary_mean: None,
             log_collision: None,
@@ -116,7 +119,7 @@ impl TokenLogProbs {
         let mut next = 0;
         let mut column = || -> Result<Tensor> {
             next += 1;
-            Ok(columns.narrow(2, next - 1, 1)?.squeeze(2)?)
+            readable(&columns.narrow(2, next - 1, 1)?.squeeze(2)?)
         };
         Ok(Self {
             values: column()?,
@@ -209,16 +212,14 @@ fn compute(
     mask: &Tensor,
     statistics: Statistics,
 ) -> Result<TokenLogProbs> {
-    let (batch, time, vocabulary) = logits.dims3()?;
+    let (batch, time, _) = logits.dims3()?;
     if !matches!(
         logits.dtype(),
         DType::F32 | DType::F64 | DType::BF16 | DType::F16
     ) {
         return Err(logits_type(function, "logits", logits.dtype()));
     }
-    if vocabulary == 0 {
-        return Err(Error::argument(function, "logits", "has a vocabulary of 0"));
-    }
+    not_empty(function, logits)?;
     // not reshaped: each step of the graph costs the gradient another copy
     let logits = logits.contiguous()?;
     let columns = match logits.device().is_cpu() {
@@ -229,6 +230,13 @@ fn compute(
     TokenLogProbs::from_columns(&columns.narrow(1, 0, mask.dim(1)?)?, mask, statistics)
 }
 
+fn not_empty(function: &'static str, logits: &Tensor) -> Result<()> {
+    match logits.dim(2)? {
+        0 => Err(Error::argument(function, "logits", "has a vocabulary of 0")),
+        _ => Ok(()),
+    }
+}
+
 /// The kernel's forward and backward pass, outside any graph.
 pub(super) fn values_and_gradient(
     logits: &Tensor,
@@ -237,13 +245,14 @@ pub(super) fn values_and_gradient(
 ) -> Result<(Tensor, Tensor)> {
     let function = "selective_log_softmax_with_gradient";
     let mut axes = Axes::new(function);
-    axes.axes("logits", logits, &["batch", "time", "vocabulary"])?;
-    axes.index("targets", targets, &["batch", "time"])?;
-    axes.mask("mask", mask, &["batch", "time"])?;
-    let targets = row_targets(function, "targets", targets, mask, 0, logits.dim(2)?)?;
+    let logits = axes.axes("logits", logits, &["batch", "time", "vocabulary"])?;
+    let targets = axes.index("targets", targets, &["batch", "time"])?;
+    let mask = axes.mask("mask", mask, &["batch", "time"])?;
+    not_empty(function, &logits)?;
+    let targets = row_targets(function, "targets", &targets, &mask, 0, logits.dim(2)?)?;
     let op = kernel::Select::new(Arc::new(targets), Statistics::default());
     let values = logits.apply_op1_no_bwd(&op)?;
-    let gradient = op.gradient(logits, &values.ones_like()?)?;
+    let gradient = op.gradient(&logits, &values.ones_like()?)?;
     Ok((values, gradient))
 }
 
@@ -255,7 +264,7 @@ pub(super) enum Ahead {
 }
 
 /// A mask `[batch, time]` over what `of` holds; one that belongs to the other of [`Ahead`] is told so.
-pub(super) fn mask_of(axes: &mut Axes, mask: &Tensor, of: &Tensor, ahead: Ahead) -> Result<()> {
+pub(super) fn mask_of(axes: &mut Axes, mask: &Tensor, of: &Tensor, ahead: Ahead) -> Result<Tensor> {
     let wrong = axes.mask("mask", mask, &["batch", "time"]);
     let (&[rows, columns], &[batch, time]) = (mask.dims(), of.dims()) else {
         return wrong;
@@ -301,11 +310,7 @@ pub(super) fn after_the_first(
             format!("has {time} position(s); the first predicts the second, so two are needed"),
         ));
     }
-    let rest = |x: &Tensor| match x.elem_count() {
-        // a view past the start of nothing makes candle panic
-        0 => Tensor::zeros((0, time - 1), x.dtype(), x.device()),
-        _ => x.narrow(1, 1, time - 1),
-    };
+    let rest = |x: &Tensor| readable(&x.narrow(1, 1, time - 1)?);
     Ok((rest(tokens)?, rest(mask)?))
 }
 

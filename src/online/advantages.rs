@@ -17,9 +17,9 @@
 
 use crate::Result;
 use crate::error::require;
-use crate::math::masked;
+use crate::math::to_host;
 use crate::shape::Axes;
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 /// Settings of [`gae`].
@@ -61,7 +61,8 @@ pub struct Advantages {
 /// R̂ₜ = Âₜ + V(sₜ)
 /// ```
 /// t + 1 is the next position that counts, however far away. After the last one V and Â are 0: the
-/// answer is over.
+/// answer is over. What runs is the equal R̂ₜ = rₜ + γ [ (1 − λ) V(sₜ₊₁) + λ R̂ₜ₊₁ ], Âₜ = R̂ₜ − V(sₜ), in
+/// which no value enters its own return; on the host, where the numbers are read.
 /// # Shapes
 /// `rewards`, `values` `[batch, time]` in f32 or f64 alike, `mask` u8 `[batch, time]`.
 /// # Errors
@@ -76,6 +77,7 @@ pub struct Advantages {
 /// * With λ = γ = 1, V = 0 and the rewards of [`shaped_rewards`](crate::shaped_rewards), the
 ///   gradient of [`ppo_policy_loss`](crate::ppo_policy_loss) on its own draws is that of
 ///   −E r + β KL(π‖π_ref), over all tokens of the answer.
+/// * Sums are in f64 whatever the type of the rewards: 32 768 tokens in f32 are off by one rounding.
 /// # Departures
 /// None from the recursion. The paper's sum is infinite; here it ends with the answer, and an
 /// answer that was cut off is treated as ended there too, as in the authors' code for language
@@ -115,44 +117,46 @@ pub fn gae(
         require(holds, function, field, "in [0, 1]", value)?;
     }
     let mut axes = Axes::new(function);
-    axes.float("rewards", rewards, &["batch", "time"])?;
-    axes.float("values", values, &["batch", "time"])?;
-    axes.mask("mask", mask, &["batch", "time"])?;
-    let rewards = masked(&rewards.detach(), mask)?;
-    let values = masked(&values.detach(), mask)?;
+    let rewards = axes.float("rewards", rewards, &["batch", "time"])?;
+    let values = axes.float("values", values, &["batch", "time"])?;
+    let mask = axes.mask("mask", mask, &["batch", "time"])?;
+    let (reward, value) = (on_host(&rewards)?, on_host(&values)?);
+    let counts = to_host::<u8>(&mask)?;
 
     let time = mask.dim(1)?;
-    if mask.elem_count() == 0 {
-        return Ok(Advantages {
-            advantages: rewards,
-            returns: values,
-        });
+    let mut advantages = vec![0.0; counts.len()];
+    let mut returns = vec![0.0; counts.len()];
+    for row in 0..mask.dim(0)? {
+        // V and R̂ of the next position that counts; 0 after the last
+        let (mut next_value, mut next_return) = (0.0, 0.0);
+        for at in (row * time..(row + 1) * time).rev() {
+            if counts[at] == 0 {
+                continue; // no distance
+            }
+            // Âₜ + V(sₜ) = rₜ + γ · [ (1 − λ) V(sₜ₊₁) + λ R̂ₜ₊₁ ]
+            let expected = share(1.0 - lambda, next_value) + share(lambda, next_return);
+            returns[at] = reward[at] + share(gamma, expected);
+            advantages[at] = returns[at] - value[at];
+            (next_value, next_return) = (value[at], returns[at]);
+        }
     }
-    // V and Â of the next position that counts, [batch, 1]; 0 after the last
-    let mut next_value = values.narrow(1, 0, 1)?.zeros_like()?;
-    let mut next = next_value.clone();
-    let mut advantages = Vec::with_capacity(time);
-    for t in (0..time).rev() {
-        let reward = rewards.narrow(1, t, 1)?;
-        let value = values.narrow(1, t, 1)?;
-        let counts = mask.narrow(1, t, 1)?;
-
-        // δₜ = rₜ + γ · V(sₜ₊₁) − V(sₜ)
-        let delta = ((reward + (&next_value * gamma)?)? - &value)?;
-        // Âₜ = δₜ + γλ · Âₜ₊₁
-        let advantage = (delta + (&next * (gamma * lambda))?)?;
-
-        // a position that does not count passes on what it was given
-        next = counts.where_cond(&advantage, &next)?;
-        next_value = counts.where_cond(&value, &next_value)?;
-        advantages.push(next.clone());
-    }
-    advantages.reverse();
-    let advantages = masked(&Tensor::cat(&advantages, 1)?, mask)?;
-
-    // R̂ₜ = Âₜ + V(sₜ)
+    let back = |x: Vec<f64>| {
+        Tensor::from_vec(x, mask.shape(), &Device::Cpu)?
+            .to_dtype(rewards.dtype())?
+            .to_device(rewards.device())
+    };
     Ok(Advantages {
-        returns: (&advantages + values)?,
-        advantages,
+        advantages: back(advantages)?,
+        returns: back(returns)?,
     })
+}
+
+/// factor · x, 0 for a factor of 0 whatever x is.
+fn share(factor: f64, x: f64) -> f64 {
+    if factor == 0.0 { 0.0 } else { factor * x }
+}
+
+/// Every element in f64; moved before it is widened: not every device has f64.
+fn on_host(x: &Tensor) -> Result<Vec<f64>> {
+    to_host::<f64>(&x.detach().to_device(&Device::Cpu)?.to_dtype(DType::F64)?)
 }

@@ -12,6 +12,7 @@
 //! Read next: [`crate::sft`], which the second term is.
 
 use crate::error::non_negative;
+use crate::math::weighted;
 use crate::{Error, Result, TokenLogProbs, TokenLoss};
 use serde::{Deserialize, Serialize};
 
@@ -79,7 +80,7 @@ pub fn entropy_loss(log_probs: &TokenLogProbs, config: &EntropyConfig) -> Result
 
     // −c · Hₜ
     Ok(TokenLoss {
-        loss: (entropy * -config.coefficient)?,
+        loss: weighted(entropy, -config.coefficient)?,
         mask: log_probs.mask().clone(),
     })
 }
@@ -136,7 +137,7 @@ pub fn ptx_loss(pretraining: &TokenLogProbs, config: &PtxConfig) -> Result<Token
 
     // −γ · log π_θ(xₜ)
     Ok(TokenLoss {
-        loss: (pretraining.values() * -config.gamma)?,
+        loss: weighted(pretraining.values(), -config.gamma)?,
         mask: pretraining.mask().clone(),
     })
 }

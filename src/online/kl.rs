@@ -75,7 +75,8 @@ pub enum KlEstimator {
 ///   answers agree, both KL(π‖π_ref). Those of k₂ do not even agree in the mean.
 /// # Departures
 /// None from the formulas, up to x = 20 ([`LOG_RATIO_BOUND`]). Beyond, k₃ goes on along its
-/// tangent, with slope 1 − e²⁰, where it would overflow. Within |x| < ½ it is summed as a series:
+/// tangent, with slope 1 − e²⁰, where it would overflow. A log-probability of −∞ on one side costs
+/// +∞ in k₂ and k₃; k₁ has its sign. Within |x| < ½ it is summed as a series:
 /// the difference has no correct digit in f32 at x = 10⁻⁴. The survey names a
 /// KL penalty without an equation.
 /// # Examples
@@ -107,7 +108,7 @@ pub fn kl_loss(
 ) -> Result<TokenLoss> {
     let mut axes = Axes::new("kl_loss");
     axes.float("policy", policy.values(), &["batch", "time"])?;
-    axes.float("reference", reference, &["batch", "time"])?;
+    let reference = axes.float("reference", reference, &["batch", "time"])?;
 
     // x = log π_ref − log π_θ, 0 where the mask does not count
     let x = masked(&(reference.detach() - policy.values())?, policy.mask())?;
@@ -128,12 +129,17 @@ impl KlEstimator {
     }
 }
 
-/// eˣ up to [`LOG_RATIO_BOUND`], its tangent beyond: e^{min(x, c)} · (1 + max(0, x − c)).
+/// eˣ up to [`LOG_RATIO_BOUND`], its tangent beyond: e^{min(x, c)} + e^c · max(0, x − c).
 pub(crate) fn bounded_exp(x: &Tensor) -> Result<Tensor> {
+    let (within, beyond) = at_the_bound(x)?;
+    Ok((within.exp()? + (beyond * LOG_RATIO_BOUND.exp())?)?)
+}
+
+/// min(x, c) and max(0, x − c), whose slopes add up to 1.
+fn at_the_bound(x: &Tensor) -> Result<(Tensor, Tensor)> {
     let bound = x.ones_like()?.affine(LOG_RATIO_BOUND, 0.0)?;
     let within = x.gt(LOG_RATIO_BOUND)?.where_cond(&bound, x)?;
-    let beyond = hinge(&(x - LOG_RATIO_BOUND)?)?;
-    Ok((within.exp()? * (beyond + 1.0)?)?)
+    Ok((within, hinge(&(x - LOG_RATIO_BOUND)?)?))
 }
 
 /// eˣ − 1 − x to full precision at small x, along the tangent beyond [`LOG_RATIO_BOUND`].
@@ -148,6 +154,9 @@ fn exp_minus_tangent(x: &Tensor) -> Result<Tensor> {
     }
     let series = (series * (near.sqr()? * 0.5)?)?;
 
-    let difference = ((bounded_exp(x)? - 1.0)? - x)?;
+    // e^{min(x, c)} − 1 − min(x, c) + (e^c − 1) · max(0, x − c)
+    let (within, beyond) = at_the_bound(x)?;
+    let difference = ((within.exp()? - 1.0)? - within)?;
+    let difference = (difference + (beyond * (LOG_RATIO_BOUND.exp() - 1.0))?)?;
     Ok(small.where_cond(&series, &difference)?)
 }

@@ -120,6 +120,8 @@ impl PolicyLoss {
 /// * A huge `dual_clip` is none; so is any as long as no ratio exceeds it.
 /// * Steps on fresh draws, with k₁ in the reward ([`shaped_rewards`](crate::shaped_rewards)),
 ///   arrive at π* ∝ π_ref · e^{r/β}.
+/// * A token that only the new policy finds impossible has ratio 0; one that only the old one did has ratio
+///   +∞, a finite slope, and no pull where Â = 0.
 /// # Departures
 /// Negated: the paper maximises. Up to ρ = e²⁰ ([`LOG_RATIO_BOUND`](crate::online::kl::LOG_RATIO_BOUND))
 /// there is no other difference; beyond, ρ goes on along the tangent of e^x instead of overflowing,
@@ -170,8 +172,8 @@ pub fn ppo_policy_loss(
     }
     let mut axes = Axes::new(function);
     axes.float("new", new.values(), &["batch", "time"])?;
-    axes.float("old", old, &["batch", "time"])?;
-    axes.float("advantages", advantages, &["batch", "time"])?;
+    let old = axes.float("old", old, &["batch", "time"])?;
+    let advantages = axes.float("advantages", advantages, &["batch", "time"])?;
     let mask = new.mask();
     let advantages = masked(&advantages.detach(), mask)?;
 
@@ -195,6 +197,9 @@ pub fn ppo_policy_loss(
         stopped = stopped.add(&beyond)?;
     }
     let ratio_or_bound = stopped.where_cond(&bound, &ratio)?;
+    // an advantage of 0 pulls at no ratio, not even at ∞
+    let idle = advantages.eq(0.0)?.mul(&reached.eq(f64::INFINITY)?)?;
+    let ratio_or_bound = masked(&ratio_or_bound, &idle.eq(0u8)?)?;
     let loss = (advantages.neg()? * ratio_or_bound)?;
 
     let log_ratio = log_ratio.detach();
@@ -243,6 +248,8 @@ impl Default for PpoValueConfig {
 ///   strictly the larger; else V − R̂. Within ε both branches are the same number, and the gradient
 ///   is V − R̂ in full; so it is at the bound, and where both errors are equal beyond it.
 /// * Without a clip, or with a huge one, this is ½(V − R̂)², whose optimum is the mean return.
+/// * A value or a return of ±∞ costs +∞; a return of ±∞ does not pull a value that is beyond its bound
+///   towards it.
 /// # Departures
 /// None from the authors' code, which adds this with weight 0.1 to the policy's loss; the weight is
 /// the caller's. The survey has no equation for this.
@@ -279,28 +286,33 @@ pub fn ppo_value_loss(
         positive(function, "clip", epsilon)?;
     }
     let mut axes = Axes::new(function);
-    axes.float("values", values, &["batch", "time"])?;
-    axes.float("old_values", old_values, &["batch", "time"])?;
-    axes.float("returns", returns, &["batch", "time"])?;
-    axes.mask("mask", mask, &["batch", "time"])?;
-    let returns = returns.detach();
+    let values = axes.float("values", values, &["batch", "time"])?;
+    let old_values = axes.float("old_values", old_values, &["batch", "time"])?;
+    let returns = axes.float("returns", returns, &["batch", "time"])?.detach();
+    let mask = axes.mask("mask", mask, &["batch", "time"])?;
 
-    // (V − R̂)²
-    let mut square = masked(&(values - &returns)?, mask)?.sqr()?;
-    if let Some(epsilon) = config.clip {
-        // V_clip = V_old + clip( V − V_old, −ε, ε )
-        let moved = (values - old_values)?.detach();
-        let clipped = (old_values.detach() + moved.clamp(-epsilon, epsilon)?)?;
-        let other = masked(&(clipped - returns)?, mask)?.sqr()?;
+    // V − R̂
+    let error = masked(&(&values - &returns)?, &mask)?;
+    let square = match config.clip {
+        None => error.sqr()?,
+        Some(epsilon) => {
+            // V_clip = V_old + clip( V − V_old, −ε, ε )
+            let moved = (&values - &old_values)?.detach();
+            let clipped = (old_values.detach() + moved.clamp(-epsilon, epsilon)?)?;
 
-        // max( … ), as a choice: V_clip only where it is not V itself and is strictly worse
-        let outside = moved.abs()?.gt(epsilon)?;
-        let stopped = outside.mul(&other.gt(&square)?)?;
-        square = stopped.where_cond(&other, &square)?;
-    }
+            // max( … ), as a choice: V_clip only where it is not V itself and R̂ is strictly nearer to
+            // V, beyond the middle of the two
+            let middle = ((values.detach() * 0.5)? + (&clipped * 0.5)?)?;
+            let up = moved.gt(epsilon)?.mul(&returns.gt(&middle)?)?;
+            let down = moved.lt(-epsilon)?.mul(&returns.lt(&middle)?)?;
+            let stopped = up.add(&down)?;
+            let other = masked(&(clipped - returns)?, &mask)?.detach();
+            stopped.where_cond(&other, &error)?.sqr()?
+        }
+    };
     // ½
     Ok(TokenLoss {
         loss: (square * 0.5)?,
-        mask: mask.clone(),
+        mask,
     })
 }

@@ -89,9 +89,9 @@ pub fn kl_adjusted_rewards(
     let function = "kl_adjusted_rewards";
     non_negative(function, "beta", config.beta)?;
     let mut axes = Axes::new(function);
-    axes.float("rewards", rewards, &["batch", "k"])?;
-    axes.float("policy", policy, &["batch", "k"])?;
-    axes.float("reference", reference, &["batch", "k"])?;
+    let rewards = axes.float("rewards", rewards, &["batch", "k"])?;
+    let policy = axes.float("policy", policy, &["batch", "k"])?;
+    let reference = axes.float("reference", reference, &["batch", "k"])?;
     let rewards = rewards.detach();
     if config.beta == 0.0 {
         return Ok(rewards);
@@ -316,12 +316,9 @@ fn counted(
     mask: Option<&Tensor>,
 ) -> Result<(Vec<(usize, f64)>, usize)> {
     let mut axes = Axes::new(function);
-    axes.float("rewards", rewards, &["batch", "k"])?;
+    let rewards = &axes.float("rewards", rewards, &["batch", "k"])?;
     let mask = match mask {
-        Some(mask) => {
-            axes.mask("mask", mask, &["batch", "k"])?;
-            mask.clone()
-        }
+        Some(mask) => axes.mask("mask", mask, &["batch", "k"])?,
         None => Tensor::ones(rewards.shape(), DType::U8, rewards.device())?,
     };
     require_finite(function, "rewards", rewards, &mask)?;

@@ -11,9 +11,8 @@
 //!
 //! Read next: [`super::reward_model`] (the losses on these scores).
 
-use crate::empty::grounded;
 use crate::error::{positive, require};
-use crate::math::to_host;
+use crate::math::{readable, to_host};
 use crate::shape::{Axes, at_most};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor, Var};
@@ -134,8 +133,8 @@ impl RewardHead {
         let function = "RewardHead::forward";
         let mut axes = Axes::new(function);
         axes.axes("weight", &self.weight, &["1", "dim"])?;
-        axes.axes("hidden", hidden, &["batch", "time", "dim"])?;
-        axes.mask("mask", mask, &["batch", "time"])?;
+        let hidden = axes.axes("hidden", hidden, &["batch", "time", "dim"])?;
+        let mask = axes.mask("mask", mask, &["batch", "time"])?;
         if !hidden.dtype().is_float() {
             return Err(Error::DType {
                 function,
@@ -144,11 +143,10 @@ impl RewardHead {
                 expected: "f32, f64, bf16 or f16".to_string(),
             });
         }
-        let (hidden, mask) = (&grounded(hidden)?, &grounded(mask)?);
         let (batch, time, dim) = hidden.dims3()?;
 
         // h_T, as rows of a [batch · time, dim] matrix
-        let last = last_positions(function, mask)?;
+        let last = last_positions(function, &mask)?;
         let rows: Vec<u32> = (0..batch)
             .zip(last)
             .map(|(row, last)| (row * time + last) as u32)
@@ -194,20 +192,22 @@ impl RewardHead {
 
 /// The last position of each row that the mask counts.
 fn last_positions(function: &'static str, mask: &Tensor) -> Result<Vec<usize>> {
+    let (batch, time) = mask.dims2()?;
     let counts = to_host::<u8>(mask)?;
-    counts
-        .chunks(mask.dim(1)?.max(1))
-        .enumerate()
-        .map(|(row, counts)| {
-            counts.iter().rposition(|c| *c != 0).ok_or_else(|| {
-                Error::argument(
-                    function,
-                    "mask",
-                    format!(
-                        "counts no token in row {row}; its score has no position to be read at"
-                    ),
-                )
-            })
+    (0..batch)
+        .map(|row| {
+            counts[row * time..(row + 1) * time]
+                .iter()
+                .rposition(|c| *c != 0)
+                .ok_or_else(|| {
+                    Error::argument(
+                        function,
+                        "mask",
+                        format!(
+                            "counts no token in row {row}; its score has no position to be read at"
+                        ),
+                    )
+                })
         })
         .collect()
 }
@@ -323,13 +323,13 @@ impl RewardNormalisation {
         positive(function, "gain", self.gain)?;
         require(self.bias.is_finite(), function, "bias", "finite", self.bias)?;
         require_float(function, "scores", scores.dtype())?;
-        Ok(scores.affine(self.gain, self.bias)?)
+        Ok(readable(scores)?.affine(self.gain, self.bias)?)
     }
 }
 
 /// The scores on the host in f64.
 fn finite_scores(function: &'static str, scores: &Tensor) -> Result<Vec<f64>> {
-    Axes::new(function).float("scores", scores, &["batch"])?;
+    let scores = Axes::new(function).float("scores", scores, &["batch"])?;
     let scores = scores.to_dtype(DType::F64)?.to_vec1::<f64>()?;
     if scores.is_empty() {
         return Err(Error::argument(function, "scores", "is empty"));

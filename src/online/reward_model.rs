@@ -28,8 +28,7 @@
 
 use crate::error::non_negative;
 use crate::math::{
-    MASKED, at_least_one, log_sigmoid, mask_count, masked, over_last, plackett_luce, preferences,
-    to_host,
+    at_least_one, log_sigmoid, log_softmax, masked, masked_sum, plackett_luce, preferences, to_host,
 };
 use crate::shape::Axes;
 use crate::{Error, Pair, PreferenceLoss, Result};
@@ -78,6 +77,8 @@ pub struct PairwiseRewardConfig {
 ///   Where an answer is in pairs with several others the scores shrink as well:
 ///   Σ_{i≠j}(sᵢ + sⱼ)² = 2(K − 2) Σs² + 2(Σs)². Subtracting a mean after training only moves the
 ///   constant ([`RewardNormalisation`](crate::RewardNormalisation)).
+/// * A score of −∞ for the chosen answer costs +∞ with slope −1, for the rejected one 0 (centring adds +∞);
+///   for both there is no margin: NaN.
 /// # Departures
 /// None from InstructGPT's eq. 1 at K = 2, with m = 0 and c = 0. Margins are those of Llama 2, where
 /// they grow with how clear the labeller's preference was; the centring term is later work's. The
@@ -108,13 +109,12 @@ pub fn pairwise_reward_loss(
     let function = "pairwise_reward_loss";
     non_negative(function, "centring", config.centring)?;
     let mut axes = Axes::new(function);
-    axes.float("scores.chosen", &scores.chosen, &["batch"])?;
-    axes.float("scores.rejected", &scores.rejected, &["batch"])?;
+    let scores = axes.pair("scores", scores)?;
 
     // r_w − r_l − m
     let mut ahead = scores.margin()?;
     if let Some(margin) = margin {
-        axes.float("margin", margin, &["batch"])?;
+        let margin = axes.float("margin", margin, &["batch"])?;
         ahead = (ahead - margin.detach())?;
     }
 
@@ -125,7 +125,7 @@ pub fn pairwise_reward_loss(
         let sum = (&scores.chosen + &scores.rejected)?;
         loss = (loss + (sum.sqr()? * config.centring)?)?;
     }
-    PreferenceLoss::new(loss, scores)
+    PreferenceLoss::new(loss, &scores)
 }
 
 /// What [`ranked_reward_loss`] does with two answers that the labels rank alike.
@@ -181,6 +181,8 @@ pub struct RankedRewardConfig {
 /// * Centring pulls one number per list, the mean of its scores (where all pairs count), so it fixes
 ///   the constant and leaves the differences alone, unlike a penalty on each pair or on each score.
 ///   Lists that hold different answers to one prompt pull its scores together all the same.
+/// * A score of −∞ costs +∞ with a finite slope where a worse answer is ahead of it, and 0 in the last place
+///   (centring adds +∞).
 /// # Departures
 /// None from the paper's eq. 1, whose expectation over pairs with 1/C(K, 2) is the mean over pairs
 /// of one prompt. Ragged lists, ties, margin and centring are not in the paper. The form of the
@@ -211,12 +213,12 @@ pub fn ranked_reward_loss(
     let function = "ranked_reward_loss";
     non_negative(function, "margin", config.margin)?;
     non_negative(function, "centring", config.centring)?;
-    let mask = check_lists(function, scores, rewards, mask)?;
-    let scores = masked(scores, &mask)?;
-    let pairs = Pairs::new(rewards, &mask, config.ties)?;
+    let (scores, rewards, mask) = check_lists(function, scores, rewards, mask)?;
+    let scores = masked(&scores, &mask)?;
+    let pairs = Pairs::new(&rewards, &mask, config.ties)?;
 
     // (1/N) Σ −log σ( s_w − s_l − m ), of ties −log σ( s_i − s_j )
-    let ahead = across(&scores)?;
+    let ahead = pairs.only(&across(&scores)?)?;
     let of_wins = log_sigmoid(&(&ahead - config.margin)?)?.neg()?;
     let of_ties = log_sigmoid(&ahead)?.neg()?;
     let mut loss = pairs.mean(&of_wins, &of_ties)?;
@@ -252,6 +254,7 @@ pub fn ranked_reward_loss(
 ///   [`plackett_luce_reward_loss`]: what a ranking adds is the order of the rest.
 /// * If b is drawn with probability softmax(r), the only optimum is r up to a constant.
 /// * A list of one has loss 0. So has a list of none, whose `best` is not read.
+/// * A score of −∞ costs +∞ if it is the best answer, with slope −1, and is as good as left out otherwise.
 /// # Departures
 /// None from the paper's eq. 1, for any K where it has K = 4. The survey names reward models
 /// without an equation.
@@ -275,22 +278,14 @@ pub fn ranked_reward_loss(
 pub fn choose_best_loss(scores: &Tensor, best: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
     let function = "choose_best_loss";
     let mut axes = Axes::new(function);
-    axes.float("scores", scores, &["batch", "k"])?;
-    axes.index("best", best, &["batch"])?;
-    let mask = counted(&mut axes, mask, scores)?;
-    let best = best_answers(function, best, &mask)?;
-    let scores = masked(scores, &mask)?;
+    let scores = axes.float("scores", scores, &["batch", "k"])?;
+    let best = axes.index("best", best, &["batch"])?;
+    let mask = counted(&mut axes, mask, &scores)?;
+    let best = best_answers(function, &best, &mask)?;
 
-    // log Σᵢ e^{sᵢ} − s_b
-    let out = scores.zeros_like()?.affine(0.0, MASKED)?;
-    let total = over_last(&mask.where_cond(&scores, &out)?, |x| {
-        x.log_sum_exp(D::Minus1)
-    })?;
-    let chosen = scores.gather(&best.unsqueeze(1)?, 1)?.squeeze(1)?;
-    let loss = (total - chosen)?;
-
-    let not_empty = mask_count(&mask, DType::F32)?.gt(0.0)?;
-    masked(&loss, &not_empty)
+    // log Σᵢ e^{sᵢ} − s_b; 0 for a list of none
+    let log_shares = log_softmax(&masked(&scores, &mask)?, Some(&mask))?;
+    Ok(masked_sum(&log_shares, &best)?.neg()?)
 }
 
 /// The loss of each list of ranked answers: the best of all, then the best of the rest, and so on.
@@ -315,6 +310,7 @@ pub fn choose_best_loss(scores: &Tensor, best: &Tensor, mask: Option<&Tensor>) -
 /// * Answers with equal rewards do not compete with each other: each is held only against those
 ///   that are worse. A list of one has loss 0, a list of none too.
 /// * A sum over the stages of a ranking, not a mean: long lists weigh more.
+/// * A score of −∞ costs 0 in the last place and +∞ with a finite slope before a finite one.
 /// # Departures
 /// The survey has no such loss. It is the one that PRO and the ranking form of DPO build on, here on
 /// scores; DPO's product runs to k = K, whose factor is 1: left out here, as in PRO. Ties and ragged lists are not in
@@ -342,9 +338,9 @@ pub fn plackett_luce_reward_loss(
     rewards: &Tensor,
     mask: Option<&Tensor>,
 ) -> Result<Tensor> {
-    let mask = check_lists("plackett_luce_reward_loss", scores, rewards, mask)?;
+    let (scores, rewards, mask) = check_lists("plackett_luce_reward_loss", scores, rewards, mask)?;
     // Σₖ [ log Σ_{i≥k} e^{s₍ᵢ₎} − s₍ₖ₎ ]
-    plackett_luce(scores, rewards, &mask)
+    plackett_luce(&scores, &rewards, &mask)
 }
 
 /// The share of all ranked pairs of a batch that the scores order as the rewards do.
@@ -373,9 +369,9 @@ pub fn ranking_accuracy(
     rewards: &Tensor,
     mask: Option<&Tensor>,
 ) -> Result<Tensor> {
-    let mask = check_lists("ranking_accuracy", scores, rewards, mask)?;
+    let (scores, rewards, mask) = check_lists("ranking_accuracy", scores, rewards, mask)?;
     let ahead = across(&scores.detach())?;
-    let pairs = preferences(rewards, &mask)?;
+    let pairs = preferences(&rewards, &mask)?;
     let right = ahead.gt(0.0)?.to_dtype(ahead.dtype())?;
     let even = ahead.eq(0.0)?.to_dtype(ahead.dtype())?;
     let points = masked(&(right + (even * 0.5)?)?, &pairs)?.sum_all()?;
@@ -403,6 +399,14 @@ impl Pairs {
         let each = one.unsqueeze(2)?.broadcast_mul(&one.unsqueeze(1)?)?;
         let count = at_least_one(&total(&each, &each, &wins, ties.as_ref())?)?;
         Ok(Self { wins, ties, count })
+    }
+
+    /// `x` `[batch, k, k]` at the pairs that count, 0 elsewhere: an answer beside itself may be ∞ − ∞.
+    fn only(&self, x: &Tensor) -> Result<Tensor> {
+        match &self.ties {
+            Some(ties) => masked(x, &self.wins.add(ties)?),
+            None => masked(x, &self.wins),
+        }
     }
 
     /// (1/N) Σ over pairs, of numbers `[batch, k, k]`: a tie is half of (i, j) and half of (j, i).
@@ -446,42 +450,45 @@ fn check_lists(
     scores: &Tensor,
     rewards: &Tensor,
     mask: Option<&Tensor>,
-) -> Result<Tensor> {
+) -> Result<(Tensor, Tensor, Tensor)> {
     let mut axes = Axes::new(function);
-    axes.float("scores", scores, &["batch", "k"])?;
-    axes.float("rewards", rewards, &["batch", "k"])?;
-    counted(&mut axes, mask, scores)
+    let scores = axes.float("scores", scores, &["batch", "k"])?;
+    let rewards = axes.float("rewards", rewards, &["batch", "k"])?;
+    let mask = counted(&mut axes, mask, &scores)?;
+    Ok((scores, rewards, mask))
 }
 
 /// The mask, of ones if there is none.
 fn counted(axes: &mut Axes, mask: Option<&Tensor>, scores: &Tensor) -> Result<Tensor> {
     match mask {
-        Some(mask) => {
-            axes.mask("mask", mask, &["batch", "k"])?;
-            Ok(mask.clone())
-        }
+        Some(mask) => axes.mask("mask", mask, &["batch", "k"]),
         None => Ok(Tensor::ones(scores.shape(), DType::U8, scores.device())?),
     }
 }
 
-/// The chosen answers as i64, 0 for a list of none; an error for one that is not in its list.
+/// 1 at the chosen answer of each list that has any: u8 `[batch, k]`; an error for one that is not in
+/// its list.
 fn best_answers(function: &'static str, best: &Tensor, mask: &Tensor) -> Result<Tensor> {
     let k = mask.dim(1)?;
-    let mut chosen = to_host::<i64>(&best.to_dtype(DType::I64)?)?;
-    let mask = to_host::<u8>(mask)?;
-    for (row, (b, counts)) in chosen.iter_mut().zip(mask.chunks(k.max(1))).enumerate() {
+    let chosen = to_host::<i64>(&best.to_dtype(DType::I64)?)?;
+    let counts = to_host::<u8>(mask)?;
+    let mut marks = vec![0u8; counts.len()];
+    let lists = counts.chunks(k.max(1)).zip(marks.chunks_mut(k.max(1)));
+    for (row, (b, (counts, marks))) in chosen.iter().zip(lists).enumerate() {
         if counts.iter().all(|c| *c == 0) {
-            *b = 0;
             continue;
         }
-        let problem = match usize::try_from(*b).ok().and_then(|b| counts.get(b)) {
+        let at = usize::try_from(*b).ok();
+        let problem = match at.and_then(|b| Some((counts.get(b)?, marks.get_mut(b)?))) {
             None => format!("outside the {k} answers"),
-            Some(0) => "which the mask leaves out".to_string(),
-            Some(_) => continue,
+            Some((0, _)) => "which the mask leaves out".to_string(),
+            Some((_, mark)) => {
+                *mark = 1;
+                continue;
+            }
         };
         let problem = format!("holds {b} in row {row}, {problem}");
         return Err(Error::argument(function, "best", problem));
     }
-    let batch = chosen.len();
-    Ok(Tensor::from_vec(chosen, batch, best.device())?)
+    Ok(Tensor::from_vec(marks, mask.shape(), mask.device())?)
 }

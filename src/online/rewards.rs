@@ -13,7 +13,7 @@
 
 use super::kl::KlEstimator;
 use crate::error::non_negative;
-use crate::math::masked;
+use crate::math::{masked, weighted};
 use crate::shape::Axes;
 use crate::{Result, TokenLogProbs};
 use candle_core::{DType, Tensor};
@@ -63,6 +63,7 @@ impl Default for ShapedRewardsConfig {
 ///   π ∝ π_ref · e^{r/(βs)} with s the deviation under π itself, ten times the rewards change
 ///   nothing, and below some β the policy collapses to the best answer in spite of the KL (at ½
 ///   where the tests look; at 1 it does not).
+/// * β = 0 takes nothing, even where the reference finds a token impossible.
 /// # Departures
 /// None from the authors' code, save that it puts the score at the last position; here that is the
 /// last that counts, wherever padding stands. AlpacaFarm clamps k₁ at 0 from below, which is not
@@ -99,12 +100,12 @@ pub fn shaped_rewards(
     non_negative(function, "beta", config.beta)?;
     let mut axes = Axes::new(function);
     axes.float("old", old.values(), &["batch", "time"])?;
-    axes.float("reference", reference, &["batch", "time"])?;
-    axes.float("scores", scores, &["batch"])?;
+    let reference = axes.float("reference", reference, &["batch", "time"])?;
+    let scores = axes.float("scores", scores, &["batch"])?;
 
     // −β · k( log π_ref − log π_old )
     let x = masked(&(reference.detach() - old.values().detach())?, old.mask())?;
-    let penalty = (config.estimator.at(&x)? * -config.beta)?;
+    let penalty = weighted(&config.estimator.at(&x)?, -config.beta)?;
 
     // + r(x, y) at the last token that counts
     let scores = scores.detach().unsqueeze(1)?.broadcast_as(x.shape())?;
@@ -168,8 +169,8 @@ pub fn missing_eos_penalty(scores: &Tensor, ended: &Tensor, penalty: f64) -> Res
     let function = "missing_eos_penalty";
     non_negative(function, "penalty", penalty)?;
     let mut axes = Axes::new(function);
-    axes.float("scores", scores, &["batch"])?;
-    axes.mask("ended", ended, &["batch"])?;
+    let scores = axes.float("scores", scores, &["batch"])?;
+    let ended = axes.mask("ended", ended, &["batch"])?;
     let scores = scores.detach();
     Ok(ended.where_cond(&scores, &(&scores - penalty)?)?)
 }

@@ -84,7 +84,7 @@ use super::ppo::{PolicyLoss, PolicyMetrics, PpoConfig, PpoValueConfig};
 use super::ppo::{ppo_policy_loss, ppo_value_loss};
 use super::rollout::{Experience, ExperienceConfig};
 use crate::error::non_negative;
-use crate::math::masked;
+use crate::math::{masked, weighted};
 use crate::shape::Axes;
 use crate::{Error, Reduction, Result, TokenLogProbs, TokenLoss};
 use candle_core::Tensor;
@@ -289,7 +289,7 @@ pub fn rlhf_loss(
     non_negative(function, "value_weight", config.value_weight)?;
     let mut axes = Axes::new(function);
     axes.float("new", new.values(), &["batch", "time"])?;
-    axes.float("values", values, &["batch", "time"])?;
+    let values = axes.float("values", values, &["batch", "time"])?;
     for (name, x) in [
         ("experience.old", &experience.old),
         ("experience.old_values", &experience.old_values),
@@ -298,8 +298,7 @@ pub fn rlhf_loss(
     ] {
         axes.float(name, x, &["batch", "time"])?;
     }
-    let mask = &experience.mask;
-    axes.mask("experience.mask", mask, &["batch", "time"])?;
+    let mask = &axes.mask("experience.mask", &experience.mask, &["batch", "time"])?;
     if config.entropy.is_some() && new.entropy().is_none() {
         let problem = "was computed without Statistics::entropy, which entropy needs";
         return Err(Error::argument(function, "new", problem));
@@ -320,13 +319,13 @@ pub fn rlhf_loss(
 
     // + c_V · ½ max( (V − R̂)², (V_clip − R̂)² ): R̂ stays that of the rollout in every epoch
     let value = ppo_value_loss(
-        values,
+        &values,
         &experience.old_values,
         &experience.returns,
         mask,
         &config.value,
     )?;
-    let mut loss = (&policy.loss.loss + (&value.loss * config.value_weight)?)?;
+    let mut loss = (&policy.loss.loss + weighted(&value.loss, config.value_weight)?)?;
 
     // − c_H · Hₜ
     if let Some(config) = &config.entropy {

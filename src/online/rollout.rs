@@ -305,7 +305,7 @@ impl Experience {
     /// [`Error::Argument`] if one of them is not a row of the experience.
     pub fn rows(&self, rows: &Tensor) -> Result<Self> {
         let function = "Experience::rows";
-        Axes::new(function).index("rows", rows, &["rows"])?;
+        let rows = Axes::new(function).index("rows", rows, &["rows"])?;
         // checked here: candle takes the largest index of each type for "a row of zeros"
         let batch = self.len();
         for row in to_host::<i64>(&rows.to_dtype(DType::I64)?)? {
@@ -314,9 +314,13 @@ impl Experience {
                 return Err(Error::argument(function, "rows", problem));
             }
         }
-        let of = |x: &Tensor| match rows.elem_count() {
-            0 => x.narrow(0, 0, 0),
-            _ => x.index_select(rows, 0),
+        let of = |x: &Tensor| match rows.elem_count() * x.elem_count() {
+            0 => {
+                let mut shape = x.dims().to_vec();
+                shape[0] = rows.elem_count();
+                Tensor::zeros(shape, x.dtype(), x.device())
+            }
+            _ => x.index_select(&rows, 0),
         };
         Ok(Self {
             mask: of(&self.mask)?,

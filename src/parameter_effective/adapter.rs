@@ -36,9 +36,9 @@
 use super::frozen_linear::rows;
 use super::low_rank::{named, uniform};
 use super::{PrefixConfig, Reparametrisation};
-use crate::empty::grounded;
 use crate::error::positive;
 use crate::math::hinge;
+use crate::math::readable;
 use crate::shape::{at_most, made, size};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor, Var};
@@ -304,7 +304,7 @@ impl BottleneckAdapter {
                 format!("has shape {:?}, but `x` {:?}", h.dims(), x.dims()),
             ));
         }
-        let (x, h) = (&grounded(x)?, &grounded(h)?);
+        let (x, h) = (&readable(x)?, &readable(h)?);
         if !self.enabled {
             return Ok(h.clone());
         }

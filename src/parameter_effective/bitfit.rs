@@ -12,7 +12,7 @@
 use super::frozen_linear::{FrozenLinear, compute_type};
 use super::low_rank::{merged, named};
 use crate::Result;
-use crate::empty::grounded;
+use crate::math::readable;
 use candle_core::{Tensor, Var};
 use candle_nn::{Linear, Module};
 
@@ -131,7 +131,7 @@ impl Module for BiasLinear {
         let product = self
             .base
             .without_bias()
-            .forward(&grounded(x)?.to_dtype(self.bias.dtype())?)?;
+            .forward(&readable(x)?.to_dtype(self.bias.dtype())?)?;
         product.broadcast_add(&self.bias)?.to_dtype(x.dtype())
     }
 }

@@ -11,7 +11,7 @@
 //!
 //! Read next: [`LoraLinear`](crate::LoraLinear), which adds the part that is trained.
 
-use crate::empty::grounded;
+use crate::math::readable;
 use crate::shape::Axes;
 use crate::{Error, Result};
 use candle_core::backend::BackendStorage;
@@ -161,7 +161,7 @@ impl FrozenLinear {
 impl Module for FrozenLinear {
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         self.check("FrozenLinear::forward", x)?;
-        grounded(x)?
+        readable(x)?
             .to_dtype(compute_type(self.weight.dtype()))?
             .contiguous()?
             .apply_op1(Product(self.clone()))?

@@ -18,7 +18,7 @@
 use super::LoraConfig;
 use super::frozen_linear::{FrozenLinear, compute_type};
 use super::lora_update::Update;
-use crate::empty::grounded;
+use crate::math::readable;
 use crate::{Error, Result};
 use candle_core::{Tensor, Var};
 use candle_nn::{Linear, Module};
@@ -157,7 +157,7 @@ impl LoraLinear {
     }
 
     fn adapted<R: Rng>(&self, x: &Tensor, rng: Option<&mut R>) -> Result<Tensor> {
-        let wide = grounded(x)?.to_dtype(self.a().dtype())?;
+        let wide = readable(x)?.to_dtype(self.a().dtype())?;
         // W₀ x + b
         let base = match self.update.replaces_bias() {
             true => self.base.without_bias().forward(&wide)?,

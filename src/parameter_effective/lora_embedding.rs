@@ -16,8 +16,8 @@ use super::frozen_linear::{compute_type, stored_type};
 use super::low_rank::{LowRank, merged, named, normal};
 use super::{LoraBias, LoraConfig};
 use crate::Result;
-use crate::empty::grounded;
 use crate::error::require;
+use crate::math::readable;
 use crate::shape::{Axes, made};
 use candle_core::{Tensor, Var};
 use candle_nn::{Embedding, Module};
@@ -210,7 +210,7 @@ impl LoraEmbedding {
 impl Module for LoraEmbedding {
     /// h: the base table if disabled, else the merged table if merged, else the sum.
     fn forward(&self, tokens: &Tensor) -> candle_core::Result<Tensor> {
-        let tokens = &grounded(tokens)?;
+        let tokens = &readable(tokens)?;
         match &self.merged {
             _ if !self.enabled => return self.base.forward(tokens),
             Some(merged) => return merged.forward(tokens),

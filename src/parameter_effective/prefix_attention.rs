@@ -14,7 +14,7 @@
 //! Read next: [`adapter`](super::adapter), where Δh has another form and the gate is a number.
 
 use super::prefix::PrefixLayer;
-use crate::empty::grounded;
+use crate::math::readable;
 use crate::math::{MASKED, log_sigmoid};
 use crate::shape::Axes;
 use crate::{Error, Result};
@@ -214,10 +214,12 @@ impl Scores {
             Some(visible) if visible.rank() == 2 => {
                 axes.mask("visible", visible, &["time", "keys"])?;
             }
-            Some(visible) => axes.mask("visible", visible, &["batch", "time", "keys"])?,
+            Some(visible) => {
+                axes.mask("visible", visible, &["batch", "time", "keys"])?;
+            }
             None => {}
         }
-        let (q, k) = (&grounded(q)?, &grounded(k)?);
+        let (q, k) = (&readable(q)?, &readable(k)?);
         let (batch, heads, time, head_dim) = q.dims4()?;
         let kv_heads = k.dim(1)?;
         if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
@@ -240,8 +242,8 @@ impl Scores {
         let mut content = score(k)?;
         if let Some(visible) = visible {
             let visible = match visible.rank() {
-                3 => grounded(visible)?.unsqueeze(1)?,
-                _ => grounded(visible)?,
+                3 => readable(visible)?.unsqueeze(1)?,
+                _ => readable(visible)?,
             };
             let hidden = (content.zeros_like()? + MASKED)?;
             content = visible
@@ -259,12 +261,12 @@ impl Scores {
     fn mix(&self, weights: &Tensor, values: &Tensor) -> Result<Tensor> {
         let (batch, kv_heads, queries, head_dim) = self.grouped;
         let (_, heads, time, keys) = weights.dims4()?;
-        let weights = grounded(weights)?
+        let weights = readable(weights)?
             .contiguous()?
             .reshape((batch, kv_heads, queries, keys))?;
         let mixed = match values.rank() {
             3 => weights.broadcast_matmul(&values.unsqueeze(0)?)?,
-            _ => weights.matmul(&grounded(values)?.contiguous()?)?,
+            _ => weights.matmul(&readable(values)?.contiguous()?)?,
         };
         Ok(mixed.reshape((batch, heads, time, head_dim))?)
     }

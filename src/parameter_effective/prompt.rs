@@ -14,8 +14,8 @@
 
 use super::frozen_linear::{compute_type, stored_type};
 use super::low_rank::{named, uniform};
-use crate::empty::grounded;
 use crate::error::require;
+use crate::math::readable;
 use crate::shape::{Axes, made, size};
 use crate::{Error, Result};
 use candle_core::{DType, Tensor, Var};
@@ -262,7 +262,7 @@ impl PromptEmbedding {
                 },
             });
         }
-        let embeddings = grounded(embeddings)?;
+        let embeddings = readable(embeddings)?;
         if !self.enabled {
             return Ok(embeddings);
         }
@@ -305,7 +305,7 @@ impl PromptEmbedding {
     fn extend(&self, x: &Tensor, with: f64) -> Result<Tensor> {
         let shape = (x.dim(0)?, self.virtual_positions());
         let before = Tensor::full(with, shape, x.device())?.to_dtype(x.dtype())?;
-        Ok(Tensor::cat(&[&before, &grounded(x)?], 1)?)
+        Ok(Tensor::cat(&[&before, &readable(x)?], 1)?)
     }
 
     /// An output of the longer rows, `[batch, length + time, ..]`, without the virtual positions.
@@ -315,7 +315,7 @@ impl PromptEmbedding {
     pub fn cut(&self, output: &Tensor) -> Result<Tensor> {
         let skip = self.virtual_positions();
         match output.dims().get(1) {
-            Some(&time) if time >= skip => Ok(grounded(&output.narrow(1, skip, time - skip)?)?),
+            Some(&time) if time >= skip => Ok(readable(&output.narrow(1, skip, time - skip)?)?),
             _ => Err(Error::argument(
                 "PromptEmbedding::cut",
                 "output",

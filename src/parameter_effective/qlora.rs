@@ -17,7 +17,7 @@ use super::frozen_linear::compute_type;
 use super::lora_update::Update;
 use super::quantise::{BlockScale, Nf4Linear};
 use crate::Result;
-use crate::empty::grounded;
+use crate::math::readable;
 use candle_core::{Device, Tensor, Var};
 use candle_nn::{Linear, Module};
 use rand::Rng;
@@ -157,7 +157,7 @@ impl QloraLinear {
     }
 
     fn adapted<R: Rng>(&self, x: &Tensor, rng: Option<&mut R>) -> Result<Tensor> {
-        let wide = grounded(x)?.to_dtype(self.a().dtype())?;
+        let wide = readable(x)?.to_dtype(self.a().dtype())?;
         // doubleDequant(c₁, c₂, W^NF4) x + b
         let base = match self.update.replaces_bias() {
             true => self.base.without_bias().forward(&wide)?,

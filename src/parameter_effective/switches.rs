@@ -74,7 +74,7 @@ macro_rules! switches {
                     _ if !self.enabled => self.base.forward(x),
                     Some(merged) => merged.forward(x),
                     None => {
-                        let x = &$crate::empty::grounded(x)?;
+                        let x = &$crate::math::readable(x)?;
                         let wide = x.to_dtype(self.wide())?;
                         self.adapted(&wide, &wide)?.to_dtype(x.dtype())
                     }
@@ -112,7 +112,7 @@ macro_rules! dropout {
                 if !self.enabled || self.dropout == 0.0 {
                     return Ok(candle_nn::Module::forward(self, x)?);
                 }
-                let x = &$crate::empty::grounded(x)?;
+                let x = &$crate::math::readable(x)?;
                 let wide = x.to_dtype(self.wide())?;
                 let dropped =
                     $crate::parameter_effective::low_rank::dropped(&wide, self.dropout, rng)?;

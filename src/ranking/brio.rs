@@ -18,7 +18,7 @@
 
 use super::{ListLoss, ReferenceTokens, differences, normalised, ranks, reference_loss};
 use crate::error::non_negative;
-use crate::math::{at_least_one, hinge, mask_count, masked_sum};
+use crate::math::{at_least_one, hinge, mask_count, masked_sum, weighted};
 use crate::{Candidates, Result, TokenLoss};
 use candle_core::{D, Tensor};
 use serde::{Deserialize, Serialize};
@@ -103,6 +103,7 @@ impl Default for BrioConfig {
 ///   lead: of two one-token answers, the better one being a share d of the references, the lead is
 ///   exactly λ for every γ ≥ σ(λ) − d ≥ 0, and log(d/(1 − d)) where that is more than λ.
 /// * Only the order of the rewards counts. A list of one answer, or of equals, has L_ctr = 0.
+/// * −∞ for an answer that has a worse one costs +∞ with a finite slope, for the last one 0.
 /// # Departures
 /// * None from the paper's equations by default. Its candidates have no ties; ragged lists and ties
 ///   are this crate's.
@@ -170,7 +171,7 @@ pub fn brio_loss(
         pairs = (pairs * share_of_distance(&places, &preferences)?)?;
     }
     let contrastive = masked_sum(&pairs, &preferences)?.sum(D::Minus1)?;
-    let ranking = (contrastive * config.rank_weight)?;
+    let ranking = weighted(&contrastive, config.rank_weight)?;
 
     // L_xent
     let sft = reference_loss(function, candidates, reference, config.reference)?;

@@ -68,6 +68,8 @@ impl Default for DpoConfig {
 ///   With ε > 0 its margin stops at log((1 − ε)/ε), whatever β.
 /// * Length means in place of the sums tilt the optimum by length, π ∝ π_ref · e^{|y|(r + c)/β}: a
 ///   long answer gains where r + c > 0 and loses where r + c < 0.
+/// * A chosen answer that the policy finds impossible (−∞) costs +∞, and its slope is −β(1 − ε), the steepest
+///   there is; an impossible rejected one costs 0, and +∞ with ε > 0. Both at once have no margin: NaN.
 /// # Departures
 /// The survey's Eq. 2 has neither the minus sign nor the expectation: as printed it is a quantity
 /// to maximise; it also writes π_SFT for π_ref. None from the paper's eq. 7. Label smoothing and
@@ -114,17 +116,15 @@ pub fn dpo_loss(
         epsilon,
     )?;
     let mut axes = Axes::new(function);
-    axes.float("policy.chosen", &policy.chosen, &["batch"])?;
-    axes.float("policy.rejected", &policy.rejected, &["batch"])?;
+    let policy = axes.pair("policy", policy)?;
 
     // r̂(x, y) = β · ( log π_θ(y│x) − log π_ref(y│x) )
     let rewards = match reference {
         Some(reference) => {
-            axes.float("reference.chosen", &reference.chosen, &["batch"])?;
-            axes.float("reference.rejected", &reference.rejected, &["batch"])?;
+            let reference = axes.pair("reference", reference)?.detach();
             Pair {
-                chosen: ((&policy.chosen - reference.chosen.detach())? * beta)?,
-                rejected: ((&policy.rejected - reference.rejected.detach())? * beta)?,
+                chosen: ((policy.chosen - reference.chosen)? * beta)?,
+                rejected: ((policy.rejected - reference.rejected)? * beta)?,
             }
         }
         None => Pair {

@@ -14,9 +14,9 @@
 //!
 //! Read next: [`slic`](super::slic) (its reward loss is this one on sums), [`brio`](super::brio).
 
-use super::{ListLoss, ReferenceTokens, normalised, reference_loss, shares};
+use super::{ListLoss, ReferenceTokens, normalised, reference_loss};
 use crate::error::{non_negative, require};
-use crate::math::masked_sum;
+use crate::math::{masked_sum, softmax, weighted};
 use crate::{Candidates, Error, Result, TokenLoss};
 use serde::{Deserialize, Serialize};
 
@@ -80,6 +80,7 @@ impl Default for ExpectedRiskConfig {
 ///   whose log-probabilities are e^{s}. As 0 < e^{s} ≤ 1, no share there can exceed e/(e + K − 1): the
 ///   least risk of four answers is still far from the least cost.
 /// * A list of one answer has L_risk = 1 − reward and gradient 0; one of none has 0.
+/// * An answer of −∞ has no share and no slope; if it is the only one of its list, it has all.
 /// # Departures
 /// * None from the paper's equations with α given; its cost is 1 − BLEU, here 1 − reward.
 /// * The authors' code has a softmax of e^{s} in place of s (see above), costs of 100 − BLEU in
@@ -135,16 +136,11 @@ pub fn expected_risk_loss(
     // Σᵤ cost(u) · e^{s(u)} / Σᵤ′ e^{s(u′)}
     let costs = candidates.rewards().affine(-1.0, 1.0)?;
     let risk = masked_sum(
-        &(costs * shares(&scores, candidates.mask())?)?,
+        &(costs * softmax(&scores, candidates.mask())?)?,
         candidates.mask(),
     )?;
 
     // α · L_tok + (1 − α) · L_risk
     let tokens = reference_loss(function, candidates, reference, config.reference)?;
-    let tokens = match alpha > 0.0 {
-        true => (tokens * alpha)?,
-        // left out, not multiplied: 0 · ∞ is no number
-        false => tokens.zeros_like()?,
-    };
-    ListLoss::new(&(risk * (1.0 - alpha))?, &tokens)
+    ListLoss::new(&weighted(&risk, 1.0 - alpha)?, &weighted(&tokens, alpha)?)
 }

@@ -89,12 +89,11 @@ pub mod pro;
 pub mod rrhf;
 pub mod slic;
 
-use crate::math::{MASKED, along_last, at_least_one, mask_count, masked_mean, masked_sum};
+use crate::math::{at_least_one, mask_count, masked_mean, masked_sum};
 pub use crate::outputs::PreferenceLoss;
 use crate::shape::Axes;
 use crate::{Candidates, Result, TokenLoss};
 use candle_core::Tensor;
-use candle_nn::ops::softmax;
 use serde::{Deserialize, Serialize};
 
 /// What a loss over lists returns.
@@ -153,12 +152,6 @@ fn normalised(candidates: &Candidates, length_power: f64) -> Result<Tensor> {
     Ok((candidates.sums() / lengths.powf(length_power)?)?)
 }
 
-/// e^{sᵢ} / Σⱼ e^{sⱼ} over the answers that count `[batch, k]`; a list of none has equal shares.
-fn shares(scores: &Tensor, mask: &Tensor) -> Result<Tensor> {
-    let out = scores.zeros_like()?.affine(0.0, MASKED)?;
-    along_last(&mask.where_cond(scores, &out)?, softmax)
-}
-
 /// The loss of each list's reference answer `[batch]`; 0 where there is none.
 fn reference_loss(
     function: &'static str,
@@ -172,10 +165,10 @@ fn reference_loss(
     };
     let mut axes = Axes::new(function);
     axes.float("candidates", sums, &["batch", "k"])?;
-    axes.float("reference.loss", &reference.loss, &["batch", "time"])?;
-    axes.mask("reference.mask", &reference.mask, &["batch", "time"])?;
+    let loss = axes.float("reference.loss", &reference.loss, &["batch", "time"])?;
+    let mask = axes.mask("reference.mask", &reference.mask, &["batch", "time"])?;
     match tokens {
-        ReferenceTokens::Sum => masked_sum(&reference.loss, &reference.mask),
-        ReferenceTokens::Mean => masked_mean(&reference.loss, &reference.mask),
+        ReferenceTokens::Sum => masked_sum(&loss, &mask),
+        ReferenceTokens::Mean => masked_mean(&loss, &mask),
     }
 }

@@ -16,9 +16,9 @@
 
 use super::{ListLoss, best_answer_loss, differences};
 use crate::error::non_negative;
-use crate::math::{MASKED, mask_count, masked, over_last};
+use crate::math::{log_softmax, mask_count, masked, masked_sum, over_last, weighted};
 use crate::{Candidates, Result};
-use candle_core::{D, Tensor};
+use candle_core::{D, DType, Tensor};
 use serde::{Deserialize, Serialize};
 
 /// By what the scores of one softmax are divided.
@@ -86,6 +86,8 @@ impl Default for ProConfig {
 ///   sharper, and no reference enters but as a start.
 /// * ∂L_sft/∂ℓ₁ = −0.05 (l − 1)², always. A list of one answer has loss 0; where all rewards are
 ///   equal only the SFT term remains.
+/// * A log-probability of −∞ in the last place costs 0, before a finite one +∞, each with a finite slope;
+///   two in one softmax have no order: NaN.
 /// # Departures
 /// * The survey's Eq. 3 puts the probability π(y│x) into exp(·) in place of the mean
 ///   log-probability, leaves out the temperatures, and adds the SFT term in words only. As printed
@@ -135,24 +137,23 @@ pub fn pro_loss(candidates: &Candidates, config: &ProConfig) -> Result<ListLoss>
         ProTemperature::One => worse.to_dtype(scores.dtype())?,
     };
     let gaps = masked(&gaps, &worse)?;
-    let own = (&scores * over_last(&gaps, |gaps| gaps.max(D::Minus1))?)?;
+    let widest = over_last(&gaps, |gaps| gaps.max(D::Minus1))?;
 
-    // log[ 1 + Σ_{i worse than k} e^{r_πⁱ/T_kⁱ − r_πᵏ/T_kᵏ} ], summed over k
-    let behind = scores
-        .unsqueeze(1)?
-        .broadcast_mul(&gaps)?
-        .broadcast_sub(&own.unsqueeze(2)?)?;
-    let behind = worse.where_cond(&behind, &behind.zeros_like()?.affine(0.0, MASKED)?)?;
-    let itself = own.zeros_like()?.unsqueeze(2)?;
-    let stages = over_last(&Tensor::cat(&[&itself, &behind], 2)?, |x| {
-        x.log_sum_exp(D::Minus1)
-    })?;
-    let ranking = stages.sum(D::Minus1)?;
+    // r_πⁱ/T_kⁱ in row k, its own on the diagonal; k competes if anything is worse
+    let itself = Tensor::eye(gaps.dim(1)?, DType::U8, gaps.device())?.broadcast_as(gaps.shape())?;
+    let own = itself.mul(&widest.gt(0.0)?.unsqueeze(2)?.broadcast_as(gaps.shape())?)?;
+    let factors = own.where_cond(&widest.unsqueeze(2)?.broadcast_as(gaps.shape())?, &gaps)?;
+    let divided = scores.unsqueeze(1)?.broadcast_mul(&factors)?;
+
+    // −log of the share of k against all that are worse, summed over k
+    let log_shares = log_softmax(&divided, Some(&worse.add(&own)?))?;
+    let ranking = masked_sum(&log_shares, &own)?.sum(D::Minus1)?.neg()?;
 
     // −0.05 (l − 1)² · ℓ₁
     let answers = mask_count(candidates.mask(), scores.dtype())?;
-    let weight = (answers.affine(1.0, -1.0)?.sqr()? * config.sft_weight)?;
-    let sft = (best_answer_loss(candidates)? * weight)?;
+    let weight = weighted(&answers.affine(1.0, -1.0)?.sqr()?, config.sft_weight)?;
+    let best = best_answer_loss(candidates)?;
+    let sft = (masked(&best, &weight.ne(0.0)?)? * weight)?;
 
     ListLoss::new(&ranking, &sft)
 }

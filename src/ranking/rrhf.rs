@@ -14,7 +14,7 @@
 
 use super::{ListLoss, best_answer_loss, differences};
 use crate::error::non_negative;
-use crate::math::{hinge, masked_sum};
+use crate::math::{hinge, masked_sum, weighted};
 use crate::{Candidates, Result};
 use candle_core::D;
 use serde::{Deserialize, Serialize};
@@ -68,6 +68,7 @@ impl Default for RrhfConfig {
 ///   moves as much mass from worse to better as the ranking part weighs, until the two meet; above
 ///   a finite weight the optimum is q made monotone by pooling neighbours.
 /// * Only the order of the rewards counts. A list of one answer, or of equals, has L_rank = 0.
+/// * −∞ for the best answer costs +∞ with a finite slope, for the worst one 0.
 /// # Departures
 /// * None from eqs. 2–5 as long as one answer is best. Several best answers share L_ft as its mean;
 ///   the authors' code takes the first.
@@ -106,10 +107,10 @@ pub fn rrhf_loss(candidates: &Candidates, config: &RrhfConfig) -> Result<ListLos
     // Σ_{rᵢ < rⱼ} max(0, pᵢ − pⱼ): row j is the better answer
     let behind = differences(&candidates.means()?)?.neg()?;
     let pairs = masked_sum(&hinge(&behind)?, &candidates.preferences()?)?;
-    let ranking = (pairs.sum(D::Minus1)? * config.rank_weight)?;
+    let ranking = weighted(&pairs.sum(D::Minus1)?, config.rank_weight)?;
 
     // −Σₜ log π(yᵢ′ₜ│x, yᵢ′₍<t₎)
-    let sft = (best_answer_loss(candidates)? * config.sft_weight)?;
+    let sft = weighted(&best_answer_loss(candidates)?, config.sft_weight)?;
 
     ListLoss::new(&ranking, &sft)
 }

@@ -34,13 +34,12 @@
 //! Read next: [`brio`](super::brio) (where the list loss comes from), [`expected_risk`](super::expected_risk)
 //! (where the reward loss comes from), [`rrhf`](super::rrhf) (the list without a margin).
 
-use super::{differences, ranks, shares};
+use super::{differences, ranks};
 use crate::error::non_negative;
-use crate::math::{along_last, hinge, masked, masked_sum};
+use crate::math::{hinge, log_softmax, masked, masked_sum, readable, softmax, weighted};
 use crate::shape::Axes;
 use crate::{Candidates, Pair, PreferenceLoss, Result, TokenLoss};
 use candle_core::{D, DType, Tensor};
-use candle_nn::ops::log_softmax;
 use serde::{Deserialize, Serialize};
 
 /// Settings of [`slic_rank_loss`], [`slic_margin_loss`] and [`slic_list_loss`].
@@ -83,6 +82,7 @@ impl Default for SlicConfig {
 ///   may end level.
 /// * [`slic_margin_loss`] with a gap of similarity of 1, and [`slic_list_loss`] on two answers,
 ///   are this loss.
+/// * −∞ for the chosen answer costs +∞ with slope −1, for the rejected one 0.
 /// # Departures
 /// None from the paper for a given pair; which pair is drawn is data. The survey prints no equation.
 /// # Examples
@@ -105,13 +105,11 @@ impl Default for SlicConfig {
 pub fn slic_rank_loss(policy: &Pair<Tensor>, config: &SlicConfig) -> Result<PreferenceLoss> {
     let function = "slic_rank_loss";
     non_negative(function, "delta", config.delta)?;
-    let mut axes = Axes::new(function);
-    axes.float("policy.chosen", &policy.chosen, &["batch"])?;
-    axes.float("policy.rejected", &policy.rejected, &["batch"])?;
+    let policy = Axes::new(function).pair("policy", policy)?;
 
     // max(0, δ − log P(ŷ₊) + log P(ŷ₋))
     let loss = hinge(&policy.margin()?.affine(-1.0, config.delta)?)?;
-    PreferenceLoss::new(loss, policy)
+    PreferenceLoss::new(loss, &policy)
 }
 
 /// The margin loss: the better answer should lead in proportion to how much better it is.
@@ -132,6 +130,7 @@ pub fn slic_rank_loss(policy: &Pair<Tensor>, config: &SlicConfig) -> Result<Pref
 ///   π ∝ e^{δ·s}, reinforcement learning with β = 1/δ and a uniform reference, but every policy
 ///   beyond the edge is as good.
 /// * Equal similarities ask for a lead of 0. A pair the wrong way round asks for a negative lead.
+/// * −∞ for the chosen answer costs +∞ with slope −1, for the rejected one 0.
 /// # Departures
 /// The similarity is an input; the paper takes an F value over spans of the model's own decoder
 /// states. The survey prints no equation.
@@ -157,14 +156,12 @@ pub fn slic_margin_loss(
     let function = "slic_margin_loss";
     non_negative(function, "delta", config.delta)?;
     let mut axes = Axes::new(function);
-    axes.float("policy.chosen", &policy.chosen, &["batch"])?;
-    axes.float("policy.rejected", &policy.rejected, &["batch"])?;
-    axes.float("similarity.chosen", &similarity.chosen, &["batch"])?;
-    axes.float("similarity.rejected", &similarity.rejected, &["batch"])?;
+    let policy = axes.pair("policy", policy)?;
+    let similarity = axes.pair("similarity", similarity)?;
 
     // max(0, δ (s(ŷ₊) − s(ŷ₋)) − log P(ŷ₊) + log P(ŷ₋))
-    let lead = (similarity.detach().margin()? * config.delta)?;
-    PreferenceLoss::new(hinge(&(lead - policy.margin()?)?)?, policy)
+    let lead = weighted(&similarity.detach().margin()?, config.delta)?;
+    PreferenceLoss::new(hinge(&(lead - policy.margin()?)?)?, &policy)
 }
 
 /// The list loss: every answer should lead every worse one, by δ for each place between them.
@@ -190,6 +187,7 @@ pub fn slic_margin_loss(
 /// * The zero set is that of all adjacent leads ≥ δ, the same as that of the rank loss with the
 ///   same δ on all pairs; far pairs push earlier.
 /// * A list of one answer, or of equals, has loss 0.
+/// * −∞ for an answer that has a worse one costs +∞ with a finite slope, for the last one 0.
 /// # Departures
 /// The paper's candidates have no ties. BRIO, from which the loss comes, divides each
 /// log-probability by │y│^α; SLiC does not. The survey prints no equation.
@@ -243,6 +241,7 @@ pub fn slic_list_loss(candidates: &Candidates, config: &SlicConfig) -> Result<Te
 /// * It is [`expected_risk_loss`](super::expected_risk::expected_risk_loss) on sums (`length_power: 0`), minus 1.
 /// * Like the margin loss, and unlike rank and list, it depends on the scale of the rewards. A list of
 ///   one answer has loss −s and gradient 0.
+/// * An answer of −∞ has no share and no slope; if it is the only one of its list, it has all.
 /// # Departures
 /// The survey calls it "expected rank loss". None from the notes of the paper: its shares are a softmax
 /// over the candidates in the one set of them that writes the formula out.
@@ -265,7 +264,7 @@ pub fn slic_list_loss(candidates: &Candidates, config: &SlicConfig) -> Result<Te
 /// its form, from one, is that of Edunov et al. 2018, arXiv:1711.04956, from which the loss comes).
 pub fn slic_expected_reward_loss(candidates: &Candidates) -> Result<Tensor> {
     // P(ŷᵢ) / Σⱼ P(ŷⱼ)
-    let shares = shares(candidates.sums(), candidates.mask())?;
+    let shares = softmax(candidates.sums(), candidates.mask())?;
 
     // −Σᵢ s(ŷᵢ) · …
     Ok((candidates.rewards() * shares)?.sum(D::Minus1)?.neg()?)
@@ -329,20 +328,17 @@ pub fn slic_kl_regulariser(
     let policy = at_least_single(policy_logits)?;
     let reference = match policy.dtype() {
         DType::F32 => at_least_single(reference_logits)?,
-        _ => reference_logits.clone(),
+        _ => readable(reference_logits)?,
     };
-    axes.float("policy_logits", &policy, &["batch", "time", "vocabulary"])?;
-    axes.float(
-        "reference_logits",
-        &reference,
-        &["batch", "time", "vocabulary"],
-    )?;
-    axes.mask("mask", mask, &["batch", "time"])?;
+    let logits = ["batch", "time", "vocabulary"];
+    axes.float("policy_logits", &policy, &logits)?;
+    axes.float("reference_logits", &reference, &logits)?;
+    let mask = axes.mask("mask", mask, &["batch", "time"])?;
 
     // log P_θ, log P_ft; where the mask does not count both become uniform, their KL 0
     let counts = mask.unsqueeze(2)?.broadcast_as(policy.shape())?;
-    let log_policy = along_last(&masked(&policy, &counts)?, log_softmax)?;
-    let log_reference = along_last(&masked(&reference.detach(), &counts)?, log_softmax)?;
+    let log_policy = log_softmax(&masked(&policy, &counts)?, None)?;
+    let log_reference = log_softmax(&masked(&reference.detach(), &counts)?, None)?;
 
     // Σᵥ P_θ · [ log P_θ − log P_ft ], where 0 · log 0 = 0
     let p = log_policy.exp()?;
@@ -350,14 +346,15 @@ pub fn slic_kl_regulariser(
     let difference = (masked(&log_policy, &possible)? - masked(&log_reference, &possible)?)?;
     Ok(TokenLoss {
         loss: (p * difference)?.sum(D::Minus1)?,
-        mask: mask.clone(),
+        mask,
     })
 }
 
 /// bf16 and f16 as f32: a sum over a vocabulary in half precision is off in its second digit.
 fn at_least_single(logits: &Tensor) -> Result<Tensor> {
+    let logits = readable(logits)?;
     Ok(match logits.dtype() {
         DType::BF16 | DType::F16 => logits.to_dtype(DType::F32)?,
-        _ => logits.clone(),
+        _ => logits,
     })
 }

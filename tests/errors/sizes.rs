@@ -7,8 +7,8 @@ use candle_align::{
     DesignSpaceConfig, DoraLinear, Grouping, Insertion, LayerSize, LoraConfig, LoraEmbedding,
     LoraLinear, MamConfig, Nf4Linear, PrefixConfig, PrefixEncoder, PrefixShape, PromptConfig,
     PromptEmbedding, PromptInit, QloraLinear, RankAllocator, RankAllocatorConfig,
-    Reparametrisation, Result, RewardHead, TargetModules, Targets, VeraConfig, VeraLinear,
-    VeraProjections,
+    Reparametrisation, Result, RewardHead, Strictness, TargetModules, Targets, VeraConfig,
+    VeraLinear, VeraProjections,
 };
 use candle_core::{DType, Device};
 use serde::{Serialize, de::DeserializeOwned};
@@ -491,7 +491,7 @@ fn read(config: &str) -> Result<AdapterConfig> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("adapter_config.json");
     std::fs::write(&path, config).unwrap();
-    AdapterConfig::read(&path)
+    AdapterConfig::read(&path, Strictness::Strict).map(|(config, _)| config)
 }
 
 #[test]

@@ -3,6 +3,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod empty;
+mod infinite;
 mod layers;
 mod nothing;
 

@@ -95,3 +95,41 @@ fn the_first_step_has_loss_ln_2_and_slope_half_beta() {
         );
     }
 }
+
+#[test]
+fn an_impossible_answer_costs_everything_and_pulls_as_hard_as_any() {
+    use candle_core::Var;
+    let inf = f64::INFINITY;
+    let var = |x: &[f64]| Var::from_tensor(&vector(x)).unwrap();
+    // chosen impossible, rejected impossible, the same to the reference, and both answers at once
+    let chosen = var(&[-inf, -2.0, -1.0, -1.0, -inf]);
+    let rejected = var(&[-2.0, -inf, -2.0, -2.0, -inf]);
+    let policy = Pair {
+        chosen: chosen.as_tensor().clone(),
+        rejected: rejected.as_tensor().clone(),
+    };
+    let reference = Pair {
+        chosen: vector(&[-1.0, -1.0, -inf, -1.0, -1.0]),
+        rejected: vector(&[-1.0, -1.0, -1.0, -inf, -1.0]),
+    };
+    for epsilon in [0.0, 0.2] {
+        let config = DpoConfig {
+            beta: 0.5,
+            label_smoothing: epsilon,
+        };
+        let loss = dpo_loss(&policy, Some(&reference), &config).unwrap().loss;
+        let grads = loss.sum_all().unwrap().backward().unwrap();
+        // −(1 − ε) log σ(m) − ε log σ(−m), m = −∞, ∞, ∞, −∞
+        let ahead = if epsilon > 0.0 { inf } else { 0.0 };
+        let losses = numbers(&loss);
+        assert_eq!(losses[..4], [inf, ahead, ahead, inf]);
+        assert!(losses[4].is_nan(), "−∞ against −∞ is no margin");
+        // ∓β · [ (1 − ε) σ(−m) − ε σ(m) ]
+        let (behind, ahead) = (-0.5 * (1.0 - epsilon), 0.5 * epsilon);
+        let slopes = numbers(grads.get(&chosen).unwrap());
+        let want = [behind, ahead, ahead, behind];
+        assert_close(&slopes[..4], &want, EXACT, "chosen");
+        let slopes = numbers(grads.get(&rejected).unwrap());
+        assert_close(&slopes[..4], &want.map(|w| -w), EXACT, "rejected");
+    }
+}

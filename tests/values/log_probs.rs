@@ -1,5 +1,5 @@
 use crate::common::{EXACT, assert_close, bits, matrix, numbers, vector};
-use candle_align::{Candidates, Pair, Statistics, TokenLogProbs};
+use candle_align::{Candidates, OutputHead, Pair, Statistics, TokenLogProbs};
 use candle_core::{DType, Device, Tensor};
 
 fn logits() -> Tensor {
@@ -267,4 +267,113 @@ fn a_reward_that_is_not_a_number_may_stand_under_the_mask() {
     let candidates = Candidates::new(&sums, &lengths, &rewards, Some(&bits(&[&[1, 0]]))).unwrap();
     assert_eq!(numbers(candidates.sums()), [-1.0, 0.0]);
     assert_eq!(numbers(candidates.mask()), [1.0, 0.0]);
+}
+
+#[test]
+fn a_logit_of_infinity_is_certain_and_the_others_are_impossible() {
+    let inf = f64::INFINITY;
+    let ask = Statistics {
+        entropy: true,
+        vocabulary_mean: true,
+        log_collision: true,
+    };
+    // chosen; not chosen; beside an impossible one; two of them; a plain row
+    let rows = [
+        ([inf, 1.0, -2.0], 0u32),
+        ([1.0, 2.0, inf], 1),
+        ([-inf, inf, -inf], 1),
+        ([inf, 0.0, inf], 0),
+        ([0.0, 0.0, 0.0], 2),
+    ];
+    let data = rows.map(|row| row.0);
+    let targets = Tensor::new(&[rows.map(|row| row.1)], &Device::Cpu).unwrap();
+    let mask = bits(&[&[1; 5]]);
+    for dtype in [DType::F64, DType::F32, DType::BF16, DType::F16] {
+        let logits = Tensor::new(&[data], &Device::Cpu).unwrap();
+        let logits = candle_core::Var::from_tensor(&logits.to_dtype(dtype).unwrap()).unwrap();
+        let out = TokenLogProbs::aligned(&logits, &targets, &mask, ask).unwrap();
+        let values = numbers(out.values());
+        assert_eq!(values[..3], [0.0, -inf, 0.0], "{dtype:?}");
+        assert!(values[3].is_nan(), "{dtype:?}: none of two is the largest");
+        assert_close(&values[4..], &[-(3f64.ln())], 1e-6, "plain");
+        assert_eq!(numbers(out.entropy().unwrap())[..3], [0.0; 3], "{dtype:?}");
+        let means = numbers(out.vocabulary_mean().unwrap());
+        assert_eq!(means[..3], [-inf, -inf, 0.0], "{dtype:?}");
+        let collisions = numbers(out.log_collision().unwrap());
+        assert_eq!(collisions[..3], [0.0; 3], "{dtype:?}");
+
+        // onehot − p, row by row
+        let grads = out.values().sum_all().unwrap().backward().unwrap();
+        let slopes = numbers(grads.get(&logits).unwrap());
+        let want = [0.0, 0.0, 0.0, 0.0, 1.0, -1.0, 0.0, 0.0, 0.0];
+        assert_eq!(slopes[..9], want, "{dtype:?}");
+        let third = [-1.0 / 3.0, -1.0 / 3.0, 2.0 / 3.0];
+        assert_close(&slopes[12..], &third, 2e-3, "plain");
+        // dH/dz = 0, d mean/dz = [possible]/V − p
+        let both = (out.entropy().unwrap() + out.vocabulary_mean().unwrap()).unwrap();
+        let grads = both.sum_all().unwrap().backward().unwrap();
+        let slopes = numbers(grads.get(&logits).unwrap());
+        let third = 1.0 / 3.0;
+        let want = [
+            third - 1.0,
+            third,
+            third,
+            third,
+            third,
+            third - 1.0,
+            0.0,
+            0.0,
+            0.0,
+        ];
+        assert_close(&slopes[..9], &want, 2e-3, "mean");
+    }
+}
+
+#[test]
+fn a_bias_of_infinity_is_certain_from_hidden_states_too() {
+    let hidden = matrix(&[&[0.5, -1.0], &[0.25, 2.0], &[1.0, 1.0]]);
+    let hidden = candle_core::Var::from_tensor(&hidden.unsqueeze(0).unwrap()).unwrap();
+    let weight = matrix(&[&[1.0, 0.0], &[0.0, 2.0], &[-1.0, 1.0]]);
+    let trained = candle_core::Var::from_tensor(&weight).unwrap();
+    let bias = vector(&[0.0, f64::INFINITY, 0.0]);
+    let tokens = tokens(&[0, 1, 2]);
+    let mask = bits(&[&[0, 1, 1]]);
+    for weight in [weight, trained.as_tensor().clone()] {
+        let head = OutputHead::new(&weight, Some(&bias)).unwrap();
+        let out = TokenLogProbs::from_hidden(&hidden, &head, &tokens, &mask, Statistics::default());
+        let values = out.unwrap().values().clone();
+        assert_eq!(numbers(&values), [0.0, f64::NEG_INFINITY]);
+        let grads = values.sum_all().unwrap().backward().unwrap();
+        // Σᵥ (onehot − p)ᵥ Wᵥ: nothing for the certain symbol, W₂ − W₁ for the other
+        let want = [0.0, 0.0, -1.0, 1.0 - 2.0, 0.0, 0.0];
+        assert_eq!(numbers(grads.get(&hidden).unwrap()), want);
+    }
+}
+
+/// In a process of its own, since other tests wake the pool: see below.
+const ALONE: &str = "CANDLE_ALIGN_TEST_ALONE";
+
+#[test]
+fn few_logits_wake_no_other_thread() {
+    if std::env::var_os(ALONE).is_none() {
+        let name = "log_probs::few_logits_wake_no_other_thread";
+        let program = std::env::current_exe().unwrap();
+        let mut child = std::process::Command::new(program);
+        let child = child.args([name, "--exact", "--nocapture"]).env(ALONE, "1");
+        let out = child.output().unwrap();
+        let text = String::from_utf8_lossy(&out.stdout);
+        assert!(out.status.success() && text.contains("1 passed"), "{text}");
+        return;
+    }
+    let logits = Tensor::zeros((2, 8, 128), DType::F32, &Device::Cpu).unwrap();
+    let logits = candle_core::Var::from_tensor(&logits).unwrap();
+    let tokens = Tensor::zeros((2, 8), DType::U32, &Device::Cpu).unwrap();
+    let mask = tokens.ones_like().unwrap().to_dtype(DType::U8).unwrap();
+    let out = TokenLogProbs::next_token(&logits, &tokens, &mask).unwrap();
+    out.sum().unwrap().sum_all().unwrap().backward().unwrap();
+    // the global pool can be made only as long as nobody has used it
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(1)
+        .build_global();
+    pool.expect("the pool was woken");
 }

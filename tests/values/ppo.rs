@@ -609,3 +609,77 @@ fn whitened_advantages_and_whitened_rewards() {
     let kept = whiten(&x, &mask, Whiten::KeepMean).unwrap();
     assert_close(&numbers(&kept), &want(mean), EXACT, "rewards");
 }
+
+#[test]
+fn long_answers_in_single_precision_have_the_advantages_of_double() {
+    let time = 32_768usize;
+    let at = |t: usize, size: f64, step: f64| f64::from((size * (step * t as f64).sin()) as f32);
+    let rewards: Vec<f64> = (0..time).map(|t| at(t, 0.1, 0.7) + 0.01).collect();
+    let rewards: Vec<f64> = rewards.iter().map(|r| f64::from(*r as f32)).collect();
+    let values: Vec<f64> = (0..time).map(|t| at(t, 3.0, 0.3)).collect();
+    let config = GaeConfig {
+        gamma: 1.0,
+        lambda: 0.9999,
+    };
+    // δₜ = rₜ + γ V(sₜ₊₁) − V(sₜ), Âₜ = δₜ + γλ Âₜ₊₁
+    let mut advantages = vec![0.0; time + 1];
+    for t in (0..time).rev() {
+        let next = values.get(t + 1).unwrap_or(&0.0);
+        let delta = rewards[t] + config.gamma * next - values[t];
+        advantages[t] = delta + config.gamma * config.lambda * advantages[t + 1];
+    }
+    let single = |x: &[f64]| {
+        let x = vector(x).unsqueeze(0).unwrap();
+        x.to_dtype(DType::F32).unwrap()
+    };
+    let mask = Tensor::ones((1, time), DType::U8, &Device::Cpu).unwrap();
+    let out = gae(&single(&rewards), &single(&values), &mask, &config).unwrap();
+    assert_eq!(out.advantages.dtype(), DType::F32);
+    assert_eq!(out.returns.dtype(), DType::F32);
+    let returns: Vec<f64> = advantages.iter().zip(&values).map(|(a, v)| a + v).collect();
+    for (got, want) in [
+        (out.advantages, &advantages[..time]),
+        (out.returns, &returns[..]),
+    ] {
+        for (t, (got, want)) in numbers(&got).iter().zip(want).enumerate() {
+            // rounded once: half a unit in the last place
+            let near = (got - want).abs() <= 6.1e-8 * want.abs() + 1e-9;
+            assert!(near, "token {t}: {got} for {want}");
+        }
+    }
+}
+
+#[test]
+fn a_value_does_not_enter_its_own_return() {
+    let inf = f64::INFINITY;
+    let (rewards, mask) = (matrix(&[&[1.0, 2.0, 4.0]]), bits(&[&[1, 1, 1]]));
+    let values = matrix(&[&[0.5, inf, 0.25]]);
+    let of = |lambda| {
+        let config = GaeConfig { gamma: 0.5, lambda };
+        let out = gae(&rewards, &values, &mask, &config).unwrap();
+        (numbers(&out.advantages), numbers(&out.returns))
+    };
+    // λ = 1: the rewards alone
+    let (r3, r2, r1) = (4.0, 2.0 + 0.5 * 4.0, 1.0 + 0.5 * (2.0 + 0.5 * 4.0));
+    assert_eq!(of(1.0), (vec![r1 - 0.5, -inf, r3 - 0.25], vec![r1, r2, r3]));
+    // else the token before expects it
+    let r2 = 2.0 + 0.5 * (0.75 * 0.25 + 0.25 * 4.0);
+    assert_eq!(of(0.25), (vec![inf, -inf, r3 - 0.25], vec![inf, r2, r3]));
+}
+
+#[test]
+fn an_advantage_of_zero_pulls_at_no_ratio() {
+    let inf = f64::INFINITY;
+    let mask: &[&[u8]] = &[&[1, 1, 1, 1]];
+    let new = log_probs(&[&[-0.5, -0.5, -inf, -inf]], mask);
+    let old = matrix(&[&[-inf, -inf, -1.0, -1.0]]);
+    let advantages = matrix(&[&[0.0, 2.0, 2.0, -2.0]]);
+    let out = ppo_policy_loss(&new, &old, &advantages, &PpoConfig::default()).unwrap();
+    assert_eq!(numbers(&out.ratio), [inf, inf, 0.0, 0.0]);
+    assert_close(
+        &numbers(&out.loss.loss),
+        &[0.0, -2.0 * 1.2, 0.0, 2.0 * 0.8],
+        EXACT,
+        "loss",
+    );
+}

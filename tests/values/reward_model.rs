@@ -282,3 +282,21 @@ fn accuracy_weighs_every_ranked_pair_of_the_batch_the_same() -> Result<()> {
     assert!(numbers(&none)[0].is_nan());
     Ok(())
 }
+
+#[test]
+fn a_score_of_minus_infinity_costs_everything_and_pulls_by_one() {
+    let inf = f64::INFINITY;
+    let chosen = candle_core::Var::from_tensor(&vector(&[-inf, 1.0, 0.3])).unwrap();
+    let rejected = candle_core::Var::from_tensor(&vector(&[1.0, -inf, 0.3])).unwrap();
+    let scores = Pair {
+        chosen: chosen.as_tensor().clone(),
+        rejected: rejected.as_tensor().clone(),
+    };
+    let loss = pairwise_reward_loss(&scores, None, &PairwiseRewardConfig::default())
+        .unwrap()
+        .loss;
+    assert_eq!(numbers(&loss), [inf, 0.0, 2f64.ln()]);
+    let grads = loss.sum_all().unwrap().backward().unwrap();
+    assert_eq!(numbers(grads.get(&chosen).unwrap()), [-1.0, 0.0, -0.5]);
+    assert_eq!(numbers(grads.get(&rejected).unwrap()), [1.0, 0.0, 0.5]);
+}

@@ -1,6 +1,6 @@
 //! The types of logits, and the same code compiled for each width of instructions.
 
-use super::row::{BLOCK, Row, Slopes, Slot, either, gradient};
+use super::row::{BLOCK, Row, Single, Slopes, Slot, either, gradient};
 use half::{bf16, f16};
 
 /// A logit's type: its rows' statistics and gradients.
@@ -9,6 +9,8 @@ pub(super) trait Element: Copy + Send + Sync + Default + Slot<Self> + 'static {
     fn statistics(width: Width, row: &[Self], full: bool) -> Row;
     /// One logit as f64.
     fn to_f64(self) -> f64;
+    /// The nearest number of this type.
+    fn from_f64(x: f64) -> Self;
     /// The gradient of a row or of a part of it, written whole; the target if it is in that part.
     fn gradient<O: Slot<Self>>(
         width: Width,
@@ -108,6 +110,9 @@ macro_rules! single_element {
             fn to_f64(self) -> f64 {
                 self.into()
             }
+            fn from_f64(x: f64) -> Self {
+                Single::round(x as f32)
+            }
             fn statistics(width: Width, row: &[Self], full: bool) -> Row {
                 match width {
                     // SAFETY: `Width::widest` found AVX-512 (F, DQ) and FMA; AVX2 comes with them.
@@ -172,6 +177,9 @@ impl Element for f64 {
     }
     fn to_f64(self) -> f64 {
         self
+    }
+    fn from_f64(x: f64) -> Self {
+        x
     }
     fn gradient<O: Slot<Self>>(
         _: Width,

@@ -5,10 +5,12 @@
 //! backward:  one read, one write        dzᵥ = g · ([v = c] − pᵥ)
 //! ```
 //! Rows that do not count are neither read nor computed: they hold 0 and their gradient is exactly
-//! 0. Rows are shared out among threads whole, so the number of threads changes no result.
+//! 0. Rows are shared out among threads whole, so the number of threads changes no result; few logits
+//! stay on the calling thread.
 
 mod element;
 mod exp;
+mod infinite;
 mod row;
 
 use super::statistics::Statistics;
@@ -23,6 +25,9 @@ use std::sync::{Arc, OnceLock};
 
 /// A target that stands for a row that does not count.
 pub(super) const IGNORE: u32 = u32::MAX;
+
+/// Up to so many logits no other thread is woken, which takes longer than reading them.
+pub(super) const FEW: usize = 1 << 15;
 
 /// log p of the chosen token and what else was asked for, side by side: `[…, columns]`.
 ///
@@ -89,22 +94,28 @@ impl Select {
         let ask = self.ask;
         let full = ask != Statistics::default();
         let width = Width::widest();
-        let rows: Vec<Row> = logits
-            .par_chunks(vocabulary)
-            .zip(self.targets.par_iter())
-            .map(|(row, &target)| match target {
-                IGNORE => Row::default(),
-                _ => T::statistics(width, row, full),
-            })
-            .collect();
+        let statistics = |(row, &target): (&[T], &u32)| match target {
+            IGNORE => Row::default(),
+            _ => infinite::statistics(width, row, full),
+        };
+        let rows: Vec<Row> = match logits.len() <= FEW {
+            true => logits
+                .chunks(vocabulary)
+                .zip(self.targets.iter())
+                .map(statistics)
+                .collect(),
+            false => logits
+                .par_chunks(vocabulary)
+                .zip(self.targets.par_iter())
+                .map(statistics)
+                .collect(),
+        };
         let mut out = Vec::with_capacity(rows.len() * columns(ask));
         for (i, (stats, &target)) in rows.iter().zip(self.targets.iter()).enumerate() {
             let counts = target != IGNORE;
             let value = |x: f64| if counts { x } else { 0.0 };
             out.push(value(match counts {
-                true => {
-                    logits[i * vocabulary + target as usize].to_f64() - stats.max - stats.log_sum()
-                }
+                true => stats.log_p(logits[i * vocabulary + target as usize].to_f64()),
                 false => 0.0,
             }));
             if ask.entropy {
@@ -138,26 +149,30 @@ impl Select {
         }
         let width = Width::widest();
         let mut out: Vec<T> = Vec::with_capacity(logits.len());
-        out.spare_capacity_mut()[..logits.len()]
-            .par_chunks_mut(vocabulary)
-            .zip(logits.par_chunks(vocabulary))
-            .zip(rows.par_iter().zip(self.targets.par_iter()))
-            .zip(grad.par_chunks(columns))
-            .for_each(|(((out, row), (stats, &target)), grad)| {
+        let one =
+            |out: &mut [MaybeUninit<T>], row: &[T], stats: &Row, target: u32, grad: &[f64]| {
                 if target == IGNORE || grad.iter().all(|g| *g == 0.0) {
                     out.fill(MaybeUninit::new(T::default()));
                     return;
                 }
-                let target = Some(target as usize);
-                T::gradient(
-                    width,
-                    row,
-                    stats,
-                    &slopes(self.ask, stats, grad),
-                    target,
-                    out,
-                );
-            });
+                let slopes = slopes(self.ask, stats, grad);
+                infinite::gradient(width, row, stats, &slopes, target as usize, out);
+            };
+        let place = &mut out.spare_capacity_mut()[..logits.len()];
+        match logits.len() <= FEW {
+            true => place
+                .chunks_mut(vocabulary)
+                .zip(logits.chunks(vocabulary))
+                .zip(rows.iter().zip(self.targets.iter()))
+                .zip(grad.chunks(columns))
+                .for_each(|(((out, row), (stats, &t)), grad)| one(out, row, stats, t, grad)),
+            false => place
+                .par_chunks_mut(vocabulary)
+                .zip(logits.par_chunks(vocabulary))
+                .zip(rows.par_iter().zip(self.targets.par_iter()))
+                .zip(grad.par_chunks(columns))
+                .for_each(|(((out, row), (stats, &t)), grad)| one(out, row, stats, t, grad)),
+        }
         // SAFETY: rows, targets and gradients are as many as the chunks (checked), so every chunk was
         // visited, and each visit wrote its chunk whole: with zeros, or in `gradient`, whose loops
         // run over all of `out` (its blocks and the row's are of equal number and length).
@@ -218,13 +233,20 @@ struct Tile<'a> {
 impl Tile<'_> {
     fn run<T: Element>(&self, logits: &mut [T], symbols: usize) {
         let width = Width::widest();
-        logits
-            .par_chunks_mut(symbols)
-            .zip(self.rows.par_iter().zip(self.targets.par_iter()))
-            .for_each(|(row, ((stats, slopes), &target))| {
-                let target = (target as usize).checked_sub(self.symbol);
-                T::gradient_in_place(width, row, stats, slopes, target);
-            });
+        let one = |row: &mut [T], stats: &Row, slopes: &Slopes, target: u32| {
+            let target = (target as usize).checked_sub(self.symbol);
+            infinite::gradient_in_place(width, row, stats, slopes, target);
+        };
+        match logits.len() <= FEW {
+            true => logits
+                .chunks_mut(symbols)
+                .zip(self.rows.iter().zip(self.targets.iter()))
+                .for_each(|(row, ((stats, slopes), &target))| one(row, stats, slopes, target)),
+            false => logits
+                .par_chunks_mut(symbols)
+                .zip(self.rows.par_iter().zip(self.targets.par_iter()))
+                .for_each(|(row, ((stats, slopes), &target))| one(row, stats, slopes, target)),
+        }
     }
 }
 
@@ -348,5 +370,37 @@ mod tests {
         assert!(op.gradient(&logits, &grad).is_ok());
         refused(&logits, &zeros((1, 1)));
         refused(&zeros((3, 3)), &grad);
+    }
+
+    #[test]
+    fn few_logits_and_many_give_the_same_bits() {
+        let (rows, vocabulary) = (40, 1000);
+        assert!(rows * vocabulary > FEW && vocabulary <= FEW);
+        let data: Vec<f32> = (0..rows * vocabulary)
+            .map(|i| (i as f32 * 0.7).sin() * 9.0)
+            .collect();
+        let logits = Tensor::from_vec(data, (rows, vocabulary), &Device::Cpu).unwrap();
+        let ask = Statistics {
+            entropy: true,
+            vocabulary_mean: true,
+            log_collision: true,
+        };
+        let passes = |logits: &Tensor, targets: Vec<u32>| {
+            let op = Select::new(Arc::new(targets.clone()), ask);
+            let columns = logits.apply_op1_no_bwd(&op).unwrap();
+            let gradient = op.gradient(logits, &columns).unwrap();
+            let place = logits.copy().unwrap();
+            let rows = RowGradients::new(ask, op.rows(), Arc::new(targets), &columns).unwrap();
+            rows.write_over(&place, 0, 0).unwrap();
+            [columns, gradient, place].map(|t| t.to_vec2::<f32>().unwrap())
+        };
+        let targets: Vec<u32> = (0..rows as u32).map(|row| row * 7).collect();
+        let many = passes(&logits, targets.clone());
+        for (row, target) in targets.into_iter().enumerate() {
+            let few = passes(&logits.narrow(0, row, 1).unwrap(), vec![target]);
+            for (few, many) in few.iter().zip(&many) {
+                assert_eq!(few[0], many[row], "row {row}");
+            }
+        }
     }
 }

@@ -42,6 +42,16 @@ impl Row {
         self.sum *= scale;
     }
 
+    /// z − max − log Σ e^{z − max}, the log-probability of a symbol with logit z.
+    pub(super) fn log_p(&self, z: f64) -> f64 {
+        let below = match z == f64::INFINITY {
+            // it is the maximum itself
+            true => 0.0,
+            false => z - self.max,
+        };
+        below - self.log_sum()
+    }
+
     /// log Σ e^{z − max}.
     pub(super) fn log_sum(&self) -> f64 {
         self.sum.ln()

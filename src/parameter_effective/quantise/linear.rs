@@ -1,7 +1,7 @@
 //! A frozen linear layer whose weight stays in four bits.
 
 use super::{BlockScale, Nf4Tensor};
-use crate::empty::grounded;
+use crate::math::readable;
 use crate::parameter_effective::frozen_linear::{compute_type, rows};
 use crate::{Error, Result};
 use candle_core::backend::BackendStorage;
@@ -284,7 +284,7 @@ fn computable(
 impl Module for Nf4Linear {
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         self.check("Nf4Linear::forward", x)?;
-        grounded(x)?
+        readable(x)?
             .to_dtype(compute_type(self.weight.dtype()))?
             .contiguous()?
             .apply_op1(Product(self.clone()))?

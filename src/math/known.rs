@@ -31,20 +31,20 @@ fn metal(result: &Tensor) -> Result<(MetalStorage, Shape)> {
 }
 
 /// Of one argument; the gradient needs that of the result alone.
-pub(super) struct One<F> {
+pub(crate) struct One<F> {
     result: Tensor,
     backward: F,
 }
 
 impl<F: Fn(&Tensor) -> Result<Tensor>> One<F> {
-    pub(super) fn new(result: Tensor, backward: F) -> Self {
+    pub(crate) fn new(result: Tensor, backward: F) -> Self {
         Self { result, backward }
     }
 }
 
 impl<F: Fn(&Tensor) -> Result<Tensor>> CustomOp1 for One<F> {
     fn name(&self) -> &'static str {
-        "log-probabilities"
+        "known"
     }
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
         cpu(&self.result)
@@ -61,20 +61,20 @@ impl<F: Fn(&Tensor) -> Result<Tensor>> CustomOp1 for One<F> {
 }
 
 /// Of three arguments; the gradients need the first argument and that of the result.
-pub(super) struct Three<F> {
+pub(crate) struct Three<F> {
     result: Tensor,
     backward: F,
 }
 
 impl<F: Fn(&Tensor, &Tensor) -> crate::Result<[Option<Tensor>; 3]>> Three<F> {
-    pub(super) fn new(result: Tensor, backward: F) -> Self {
+    pub(crate) fn new(result: Tensor, backward: F) -> Self {
         Self { result, backward }
     }
 }
 
 impl<F: Fn(&Tensor, &Tensor) -> crate::Result<[Option<Tensor>; 3]>> CustomOp3 for Three<F> {
     fn name(&self) -> &'static str {
-        "log-probabilities"
+        "known"
     }
     fn cpu_fwd(
         &self,
@@ -119,5 +119,20 @@ impl<F: Fn(&Tensor, &Tensor) -> crate::Result<[Option<Tensor>; 3]>> CustomOp3 fo
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let [a, b, c] = (self.backward)(first, grad).map_err(candle_core::Error::wrap)?;
         Ok((a, b, c))
+    }
+}
+
+/// `value`, computed from `x` outside the graph, with the slope that `backward` knows: from the
+/// gradient of the value to that of `x`.
+///
+/// For functions whose own operations would pass through ∞ − ∞ or 0 · ∞ on the way.
+pub(crate) fn with_slope(
+    x: &Tensor,
+    value: Tensor,
+    backward: impl Fn(&Tensor) -> Result<Tensor> + Send + Sync + 'static,
+) -> Result<Tensor> {
+    match x.track_op() {
+        true => x.apply_op1(One::new(value, backward)),
+        false => Ok(value),
     }
 }
