@@ -2,6 +2,8 @@
 //!
 //! A user's mistake is an [`Err`] that names the function and the argument; nothing panics.
 
+use crate::atomic::Failure;
+
 /// The result of every fallible function of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -55,7 +57,8 @@ pub enum Error {
         /// Its value.
         found: String,
     },
-    /// An error of candle itself: out of memory, tensors on two devices, an operation without a kernel.
+    /// An error of candle itself: out of memory, tensors on two devices, an operation without a kernel;
+    /// or a file that could not be written, with its path.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
 }
@@ -71,6 +74,13 @@ impl Error {
             argument: argument.into(),
             problem: problem.into(),
         }
+    }
+}
+
+/// A file that could not be written, by a function that adds nothing to that.
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        Self::Tensor(candle_core::Error::Msg(failure.to_string()))
     }
 }
 

@@ -51,6 +51,7 @@ pub mod batch;
 pub mod data;
 pub mod error;
 pub mod fit;
+pub mod input;
 pub mod model;
 pub mod objectives;
 pub mod optimiser;
