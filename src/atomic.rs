@@ -63,14 +63,30 @@ impl Staged {
 
     /// Takes the place of the file, in one step.
     pub(crate) fn put(self) -> Result<(), Failure> {
+        self.put_and_stay().map(drop)
+    }
+
+    /// As [`Staged::put`]; the folder beside the file stays until what is returned is dropped.
+    pub(crate) fn put_and_stay(self) -> Result<Stage, Failure> {
         rename(&self.stage.part, &self.path).map_err(|error| Failure::new(&self.path, error))?;
         sync(folder_of(&self.path));
-        Ok(())
+        Ok(self.stage)
+    }
+
+    /// Takes no place.
+    pub(crate) fn stay(self) -> Stage {
+        self.stage
     }
 }
 
+/// Whether a file is being written, or its writer was killed.
+pub(crate) fn is_staged(path: &Path) -> bool {
+    let prefix = path.file_name().map(prefix_of);
+    prefix.is_some_and(|prefix| stages(folder_of(path), &prefix).next().is_some())
+}
+
 /// A folder for one file.
-struct Stage {
+pub(crate) struct Stage {
     part: PathBuf,
     /// What a file has that any program makes. Some writers make theirs closed to others.
     permissions: Permissions,
@@ -81,9 +97,7 @@ struct Stage {
 
 impl Stage {
     fn new(beside: &Path, name: &OsStr) -> io::Result<Self> {
-        let mut prefix = OsString::from(".");
-        prefix.push(name);
-        prefix.push(".");
+        let prefix = prefix_of(name);
         sweep(beside, &prefix);
         loop {
             let folder = Builder::new()
@@ -141,17 +155,31 @@ fn sync(folder: &Path) {
     let _ = File::open(folder).and_then(|folder| folder.sync_all());
 }
 
-/// Deletes what dead writers of a file left. Whatever is in the way is left for the next one.
-fn sweep(beside: &Path, prefix: &OsStr) {
+/// How the names of the folders for a file begin.
+fn prefix_of(name: &OsStr) -> OsString {
+    let mut prefix = OsString::from(".");
+    prefix.push(name);
+    prefix.push(".");
+    prefix
+}
+
+/// The folders for a file.
+fn stages(beside: &Path, prefix: &OsStr) -> impl Iterator<Item = PathBuf> {
     let staged = |name: &OsStr| {
         let name = name.as_encoded_bytes();
         name.starts_with(prefix.as_encoded_bytes()) && name.ends_with(SUFFIX.as_bytes())
     };
-    for entry in read_dir(beside).into_iter().flatten().flatten() {
-        if !staged(&entry.file_name()) || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            continue;
-        }
-        let path = entry.path();
+    let entries = read_dir(beside).into_iter().flatten().flatten();
+    entries
+        .filter(move |entry| {
+            staged(&entry.file_name()) && entry.file_type().is_ok_and(|kind| kind.is_dir())
+        })
+        .map(|entry| entry.path())
+}
+
+/// Deletes what dead writers of a file left. Whatever is in the way is left for the next one.
+fn sweep(beside: &Path, prefix: &OsStr) {
+    for path in stages(beside, prefix) {
         if File::open(&path).is_ok_and(|folder| folder.try_lock().is_ok()) {
             let _ = remove_dir_all(&path);
         }

@@ -49,6 +49,9 @@ fn kind(kind: FileType) -> &'static str {
 
 /// What bytes are that should be a safetensors file and are not: what is wrong, and what to do.
 pub(crate) fn not_tensors(bytes: &[u8]) -> Option<&'static str> {
+    if begins_as_tensors(bytes) {
+        return None;
+    }
     foreign(bytes).or_else(|| {
         let json = text(bytes).starts_with(b"{");
         json.then_some("is JSON text, not tensors: another file was saved under this name")
@@ -57,14 +60,18 @@ pub(crate) fn not_tensors(bytes: &[u8]) -> Option<&'static str> {
 
 /// What bytes are that should be JSON and are not.
 pub(crate) fn not_json(bytes: &[u8]) -> Option<&'static str> {
-    foreign(bytes).or_else(|| {
-        // the length of a header, and the header
-        let length = bytes.first_chunk::<8>().map(|n| u64::from_le_bytes(*n));
-        let tensors = length.is_some_and(|n| n <= 100_000_000) && bytes.get(8) == Some(&b'{');
-        tensors.then_some(
-            "holds tensors (safetensors), not JSON: another file was saved under this name",
-        )
-    })
+    if begins_as_tensors(bytes) {
+        let text = "holds tensors (safetensors), not JSON: another file was saved under this name";
+        return Some(text);
+    }
+    foreign(bytes)
+}
+
+/// Whether the length of a header stands first, and then a header. No text begins so: the length has
+/// bytes of 0.
+fn begins_as_tensors(bytes: &[u8]) -> bool {
+    let length = bytes.first_chunk::<8>().map(|n| u64::from_le_bytes(*n));
+    length.is_some_and(|n| n <= 100_000_000) && matches!(bytes.get(8), Some(b'{' | b'[' | b' '))
 }
 
 /// Files that are often found where another should be.

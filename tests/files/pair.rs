@@ -141,11 +141,17 @@ fn two_files_of_two_adapters_are_refused() {
         let path = folder.path().join(TENSORS);
         let expected = format!(
             "AdapterFile::read: `{}` and `adapter_config.json` beside it are of two adapters, in 100 \
-             looks: a program is at work that writes there, or one of the two was put there alone; \
-             without `adapter_config.json` these tensors are read with the settings that they hold",
+             looks: one of the two was put there alone, or another program is at work that writes \
+             there; without `adapter_config.json` these tensors are read with the settings that they \
+             hold",
             path.display()
         );
         assert_eq!(error.to_string(), expected);
+        // a writer is between the two, or was killed there
+        let stage = folder.path().join(format!(".{CONFIG}.a1b2c3.candle-align"));
+        fs::create_dir(&stage).unwrap();
+        assert_eq!(which(folder.path(), &two()), 1);
+        fs::remove_dir(&stage).unwrap();
         // as it says
         fs::remove_file(folder.path().join(CONFIG)).unwrap();
         assert_eq!(which(folder.path(), &two()), 1);

@@ -6,7 +6,7 @@
 use super::absent;
 use super::tensors::{self, LONGEST_HEADER};
 use super::{CONFIG, TENSORS};
-use crate::atomic::{Failure, Staged};
+use crate::atomic::{Failure, Staged, is_staged};
 use crate::{Error, Result, files};
 use serde::Deserialize;
 use std::fs::{self, File};
@@ -63,8 +63,8 @@ pub(super) fn read(function: &'static str, folder: &Path) -> Result<Pair> {
         thread::yield_now();
     }
     let text = format!(
-        "and `{CONFIG}` beside it are of two adapters, in {TRIES} looks: a program is at work that \
-         writes there, or one of the two was put there alone; without `{CONFIG}` these tensors are \
+        "and `{CONFIG}` beside it are of two adapters, in {TRIES} looks: one of the two was put there \
+         alone, or another program is at work that writes there; without `{CONFIG}` these tensors are \
          read with the settings that they hold"
     );
     let source = folder.join(TENSORS).display().to_string();
@@ -89,22 +89,24 @@ fn look(function: &'static str, folder: &Path) -> Result<Option<Pair>> {
         Err(error) => return Err(absent::tensors(function, folder, &error)),
     };
     let source = path.display().to_string();
-    let own = tensors.settings.as_ref().map(|text| text.as_bytes());
-    let settings = settings.or_else(|| Some((source.clone(), own?.to_vec())));
-    let marks = (
-        settings.as_ref().and_then(|(_, text)| mark_in(text)),
-        own.and_then(mark_in),
-    );
-    let of_a_pair = match marks {
-        (Some(one), Some(other)) => one == other,
+    let own = tensors.settings.as_ref();
+    let own = own.map(|text| (source.clone(), text.clone().into_bytes()));
+    let marks = [&settings, &own].map(|found| found.as_ref().and_then(|(_, text)| mark_in(text)));
+    let settings = match (marks, settings, own) {
+        (_, None, Some(own)) => own,
+        ([Some(beside), Some(of_tensors)], Some(settings), Some(own)) => {
+            match beside == of_tensors {
+                true => settings,
+                // a writer is between the two files, or was killed there
+                false if is_staged(&at) => own,
+                false => return Ok(None),
+            }
+        }
         // nothing says so; but the settings were found while these tensors stood there
-        _ => tensors.stand_at(&path),
-    };
-    if !of_a_pair {
-        return Ok(None);
-    }
-    let Some(settings) = settings else {
-        return Err(absent::settings(function, folder));
+        (_, settings, _) if tensors.stand_at(&path) => {
+            settings.ok_or_else(|| absent::settings(function, folder))?
+        }
+        _ => return Ok(None),
     };
     let bytes = tensors.rest().map_err(|error| {
         let text = format!("cannot be read: {error}");
@@ -159,7 +161,9 @@ impl Tensors {
     }
 }
 
-/// Puts a pair in the place of another. At every instant [`read`] finds one of the two: old settings go
+/// Puts a pair in the place of another. Until it is there, a folder for the settings stands beside:
+/// a reader that finds two files of two adapters knows by it that a writer is between them, or was
+/// killed there, and takes the settings that the tensors hold. At every instant [`read`] finds one of the two: old settings go
 /// aside first, so that none stand beside tensors of another, and tensors hold their own.
 pub(super) fn write(folder: &Path, text: &str, content: &[u8]) -> Result<(), Failure> {
     fs::create_dir_all(folder).map_err(|error| Failure::new(folder, error))?;
@@ -170,24 +174,28 @@ pub(super) fn write(folder: &Path, text: &str, content: &[u8]) -> Result<(), Fai
         return Err(Failure::new(&at, "it is a folder, not a file"));
     }
     let aside = folder.join(ASIDE);
-    if files::read(&at).is_ok_and(|old| old == text.as_bytes()) {
-        tensors.put()?;
-    } else {
+    let same = files::read(&at).is_ok_and(|old| old == text.as_bytes());
+    let moved = !same && {
         let moved = fs::rename(&at, &aside);
-        if let Err(error) = &moved
-            && error.kind() != ErrorKind::NotFound
-        {
-            return Err(Failure::new(&at, error));
+        moved.map_or_else(
+            |error| match error.kind() {
+                ErrorKind::NotFound => Ok(false),
+                _ => Err(Failure::new(&at, error)),
+            },
+            |()| Ok(true),
+        )?
+    };
+    if let Err(failure) = tensors.put() {
+        if moved && !at.exists() {
+            // the error that is reported is the first one
+            let _ = fs::rename(&aside, &at);
         }
-        if let Err(failure) = tensors.put() {
-            if moved.is_ok() && !at.exists() {
-                // the error that is reported is the first one
-                let _ = fs::rename(&aside, &at);
-            }
-            return Err(failure);
-        }
-        settings.put()?;
+        return Err(failure);
     }
+    let _stage = match same {
+        true => settings.stay(),
+        false => settings.put_and_stay()?,
+    };
     // that of a write which was cut too; it may not be there
     let _ = fs::remove_file(&aside);
     settle(&at, &path)
