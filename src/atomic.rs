@@ -180,7 +180,11 @@ fn stages(beside: &Path, prefix: &OsStr) -> impl Iterator<Item = PathBuf> {
 /// Deletes what dead writers of a file left. Whatever is in the way is left for the next one.
 fn sweep(beside: &Path, prefix: &OsStr) {
     for path in stages(beside, prefix) {
-        if File::open(&path).is_ok_and(|folder| folder.try_lock().is_ok()) {
+        // held until the folder is gone: its writer may be about to lock it
+        let Ok(folder) = File::open(&path) else {
+            continue;
+        };
+        if folder.try_lock().is_ok() {
             let _ = remove_dir_all(&path);
         }
     }

@@ -90,6 +90,39 @@ mod tests {
     }
 
     #[test]
+    fn a_users_own_files_are_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = [".probe.tmp", ".a.txt.tmp", "a.txt.part"];
+        for name in own {
+            fs::write(dir.path().join(name), "mine").unwrap();
+        }
+        Folder::open(dir.path())
+            .unwrap()
+            .text("a.txt", "new")
+            .unwrap();
+        for name in own {
+            assert_eq!(fs::read(dir.path().join(name)).unwrap(), b"mine", "{name}");
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 4);
+    }
+
+    /// Weights too, whose own writer makes them closed to others.
+    #[cfg(unix)]
+    #[test]
+    fn weights_have_the_permissions_of_an_ordinary_file() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::open(dir.path()).unwrap();
+        folder.text("a.txt", "text").unwrap();
+        folder.weights("a.safetensors", &BTreeMap::new()).unwrap();
+        let mode = |name: &str| {
+            let found = fs::metadata(dir.path().join(name)).unwrap();
+            found.permissions().mode()
+        };
+        assert_eq!(mode("a.safetensors"), mode("a.txt"));
+    }
+
+    #[test]
     fn a_folder_that_cannot_be_made_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");

@@ -11,7 +11,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -225,11 +225,9 @@ fn two_writers_and_a_reader_in_one_folder() {
         for file in &adapters {
             let (folder, at_work) = (folder.path(), &at_work);
             scope.spawn(move || {
-                for round in 0..rounds {
-                    let written = file.write(folder);
-                    written.unwrap_or_else(|error| panic!("round {round}: {error}"));
-                }
+                let written = (0..rounds).try_for_each(|_| file.write(folder));
                 at_work.fetch_sub(1, Ordering::SeqCst);
+                written.unwrap_or_else(|error| panic!("{error}"));
             });
         }
         scope.spawn(|| {
@@ -265,6 +263,22 @@ fn child_that_saves_by_turns() {
     }
 }
 
+/// A process that is known to have saved.
+fn start(folder: &Path) -> Child {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["pair::child_that_saves_by_turns", "--exact", "--nocapture"])
+        .env("FILES_CHILD", folder)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let started = lines
+        .map_while(Result::ok)
+        .any(|line| line.ends_with("saving"));
+    assert!(started, "the process ended by itself");
+    child
+}
+
 /// Wherever a process is killed that saves with changing settings, an adapter is left.
 #[cfg(unix)]
 #[test]
@@ -275,27 +289,20 @@ fn a_process_that_is_killed_leaves_an_adapter() {
     let adapters = two();
     let (mut left, mut aside) = ([0; 2], 0);
     for kill in 0..kills {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["pair::child_that_saves_by_turns", "--exact", "--nocapture"])
-            .env("FILES_CHILD", folder.path())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let started = lines
-            .map_while(Result::ok)
-            .any(|line| line.ends_with("saving"));
-        assert!(started, "the process ended by itself");
+        // alone, or beside another one
+        let mut children: Vec<Child> = (0..1 + kill % 2).map(|_| start(folder.path())).collect();
         // any instant will do
         std::thread::sleep(Duration::from_micros(rng.random_range(0..5000)));
-        child.kill().unwrap();
-        child.wait().unwrap();
+        for child in &mut children {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
         left[which(folder.path(), &adapters)] += 1;
         aside += usize::from(!folder.path().join(CONFIG).exists());
-        if kill % 2 == 0 {
-            adapters[kill / 2 % 2].write(folder.path()).unwrap();
+        if kill % 4 < 2 {
+            adapters[kill % 2].write(folder.path()).unwrap();
             assert_eq!(names(folder.path()), [CONFIG, TENSORS]);
-            assert_eq!(which(folder.path(), &adapters), kill / 2 % 2);
+            assert_eq!(which(folder.path(), &adapters), kill % 2);
         }
     }
     println!(
