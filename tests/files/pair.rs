@@ -85,8 +85,11 @@ fn pair(file: &AdapterFile) -> [Vec<u8>; 2] {
     [CONFIG, TENSORS].map(|name| fs::read(folder.path().join(name)).unwrap())
 }
 
-/// A folder of files, by name.
-fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
+/// Files by name.
+type Files<'a> = &'a [(&'a str, &'a [u8])];
+
+/// A folder of them.
+fn folder(files: Files) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (name, bytes) in files {
         fs::write(folder.path().join(name), bytes).unwrap();
@@ -102,7 +105,7 @@ fn a_write_that_ends_anywhere_leaves_the_old_adapter_or_the_new_one() {
     let [old, new] = adapters.each_ref().map(pair);
     let python = [CONFIG, TENSORS].map(|name| fs::read(golden("lora").join(name)).unwrap());
     for old in [&old, &python] {
-        let states: [(&[(&str, &[u8])], usize); 5] = [
+        let states: [(Files, usize); 5] = [
             (&[(CONFIG, &old[0]), (TENSORS, &old[1])], 0),
             (&[(ASIDE, &old[0]), (TENSORS, &old[1])], 0),
             (&[(ASIDE, &old[0]), (TENSORS, &new[1])], 1),
