@@ -16,6 +16,7 @@
 
 // how the library writes files
 #[path = "../../src/atomic.rs"]
+#[allow(dead_code)] // of which this uses a part
 mod atomic;
 #[path = "mod.rs"]
 mod losses;
