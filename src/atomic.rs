@@ -1,40 +1,191 @@
 //! Files that are whole or as they were.
+//!
+//! What is to be written is staged: written in a new folder beside its place, forced onto the disk, and
+//! then put there in one step. The examples stage by this file too, so it
+//! uses nothing of the crate.
 
-use candle_core::Result;
-use std::fs::{File, OpenOptions, remove_file, rename};
+use std::ffi::{OsStr, OsString};
+use std::fmt::Display;
+use std::fs::{File, OpenOptions, Permissions, read_dir, remove_dir_all, rename};
+use std::io;
 use std::path::{Path, PathBuf};
+use tempfile::{Builder, TempDir};
 
-/// What shall take the place of a file, written beside it under the same name with `.part` after it;
-/// deleted if it is dropped before [`Staged::put`].
+/// The end of the folder's name, `.NAME.XXXXXX.candle-align`.
+const SUFFIX: &str = ".candle-align";
+
+/// Why a file was not written.
+#[derive(Debug, thiserror::Error)]
+#[error("`{path}` cannot be written: {cause}")]
+pub(crate) struct Failure {
+    /// The file that was asked for, not the staged one.
+    pub(crate) path: String,
+    /// The error of the file system, or of who wrote.
+    pub(crate) cause: String,
+}
+
+impl Failure {
+    pub(crate) fn new(path: &Path, cause: impl Display) -> Self {
+        Self {
+            path: path.display().to_string(),
+            cause: cause.to_string(),
+        }
+    }
+}
+
+/// What shall take the place of a file. It is deleted if it is dropped before [`Staged::put`].
+///
+/// It stands in a folder of its own beside the place, whose name is made anew: writers of one file do
+/// not meet, nothing is written through a link that waits there, and what a writer leaves beside its
+/// file goes with the folder. Where the system locks, the folder is locked as long as its writer
+/// lives, so that what a dead one left is known, and swept up by the next writer of the same file.
 pub(crate) struct Staged {
-    part: PathBuf,
+    stage: Stage,
     path: PathBuf,
 }
 
 impl Staged {
     /// `write` is told where, and what it wrote is then forced onto the disk.
-    pub(crate) fn new(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<Self> {
-        let mut name = path.file_name().unwrap_or_default().to_os_string();
-        name.push(".part");
-        let staged = Self {
-            part: path.with_file_name(name),
-            path: path.to_path_buf(),
+    pub(crate) fn new<E: Display>(
+        path: &Path,
+        write: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> Result<Self, Failure> {
+        let Some(name) = path.file_name() else {
+            return Err(Failure::new(path, "it names no file"));
         };
-        write(&staged.part)?;
-        let file: File = OpenOptions::new().write(true).open(&staged.part)?;
-        file.sync_all()?;
-        Ok(staged)
+        let failed = |error: io::Error| Failure::new(path, of_the_system(&error));
+        let stage = Stage::new(folder_of(path), name).map_err(failed)?;
+        write(&stage.part).map_err(|error| Failure::new(path, error))?;
+        stage.finish().map_err(failed)?;
+        let path = path.to_path_buf();
+        Ok(Self { stage, path })
     }
 
     /// Takes the place of the file, in one step.
-    pub(crate) fn put(self) -> Result<()> {
-        Ok(rename(&self.part, &self.path)?)
+    pub(crate) fn put(self) -> Result<(), Failure> {
+        self.put_and_stay().map(drop)
+    }
+
+    /// As [`Staged::put`]; the folder beside the file stays until what is returned is dropped.
+    pub(crate) fn put_and_stay(self) -> Result<Stage, Failure> {
+        rename(&self.stage.part, &self.path).map_err(|error| Failure::new(&self.path, error))?;
+        sync(folder_of(&self.path));
+        Ok(self.stage)
+    }
+
+    /// Takes no place.
+    pub(crate) fn stay(self) -> Stage {
+        self.stage
     }
 }
 
-impl Drop for Staged {
-    fn drop(&mut self) {
-        // nothing is there after `put`; the error that is reported is the first one
-        let _ = remove_file(&self.part);
+/// Whether a file is being written, or its writer was killed.
+pub(crate) fn is_staged(path: &Path) -> bool {
+    let prefix = path.file_name().map(prefix_of);
+    prefix.is_some_and(|prefix| stages(folder_of(path), &prefix).next().is_some())
+}
+
+/// A folder for one file.
+pub(crate) struct Stage {
+    part: PathBuf,
+    /// What a file has that any program makes. Some writers make theirs closed to others.
+    permissions: Permissions,
+    // deleted before the lock is gone: fields are dropped in this order
+    _folder: TempDir,
+    _lock: Option<File>,
+}
+
+impl Stage {
+    fn new(beside: &Path, name: &OsStr) -> io::Result<Self> {
+        let prefix = prefix_of(name);
+        sweep(beside, &prefix);
+        loop {
+            let folder = Builder::new()
+                .prefix(&prefix)
+                .suffix(SUFFIX)
+                .tempdir_in(beside)?;
+            // where folders cannot be locked, no writer sweeps
+            let lock = File::open(folder.path())
+                .and_then(|at| at.lock().map(|()| at))
+                .ok();
+            let part = folder.path().join(name);
+            let made = File::create_new(&part).and_then(|file| file.metadata());
+            match made {
+                Ok(found) => {
+                    return Ok(Self {
+                        part,
+                        permissions: found.permissions(),
+                        _folder: folder,
+                        _lock: lock,
+                    });
+                }
+                // before the lock it looked like one that a dead writer left
+                Err(_) if !folder.path().exists() => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn finish(&self) -> io::Result<()> {
+        let file = OpenOptions::new().write(true).open(&self.part)?;
+        if file.metadata()?.permissions() != self.permissions {
+            file.set_permissions(self.permissions.clone())?;
+        }
+        file.sync_all()
+    }
+}
+
+/// Without the name beside the file, which `tempfile` adds.
+fn of_the_system(error: &io::Error) -> String {
+    let inner = error.get_ref().and_then(|added| added.source());
+    inner.map_or_else(|| error.to_string(), |inner| inner.to_string())
+}
+
+/// The folder of a file; the current one has no name.
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// Forces names onto the disk. Not every system can, and the bytes are there already: a failure is
+/// no error.
+fn sync(folder: &Path) {
+    let _ = File::open(folder).and_then(|folder| folder.sync_all());
+}
+
+/// How the names of the folders for a file begin.
+fn prefix_of(name: &OsStr) -> OsString {
+    let mut prefix = OsString::from(".");
+    prefix.push(name);
+    prefix.push(".");
+    prefix
+}
+
+/// The folders for a file.
+fn stages(beside: &Path, prefix: &OsStr) -> impl Iterator<Item = PathBuf> {
+    let staged = |name: &OsStr| {
+        let name = name.as_encoded_bytes();
+        name.starts_with(prefix.as_encoded_bytes()) && name.ends_with(SUFFIX.as_bytes())
+    };
+    let entries = read_dir(beside).into_iter().flatten().flatten();
+    entries
+        .filter(move |entry| {
+            staged(&entry.file_name()) && entry.file_type().is_ok_and(|kind| kind.is_dir())
+        })
+        .map(|entry| entry.path())
+}
+
+/// Deletes what dead writers of a file left. Whatever is in the way is left for the next one.
+fn sweep(beside: &Path, prefix: &OsStr) {
+    for path in stages(beside, prefix) {
+        // held until the folder is gone: its writer may be about to lock it
+        let Ok(folder) = File::open(&path) else {
+            continue;
+        };
+        if folder.try_lock().is_ok() {
+            let _ = remove_dir_all(&path);
+        }
     }
 }

@@ -73,6 +73,7 @@
 
 mod atomic;
 mod error;
+mod files;
 pub mod language;
 pub mod log_probs;
 pub mod math;

@@ -14,6 +14,10 @@
 //! regularisers, which pull back to where the data or the start are, the KL lets go as the gap
 //! grows, cross-entropy does not.
 
+// how the library writes files
+#[path = "../../src/atomic.rs"]
+#[allow(dead_code)] // of which this uses a part
+mod atomic;
 #[path = "mod.rs"]
 mod losses;
 

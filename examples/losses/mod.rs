@@ -3,6 +3,7 @@
 pub mod curves;
 pub mod plot;
 
+use super::atomic::Staged;
 use curves::{Loss, Point};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -55,8 +56,8 @@ impl Report {
     pub fn write(&self, dir: &Path) -> Result<PathBuf> {
         let file = dir.join("losses.svg");
         std::fs::create_dir_all(dir)
-            .and_then(|()| std::fs::write(&file, &self.svg))
             .map_err(|error| format!("cannot write to {}: {error}", dir.display()))?;
+        Staged::new(&file, |part| std::fs::write(part, &self.svg))?.put()?;
         Ok(file)
     }
 

@@ -7,3 +7,9 @@ pub mod adapters;
 pub mod linear_adapters;
 pub mod softmax;
 pub mod transformer;
+
+// how the library writes and reads files
+#[path = "../../src/atomic.rs"]
+pub mod atomic;
+#[path = "../../src/files.rs"]
+pub mod files;

@@ -22,6 +22,8 @@
 //! linear maps, around the two parts of a block, into the keys and values, or before the input.
 
 use super::adapters::{Adapters, Part};
+use super::atomic::Staged;
+use super::files;
 use super::softmax::{Visible, visible_softmax};
 use candle_align::{FrozenLinear, PrefixLayer, Result, prefix_attention};
 use candle_core::{D, DType, Device, Module, Tensor, Var};
@@ -322,7 +324,9 @@ impl Transformer {
     /// If the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let all: HashMap<String, Tensor> = self.weights.clone().into_iter().collect();
-        Ok(candle_core::safetensors::save(&all, path)?)
+        let save = |part: &Path| candle_core::safetensors::save(&all, part);
+        let saved = Staged::new(path.as_ref(), save).and_then(Staged::put);
+        Ok(saved.map_err(candle_core::Error::msg)?)
     }
 
     /// Reads what [`Self::save`] wrote, as a model with variables.
@@ -331,7 +335,17 @@ impl Transformer {
     /// If the file cannot be read, or a weight is missing, or of another shape or type, or is no
     /// weight of this model.
     pub fn load(config: &Config, path: impl AsRef<Path>) -> Result<Self> {
-        let mut stored = candle_core::safetensors::load(path, &Device::Cpu)?;
+        let bytes = match files::read(path.as_ref()) {
+            Ok(bytes) => bytes,
+            Err(error) => fail!("cannot be read: {error}"),
+        };
+        let mut stored = match candle_core::safetensors::load_buffer(&bytes, &Device::Cpu) {
+            Ok(stored) => stored,
+            Err(error) => fail!(
+                "{}",
+                files::not_tensors(&bytes).unwrap_or(&error.to_string())
+            ),
+        };
         let mut rng = rand::SeedableRng::seed_from_u64(0);
         let mut weights = Self::new(config, DType::F32, &mut rng)?.weights;
         for (name, weight) in &mut weights {

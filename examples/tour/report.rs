@@ -1,5 +1,6 @@
 //! What the tour found: as numbers (`report.json`) and as a page (`report.html`).
 
+use super::super::support::atomic::Staged;
 use super::lab::{Lab, Ran};
 use super::methods::{BETA, Section};
 use super::parameters::{self, Family, Placed};
@@ -9,7 +10,6 @@ use super::{plot, pulls};
 use serde::Serialize;
 use serde_json::Value;
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::Path;
 
 /// Where a run stood after some steps.
@@ -243,10 +243,9 @@ impl Report {
     /// Writes `report.json` and `report.html`, each whole or not at all.
     pub fn write(&self, dir: &Path) -> Result<()> {
         make(dir)?;
-        let explain = |e: std::io::Error| format!("cannot write to {}: {e}", dir.display());
         let json = serde_json::to_string_pretty(self)?;
         for (name, text) in [("report.json", json), ("report.html", self.html())] {
-            replace(&dir.join(name), &text).map_err(explain)?;
+            Staged::new(&dir.join(name), |part| std::fs::write(part, text))?.put()?;
         }
         Ok(())
     }
@@ -482,17 +481,4 @@ fn curve(frontier: &Frontier, furthest: f64) -> Vec<Mark> {
             }
         })
         .collect()
-}
-
-/// Writes beside the file and renames: a reader never sees half of it.
-fn replace(path: &Path, text: &str) -> std::io::Result<()> {
-    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-    let written = std::fs::File::create(&temporary)
-        .and_then(|mut file| file.write_all(text.as_bytes()))
-        .and_then(|()| std::fs::rename(&temporary, path));
-    if written.is_err() {
-        // Best effort: the error that matters is the first.
-        let _ = std::fs::remove_file(&temporary);
-    }
-    written
 }

@@ -54,6 +54,7 @@ pub mod comparisons;
 pub mod data;
 pub mod error;
 pub mod fit;
+pub mod input;
 pub mod model;
 pub mod objectives;
 pub mod optimiser;

@@ -4,6 +4,7 @@
 use super::adapter::Adapter;
 use super::batch::Batch;
 use super::error::{Error, Result};
+use super::input;
 use super::settings::Settings;
 use super::support::adapters::Adapted;
 use super::support::transformer::{Config, Transformer};
@@ -157,12 +158,8 @@ impl Model {
 /// leave no mark in a weight.
 fn saved(path: &Path, config: &Config) -> Result<Transformer> {
     let beside = path.with_file_name("model.json");
-    let text = std::fs::read_to_string(&beside).map_err(|error| {
-        let text = format!(
-            "cannot be read: {error}; it holds the sizes of {}",
-            path.display()
-        );
-        Error::file(&beside, text)
+    let text = input::json(&beside).map_err(|error| {
+        Error::Usage(format!("{error}; it holds the sizes of {}", path.display()))
     })?;
     let found: Config =
         serde_json::from_str(&text).map_err(|error| Error::json(&beside, &text, &error))?;

@@ -1,9 +1,11 @@
 //! Files that are there whole or not at all.
 
 use super::error::{Error, Result};
+use super::support::atomic::Staged;
 use candle_core::{Tensor, Var};
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Display;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -13,16 +15,14 @@ pub struct Folder(PathBuf);
 impl Folder {
     /// Makes the folder and tries to write into it: before the run, not after an hour of it.
     pub fn open(path: &Path) -> Result<Self> {
-        let probe = path.join(".probe.tmp");
         fs::create_dir_all(path)
-            .and_then(|()| fs::write(&probe, []))
-            .and_then(|()| fs::remove_file(&probe))
+            .and_then(|()| tempfile::tempfile_in(path))
             .map_err(|error| Error::file(path, format!("cannot be written to: {error}")))?;
         Ok(Self(path.to_path_buf()))
     }
 
     pub fn text(&self, name: &str, text: &str) -> Result<()> {
-        self.put(name, |path| Ok(fs::write(path, text)?))
+        self.put(name, |part| fs::write(part, text))
     }
 
     pub fn json(&self, name: &str, value: &impl Serialize) -> Result<()> {
@@ -52,24 +52,18 @@ impl Folder {
 
     pub fn weights(&self, name: &str, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
         let tensors: HashMap<String, Tensor> = tensors.clone().into_iter().collect();
-        self.put(name, |path| {
-            Ok(candle_core::safetensors::save(&tensors, path)?)
-        })
+        self.put(name, |part| candle_core::safetensors::save(&tensors, part))
     }
 
     /// Writes beside the name, then takes the name: a reader sees the old file or the new one.
-    fn put(
+    fn put<E: Display>(
         &self,
         name: &str,
-        write: impl FnOnce(&Path) -> Result<(), Box<dyn std::error::Error>>,
+        write: impl FnOnce(&Path) -> Result<(), E>,
     ) -> Result<()> {
-        let (path, beside) = (self.0.join(name), self.0.join(format!(".{name}.tmp")));
-        let written = write(&beside).and_then(|()| Ok(fs::rename(&beside, &path)?));
-        written.map_err(|error| {
-            // what is left of a failed attempt is of no use; if it cannot go, the error below matters more
-            let _ = fs::remove_file(&beside);
-            Error::file(&path, format!("cannot be written: {error}"))
-        })
+        let path = self.0.join(name);
+        let put = Staged::new(&path, write).and_then(Staged::put);
+        put.map_err(|failure| Error::file(&path, format!("cannot be written: {}", failure.cause)))
     }
 }
 
@@ -83,8 +77,8 @@ mod tests {
         let folder = Folder::open(dir.path()).unwrap();
         folder.text("a.txt", "old").unwrap();
         let failed = folder.put("a.txt", |path| {
-            fs::write(path, "half")?;
-            Err("the disk is full".into())
+            fs::write(path, "half").map_err(|error| error.to_string())?;
+            Err("the disk is full".to_string())
         });
         let path = dir.path().join("a.txt");
         assert_eq!(
@@ -93,6 +87,39 @@ mod tests {
         );
         assert_eq!(fs::read_to_string(path).unwrap(), "old");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_users_own_files_are_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = [".probe.tmp", ".a.txt.tmp", "a.txt.part"];
+        for name in own {
+            fs::write(dir.path().join(name), "mine").unwrap();
+        }
+        Folder::open(dir.path())
+            .unwrap()
+            .text("a.txt", "new")
+            .unwrap();
+        for name in own {
+            assert_eq!(fs::read(dir.path().join(name)).unwrap(), b"mine", "{name}");
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 4);
+    }
+
+    /// Weights too, whose own writer makes them closed to others.
+    #[cfg(unix)]
+    #[test]
+    fn weights_have_the_permissions_of_an_ordinary_file() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::open(dir.path()).unwrap();
+        folder.text("a.txt", "text").unwrap();
+        folder.weights("a.safetensors", &BTreeMap::new()).unwrap();
+        let mode = |name: &str| {
+            let found = fs::metadata(dir.path().join(name)).unwrap();
+            found.permissions().mode()
+        };
+        assert_eq!(mode("a.safetensors"), mode("a.txt"));
     }
 
     #[test]

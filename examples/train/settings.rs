@@ -3,6 +3,7 @@
 use super::adapter::Adapter;
 use super::comparisons::Most;
 use super::error::{Error, Result, cut};
+use super::input;
 use super::objectives::words::{CRlft, Classes, Hindsight};
 use super::objectives::{Objective, RewardForm, SlicForm};
 use candle_align::{
@@ -188,8 +189,7 @@ impl Default for Settings {
 impl Settings {
     /// From a JSON file; what it does not name keeps its default, what it should not name is an error.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| Error::file(path, format!("cannot be read: {error}")))?;
+        let text = input::json(path)?;
         serde_json::from_str(&text).map_err(|error| Error::json(path, &text, &error))
     }
 

@@ -6,6 +6,7 @@ mod common;
 mod adalora;
 mod adamw;
 mod adapter;
+mod adapter_file_kinds;
 mod adapter_files;
 mod adapter_folder;
 mod adapter_layout;

@@ -186,6 +186,18 @@ fn the_picture_is_written_where_it_is_asked_for() {
         std::fs::read_to_string(file).expect("readable"),
         report().svg
     );
+    // a picture that is a link elsewhere: what is there is not the picture's to replace
+    #[cfg(unix)]
+    {
+        let elsewhere = dir.path().join("elsewhere");
+        std::fs::write(&elsewhere, "mine").expect("written");
+        let linked = dir.path().join("linked");
+        std::fs::create_dir(&linked).expect("made");
+        std::os::unix::fs::symlink(&elsewhere, linked.join("losses.svg")).expect("linked");
+        report().write(&linked).expect("written");
+        assert_eq!(std::fs::read(&elsewhere).expect("readable"), b"mine");
+    }
+
     let taken = dir.path().join("file");
     std::fs::write(&taken, "").expect("written");
     let error = report()

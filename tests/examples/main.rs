@@ -9,6 +9,8 @@ mod support;
 #[path = "../../examples/tour/mod.rs"]
 mod tour;
 
+use support::atomic;
+
 mod adapters;
 mod conditional_sft;
 mod dpo;

@@ -240,6 +240,14 @@ fn the_reports_are_written_whole() {
     assert!(html.contains("only where ± stands was it drawn from"));
     assert!(!html.contains("NaN") && !html.contains("<script") && !html.contains("src="));
 
+    // what only looks like a file of the report is the user's
+    let own = dir
+        .path()
+        .join(format!("report.{}.tmp", std::process::id()));
+    std::fs::write(&own, "mine").expect("written");
+    report().write(dir.path()).expect("written");
+    assert_eq!(std::fs::read(&own).expect("there"), b"mine");
+
     let file = dir.path().join("file");
     std::fs::write(&file, "").expect("written");
     let error = report()

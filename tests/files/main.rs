@@ -1,6 +1,9 @@
 //! Files that anybody may have made: whatever stands in them, reading ends in an error or in what
 //! was written, and writing leaves the old, the new, or nothing that is taken for an adapter.
 
+mod pair;
+mod staged;
+
 use candle_align::{
     AdapterFile, AdapterLayer, AdapterLayers, AdapterMethod, BlockScale, LoraBias, LoraConfig,
     LoraFile, LoraInit, LoraLinear, Nf4Linear, Strictness, TargetModules, Targets,
@@ -391,7 +394,7 @@ fn an_embedding_has_no_dropout_whatever_the_settings_say() {
     assert!(found.layers.values().any(embedding));
 }
 
-/// Stands where the new tensors would be written: writing fails then.
+/// A folder stands where one of the two files would be put: writing fails then.
 #[test]
 fn a_write_that_fails_leaves_the_old_adapter() {
     let out = tempfile::tempdir().unwrap();
@@ -399,10 +402,13 @@ fn a_write_that_fails_leaves_the_old_adapter() {
     let new = AdapterFile::read(golden("dora"), Strictness::Strict).unwrap();
     old.write(out.path()).unwrap();
     for blocked in [TENSORS, CONFIG] {
-        let part = out.path().join(format!("{blocked}.part"));
-        fs::create_dir(&part).unwrap();
+        let place = out.path().join(blocked);
+        let kept = fs::read(&place).unwrap();
+        fs::remove_file(&place).unwrap();
+        fs::create_dir(&place).unwrap();
         assert!(new.write(out.path()).is_err());
-        fs::remove_dir(&part).unwrap();
+        fs::remove_dir(&place).unwrap();
+        fs::write(&place, kept).unwrap();
         let back = AdapterFile::read(out.path(), Strictness::Strict).unwrap();
         assert_eq!(bits(back.tensors()), bits(old.tensors()));
         assert_eq!(back.config(), old.config());
@@ -418,20 +424,21 @@ fn a_write_that_fails_leaves_the_old_adapter() {
 }
 
 /// The places of the two files, in the order in which they are taken: where the tensors cannot take
-/// theirs, the settings are gone.
+/// theirs, the settings are as they were.
 #[test]
 fn settings_never_stand_beside_the_tensors_of_another() {
     let out = tempfile::tempdir().unwrap();
     let old = AdapterFile::read(golden("lora"), Strictness::Strict).unwrap();
     let new = AdapterFile::read(golden("dora"), Strictness::Strict).unwrap();
     old.write(out.path()).unwrap();
+    let settings = fs::read(out.path().join(CONFIG)).unwrap();
     // a folder with something in it cannot be replaced by a file
     let place = out.path().join(TENSORS);
     fs::remove_file(&place).unwrap();
     fs::create_dir(&place).unwrap();
     fs::write(place.join("x"), "x").unwrap();
     assert!(new.write(out.path()).is_err());
-    assert!(!out.path().join(CONFIG).exists());
+    assert_eq!(fs::read(out.path().join(CONFIG)).unwrap(), settings);
     assert!(AdapterFile::read(out.path(), Strictness::Lenient).is_err());
 }
 

@@ -19,6 +19,7 @@ pub mod files;
 mod peft;
 
 use super::error::{Error, Result};
+use super::input;
 use super::objectives::Objective;
 use super::settings::Settings;
 use super::support::adapters::{Adapted, AdapterConfig, adapt_at};
@@ -120,9 +121,7 @@ impl From<AdapterConfig> for Adapter {
 impl Adapter {
     /// From a file of `--adapter-config`, for a run of these settings.
     pub fn read(path: &Path, settings: &Settings) -> Result<Self> {
-        let problem = |text: String| Error::file(path, text);
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| problem(format!("cannot be read: {error}")))?;
+        let text = input::json(path)?;
         let json = |error: serde_json::Error| Error::json(path, &text, &error);
         let found: Value = serde_json::from_str(&text).map_err(json)?;
         if found.get("peft_type").is_some() {

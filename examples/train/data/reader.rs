@@ -1,8 +1,8 @@
 //! Lines of a file, plain or gzip'd, one at a time.
 
 use super::super::error::{Error, Result};
+use super::super::support::files;
 use flate2::bufread::MultiGzDecoder;
-use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::path::Path;
 
@@ -20,7 +20,7 @@ pub struct Lines {
 impl Lines {
     /// Opens a file. Whether it is compressed is told by its first two bytes, not by its name.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path)
+        let file = files::open(path)
             .map_err(|error| Error::file(path, format!("cannot be opened: {error}")))?;
         Self::from_reader(BufReader::new(file), path)
     }

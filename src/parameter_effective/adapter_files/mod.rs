@@ -6,9 +6,24 @@
 //! | file | what is in it |
 //! |---|---|
 //! | `adapter_config.json` | [`AdapterConfig`]: JSON, keys sorted, every key of PEFT 0.21.2 |
-//! | `adapter_model.safetensors` | the tensors below, with the metadata `{"format": "pt"}` |
+//! | `adapter_model.safetensors` | the tensors below, with the metadata `{"format": "pt"}` and the settings once more |
 //!
 //! An adapter with a name other than `default` is in a folder of that name: read that folder.
+//!
+//! **Which two files belong together**: those that were written together. Settings end their
+//! `peft_version` with a mark, which follows from all of them (`0.21.2@candle-align.…`, in the place
+//! where PEFT names its commit); the tensors hold the settings, mark and all.
+//!
+//! | `adapter_config.json` | beside tensors | is |
+//! |---|---|---|
+//! | with their mark, edited since or not | that hold settings | read |
+//! | of another mark | that hold settings | refused, after [some tries](AdapterFile::read) |
+//! | without a mark: Python's, or made by hand | of any kind | read |
+//! | of any kind | that hold no settings: Python's, or saved anew by another program | read |
+//! | not there | that hold settings | not missed: their own are read |
+//!
+//! So a save that ends in the middle, at whatever instant, leaves the old adapter or the new one, and
+//! two programs that save into one folder leave the adapter of one of them.
 //!
 //! | what | name: `base_model.model.`, the module's path, and | shape |
 //! |---|---|---|
@@ -97,6 +112,7 @@
 //!
 //! Read next: [`lora`](super::lora), [`targets`](super::targets).
 
+mod absent;
 mod agree;
 mod baked;
 mod base_model;
@@ -110,6 +126,7 @@ mod layer;
 mod layout;
 mod load;
 mod merged;
+mod pair;
 mod prefixes;
 mod read;
 mod saved;
@@ -132,11 +149,10 @@ pub use config::{
 pub use layer::{AdapterLayer, AdapterLayers};
 pub use merged::MergedModel;
 
-use crate::atomic::Staged;
-use crate::{Error, PrefixEncoder, PromptEmbedding, Result};
+use crate::{Error, PrefixEncoder, PromptEmbedding, Result, files};
 use candle_core::{DType, Tensor};
 use std::collections::BTreeMap;
-use std::fs;
+use std::io;
 use std::path::Path;
 
 /// The names of the two files.
@@ -178,9 +194,10 @@ pub enum Strictness {
 ///   crate's, from files written here.
 /// * No file makes the reader panic or allocate more than its own size times a small number. What a
 ///   header claims is checked before anything is made of it.
-/// * An interrupted [`AdapterFile::write`] leaves a folder that holds the old adapter or the new
-///   one, or, where the settings changed, one that no reader takes for an adapter; never settings of
-///   one beside tensors of another.
+/// * An interrupted [`AdapterFile::write`] leaves a folder in which this reader finds the old adapter
+///   or the new one, never settings of one beside tensors of another. Where the settings changed,
+///   Python may find no `adapter_config.json`, until the next write.
+/// * Files are read that are files: not a named pipe, a folder or a device.
 /// # Departures
 /// PEFT's loader lets missing and unexpected tensors pass; see the page above.
 /// # Examples
@@ -230,17 +247,18 @@ pub struct AdapterFile {
 }
 
 impl AdapterFile {
-    /// Reads the two files of a folder.
+    /// Reads the two files of a folder: a pair that was written together, also while another program
+    /// writes there. Where the two files are not of one pair, it looks again, up to 100 times.
     ///
     /// # Errors
     /// As the type's page says. Whether the tensors are those that the settings ask for is seen on a
     /// base model, by [`AdapterFile::layers`].
     pub fn read(folder: impl AsRef<Path>, strictness: Strictness) -> Result<Self> {
         let function = "AdapterFile::read";
-        let folder = folder.as_ref();
-        let (source, text) = bytes(function, &folder.join(CONFIG))?;
+        let pair = pair::read(function, folder.as_ref())?;
+        let (source, text) = pair.settings;
         let (config, mut left_out) = read::parse(function, &source, &text, strictness)?;
-        let (source, content) = bytes(function, &folder.join(TENSORS))?;
+        let (source, content) = pair.tensors;
         let mut tensors = tensors::parse(function, &source, &content)?;
         match strictness {
             Strictness::Strict => finite::require(function, &source, &tensors)?,
@@ -258,32 +276,23 @@ impl AdapterFile {
 
     /// Writes the two files into a folder, which is made if it is not there.
     ///
-    /// Both are written beside their places first. Over an adapter with the same settings, as when
-    /// training goes on, the tensors then take the place of the old ones in one step. Else the old
-    /// settings go, the tensors take their place, and last the settings: without them the folder is
-    /// no adapter.
+    /// Both are written beside their places first, under names of their own. Over an adapter with the
+    /// same settings, as when training goes on, the tensors then take the place of the old ones in one
+    /// step. Else the old settings step aside, the tensors take their place, and last the settings:
+    /// for Python, which knows no marks, the folder is no adapter in between.
     ///
     /// # Errors
-    /// [`Error::Parameter`] for settings that a file cannot hold; the file system's own, and what was
-    /// there is then as it was, or has no `adapter_config.json`.
+    /// [`Error::Parameter`] for settings that a file cannot hold; [`Error::Argument`] with the path for
+    /// what the file system refuses: what was there is then as it was.
     pub fn write(&self, folder: impl AsRef<Path>) -> Result<()> {
-        let folder = folder.as_ref();
-        finite::require("AdapterFile::write", TENSORS, &self.tensors)?;
-        let text = write::text("AdapterFile::write", &self.config)?;
-        let content = tensors::serialise(&self.tensors)?;
-        let io = candle_core::Error::from;
-        fs::create_dir_all(folder).map_err(io)?;
-        let path = folder.join(CONFIG);
-        let tensors = Staged::new(&folder.join(TENSORS), |at| Ok(fs::write(at, &content)?))?;
-        let config = Staged::new(&path, |at| Ok(fs::write(at, &text)?))?;
-        if fs::read(&path).is_ok_and(|old| old == text.as_bytes()) {
-            return Ok(tensors.put()?);
-        }
-        if path.exists() {
-            fs::remove_file(&path).map_err(io)?;
-        }
-        tensors.put()?;
-        Ok(config.put()?)
+        let function = "AdapterFile::write";
+        finite::require(function, TENSORS, &self.tensors)?;
+        let text = write::text(function, &self.config)?;
+        let content = tensors::serialise(&self.tensors, &text)?;
+        pair::write(folder.as_ref(), &text, &content).map_err(|failure| {
+            let problem = format!("cannot be written: {}", failure.cause);
+            Error::argument(function, failure.path, problem)
+        })
     }
 
     /// The settings.
@@ -362,12 +371,23 @@ impl AdapterFile {
     }
 }
 
-/// The path of a file, for messages, and what is in it.
+/// The path of a file of settings, for messages, and what is in it.
 fn bytes(function: &'static str, path: &Path) -> Result<(String, Vec<u8>)> {
+    content(function, path, files::read(path))
+}
+
+fn content(
+    function: &'static str,
+    path: &Path,
+    read: io::Result<Vec<u8>>,
+) -> Result<(String, Vec<u8>)> {
     let source = path.display().to_string();
-    let bytes = fs::read(path)
-        .map_err(|e| Error::argument(function, source.as_str(), format!("cannot be read: {e}")))?;
-    Ok((source, bytes))
+    let problem = |text: String| Error::argument(function, source.as_str(), text);
+    let bytes = read.map_err(|error| problem(format!("cannot be read: {error}")))?;
+    match files::not_json(&bytes) {
+        Some(text) => Err(problem(text.to_string())),
+        None => Ok((source, bytes)),
+    }
 }
 
 /// The tensors under names from which the adapter's own, `default`, is taken.

@@ -1,14 +1,17 @@
 //! The tensors of an adapter: a safetensors file, read with every claim of its header checked.
 
+use super::CONFIG;
 use super::unique::Unique;
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 /// The longest header that the format's own readers take.
-const LONGEST_HEADER: u64 = 100_000_000;
+pub(super) const LONGEST_HEADER: u64 = 100_000_000;
+/// Where a header says what the file is, in words.
+const METADATA: &str = "__metadata__";
 
 /// What a header says of one tensor.
 #[derive(Deserialize)]
@@ -25,6 +28,14 @@ pub(super) fn parse(
     source: &str,
     bytes: &[u8],
 ) -> Result<BTreeMap<String, Tensor>> {
+    checked(function, source, bytes).map_err(|error| match files::not_tensors(bytes) {
+        // what it is says more than where it is not what it should be
+        Some(problem) => Error::argument(function, source, problem),
+        None => error,
+    })
+}
+
+fn checked(function: &'static str, source: &str, bytes: &[u8]) -> Result<BTreeMap<String, Tensor>> {
     let problem = |text: String| Error::argument(function, source, text);
     let short = || problem(format!("is cut short: it has {} bytes", bytes.len()));
     let (length, rest) = bytes.split_first_chunk::<8>().ok_or_else(short)?;
@@ -39,7 +50,7 @@ pub(super) fn parse(
 
     let mut entries = Vec::new();
     for (name, raw) in &header.0 {
-        if name == "__metadata__" {
+        if name == METADATA {
             serde_json::from_str::<Unique<String>>(raw.get())
                 .map_err(|e| problem(format!("has `__metadata__` that is no text: {e}")))?;
             continue;
@@ -107,8 +118,34 @@ pub(super) fn parse(
     Ok(tensors)
 }
 
-/// The bytes of a file that holds these tensors.
-pub(super) fn serialise(tensors: &BTreeMap<String, Tensor>) -> Result<Vec<u8>> {
-    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
-    safetensors::serialize(tensors, Some(metadata)).map_err(|e| candle_core::Error::from(e).into())
+/// The settings that a file names as its own. `start` is the file, or no more of it than the header.
+pub(super) fn settings(start: &[u8]) -> Option<String> {
+    let (length, rest) = start.split_first_chunk::<8>()?;
+    let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
+    let header: Unique<Box<RawValue>> = serde_json::from_slice(rest.get(..length)?).ok()?;
+    let Unique(mut metadata) =
+        serde_json::from_str::<Unique<String>>(header.0.get(METADATA)?.get()).ok()?;
+    metadata.remove(CONFIG)
+}
+
+/// The bytes of a file that holds these tensors and names these settings as their own. The same
+/// tensors and settings give the same bytes.
+pub(super) fn serialise(tensors: &BTreeMap<String, Tensor>, settings: &str) -> Result<Vec<u8>> {
+    let file = safetensors::serialize(tensors, None).map_err(candle_core::Error::from)?;
+    let not_a_header = || candle_core::Error::msg("safetensors without a header");
+    let (length, rest) = file.split_first_chunk::<8>().ok_or_else(not_a_header)?;
+    let (header, data) = rest
+        .split_at_checked(u64::from_le_bytes(*length) as usize)
+        .ok_or_else(not_a_header)?;
+    // two words in a HashMap, as the format's own writer takes them, have no order
+    let wrap = |error: serde_json::Error| candle_core::Error::wrap(error);
+    let mut header: BTreeMap<String, Box<RawValue>> =
+        serde_json::from_slice(header).map_err(wrap)?;
+    let metadata = BTreeMap::from([("format", "pt"), (CONFIG, settings)]);
+    let metadata = serde_json::value::to_raw_value(&metadata).map_err(wrap)?;
+    header.insert(METADATA.to_string(), metadata);
+    let mut header = serde_json::to_vec(&header).map_err(wrap)?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let length = (header.len() as u64).to_le_bytes();
+    Ok([&length, header.as_slice(), data].concat())
 }

@@ -1,7 +1,7 @@
 //! `adapter_config.json` in PEFT's words.
 
 use super::config::*;
-use super::{idle, tokens, vectors};
+use super::{idle, pair, tokens, vectors};
 use crate::error::{non_negative, require};
 use crate::parameter_effective::targets::in_order;
 use crate::{AdaLoraScaling, LoraBias, LoraInit, Result, Scaling, TargetModules, Targets};
@@ -10,7 +10,8 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 /// The text of a file, as Python writes it: keys sorted, two spaces. The keys of a pattern stay in
-/// their order, which Python keeps too when it reads them.
+/// their order, which Python keeps too when it reads them. Behind the version stands the mark of these
+/// settings.
 pub(super) fn text(function: &'static str, config: &AdapterConfig) -> Result<String> {
     let mut map = match &config.method {
         AdapterMethod::Lora(file) => lora_map(function, file)?,
@@ -47,8 +48,12 @@ pub(super) fn text(function: &'static str, config: &AdapterConfig) -> Result<Str
             Entry::Pattern(alphas.collect()),
         );
     }
-    let text = serde_json::to_string_pretty(&entries);
-    Ok(text.map_err(candle_core::Error::wrap)?)
+    let text = |entries: &BTreeMap<String, Entry>| {
+        serde_json::to_string_pretty(entries).map_err(candle_core::Error::wrap)
+    };
+    let written_by = format!("{PEFT}{}", pair::mark(&text(&entries)?));
+    entries.insert("peft_version".to_string(), Entry::Value(json!(written_by)));
+    Ok(text(&entries)?)
 }
 
 /// A value of the file: sorted, as Python sorts it, but for a pattern, whose order means something.
