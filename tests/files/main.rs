@@ -1,6 +1,8 @@
 //! Files that anybody may have made: whatever stands in them, reading ends in an error or in what
 //! was written, and writing leaves the old, the new, or nothing that is taken for an adapter.
 
+mod adamw;
+
 use candle_align::{
     AdapterFile, AdapterLayer, AdapterLayers, AdapterMethod, BlockScale, LoraBias, LoraConfig,
     LoraFile, LoraInit, LoraLinear, Nf4Linear, Strictness, TargetModules, Targets,
