@@ -36,7 +36,7 @@ fn every_gradient_of_the_crate_agrees_with_its_loss() {
                 Ok((row.loss)(&tensors)?.sum_all()?)
             };
             let rng = &mut StdRng::seed_from_u64(5);
-            count(
+            check(
                 row.name,
                 gradient_agreement(loss, &trained, 2, rng).unwrap(),
             );
