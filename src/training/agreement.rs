@@ -103,7 +103,7 @@ impl fmt::Display for GradientAgreement {
 /// `directions` 4 times more, up to 48 where the first step does not settle it: take a small batch, and
 /// ask once. One direction finds almost any fault, since it moves all elements at once; two or three make
 /// sure. The variables are f32 or f64, and have their old values to the bit afterwards, whether it succeeds
-/// or not.
+/// or not. It needs the memory of two more copies of them.
 ///
 /// # What is compared
 ///
@@ -212,6 +212,8 @@ pub fn gradient_agreement<R: Rng + ?Sized>(
         .iter()
         .map(|(_, var)| Points::new(var, grads.get(var)))
         .collect::<Result<Vec<_>>>()?;
+    // and with them the graph
+    drop(grads);
     let noise = noise(&mut points, &value, rng)?.max(rounding * here.abs());
     let mut variables = Vec::new();
     for ((name, _), point) in vars.iter().zip(&mut points) {

@@ -37,9 +37,6 @@ impl Found {
 pub(super) struct Points<'a> {
     var: &'a Var,
     start: Tensor,
-    /// The same in f64.
-    origin: Tensor,
-    /// In f64.
     gradient: Option<Tensor>,
     /// ±`scale`, in the type of the variable.
     direction: Tensor,
@@ -68,24 +65,21 @@ struct Slope {
     moved: bool,
 }
 
+/// Σ x², in f64.
 fn squares(x: &Tensor) -> Result<f64> {
+    let x = x.to_dtype(DType::F64)?;
     Ok(x.sqr()?.sum_all()?.to_scalar()?)
 }
 
 impl<'a> Points<'a> {
     pub(super) fn new(var: &'a Var, gradient: Option<&Tensor>) -> Result<Self> {
         let start = var.as_detached_tensor().copy()?;
-        let origin = start.to_dtype(DType::F64)?;
         let count = var.elem_count().max(1) as f64;
-        let scale = match (squares(&origin)? / count).sqrt() {
+        let scale = match (squares(&start)? / count).sqrt() {
             0.0 => 1.0,
             scale => scale,
         };
-        let gradient = match gradient {
-            Some(g) => Some(g.detach().to_dtype(DType::F64)?),
-            None => None,
-        };
-        let length = match &gradient {
+        let length = match gradient {
             Some(g) => squares(g)?.sqrt(),
             None => 0.0,
         };
@@ -93,8 +87,7 @@ impl<'a> Points<'a> {
             var,
             direction: start.zeros_like()?,
             start,
-            origin,
-            gradient,
+            gradient: gradient.map(Tensor::detach),
             scale,
             size: length * scale,
         })
@@ -221,13 +214,15 @@ impl<'a> Points<'a> {
         h: f64,
     ) -> Result<Option<Slope>> {
         let (mut values, mut gradient) = ([here; 5], 0.0);
+        let start = self.start.to_dtype(DType::F64)?;
         // (L(−2h) − 8 L(−h) + 8 L(h) − L(2h)) / 12h, and the same sum of the distances
         for (i, weight) in [(0, 1.0), (1, -8.0), (3, 8.0), (4, -1.0)] {
             let there = self.go((i as f64 - 2.0) * h)?;
             values[i] = loss()?;
             if let Some(g) = &self.gradient {
-                let distance = (there.to_dtype(DType::F64)? - &self.origin)?;
-                let along = (distance * g)?.sum_all()?.to_scalar::<f64>()?;
+                let distance = (there.to_dtype(DType::F64)? - &start)?;
+                let along = (distance * g.to_dtype(DType::F64)?)?.sum_all()?;
+                let along = along.to_scalar::<f64>()?;
                 gradient += weight * along / (12.0 * h);
             }
         }
