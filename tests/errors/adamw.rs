@@ -235,6 +235,13 @@ fn a_state_that_no_optimiser_wrote_is_refused_by_name() {
         say(&state(&STEP.replace("I64", "F64"), &whole)),
         "holds `a.step` as f64 [], expected i64 []"
     );
+    let mut backwards = state(STEP, &whole);
+    let at = backwards.windows(7).position(|w| w == b"[24,40]").unwrap();
+    backwards[at..at + 7].copy_from_slice(b"[24, 8]");
+    assert_eq!(
+        say(&backwards),
+        "holds `a.exp_avg_sq` at bytes 24 to 8, expected to begin at 24 and to end by 40"
+    );
     // more than there are numbers for, hidden behind an axis of 0
     for shape in ["[0,9223372036854775808,4]", "[18446744073709551615]"] {
         let entry = STEP.replace("[]", shape);

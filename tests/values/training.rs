@@ -306,6 +306,22 @@ fn the_norm_after_is_within_the_bound_of_its_type() {
     assert!(above > 0, "a bound of `max_norm` alone would hold too");
 }
 
+/// A factor so small that f32 has few digits for it.
+#[test]
+fn the_largest_gradients_of_single_precision_are_clipped_as_well() {
+    let w = Var::zeros(2, DType::F32, &Device::Cpu).unwrap();
+    let mut grads = GradStore::default();
+    grads.insert(&w, vector(&[3e37, -4e37]).to_dtype(DType::F32).unwrap());
+    clip_grad_norm(&named(&[("w", &w)]), &mut grads, 1e-5).unwrap();
+    let after = numbers(grads.get(&w).unwrap());
+    assert_close(
+        &[after[0] / 6e-6, after[1] / 8e-6],
+        &[1.0, -1.0],
+        2f64.powi(-22),
+        "w",
+    );
+}
+
 /// Numbers whose squares are none are finite all the same.
 #[test]
 fn gradients_beyond_the_root_of_all_numbers_are_finite() {
