@@ -36,7 +36,7 @@
 //! | §3.3 | [`parameter_effective`] | LoRA, AdaLoRA, QLoRA, prompts, prefixes, adapters, frozen layers; DoRA, (IA)³, VeRA; PEFT's files |
 //! | | [`log_probs`] | from logits and tokens to log-probabilities: what all of them begin with |
 //! | | [`reduction`] | how losses become one number, and by which count they are divided |
-//! | | [`training`] | gradient coverage, clipping, accumulation, AdamW, schedules |
+//! | | [`training`] | gradient coverage and agreement, clipping, accumulation, AdamW, schedules |
 //! | | [`math`] | the delicate primitives, proven at their kinks |
 //! | | [`mod@survey`] | the survey section by section, with the evidence for each item |
 //!

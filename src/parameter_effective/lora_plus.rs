@@ -10,9 +10,10 @@
 //!
 //! Read next: [`crate::training`].
 
-use crate::Result;
 use crate::error::positive;
+use crate::{Error, Result};
 use candle_core::Var;
+use std::collections::HashMap;
 
 /// Trained variables in two groups, each with its learning rate: one
 /// [`ParameterGroup`](crate::training::ParameterGroup) each, with `rate` 1 for A and λ for B.
@@ -39,11 +40,12 @@ pub struct LoraPlusGroups {
 /// Any. A variable belongs to B if one part of its name between dots is `lora_B`, or if it has one
 /// axis (a bias).
 /// # Errors
-/// [`Error::Parameter`](crate::Error::Parameter) unless `learning_rate` and `ratio` are finite and
-/// positive.
+/// [`Error::Parameter`] unless `learning_rate` and `ratio` are finite and positive;
+/// [`Error::Argument`] for one variable under two names that belong to different groups.
 /// # Properties
 /// * λ = 1 is LoRA with one rate.
-/// * Every variable is in exactly one group.
+/// * Every variable is in exactly one group, and once: one that is listed under several names (a tied
+///   embedding) under the first of them.
 /// # Departures
 /// The paper asks for λ ≫ 1 and uses 2⁴ for most of its runs; there is no default here. The
 /// authors' code gives the factors of an embedding a third rate, 10⁻⁶ unless told otherwise; here
@@ -78,9 +80,25 @@ pub fn lora_plus_groups(
     let function = "lora_plus_groups";
     positive(function, "learning_rate", learning_rate)?;
     positive(function, "ratio", ratio)?;
-    let (b, a) = vars
-        .into_iter()
-        .partition(|(name, var)| name.split('.').any(|part| part == "lora_B") || var.rank() == 1);
+    let (mut a, mut b) = (Vec::new(), Vec::new());
+    let mut seen = HashMap::new();
+    for (name, var) in vars {
+        let fast = name.split('.').any(|part| part == "lora_B") || var.rank() == 1;
+        match seen.get(&var.id()) {
+            None => {
+                seen.insert(var.id(), (name.clone(), fast));
+                if fast { &mut b } else { &mut a }.push((name, var));
+            }
+            Some((_, same)) if *same == fast => {}
+            Some((other, _)) => {
+                let problem = format!(
+                    "holds one variable as `{other}` and as `{name}`, which belong to different \
+                     groups: list it once"
+                );
+                return Err(Error::argument(function, "vars", problem));
+            }
+        }
+    }
     Ok(LoraPlusGroups {
         a,
         a_learning_rate: learning_rate,

@@ -13,14 +13,12 @@
 
 use super::state::Moments;
 use super::step::{Update, is_finite};
-use crate::atomic::Staged;
 use crate::error::{non_negative, positive, require};
 use crate::{Error, Result};
 use candle_core::backprop::GradStore;
-use candle_core::{Device, Tensor, Var};
+use candle_core::{DType, Tensor, Var};
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
 
 /// What [`AdamW::step`] does when a gradient holds NaN or an infinity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,20 +88,55 @@ impl ParameterGroup {
 }
 
 #[derive(Debug)]
-struct Slot {
-    name: String,
-    var: Var,
+pub(super) struct Slot {
+    pub(super) name: String,
+    pub(super) var: Var,
     rate: f64,
     weight_decay: f64,
-    steps: u64,
-    moments: Moments,
+    pub(super) steps: u64,
+    pub(super) moments: Moments,
+}
+
+impl Slot {
+    /// A gradient that this variable can take a step with: of its shape, and in its type or, for a
+    /// narrow one, in f32.
+    fn checked(&self, grad: &Tensor) -> Result<Tensor> {
+        let function = "AdamW::step";
+        let argument = format!("grads[{}]", self.name);
+        if grad.dims() != self.var.dims() {
+            return Err(Error::Shape {
+                function,
+                argument,
+                shape: grad.dims().to_vec(),
+                expected: join(self.var.dims()),
+            });
+        }
+        let own = self.var.dtype();
+        let narrow = matches!(own, DType::BF16 | DType::F16);
+        if grad.dtype() != own && !(narrow && grad.dtype() == DType::F32) {
+            let also = if narrow { " or f32" } else { "" };
+            return Err(Error::DType {
+                function,
+                argument,
+                found: grad.dtype().as_str(),
+                expected: format!("{}{also}", own.as_str()),
+            });
+        }
+        Ok(grad.contiguous()?)
+    }
+}
+
+/// Sizes of axes, as the error writes them between brackets.
+fn join(dims: &[usize]) -> String {
+    let dims: Vec<String> = dims.iter().map(usize::to_string).collect();
+    dims.join(", ")
 }
 
 /// The optimiser and its state.
 #[derive(Debug)]
 pub struct AdamW {
     config: AdamWConfig,
-    slots: Vec<Slot>,
+    pub(super) slots: Vec<Slot>,
     skipped: u64,
 }
 
@@ -112,7 +145,7 @@ impl AdamW {
     ///
     /// # Errors
     /// [`Error::Parameter`] for a setting out of its range; [`Error::Argument`] if two variables
-    /// share a name or one variable stands twice; [`Error::DType`] for a variable that is not f32,
+    /// share a name or one variable has two; [`Error::DType`] for a variable that is not f32,
     /// f64, bf16 or f16.
     pub fn new(groups: Vec<ParameterGroup>, config: AdamWConfig) -> Result<Self> {
         let function = "AdamW::new";
@@ -127,14 +160,20 @@ impl AdamW {
             )?;
         }
         positive(function, "epsilon", config.epsilon)?;
-        let (mut names, mut ids) = (HashSet::new(), HashSet::new());
+        let (mut names, mut ids) = (HashSet::new(), HashMap::new());
         let mut slots = Vec::new();
         for group in groups {
             positive(function, "rate", group.rate)?;
             non_negative(function, "weight_decay", group.weight_decay)?;
             for (name, var) in group.vars {
-                if !names.insert(name.clone()) || !ids.insert(var.id()) {
-                    let problem = format!("holds the variable `{name}` twice");
+                let other = ids.insert(var.id(), name.clone());
+                let problem = match names.insert(name.clone()) {
+                    false => Some(format!("holds the variable `{name}` twice")),
+                    true => other.map(|other| {
+                        format!("holds one variable as `{other}` and as `{name}`: list it once")
+                    }),
+                };
+                if let Some(problem) = problem {
                     return Err(Error::argument(function, "groups", problem));
                 }
                 let moments = Moments::new(&var).map_err(|found| Error::DType {
@@ -161,12 +200,15 @@ impl AdamW {
         })
     }
 
-    /// One update from the gradients of a backward pass. A variable without a gradient stays as it
-    /// is, and so do its moments.
+    /// One update from the gradients of a backward pass, or from their sum
+    /// ([`GradAccumulator`](super::GradAccumulator)). A variable without a gradient stays as it is, and
+    /// so do its moments. A variable in bf16 or f16 takes a gradient in its own type or in f32: the step
+    /// is that of its f32 master copy either way.
     ///
     /// # Errors
     /// [`Error::Argument`] that names the first variable, in order of names, whose gradient is not
-    /// finite, unless [`NonFinite::Skip`]; nothing has been changed then.
+    /// finite, unless [`NonFinite::Skip`]; [`Error::Shape`] or [`Error::DType`] for a gradient of
+    /// another shape or type. Nothing has been changed then.
     pub fn step(&mut self, grads: &GradStore) -> Result<()> {
         let mut found = Vec::with_capacity(self.slots.len());
         for slot in &self.slots {
@@ -174,7 +216,7 @@ impl AdamW {
                 found.push(None);
                 continue;
             };
-            let grad = grad.contiguous()?;
+            let grad = slot.checked(grad)?;
             if !is_finite(&grad)? {
                 if self.config.non_finite == NonFinite::Skip {
                     self.skipped += 1;
@@ -223,75 +265,5 @@ impl AdamW {
     /// How many steps were left out because a gradient was not finite.
     pub fn skipped(&self) -> u64 {
         self.skipped
-    }
-
-    /// Writes steps, moments and master copies as safetensors: to a temporary file first, which
-    /// then takes the place of `path`. The settings are the program's to keep.
-    ///
-    /// # Errors
-    /// Candle's own, or that of the file system; `path` is then as it was.
-    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        let path = path.as_ref();
-        let mut tensors: HashMap<String, Tensor> = HashMap::new();
-        for slot in &self.slots {
-            let steps = Tensor::new(slot.steps as i64, &Device::Cpu)?;
-            tensors.insert(format!("{}.step", slot.name), steps);
-            for (part, tensor) in slot.moments.tensors(slot.var.shape())? {
-                tensors.insert(format!("{}.{part}", slot.name), tensor);
-            }
-        }
-        let staged = Staged::new(path, |part| candle_core::safetensors::save(&tensors, part))?;
-        Ok(staged.put()?)
-    }
-
-    /// Reads what [`AdamW::save`] wrote, for the same variables.
-    ///
-    /// # Errors
-    /// [`Error::Argument`] that names a tensor that is missing, of another shape or type, or of no
-    /// variable here; nothing has been changed then. The file system's or candle's own.
-    pub fn load(&mut self, path: impl AsRef<Path>) -> Result<()> {
-        let problem = |text: String| Error::argument("AdamW::load", "path", text);
-        let mut tensors = candle_core::safetensors::load(path, &Device::Cpu)?;
-        let mut loaded = Vec::with_capacity(self.slots.len());
-        for slot in &self.slots {
-            let mut take = |part: &str, like: Option<&Tensor>| -> Result<Tensor> {
-                let name = format!("{}.{part}", slot.name);
-                let tensor = tensors
-                    .remove(&name)
-                    .ok_or_else(|| problem(format!("holds no tensor `{name}`")))?;
-                match like {
-                    Some(like)
-                        if like.dims() != tensor.dims() || like.dtype() != tensor.dtype() =>
-                    {
-                        Err(problem(format!(
-                            "holds `{name}` as {} {:?}, expected {} {:?}",
-                            tensor.dtype().as_str(),
-                            tensor.dims(),
-                            like.dtype().as_str(),
-                            like.dims()
-                        )))
-                    }
-                    _ => Ok(tensor),
-                }
-            };
-            let step = Tensor::new(0i64, &Device::Cpu)?;
-            let steps = take("step", Some(&step))?.to_scalar::<i64>()?;
-            let steps = u64::try_from(steps)
-                .map_err(|_| problem(format!("holds `{}.step` = {steps}", slot.name)))?;
-            let mut parts = Vec::new();
-            for (part, like) in slot.moments.tensors(slot.var.shape())? {
-                parts.push(take(part, Some(&like))?);
-            }
-            loaded.push((steps, slot.moments.restored(parts)?));
-        }
-        if let Some(name) = tensors.keys().min() {
-            return Err(problem(format!(
-                "holds `{name}`, which belongs to no variable here"
-            )));
-        }
-        for (slot, (steps, moments)) in self.slots.iter_mut().zip(loaded) {
-            (slot.steps, slot.moments) = (steps, moments);
-        }
-        Ok(())
     }
 }

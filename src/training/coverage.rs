@@ -1,5 +1,7 @@
 //! Which variables a backward pass reached.
 
+use super::distinct;
+use super::step::is_finite;
 use crate::Result;
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Var};
@@ -10,6 +12,10 @@ use std::fmt;
 /// Candle's fused operations (`rms_norm`, `rope`, `softmax_last_dim` and others) cut the graph
 /// without an error: `backward()` returns `Ok`, the loss falls, and only the output layer learns.
 /// Ask once, after the first backward pass.
+///
+/// A gradient that is there may still lack a part: where the graph is cut inside a residual branch
+/// (`x + cut(f(x))`), every variable below gets what flows past the branch, and all seem to learn
+/// (candle#3823). [`gradient_agreement`](super::gradient_agreement) finds those.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GradCoverage {
     /// A finite gradient that is not all zero.
@@ -47,7 +53,11 @@ impl fmt::Display for GradCoverage {
     }
 }
 
-/// Sorts a model's variables by what the backward pass left for them.
+/// Sorts a model's variables by what the backward pass left for them. A variable that is listed under
+/// several names (a tied embedding) is reported once, under the first of them.
+///
+/// It sees whether a gradient is there, not whether it is the loss's:
+/// [`gradient_agreement`](super::gradient_agreement) compares the two.
 ///
 /// # Errors
 /// Only candle's own.
@@ -67,20 +77,16 @@ impl fmt::Display for GradCoverage {
 /// ```
 pub fn grad_coverage(vars: &[(String, Var)], grads: &GradStore) -> Result<GradCoverage> {
     let mut coverage = GradCoverage::default();
-    for (name, var) in vars {
+    for (name, var) in distinct(vars) {
         let list = match grads.get(var) {
             None => &mut coverage.missing,
-            // Summed in f64: bf16 and f16 sums saturate.
+            Some(grad) if !is_finite(&grad.contiguous()?)? => &mut coverage.non_finite,
             Some(grad) => {
-                let size = grad
-                    .to_dtype(DType::F64)?
-                    .abs()?
-                    .sum_all()?
-                    .to_scalar::<f64>()?;
-                match size {
+                // counted, since a sum of numbers can vanish or overflow
+                let other_than_zero = grad.ne(0f64)?.to_dtype(DType::F64)?.sum_all()?;
+                match other_than_zero.to_scalar::<f64>()? {
                     0.0 => &mut coverage.zero,
-                    size if size.is_finite() => &mut coverage.learning,
-                    _ => &mut coverage.non_finite,
+                    _ => &mut coverage.learning,
                 }
             }
         };

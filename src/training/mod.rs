@@ -2,24 +2,37 @@
 //!
 //! Functions here take named variables, sorted by name ([`named_vars`]): a map's own order changes
 //! from run to run, and a sum of floats with it.
+//!
+//! # Tied variables
+//!
+//! One variable under two names, as an embedding that is also the output layer, is one variable:
+//! [`GradAccumulator::add`], [`clip_grad_norm`], [`grad_coverage`], [`gradient_agreement`] and
+//! [`lora_plus_groups`](crate::lora_plus_groups) take it once, under the first of its names.
+//! [`AdamW::new`] refuses it, since the name is also the name of its moments in a file: list it once.
 
 mod accumulate;
 mod adamw;
+mod agreement;
+mod checkpoint;
 mod clip;
 mod coverage;
+mod differences;
 mod schedule;
 mod state;
+mod state_file;
 mod step;
 
 pub use accumulate::GradAccumulator;
 pub use adamw::{AdamW, AdamWConfig, NonFinite, ParameterGroup};
+pub use agreement::{Agreement, GradientAgreement, VariableAgreement, gradient_agreement};
 pub use clip::clip_grad_norm;
 pub use coverage::{GradCoverage, grad_coverage};
-pub use schedule::{Decay, Schedule};
+pub use schedule::{Convention, Decay, Schedule};
 
 use crate::Result;
 use candle_core::Var;
 use candle_nn::VarMap;
+use std::collections::HashSet;
 
 /// A model's variables with their names, sorted by name.
 ///
@@ -36,4 +49,10 @@ pub fn named_vars(map: &VarMap) -> Result<Vec<(String, Var)>> {
         .collect();
     vars.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(vars)
+}
+
+/// Each variable once: one that is listed under several names under the first of them.
+pub(crate) fn distinct(vars: &[(String, Var)]) -> impl Iterator<Item = &(String, Var)> {
+    let mut seen = HashSet::new();
+    vars.iter().filter(move |(_, var)| seen.insert(var.id()))
 }

@@ -1,14 +1,14 @@
 //! Learning rates over the steps of a run.
 
-use crate::Result;
 use crate::error::{non_negative, require};
+use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 /// The shape of the learning rate after its warm-up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Decay {
-    /// Stays at its peak.
+    /// Stays at its peak, whatever the floor.
     Constant,
     /// Falls on a line to the floor at the last step, if at least two steps follow the warm-up.
     Linear,
@@ -17,15 +17,42 @@ pub enum Decay {
     Cosine,
 }
 
+/// Which steps are the ends of the rise and of the fall.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Convention {
+    /// The first step already moves, and the last step is at the floor.
+    #[default]
+    Inclusive,
+    /// That of Transformers: the first step of a warm-up has a rate of 0, and the floor is reached one
+    /// step after the last.
+    Transformers,
+}
+
 /// A learning rate that rises linearly, then decays: a number between 0 and 1 to multiply the peak by.
 ///
 /// ```text
 /// step < warmup:   (step + 1) / warmup
-/// after:           p = (step − warmup) / max(1, steps − 1 − warmup), at most 1
-///                  constant 1,  linear 1 − (1 − floor)·p,  cosine floor + (1 − floor)·(1 + cos πp)/2
+/// after:           p = (step − warmup) / max(1, steps − 1 − warmup)
+///                  constant 1,  linear floor + (1 − floor)·(1 − p),  cosine floor + (1 − floor)·(1 + cos πp)/2
 /// ```
+/// Transformers counts both ends otherwise. Its schedules are [`Schedule::transformers`]:
+///
+/// ```text
+/// step < warmup:   step / warmup
+/// after:           p = (step − warmup) / max(1, steps − warmup)
+/// ```
+/// | Transformers | [`Decay`] | `floor` |
+/// |---|---|---|
+/// | `get_constant_schedule_with_warmup` | `Constant` | any |
+/// | `get_linear_schedule_with_warmup` | `Linear` | 0 |
+/// | `get_cosine_schedule_with_warmup` | `Cosine` | 0 |
+/// | `get_cosine_with_min_lr_schedule_with_warmup` | `Cosine` | its `min_lr_rate` |
+///
+/// They are equal to rounding for every step up to `steps`. Past that, Transformers' cosine rises again,
+/// and this one stays.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "Fields")]
 pub struct Schedule {
     /// The steps of the whole run.
     pub steps: usize,
@@ -35,44 +62,117 @@ pub struct Schedule {
     pub decay: Decay,
     /// The share of the peak that is left at the last step, in [0, 1].
     pub floor: f64,
+    /// How the ends are counted. JSON may leave it out.
+    pub convention: Convention,
+}
+
+/// What a file says, not yet checked.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fields {
+    steps: usize,
+    warmup: usize,
+    decay: Decay,
+    floor: f64,
+    #[serde(default)]
+    convention: Convention,
+}
+
+impl TryFrom<Fields> for Schedule {
+    type Error = Error;
+
+    fn try_from(fields: Fields) -> Result<Self> {
+        let schedule = Self {
+            steps: fields.steps,
+            warmup: fields.warmup,
+            decay: fields.decay,
+            floor: fields.floor,
+            convention: fields.convention,
+        };
+        schedule.checked("Schedule")
+    }
 }
 
 impl Schedule {
-    /// A schedule whose settings have been checked. One that was read from JSON has not been: pass its
-    /// fields through here.
+    /// A schedule whose settings have been checked, as those of one that is read from JSON are.
     ///
     /// # Errors
-    /// [`Error::Parameter`](crate::Error::Parameter) unless `warmup` ≤ `steps` and `floor` is in [0, 1].
+    /// [`Error::Parameter`] unless `warmup` ≤ `steps` and `floor` is in [0, 1].
     pub fn new(steps: usize, warmup: usize, decay: Decay, floor: f64) -> Result<Self> {
-        require(
-            warmup <= steps,
-            "Schedule::new",
-            "warmup",
-            "at most `steps`",
-            warmup,
-        )?;
-        non_negative("Schedule::new", "floor", floor)?;
-        require(floor <= 1.0, "Schedule::new", "floor", "at most 1", floor)?;
-        Ok(Self {
+        let schedule = Self {
             steps,
             warmup,
             decay,
             floor,
-        })
+            convention: Convention::Inclusive,
+        };
+        schedule.checked("Schedule::new")
     }
 
-    /// The factor at `step`, counted from 0; past the end it stays where it was.
-    pub fn factor(&self, step: usize) -> f64 {
-        if step < self.warmup {
-            return (step + 1) as f64 / self.warmup as f64;
-        }
-        let span = self.steps.saturating_sub(1 + self.warmup).max(1);
-        let progress = ((step - self.warmup) as f64 / span as f64).min(1.0);
-        let fall = match self.decay {
-            Decay::Constant => return 1.0,
-            Decay::Linear => 1.0 - progress,
-            Decay::Cosine => (1.0 + (std::f64::consts::PI * progress).cos()) / 2.0,
+    /// The same with the ends where Transformers has them: `steps` is its `num_training_steps`, `warmup`
+    /// its `num_warmup_steps`.
+    ///
+    /// # Errors
+    /// As [`Schedule::new`].
+    ///
+    /// ```
+    /// use candle_align::training::{Decay, Schedule};
+    ///
+    /// // get_linear_schedule_with_warmup(optimizer, num_warmup_steps=2, num_training_steps=6)
+    /// let schedule = Schedule::transformers(6, 2, Decay::Linear, 0.0)?;
+    /// let factors: Vec<f64> = (0..6).map(|step| schedule.factor(step)).collect();
+    /// assert_eq!(factors, [0.0, 0.5, 1.0, 0.75, 0.5, 0.25]);
+    ///
+    /// let here = Schedule::new(6, 2, Decay::Linear, 0.0)?;
+    /// let ends = [here.factor(0), here.factor(5)];
+    /// assert_eq!(ends, [0.5, 0.0]);
+    /// # Ok::<(), candle_align::Error>(())
+    /// ```
+    pub fn transformers(steps: usize, warmup: usize, decay: Decay, floor: f64) -> Result<Self> {
+        let schedule = Self {
+            steps,
+            warmup,
+            decay,
+            floor,
+            convention: Convention::Transformers,
         };
-        self.floor + (1.0 - self.floor) * fall
+        schedule.checked("Schedule::transformers")
+    }
+
+    fn checked(self, function: &'static str) -> Result<Self> {
+        let (warmup, floor) = (self.warmup, self.floor);
+        let holds = warmup <= self.steps;
+        require(holds, function, "warmup", "at most `steps`", warmup)?;
+        non_negative(function, "floor", floor)?;
+        require(floor <= 1.0, function, "floor", "at most 1", floor)?;
+        Ok(self)
+    }
+
+    /// The factor at `step`, counted from 0. Past the end it stays where it was: at that of the last
+    /// step, and in Transformers' convention at that of step `steps`.
+    pub fn factor(&self, step: usize) -> f64 {
+        // where the fall ends
+        let end = match self.convention {
+            Convention::Inclusive => self.steps.saturating_sub(1),
+            Convention::Transformers => self.steps,
+        };
+        let step = step.min(end);
+        if step < self.warmup {
+            let risen = match self.convention {
+                Convention::Inclusive => step + 1,
+                Convention::Transformers => step,
+            };
+            return risen as f64 / self.warmup as f64;
+        }
+        let span = end.saturating_sub(self.warmup).max(1) as f64;
+        let progress = (step - self.warmup) as f64 / span;
+        let left = match (self.decay, self.convention) {
+            (Decay::Constant, _) => return 1.0,
+            (Decay::Linear, Convention::Inclusive) => 1.0 - progress,
+            // 0 at the end even of a run that is all warm-up
+            (Decay::Linear, Convention::Transformers) => (end - step) as f64 / span,
+            (Decay::Cosine, _) => (1.0 + (std::f64::consts::PI * progress).cos()) / 2.0,
+        };
+        self.floor + (1.0 - self.floor) * left
     }
 }

@@ -74,6 +74,20 @@ impl Moments {
         })
     }
 
+    /// The type and the names of [`Moments::tensors`].
+    pub(super) fn parts(&self) -> (DType, &'static [&'static str]) {
+        let (dtype, master) = match self {
+            Self::Single { master, .. } => (DType::F32, master.is_some()),
+            Self::Double { .. } => (DType::F64, false),
+            Self::Device { m, master, .. } => (m.dtype(), master.is_some()),
+        };
+        let names: &[_] = match master {
+            true => &["exp_avg", "exp_avg_sq", "master"],
+            false => &["exp_avg", "exp_avg_sq"],
+        };
+        (dtype, names)
+    }
+
     /// The state by name, on the CPU: what is saved.
     pub(super) fn tensors(&self, shape: &Shape) -> Result<Vec<(&'static str, Tensor)>> {
         let cpu = &candle_core::Device::Cpu;
@@ -133,7 +147,8 @@ impl Moments {
         })
     }
 
-    /// One step of this variable. `grad` is contiguous and in the variable's type.
+    /// One step of this variable. `grad` is contiguous, and in the variable's type or in that of its
+    /// master copy.
     pub(super) fn update(&mut self, var: &Var, grad: &Tensor, update: Update) -> Result<()> {
         match self {
             Self::Device { m, v, master } => step_on_device(var, grad, m, v, master, update),

@@ -184,34 +184,46 @@ impl InplaceOp2 for Step<'_> {
             }
             (
                 CpuStorage::BF16(theta),
-                CpuStorage::BF16(grad),
+                grad,
                 Moments::Single {
                     m,
                     v,
                     master: Some(master),
                 },
-            ) => step_narrow(
-                whole_mut(theta, theta_layout)?,
-                whole(grad, grad_layout)?,
-                (m, v, master),
-                u,
-                bf16::from_f32,
-            ),
+            ) => {
+                let theta = whole_mut(theta, theta_layout)?;
+                let state = (&mut m[..], &mut v[..], &mut master[..]);
+                match grad {
+                    CpuStorage::BF16(grad) => {
+                        step_narrow(theta, whole(grad, grad_layout)?, state, u, bf16::from_f32)
+                    }
+                    CpuStorage::F32(grad) => {
+                        step_narrow(theta, whole(grad, grad_layout)?, state, u, bf16::from_f32)
+                    }
+                    _ => bail!("adamw: a gradient has another type than its variable"),
+                }
+            }
             (
                 CpuStorage::F16(theta),
-                CpuStorage::F16(grad),
+                grad,
                 Moments::Single {
                     m,
                     v,
                     master: Some(master),
                 },
-            ) => step_narrow(
-                whole_mut(theta, theta_layout)?,
-                whole(grad, grad_layout)?,
-                (m, v, master),
-                u,
-                f16::from_f32,
-            ),
+            ) => {
+                let theta = whole_mut(theta, theta_layout)?;
+                let state = (&mut m[..], &mut v[..], &mut master[..]);
+                match grad {
+                    CpuStorage::F16(grad) => {
+                        step_narrow(theta, whole(grad, grad_layout)?, state, u, f16::from_f32)
+                    }
+                    CpuStorage::F32(grad) => {
+                        step_narrow(theta, whole(grad, grad_layout)?, state, u, f16::from_f32)
+                    }
+                    _ => bail!("adamw: a gradient has another type than its variable"),
+                }
+            }
             _ => bail!("adamw: a gradient has another type than its variable"),
         }
         Ok(())
@@ -219,9 +231,9 @@ impl InplaceOp2 for Step<'_> {
 }
 
 /// A step of the master copy, rounded into the variable.
-fn step_narrow<T: Copy + Send + Sync + Into<f32>>(
+fn step_narrow<T: Copy + Send, G: Copy + Sync + Into<f32>>(
     theta: &mut [T],
-    grad: &[T],
+    grad: &[G],
     (m, v, master): (&mut [f32], &mut [f32], &mut [f32]),
     u: &Update,
     round: impl Fn(f32) -> T + Sync,

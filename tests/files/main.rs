@@ -1,6 +1,7 @@
 //! Files that anybody may have made: whatever stands in them, reading ends in an error or in what
 //! was written, and writing leaves the old, the new, or nothing that is taken for an adapter.
 
+mod adamw;
 mod pair;
 mod staged;
 

@@ -58,3 +58,4 @@ if __name__ == "__main__":
     builders.builders()
     optimiser.adamw()
     optimiser.lora_plus()
+    optimiser.schedule()

@@ -1,8 +1,15 @@
-"""AdamW by torch, over fifty steps of given gradients; LoRA+ by PEFT, over steps of its own."""
+"""AdamW by torch, over fifty steps of given gradients; LoRA+ by PEFT, over steps of its own; the learning
+rates of Transformers."""
 
 import torch
 from peft import LoraConfig, get_peft_model
 from peft.optimizers import create_loraplus_optimizer
+from transformers import (
+    get_constant_schedule_with_warmup,
+    get_cosine_schedule_with_warmup,
+    get_cosine_with_min_lr_schedule_with_warmup,
+    get_linear_schedule_with_warmup,
+)
 
 from adapters import fill
 from common import Draw, case, write
@@ -104,3 +111,33 @@ def lora_plus():
             )
         )
     write("lora_plus", cases)
+
+
+def schedule():
+    """The factor at each step from the first to one after the last."""
+    cases = []
+    for steps, warmup in [(12, 4), (12, 0), (1, 0), (3, 2), (3, 3), (100, 7)]:
+        shape = dict(num_warmup_steps=warmup, num_training_steps=steps)
+        for decay, floor, make in [
+            ("constant", 0.0, lambda o: get_constant_schedule_with_warmup(o, num_warmup_steps=warmup)),
+            ("linear", 0.0, lambda o: get_linear_schedule_with_warmup(o, **shape)),
+            ("cosine", 0.0, lambda o: get_cosine_schedule_with_warmup(o, **shape)),
+            ("cosine", 0.1, lambda o: get_cosine_with_min_lr_schedule_with_warmup(o, **shape, min_lr_rate=0.1)),
+        ]:
+            optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+            scheduler = make(optimiser)
+            factors = []
+            for _ in range(steps + 1):
+                factors.append(scheduler.get_last_lr()[0])
+                optimiser.step()
+                scheduler.step()
+            cases.append(
+                case(
+                    f"{decay} to {floor}, {warmup} of {steps} steps",
+                    "transformers 5.23.0 get_*_schedule_with_warmup",
+                    config=dict(steps=steps, warmup=warmup, decay=decay, floor=floor),
+                    inputs={},
+                    outputs=dict(factors=torch.tensor(factors)),
+                )
+            )
+    write("schedule", cases)

@@ -1,6 +1,6 @@
 use crate::EXACT;
 use crate::reader::each;
-use candle_align::training::{AdamW, AdamWConfig, ParameterGroup};
+use candle_align::training::{AdamW, AdamWConfig, ParameterGroup, Schedule};
 use candle_align::{LoraBias, LoraConfig, LoraLinear, lora_plus_groups};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
@@ -118,5 +118,20 @@ fn lora_plus_takes_the_steps_of_peft() {
             case.check(&format!("end {name}"), var, EXACT)?;
         }
         Ok(())
+    });
+}
+
+#[test]
+fn learning_rates_are_those_of_transformers() {
+    each("schedule", |case| {
+        let steps = case.number("steps") as usize;
+        let schedule = Schedule::transformers(
+            steps,
+            case.number("warmup") as usize,
+            case.part("decay"),
+            case.number("floor"),
+        )?;
+        let factors: Vec<f64> = (0..=steps).map(|step| schedule.factor(step)).collect();
+        case.check("factors", &Tensor::new(factors, &Device::Cpu)?, EXACT)
     });
 }

@@ -1,5 +1,7 @@
 use crate::common::{EXACT, assert_close, numbers, vector};
-use candle_align::training::{AdamW, AdamWConfig, NonFinite, ParameterGroup};
+use candle_align::training::{
+    AdamW, AdamWConfig, GradAccumulator, NonFinite, ParameterGroup, clip_grad_norm,
+};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 
@@ -185,4 +187,57 @@ fn a_step_with_a_gradient_that_is_not_finite_can_be_left_out() {
     );
     adamw.step(&grads(&[(&a, &[1.0]), (&b, &[1.0])])).unwrap();
     assert!(numbers(&a)[0] < 1.0 && adamw.skipped() == 1);
+}
+
+/// An f32 gradient of a narrow variable is not rounded to its type: the steps are those of an f32
+/// variable with the same start.
+#[test]
+fn a_narrow_variable_takes_a_gradient_in_single_precision() {
+    for dtype in [DType::BF16, DType::F16] {
+        let start = vector(&[1.0, -2.0]).to_dtype(dtype).unwrap();
+        let narrow = Var::from_tensor(&start).unwrap();
+        let wide = Var::from_tensor(&start.to_dtype(DType::F32).unwrap()).unwrap();
+        let optimiser = |var: &Var| {
+            AdamW::new(vec![ParameterGroup::new(one("w", var), 0.01)], config()).unwrap()
+        };
+        let (mut first, mut second) = (optimiser(&narrow), optimiser(&wide));
+        for t in 1..=10 {
+            let grad = vector(&gradient(t)).to_dtype(DType::F32).unwrap();
+            for (adamw, var) in [(&mut first, &narrow), (&mut second, &wide)] {
+                let mut grads = GradStore::default();
+                grads.insert(var, grad.clone());
+                adamw.step(&grads).unwrap();
+            }
+            let rounded = wide.to_dtype(dtype).unwrap();
+            assert_eq!(numbers(&narrow), numbers(&rounded), "{dtype:?}, step {t}");
+        }
+    }
+}
+
+/// Micro-batches of a bf16 model: added up, clipped, stepped.
+#[test]
+fn sums_of_half_precision_are_clipped_and_stepped() {
+    for dtype in [DType::BF16, DType::F16] {
+        let w = Var::ones(2, dtype, &Device::Cpu).unwrap();
+        let vars = one("w", &w);
+        let part = grads(&[(&w, &[1.0 / 4096.0, 1.0 / 4096.0])]);
+        let mut sum = GradAccumulator::new();
+        for _ in 0..4096 {
+            sum.add(&vars, &part).unwrap();
+        }
+        let mut total = sum.take();
+        // (1, 1) has the norm √2
+        let norm = clip_grad_norm(&vars, &mut total, 1.0).unwrap();
+        assert_close(&[norm], &[2f64.sqrt()], EXACT, "norm");
+        let after = total.get(&w).unwrap();
+        assert_close(&numbers(after), &[0.5f64.sqrt(); 2], 1e-7, "clipped");
+        let group = ParameterGroup::new(vars, 0.0);
+        AdamW::new(vec![group], config())
+            .unwrap()
+            .step(&total)
+            .unwrap();
+        // a first step is η · g / (|g| + ε)
+        let want = 1.0 - 0.1 * 0.5f64.sqrt() / (0.5f64.sqrt() + 1e-3);
+        assert_close(&numbers(&w), &[want; 2], 2f64.powi(-9), "w");
+    }
 }

@@ -1,7 +1,7 @@
 use crate::common::{EXACT, assert_close, numbers, vector};
-use candle_align::training::{
-    Decay, GradAccumulator, Schedule, clip_grad_norm, grad_coverage, named_vars,
-};
+use candle_align::lora_plus_groups;
+use candle_align::training::{GradAccumulator, clip_grad_norm, grad_coverage, named_vars};
+use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarMap;
 
@@ -130,53 +130,6 @@ fn accumulated_gradients_are_those_of_the_whole_and_of_variables_alone() {
 }
 
 #[test]
-fn schedules_rise_then_fall() {
-    let at = |decay, steps: &[usize]| -> Vec<f64> {
-        let schedule = Schedule::new(11, 4, decay, 0.1).unwrap();
-        steps.iter().map(|&s| schedule.factor(s)).collect()
-    };
-    for decay in [Decay::Constant, Decay::Linear, Decay::Cosine] {
-        assert_close(
-            &at(decay, &[0, 1, 2, 3, 4]),
-            &[0.25, 0.5, 0.75, 1.0, 1.0],
-            EXACT,
-            "rise",
-        );
-    }
-    // steps 4..=10 are the fall: 7 is half way, 10 the last, 99 past the end
-    let half = 0.1 + 0.9 * 0.5;
-    assert_close(
-        &at(Decay::Constant, &[7, 10, 99]),
-        &[1.0, 1.0, 1.0],
-        EXACT,
-        "constant",
-    );
-    assert_close(
-        &at(Decay::Linear, &[7, 10, 99]),
-        &[half, 0.1, 0.1],
-        EXACT,
-        "linear",
-    );
-    assert_close(
-        &at(Decay::Cosine, &[7, 10, 99]),
-        &[half, 0.1, 0.1],
-        EXACT,
-        "cosine",
-    );
-    let third = 0.1 + 0.9 * (1.0 + (std::f64::consts::PI / 3.0).cos()) / 2.0;
-    assert_close(
-        &at(Decay::Cosine, &[6]),
-        &[third],
-        EXACT,
-        "cosine at a third",
-    );
-    assert_eq!(
-        Schedule::new(1, 0, Decay::Linear, 0.0).unwrap().factor(0),
-        1.0
-    );
-}
-
-#[test]
 fn named_variables_are_sorted_by_name() {
     let map = VarMap::new();
     for name in ["b.weight", "a.weight", "c.weight"] {
@@ -190,4 +143,210 @@ fn named_variables_are_sorted_by_name() {
         .map(|(n, _)| n)
         .collect();
     assert_eq!(names, ["a.weight", "b.weight", "c.weight"]);
+}
+
+/// A table that is also the output layer: one variable, two names, gradient (3, 9, 2) of norm √94.
+fn tied() -> (Var, Vec<(String, Var)>, GradStore) {
+    let table = var(&[1.0, 1.0, 1.0]);
+    let vars = named(&[("embed", &table), ("head", &table)]);
+    let loss = (table.as_tensor() * &vector(&[3.0, 9.0, 2.0])).unwrap();
+    let grads = loss.sum_all().unwrap().backward().unwrap();
+    (table, vars, grads)
+}
+
+#[test]
+fn a_variable_under_two_names_is_clipped_once() {
+    let (table, vars, mut grads) = tied();
+    let norm = 94f64.sqrt();
+    let before = clip_grad_norm(&vars, &mut grads, 1.0).unwrap();
+    assert_close(&[before], &[norm], EXACT, "norm");
+    let want = [3.0 / norm, 9.0 / norm, 2.0 / norm];
+    assert_close(&numbers(grads.get(&table).unwrap()), &want, EXACT, "grad");
+}
+
+#[test]
+fn a_variable_under_two_names_is_added_once() {
+    let (table, vars, grads) = tied();
+    let mut sum = GradAccumulator::new();
+    for _ in 0..2 {
+        sum.add(&vars, &grads).unwrap();
+    }
+    let total = numbers(sum.take().get(&table).unwrap());
+    assert_eq!(total, [6.0, 18.0, 4.0]);
+}
+
+#[test]
+fn a_variable_under_two_names_is_covered_once() {
+    let (_, vars, grads) = tied();
+    let coverage = grad_coverage(&vars, &grads).unwrap();
+    assert_eq!(coverage.to_string(), "1 of 1 variables learn");
+    assert_eq!(coverage.learning, ["embed"]);
+}
+
+#[test]
+fn a_variable_under_two_names_is_in_one_group_of_lora_plus_once() {
+    let a = Var::zeros((2, 3), DType::F64, &Device::Cpu).unwrap();
+    let b = Var::zeros((3, 2), DType::F64, &Device::Cpu).unwrap();
+    let vars = named(&[
+        ("head.lora_B", &b),
+        ("embed.lora_A", &a),
+        ("head.lora_A", &a),
+        ("tied.lora_B", &b),
+    ]);
+    let groups = lora_plus_groups(vars, 1e-3, 4.0).unwrap();
+    let names = |group: &[(String, Var)]| -> Vec<String> {
+        group.iter().map(|(name, _)| name.clone()).collect()
+    };
+    assert_eq!(names(&groups.a), ["embed.lora_A"]);
+    assert_eq!(names(&groups.b), ["head.lora_B"]);
+}
+
+/// 4,096 × 1/4096 = 1; a sum in bf16 stalls at 1/16, one in f16 at 1/2.
+#[test]
+fn gradients_of_half_precision_are_summed_in_single() {
+    for dtype in [DType::BF16, DType::F16, DType::F32, DType::F64] {
+        let w = Var::ones(2, dtype, &Device::Cpu).unwrap();
+        let vars = named(&[("w", &w)]);
+        let mut grads = GradStore::default();
+        let part = Tensor::full(1f64 / 4096.0, 2, &Device::Cpu).unwrap();
+        grads.insert(&w, part.to_dtype(dtype).unwrap());
+        let mut sum = GradAccumulator::new();
+        for _ in 0..4096 {
+            sum.add(&vars, &grads).unwrap();
+        }
+        let total = sum.take();
+        let total = total.get(&w).unwrap();
+        assert_eq!(numbers(total), [1.0, 1.0], "{dtype:?}");
+        let wide = match dtype {
+            DType::F64 => DType::F64,
+            _ => DType::F32,
+        };
+        assert_eq!(total.dtype(), wide);
+    }
+}
+
+/// A gradient that candle hands out may hold the graph that it was computed from.
+#[test]
+fn a_sum_of_gradients_holds_no_graph() {
+    let w = var(&[1.0, -2.0]);
+    let vars = named(&[("w", &w)]);
+    let grads = w.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+    let reached = |total: &Tensor| {
+        let again = total.sum_all().unwrap().backward().unwrap();
+        again.get(&w).is_some()
+    };
+    assert!(reached(grads.get(&w).unwrap()), "else this shows nothing");
+    for times in 1..=2 {
+        let mut sum = GradAccumulator::new();
+        for _ in 0..times {
+            sum.add(&vars, &grads).unwrap();
+        }
+        assert!(!reached(sum.take().get(&w).unwrap()), "{times}");
+    }
+}
+
+/// The bounds of the page of `clip_grad_norm`, on gradients whose roundings all go the same way and on
+/// irregular ones.
+#[test]
+fn the_norm_after_is_within_the_bound_of_its_type() {
+    let n = 512;
+    let norm = |g: &Tensor| numbers(g).iter().map(|x| x * x).sum::<f64>().sqrt();
+    let mut above = 0;
+    for (dtype, share, more) in [
+        (DType::F64, n as f64 * 2f64.powi(-52), 0.0),
+        (DType::F32, 2f64.powi(-22), 0.0),
+        (DType::BF16, 2f64.powi(-8) + 2f64.powi(-20), 0.0),
+        (
+            DType::F16,
+            2f64.powi(-11) + 2f64.powi(-20),
+            (n as f64).sqrt() * 2f64.powi(-25),
+        ),
+    ] {
+        for (i, max_norm) in [1.0, 0.3, 1.7e-3, 12.345, 1e-5, 1e-44]
+            .into_iter()
+            .enumerate()
+        {
+            for regular in [true, false] {
+                let data: Vec<f64> = (0..n)
+                    .map(|j| match regular {
+                        true => 1.0 + i as f64 / 3.0,
+                        false => 50.0 * (1.3 * j as f64 + i as f64).sin(),
+                    })
+                    .collect();
+                let w = Var::zeros(n, dtype, &Device::Cpu).unwrap();
+                let mut grads = GradStore::default();
+                grads.insert(&w, vector(&data).to_dtype(dtype).unwrap());
+                let vars = named(&[("w", &w)]);
+                let before = norm(grads.get(&w).unwrap());
+                let said = clip_grad_norm(&vars, &mut grads, max_norm).unwrap();
+                assert_close(&[said / before], &[1.0], EXACT, "norm before");
+                let after = grads.get(&w).unwrap();
+                assert_eq!(after.dtype(), dtype);
+                let after = norm(after);
+                let tiny = match dtype {
+                    DType::F32 => (n as f64).sqrt() * 2f64.powi(-150),
+                    DType::BF16 => (n as f64).sqrt() * 2f64.powi(-134),
+                    _ => more,
+                };
+                let bound = max_norm * (1.0 + share) + tiny;
+                assert!(
+                    after <= bound,
+                    "{dtype:?} {max_norm}: {after} above {bound}"
+                );
+                // and it is the norm that was asked for, not a smaller one
+                let least = max_norm * (1.0 - 2.0 * share.max(2f64.powi(-40))) - tiny;
+                assert!(
+                    after >= least,
+                    "{dtype:?} {max_norm}: {after} below {least}"
+                );
+                above += usize::from(after > max_norm);
+            }
+        }
+    }
+    assert!(above > 0, "a bound of `max_norm` alone would hold too");
+}
+
+/// A factor so small that f32 has few digits for it.
+#[test]
+fn the_largest_gradients_of_single_precision_are_clipped_as_well() {
+    let w = Var::zeros(2, DType::F32, &Device::Cpu).unwrap();
+    let mut grads = GradStore::default();
+    grads.insert(&w, vector(&[3e37, -4e37]).to_dtype(DType::F32).unwrap());
+    clip_grad_norm(&named(&[("w", &w)]), &mut grads, 1e-5).unwrap();
+    let after = numbers(grads.get(&w).unwrap());
+    assert_close(
+        &[after[0] / 6e-6, after[1] / 8e-6],
+        &[1.0, -1.0],
+        2f64.powi(-22),
+        "w",
+    );
+}
+
+/// Numbers whose squares are none are finite all the same.
+#[test]
+fn gradients_beyond_the_root_of_all_numbers_are_finite() {
+    let w = var(&[0.0, 0.0]);
+    let vars = named(&[("w", &w)]);
+    let mut grads = GradStore::default();
+    grads.insert(&w, vector(&[3e200, -4e200]));
+    let coverage = grad_coverage(&vars, &grads).unwrap();
+    assert_eq!(coverage.learning, ["w"]);
+    let norm = clip_grad_norm(&vars, &mut grads, 10.0).unwrap();
+    assert_close(&[norm / 5e200], &[1.0], EXACT, "norm");
+    assert_close(&numbers(grads.get(&w).unwrap()), &[6.0, -8.0], EXACT, "w");
+    // and their sum is none
+    grads.insert(&w, vector(&[1.5e308, 1.5e308]));
+    assert_eq!(grad_coverage(&vars, &grads).unwrap().learning, ["w"]);
+}
+
+#[test]
+fn a_variable_without_elements_gets_a_gradient_of_zeros() {
+    let w = Var::zeros((0, 3), DType::F32, &Device::Cpu).unwrap();
+    let vars = named(&[("w", &w)]);
+    let mut grads = w.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+    assert_eq!(grad_coverage(&vars, &grads).unwrap().zero, ["w"]);
+    assert_eq!(clip_grad_norm(&vars, &mut grads, 1.0).unwrap(), 0.0);
+    let mut sum = GradAccumulator::new();
+    sum.add(&vars, &grads).unwrap();
+    assert_eq!(sum.take().get(&w).unwrap().dims(), [0, 3]);
 }

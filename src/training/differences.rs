@@ -1,0 +1,279 @@
+//! Central differences of a loss along one direction of one variable, with an estimate of their error.
+
+use super::agreement::Agreement;
+use crate::Result;
+use candle_core::{DType, Tensor, Var};
+use rand::Rng;
+
+/// The largest error that a slope may have, as a share of what it is compared with.
+const SHARE: f64 = 0.05;
+/// How many steps are tried.
+const TRIES: usize = 6;
+
+/// One direction's verdict. The numbers are slopes along a direction of length 1.
+pub(super) struct Found {
+    pub(super) agreement: Agreement,
+    pub(super) gradient: f64,
+    pub(super) slope: f64,
+    pub(super) error: f64,
+}
+
+impl Found {
+    /// Whether this says more against a gradient, or less for it.
+    pub(super) fn outweighs(&self, other: &Self) -> bool {
+        let weight = |found: &Self| {
+            let verdict = match found.agreement {
+                Agreement::Agrees => 0,
+                Agreement::Undetermined => 1,
+                Agreement::Differs | Agreement::Missing => 2,
+            };
+            (verdict, (found.slope - found.gradient).abs())
+        };
+        weight(self) > weight(other)
+    }
+}
+
+/// A variable, the direction in which it moves, and what it was. It goes back when this is dropped.
+pub(super) struct Points<'a> {
+    var: &'a Var,
+    start: Tensor,
+    gradient: Option<Tensor>,
+    /// ±`scale`, in the type of the variable.
+    direction: Tensor,
+    /// The root of the mean of squares, or 1.
+    scale: f64,
+    /// The length of the gradient times `scale`: its slope along ±`scale`, on average.
+    size: f64,
+}
+
+impl Drop for Points<'_> {
+    fn drop(&mut self) {
+        // on the way of an error, which is the one to report; else `back` has been called
+        let _ = self.var.set(&self.start);
+    }
+}
+
+/// What the four points around the start give at one step.
+struct Slope {
+    slope: f64,
+    gradient: f64,
+    /// From the third and the fourth difference.
+    bend: f64,
+    /// From the noise of the loss.
+    noise: f64,
+    /// Whether the loss was another number anywhere.
+    moved: bool,
+}
+
+/// Σ x², in f64.
+fn squares(x: &Tensor) -> Result<f64> {
+    let x = x.to_dtype(DType::F64)?;
+    Ok(x.sqr()?.sum_all()?.to_scalar()?)
+}
+
+impl<'a> Points<'a> {
+    pub(super) fn new(var: &'a Var, gradient: Option<&Tensor>) -> Result<Self> {
+        let start = var.as_detached_tensor().copy()?;
+        let count = var.elem_count().max(1) as f64;
+        let scale = match (squares(&start)? / count).sqrt() {
+            0.0 => 1.0,
+            scale => scale,
+        };
+        let length = match gradient {
+            Some(g) => squares(g)?.sqrt(),
+            None => 0.0,
+        };
+        Ok(Self {
+            var,
+            direction: start.zeros_like()?,
+            start,
+            gradient: gradient.map(Tensor::detach),
+            scale,
+            size: length * scale,
+        })
+    }
+
+    /// Draws a direction.
+    pub(super) fn turn<R: Rng + ?Sized>(&mut self, rng: &mut R) -> Result<()> {
+        let signs = (0..self.var.elem_count()).map(|_| match rng.random::<bool>() {
+            true => self.scale,
+            false => -self.scale,
+        });
+        let signs = Tensor::from_vec(
+            signs.collect::<Vec<f64>>(),
+            self.var.shape(),
+            self.var.device(),
+        )?;
+        self.direction = signs.to_dtype(self.var.dtype())?;
+        Ok(())
+    }
+
+    /// Moves the variable to `by` times the direction from its start.
+    fn go(&self, by: f64) -> Result<Tensor> {
+        let there = (&self.start + (&self.direction * by)?)?;
+        self.var.set(&there)?;
+        Ok(there)
+    }
+
+    fn back(&self) -> Result<()> {
+        Ok(self.var.set(&self.start)?)
+    }
+
+    /// Changes the step until the slope is known well enough, or no step is left.
+    pub(super) fn compare(
+        &self,
+        loss: &impl Fn() -> Result<f64>,
+        here: f64,
+        noise: f64,
+    ) -> Result<Found> {
+        let (mut h, root) = match self.var.dtype() {
+            DType::F64 => (2f64.powi(-9), f64::EPSILON.sqrt()),
+            _ => (2f64.powi(-5), f64::from(f32::EPSILON).sqrt()),
+        };
+        let length = self.scale * (self.var.elem_count().max(1) as f64).sqrt();
+        let differs = match self.gradient {
+            Some(_) => Agreement::Differs,
+            None => Agreement::Missing,
+        };
+        // what this step says, if it says anything, and the numbers
+        let look = |h: f64| -> Result<Option<(Option<Agreement>, Slope, f64)>> {
+            let Some(s) = self.slope(loss, here, noise, h)? else {
+                return Ok(None);
+            };
+            // NaN where the gradient is: no number is then within the error
+            let size = s.slope.abs().max(self.size);
+            let error = s.bend + s.noise + root * size;
+            let known = s.bend <= s.noise.max(SHARE * s.slope.abs()) && error <= SHARE * size;
+            let within = (s.slope - s.gradient).abs() <= error;
+            let agreement = match (known, within) {
+                (false, _) => None,
+                (true, true) => Some(Agreement::Agrees),
+                (true, false) => Some(differs),
+            };
+            Ok(Some((agreement, s, error)))
+        };
+        let found = |agreement, s: &Slope, error: f64| Found {
+            agreement,
+            gradient: s.gradient / length,
+            slope: s.slope / length,
+            error: error / length,
+        };
+
+        let mut tried = Vec::new();
+        let mut best: Option<Found> = None;
+        let mut moved = false;
+        while tried.len() < TRIES && !tried.contains(&h) {
+            tried.push(h);
+            let Some((agreement, s, error)) = look(h)? else {
+                // the loss has no value there
+                moved = true;
+                h /= 4.0;
+                continue;
+            };
+            moved |= s.moved;
+            match agreement {
+                Some(Agreement::Agrees) => return Ok(found(Agreement::Agrees, &s, error)),
+                Some(agreement) => {
+                    if let Some((Some(again), s, error)) = look(h / 2.0)?
+                        && again == agreement
+                    {
+                        return Ok(found(agreement, &s, error));
+                    }
+                }
+                None => {}
+            }
+            if best.as_ref().is_none_or(|b| error / length < b.error) {
+                best = Some(found(Agreement::Undetermined, &s, error));
+            }
+            h = match s.noise > s.bend {
+                true => h * 4.0,
+                false => h / 4.0,
+            };
+        }
+        let mut best = best.unwrap_or(Found {
+            agreement: Agreement::Undetermined,
+            gradient: f64::NAN,
+            slope: f64::NAN,
+            error: f64::INFINITY,
+        });
+        if !moved && self.size == 0.0 {
+            best.agreement = Agreement::Agrees;
+        }
+        if !self.size.is_finite() {
+            best.agreement = Agreement::Differs;
+        }
+        Ok(best)
+    }
+
+    /// The slope at step `h`; `None` where the loss is not finite.
+    fn slope(
+        &self,
+        loss: &impl Fn() -> Result<f64>,
+        here: f64,
+        noise: f64,
+        h: f64,
+    ) -> Result<Option<Slope>> {
+        let (mut values, mut gradient) = ([here; 5], 0.0);
+        let start = self.start.to_dtype(DType::F64)?;
+        // (L(−2h) − 8 L(−h) + 8 L(h) − L(2h)) / 12h, and the same sum of the distances
+        for (i, weight) in [(0, 1.0), (1, -8.0), (3, 8.0), (4, -1.0)] {
+            let there = self.go((i as f64 - 2.0) * h)?;
+            values[i] = loss()?;
+            if let Some(g) = &self.gradient {
+                let distance = (there.to_dtype(DType::F64)? - &start)?;
+                let along = (distance * g.to_dtype(DType::F64)?)?.sum_all()?;
+                let along = along.to_scalar::<f64>()?;
+                gradient += weight * along / (12.0 * h);
+            }
+        }
+        self.back()?;
+        let [a, b, c, d, e] = values;
+        if !values.iter().all(|x| x.is_finite()) {
+            return Ok(None);
+        }
+        let third = e - 2.0 * d + 2.0 * b - a;
+        let fourth = e - 4.0 * d + 6.0 * c - 4.0 * b + a;
+        Ok(Some(Slope {
+            slope: (a - 8.0 * b + 8.0 * d - e) / (12.0 * h),
+            gradient,
+            bend: 2.0 * (third.abs() + fourth.abs()) / (4.0 * h),
+            noise: 4.0 * noise / h,
+            moved: values.iter().any(|&x| x != here),
+        }))
+    }
+}
+
+/// The noise of a loss, as a standard deviation: from the fourth differences of nine values so close
+/// together that what is smooth leaves nothing in them. Infinite where a value is not finite.
+///
+/// J. J. Moré and S. M. Wild 2011, "Estimating computational noise".
+pub(super) fn noise<R: Rng + ?Sized>(
+    points: &mut [Points],
+    loss: &impl Fn() -> Result<f64>,
+    rng: &mut R,
+) -> Result<f64> {
+    for point in points.iter_mut() {
+        point.turn(rng)?;
+    }
+    let mut values = Vec::new();
+    for i in -4..=4 {
+        for point in points.iter() {
+            let tiny = match point.var.dtype() {
+                DType::F64 => 2f64.powi(-40),
+                _ => 2f64.powi(-18),
+            };
+            point.go(f64::from(i) * tiny)?;
+        }
+        values.push(loss()?);
+    }
+    for point in points.iter() {
+        point.back()?;
+    }
+    let fourth = |v: &[f64]| v[4] - 4.0 * v[3] + 6.0 * v[2] - 4.0 * v[1] + v[0];
+    // of independent numbers the fourth difference has 1 + 16 + 36 + 16 + 1 times the variance
+    let sum: f64 = values.windows(5).map(|v| fourth(v).powi(2) / 70.0).sum();
+    match (sum / 5.0).sqrt() {
+        noise if noise.is_finite() => Ok(noise),
+        _ => Ok(f64::INFINITY),
+    }
+}
