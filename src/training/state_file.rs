@@ -1,13 +1,14 @@
 //! A safetensors file of which every name, type and shape is known: read with each claim of its header
 //! checked, and nothing allocated that the file is too short for.
 
-use crate::{Error, Result};
+use crate::error::cut;
+use crate::{Error, Result, files};
 use candle_core::{DType, Device, Shape, Tensor};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{File, metadata};
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
@@ -34,21 +35,12 @@ pub(super) struct StateFile {
 }
 
 impl StateFile {
-    /// Opens a regular file, which a pipe or a device is not: they might never end.
+    /// Opens a file and checks its header.
     pub(super) fn open(function: &'static str, path: &Path) -> Result<Self> {
         let source = path.display().to_string();
         let problem = |text: String| Error::argument(function, source.as_str(), text);
         let unreadable = |e: std::io::Error| problem(format!("cannot be read: {e}"));
-        // before it is opened: opening a pipe waits for a writer
-        let kind = metadata(path).map_err(unreadable)?.file_type();
-        if !kind.is_file() {
-            let kind = match kind.is_dir() {
-                true => "a folder",
-                false => "a pipe, a socket or a device",
-            };
-            return Err(problem(format!("is {kind}, expected a regular file")));
-        }
-        let mut file = File::open(path).map_err(unreadable)?;
+        let mut file = files::open(path).map_err(unreadable)?;
         let size = file.metadata().map_err(unreadable)?.len();
 
         let short = || problem(format!("is cut short: it has {size} bytes"));
@@ -144,11 +136,7 @@ impl StateFile {
 
 /// A text from a file, short enough for a message.
 fn brief(text: &str) -> String {
-    const LONGEST: usize = 200;
-    match text.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_string(),
-    }
+    cut(text, 200).into_owned()
 }
 
 /// The tensors of a header, each name once.

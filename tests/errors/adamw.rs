@@ -310,13 +310,14 @@ fn what_is_no_regular_file_is_not_read() {
     assert!(loading(&missing, &[("a", &a)]).starts_with("cannot be read: "));
     assert_eq!(
         loading(folder.path(), &[("a", &a)]),
-        "is a folder, expected a regular file"
+        "cannot be read: it is a folder, not a file"
     );
     #[cfg(unix)]
     {
         let device = std::path::Path::new("/dev/null");
-        let other = "is a pipe, a socket or a device, expected a regular file";
+        let other = "cannot be read: it is a device, not a file";
         assert_eq!(loading(device, &[("a", &a)]), other);
+        let other = "cannot be read: it is a named pipe, not a file";
         // a reader of a pipe waits for a writer: there is one, so that this ends either way
         let pipe = folder.path().join("pipe");
         let made = std::process::Command::new("mkfifo").arg(&pipe).status();

@@ -237,6 +237,7 @@ fn every_wrong_value_is_answered_with_file_key_value_and_what_it_may_be() {
                     "out of range",
                     "not a multiple",
                     "not a path",
+                    "; a size is from 1 to ",
                 ];
                 assert!(forms.iter().any(|form| error.contains(form)), "{brief}");
                 for jargon in ["untagged", "usize", "u64", "f64", " at line "] {

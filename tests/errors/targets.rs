@@ -35,7 +35,8 @@ fn what_is_no_expression_of_pythons_or_another_one_is_refused() {
         // and these it does
         (
             r"(?P<a>q)(v)\2",
-            "Numbered backref/call not allowed because named group was used, use a named back…",
+            "Numbered backref/call not allowed because named group was used, use a named backref \
+             instead",
         ),
         (r"(?a)\w", "Unknown group flag: (?a"),
     ] {

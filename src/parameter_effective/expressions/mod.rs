@@ -7,7 +7,7 @@
 mod plain;
 mod weight;
 
-use crate::error::shown;
+use crate::error::{cut, shown};
 use crate::{Error, Result};
 use fancy_regex::{CompileError, Error as Refused, Expr, ParseError, Regex, RegexBuilder};
 use plain::{Atom, Place, found, plain};
@@ -156,7 +156,7 @@ impl Expressions {
     }
 
     fn problem(&self, field: &'static str, written: &str, reason: &str) -> Error {
-        let (written, reason) = (shown(written), shown(reason));
+        let (written, reason) = (shown(written), cut(reason, 200));
         let text = format!("holds `{written}`, which is not an expression here: {reason}");
         Error::argument(self.function, field, text)
     }
