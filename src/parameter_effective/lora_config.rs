@@ -180,7 +180,7 @@ impl LoraConfig {
                 function,
                 field,
                 ONE_MODULE,
-                keys.join(", "),
+                shown(&keys.join(", ")),
             )?;
         }
         require(
