@@ -144,6 +144,9 @@ pub enum Nf4Scales {
     },
 }
 
+/// Nested blocks that one task packs at least.
+const FEW: usize = 64;
+
 /// Blocks that one task works through.
 const GROUP: usize = 256;
 
@@ -321,6 +324,7 @@ impl Nf4Scales {
         let nested = centred
             .par_chunks(NESTED_BLOCK)
             .zip(indices.par_chunks_mut(NESTED_BLOCK))
+            .with_min_len(FEW) // a kilobyte is not worth another thread
             .map(|(block, indices)| pack_scales(block, indices))
             .collect();
         Self::Double {
