@@ -153,3 +153,14 @@ pub(crate) fn non_negative(function: &'static str, field: &'static str, value: f
         value,
     )
 }
+
+/// Lets a layer of this crate stand inside a model whose functions return candle's own result; the
+/// message is unchanged.
+impl From<Error> for candle_core::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Tensor(error) => error,
+            other => candle_core::Error::Wrapped(Box::new(other)),
+        }
+    }
+}

@@ -33,22 +33,35 @@
 //! | §3.1 | [`online`] | sampling, reward models, PPO, RAFT |
 //! | §3.2.1 | [`ranking`] | DPO, PRO, SLiC, RRHF, BRIO, expected risk |
 //! | §3.2.2 | [`language`] | conditional SFT, Chain of Hindsight, Second Thoughts, Stable Alignment, SelFee, self-debug |
-//! | §3.3 | [`parameter_effective`] | LoRA, AdaLoRA, QLoRA, prompts, prefixes, adapters, frozen layers; DoRA, (IA)³, VeRA; PEFT's files |
+//! | §3.3 | [`parameter_efficient`] | LoRA, AdaLoRA, QLoRA, prompts, prefixes, adapters, frozen layers; DoRA, (IA)³, VeRA |
+//! | | [`peft`] | adapter files that Python's PEFT reads and writes |
 //! | | [`log_probs`] | from logits and tokens to log-probabilities: what all of them begin with |
 //! | | [`reduction`] | how losses become one number, and by which count they are divided |
 //! | | [`training`] | gradient coverage and agreement, clipping, accumulation, AdamW, schedules |
-//! | | [`math`] | the delicate primitives, proven at their kinks |
+//! | | [`math`] | the delicate primitives, tested at their kinks and at infinity |
 //! | | [`mod@survey`] | the survey section by section, with the evidence for each item |
 //!
 //! Objectives, settings, results and layers are also found flat:
 //! `use candle_align::{dpo_loss, DpoConfig}`. So is everything public but the tools of [`training`] and
 //! [`math`], which keep the module in front: `training::AdamW`, `math::log_sigmoid`.
 //!
+//! # Words
+//!
+//! | word | meaning |
+//! |---|---|
+//! | policy | the model that is trained |
+//! | reference | a frozen model that the policy is compared with, mostly its own start |
+//! | prompt, answer | the given tokens, and the tokens that the policy is to produce |
+//! | chosen, rejected | the better and the worse of two answers to one prompt: a pair |
+//! | mask | u8; 0 leaves a position out, whatever stands there, even NaN |
+//! | counts | a position counts if its mask is not 0: it enters the loss and its divisor |
+//! | reward | a number for an answer, higher is better; an implicit reward is computed from log-probabilities |
+//! | margin | the reward of the chosen answer less that of the rejected one |
+//!
 //! # Names
 //!
 //! `<method>_loss` is an objective, `<Method>Config` its settings, with the paper's values as
-//! default. Greek letters are spelled out; the symbol stands in the page's table. A mask is u8 and
-//! has one polarity: 0 leaves a position out, whatever stands there, even NaN.
+//! default. Greek letters are spelled out; the symbol stands in the page's table.
 //!
 //! # Numbers
 //!
@@ -56,12 +69,15 @@
 //! type. Every value is tested against a formula with numbers in it, every gradient against central
 //! differences, and each objective against the optimum that theory gives it.
 //!
-//! # A fast allocator
+//! # Speed on a CPU
 //!
-//! Large tensors are page-faulted anew at every operation under the allocator of most Linux
-//! systems; a program that trains on a CPU runs up to three times faster with
-//! `#[global_allocator] static A: mimalloc::MiMalloc = mimalloc::MiMalloc;`. The choice belongs to
-//! the program, so this library does not make it.
+//! Two choices belong to the program, so this library does not make them. Under the allocator of most
+//! Linux systems large tensors are page-faulted anew at every operation; a program that trains runs up to
+//! three times faster with `#[global_allocator] static A: mimalloc::MiMalloc = mimalloc::MiMalloc;`. And
+//! candle takes the number of its threads from `RAYON_NUM_THREADS` (matrix products) and
+//! `CANDLE_NUM_THREADS` (the rest). Set both: to 1 for small models, whose threads would wait for each other
+//! by spinning, else to the number of cores. Without `RAYON_NUM_THREADS` candle asks the system for that
+//! number at every matrix product.
 //!
 //! # Not here
 //!
@@ -74,20 +90,25 @@
 mod atomic;
 mod error;
 mod files;
+mod known;
 pub mod language;
 pub mod log_probs;
 pub mod math;
 pub mod online;
 mod outputs;
-pub mod parameter_effective;
+#[doc(alias = "parameter-effective training")]
+pub mod parameter_efficient;
+pub mod peft;
 pub mod ranking;
 pub mod reduction;
+mod sequence;
 pub mod sft;
 mod shape;
 pub mod survey;
 pub mod training;
 
 pub use error::{Error, Result};
+pub use language::LearnedAnswers;
 pub use language::chain_of_hindsight::{
     HindsightConfig, HindsightFeedback, HindsightFormat, HindsightLoss, HindsightOrder,
     HindsightPair, chain_of_hindsight_loss, hindsight_prompt, hindsight_sequence,
@@ -107,7 +128,6 @@ pub use language::second_thoughts::{
 pub use language::stable_alignment::{
     StableAlignmentConfig, StableAlignmentForm, stable_alignment_loss,
 };
-pub use language::{Encode, LearnedAnswers, Sequence, SequenceBatch};
 pub use log_probs::{Candidates, OutputHead, Pair, Statistics, TokenLogProbs};
 pub use math::Whiten;
 pub use online::advantages::{Advantages, GaeConfig, gae};
@@ -128,20 +148,23 @@ pub use online::rlhf::{RlhfConfig, RlhfLoss, RlhfMetrics, rlhf_loss};
 pub use online::rollout::{Experience, ExperienceConfig, Rollout};
 pub use online::samples::{Sample, Samples};
 pub use online::sampling::{SamplingConfig, sample};
-pub use outputs::PreferenceLoss;
-pub use parameter_effective::{
-    Activation, AdaLoraConfig, AdaLoraFile, AdaLoraLinear, AdaLoraScaling, AdaptedLayer,
-    AdapterConfig, AdapterFile, AdapterLayer, AdapterLayers, AdapterMethod, Allocation, BaseModel,
-    BiasLinear, BlockScale, BottleneckAdapter, BottleneckConfig, DesignSpaceConfig, DoraLinear,
-    FrozenLinear, Grouping, Ia3Config, Ia3File, Ia3Linear, Ia3Place, Insertion, LayerPlan,
-    LayerSize, LoraBias, LoraConfig, LoraEmbedding, LoraFile, LoraInit, LoraLinear, LoraPlusGroups,
-    MamConfig, MergedModel, NF4, Nf4Linear, Nf4Scales, Nf4Tensor, Orthogonality, Placement,
-    PrefixConfig, PrefixEncoder, PrefixFile, PrefixLayer, PrefixMixture, PrefixShape, PromptConfig,
-    PromptEmbedding, PromptFile, PromptInit, QloraLinear, RankAllocator, RankAllocatorConfig,
-    Reparametrisation, Scaling, Strategy, Strictness, TargetModules, Targets, TaskType, VeraConfig,
-    VeraFile, VeraLinear, VeraProjections, lora_plus_groups, orthogonality_penalty,
+pub use outputs::{ListLoss, PreferenceLoss, TokenLoss};
+pub use parameter_efficient::{
+    Activation, AdaLoraConfig, AdaLoraLinear, AdaLoraScaling, AdaptedLayer, Allocation, BiasLinear,
+    BlockScale, BottleneckAdapter, BottleneckConfig, DesignSpaceConfig, DoraLinear, FrozenLinear,
+    Grouping, Ia3Config, Ia3Linear, Ia3Place, Insertion, LayerPlan, LayerSize, LoraBias,
+    LoraConfig, LoraEmbedding, LoraInit, LoraLinear, LoraPlusGroups, MamConfig, NF4, Nf4Linear,
+    Nf4Scales, Nf4Tensor, Orthogonality, Placement, PrefixConfig, PrefixEncoder, PrefixLayer,
+    PrefixMixture, PrefixShape, PromptConfig, PromptEmbedding, PromptInit, QloraLinear,
+    RankAllocator, RankAllocatorConfig, Reparametrisation, Scaling, Strategy, TargetModules,
+    Targets, VeraConfig, VeraLinear, VeraProjections, lora_plus_groups, orthogonality_penalty,
     prefix_attention, prefix_mixing,
 };
+pub use peft::{
+    AdaLoraFile, AdapterConfig, AdapterFile, AdapterLayer, AdapterLayers, AdapterMethod, BaseModel,
+    Ia3File, LoraFile, MergedModel, PrefixFile, PromptFile, Strictness, TaskType, VeraFile,
+};
+pub use ranking::ReferenceTokens;
 pub use ranking::brio::{BrioConfig, BrioPairs, brio_loss};
 pub use ranking::dpo::{DpoConfig, dpo_loss};
 pub use ranking::expected_risk::{ExpectedRiskConfig, expected_risk_loss};
@@ -151,9 +174,9 @@ pub use ranking::slic::{
     SlicConfig, slic_expected_reward_loss, slic_kl_regulariser, slic_list_loss, slic_margin_loss,
     slic_rank_loss,
 };
-pub use ranking::{ListLoss, ReferenceTokens};
 pub use reduction::Reduction;
-pub use sft::{SftConfig, TokenLoss, sft_loss};
+pub use sequence::{Encode, Sequence, SequenceBatch};
+pub use sft::{SftConfig, sft_loss};
 
 /// The README's example runs.
 #[cfg(doctest)]

@@ -4,29 +4,16 @@
 //! `abs` slope +1, and a product with a mask turns a masked infinity into NaN. Masks are u8; 0
 //! leaves a position out, and what stands there may be anything, even NaN.
 
-pub(crate) mod known;
 mod softmax;
 
+use crate::error::{Error, Result};
+use crate::known::{readable, with_slope};
 use crate::shape::Axes;
-use crate::{Error, Result};
 use candle_core::{D, DType, Tensor, WithDType};
-use known::with_slope;
 pub(crate) use softmax::{log_softmax, softmax};
 
 /// A score that hides a position from an attention over finite scores.
 pub(crate) const MASKED: f64 = -1e30;
-
-/// The same tensor in a layout that candle can read.
-///
-/// A view of nothing may start past the end of its memory, and candle's operations panic there.
-pub(crate) fn readable(x: &Tensor) -> Result<Tensor> {
-    let at_its_start = x.is_contiguous() && x.layout().start_offset() == 0;
-    if x.elem_count() > 0 || at_its_start {
-        return Ok(x.clone());
-    }
-    let nothing = Tensor::zeros(x.shape(), x.dtype(), x.device())?;
-    Ok(with_slope(x, nothing, |grad| Ok(grad.clone()))?)
-}
 
 /// log σ(x) = −log(e⁰ + e⁻ˣ), elementwise.
 ///

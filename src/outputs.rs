@@ -1,6 +1,8 @@
 //! What losses of several sections return alike.
 
-use crate::{Pair, Result};
+use crate::error::Result;
+use crate::log_probs::Pair;
+use crate::reduction::Reduction;
 use candle_core::Tensor;
 
 /// What every loss over pairs returns.
@@ -38,5 +40,45 @@ impl PreferenceLoss {
             loss,
             rewards: rewards.detach(),
         })
+    }
+}
+
+/// What a loss over lists returns.
+#[derive(Clone, Debug)]
+pub struct ListLoss {
+    /// The whole objective, one number per list `[batch]`.
+    pub loss: Tensor,
+    /// Its ranking part `[batch]`, detached.
+    pub ranking: Tensor,
+    /// Its supervised part `[batch]`, already weighted, detached: `loss = ranking + sft`.
+    pub sft: Tensor,
+}
+
+impl ListLoss {
+    pub(crate) fn new(ranking: &Tensor, sft: &Tensor) -> Result<Self> {
+        Ok(Self {
+            loss: (ranking + sft)?,
+            ranking: ranking.detach(),
+            sft: sft.detach(),
+        })
+    }
+}
+
+/// A loss per token, and which tokens count.
+#[derive(Clone, Debug)]
+pub struct TokenLoss {
+    /// The loss of each token `[batch, time]`, 0 where the mask does not count.
+    pub loss: Tensor,
+    /// Which tokens count: u8 `[batch, time]`.
+    pub mask: Tensor,
+}
+
+impl TokenLoss {
+    /// One number, by the reduction that the caller names.
+    ///
+    /// # Errors
+    /// As [`Reduction::apply`].
+    pub fn reduce(&self, reduction: Reduction) -> Result<Tensor> {
+        reduction.apply(&self.loss, &self.mask)
     }
 }

@@ -34,8 +34,7 @@
 //! # Ok::<(), candle_align::Error>(())
 //! ```
 
-use crate::Result;
-use crate::error::positive;
+use crate::error::{Result, positive};
 use crate::math::{at_least_one, mask_count, masked_mean, masked_sum};
 use crate::shape::Axes;
 use candle_core::{D, DType, Tensor};

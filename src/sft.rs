@@ -7,14 +7,15 @@
 //! |---|---|---|
 //! | log P(yₜ│x, y₍<t₎) | [`TokenLogProbs::values`] | `[batch, time]` |
 //! | prompt left out | [`TokenLogProbs::mask`], 0 on the prompt, 1 on the answer and its end | `[batch, time]` |
-//! | Σₜ, or a mean | [`Reduction`] | scalar |
+//! | Σₜ, or a mean | [`Reduction`](crate::Reduction) | scalar |
 //!
 //! Read next: [`crate::ranking`], which adds answers that are worse.
 
-use crate::error::require;
+use crate::error::{Error, Result, require};
+use crate::log_probs::TokenLogProbs;
 use crate::math::masked;
+use crate::outputs::TokenLoss;
 use crate::shape::Axes;
-use crate::{Error, Reduction, Result, TokenLogProbs};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
@@ -27,25 +28,6 @@ pub struct SftConfig {
     pub label_smoothing: f64,
 }
 
-/// A loss per token, and which tokens count.
-#[derive(Clone, Debug)]
-pub struct TokenLoss {
-    /// The loss of each token `[batch, time]`, 0 where the mask does not count.
-    pub loss: Tensor,
-    /// Which tokens count: u8 `[batch, time]`.
-    pub mask: Tensor,
-}
-
-impl TokenLoss {
-    /// One number, by the reduction that the caller names.
-    ///
-    /// # Errors
-    /// As [`Reduction::apply`].
-    pub fn reduce(&self, reduction: Reduction) -> Result<Tensor> {
-        reduction.apply(&self.loss, &self.mask)
-    }
-}
-
 /// Cross-entropy of each demonstrated token.
 ///
 /// # Equation
@@ -55,7 +37,7 @@ impl TokenLoss {
 /// ```
 /// # Shapes
 /// `log_probs` `[batch, time]`, `weights` `[batch]`; the result is `[batch, time]` with its mask.
-/// [`Reduction::SequenceMean`] gives the survey's sum per example, [`Reduction::TokenMean`] the
+/// [`Reduction::SequenceMean`](crate::Reduction::SequenceMean) gives the survey's sum per example, [`Reduction::TokenMean`](crate::Reduction::TokenMean) the
 /// mean over all tokens of a batch that most training code uses.
 /// # Errors
 /// [`Error::Shape`] or [`Error::DType`] if `weights` is not `[batch]` in the type of the
@@ -63,17 +45,17 @@ impl TokenLoss {
 /// log-probabilities were computed without [`Statistics::vocabulary_mean`](crate::Statistics).
 /// # Properties
 /// * The gradient with respect to each counted log-probability is −w(1 − ε), always.
-/// * Its optimum is the data's distribution under [`Reduction::Sum`] and
-///   [`Reduction::SequenceMean`]; under [`Reduction::MeanOfSequenceMeans`] it is
+/// * Its optimum is the data's distribution under [`Reduction::Sum`](crate::Reduction::Sum) and
+///   [`Reduction::SequenceMean`](crate::Reduction::SequenceMean); under [`Reduction::MeanOfSequenceMeans`](crate::Reduction::MeanOfSequenceMeans) it is
 ///   π(y) ∝ d(y)/|y|, and with weights π ∝ d·w: weights e^{r/β} on the reference's own answers
 ///   give the optimum of reinforcement learning with a KL penalty.
-/// * Under [`Reduction::TokenMean`] the batch decides: π(y) ∝ d(y) · E[1/(|y| + the lengths of the
+/// * Under [`Reduction::TokenMean`](crate::Reduction::TokenMean) the batch decides: π(y) ∝ d(y) · E[1/(|y| + the lengths of the
 ///   others in its batch)]. Large batches keep d, a batch of one learns d(y)/|y|; a
-///   micro-batch is a batch, unless it has the divisor of its window ([`Reduction::over`]).
+///   micro-batch is a batch, unless it has the divisor of its window ([`Reduction::over`](crate::Reduction::over)).
 /// * Smoothing every token makes each next-token distribution (1 − ε)d + ε/V. That is not a
 ///   smoothing of whole answers.
 /// * Weights multiply the losses and do not enter any divisor: a weight of 0 contributes 0, though
-///   its tokens are still counted. Divide by Σw with [`Reduction::SumOver`] where that is meant.
+///   its tokens are still counted. Divide by Σw with [`Reduction::SumOver`](crate::Reduction::SumOver) where that is meant.
 /// * An impossible token (−∞) costs +∞ with the same slope; one in a row of weight 0 costs 0. Symbols with
 ///   a logit of −∞ are not among those that a target is spread over.
 /// # Departures

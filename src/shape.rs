@@ -4,9 +4,8 @@
 //! error that names both. What is let in comes back in a layout that candle can read: go on with
 //! that, and a view of nothing does not panic.
 
-use crate::error::require;
-use crate::math::readable;
-use crate::{Error, Pair, Result};
+use crate::error::{Error, Result, require};
+use crate::known::readable;
 use candle_core::{DType, Tensor};
 
 /// The axes and the element type that a call has fixed so far.
@@ -47,15 +46,6 @@ impl Axes {
         self.float
             .get_or_insert_with(|| (found, argument.to_string()));
         self.axes(argument, tensor, axes)
-    }
-
-    /// Requires two such tensors `[batch]`, of the answers of a pair.
-    pub(crate) fn pair(&mut self, argument: &str, pair: &Pair<Tensor>) -> Result<Pair<Tensor>> {
-        let mut answer = |which, x| self.float(&format!("{argument}.{which}"), x, &["batch"]);
-        Ok(Pair {
-            chosen: answer("chosen", &pair.chosen)?,
-            rejected: answer("rejected", &pair.rejected)?,
-        })
     }
 
     /// Requires a u8 tensor with these axes: 0 leaves a position out, anything else counts it.

@@ -14,9 +14,12 @@
 //! Read next: [`super::forgetful`], the mask; [`super::revision`], where the feedback says what is wrong.
 
 use super::{Encode, LearnedAnswers, Sequence, piece};
-use crate::error::non_negative;
+use crate::error::{Error, Result, non_negative};
+use crate::log_probs::TokenLogProbs;
+use crate::outputs::TokenLoss;
+use crate::reduction::Reduction;
+use crate::sft::{SftConfig, sft_loss};
 use crate::shape::Axes;
-use crate::{Error, Reduction, Result, SftConfig, TokenLogProbs, TokenLoss, sft_loss};
 use candle_core::Tensor;
 use rand::Rng;
 use serde::{Deserialize, Serialize};

@@ -16,10 +16,13 @@
 //! Read next: [`super::chain_of_hindsight`], which writes the judgement instead of the class.
 
 use super::{Encode, LearnedAnswers, Sequence, optional, piece};
-use crate::error::positive;
+use crate::error::{Error, Result, positive};
+use crate::log_probs::TokenLogProbs;
 use crate::math::{mask_count, masked_sum};
+use crate::outputs::TokenLoss;
+use crate::reduction::Reduction;
+use crate::sft::{SftConfig, sft_loss};
 use crate::shape::Axes;
-use crate::{Error, Reduction, Result, SftConfig, TokenLogProbs, TokenLoss, sft_loss};
 use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 

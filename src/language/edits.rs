@@ -12,8 +12,7 @@
 //!
 //! Read next: [`second_thoughts`](super::second_thoughts), which writes scripts into sequences.
 
-use crate::error::positive;
-use crate::{Error, Result};
+use crate::error::{Error, Result, positive};
 use serde::{Deserialize, Serialize};
 
 /// What each edit costs. Keeping a token costs nothing.

@@ -12,8 +12,7 @@
 //!
 //! Read next: [`super::chain_of_hindsight`].
 
-use crate::Result;
-use crate::error::require;
+use crate::error::{Result, require};
 use candle_core::{Device, Tensor};
 use rand::Rng;
 use serde::{Deserialize, Serialize};

@@ -58,7 +58,7 @@
 //!   that of a later paper.
 //! * Self-debug stands in the survey's chapter on training; its paper prompts a fixed model.
 //!
-//! Read next: [`sequence`], then [`conditional_sft`], [`chain_of_hindsight`], [`revision`],
+//! Read next: [`Sequence`], then [`conditional_sft`], [`chain_of_hindsight`], [`revision`],
 //! [`second_thoughts`], [`stable_alignment`].
 //!
 //! [`c_rlft_loss`]: conditional_sft::c_rlft_loss
@@ -70,12 +70,11 @@ pub mod edits;
 pub mod forgetful;
 pub mod revision;
 pub mod second_thoughts;
-pub mod sequence;
 pub mod stable_alignment;
 
-pub use sequence::{Encode, Sequence, SequenceBatch};
+pub use crate::sequence::{Encode, Sequence, SequenceBatch};
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 /// Which of several answers in one sequence are learned.

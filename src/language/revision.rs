@@ -17,7 +17,7 @@
 //! Read next: [`super::second_thoughts`], where the way from one answer to the next is a list of edits.
 
 use super::{Encode, Sequence, piece};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 /// What a feedback asks for.

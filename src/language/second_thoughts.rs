@@ -16,8 +16,8 @@
 //! authors, with ratings in place of edits).
 
 use super::edits::{Edit, EditScript};
-use super::sequence::{Encode, Sequence};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+use crate::sequence::{Encode, Sequence};
 use serde::{Deserialize, Serialize};
 
 /// The special tokens between the texts and inside an edit: sixteen ids of the caller's vocabulary,

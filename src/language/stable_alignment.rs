@@ -17,10 +17,10 @@
 //! Read next: [`rrhf`](crate::ranking::rrhf) (one hinge per pair), [`slic`](crate::ranking::slic)
 //! (the same lead for each pair), [`second_thoughts`](super::second_thoughts).
 
-use crate::error::{non_negative, positive};
+use crate::error::{Result, non_negative, positive};
+use crate::log_probs::Candidates;
 use crate::math::{hinge, masked_mean, over_last, weighted};
-use crate::ranking::ranks;
-use crate::{Candidates, ListLoss, Result};
+use crate::outputs::ListLoss;
 use candle_core::{D, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -149,7 +149,7 @@ pub fn stable_alignment_loss(
     non_negative(function, "margin", config.margin)?;
     non_negative(function, "ratio", config.ratio)?;
     positive(function, "rating_scale", config.rating_scale)?;
-    let ranks = ranks(candidates)?;
+    let ranks = candidates.ranks()?;
     let best = ranks.eq(0.0)?.mul(candidates.mask())?;
     let worse = ranks.gt(0.0)?;
 

@@ -1,9 +1,9 @@
 //! k answers to one prompt, with their rewards.
 
 use super::TokenLogProbs;
-use crate::math::{at_least_one, masked, preferences, require_finite, to_host};
+use crate::error::{Error, Result};
+use crate::math::{at_least_one, mask_count, masked, preferences, require_finite, to_host};
 use crate::shape::Axes;
-use crate::{Error, Result};
 use candle_core::{DType, Tensor};
 
 /// Sequence log-probabilities, lengths and rewards of up to k answers to each prompt.
@@ -124,6 +124,12 @@ impl Candidates {
     /// Which answers exist: u8 `[batch, k]`.
     pub fn mask(&self) -> &Tensor {
         &self.mask
+    }
+
+    /// How many answers of the list are strictly better: `[batch, k]`, 0 for every best answer.
+    pub(crate) fn ranks(&self) -> Result<Tensor> {
+        let better_than = self.preferences()?.transpose(1, 2)?;
+        mask_count(&better_than, self.sums().dtype())
     }
 
     /// Entry (i, j) is 1 where answer i has the strictly higher reward: u8 `[batch, k, k]`.

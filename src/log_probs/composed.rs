@@ -2,12 +2,16 @@
 
 use super::kernel::IGNORE;
 use super::statistics::Statistics;
-use crate::math::known::One;
+use crate::known::One;
 use crate::math::{log_softmax, masked};
 use candle_core::{D, DType, Tensor, Var};
 
 /// As [`super::kernel::select`], with the same columns.
-pub(super) fn select(logits: &Tensor, targets: &[u32], ask: Statistics) -> crate::Result<Tensor> {
+pub(super) fn select(
+    logits: &Tensor,
+    targets: &[u32],
+    ask: Statistics,
+) -> crate::error::Result<Tensor> {
     let (rows, vocabulary) = logits.dims2()?;
     let device = logits.device();
     let logits = match logits.dtype() {
@@ -60,7 +64,7 @@ pub(super) fn select_in_chunks(
     logits: &Tensor,
     targets: Vec<u32>,
     ask: Statistics,
-) -> crate::Result<Tensor> {
+) -> crate::error::Result<Tensor> {
     in_chunks_of(CHUNK_ELEMENTS, logits, targets, ask)
 }
 
@@ -69,7 +73,7 @@ fn in_chunks_of(
     logits: &Tensor,
     targets: Vec<u32>,
     ask: Statistics,
-) -> crate::Result<Tensor> {
+) -> crate::error::Result<Tensor> {
     let vocabulary = logits.dim(D::Minus1)?;
     let size = (elements / vocabulary).max(1);
     let rows = targets.len();

@@ -11,6 +11,7 @@
 
 mod candidates;
 mod composed;
+mod head;
 mod hidden;
 mod kernel;
 mod pair;
@@ -20,7 +21,7 @@ mod tiles;
 mod token;
 
 pub use candidates::Candidates;
-pub use hidden::OutputHead;
+pub use head::OutputHead;
 pub use pair::Pair;
 pub use statistics::Statistics;
 pub use token::TokenLogProbs;
@@ -35,6 +36,6 @@ pub fn selective_log_softmax_with_gradient(
     logits: &candle_core::Tensor,
     targets: &candle_core::Tensor,
     mask: &candle_core::Tensor,
-) -> crate::Result<(candle_core::Tensor, candle_core::Tensor)> {
+) -> crate::error::Result<(candle_core::Tensor, candle_core::Tensor)> {
     token::values_and_gradient(logits, targets, mask)
 }

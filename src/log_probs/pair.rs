@@ -1,7 +1,8 @@
 //! Two answers to one prompt.
 
-use crate::math::readable;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+use crate::known::readable;
+use crate::shape::Axes;
 use candle_core::{D, Tensor};
 
 /// The preferred answer and the other one: log-probabilities, scores, or anything that comes in twos.
@@ -60,5 +61,16 @@ impl Pair<Tensor> {
             chosen: self.chosen.detach(),
             rejected: self.rejected.detach(),
         }
+    }
+}
+
+impl Axes {
+    /// Requires two f32 or f64 tensors `[batch]`, of the answers of a pair.
+    pub(crate) fn pair(&mut self, argument: &str, pair: &Pair<Tensor>) -> Result<Pair<Tensor>> {
+        let mut answer = |which, x| self.float(&format!("{argument}.{which}"), x, &["batch"]);
+        Ok(Pair {
+            chosen: answer("chosen", &pair.chosen)?,
+            rejected: answer("rejected", &pair.rejected)?,
+        })
     }
 }

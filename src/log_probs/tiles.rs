@@ -10,12 +10,12 @@
 //! With one column and frozen weights the gradient is found in the forward pass, up to the factor g.
 
 use super::composed;
-use super::hidden::OutputHead;
+use super::head::OutputHead;
 use super::kernel;
 use super::statistics::Statistics;
 use super::sum::Sum;
-use crate::Result;
-use crate::math::known;
+use crate::error::Result;
+use crate::known;
 use candle_core::{Tensor, Var};
 use std::sync::Arc;
 

@@ -2,10 +2,10 @@
 
 use super::statistics::Statistics;
 use super::{composed, kernel};
-use crate::error::non_negative;
-use crate::math::{at_least_one, mask_count, masked, masked_sum, readable, to_host};
+use crate::error::{Error, Result, non_negative};
+use crate::known::readable;
+use crate::math::{at_least_one, mask_count, masked, masked_sum, to_host};
 use crate::shape::Axes;
-use crate::{Error, Result};
 use candle_core::{DType, Tensor};
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
 //! Softmax and its logarithm over the positions that count, infinities included.
 
-use super::known::with_slope;
 use super::masked;
-use crate::Result;
+use crate::error::Result;
+use crate::known::with_slope;
 use candle_core::{D, Tensor};
 
 /// log( e^{xᵢ} / Σⱼ e^{xⱼ} ) over the last axis, among the positions that `mask` counts; 0 at the others.

@@ -15,8 +15,7 @@
 //!
 //! Read next: [`crate::online::ppo`].
 
-use crate::Result;
-use crate::error::require;
+use crate::error::{Result, require};
 use crate::math::to_host;
 use crate::shape::Axes;
 use candle_core::{DType, Device, Tensor};

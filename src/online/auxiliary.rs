@@ -11,9 +11,10 @@
 //!
 //! Read next: [`crate::sft`], which the second term is.
 
-use crate::error::non_negative;
+use crate::error::{Error, Result, non_negative};
+use crate::log_probs::TokenLogProbs;
 use crate::math::weighted;
-use crate::{Error, Result, TokenLogProbs, TokenLoss};
+use crate::outputs::TokenLoss;
 use serde::{Deserialize, Serialize};
 
 /// Settings of [`entropy_loss`].

@@ -11,8 +11,7 @@
 //!
 //! Read next: [`crate::online::rewards`], where β is spent.
 
-use crate::Result;
-use crate::error::{non_negative, positive, require};
+use crate::error::{Result, non_negative, positive, require};
 use serde::{Deserialize, Serialize};
 
 /// The largest relative error that one step answers to.

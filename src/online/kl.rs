@@ -11,9 +11,11 @@
 //!
 //! Read next: [`crate::online::rewards`], where the estimate becomes part of a reward.
 
+use crate::error::Result;
+use crate::log_probs::TokenLogProbs;
 use crate::math::{hinge, masked};
+use crate::outputs::TokenLoss;
 use crate::shape::Axes;
-use crate::{Result, TokenLogProbs, TokenLoss};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 

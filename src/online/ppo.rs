@@ -15,10 +15,12 @@
 //! optimum without drawing answers.
 
 use super::kl::{KlEstimator, bounded_exp};
-use crate::error::{positive, require};
+use crate::error::{Result, positive, require};
+use crate::log_probs::TokenLogProbs;
 use crate::math::masked;
+use crate::outputs::TokenLoss;
+use crate::reduction::Reduction;
 use crate::shape::Axes;
-use crate::{Reduction, Result, TokenLogProbs, TokenLoss};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 

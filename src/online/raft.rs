@@ -22,10 +22,9 @@
 //! Read next: [`sampling`](super::sampling), where the answers come from;
 //! [`rrhf`](crate::ranking::rrhf), which also learns from the order of the others.
 
-use crate::error::{non_negative, require};
+use crate::error::{Error, Result, non_negative, require};
 use crate::math::{require_finite, to_host};
 use crate::shape::Axes;
-use crate::{Error, Result};
 use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 

@@ -11,10 +11,10 @@
 //!
 //! Read next: [`super::reward_model`] (the losses on these scores).
 
-use crate::error::{positive, require};
-use crate::math::{readable, to_host};
+use crate::error::{Error, Result, positive, require};
+use crate::known::readable;
+use crate::math::to_host;
 use crate::shape::{Axes, at_most};
-use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor, Var};
 use rand::Rng;
 use rand_distr::{Distribution, StandardNormal};

@@ -26,12 +26,13 @@
 //! Read next: [`crate::ranking::dpo`] (the same pairwise loss with the policy itself as reward
 //! model).
 
-use crate::error::non_negative;
+use crate::error::{Error, Result, non_negative};
+use crate::log_probs::Pair;
 use crate::math::{
     at_least_one, log_sigmoid, log_softmax, masked, masked_sum, plackett_luce, preferences, to_host,
 };
+use crate::outputs::PreferenceLoss;
 use crate::shape::Axes;
-use crate::{Error, Pair, PreferenceLoss, Result};
 use candle_core::{D, DType, Tensor};
 use serde::{Deserialize, Serialize};
 

@@ -12,10 +12,10 @@
 //! Read next: [`crate::online::advantages`], what a token's reward means for the tokens before it.
 
 use super::kl::KlEstimator;
-use crate::error::non_negative;
+use crate::error::{Result, non_negative};
+use crate::log_probs::TokenLogProbs;
 use crate::math::{masked, weighted};
 use crate::shape::Axes;
-use crate::{Result, TokenLogProbs};
 use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 

@@ -83,10 +83,12 @@ use super::auxiliary::{EntropyConfig, entropy_loss};
 use super::ppo::{PolicyLoss, PolicyMetrics, PpoConfig, PpoValueConfig};
 use super::ppo::{ppo_policy_loss, ppo_value_loss};
 use super::rollout::{Experience, ExperienceConfig};
-use crate::error::non_negative;
+use crate::error::{Error, Result, non_negative};
+use crate::log_probs::TokenLogProbs;
 use crate::math::{masked, weighted};
+use crate::outputs::TokenLoss;
+use crate::reduction::Reduction;
 use crate::shape::Axes;
-use crate::{Error, Reduction, Result, TokenLogProbs, TokenLoss};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 

@@ -17,10 +17,11 @@
 use super::advantages::{GaeConfig, gae};
 use super::kl::{KlEstimator, kl_loss};
 use super::rewards::{ShapedRewardsConfig, missing_eos_penalty, shaped_rewards};
-use crate::error::{non_negative, require};
+use crate::error::{Error, Result, non_negative, require};
+use crate::log_probs::TokenLogProbs;
 use crate::math::{Whiten, mask_count, require_finite, to_host, whiten};
+use crate::reduction::Reduction;
 use crate::shape::Axes;
-use crate::{Error, Reduction, Result, TokenLogProbs};
 use candle_core::{DType, Tensor};
 use rand::Rng;
 use rand::seq::SliceRandom;

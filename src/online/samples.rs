@@ -12,7 +12,9 @@
 //! Read next: [`super::raft`], which selects rows; [`super::ppo`], which needs the old
 //! log-probabilities.
 
-use crate::{Error, Result, Sequence, SequenceBatch, TokenLogProbs};
+use crate::error::{Error, Result};
+use crate::log_probs::TokenLogProbs;
+use crate::sequence::{Sequence, SequenceBatch};
 use candle_core::{DType, Device, Tensor};
 
 /// One answer that was drawn.

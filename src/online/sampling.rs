@@ -13,10 +13,11 @@
 //! Read next: [`super::raft`], which learns from the best of what was drawn; [`super::rewards`], what
 //! PPO makes of it.
 
-use crate::error::{positive, require};
+use crate::error::{Error, Result, positive, require};
 use crate::math::to_host;
+use crate::online::samples::{Sample, Samples};
+use crate::sequence::Sequence;
 use crate::shape::Axes;
-use crate::{Error, Result, Sample, Samples, Sequence};
 use candle_core::{DType, Device, Tensor};
 use rand::distr::Distribution;
 use rand::distr::weighted::WeightedIndex;

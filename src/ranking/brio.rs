@@ -16,10 +16,11 @@
 //! Read next: [`slic`](super::slic) (the same list on sums), [`rrhf`](super::rrhf) (without a margin),
 //! [`expected_risk`](super::expected_risk) (the other root of SLiC).
 
-use super::{ListLoss, ReferenceTokens, differences, normalised, ranks, reference_loss};
-use crate::error::non_negative;
+use super::{ListLoss, ReferenceTokens, differences, normalised, reference_loss};
+use crate::error::{Result, non_negative};
+use crate::log_probs::Candidates;
 use crate::math::{at_least_one, hinge, mask_count, masked_sum, weighted};
-use crate::{Candidates, Result, TokenLoss};
+use crate::outputs::TokenLoss;
 use candle_core::{D, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -161,7 +162,7 @@ pub fn brio_loss(
     let scores = normalised(candidates, config.length_power)?;
 
     // max(0, f(Sⱼ) − f(Sᵢ) + (j − i) · λ): row i is the better answer, its place is the lower one
-    let places = differences(&ranks(candidates)?)?.neg()?;
+    let places = differences(&candidates.ranks()?)?.neg()?;
     let short = ((&places * config.margin)? - differences(&scores)?)?;
     let mut pairs = hinge(&short)?;
 

@@ -13,10 +13,11 @@
 //! Read next: [`slic`](super::slic) (the same pairs under a hinge), [`pro`](super::pro) (more than two answers),
 //! [`reward_model`](crate::online::reward_model) (the same loss on scores).
 
-use crate::error::{positive, require};
+use crate::error::{Result, positive, require};
+use crate::log_probs::Pair;
 use crate::math::log_sigmoid;
+use crate::outputs::PreferenceLoss;
 use crate::shape::Axes;
-use crate::{Pair, PreferenceLoss, Result};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 

@@ -15,9 +15,10 @@
 //! Read next: [`slic`](super::slic) (its reward loss is this one on sums), [`brio`](super::brio).
 
 use super::{ListLoss, ReferenceTokens, normalised, reference_loss};
-use crate::error::{non_negative, require};
+use crate::error::{Error, Result, non_negative, require};
+use crate::log_probs::Candidates;
 use crate::math::{masked_sum, softmax, weighted};
-use crate::{Candidates, Error, Result, TokenLoss};
+use crate::outputs::TokenLoss;
 use serde::{Deserialize, Serialize};
 
 /// Settings of [`expected_risk_loss`].

@@ -89,33 +89,14 @@ pub mod pro;
 pub mod rrhf;
 pub mod slic;
 
-use crate::math::{at_least_one, mask_count, masked_mean, masked_sum};
-pub use crate::outputs::PreferenceLoss;
+use crate::error::Result;
+use crate::log_probs::Candidates;
+use crate::math::{at_least_one, masked_mean, masked_sum};
+use crate::outputs::TokenLoss;
+pub use crate::outputs::{ListLoss, PreferenceLoss};
 use crate::shape::Axes;
-use crate::{Candidates, Result, TokenLoss};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
-
-/// What a loss over lists returns.
-#[derive(Clone, Debug)]
-pub struct ListLoss {
-    /// The whole objective, one number per list `[batch]`.
-    pub loss: Tensor,
-    /// Its ranking part `[batch]`, detached.
-    pub ranking: Tensor,
-    /// Its supervised part `[batch]`, already weighted, detached: `loss = ranking + sft`.
-    pub sft: Tensor,
-}
-
-impl ListLoss {
-    pub(crate) fn new(ranking: &Tensor, sft: &Tensor) -> Result<Self> {
-        Ok(Self {
-            loss: (ranking + sft)?,
-            ranking: ranking.detach(),
-            sft: sft.detach(),
-        })
-    }
-}
 
 /// How the losses of a reference answer's tokens become one number per list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,16 +114,10 @@ fn differences(x: &Tensor) -> Result<Tensor> {
     Ok(x.unsqueeze(2)?.broadcast_sub(&x.unsqueeze(1)?)?)
 }
 
-/// How many answers of the list are strictly better: `[batch, k]`, 0 for every best answer.
-pub(crate) fn ranks(candidates: &Candidates) -> Result<Tensor> {
-    let better_than = candidates.preferences()?.transpose(1, 2)?;
-    mask_count(&better_than, candidates.sums().dtype())
-}
-
 /// −ℓ of the best answer `[batch]`, a sum over its tokens; the mean over several best answers.
 fn best_answer_loss(candidates: &Candidates) -> Result<Tensor> {
     // i′ = argmaxᵢ rᵢ
-    let best = ranks(candidates)?.eq(0.0)?.mul(candidates.mask())?;
+    let best = candidates.ranks()?.eq(0.0)?.mul(candidates.mask())?;
     masked_mean(&candidates.sums().neg()?, &best)
 }
 

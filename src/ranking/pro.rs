@@ -15,9 +15,9 @@
 //! [`plackett_luce`](crate::math::plackett_luce) (the ranking part at T = 1).
 
 use super::{ListLoss, best_answer_loss, differences};
-use crate::error::non_negative;
+use crate::error::{Result, non_negative};
+use crate::log_probs::Candidates;
 use crate::math::{log_softmax, mask_count, masked, masked_sum, over_last, weighted};
-use crate::{Candidates, Result};
 use candle_core::{D, DType, Tensor};
 use serde::{Deserialize, Serialize};
 

@@ -13,9 +13,9 @@
 //! Read next: [`slic`](super::slic) (the same hinge with a lead), [`pro`](super::pro) (a softmax).
 
 use super::{ListLoss, best_answer_loss, differences};
-use crate::error::non_negative;
+use crate::error::{Result, non_negative};
+use crate::log_probs::Candidates;
 use crate::math::{hinge, masked_sum, weighted};
-use crate::{Candidates, Result};
 use candle_core::D;
 use serde::{Deserialize, Serialize};
 

@@ -34,11 +34,14 @@
 //! Read next: [`brio`](super::brio) (where the list loss comes from), [`expected_risk`](super::expected_risk)
 //! (where the reward loss comes from), [`rrhf`](super::rrhf) (the list without a margin).
 
-use super::{differences, ranks};
-use crate::error::non_negative;
-use crate::math::{hinge, log_softmax, masked, masked_sum, readable, softmax, weighted};
+use super::differences;
+use crate::error::{Result, non_negative};
+use crate::known::readable;
+use crate::log_probs::{Candidates, Pair};
+use crate::math::{hinge, log_softmax, masked, masked_sum, softmax, weighted};
+use crate::outputs::PreferenceLoss;
+use crate::outputs::TokenLoss;
 use crate::shape::Axes;
-use crate::{Candidates, Pair, PreferenceLoss, Result, TokenLoss};
 use candle_core::{D, DType, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -212,7 +215,7 @@ pub fn slic_list_loss(candidates: &Candidates, config: &SlicConfig) -> Result<Te
     non_negative("slic_list_loss", "delta", config.delta)?;
 
     // δ · │i − j│: row i is the better answer, its rank is the lower one
-    let lead = (differences(&ranks(candidates)?)? * -config.delta)?;
+    let lead = (differences(&candidates.ranks()?)? * -config.delta)?;
 
     // Σ_{i before j} max(0, δ │i − j│ − log P(ŷᵢ) + log P(ŷⱼ))
     let short = (lead - differences(candidates.sums())?)?;

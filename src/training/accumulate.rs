@@ -1,7 +1,7 @@
 //! Gradients of several micro-batches added up.
 
 use super::distinct;
-use crate::Result;
+use crate::error::Result;
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, Var};
 

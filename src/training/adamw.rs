@@ -13,8 +13,7 @@
 
 use super::state::Moments;
 use super::step::{Update, is_finite};
-use crate::error::{non_negative, positive, require};
-use crate::{Error, Result};
+use crate::error::{Error, Result, non_negative, positive, require};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, Var};
 use serde::{Deserialize, Serialize};

@@ -1,27 +1,12 @@
 //! Whether the gradients are those of the loss.
 
+pub use super::differences::Agreement;
 use super::differences::{Found, Points, noise};
 use super::distinct;
-use crate::error::require;
-use crate::{Error, Result};
+use crate::error::{Error, Result, require};
 use candle_core::{DType, Tensor, Var};
 use rand::Rng;
 use std::fmt;
-
-/// What central differences say of one gradient.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Agreement {
-    /// It is the slope of the loss, as far as `error` tells.
-    Agrees,
-    /// It is another number than the slope of the loss: a part of the graph is cut, or a backward pass is
-    /// wrong.
-    Differs,
-    /// There is none, and the loss depends on the variable.
-    Missing,
-    /// The slope could not be found well enough: the loss is noisy (dropout, narrow numbers), has a kink
-    /// here, or hardly depends on the variable.
-    Undetermined,
-}
 
 /// One variable's gradient beside the slope of the loss, along the direction that tells most of it.
 ///

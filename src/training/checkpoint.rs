@@ -3,7 +3,7 @@
 use super::adamw::AdamW;
 use super::state_file::StateFile;
 use crate::atomic::Staged;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 use candle_core::{DType, Device, Shape, Tensor};
 use std::collections::HashMap;
 use std::path::Path;

@@ -2,8 +2,7 @@
 
 use super::distinct;
 use super::step::is_finite;
-use crate::error::positive;
-use crate::{Error, Result};
+use crate::error::{Error, Result, positive};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, Var};
 

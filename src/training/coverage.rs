@@ -2,7 +2,7 @@
 
 use super::distinct;
 use super::step::is_finite;
-use crate::Result;
+use crate::error::Result;
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Var};
 use std::fmt;

@@ -1,9 +1,23 @@
 //! Central differences of a loss along one direction of one variable, with an estimate of their error.
 
-use super::agreement::Agreement;
-use crate::Result;
+use crate::error::Result;
 use candle_core::{DType, Tensor, Var};
 use rand::Rng;
+
+/// What central differences say of one gradient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Agreement {
+    /// It is the slope of the loss, as far as `error` tells.
+    Agrees,
+    /// It is another number than the slope of the loss: a part of the graph is cut, or a backward pass is
+    /// wrong.
+    Differs,
+    /// There is none, and the loss depends on the variable.
+    Missing,
+    /// The slope could not be found well enough: the loss is noisy (dropout, narrow numbers), has a kink
+    /// here, or hardly depends on the variable.
+    Undetermined,
+}
 
 /// The largest error that a slope may have, as a share of what it is compared with.
 const SHARE: f64 = 0.05;

@@ -29,7 +29,7 @@ pub use clip::clip_grad_norm;
 pub use coverage::{GradCoverage, grad_coverage};
 pub use schedule::{Convention, Decay, Schedule};
 
-use crate::Result;
+use crate::error::Result;
 use candle_core::Var;
 use candle_nn::VarMap;
 use std::collections::HashSet;

@@ -1,7 +1,6 @@
 //! Learning rates over the steps of a run.
 
-use crate::error::{non_negative, require};
-use crate::{Error, Result};
+use crate::error::{Error, Result, non_negative, require};
 use serde::{Deserialize, Serialize};
 
 /// The shape of the learning rate after its warm-up.

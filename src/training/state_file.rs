@@ -1,8 +1,8 @@
 //! A safetensors file of which every name, type and shape is known: read with each claim of its header
 //! checked, and nothing allocated that the file is too short for.
 
-use crate::error::cut;
-use crate::{Error, Result, files};
+use crate::error::{Error, Result, cut};
+use crate::files;
 use candle_core::{DType, Device, Shape, Tensor};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};

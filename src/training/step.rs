@@ -1,13 +1,11 @@
 //! The arithmetic of one step, and the check of what goes into it.
 
-use super::state::Moments;
-use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Result, Storage, Tensor, Var, bail};
+use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor, Var, bail};
 use half::{bf16, f16};
 use rayon::prelude::*;
-use std::sync::Mutex;
 
 /// Elements that one task updates: a few pages of each array.
-const CHUNK: usize = 1 << 14;
+pub(super) const CHUNK: usize = 1 << 14;
 
 /// The coefficients of one step.
 #[derive(Clone, Copy, Debug)]
@@ -48,19 +46,13 @@ pub(super) fn step_on_device(
     Ok(())
 }
 
-/// The arithmetic of one step over arrays of one length.
-pub(super) struct Step<'a> {
-    pub(super) moments: Mutex<&'a mut Moments>,
-    pub(super) update: Update,
-}
-
 /// Whether a product and a sum are one instruction without asking the processor.
 const PLAIN_FMA: bool = cfg!(target_feature = "fma") || cfg!(target_arch = "aarch64");
 
 macro_rules! step_in {
     ($name:ident, $body:ident, $avx2:ident, $avx512:ident, $float:ty) => {
         /// θ, m and v from g, over slices of one length, in the widest instructions there are.
-        fn $name(
+        pub(super) fn $name(
             theta: &mut [$float],
             g: &[$float],
             m: &mut [$float],
@@ -139,99 +131,22 @@ macro_rules! step_in {
 step_in!(step_single, single_body, single_avx2, single_avx512, f32);
 step_in!(step_double, double_body, double_avx2, double_avx512, f64);
 
-fn whole<'a, T>(data: &'a [T], layout: &Layout) -> Result<&'a [T]> {
+pub(super) fn whole<'a, T>(data: &'a [T], layout: &Layout) -> Result<&'a [T]> {
     match layout.contiguous_offsets() {
         Some((start, end)) => Ok(&data[start..end]),
         None => bail!("adamw: a gradient is not contiguous"),
     }
 }
 
-fn whole_mut<'a, T>(data: &'a mut [T], layout: &Layout) -> Result<&'a mut [T]> {
+pub(super) fn whole_mut<'a, T>(data: &'a mut [T], layout: &Layout) -> Result<&'a mut [T]> {
     match layout.contiguous_offsets() {
         Some((start, end)) => Ok(&mut data[start..end]),
         None => bail!("adamw: a variable is not contiguous"),
     }
 }
 
-impl InplaceOp2 for Step<'_> {
-    fn name(&self) -> &'static str {
-        "adamw"
-    }
-
-    fn cpu_fwd(
-        &self,
-        theta: &mut CpuStorage,
-        theta_layout: &Layout,
-        grad: &CpuStorage,
-        grad_layout: &Layout,
-    ) -> Result<()> {
-        let mut moments = self.moments.lock().unwrap_or_else(|e| e.into_inner());
-        let u = &self.update;
-        match (theta, grad, &mut **moments) {
-            (CpuStorage::F32(theta), CpuStorage::F32(grad), Moments::Single { m, v, .. }) => {
-                whole_mut(theta, theta_layout)?
-                    .par_chunks_mut(CHUNK)
-                    .zip(whole(grad, grad_layout)?.par_chunks(CHUNK))
-                    .zip(m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK)))
-                    .for_each(|((theta, grad), (m, v))| step_single(theta, grad, m, v, u));
-            }
-            (CpuStorage::F64(theta), CpuStorage::F64(grad), Moments::Double { m, v }) => {
-                whole_mut(theta, theta_layout)?
-                    .par_chunks_mut(CHUNK)
-                    .zip(whole(grad, grad_layout)?.par_chunks(CHUNK))
-                    .zip(m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK)))
-                    .for_each(|((theta, grad), (m, v))| step_double(theta, grad, m, v, u));
-            }
-            (
-                CpuStorage::BF16(theta),
-                grad,
-                Moments::Single {
-                    m,
-                    v,
-                    master: Some(master),
-                },
-            ) => {
-                let theta = whole_mut(theta, theta_layout)?;
-                let state = (&mut m[..], &mut v[..], &mut master[..]);
-                match grad {
-                    CpuStorage::BF16(grad) => {
-                        step_narrow(theta, whole(grad, grad_layout)?, state, u, bf16::from_f32)
-                    }
-                    CpuStorage::F32(grad) => {
-                        step_narrow(theta, whole(grad, grad_layout)?, state, u, bf16::from_f32)
-                    }
-                    _ => bail!("adamw: a gradient has another type than its variable"),
-                }
-            }
-            (
-                CpuStorage::F16(theta),
-                grad,
-                Moments::Single {
-                    m,
-                    v,
-                    master: Some(master),
-                },
-            ) => {
-                let theta = whole_mut(theta, theta_layout)?;
-                let state = (&mut m[..], &mut v[..], &mut master[..]);
-                match grad {
-                    CpuStorage::F16(grad) => {
-                        step_narrow(theta, whole(grad, grad_layout)?, state, u, f16::from_f32)
-                    }
-                    CpuStorage::F32(grad) => {
-                        step_narrow(theta, whole(grad, grad_layout)?, state, u, f16::from_f32)
-                    }
-                    _ => bail!("adamw: a gradient has another type than its variable"),
-                }
-            }
-            _ => bail!("adamw: a gradient has another type than its variable"),
-        }
-        Ok(())
-    }
-}
-
 /// A step of the master copy, rounded into the variable.
-fn step_narrow<T: Copy + Send, G: Copy + Sync + Into<f32>>(
+pub(super) fn step_narrow<T: Copy + Send, G: Copy + Sync + Into<f32>>(
     theta: &mut [T],
     grad: &[G],
     (m, v, master): (&mut [f32], &mut [f32], &mut [f32]),
@@ -307,51 +222,6 @@ fn is_finite_on_device(tensor: &Tensor) -> Result<bool> {
 mod tests {
     use super::*;
     use candle_core::Device;
-
-    /// Two orders of the same single-precision arithmetic.
-    const SINGLE: f64 = 1e-6;
-
-    #[test]
-    fn ordinary_operations_take_the_same_steps() {
-        for dtype in [DType::F64, DType::F32, DType::BF16, DType::F16] {
-            let start = Tensor::new(&[1.0f64, -2.0, 0.5, 0.0], &Device::Cpu).unwrap();
-            let start = start.to_dtype(dtype).unwrap();
-            let (fused, plain) = (
-                Var::from_tensor(&start).unwrap(),
-                Var::from_tensor(&start).unwrap(),
-            );
-            let narrow = matches!(dtype, DType::BF16 | DType::F16);
-            let mut on_cpu = Moments::on_cpu(&fused, narrow).unwrap();
-            let mut composed = Moments::on_device(&plain, narrow).unwrap();
-            for t in 1..=20 {
-                let grad = (&start * (t as f64).sin()).unwrap();
-                let update = Update {
-                    keep: 0.999,
-                    beta1: 0.9,
-                    beta2: 0.99,
-                    rate: 0.05 / (1.0 - 0.9f64.powi(t)),
-                    scale: 1.0 / (1.0 - 0.99f64.powi(t)).sqrt(),
-                    epsilon: 0.1,
-                };
-                on_cpu.update(&fused, &grad, update).unwrap();
-                composed.update(&plain, &grad, update).unwrap();
-            }
-            let both = [(&on_cpu, &fused), (&composed, &plain)].map(|(moments, var)| {
-                let mut all = vec![var.to_dtype(DType::F64).unwrap().to_vec1::<f64>().unwrap()];
-                for (_, part) in moments.tensors(var.shape()).unwrap() {
-                    all.push(part.to_dtype(DType::F64).unwrap().to_vec1().unwrap());
-                }
-                all.concat()
-            });
-            assert_eq!(both[0].len(), both[1].len());
-            for (a, b) in both[0].iter().zip(&both[1]) {
-                assert!(
-                    (a - b).abs() <= SINGLE * b.abs().max(1.0),
-                    "{dtype:?}: {both:?}"
-                );
-            }
-        }
-    }
 
     #[test]
     fn what_is_not_finite_is_found_in_every_type() {

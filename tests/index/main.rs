@@ -165,8 +165,8 @@ fn every_page_has_a_row_in_the_survey_or_stands_around_them() {
         let row = [format!("| `{item}` |"), format!("| `{file}` |")];
         let listed = rows.iter().any(|r| row.iter().all(|cell| r.contains(cell)));
         // §3.3 has tools beside its methods
-        let around =
-            file.starts_with("parameter_effective") && survey.contains(&format!("`{item}`"));
+        let around = (file.starts_with("parameter_efficient") || file.starts_with("peft"))
+            && survey.contains(&format!("`{item}`"));
         assert!(listed || around, "no row with {row:?} in survey.md");
     }
 }
@@ -374,5 +374,78 @@ fn no_reader_tries_the_forms_of_a_value_in_the_dark() {
                 assert!(!derive.contains("Deserialize"), "{}", path.display());
             }
         }
+    }
+}
+
+/// The rooms of `src/`, from the ground up. A room imports from lower floors only.
+const FLOORS: [&[&str]; 11] = [
+    &["atomic", "files"],
+    &["error"],
+    &["known", "sequence"],
+    &["shape"],
+    &["math"],
+    &["log_probs", "reduction"],
+    &["outputs", "training"],
+    &["sft"],
+    // the sections of the survey do not know each other
+    &["online", "ranking", "language", "parameter_efficient"],
+    &["peft"],
+    &["lib", "survey"],
+];
+
+/// The room of a file, by its path below `src/`.
+fn room(file: &str) -> &str {
+    let first = file.split('/').next().unwrap();
+    first.strip_suffix(".rs").unwrap_or(first)
+}
+
+/// The code of a file: no comments, no tests.
+fn code(text: &str) -> String {
+    let text = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+    let lines = text.lines().filter(|l| !l.trim_start().starts_with("//"));
+    lines.map(|l| format!("{l}\n")).collect()
+}
+
+#[test]
+fn a_room_imports_from_lower_floors_only() {
+    let floor = |room: &str| {
+        let found = FLOORS.iter().position(|rooms| rooms.contains(&room));
+        found.unwrap_or_else(|| panic!("`{room}` is on no floor"))
+    };
+    let mut arrows = 0;
+    for path in sources(&root().join("src")) {
+        let below = path.strip_prefix(root().join("src")).unwrap();
+        let file = below.display().to_string();
+        let from = room(&file);
+        let text = code(&fs::read_to_string(&path).unwrap());
+        for rest in text.split("crate::").skip(1) {
+            let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_');
+            let to = &rest[..end.unwrap_or(rest.len())];
+            if to.is_empty() || from == "lib" || to == from {
+                continue;
+            }
+            assert!(
+                floor(to) < floor(from),
+                "src/{file}: `{from}` imports from `{to}`, which is not below it"
+            );
+            arrows += 1;
+        }
+    }
+    assert!(arrows > 100, "{arrows}");
+}
+
+#[test]
+fn no_room_is_above_a_third_of_the_source() {
+    let mut lines = std::collections::BTreeMap::new();
+    for path in sources(&root().join("src")) {
+        let below = path.strip_prefix(root().join("src")).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        *lines
+            .entry(room(&below.display().to_string()).to_string())
+            .or_insert(0) += text.lines().count();
+    }
+    let all: usize = lines.values().sum();
+    for (room, lines) in lines {
+        assert!(3 * lines <= all, "`{room}` has {lines} of {all} lines");
     }
 }

@@ -1,0 +1,436 @@
+//! AdaLoRA: a change of the weight as triplets that can be given and taken (survey §3.3).
+//!
+//! In one sentence: write the change as singular vectors around singular values, and let all
+//! matrices share one budget of values that are not zero.
+//!
+//! | paper | here | shape |
+//! |---|---|---|
+//! | W⁽⁰⁾ | [`AdaLoraLinear::base`]: frozen | `[out, in]` |
+//! | P | [`AdaLoraLinear::p`]: left singular vectors | `[out, rank]` |
+//! | Λ | [`AdaLoraLinear::lambda`]: its diagonal | `[rank, 1]` |
+//! | Q | [`AdaLoraLinear::q`]: right singular vectors | `[rank, in]` |
+//! | R(P, Q) | [`orthogonality_penalty`] | number |
+//! | 𝒢ₖ,ᵢ | the triplet of row i of Q, element i of Λ and column i of P of matrix k | |
+//! | b⁽ᵗ⁾, S⁽ᵗ⁾ | [`RankAllocator`](crate::RankAllocator) | numbers |
+//!
+//! Read next: [`rank_allocator`](crate::parameter_efficient::adalora::allocator), which decides where the rank goes;
+//! [`lora`](crate::parameter_efficient::lora).
+
+pub mod allocator;
+pub mod schedule;
+
+use crate::error::{Error, Result, positive, require};
+use crate::parameter_efficient::frozen_linear::{FrozenLinear, compute_type, rows};
+use crate::parameter_efficient::low_rank::{merged, named, normal};
+use crate::parameter_efficient::switches::{dropout, switches};
+use crate::shape::{Axes, made, size};
+use candle_core::{Tensor, Var};
+use candle_nn::{Linear, Module};
+use rand::Rng;
+use serde::{Deserialize, Serialize};
+
+/// Settings of [`AdaLoraLinear`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdaLoraConfig {
+    /// r ≥ 1, the rank at the start: PEFT's `init_r`. Default 12, as in PEFT: one and a half times the
+    /// 8 that shall be left on average, the paper's proportion.
+    pub rank: usize,
+    /// α > 0, the numerator of the scale. Default 8, as in PEFT.
+    pub alpha: f64,
+    /// How the scale s follows from α and r. Default the authors' code's.
+    pub scaling: AdaLoraScaling,
+    /// p in [0, 1), the share of Q's inputs that is dropped in training. Default 0.
+    pub dropout: f64,
+}
+
+impl Default for AdaLoraConfig {
+    fn default() -> Self {
+        Self {
+            rank: 12,
+            alpha: 8.0,
+            scaling: AdaLoraScaling::RankWithEpsilon,
+            dropout: 0.0,
+        }
+    }
+}
+
+impl AdaLoraConfig {
+    /// s. r is the rank at the start: triplets that are pruned do not change the scale.
+    pub fn scale(&self) -> f64 {
+        match self.scaling {
+            AdaLoraScaling::RankWithEpsilon => self.alpha / (self.rank as f64 + 1e-5),
+            AdaLoraScaling::Rank => self.alpha / self.rank as f64,
+        }
+    }
+
+    pub(crate) fn check(&self, function: &'static str) -> Result<()> {
+        size(function, "rank", self.rank)?;
+        positive(function, "alpha", self.alpha)?;
+        let p = self.dropout;
+        require((0.0..1.0).contains(&p), function, "dropout", "in [0, 1)", p)
+    }
+}
+
+/// How the scale s of an [`AdaLoraLinear`] follows from α and its rank r at the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AdaLoraScaling {
+    /// s = α/(r + 10⁻⁵): the authors' code and PEFT, so that their files mean here what they mean
+    /// there.
+    #[default]
+    RankWithEpsilon,
+    /// s = α/r: LoRA's, which the paper speaks of.
+    Rank,
+}
+
+/// The width of the law from which P and Q are drawn: the authors' code's.
+const START: f64 = 0.02;
+
+/// A frozen linear layer with a trained change in the form of a singular value decomposition.
+///
+/// # Equation
+/// ```text
+/// h = W⁽⁰⁾ x + b + s · P Λ Q dropout(x)      s = α/(r + 10⁻⁵), or α/r
+/// Λ = 0,   P, Q ~ N(0, 0.02²)                at the start
+/// ```
+/// # Shapes
+/// Inputs, outputs and types as for [`LoraLinear`](crate::LoraLinear); P `[out, r]`, Λ's diagonal
+/// `[r, 1]`, Q `[r, in]`.
+/// # Errors
+/// As for [`LoraLinear`](crate::LoraLinear), with the settings [`AdaLoraConfig`] names.
+/// # Properties
+/// * At the start h is the base layer's output bit for bit, as LoRA's is; ∂L/∂P = ∂L/∂Q = 0, ∂L/∂Λ ≠ 0.
+/// * r(in + out + 1) numbers are trained; W⁽⁰⁾ gets no gradient.
+/// * A triplet whose λ is 0 adds nothing, yet its λ gets a gradient and its vectors keep their place:
+///   it can return. [`AdaLoraLinear::cut`] makes the pruning final.
+/// * With Λ held still it is LoRA with A = ΛQ and B = P.
+/// * Merged and unmerged layers agree to rounding. Unmerging and disabling restore the base bit for
+///   bit.
+/// * Nothing keeps P and Q orthogonal but [`orthogonality_penalty`]: (cP, λ/c², cQ) is the same layer.
+/// # Departures
+/// The survey describes AdaLoRA in words: importance from gradients, then a rank per matrix. The paper's
+/// eq. 3 has no scale; its experiments keep LoRA's α/r. The authors' code and PEFT divide by r + 10⁻⁵
+/// and keep r where it started; that is the default here. Dropout and the bias as in LoRA.
+/// # Examples
+/// ```
+/// use candle_align::{AdaLoraConfig, AdaLoraLinear, AdaLoraScaling};
+/// use candle_core::{Device, Tensor};
+/// use candle_nn::{Linear, Module};
+///
+/// let at = |data: &[f64], shape| Tensor::from_slice(data, shape, &Device::Cpu);
+/// let base = Linear::new(at(&[1.0, 2.0, 3.0, 4.0], (2, 2))?, None);
+/// let config = AdaLoraConfig { rank: 2, alpha: 6.0, scaling: AdaLoraScaling::Rank, ..Default::default() };
+/// let p = at(&[1.0, 0.0, 0.0, 1.0], (2, 2))?;
+/// let q = at(&[0.0, 1.0, 1.0, 0.0], (2, 2))?;
+/// let layer = AdaLoraLinear::from_factors(&base, &config, &p, &at(&[5.0, 0.0], (2, 1))?, &q)?;
+///
+/// // the second triplet is pruned; the first takes the second input to the first output
+/// let h = layer.forward(&at(&[10.0, 100.0], (1, 2))?)?;
+/// assert_eq!(h.to_vec2::<f64>()?, [[210.0 + 6.0 / 2.0 * 5.0 * 100.0, 430.0]]);
+/// # Ok::<(), candle_align::Error>(())
+/// ```
+/// # Source
+/// Zhang et al. 2023, arXiv:2303.10512, eq. 3; authors' code QingruZhang/AdaLoRA, `loralib/adalora.py`,
+/// `SVDLinear`; PEFT 0.21.2, `tuners/adalora/layer.py`, with which values and gradients were compared.
+#[derive(Clone, Debug)]
+pub struct AdaLoraLinear {
+    base: FrozenLinear,
+    p: Var,
+    lambda: Var,
+    q: Var,
+    scale: f64,
+    dropout: f64,
+    enabled: bool,
+    merged: Option<FrozenLinear>,
+}
+
+switches!(AdaLoraLinear);
+dropout!(AdaLoraLinear);
+
+impl AdaLoraLinear {
+    /// A layer at its start. The base weight is shared, not copied; `rng` draws P and Q.
+    ///
+    /// # Errors
+    /// As the type's page says.
+    pub fn new(base: &Linear, config: &AdaLoraConfig, rng: &mut impl Rng) -> Result<Self> {
+        let function = "AdaLoraLinear::new";
+        config.check(function)?;
+        let base = frozen(function, base)?;
+        let (outputs, inputs) = base.weight().dims2()?;
+        let (dtype, device) = (compute_type(base.weight().dtype()), base.weight().device());
+        made(function, "rank", &[config.rank, inputs])?;
+        made(function, "rank", &[outputs, config.rank])?;
+        let (r, lambda) = (config.rank, Var::zeros((config.rank, 1), dtype, device)?);
+        let q = normal(START, (r, inputs), dtype, device, rng)?;
+        let p = normal(START, (outputs, r), dtype, device, rng)?;
+        Ok(Self::of(base, config, p, lambda, q))
+    }
+
+    /// A layer with the factors of a file, which are copied: P `[out, k]` (`lora_B`), Λ's diagonal
+    /// `[k, 1]` (`lora_E`) and Q `[k, in]` (`lora_A`).
+    ///
+    /// k is what is left of the rank that `config` names, 0 included; the scale is that of the
+    /// start.
+    ///
+    /// # Errors
+    /// As the type's page says, for the factors too; [`Error::Argument`] if k is above the rank of
+    /// the start.
+    pub fn from_factors(
+        base: &Linear,
+        config: &AdaLoraConfig,
+        p: &Tensor,
+        lambda: &Tensor,
+        q: &Tensor,
+    ) -> Result<Self> {
+        let function = "AdaLoraLinear::from_factors";
+        config.check(function)?;
+        let base = frozen(function, base)?;
+        let mut axes = Axes::new(function);
+        axes.axes("base.weight", base.weight(), &["out", "in"])?;
+        let dtype = compute_type(base.weight().dtype());
+        for (name, factor, shape) in [
+            ("p", p, ["out", "rank"]),
+            ("lambda", lambda, ["rank", "one"]),
+            ("q", q, ["rank", "in"]),
+        ] {
+            axes.axes(name, factor, &shape)?;
+            if factor.dtype() != dtype {
+                return Err(Error::DType {
+                    function,
+                    argument: name.to_string(),
+                    found: factor.dtype().as_str(),
+                    expected: format!("{} (from `base.weight`)", dtype.as_str()),
+                });
+            }
+        }
+        if lambda.dim(1)? != 1 {
+            return Err(Error::Shape {
+                function,
+                argument: "lambda".to_string(),
+                shape: lambda.dims().to_vec(),
+                expected: "rank, 1".to_string(),
+            });
+        }
+        if q.dim(0)? > config.rank {
+            let text = format!("has {} rows, and `rank` is {}", q.dim(0)?, config.rank);
+            return Err(Error::argument(function, "q", text));
+        }
+        let copy = |t: &Tensor| Var::from_tensor(&t.detach().copy()?);
+        Ok(Self::of(base, config, copy(p)?, copy(lambda)?, copy(q)?))
+    }
+
+    fn of(base: FrozenLinear, config: &AdaLoraConfig, p: Var, lambda: Var, q: Var) -> Self {
+        Self {
+            base,
+            p,
+            lambda,
+            q,
+            scale: config.scale(),
+            dropout: config.dropout,
+            enabled: true,
+            merged: None,
+        }
+    }
+
+    /// The layer with only the triplets that are kept, copied: smaller, and for good. The scale
+    /// stays. This is how PEFT writes an adapter after training.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] unless there is one entry for every triplet.
+    pub fn cut(&self, kept: &[bool]) -> Result<Self> {
+        if kept.len() != self.rank() {
+            let text = format!("has {} entries, for {} triplets", kept.len(), self.rank());
+            return Err(Error::argument("AdaLoraLinear::cut", "kept", text));
+        }
+        let kept: Vec<u32> = (0..)
+            .zip(kept)
+            .filter(|(_, k)| **k)
+            .map(|(i, _)| i)
+            .collect();
+        let kept = Tensor::new(kept, self.q.device())?;
+        let chosen = |var: &Var, axis| Var::from_tensor(&var.detach().index_select(&kept, axis)?);
+        Ok(Self {
+            base: self.base.clone(),
+            p: chosen(&self.p, 1)?,
+            lambda: chosen(&self.lambda, 0)?,
+            q: chosen(&self.q, 0)?,
+            merged: None,
+            ..*self
+        })
+    }
+
+    fn adapted(&self, x: &Tensor, dropped: &Tensor) -> Result<Tensor> {
+        // W⁽⁰⁾ x + b
+        let base = self.base.forward(x)?;
+        if self.rank() == 0 {
+            return Ok(base);
+        }
+        // Q x̃
+        let rows = (rows(x), self.q.dim(1)?);
+        let inner = dropped.reshape(rows)?.matmul(&self.q.t()?)?;
+        // s · P Λ …
+        let inner = (inner.broadcast_mul(&self.lambda.t()?)? * self.scale)?;
+        let update = inner.matmul(&self.p.t()?)?;
+        Ok((&base + update.reshape(base.shape())?)?)
+    }
+
+    /// ΔW = s·P·Λ·Q `[out, in]`, differentiable.
+    ///
+    /// # Errors
+    /// Only candle's own.
+    pub fn delta(&self) -> Result<Tensor> {
+        if self.rank() == 0 {
+            return Ok(self.base.weight().zeros_like()?.to_dtype(self.wide())?);
+        }
+        let triplets = self.q.broadcast_mul(&self.lambda)?;
+        Ok((self.p.matmul(&triplets)? * self.scale)?)
+    }
+
+    fn merged_in(&self, function: &'static str) -> Result<FrozenLinear> {
+        let weight = merged(function, "weight", self.base.weight(), &self.delta()?)?;
+        FrozenLinear::new(weight, self.base.bias().cloned())
+    }
+
+    /// P `[out, rank]`.
+    pub fn p(&self) -> &Var {
+        &self.p
+    }
+
+    /// Λ's diagonal `[rank, 1]`.
+    pub fn lambda(&self) -> &Var {
+        &self.lambda
+    }
+
+    /// Q `[rank, in]`.
+    pub fn q(&self) -> &Var {
+        &self.q
+    }
+
+    /// How many triplets the layer holds, pruned ones included.
+    pub fn rank(&self) -> usize {
+        self.lambda.dims()[0]
+    }
+
+    /// s.
+    pub fn scale(&self) -> f64 {
+        self.scale
+    }
+
+    /// What is trained, under the names that PEFT gives it, sorted by name: `lora_A` (Q), `lora_B` (P),
+    /// `lora_E` (Λ), without a `.weight`. `prefix` as for
+    /// [`LoraLinear::trainable`](crate::LoraLinear::trainable).
+    pub fn trainable(&self, prefix: &str) -> Vec<(String, Var)> {
+        vec![
+            named(prefix, "lora_A", &self.q),
+            named(prefix, "lora_B", &self.p),
+            named(prefix, "lora_E", &self.lambda),
+        ]
+    }
+}
+
+fn frozen(function: &'static str, base: &Linear) -> Result<FrozenLinear> {
+    let (weight, bias) = (base.weight().clone(), base.bias().cloned());
+    FrozenLinear::checked(function, ["base.weight", "base.bias"], weight, bias)
+}
+
+/// What [`orthogonality_penalty`] makes of the distances from orthogonality.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Orthogonality {
+    /// Σ ‖PᵀP − I‖²_F + ‖QQᵀ − I‖²_F over all layers: the paper's.
+    #[default]
+    SquaredSum,
+    /// The mean of ‖PᵀP − I‖_F and ‖QQᵀ − I‖_F over all matrices: the authors' code and PEFT. It does
+    /// not grow with the number of layers, and its slope does not fall as the matrices come near.
+    NormMean,
+}
+
+/// How far P and Q of all layers are from orthonormal vectors: a scalar to add to any loss, with a
+/// weight.
+///
+/// # Equation
+/// ```text
+/// R = Σₖ ‖Pₖᵀ Pₖ − I‖²_F + ‖Qₖ Qₖᵀ − I‖²_F                      SquaredSum
+/// R = 1/(2n) · Σₖ ‖Pₖᵀ Pₖ − I‖_F + ‖Qₖ Qₖᵀ − I‖_F               NormMean
+/// ```
+/// Objective: C(P, Λ, Q) + γ·R, γ of the paper in {0.1, 0.3, 0.5}, mostly 0.1.
+/// # Shapes
+/// Any number of layers ≥ 1 of one type; the result is a scalar.
+/// # Errors
+/// [`Error::Argument`] without a layer; [`Error::DType`] for layers of different types.
+/// # Properties
+/// * It is 0 where all singular vectors are orthonormal, and its gradient there is 0 in both forms:
+///   the norm's kink is given the slope 0.
+/// * It reaches P and Q and no λ: pruned triplets stay orthogonal to the others.
+/// * At the start, with P and Q near 0, R ≈ 2nr in the squared form and √r in the other.
+/// # Departures
+/// PEFT adds its form inside the model's `forward`, and only where that returns a loss: a trainer with
+/// a loss of its own trains without it, and so does a PEFT model without a task type, whose outer
+/// `forward` goes past the one that adds it (0.21.2, run). Here it is a term like any other.
+/// # Examples
+/// ```
+/// use candle_align::{AdaLoraConfig, AdaLoraLinear, Orthogonality, orthogonality_penalty};
+/// use candle_core::{Device, Tensor};
+/// use candle_nn::Linear;
+///
+/// let at = |data: &[f64], shape| Tensor::from_slice(data, shape, &Device::Cpu);
+/// let base = Linear::new(at(&[0.0; 6], (3, 2))?, None);
+/// let config = AdaLoraConfig { rank: 1, ..Default::default() };
+/// let (p, q) = (at(&[2.0, 0.0, 0.0], (3, 1))?, at(&[3.0, 0.0], (1, 2))?);
+/// let layer = AdaLoraLinear::from_factors(&base, &config, &p, &at(&[0.5], (1, 1))?, &q)?;
+///
+/// let r = orthogonality_penalty(&[&layer], Orthogonality::SquaredSum)?;
+/// assert_eq!(r.to_scalar::<f64>()?, (4.0f64 - 1.0).powi(2) + (9.0f64 - 1.0).powi(2));
+/// let r = orthogonality_penalty(&[&layer], Orthogonality::NormMean)?;
+/// assert_eq!(r.to_scalar::<f64>()?, ((4.0 - 1.0) + (9.0 - 1.0)) / 2.0);
+/// # Ok::<(), candle_align::Error>(())
+/// ```
+/// # Source
+/// Zhang et al. 2023, arXiv:2303.10512, eq. 4; authors' code QingruZhang/AdaLoRA, `loralib/adalora.py`,
+/// `compute_orth_regu`; the form of norms was compared with PEFT 0.21.2, a run of training together
+/// with [`RankAllocator`](crate::RankAllocator).
+pub fn orthogonality_penalty(layers: &[&AdaLoraLinear], form: Orthogonality) -> Result<Tensor> {
+    let function = "orthogonality_penalty";
+    let Some(first) = layers.first() else {
+        return Err(Error::argument(function, "layers", "is empty"));
+    };
+    let dtype = first.q.dtype();
+    let mut sum = Tensor::zeros((), dtype, first.q.device())?;
+    for layer in layers {
+        if layer.q.dtype() != dtype {
+            return Err(Error::DType {
+                function,
+                argument: "layers".to_string(),
+                found: layer.q.dtype().as_str(),
+                expected: format!("{} (from the first layer)", dtype.as_str()),
+            });
+        }
+        if layer.rank() == 0 {
+            continue;
+        }
+        // PᵀP − I, QQᵀ − I
+        let identity = Tensor::eye(layer.rank(), dtype, layer.q.device())?;
+        for gram in [
+            layer.p.t()?.matmul(&layer.p)?,
+            layer.q.matmul(&layer.q.t()?)?,
+        ] {
+            let squared = (gram - &identity)?.sqr()?.sum_all()?;
+            sum = match form {
+                Orthogonality::SquaredSum => (sum + squared)?,
+                Orthogonality::NormMean => (sum + root(&squared)?)?,
+            };
+        }
+    }
+    Ok(match form {
+        Orthogonality::SquaredSum => sum,
+        Orthogonality::NormMean => (sum / (2 * layers.len()) as f64)?,
+    })
+}
+
+/// √x, with slope 0 at 0.
+fn root(x: &Tensor) -> Result<Tensor> {
+    let zero = x.eq(0.0)?;
+    let inside = zero.where_cond(&x.ones_like()?, x)?;
+    Ok(zero.where_cond(&x.zeros_like()?, &inside.sqrt()?)?)
+}

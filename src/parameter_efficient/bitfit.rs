@@ -1,0 +1,137 @@
+//! BitFit: only the biases are trained (a strategy of the design spaces, survey §3.3).
+//!
+//! In one sentence: y = Wx + b with W frozen and b trained.
+//!
+//! | paper | here | shape |
+//! |---|---|---|
+//! | W | [`BiasLinear::base`]: frozen | `[out, in]` |
+//! | b | [`BiasLinear::bias`]: trained | `[out]` |
+//!
+//! Read next: [`design_space`](crate::parameter_efficient::design_space).
+
+use crate::error::Result;
+use crate::known::readable;
+use crate::parameter_efficient::frozen_linear::{FrozenLinear, compute_type};
+use crate::parameter_efficient::low_rank::{merged, named};
+use candle_core::{Tensor, Var};
+use candle_nn::{Linear, Module};
+
+/// A frozen linear layer with a trained bias.
+///
+/// # Equation
+/// ```text
+/// y = W x + b        b trained, from the base layer's bias, or from 0 where it has none
+/// ```
+/// # Shapes
+/// `x` `[.., in]`, the result `[.., out]` in the type of `x`; types as for [`FrozenLinear`]. b is f64
+/// for an f64 base and f32 for any other.
+/// # Errors
+/// [`Error::Shape`](crate::Error::Shape) and [`Error::DType`](crate::Error::DType) as for
+/// [`FrozenLinear`]; from [`BiasLinear::merged_linear`]
+/// [`Error::Argument`](crate::Error::Argument) if a number of the bias would not be finite.
+/// # Properties
+/// * At the start it is the base layer bit for bit (save that −0 may become 0).
+/// * `out` numbers are trained. W gets no gradient and no place among the gradients.
+/// * Merged it is an ordinary layer with the same values, at no cost.
+/// * Disabled it is the base layer with its own bias, which training never touches.
+/// * A clone shares the bias with its original.
+/// # Departures
+/// The paper trains the biases that a model has. Recent models have none: here such a layer gets
+/// one that starts at 0.
+/// # Examples
+/// ```
+/// use candle_align::BiasLinear;
+/// use candle_core::{Device, Tensor};
+/// use candle_nn::{Linear, Module};
+///
+/// let weight = Tensor::new(&[[1.0f64, 2.0], [3.0, 4.0]], &Device::Cpu)?;
+/// let layer = BiasLinear::new(&Linear::new(weight, None))?;
+/// layer.bias().set(&Tensor::new(&[0.5f64, -0.5], &Device::Cpu)?)?; // as training would
+///
+/// let y = layer.forward(&Tensor::new(&[[10.0f64, 100.0]], &Device::Cpu)?)?;
+/// assert_eq!(y.to_vec2::<f64>()?, [[10.0 + 2.0 * 100.0 + 0.5, 3.0 * 10.0 + 4.0 * 100.0 - 0.5]]);
+/// # Ok::<(), candle_align::Error>(())
+/// ```
+/// # Source
+/// Ben Zaken, Ravfogel and Goldberg 2022, arXiv:2106.10199v5, §3.
+#[derive(Clone, Debug)]
+pub struct BiasLinear {
+    base: FrozenLinear,
+    bias: Var,
+    enabled: bool,
+}
+
+impl BiasLinear {
+    /// A layer at its start. The base weight is shared, not copied.
+    ///
+    /// # Errors
+    /// As the type's page says.
+    pub fn new(base: &Linear) -> Result<Self> {
+        let (weight, bias) = (base.weight().clone(), base.bias().cloned());
+        let names = ["base.weight", "base.bias"];
+        let base = FrozenLinear::checked("BiasLinear::new", names, weight, bias)?;
+        let dtype = compute_type(base.weight().dtype());
+        let bias = match base.bias() {
+            // A copy: the base must not move with it.
+            Some(bias) => Var::from_tensor(&bias.to_dtype(dtype)?.copy()?)?,
+            None => Var::zeros(base.weight().dim(0)?, dtype, base.weight().device())?,
+        };
+        Ok(Self {
+            base,
+            bias,
+            enabled: true,
+        })
+    }
+
+    /// The layer on its own, to save or to serve.
+    ///
+    /// # Errors
+    /// As the type's page says.
+    pub fn merged_linear(&self) -> Result<Linear> {
+        let weight = self.base.weight();
+        let zero = Tensor::zeros(weight.dim(0)?, weight.dtype(), weight.device())?;
+        let bias = merged("BiasLinear::merged_linear", "bias", &zero, &self.bias)?;
+        Ok(Linear::new(weight.clone(), Some(bias)))
+    }
+
+    /// The frozen layer beneath.
+    pub fn base(&self) -> &FrozenLinear {
+        &self.base
+    }
+
+    /// b `[out]`.
+    pub fn bias(&self) -> &Var {
+        &self.bias
+    }
+
+    /// What is trained: `bias`. `prefix` as for
+    /// [`LoraLinear::trainable`](crate::LoraLinear::trainable).
+    pub fn trainable(&self, prefix: &str) -> Vec<(String, Var)> {
+        vec![named(prefix, "bias", &self.bias)]
+    }
+
+    /// Switches the trained bias off, to the base layer exactly, or on again.
+    pub fn set_enabled(&mut self, enabled: bool) {
+        self.enabled = enabled;
+    }
+
+    /// Whether the trained bias is used.
+    pub fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+}
+
+impl Module for BiasLinear {
+    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        self.base.check("BiasLinear::forward", x)?;
+        if !self.enabled {
+            return self.base.forward(x);
+        }
+        // W x + b
+        let product = self
+            .base
+            .without_bias()
+            .forward(&readable(x)?.to_dtype(self.bias.dtype())?)?;
+        product.broadcast_add(&self.bias)?.to_dtype(x.dtype())
+    }
+}

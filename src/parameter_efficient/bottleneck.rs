@@ -1,0 +1,442 @@
+//! Bottleneck adapters, and the unified view of all that is added to a frozen model (survey §3.3).
+//!
+//! In one sentence: add to what a sub-layer says what a small two-layer network says, of its output
+//! (sequential) or of its input (parallel).
+//!
+//! | paper | here | shape |
+//! |---|---|---|
+//! | h, x | output and input of a sub-layer: `h`, `x` of [`BottleneckAdapter::insert`] | `[.., out]`, `[.., in]` |
+//! | W_down, W_up | [`BottleneckAdapter::down`], [`BottleneckAdapter::up`] | `[width, in]`, `[out, width]` |
+//! | r | [`BottleneckConfig::width`] | number |
+//! | f | [`Activation`] | |
+//! | s | [`BottleneckConfig::scale`] | number |
+//! | sequential, parallel | [`Insertion`] | |
+//! | MAM adapter | [`MamConfig`] | |
+//!
+//! # The unified view
+//!
+//! Prefix, adapter and LoRA all change a representation h of a frozen model by some Δh; they differ
+//! in four choices (He et al. 2022, Table 1, here with the √head_dim it leaves out):
+//!
+//! | method | functional form of Δh | insertion | modified representation | composition |
+//! |---|---|---|---|---|
+//! | prefix tuning, [`prefix_mixing`](crate::prefix_mixing) | softmax(x W_q P_kᵀ/√head_dim) P_v | parallel | head attention | (1 − λ)h + λΔh |
+//! | adapter | relu(h W_down) W_up | sequential | feed-forward, attention | h + Δh |
+//! | LoRA, [`LoraLinear`](crate::LoraLinear) | x W_down W_up | parallel | a linear map | h + s·Δh |
+//! | parallel adapter | relu(x W_down) W_up | parallel | feed-forward, attention | h + Δh |
+//! | scaled parallel adapter | relu(x W_down) W_up | parallel | feed-forward, attention | h + s·Δh |
+//! | MAM adapter, [`MamConfig`] | a prefix of 30 in the attention, and a scaled parallel adapter with r = 512, s = 4 at the feed-forward part | | | |
+//!
+//! Trained numbers of one attention sub-layer of width d: prefix 2·l·d, adapter 2·r·d, LoRA on two
+//! maps 4·r·d; at a feed-forward part of inner width m: adapter 2·r·d, LoRA 2·r·(d + m).
+//!
+//! Read next: [`prefix_attention`](mod@crate::parameter_efficient::prefix::attention) (the gate λ),
+//! [`design_space`](crate::parameter_efficient::design_space) (different methods for different layers).
+
+use crate::error::{Error, Result, positive};
+use crate::known::readable;
+use crate::math::hinge;
+use crate::parameter_efficient::frozen_linear::rows;
+use crate::parameter_efficient::low_rank::{named, uniform};
+use crate::parameter_efficient::{PrefixConfig, Reparametrisation};
+use crate::shape::{at_most, made, size};
+use candle_core::{DType, Device, Tensor, Var};
+use candle_nn::Module;
+use rand::Rng;
+use serde::{Deserialize, Serialize};
+
+/// Settings of [`BottleneckAdapter`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BottleneckConfig {
+    /// r ≥ 1, the width inside. Default 64: of the 8, 64 and 256 that adapters began with, the one
+    /// size for all tasks (Houlsby et al. 2019, §3.2).
+    pub width: usize,
+    /// f. Default relu, as in the unified view.
+    pub activation: Activation,
+    /// s > 0. Default 1; the unified view finds 4 better for parallel adapters.
+    pub scale: f64,
+    /// What the network reads. Default the sub-layer's output, as in the paper.
+    pub insertion: Insertion,
+    /// Whether both maps have a bias. Default yes: 2·r·d + r + d numbers (Houlsby et al., §2.1).
+    /// The counts of the unified view are those without.
+    pub bias: bool,
+}
+
+impl Default for BottleneckConfig {
+    fn default() -> Self {
+        Self {
+            width: 64,
+            activation: Activation::Relu,
+            scale: 1.0,
+            insertion: Insertion::Sequential,
+            bias: true,
+        }
+    }
+}
+
+/// What the network of an adapter reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Insertion {
+    /// The sub-layer's output: h ← h + s·f(h W_down) W_up.
+    Sequential,
+    /// The sub-layer's input: h ← h + s·f(x W_down) W_up.
+    Parallel,
+}
+
+/// Where a transformer block has adapters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Placement {
+    /// After the attention and after the feed-forward part, before each is added to the residual
+    /// stream: Houlsby et al. 2019.
+    AttentionAndFeedForward,
+    /// At the feed-forward part only: Pfeiffer et al. 2021, and the unified view's better place.
+    FeedForward,
+}
+
+/// The f between the two maps of an adapter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// f(x) = x: the adapter is then of LoRA's form.
+    Linear,
+    /// max(0, x), with slope 0 at 0, where candle's has 1.
+    Relu,
+    /// x·Φ(x), with its own slope; that of candle's is cut after six digits.
+    Gelu,
+    /// x·σ(x), also called silu.
+    Swish,
+}
+
+impl Activation {
+    /// f, elementwise.
+    ///
+    /// # Errors
+    /// Only candle's own.
+    pub fn apply(self, x: &Tensor) -> Result<Tensor> {
+        Ok(match self {
+            Activation::Linear => x.clone(),
+            Activation::Relu => hinge(x)?,
+            // x · (1 + erf(x/√2)) / 2
+            Activation::Gelu => (x * (x * 0.5f64.sqrt())?.erf()?.affine(0.5, 0.5)?)?,
+            Activation::Swish => x.silu()?,
+        })
+    }
+}
+
+/// Settings of the MAM adapter, "mix and match": a prefix in the attention and a scaled parallel
+/// adapter at the feed-forward part.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MamConfig {
+    /// Default l = 30 (He et al. 2022, §4.6), with the network of prefix tuning.
+    pub prefix: PrefixConfig,
+    /// Default parallel, relu, r = 512, s = 4, without biases (§4.6).
+    pub adapter: BottleneckConfig,
+}
+
+impl Default for MamConfig {
+    fn default() -> Self {
+        Self {
+            prefix: PrefixConfig {
+                length: 30,
+                reparametrisation: Reparametrisation::Mlp { inner: 512 },
+            },
+            adapter: BottleneckConfig {
+                width: 512,
+                scale: 4.0,
+                insertion: Insertion::Parallel,
+                bias: false,
+                ..Default::default()
+            },
+        }
+    }
+}
+
+/// A small trained network beside or behind a frozen sub-layer.
+///
+/// # Equation
+/// ```text
+/// h ← h + s · W_up f( W_down h + b_down ) + s · b_up          sequential
+/// h ← h + s · W_up f( W_down x + b_down ) + s · b_up          parallel
+/// W_down ~ U(±1/√in),   W_up = 0,   b_down = b_up = 0         at the start
+/// ```
+/// # Shapes
+/// W_down `[width, in]`, W_up `[out, width]`; sequential: in = out. `x` `[.., in]` and `h`
+/// `[.., out]` with any number of leading axes, the same for both, in the type of the maps (f32 or
+/// f64) or, where that is f32, in a half type; the result is as `h`, rounded once.
+/// # Errors
+/// [`Error::Shape`] and [`Error::DType`] as above; from [`BottleneckAdapter::new`]
+/// [`Error::Parameter`] unless r ≥ 1, r and both sides are [no larger than they may
+/// be](super#sizes), and s > 0, and [`Error::Argument`] for a sequential adapter
+/// whose sides differ.
+/// # Properties
+/// * At the start h is returned bit for bit (save that −0 may become 0), ∂L/∂W_down = 0 and
+///   ∂L/∂W_up ≠ 0.
+/// * r·(in + out) numbers are trained, and r + out more with biases: 2·r·d, or 2·r·d + r + d.
+/// * Parallel, linear, without biases around a linear layer it is LoRA with A = W_down, B = W_up and
+///   α/r = s. With another activation nothing can be merged.
+/// * Sequential around the identity is parallel around the identity.
+/// * s and W_up can be traded: (s, W_up) and (1, s·W_up) are the same layer, but not the same
+///   training.
+/// * Disabled it returns h, however long it was trained.
+/// * A clone shares what is trained with its original.
+/// # Departures
+/// He et al.'s Table 1 prints h where a parallel adapter reads x; their text and code read x.
+/// Houlsby et al. start both maps near 0, from a truncated N(0, 0.01²), so that their model starts
+/// near the base, not at it; the start here is that of the unified view's code for its parallel
+/// adapters, LoRA's. That code has biases too, which the paper's counts leave out, and so
+/// [`MamConfig`]. Pfeiffer et al. put the adapter behind the residual sum and a norm of its own;
+/// here it is inside the sum.
+/// # Examples
+/// ```
+/// use candle_align::{BottleneckAdapter, BottleneckConfig, Insertion};
+/// use candle_core::{DType, Device, Tensor};
+/// use rand::{SeedableRng, rngs::StdRng};
+///
+/// let config = BottleneckConfig {
+///     width: 1, scale: 4.0, insertion: Insertion::Parallel, bias: false, ..Default::default()
+/// };
+/// let (cpu, mut rng) = (Device::Cpu, StdRng::seed_from_u64(0));
+/// let adapter = BottleneckAdapter::new(2, 2, &config, DType::F64, &cpu, &mut rng)?;
+/// let x = Tensor::new(&[[1.0f64, 2.0], [-1.0, 0.0]], &cpu)?; // what the sub-layer read
+/// let h = Tensor::new(&[[0.5f64, 0.5], [0.5, 0.5]], &cpu)?; // what it said
+/// assert_eq!(adapter.insert(&x, &h)?.to_vec2::<f64>()?, h.to_vec2::<f64>()?);
+///
+/// // training would do this
+/// adapter.down().set(&Tensor::new(&[[3.0f64, 5.0]], &cpu)?)?;
+/// adapter.up().set(&Tensor::new(&[[7.0f64], [8.0]], &cpu)?)?;
+/// let inner = 3.0 * 1.0 + 5.0 * 2.0; // the second row: relu(−3) = 0
+/// let want = [[0.5 + 4.0 * 7.0 * inner, 0.5 + 4.0 * 8.0 * inner], [0.5, 0.5]];
+/// assert_eq!(adapter.insert(&x, &h)?.to_vec2::<f64>()?, want);
+/// assert_eq!(adapter.parameters(), 2 * 1 * 2);
+/// # Ok::<(), candle_align::Error>(())
+/// ```
+/// # Source
+/// He et al. 2022, arXiv:2110.04366v3, eq. 4, Table 1 and §4.6; authors' code
+/// jxhe/unify-parameter-efficient-tuning, `petl/petl_factory.py`, `Adapter_Layer`. Houlsby et al.
+/// 2019, arXiv:1902.00751v2. Pfeiffer et al. 2021, arXiv:2005.00247v3.
+#[derive(Clone, Debug)]
+pub struct BottleneckAdapter {
+    down: Var,
+    up: Var,
+    /// b_down and b_up.
+    biases: Option<(Var, Var)>,
+    activation: Activation,
+    scale: f64,
+    insertion: Insertion,
+    enabled: bool,
+}
+
+impl BottleneckAdapter {
+    /// An adapter at its start, for a sub-layer from `inputs` to `outputs`; `rng` draws W_down.
+    ///
+    /// # Errors
+    /// As the type's page says.
+    pub fn new(
+        inputs: usize,
+        outputs: usize,
+        config: &BottleneckConfig,
+        dtype: DType,
+        device: &Device,
+        rng: &mut impl Rng,
+    ) -> Result<Self> {
+        let function = "BottleneckAdapter::new";
+        let width = config.width;
+        size(function, "width", width)?;
+        at_most(function, "inputs", inputs)?;
+        at_most(function, "outputs", outputs)?;
+        positive(function, "scale", config.scale)?;
+        if !matches!(dtype, DType::F32 | DType::F64) {
+            return Err(Error::DType {
+                function,
+                argument: "dtype".to_string(),
+                found: dtype.as_str(),
+                expected: "f32 or f64".to_string(),
+            });
+        }
+        if config.insertion == Insertion::Sequential && inputs != outputs {
+            return Err(Error::argument(
+                function,
+                "inputs",
+                format!(
+                    "is {inputs}, but a sequential adapter reads the sub-layer's {outputs} outputs"
+                ),
+            ));
+        }
+        made(function, "width", &[width, inputs])?;
+        made(function, "width", &[outputs, width])?;
+        let bound = 1.0 / (inputs.max(1) as f64).sqrt();
+        Ok(Self {
+            down: uniform(bound, (width, inputs), dtype, device, rng)?,
+            up: Var::zeros((outputs, width), dtype, device)?,
+            biases: match config.bias {
+                true => Some((
+                    Var::zeros(width, dtype, device)?,
+                    Var::zeros(outputs, dtype, device)?,
+                )),
+                false => None,
+            },
+            activation: config.activation,
+            scale: config.scale,
+            insertion: config.insertion,
+            enabled: true,
+        })
+    }
+
+    /// The new h, for a sub-layer that read `x` and said `h`.
+    ///
+    /// # Errors
+    /// As the type's page says.
+    pub fn insert(&self, x: &Tensor, h: &Tensor) -> Result<Tensor> {
+        let function = "BottleneckAdapter::insert";
+        let (inputs, outputs) = (self.down.dims()[1], self.up.dims()[0]);
+        self.check(function, "x", x, "in", inputs)?;
+        self.check(function, "h", h, "out", outputs)?;
+        let leading = |x: &Tensor| x.dims()[..x.rank() - 1].to_vec();
+        if leading(x) != leading(h) {
+            return Err(Error::argument(
+                function,
+                "h",
+                format!("has shape {:?}, but `x` {:?}", h.dims(), x.dims()),
+            ));
+        }
+        let (x, h) = (&readable(x)?, &readable(h)?);
+        if !self.enabled {
+            return Ok(h.clone());
+        }
+        let change = match self.insertion {
+            Insertion::Sequential => self.change(h)?,
+            Insertion::Parallel => self.change(x)?,
+        };
+        let wide = h.to_dtype(self.up.dtype())?;
+        Ok((&wide + change.reshape(h.shape())?)?.to_dtype(h.dtype())?)
+    }
+
+    /// s · (W_up f(W_down x + b_down) + b_up) for rows of x: `[n, out]`.
+    fn change(&self, x: &Tensor) -> Result<Tensor> {
+        let x = x
+            .to_dtype(self.down.dtype())?
+            .reshape((rows(x), self.down.dim(1)?))?;
+        let bias = |x: Tensor, bias: Option<&Var>| match bias {
+            Some(bias) => x.broadcast_add(bias),
+            None => Ok(x),
+        };
+        let biases = self.biases.as_ref();
+        // f( W_down x + b_down )
+        let inner = bias(x.matmul(&self.down.t()?)?, biases.map(|b| &b.0))?;
+        let inner = self.activation.apply(&inner)?;
+        // s · ( W_up … + b_up )
+        let change = bias(inner.matmul(&self.up.t()?)?, biases.map(|b| &b.1))?;
+        Ok((change * self.scale)?)
+    }
+
+    fn check(
+        &self,
+        function: &'static str,
+        argument: &str,
+        x: &Tensor,
+        axis: &str,
+        size: usize,
+    ) -> Result<()> {
+        if x.dims().last() != Some(&size) {
+            return Err(Error::Shape {
+                function,
+                argument: argument.to_string(),
+                shape: x.dims().to_vec(),
+                expected: format!(".., {axis}={size} (from the adapter)"),
+            });
+        }
+        let (trained, found) = (self.down.dtype(), x.dtype());
+        let half = matches!(found, DType::BF16 | DType::F16);
+        if found == trained || (half && trained == DType::F32) {
+            return Ok(());
+        }
+        Err(Error::DType {
+            function,
+            argument: argument.to_string(),
+            found: found.as_str(),
+            expected: match trained {
+                DType::F32 => "f32, bf16 or f16 (from the adapter)".to_string(),
+                other => format!("{} (from the adapter)", other.as_str()),
+            },
+        })
+    }
+
+    /// W_down `[width, in]`.
+    pub fn down(&self) -> &Var {
+        &self.down
+    }
+
+    /// W_up `[out, width]`.
+    pub fn up(&self) -> &Var {
+        &self.up
+    }
+
+    /// s.
+    pub fn scale(&self) -> f64 {
+        self.scale
+    }
+
+    /// What the network reads.
+    pub fn insertion(&self) -> Insertion {
+        self.insertion
+    }
+
+    /// How many numbers are trained.
+    pub fn parameters(&self) -> usize {
+        let vars = self.trainable("");
+        vars.iter().map(|(_, var)| var.elem_count()).sum()
+    }
+
+    /// What is trained, sorted by name: `down_proj.weight`, `up_proj.weight`, and their `.bias`, as
+    /// in the unified view's code. `prefix` as for
+    /// [`LoraLinear::trainable`](crate::LoraLinear::trainable).
+    pub fn trainable(&self, prefix: &str) -> Vec<(String, Var)> {
+        let mut vars = vec![
+            named(prefix, "down_proj.weight", &self.down),
+            named(prefix, "up_proj.weight", &self.up),
+        ];
+        if let Some((down, up)) = &self.biases {
+            vars.insert(0, named(prefix, "down_proj.bias", down));
+            vars.insert(2, named(prefix, "up_proj.bias", up));
+        }
+        vars
+    }
+
+    /// Switches the adapter off, to the sub-layer's output exactly, or on again.
+    pub fn set_enabled(&mut self, enabled: bool) {
+        self.enabled = enabled;
+    }
+
+    /// Whether the adapter changes anything.
+    pub fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+
+    /// The adapter around a sub-layer, as one layer.
+    pub fn around<M: Module>(self, layer: M) -> AdaptedLayer<M> {
+        AdaptedLayer {
+            layer,
+            adapter: self,
+        }
+    }
+}
+
+/// A sub-layer, such as a linear map or a whole feed-forward part, with an adapter around it.
+#[derive(Clone, Debug)]
+pub struct AdaptedLayer<M> {
+    /// What is frozen: give it [`FrozenLinear`](crate::FrozenLinear)s.
+    pub layer: M,
+    /// What is trained.
+    pub adapter: BottleneckAdapter,
+}
+
+impl<M: Module> Module for AdaptedLayer<M> {
+    /// [`BottleneckAdapter::insert`] of the input and the sub-layer's output.
+    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        Ok(self.adapter.insert(x, &self.layer.forward(x)?)?)
+    }
+}

@@ -1,0 +1,230 @@
+//! DoRA: low-rank adaptation of a weight's direction, with a trained length per row (not in the survey).
+//!
+//! In one sentence: split each row of the weight into its length and its direction; LoRA changes the
+//! direction, and the length is a number of its own.
+//!
+//! | paper | here | shape |
+//! |---|---|---|
+//! | W₀, b | [`DoraLinear::base`]: frozen | `[out, in]`, `[out]` |
+//! | A, B | [`DoraLinear::a`], [`DoraLinear::b`] | `[rank, in]`, `[out, rank]` |
+//! | m | [`DoraLinear::magnitude`] | `[out]` |
+//! | ΔV | s·B·A | `[out, in]` |
+//! | ‖V + ΔV‖_c | n, [`DoraLinear::norm`]: constant in the backward pass | `[out]` |
+//!
+//! Read next: [`lora`](crate::parameter_efficient::lora), which it contains.
+
+use crate::error::{Error, Result, require};
+use crate::parameter_efficient::frozen_linear::{FrozenLinear, compute_type, rows};
+use crate::parameter_efficient::low_rank::{LowRank, named, stored};
+use crate::parameter_efficient::switches::{dropout, switches};
+use crate::parameter_efficient::{LoraBias, LoraConfig};
+use candle_core::{D, Tensor, Var};
+use candle_nn::{Linear, Module};
+use rand::Rng;
+
+/// A frozen linear layer with a trained change of low rank in its rows' directions and a trained
+/// length of each row.
+///
+/// # Equation
+/// ```text
+/// V = W₀ + s · B A,      nₒ = ‖Vₒ‖, a constant in the backward pass
+/// hₒ = mₒ/nₒ · (W₀ x + s · B A x)ₒ + bₒ
+/// m = ‖W₀‖ by rows,   B = 0,   A as in LoRA          at the start
+/// ```
+/// With [`LoraBias::Base`] b is a trained copy of the base bias. A row with nₒ = 0 has the factor 1 in place of mₒ/nₒ.
+///
+/// With dropout, as PEFT places it, hₒ = (W₀ x + b)ₒ + (mₒ/nₒ − 1)·(W₀ x̃)ₒ + mₒ/nₒ · s·(B A x̃)ₒ, x̃ the
+/// input after dropout.
+/// # Shapes
+/// Inputs, outputs and types as for [`LoraLinear`](crate::LoraLinear); m is `[out]`, in the type of
+/// A and B.
+/// # Errors
+/// As for [`LoraLinear`](crate::LoraLinear); and [`Error::Parameter`] unless
+/// [`LoraConfig::bias`] is frozen or that of the base.
+/// # Properties
+/// * At the start h is the base layer's output bit for bit, as LoRA's is; ∂L/∂A = 0.
+/// * r(in + out) + out numbers are trained, and out more with a trained bias; W₀ gets no gradient,
+///   and b neither.
+/// * Where m = n the layer is LoRA with the same A and B.
+/// * Gradients are those of the equation with n held still: ∂L/∂B is LoRA's with m/n times the slope
+///   of the output, ∂L/∂mₒ = Σ gₒ·(V x)ₒ/nₒ.
+/// * Merged and unmerged layers agree to rounding; the merged row is mₒ long. Unmerging and disabling
+///   restore the base bit for bit.
+/// * A row of zeros stays defined: at the start its B moves as LoRA's does and its m, which is 0, gets
+///   no gradient; once B has moved, the direction is a unit vector and m grows from 0.
+/// * A change of every row's length together with a change of rank r is within reach; LoRA of rank r
+///   cannot express it.
+/// # Departures
+/// The survey does not name DoRA. The paper writes the norm over columns; here, as in PEFT, it is one
+/// length for each output, that is for each row of a weight stored `[out, in]`. The paper suggests the
+/// constant n (its §4.3), to save memory; it is the only form here, as in PEFT. In PEFT a row of zeros
+/// gives NaN. PEFT sums (m/n − 1)·W₀x and W₀x; here m/n multiplies once. The norm is computed anew in
+/// every forward pass, from a product B·A that the backward pass does not keep.
+/// # Examples
+/// ```
+/// use candle_align::{DoraLinear, LoraConfig};
+/// use candle_core::{Device, Tensor};
+/// use candle_nn::{Linear, Module};
+/// use rand::{SeedableRng, rngs::StdRng};
+///
+/// let at = |data: &[f64], shape| Tensor::from_slice(data, shape, &Device::Cpu);
+/// let base = Linear::new(at(&[3.0, 4.0, 0.0, 2.0], (2, 2))?, None);
+/// let config = LoraConfig { rank: 1, alpha: 2.0, ..Default::default() };
+/// let layer = DoraLinear::new(&base, &config, &mut StdRng::seed_from_u64(0))?;
+/// assert_eq!(layer.magnitude().to_vec1::<f64>()?, [5.0, 2.0]); // √(3² + 4²), √(0² + 2²)
+///
+/// // twice as long, the same direction
+/// layer.magnitude().set(&Tensor::new(&[10.0, 4.0], &Device::Cpu)?)?;
+/// let h = layer.forward(&at(&[1.0, 10.0], (1, 2))?)?;
+/// assert_eq!(h.to_vec2::<f64>()?, [[2.0 * (3.0 + 40.0), 2.0 * 20.0]]);
+/// # Ok::<(), candle_align::Error>(())
+/// ```
+/// # Source
+/// Liu et al. 2024, arXiv:2402.09353, eq. 5, and §4.3 on the constant norm (both as PEFT's code quotes
+/// them); PEFT 0.21.2, `tuners/lora/dora.py`, with which values and gradients were compared.
+#[derive(Clone, Debug)]
+pub struct DoraLinear {
+    base: FrozenLinear,
+    update: LowRank,
+    magnitude: Var,
+    bias: Option<Var>,
+    dropout: f64,
+    enabled: bool,
+    merged: Option<FrozenLinear>,
+}
+
+switches!(DoraLinear);
+dropout!(DoraLinear);
+
+impl DoraLinear {
+    /// A layer at its start. The base weight is shared, not copied; `rng` draws A.
+    ///
+    /// # Errors
+    /// As the type's page says.
+    pub fn new(base: &Linear, config: &LoraConfig, rng: &mut impl Rng) -> Result<Self> {
+        let function = "DoraLinear::new";
+        config.check(function)?;
+        require(
+            config.bias != LoraBias::Update,
+            function,
+            "bias",
+            "Frozen or Base: DoRA has no bias of B",
+            format!("{:?}", config.bias),
+        )?;
+        let (weight, bias) = (base.weight().clone(), base.bias().cloned());
+        let base = FrozenLinear::checked(function, ["base.weight", "base.bias"], weight, bias)?;
+        let (outputs, inputs) = base.weight().dims2()?;
+        let kind = (compute_type(base.weight().dtype()), base.weight().device());
+        let update = LowRank::start(function, config, (outputs, inputs), kind, rng)?;
+        let bias = match (config.bias, base.bias()) {
+            // a copy: the base must not move with it
+            (LoraBias::Base, Some(bias)) => Some(Var::from_tensor(&bias.to_dtype(kind.0)?)?),
+            (LoraBias::Base, None) => {
+                let text = "has no bias, which LoraBias::Base would train";
+                return Err(Error::argument(function, "base", text));
+            }
+            _ => None,
+        };
+        let layer = Self {
+            bias,
+            magnitude: Var::zeros(outputs, update.a.dtype(), base.weight().device())?,
+            update,
+            base,
+            dropout: config.dropout,
+            enabled: true,
+            merged: None,
+        };
+        // m = ‖W₀‖, by the same operations that give n: their quotient is then 1 to the bit
+        layer.magnitude.set(&layer.norm()?)?;
+        Ok(layer)
+    }
+
+    /// n = ‖W₀ + s·B·A‖ of each row `[out]`, without a history.
+    ///
+    /// # Errors
+    /// Only candle's own.
+    pub fn norm(&self) -> Result<Tensor> {
+        let v = (self.base.weight().to_dtype(self.wide())? + self.update.delta()?.detach())?;
+        Ok(v.sqr()?.sum(D::Minus1)?.sqrt()?)
+    }
+
+    /// m/n, and 1 where n = 0.
+    fn factor(&self) -> Result<Tensor> {
+        let norm = self.norm()?;
+        let none = norm.eq(0.0)?;
+        let one = norm.ones_like()?;
+        let factor = (self.magnitude.as_tensor() / none.where_cond(&one, &norm)?)?;
+        Ok(none.where_cond(&one, &factor)?)
+    }
+
+    /// `dropped` is `x` itself where nothing is dropped.
+    fn adapted(&self, x: &Tensor, dropped: &Tensor) -> Result<Tensor> {
+        let factor = self.factor()?;
+        let directions = self.base.without_bias();
+        // s · B A x̃
+        let rows = (rows(x), self.update.a.dim(1)?);
+        let update = self.update.apply(&dropped.reshape(rows)?)?;
+        // W₀ x̃
+        let product = directions.forward(dropped)?;
+        let update = update.reshape(product.shape())?;
+        // m/n · (W₀ x̃ + s · B A x̃)
+        let mut h = (&product + update)?.broadcast_mul(&factor)?;
+        // + W₀ (x − x̃)
+        if dropped.id() != x.id() {
+            h = (h + (directions.forward(x)? - product)?)?;
+        }
+        // + b
+        match (&self.bias, self.base.bias()) {
+            (Some(bias), _) => Ok(h.broadcast_add(bias)?),
+            (None, Some(bias)) => Ok(h.broadcast_add(&bias.to_dtype(h.dtype())?)?),
+            (None, None) => Ok(h),
+        }
+    }
+
+    fn merged_in(&self, function: &'static str) -> Result<FrozenLinear> {
+        // W = m/n · (W₀ + s · B A)
+        let v = (self.base.weight().to_dtype(self.wide())? + self.update.delta()?)?;
+        let weight = v.broadcast_mul(&self.factor()?.unsqueeze(1)?)?;
+        let dtype = self.base.weight().dtype();
+        let weight = stored(function, "weight", &weight, dtype)?;
+        let bias = match &self.bias {
+            Some(bias) => Some(stored(function, "bias", bias, dtype)?),
+            None => self.base.bias().cloned(),
+        };
+        FrozenLinear::new(weight, bias)
+    }
+
+    /// A `[rank, in]`.
+    pub fn a(&self) -> &Var {
+        &self.update.a
+    }
+
+    /// B `[out, rank]`.
+    pub fn b(&self) -> &Var {
+        &self.update.b
+    }
+
+    /// m `[out]`.
+    pub fn magnitude(&self) -> &Var {
+        &self.magnitude
+    }
+
+    /// s.
+    pub fn scale(&self) -> f64 {
+        self.update.scale
+    }
+
+    /// What is trained, under the names that PEFT gives it in a file, sorted by name: `lora_A.weight`,
+    /// `lora_B.weight`, `lora_magnitude_vector`, before them `base_layer.bias` for a trained bias.
+    /// `prefix` as for [`LoraLinear::trainable`](crate::LoraLinear::trainable).
+    pub fn trainable(&self, prefix: &str) -> Vec<(String, Var)> {
+        let bias = self.bias.iter();
+        let mut vars: Vec<_> = bias.map(|b| named(prefix, "base_layer.bias", b)).collect();
+        vars.extend([
+            named(prefix, "lora_A.weight", &self.update.a),
+            named(prefix, "lora_B.weight", &self.update.b),
+            named(prefix, "lora_magnitude_vector", &self.magnitude),
+        ]);
+        vars
+    }
+}

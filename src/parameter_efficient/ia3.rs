@@ -1,0 +1,212 @@
+//! (IA)³: one trained factor per activation (not in the survey).
+//!
+//! In one sentence: multiply the keys, the values, and the inside of the feed-forward network, each
+//! by a vector that starts at ones.
+//!
+//! | paper | here | shape |
+//! |---|---|---|
+//! | l_k, l_v | [`Ia3Linear::scale`] with [`Ia3Place::Output`], on the key and value projections | `[out, 1]` |
+//! | l_ff | [`Ia3Linear::scale`] with [`Ia3Place::Input`], on the second linear layer of the network | `[1, in]` |
+//!
+//! Read next: [`lora`](crate::parameter_efficient::lora); [`vera`](crate::parameter_efficient::vera), which trains vectors too.
+
+use crate::error::{Result, require};
+use crate::parameter_efficient::expressions::Expressions;
+use crate::parameter_efficient::frozen_linear::FrozenLinear;
+use crate::parameter_efficient::low_rank::{named, stored};
+use crate::parameter_efficient::switches::switches;
+use crate::parameter_efficient::targets::{Choice, Matcher, TargetModules, Targets};
+use candle_core::{Tensor, Var};
+use candle_nn::{Linear, Module};
+use serde::{Deserialize, Serialize};
+
+/// Where the factors of an [`Ia3Linear`] stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ia3Place {
+    /// On what the layer puts out: for keys and values.
+    Output,
+    /// On what the layer takes in: for the second layer of a feed-forward network.
+    Input,
+}
+
+/// Which modules of a model get (IA)³, and where.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ia3Config {
+    /// Which modules get factors. Default none.
+    pub targets: Targets,
+    /// Those of them that get [`Ia3Place::Input`]. By PEFT's rule a name here needs no dot before it:
+    /// `proj` means every path that ends so. Default none.
+    pub feedforward_modules: TargetModules,
+}
+
+impl Ia3Config {
+    /// Where the factors of the module at `path` stand; `None` if it gets none.
+    ///
+    /// # Errors
+    /// As for [`Targets`]; [`Error::Parameter`](crate::Error::Parameter) if `feedforward_modules` is
+    /// "all-linear".
+    pub fn for_module(&self, path: &str) -> Result<Option<Ia3Place>> {
+        Ia3Rules::new("Ia3Config::for_module", self)?.of(path)
+    }
+}
+
+/// [`Ia3Config`] with its expressions compiled.
+pub(crate) struct Ia3Rules<'a> {
+    targets: Matcher<'a>,
+    inner: Choice<'a>,
+}
+
+impl<'a> Ia3Rules<'a> {
+    pub(crate) fn new(function: &'static str, config: &'a Ia3Config) -> Result<Self> {
+        let field = "feedforward_modules";
+        require(
+            config.feedforward_modules != TargetModules::AllLinear,
+            function,
+            field,
+            "a list of names or an expression",
+            "all-linear",
+        )?;
+        let mut expressions = Expressions::new(function);
+        Ok(Self {
+            inner: Choice::new(&mut expressions, field, &config.feedforward_modules)?,
+            targets: Matcher::new(&mut expressions, &config.targets)?,
+        })
+    }
+
+    pub(crate) fn of(&self, path: &str) -> Result<Option<Ia3Place>> {
+        let inner = match &self.inner {
+            Choice::Names(names) => names.iter().any(|name| path.ends_with(name.as_str())),
+            pattern => pattern.takes(path)?,
+        };
+        Ok(self.targets.matches(path)?.then_some(match inner {
+            true => Ia3Place::Input,
+            false => Ia3Place::Output,
+        }))
+    }
+}
+
+/// A frozen linear layer whose outputs, or inputs, have a trained factor each.
+///
+/// # Equation
+/// ```text
+/// h = l ⊙ (W x + b)          Ia3Place::Output
+/// h = W (l ⊙ x) + b          Ia3Place::Input
+/// l = 1                      at the start
+/// ```
+/// # Shapes
+/// Inputs, outputs and types as for [`LoraLinear`](crate::LoraLinear); l is `[out, 1]` or `[1, in]`, in
+/// f64 over an f64 base and in f32 over any other.
+/// # Errors
+/// As for [`LoraLinear`](crate::LoraLinear), without the settings.
+/// # Properties
+/// * At the start h is the base layer's output bit for bit, without exceptions.
+/// * out or in numbers are trained; W and b get no gradient.
+/// * Merged and unmerged layers agree to rounding: the factors go into the rows of W and into b, or
+///   into the columns of W. Unmerging and disabling restore the base bit for bit, a factor of 0
+///   included.
+/// * It is linear in l: in linear regression the optimum is that of least squares, for the output one
+///   number at a time, l_o = ⟨yₒ, tₒ⟩/⟨yₒ, yₒ⟩ with y = W x + b and targets t.
+/// # Departures
+/// The survey does not name (IA)³. The paper multiplies keys and values, which are outputs of linear
+/// layers, and the activations inside the feed-forward network, which are inputs of its second linear
+/// layer; it has no biases there. With a bias the output form scales it too, as in PEFT. PEFT unmerges
+/// by a division by l + 10⁻⁸, which cannot bring back what a factor of 0 has deleted.
+/// # Examples
+/// ```
+/// use candle_align::{Ia3Linear, Ia3Place};
+/// use candle_core::{Device, Tensor};
+/// use candle_nn::{Linear, Module};
+///
+/// let at = |data: &[f64], shape| Tensor::from_slice(data, shape, &Device::Cpu);
+/// let base = Linear::new(at(&[1.0, 2.0, 3.0, 4.0], (2, 2))?, Some(Tensor::new(&[0.5, 0.0], &Device::Cpu)?));
+/// let x = at(&[10.0, 100.0], (1, 2))?;
+///
+/// let keys = Ia3Linear::new(&base, Ia3Place::Output)?;
+/// keys.scale().set(&at(&[2.0, 3.0], (2, 1))?)?;
+/// assert_eq!(keys.forward(&x)?.to_vec2::<f64>()?, [[2.0 * 210.5, 3.0 * 430.0]]);
+///
+/// let inner = Ia3Linear::new(&base, Ia3Place::Input)?;
+/// inner.scale().set(&at(&[2.0, 3.0], (1, 2))?)?;
+/// assert_eq!(inner.forward(&x)?.to_vec2::<f64>()?, [[20.0 + 600.0 + 0.5, 60.0 + 1200.0]]);
+/// # Ok::<(), candle_align::Error>(())
+/// ```
+/// # Source
+/// Liu et al. 2022, arXiv:2205.05638, §3.3 (the equations from memory, checked against PEFT 0.21.2,
+/// `tuners/ia3/layer.py`, values and gradients).
+#[derive(Clone, Debug)]
+pub struct Ia3Linear {
+    base: FrozenLinear,
+    place: Ia3Place,
+    scale: Var,
+    enabled: bool,
+    merged: Option<FrozenLinear>,
+}
+
+switches!(Ia3Linear);
+
+impl Ia3Linear {
+    /// A layer at its start. The base weight is shared, not copied.
+    ///
+    /// # Errors
+    /// As the type's page says.
+    pub fn new(base: &Linear, place: Ia3Place) -> Result<Self> {
+        let (weight, bias) = (base.weight().clone(), base.bias().cloned());
+        let names = ["base.weight", "base.bias"];
+        let base = FrozenLinear::checked("Ia3Linear::new", names, weight, bias)?;
+        let (outputs, inputs) = base.weight().dims2()?;
+        let shape = match place {
+            Ia3Place::Output => (outputs, 1),
+            Ia3Place::Input => (1, inputs),
+        };
+        let dtype = crate::parameter_efficient::frozen_linear::compute_type(base.weight().dtype());
+        Ok(Self {
+            scale: Var::ones(shape, dtype, base.weight().device())?,
+            base,
+            place,
+            enabled: true,
+            merged: None,
+        })
+    }
+
+    fn adapted(&self, x: &Tensor, _: &Tensor) -> Result<Tensor> {
+        let l = self.scale.flatten_all()?;
+        Ok(match self.place {
+            // l ⊙ (W x + b)
+            Ia3Place::Output => self.base.forward(x)?.broadcast_mul(&l)?,
+            // W (l ⊙ x) + b
+            Ia3Place::Input => self.base.forward(&x.broadcast_mul(&l)?)?,
+        })
+    }
+
+    fn merged_in(&self, function: &'static str) -> Result<FrozenLinear> {
+        let (weight, dtype) = (self.base.weight(), self.base.weight().dtype());
+        let wide = weight.to_dtype(self.wide())?.broadcast_mul(&self.scale)?;
+        let weight = stored(function, "weight", &wide, dtype)?;
+        let bias = match (self.place, self.base.bias()) {
+            (Ia3Place::Output, Some(bias)) => {
+                let wide = (bias.to_dtype(self.wide())? * self.scale.flatten_all()?)?;
+                Some(stored(function, "bias", &wide, dtype)?)
+            }
+            (_, bias) => bias.cloned(),
+        };
+        FrozenLinear::new(weight, bias)
+    }
+
+    /// l, `[out, 1]` or `[1, in]`.
+    pub fn scale(&self) -> &Var {
+        &self.scale
+    }
+
+    /// Where l stands.
+    pub fn place(&self) -> Ia3Place {
+        self.place
+    }
+
+    /// What is trained, under the name that PEFT gives it: `ia3_l`. `prefix` as for
+    /// [`LoraLinear::trainable`](crate::LoraLinear::trainable).
+    pub fn trainable(&self, prefix: &str) -> Vec<(String, Var)> {
+        vec![named(prefix, "ia3_l", &self.scale)]
+    }
+}

@@ -1,0 +1,224 @@
+//! Low-rank adaptation of an embedding table (LoRA's authors' code; beside survey Eq. 4).
+//!
+//! In one sentence: a token's vector plus a combination of r trained directions, with r trained
+//! numbers per token.
+//!
+//! | paper | here | shape |
+//! |---|---|---|
+//! | W₀ᵀ | [`LoraEmbedding::base`]: frozen, one row per token | `[vocabulary, dim]` |
+//! | A | [`LoraEmbedding::a`] | `[rank, vocabulary]` |
+//! | B | [`LoraEmbedding::b`] | `[dim, rank]` |
+//! | ΔWᵀ | [`LoraEmbedding::delta`]: s·(B·A)ᵀ | `[vocabulary, dim]` |
+//!
+//! Read next: [`lora`](crate::parameter_efficient::lora).
+
+use crate::error::{Result, require};
+use crate::known::readable;
+use crate::parameter_efficient::frozen_linear::{compute_type, stored_type};
+use crate::parameter_efficient::low_rank::{LowRank, merged, named, normal};
+use crate::parameter_efficient::{LoraBias, LoraConfig};
+use crate::shape::{Axes, made};
+use candle_core::{Tensor, Var};
+use candle_nn::{Embedding, Module};
+use rand::Rng;
+
+/// A frozen embedding table with a trained change of low rank.
+///
+/// # Equation
+/// ```text
+/// h(t) = W₀ᵀ[t] + s · B A[:, t]              s = α/r, or α/√r
+/// A = 0,   B ~ N(0, 1)                       at the start
+/// ```
+/// It is [`LoraLinear`](crate::LoraLinear) on the one-hot vector of t, with the roles at the start
+/// exchanged and without dropout.
+/// # Shapes
+/// Tokens of any shape, in u8, u32 or i64; the result has one more axis, `dim`, in the type of the
+/// base table. A and B are f64 for an f64 table and f32 for any other.
+/// # Errors
+/// [`Error::Shape`](crate::Error::Shape) and [`Error::DType`](crate::Error::DType) unless the table
+/// is `[vocabulary, dim]` in f32, f64, bf16 or f16; [`Error::Parameter`](crate::Error::Parameter)
+/// unless r ≥ 1 and [no larger than it may be](super#sizes), α > 0, and dropout and bias are at their defaults, since an embedding has neither;
+/// [`Error::Argument`](crate::Error::Argument) from [`LoraEmbedding::merge`], as for the linear
+/// layer. A token outside the vocabulary is candle's error, save the largest number of its type:
+/// candle gives 0 for that.
+/// # Properties
+/// * At the start h is the base table's row bit for bit, ∂L/∂B = 0 and ∂L/∂A ≠ 0.
+/// * r(vocabulary + dim) numbers are trained; the table gets no gradient.
+/// * A token that does not occur gets the gradient 0 for its column of A; yet its vector can move,
+///   with B, once its column is not 0.
+/// * Merging, unmerging and disabling as for the linear layer.
+/// # Departures
+/// The survey and the paper's equation speak of linear layers only. As in the authors' code and
+/// PEFT, [`LoraInit`](crate::LoraInit) makes no difference here. PEFT ignores a dropout for
+/// embeddings; here it is an error.
+/// # Examples
+/// ```
+/// use candle_align::{LoraConfig, LoraEmbedding};
+/// use candle_core::{Device, Tensor};
+/// use candle_nn::{Embedding, Module};
+/// use rand::{SeedableRng, rngs::StdRng};
+///
+/// let table = Tensor::new(&[[1.0f64, 2.0], [3.0, 4.0], [5.0, 6.0]], &Device::Cpu)?;
+/// let config = LoraConfig { rank: 1, alpha: 4.0, ..Default::default() };
+/// let layer = LoraEmbedding::new(&Embedding::new(table, 2), &config, &mut StdRng::seed_from_u64(0))?;
+///
+/// layer.a().set(&Tensor::new(&[[0.0f64, 0.0, 10.0]], &Device::Cpu)?)?;
+/// layer.b().set(&Tensor::new(&[[7.0f64], [8.0]], &Device::Cpu)?)?;
+/// let h = layer.forward(&Tensor::new(&[2u32, 0], &Device::Cpu)?)?;
+/// let s = 4.0 / 1.0;
+/// assert_eq!(h.to_vec2::<f64>()?, [[5.0 + s * 7.0 * 10.0, 6.0 + s * 8.0 * 10.0], [1.0, 2.0]]);
+/// # Ok::<(), candle_align::Error>(())
+/// ```
+/// # Source
+/// Hu et al. 2021, arXiv:2106.09685v2; authors' code microsoft/LoRA, `loralib/layers.py`,
+/// `Embedding`.
+#[derive(Clone, Debug)]
+pub struct LoraEmbedding {
+    base: Embedding,
+    update: LowRank,
+    enabled: bool,
+    merged: Option<Embedding>,
+}
+
+impl LoraEmbedding {
+    /// A layer at its start. The base table is shared, not copied; `rng` draws B.
+    ///
+    /// # Errors
+    /// As the type's page says.
+    pub fn new(base: &Embedding, config: &LoraConfig, rng: &mut impl Rng) -> Result<Self> {
+        let function = "LoraEmbedding::new";
+        config.check(function)?;
+        let neither = "at its default: an embedding has none";
+        require(
+            config.dropout == 0.0,
+            function,
+            "dropout",
+            neither,
+            config.dropout,
+        )?;
+        require(
+            config.bias == LoraBias::Frozen,
+            function,
+            "bias",
+            neither,
+            format!("{:?}", config.bias),
+        )?;
+        let table = base.embeddings().detach();
+        Axes::new(function).axes("base", &table, &["vocabulary", "dim"])?;
+        let dtype = compute_type(stored_type(function, "base", &table)?);
+        let (vocabulary, dim) = table.dims2()?;
+        made(function, "rank", &[config.rank, vocabulary])?;
+        made(function, "rank", &[dim, config.rank])?;
+        let a = Var::zeros((config.rank, vocabulary), dtype, table.device())?;
+        let b = normal(1.0, (dim, config.rank), dtype, table.device(), rng)?;
+        Ok(Self {
+            base: Embedding::new(table, dim),
+            update: LowRank {
+                a,
+                b,
+                scale: config.scale(),
+            },
+            enabled: true,
+            merged: None,
+        })
+    }
+
+    /// Puts s·(B·A)ᵀ, as it is now, into the table; otherwise as
+    /// [`LoraLinear::merge`](crate::LoraLinear::merge).
+    ///
+    /// # Errors
+    /// [`Error::Argument`](crate::Error::Argument) if an element of the merged table would not be
+    /// finite. Nothing is changed then.
+    pub fn merge(&mut self) -> Result<()> {
+        self.merged = Some(self.merge_in("LoraEmbedding::merge")?);
+        Ok(())
+    }
+
+    /// The merged table on its own, to save or to serve.
+    ///
+    /// # Errors
+    /// As [`LoraEmbedding::merge`].
+    pub fn merged_embedding(&self) -> Result<Embedding> {
+        self.merge_in("LoraEmbedding::merged_embedding")
+    }
+
+    fn merge_in(&self, function: &'static str) -> Result<Embedding> {
+        let table = merged(function, "base", self.base.embeddings(), &self.delta()?)?;
+        Ok(Embedding::new(table, self.base.hidden_size()))
+    }
+
+    /// Back to the base table and the factors beside it; nothing if the layer is not merged.
+    pub fn unmerge(&mut self) {
+        self.merged = None;
+    }
+
+    /// Whether `forward` uses a merged table.
+    pub fn is_merged(&self) -> bool {
+        self.merged.is_some()
+    }
+
+    /// Switches the adapter off, to the base table exactly, or on again.
+    pub fn set_enabled(&mut self, enabled: bool) {
+        self.enabled = enabled;
+    }
+
+    /// Whether `forward` uses the adapter.
+    pub fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+
+    /// The frozen table beneath.
+    pub fn base(&self) -> &Embedding {
+        &self.base
+    }
+
+    /// A `[rank, vocabulary]`.
+    pub fn a(&self) -> &Var {
+        &self.update.a
+    }
+
+    /// B `[dim, rank]`.
+    pub fn b(&self) -> &Var {
+        &self.update.b
+    }
+
+    /// s.
+    pub fn scale(&self) -> f64 {
+        self.update.scale
+    }
+
+    /// ΔWᵀ = s·(B·A)ᵀ `[vocabulary, dim]`, differentiable.
+    ///
+    /// # Errors
+    /// Only candle's own.
+    pub fn delta(&self) -> Result<Tensor> {
+        Ok(self.update.delta()?.t()?)
+    }
+
+    /// What is trained, under the names that PEFT gives it: `lora_embedding_A` and
+    /// `lora_embedding_B`, without a `.weight`. `prefix` as for
+    /// [`LoraLinear::trainable`](crate::LoraLinear::trainable).
+    pub fn trainable(&self, prefix: &str) -> Vec<(String, Var)> {
+        vec![
+            named(prefix, "lora_embedding_A", &self.update.a),
+            named(prefix, "lora_embedding_B", &self.update.b),
+        ]
+    }
+}
+
+impl Module for LoraEmbedding {
+    /// h: the base table if disabled, else the merged table if merged, else the sum.
+    fn forward(&self, tokens: &Tensor) -> candle_core::Result<Tensor> {
+        let tokens = &readable(tokens)?;
+        match &self.merged {
+            _ if !self.enabled => return self.base.forward(tokens),
+            Some(merged) => return merged.forward(tokens),
+            None => {}
+        }
+        // W₀ᵀ[t]
+        let base = self.base.forward(tokens)?.to_dtype(self.update.a.dtype())?;
+        // s · B A[:, t]
+        let update = self.update.columns(&tokens.flatten_all()?)?;
+        (&base + update.reshape(base.shape())?)?.to_dtype(self.base.embeddings().dtype())
+    }
+}

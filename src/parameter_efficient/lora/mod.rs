@@ -1,0 +1,271 @@
+//! Low-rank adaptation of a linear layer (survey §3.3, Eq. 4).
+//!
+//! In one sentence: leave the weight alone and learn a change of it that has few columns, B, and
+//! few rows, A.
+//!
+//! | paper | here | shape |
+//! |---|---|---|
+//! | W₀, b | [`LoraLinear::base`]: frozen | `[out, in]`, `[out]` |
+//! | A | [`LoraLinear::a`] | `[rank, in]` |
+//! | B | [`LoraLinear::b`] | `[out, rank]` |
+//! | ΔW | [`LoraLinear::delta`]: s·B·A | `[out, in]` |
+//! | r, α | [`LoraConfig::rank`], [`LoraConfig::alpha`] | numbers |
+//! | α/r | [`LoraConfig::scale`]: s | number |
+//!
+//! Read next: [`frozen_linear`](crate::parameter_efficient::frozen_linear) (why the base costs nothing),
+//! [`lora_embedding`](crate::parameter_efficient::lora::embedding), [`lora_plus`](crate::parameter_efficient::lora::plus).
+
+pub mod config;
+pub mod embedding;
+pub mod plus;
+pub(crate) mod update;
+
+use crate::error::{Error, Result};
+use crate::known::readable;
+use crate::parameter_efficient::LoraConfig;
+use crate::parameter_efficient::frozen_linear::{FrozenLinear, compute_type};
+use crate::parameter_efficient::lora::update::Update;
+use candle_core::{Tensor, Var};
+use candle_nn::{Linear, Module};
+use rand::Rng;
+use rand::rngs::StdRng;
+
+/// A frozen linear layer with a trained change of low rank.
+///
+/// # Equation
+/// ```text
+/// h = W₀ x + b + s · B A dropout(x)          s = α/r, or α/√r
+/// A ~ U(±1/√in) or N(0, 1/r²),   B = 0       at the start
+/// ```
+/// s is α/√r with [`Scaling::RankSqrt`]. With [`LoraBias::Base`] b is a trained copy of the base bias; with [`LoraBias::Update`] the last
+/// term is s · (B A dropout(x) + b_B), b_B = 0 at the start.
+/// # Shapes
+/// `x` `[.., in]` with any number of leading axes; the result is `[.., out]` in the type of `x`.
+/// A, B and a trained bias are f64 for an f64 base and f32 for any other: a bf16 or f16 weight is
+/// widened when it is used, the sum is made in f32 and rounded once at the end. Types of `x` as for
+/// [`FrozenLinear`].
+/// # Errors
+/// [`Error::Shape`] and [`Error::DType`] as above; from [`LoraLinear::new`] [`Error::Parameter`]
+/// unless r ≥ 1 and [no larger than it may be](super#sizes), α > 0 and 0 ≤ p < 1 and the settings are those of one module
+/// ([`LoraConfig::for_module`]), and [`Error::Argument`] for [`LoraBias::Base`] over a base
+/// without a bias; from [`LoraLinear::forward_train`] [`Error::Argument`] while merged; from
+/// [`LoraLinear::merge`] [`Error::Argument`] if a merged weight would not be finite. A rank above
+/// min(in, out) is allowed, though it cannot express more.
+/// # Properties
+/// * At the start h is the base layer's output bit for bit (save that −0 may become 0, and that an
+///   infinite input becomes NaN), ∂L/∂A = 0 and ∂L/∂B ≠ 0.
+/// * r(in + out) numbers are trained. W₀ gets no gradient and no place among the gradients.
+/// * Merged and unmerged layers agree to rounding. Unmerging restores the base bit for bit, since
+///   the base is kept and nothing is subtracted; while merged the layer holds two weights.
+/// * Disabled, the layer is the base layer bit for bit, merged or not, however long A, B and a bias
+///   were trained: the reference policy of DPO. [`LoraLinear::base`] is that layer without a switch.
+/// * A clone shares A, B and a trained bias with its original.
+/// * (M⁻¹A, BM) is the same layer as (A, B). Gradient flow keeps BᵀB − AAᵀ.
+/// * On linear regression towards a change of rank ≤ r the optimum is that change. For a change of
+///   higher rank it is the best of rank r, weighted by the inputs' covariance.
+/// # Departures
+/// The survey's Eq. 4 is h = W₀x + BAx: it copies the paper's eq. 3, and leaves out the α/r that
+/// the paper adds in the sentence after it. The paper draws A from a Gaussian of unstated width;
+/// the default here is the authors' code's uniform law, PEFT's too. Dropout on the input of A is
+/// in the authors' code, not in the paper's equation. The bias of the base is part of the layer, as
+/// in that code. PEFT subtracts to unmerge, which in bf16 changed one weight in fourteen of a
+/// 256 × 256 layer (PEFT 0.21); with a trained base bias its disabled model is not the base model.
+/// With half types PEFT rounds W₀x and then the sum; here the sum is rounded once.
+/// # Examples
+/// ```
+/// use candle_align::{LoraConfig, LoraLinear};
+/// use candle_core::{Device, Tensor};
+/// use candle_nn::{Linear, Module};
+/// use rand::{SeedableRng, rngs::StdRng};
+///
+/// let at = |data: &[f64], shape| Tensor::from_slice(data, shape, &Device::Cpu);
+/// let base = Linear::new(at(&[1.0, 2.0, 3.0, 4.0], (2, 2))?, None);
+/// let config = LoraConfig { rank: 1, alpha: 3.0, ..Default::default() };
+/// let mut layer = LoraLinear::new(&base, &config, &mut StdRng::seed_from_u64(0))?;
+/// let x = at(&[10.0, 100.0], (1, 2))?;
+/// assert_eq!(layer.forward(&x)?.to_vec2::<f64>()?, base.forward(&x)?.to_vec2::<f64>()?);
+///
+/// // training would do this: A = (5, 6), B = (7, 8)ᵀ
+/// layer.a().set(&at(&[5.0, 6.0], (1, 2))?)?;
+/// layer.b().set(&at(&[7.0, 8.0], (2, 1))?)?;
+/// let ax = 5.0 * 10.0 + 6.0 * 100.0;
+/// let h = [[210.0 + 3.0 / 1.0 * 7.0 * ax, 430.0 + 3.0 / 1.0 * 8.0 * ax]];
+/// assert_eq!(layer.forward(&x)?.to_vec2::<f64>()?, h);
+/// layer.merge()?;
+/// assert_eq!(layer.forward(&x)?.to_vec2::<f64>()?, h);
+///
+/// layer.set_enabled(false); // the reference policy
+/// assert_eq!(layer.forward(&x)?.to_vec2::<f64>()?, [[210.0, 430.0]]);
+/// # Ok::<(), candle_align::Error>(())
+/// ```
+/// # Source
+/// Hu et al. 2021, arXiv:2106.09685v2, eq. 3 and the sentence after it; authors' code
+/// microsoft/LoRA, `loralib/layers.py`, `Linear`.
+///
+/// [`Scaling::RankSqrt`]: crate::Scaling::RankSqrt
+/// [`LoraBias::Base`]: crate::LoraBias::Base
+/// [`LoraBias::Update`]: crate::LoraBias::Update
+#[derive(Clone, Debug)]
+pub struct LoraLinear {
+    base: FrozenLinear,
+    update: Update,
+    enabled: bool,
+    merged: Option<FrozenLinear>,
+}
+
+impl LoraLinear {
+    /// A layer at its start. The base weight is shared, not copied; `rng` draws A.
+    ///
+    /// # Errors
+    /// As the type's page says.
+    pub fn new(base: &Linear, config: &LoraConfig, rng: &mut impl Rng) -> Result<Self> {
+        let function = "LoraLinear::new";
+        config.check(function)?;
+        let (weight, bias) = (base.weight().clone(), base.bias().cloned());
+        let base = FrozenLinear::checked(function, ["base.weight", "base.bias"], weight, bias)?;
+        let sizes = base.weight().dims2()?;
+        let kind = (compute_type(base.weight().dtype()), base.weight().device());
+        let update = Update::start(function, config, sizes, base.bias(), kind, rng)?;
+        Ok(Self {
+            base,
+            update,
+            enabled: true,
+            merged: None,
+        })
+    }
+
+    /// h with dropout on the input of A; `rng` decides what is dropped. The rest is scaled by
+    /// 1/(1 − p), so that the expectation over `rng` is that of `forward`; with p = 0 it is `forward`
+    /// and draws nothing. Disabled, it is the base layer.
+    ///
+    /// # Errors
+    /// As the type's page says: while merged there is nothing to train.
+    pub fn forward_train(&self, x: &Tensor, rng: &mut impl Rng) -> Result<Tensor> {
+        let function = "LoraLinear::forward_train";
+        self.base.check(function, x)?;
+        if self.is_disabled_or_plain() {
+            return Ok(self.forward(x)?);
+        }
+        if self.merged.is_some() {
+            return Err(Error::argument(
+                function,
+                "self",
+                "is merged, so that A and B would get no gradient; call `unmerge` first",
+            ));
+        }
+        self.adapted(x, Some(rng))
+    }
+
+    /// Whether training and evaluation are the same function.
+    fn is_disabled_or_plain(&self) -> bool {
+        !self.enabled || (!self.update.drops() && self.merged.is_none())
+    }
+
+    fn adapted<R: Rng>(&self, x: &Tensor, rng: Option<&mut R>) -> Result<Tensor> {
+        let wide = readable(x)?.to_dtype(self.a().dtype())?;
+        // W₀ x + b
+        let base = match self.update.replaces_bias() {
+            true => self.base.without_bias().forward(&wide)?,
+            false => self.base.forward(&wide)?,
+        };
+        // + s · B A dropout(x)
+        let h = self.update.added_to(base, &wide, rng)?;
+        Ok(h.to_dtype(x.dtype())?)
+    }
+
+    /// Puts s·B·A, as it is now, into the weight: `forward` then costs what the base costs.
+    ///
+    /// Merging twice is merging once; after more training it brings the merged weight up to date.
+    /// A half weight is rounded, so that a merged half layer differs by that.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if an element of the merged weight or bias would not be finite. Nothing
+    /// is changed then.
+    pub fn merge(&mut self) -> Result<()> {
+        self.merged = Some(self.merge_in("LoraLinear::merge")?);
+        Ok(())
+    }
+
+    /// The merged layer on its own, to save or to serve: nothing of LoRA is left in it.
+    ///
+    /// # Errors
+    /// As [`LoraLinear::merge`].
+    pub fn merged_linear(&self) -> Result<Linear> {
+        let layer = self.merge_in("LoraLinear::merged_linear")?;
+        Ok(Linear::new(layer.weight().clone(), layer.bias().cloned()))
+    }
+
+    fn merge_in(&self, function: &'static str) -> Result<FrozenLinear> {
+        let (weight, bias) = (self.base.weight(), self.base.bias());
+        self.update.merged_into(function, weight, bias)
+    }
+
+    /// Back to the base weight and the factors beside it; nothing if the layer is not merged.
+    pub fn unmerge(&mut self) {
+        self.merged = None;
+    }
+
+    /// Whether `forward` uses a merged weight.
+    pub fn is_merged(&self) -> bool {
+        self.merged.is_some()
+    }
+
+    /// Switches the adapter off, to the base layer exactly, or on again.
+    pub fn set_enabled(&mut self, enabled: bool) {
+        self.enabled = enabled;
+    }
+
+    /// Whether `forward` uses the adapter.
+    pub fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+
+    /// The frozen layer beneath.
+    pub fn base(&self) -> &FrozenLinear {
+        &self.base
+    }
+
+    /// A `[rank, in]`.
+    pub fn a(&self) -> &Var {
+        &self.update.factors.a
+    }
+
+    /// B `[out, rank]`.
+    pub fn b(&self) -> &Var {
+        &self.update.factors.b
+    }
+
+    /// s.
+    pub fn scale(&self) -> f64 {
+        self.update.factors.scale
+    }
+
+    /// ΔW = s·B·A `[out, in]`, differentiable.
+    ///
+    /// # Errors
+    /// Only candle's own.
+    pub fn delta(&self) -> Result<Tensor> {
+        self.update.factors.delta()
+    }
+
+    /// What is trained, under the names that PEFT gives it, sorted by name: `lora_A.weight`,
+    /// `lora_B.weight`, and `base_layer.bias` or `lora_B.bias` for a trained bias.
+    ///
+    /// `prefix` is the path of the layer, such as `model.layers.0.self_attn.q_proj`; a dot follows
+    /// it, unless it is empty.
+    pub fn trainable(&self, prefix: &str) -> Vec<(String, Var)> {
+        self.update.trainable(prefix)
+    }
+}
+
+impl Module for LoraLinear {
+    /// h without dropout: the base layer if disabled, else the merged weight if merged, else the sum.
+    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        self.base.check("LoraLinear::forward", x)?;
+        match &self.merged {
+            _ if !self.enabled => self.base.forward(x),
+            Some(merged) => merged.forward(x),
+            None => Ok(self.adapted(x, None::<&mut StdRng>)?),
+        }
+    }
+}

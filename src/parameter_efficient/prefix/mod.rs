@@ -1,0 +1,391 @@
+//! Prefix tuning: learned keys and values in every layer (survey §3.3, supplementary parameters).
+//!
+//! In one sentence: let every attention layer attend to p positions more, whose keys and values are
+//! trained, while the model itself is frozen.
+//!
+//! | paper | here | shape |
+//! |---|---|---|
+//! | P_θ | [`PrefixEncoder::values`] | `[length, 2 · layers · heads · head_dim]` |
+//! | P_θ\[i, :\] = MLP_θ(P′_θ\[i, :\]) | [`Reparametrisation::Mlp`] | P′ `[length, heads · head_dim]` |
+//! | P_k, P_v of one layer | [`PrefixLayer::key`], [`PrefixLayer::value`] | `[heads, length, head_dim]` |
+//! | Attn(q, \[P_k; K\], \[P_v; V\]) | [`prefix_attention`](crate::parameter_efficient::prefix::attention::prefix_attention) | `[batch, heads, time, head_dim]` |
+//!
+//! **Positions.** A prefix takes the first p positions of its row, and the tokens come after them: a
+//! token's position is its index plus [`PrefixEncoder::virtual_positions`], wherever the model adds
+//! positions to embeddings (GPT-2) or turns queries and keys by them (Llama). PEFT counts so, since to
+//! the model a prefix is a cache. The keys of a prefix are used as they are: nothing turns them.
+//!
+//! Read next: [`prefix_attention`](mod@crate::parameter_efficient::prefix::attention) (what a prefix can do and what not),
+//! [`adapter`](crate::parameter_efficient::bottleneck) (the unified view).
+
+pub mod attention;
+
+use crate::error::{Error, Result, require};
+use crate::parameter_efficient::low_rank::{named, normal, uniform};
+use crate::shape::{Axes, made, size};
+use candle_core::{DType, Device, Tensor, Var};
+use rand::Rng;
+use serde::{Deserialize, Serialize};
+
+/// Settings of [`PrefixEncoder`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PrefixConfig {
+    /// p ≥ 1, the number of positions of the prefix. Default 10, best for table-to-text
+    /// in the paper (§7.2; 200 for summarisation).
+    pub length: usize,
+    /// What is trained. Default the paper's network (§4.3).
+    pub reparametrisation: Reparametrisation,
+}
+
+impl Default for PrefixConfig {
+    fn default() -> Self {
+        Self {
+            length: 10,
+            reparametrisation: Reparametrisation::Mlp { inner: 512 },
+        }
+    }
+}
+
+/// What is trained of a prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Reparametrisation {
+    /// The keys and values themselves.
+    Direct,
+    /// A smaller matrix P′ and a network that makes keys and values of it: Linear, tanh, Linear.
+    /// [`PrefixEncoder::finish`] drops it.
+    Mlp {
+        /// The width inside, ≥ 1: 512 in the paper for table-to-text, 800 for summarisation.
+        inner: usize,
+    },
+}
+
+/// The attention layers that a prefix goes into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PrefixShape {
+    /// L, the layers.
+    pub layers: usize,
+    /// The heads that have keys and values of their own: with grouped queries fewer than the query
+    /// heads.
+    pub heads: usize,
+    /// The width of one head.
+    pub head_dim: usize,
+}
+
+impl PrefixShape {
+    /// d_kv, the width of one layer's keys: heads · head_dim, or `usize::MAX` if that is more.
+    pub fn width(&self) -> usize {
+        self.heads.saturating_mul(self.head_dim)
+    }
+}
+
+/// The learned keys and values of one layer.
+#[derive(Clone, Debug)]
+pub struct PrefixLayer {
+    /// P_k `[heads, length, head_dim]`.
+    pub key: Tensor,
+    /// P_v `[heads, length, head_dim]`.
+    pub value: Tensor,
+}
+
+/// The trained numbers behind the prefix of every layer.
+///
+/// # Equation
+/// ```text
+/// P_θ[i, :] ∈ ℝ^{2·L·d_kv}                          trained directly, or
+/// P_θ[i, :] = W₂ tanh( W₁ P′[i, :] + b₁ ) + b₂      trained through P′, W₁, b₁, W₂, b₂
+/// ```
+/// Row i holds, layer by layer, the key and then the value of position i, head by head: the layout
+/// of PEFT's files.
+/// # Shapes
+/// P `[length, 2 · layers · heads · head_dim]`; with the network P′ `[length, d_kv]`, W₁
+/// `[inner, d_kv]`, W₂ `[2 · layers · d_kv, inner]`. f32 or f64.
+/// # Errors
+/// [`Error::Parameter`] unless `length`, `inner`, `layers`, `heads` and `head_dim` are ≥ 1 and [no
+/// larger than they may be](super#sizes),
+/// [`Error::DType`] for another type than f32 or f64.
+/// # Properties
+/// * 2·L·p·d_kv numbers are trained directly; with the network p·d_kv + inner·(d_kv + 1) +
+///   2·L·d_kv·(inner + 1), of which 2·L·p·d_kv stay.
+/// * [`PrefixEncoder::finish`] gives the same keys and values bit for bit, without the network.
+/// * A prefix has no start that leaves the model as it is: all keys 0 still take the share
+///   p/(p + Σe^{qk}) of the attention. Only keys whose scores tend to −∞ do.
+/// * What the network can say, the plain form can. Descent need not agree: positions that share a
+///   network can fall together and stay one, where the plain form, from the same keys and values,
+///   reaches the optimum. The paper found the plain form the less stable one, in a large model.
+/// * Disabled, [`PrefixEncoder::layers`] gives `None` for every layer, and the tokens' positions start
+///   at 0 again: the base model to the bit.
+/// * Keys and values that the model itself made of p tokens, as a prefix, are those tokens in front,
+///   where the positions of what follows start at p.
+/// * A clone shares what is trained with its original.
+/// # Departures
+/// The paper's network is called an MLP without its shape; this is the authors' code's. P′ has the
+/// width d_kv, PEFT's choice; the authors' has the width of the model. Both start from N(0, 1), and
+/// the maps from U(±1/√in), as those of torch. The model is the caller's, and with it the positions:
+/// with others than those the page names, a prefix of PEFT gives other logits than there.
+/// # Examples
+/// ```
+/// use candle_align::{PrefixConfig, PrefixEncoder, PrefixShape, Reparametrisation};
+/// use candle_core::{DType, Device};
+/// use rand::{SeedableRng, rngs::StdRng};
+///
+/// let shape = PrefixShape { layers: 2, heads: 2, head_dim: 3 };
+/// let config = PrefixConfig { length: 5, reparametrisation: Reparametrisation::Mlp { inner: 7 } };
+/// let mut rng = StdRng::seed_from_u64(0);
+/// let prefix = PrefixEncoder::new(shape, &config, DType::F64, &Device::Cpu, &mut rng)?;
+/// let d = 2 * 3;
+/// assert_eq!(prefix.parameters(), 5 * d + 7 * (d + 1) + 2 * 2 * d * (7 + 1));
+///
+/// // after training
+/// let plain = prefix.finish()?;
+/// assert_eq!(plain.parameters(), 2 * 2 * 5 * d);
+/// assert_eq!(plain.values()?.to_vec2::<f64>()?, prefix.values()?.to_vec2::<f64>()?);
+/// let layers = plain.layers()?;
+/// assert_eq!(layers[1].as_ref().unwrap().value.dims(), [2, 5, 3]);
+/// # Ok::<(), candle_align::Error>(())
+/// ```
+/// # Source
+/// Li and Liang 2021, arXiv:2101.00190v1, §4.2 and §4.3; authors' code XiangLi1999/PrefixTuning,
+/// `gpt2/train_control.py`, `PrefixTuning`; layout from PEFT 0.21.2, `PeftModel.get_prompt`.
+#[derive(Clone, Debug)]
+pub struct PrefixEncoder {
+    shape: PrefixShape,
+    form: Form,
+    enabled: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Form {
+    /// P.
+    Plain(Var),
+    /// P′, W₁, b₁, W₂, b₂.
+    Mlp {
+        embedding: Var,
+        inner: (Var, Var),
+        outer: (Var, Var),
+    },
+}
+
+impl PrefixEncoder {
+    /// A prefix at its start; `rng` draws it.
+    ///
+    /// # Errors
+    /// As the type's page says.
+    pub fn new(
+        shape: PrefixShape,
+        config: &PrefixConfig,
+        dtype: DType,
+        device: &Device,
+        rng: &mut impl Rng,
+    ) -> Result<Self> {
+        let function = "PrefixEncoder::new";
+        let length = config.length;
+        size(function, "length", length)?;
+        let wide = check(function, shape)?;
+        if !matches!(dtype, DType::F32 | DType::F64) {
+            return Err(Error::DType {
+                function,
+                argument: "dtype".to_string(),
+                found: dtype.as_str(),
+                expected: "f32 or f64".to_string(),
+            });
+        }
+        let narrow = shape.width();
+        made(function, "length", &[length, wide])?;
+        let form = match config.reparametrisation {
+            Reparametrisation::Direct => {
+                Form::Plain(normal(1.0, (length, wide), dtype, device, rng)?)
+            }
+            Reparametrisation::Mlp { inner } => {
+                size(function, "inner", inner)?;
+                made(function, "inner", &[inner, wide])?;
+                let embedding = normal(1.0, (length, narrow), dtype, device, rng)?;
+                let mut map = |inputs: usize, outputs: usize| -> Result<(Var, Var)> {
+                    let bound = 1.0 / (inputs as f64).sqrt();
+                    let weight = uniform(bound, (outputs, inputs), dtype, device, rng)?;
+                    let bias = uniform(bound, (1, outputs), dtype, device, rng)?;
+                    Ok((weight, Var::from_tensor(&bias.flatten_all()?)?))
+                };
+                Form::Mlp {
+                    embedding,
+                    inner: map(narrow, inner)?,
+                    outer: map(inner, wide)?,
+                }
+            }
+        };
+        Ok(Self {
+            shape,
+            form,
+            enabled: true,
+        })
+    }
+
+    /// The plain form with these keys and values `[length, 2 · layers · heads · head_dim]`, such as
+    /// those of a file; they are copied.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] or [`Error::DType`] unless they are that, in f32 or f64;
+    /// [`Error::Parameter`] for a size of 0, or larger than it may be.
+    pub fn from_values(shape: PrefixShape, values: &Tensor) -> Result<Self> {
+        let function = "PrefixEncoder::from_values";
+        let expected = check(function, shape)?;
+        Axes::new(function).float("values", values, &["length", "numbers"])?;
+        let (length, found) = values.dims2()?;
+        if found != expected {
+            return Err(Error::Shape {
+                function,
+                argument: "values".to_string(),
+                shape: values.dims().to_vec(),
+                expected: format!("length, 2*layers*heads*head_dim={expected}"),
+            });
+        }
+        require(length >= 1, function, "length", ">= 1", length)?;
+        Ok(Self {
+            shape,
+            form: Form::Plain(Var::from_tensor(&values.detach().copy()?)?),
+            enabled: true,
+        })
+    }
+
+    /// P, differentiable.
+    ///
+    /// # Errors
+    /// Only candle's own.
+    pub fn values(&self) -> Result<Tensor> {
+        match &self.form {
+            Form::Plain(values) => Ok(values.as_tensor().clone()),
+            Form::Mlp {
+                embedding,
+                inner,
+                outer,
+            } => {
+                let linear = |x: &Tensor, (weight, bias): &(Var, Var)| {
+                    x.matmul(&weight.t()?)?.broadcast_add(bias)
+                };
+                // W₂ tanh( W₁ P′[i, :] + b₁ ) + b₂
+                Ok(linear(&linear(embedding, inner)?.tanh()?, outer)?)
+            }
+        }
+    }
+
+    /// Keys and values of every layer, differentiable; `None` while disabled. Call it once per
+    /// forward pass: the network runs for all layers together.
+    ///
+    /// # Errors
+    /// Only candle's own.
+    pub fn layers(&self) -> Result<Vec<Option<PrefixLayer>>> {
+        let PrefixShape {
+            layers,
+            heads,
+            head_dim,
+        } = self.shape;
+        if !self.enabled {
+            return Ok(vec![None; layers]);
+        }
+        // [length, 2 · layers, heads, head_dim] to [2 · layers, heads, length, head_dim]
+        let all = self
+            .values()?
+            .reshape((self.length(), 2 * layers, heads, head_dim))?
+            .permute((1, 2, 0, 3))?
+            .contiguous()?;
+        (0..layers)
+            .map(|l| {
+                Ok(Some(PrefixLayer {
+                    key: all.get(2 * l)?,
+                    value: all.get(2 * l + 1)?,
+                }))
+            })
+            .collect()
+    }
+
+    /// The plain form with the values of now: what remains after training.
+    ///
+    /// # Errors
+    /// Only candle's own.
+    pub fn finish(&self) -> Result<Self> {
+        Ok(Self {
+            shape: self.shape,
+            form: Form::Plain(Var::from_tensor(&self.values()?.detach().copy()?)?),
+            enabled: self.enabled,
+        })
+    }
+
+    /// Whether keys and values are themselves what is trained.
+    pub fn is_plain(&self) -> bool {
+        matches!(self.form, Form::Plain(_))
+    }
+
+    /// p.
+    pub fn length(&self) -> usize {
+        match &self.form {
+            Form::Plain(values) => values.dims()[0],
+            Form::Mlp { embedding, .. } => embedding.dims()[0],
+        }
+    }
+
+    /// How many positions come before the first token's: p, or 0 while disabled. A model with rotary
+    /// or absolute positions gives token t the position t + this.
+    pub fn virtual_positions(&self) -> usize {
+        match self.enabled {
+            true => self.length(),
+            false => 0,
+        }
+    }
+
+    /// The layers that it is made for.
+    pub fn shape(&self) -> PrefixShape {
+        self.shape
+    }
+
+    /// How many numbers are trained.
+    pub fn parameters(&self) -> usize {
+        let vars = self.trainable("");
+        vars.iter().map(|(_, var)| var.elem_count()).sum()
+    }
+
+    /// What is trained, sorted by name: `prompt_embeddings`, as in PEFT's files, or with the network
+    /// `embedding.weight`, `transform.0.bias`, `transform.0.weight`, `transform.2.bias` and
+    /// `transform.2.weight`, as in its modules. `prefix` as for
+    /// [`LoraLinear::trainable`](crate::LoraLinear::trainable).
+    pub fn trainable(&self, prefix: &str) -> Vec<(String, Var)> {
+        match &self.form {
+            Form::Plain(values) => vec![named(prefix, "prompt_embeddings", values)],
+            Form::Mlp {
+                embedding,
+                inner,
+                outer,
+            } => vec![
+                named(prefix, "embedding.weight", embedding),
+                named(prefix, "transform.0.bias", &inner.1),
+                named(prefix, "transform.0.weight", &inner.0),
+                named(prefix, "transform.2.bias", &outer.1),
+                named(prefix, "transform.2.weight", &outer.0),
+            ],
+        }
+    }
+
+    /// Switches the prefix off, to the base model exactly, or on again.
+    pub fn set_enabled(&mut self, enabled: bool) {
+        self.enabled = enabled;
+    }
+
+    /// Whether the layers have a prefix.
+    pub fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+}
+
+/// The numbers of one position, over all layers, of a shape that may be.
+fn check(function: &'static str, shape: PrefixShape) -> Result<usize> {
+    let PrefixShape {
+        layers,
+        heads,
+        head_dim,
+    } = shape;
+    size(function, "layers", layers)?;
+    size(function, "heads", heads)?;
+    size(function, "head_dim", head_dim)?;
+    made(function, "layers", &[2, layers, heads, head_dim])?;
+    Ok(2 * layers * heads * head_dim)
+}

@@ -1,0 +1,369 @@
+//! Prompt tuning: learned vectors before the input (survey §3.3, supplementary parameters).
+//!
+//! In one sentence: put p vectors that are no token's in front of the embedded input, and train
+//! nothing but them.
+//!
+//! | paper | here | shape |
+//! |---|---|---|
+//! | P_e | [`PromptEmbedding::values`] | `[length, dim]` |
+//! | p, e | [`PromptConfig::length`], the width of the table | numbers |
+//! | X_e | argument of [`PromptEmbedding::prepend`] | `[batch, time, dim]` |
+//! | \[P_e; X_e\] | its result | `[batch, length + time, dim]` |
+//!
+//! Read next: [`prefix`](crate::parameter_efficient::prefix), which puts learned vectors into every layer.
+
+use crate::error::{Error, Result, require};
+use crate::known::readable;
+use crate::parameter_efficient::frozen_linear::{compute_type, stored_type};
+use crate::parameter_efficient::low_rank::{named, uniform};
+use crate::shape::{Axes, made, size};
+use candle_core::{DType, Tensor, Var};
+use candle_nn::Module;
+use rand::Rng;
+use rand::seq::index;
+use serde::{Deserialize, Serialize};
+
+/// Settings of [`PromptEmbedding`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PromptConfig {
+    /// p ≥ 1, the number of virtual positions. Default 100, the paper's (§3).
+    pub length: usize,
+    /// The start. Default sampled vocabulary: the paper's default is its labels, which a setting
+    /// without labels cannot have, and vocabulary is what fills the rest there (§3.2).
+    pub init: PromptInit,
+}
+
+impl Default for PromptConfig {
+    fn default() -> Self {
+        Self {
+            length: 100,
+            init: PromptInit::Vocabulary { common: 5000 },
+        }
+    }
+}
+
+/// How the vectors start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum PromptInit {
+    /// Each number from U(−½, ½): the paper's "random uniform".
+    Uniform,
+    /// Rows of the table, drawn from its first `common` ones (5,000 in the paper: its vocabulary is
+    /// sorted by frequency); a smaller table is taken whole. No row is drawn twice, unless there
+    /// are fewer rows than positions.
+    Vocabulary {
+        /// How many rows, from the first on, may be drawn.
+        common: usize,
+    },
+    /// One position per label: the mean of the label's tokens. The rest is drawn as for
+    /// [`PromptInit::Vocabulary`]. The paper's default, "class label".
+    Labels {
+        /// The tokens of each label; at most one label per position.
+        labels: Vec<Vec<u32>>,
+        /// How many rows, from the first on, may be drawn for the rest.
+        common: usize,
+    },
+    /// The rows of a text's tokens in their order: the first ones where the text is too long, from
+    /// the beginning again where it is too short. PEFT's `TEXT`.
+    Text {
+        /// The tokens of the text.
+        tokens: Vec<u32>,
+    },
+}
+
+/// Trained vectors that stand before the embedded input.
+///
+/// # Equation
+/// ```text
+/// P(Y │ [P_e; X_e]),      P_e ∈ ℝ^{p × e} trained, everything else frozen
+/// ```
+/// # Shapes
+/// `table`, the model's embeddings, `[vocabulary, dim]` in f32, f64, bf16 or f16; the vectors
+/// `[length, dim]` are f64 for an f64 table and f32 for any other. `embeddings` `[batch, time, dim]`
+/// in that type, or in a half type where that type is f32; the result is
+/// `[batch, length + time, dim]` in the type of `embeddings`.
+/// # Errors
+/// [`Error::Shape`] and [`Error::DType`] as above; from [`PromptEmbedding::new`]
+/// [`Error::Parameter`] unless p ≥ 1 and [no larger than it may be](super#sizes) and `common` ≥ 1, and [`Error::Argument`] for an empty text or
+/// label, for more labels than positions, and for a token outside the table.
+/// # Properties
+/// * p·e numbers are trained. The table gets no gradient and is not changed.
+/// * Virtual positions carry no loss: with [`PromptEmbedding::tokens`] and
+///   [`PromptEmbedding::loss_mask`] the loss of the longer rows is that of the rows cut by
+///   [`PromptEmbedding::cut`]. One token more can be learned from the longer ones: the first, which
+///   the last virtual position predicts.
+/// * Disabled, nothing is prepended, extended or cut: the base model to the bit.
+/// * A prompt of a text's own rows is the model reading that text first, where no position
+///   embedding tells them apart.
+/// * A clone shares the vectors with its original.
+/// # Departures
+/// The paper's text-to-text model has relative positions. With rotary or absolute ones a model that
+/// reads the longer rows counts the prompt by itself, as PEFT's do: its vectors stand at positions 0
+/// to p − 1, the first token at p. A model that numbers the tokens alone adds
+/// [`PromptEmbedding::virtual_positions`]. The paper's code
+/// drops labels that find no position, with a warning; here they are an error. PEFT draws
+/// vocabulary from the whole table and may draw a row twice; its random start is N(0, 1).
+/// # Examples
+/// ```
+/// use candle_align::{PromptConfig, PromptEmbedding, PromptInit};
+/// use candle_core::{Device, Tensor};
+/// use rand::{SeedableRng, rngs::StdRng};
+///
+/// let table = Tensor::new(&[[1.0f64, 2.0], [3.0, 4.0], [5.0, 6.0]], &Device::Cpu)?;
+/// let init = PromptInit::Labels { labels: vec![vec![0, 2], vec![1]], common: 5000 };
+/// let config = PromptConfig { length: 2, init };
+/// let prompt = PromptEmbedding::new(&table, &config, &mut StdRng::seed_from_u64(0))?;
+///
+/// let x = Tensor::new(&[[[7.0f64, 8.0]]], &Device::Cpu)?;
+/// let longer = prompt.prepend(&x)?;
+/// let want = [[(1.0 + 5.0) / 2.0, (2.0 + 6.0) / 2.0], [3.0, 4.0], [7.0, 8.0]];
+/// assert_eq!(longer.to_vec3::<f64>()?, [want]);
+/// assert_eq!(prompt.cut(&longer)?.to_vec3::<f64>()?, [[[7.0, 8.0]]]);
+/// assert_eq!(prompt.parameters(), 2 * 2);
+/// # Ok::<(), candle_align::Error>(())
+/// ```
+/// # Source
+/// Lester, Al-Rfou and Constant 2021, arXiv:2104.08691v2, §2 and §3.2; authors' code
+/// google-research/prompt-tuning, `prompts.py`, `from_sample_of_embeddings` and
+/// `from_embedded_list`.
+#[derive(Clone, Debug)]
+pub struct PromptEmbedding {
+    values: Var,
+    enabled: bool,
+}
+
+impl PromptEmbedding {
+    /// A prompt at its start, for a model with this embedding table; `rng` draws what is random.
+    ///
+    /// # Errors
+    /// As the type's page says.
+    pub fn new(table: &Tensor, config: &PromptConfig, rng: &mut impl Rng) -> Result<Self> {
+        let function = "PromptEmbedding::new";
+        let length = config.length;
+        size(function, "length", length)?;
+        Axes::new(function).axes("table", table, &["vocabulary", "dim"])?;
+        let dtype = compute_type(stored_type(function, "table", table)?);
+        let table = table.detach();
+        let (vocabulary, dim) = table.dims2()?;
+        made(function, "length", &[length, dim])?;
+
+        let known = |argument: &str, tokens: &[u32]| {
+            if tokens.is_empty() {
+                return Err(Error::argument(function, argument, "holds no token"));
+            }
+            match tokens.iter().find(|&&t| t as usize >= vocabulary) {
+                None => Ok(()),
+                Some(token) => Err(Error::argument(
+                    function,
+                    argument,
+                    format!("holds {token}, outside the vocabulary of {vocabulary}"),
+                )),
+            }
+        };
+        let rows = |tokens: &[u32]| -> Result<Tensor> {
+            let tokens = Tensor::new(tokens, table.device())?;
+            Ok(table.index_select(&tokens, 0)?.to_dtype(dtype)?)
+        };
+        let mut drawn = |common: usize| -> Result<Tensor> {
+            require(common >= 1, function, "common", ">= 1", common)?;
+            let population = common.min(vocabulary);
+            if population == 0 {
+                return Err(Error::argument(function, "table", "has a vocabulary of 0"));
+            }
+            let tokens: Vec<u32> = match length <= population {
+                true => index::sample(rng, population, length)
+                    .into_iter()
+                    .map(|token| token as u32)
+                    .collect(),
+                false => (0..length)
+                    .map(|_| rng.random_range(0..population as u32))
+                    .collect(),
+            };
+            rows(&tokens)
+        };
+
+        let values = match &config.init {
+            PromptInit::Uniform => {
+                let values = uniform(0.5, (length, dim), dtype, table.device(), rng)?;
+                return Ok(Self {
+                    values,
+                    enabled: true,
+                });
+            }
+            PromptInit::Vocabulary { common } => drawn(*common)?,
+            PromptInit::Labels { labels, common } => {
+                if labels.len() > length {
+                    return Err(Error::argument(
+                        function,
+                        "labels",
+                        format!(
+                            "are {}, but the prompt has {length} positions",
+                            labels.len()
+                        ),
+                    ));
+                }
+                let mut parts = Vec::new();
+                for label in labels {
+                    known("labels", label)?;
+                    parts.push(rows(label)?.mean_keepdim(0)?);
+                }
+                let rest = drawn(*common)?;
+                parts.push(rest.narrow(0, labels.len(), length - labels.len())?);
+                Tensor::cat(&parts, 0)?
+            }
+            PromptInit::Text { tokens } => {
+                known("tokens", tokens)?;
+                let tokens: Vec<u32> = tokens.iter().copied().cycle().take(length).collect();
+                rows(&tokens)?
+            }
+        };
+        Self::from_values(&values)
+    }
+
+    /// A prompt with these vectors `[length, dim]`, such as those of a file; they are copied.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] and [`Error::DType`] unless they are that, in f32 or f64;
+    /// [`Error::Argument`] if there is none.
+    pub fn from_values(values: &Tensor) -> Result<Self> {
+        let function = "PromptEmbedding::from_values";
+        Axes::new(function).float("values", values, &["length", "dim"])?;
+        if values.dim(0)? == 0 {
+            return Err(Error::argument(function, "values", "holds no vector"));
+        }
+        Ok(Self {
+            values: Var::from_tensor(&values.detach().copy()?)?,
+            enabled: true,
+        })
+    }
+
+    /// \[P_e; X_e\]: the vectors before each row of `embeddings`.
+    ///
+    /// # Errors
+    /// As the type's page says.
+    pub fn prepend(&self, embeddings: &Tensor) -> Result<Tensor> {
+        let function = "PromptEmbedding::prepend";
+        let (length, dim) = self.values.dims2()?;
+        let mut axes = Axes::new(function);
+        axes.axes("values", &self.values, &["length", "dim"])?;
+        axes.axes("embeddings", embeddings, &["batch", "time", "dim"])?;
+        let (trained, found) = (self.values.dtype(), embeddings.dtype());
+        let half = matches!(found, DType::BF16 | DType::F16);
+        if found != trained && !(half && trained == DType::F32) {
+            return Err(Error::DType {
+                function,
+                argument: "embeddings".to_string(),
+                found: found.as_str(),
+                expected: match trained {
+                    DType::F32 => "f32, bf16 or f16 (from `values`)".to_string(),
+                    other => format!("{} (from `values`)", other.as_str()),
+                },
+            });
+        }
+        let embeddings = readable(embeddings)?;
+        if !self.enabled {
+            return Ok(embeddings);
+        }
+        let batch = embeddings.dim(0)?;
+        let values = self.values.to_dtype(found)?;
+        let values = values.unsqueeze(0)?.broadcast_as((batch, length, dim))?;
+        Ok(Tensor::cat(
+            &[&values.contiguous()?, &embeddings.contiguous()?],
+            1,
+        )?)
+    }
+
+    /// Tokens of the longer rows: 0 at the virtual positions, which no mask counts.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] and [`Error::DType`] unless `tokens` is `[batch, time]` in u32 or i64.
+    pub fn tokens(&self, tokens: &Tensor) -> Result<Tensor> {
+        Axes::new("PromptEmbedding::tokens").index("tokens", tokens, &["batch", "time"])?;
+        self.extend(tokens, 0.0)
+    }
+
+    /// Which positions of the longer rows count in a loss: no virtual one.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] and [`Error::DType`] unless `mask` is `[batch, time]` in u8.
+    pub fn loss_mask(&self, mask: &Tensor) -> Result<Tensor> {
+        Axes::new("PromptEmbedding::loss_mask").mask("mask", mask, &["batch", "time"])?;
+        self.extend(mask, 0.0)
+    }
+
+    /// Which positions of the longer rows may be attended to: every virtual one.
+    ///
+    /// # Errors
+    /// As [`PromptEmbedding::loss_mask`].
+    pub fn attention_mask(&self, mask: &Tensor) -> Result<Tensor> {
+        Axes::new("PromptEmbedding::attention_mask").mask("mask", mask, &["batch", "time"])?;
+        self.extend(mask, 1.0)
+    }
+
+    fn extend(&self, x: &Tensor, with: f64) -> Result<Tensor> {
+        let shape = (x.dim(0)?, self.virtual_positions());
+        let before = Tensor::full(with, shape, x.device())?.to_dtype(x.dtype())?;
+        Ok(Tensor::cat(&[&before, &readable(x)?], 1)?)
+    }
+
+    /// An output of the longer rows, `[batch, length + time, ..]`, without the virtual positions.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if it has no second axis, or one shorter than the prompt.
+    pub fn cut(&self, output: &Tensor) -> Result<Tensor> {
+        let skip = self.virtual_positions();
+        match output.dims().get(1) {
+            Some(&time) if time >= skip => Ok(readable(&output.narrow(1, skip, time - skip)?)?),
+            _ => Err(Error::argument(
+                "PromptEmbedding::cut",
+                "output",
+                format!(
+                    "has shape {:?}, without the {skip} virtual positions on its second axis",
+                    output.dims()
+                ),
+            )),
+        }
+    }
+
+    /// How many positions [`PromptEmbedding::prepend`] adds: p, or 0 while disabled.
+    pub fn virtual_positions(&self) -> usize {
+        match self.enabled {
+            true => self.values.dims()[0],
+            false => 0,
+        }
+    }
+
+    /// P_e `[length, dim]`.
+    pub fn values(&self) -> &Var {
+        &self.values
+    }
+
+    /// How many numbers are trained: p·e.
+    pub fn parameters(&self) -> usize {
+        self.values.elem_count()
+    }
+
+    /// What is trained, under the name that PEFT gives it in its files: `prompt_embeddings`.
+    /// `prefix` as for [`LoraLinear::trainable`](crate::LoraLinear::trainable).
+    pub fn trainable(&self, prefix: &str) -> Vec<(String, Var)> {
+        vec![named(prefix, "prompt_embeddings", &self.values)]
+    }
+
+    /// Switches the prompt off, to the base model exactly, or on again.
+    pub fn set_enabled(&mut self, enabled: bool) {
+        self.enabled = enabled;
+    }
+
+    /// Whether anything is prepended.
+    pub fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+}
+
+impl Module for PromptEmbedding {
+    /// [`PromptEmbedding::prepend`]: stands between the embeddings and the first block.
+    fn forward(&self, embeddings: &Tensor) -> candle_core::Result<Tensor> {
+        Ok(self.prepend(embeddings)?)
+    }
+}

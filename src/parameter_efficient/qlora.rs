@@ -1,0 +1,242 @@
+//! LoRA on a base in four bits (survey §3.3).
+//!
+//! In one sentence: keep the frozen weight quantised, dequantise it wherever it is used, and train
+//! the two factors of LoRA beside it in full precision.
+//!
+//! | paper | here | shape |
+//! |---|---|---|
+//! | W^NF4, c₁, c₂ | [`QloraLinear::base`]: frozen | `[out, in]` in 4.127 bits each |
+//! | L₁, L₂ | [`QloraLinear::a`], [`QloraLinear::b`], transposed | `[rank, in]`, `[out, rank]` |
+//! | s | [`LoraConfig::scale`] | number |
+//! | X, Y | argument and result of `forward` | `[.., in]`, `[.., out]` |
+//!
+//! Read next: [`quantise`](crate::parameter_efficient::nf4) (the four bits), [`lora`](crate::parameter_efficient::lora) (the factors).
+
+use crate::error::Result;
+use crate::known::readable;
+use crate::parameter_efficient::LoraConfig;
+use crate::parameter_efficient::frozen_linear::compute_type;
+use crate::parameter_efficient::lora::update::Update;
+use crate::parameter_efficient::nf4::{BlockScale, Nf4Linear};
+use candle_core::{Device, Tensor, Var};
+use candle_nn::{Linear, Module};
+use rand::Rng;
+use rand::rngs::StdRng;
+
+/// A frozen linear layer in four bits with a trained change of low rank.
+///
+/// # Equation
+/// ```text
+/// h = doubleDequant(c₁, c₂, W^NF4) x + b + s · B A dropout(x)                        eq. 5
+/// doubleDequant(c₁, c₂, W) = dequant(dequant(c₁, c₂), W)                             eq. 6
+/// ```
+/// A, B, s and the places of a trained bias are those of [`LoraLinear`](crate::LoraLinear).
+/// # Shapes
+/// `x` `[.., in]`, the result `[.., out]`, in types as for [`Nf4Linear`]. A, B and a trained bias
+/// are f64 over a base quantised from f64, and f32 over any other.
+/// # Errors
+/// Those of [`Nf4Linear::quantise`]; from [`QloraLinear::new`] and [`QloraLinear::over`]
+/// [`Error::Parameter`] unless r ≥ 1 and [no larger than it may be](super#sizes), α > 0 and 0 ≤ p < 1, and [`Error::Argument`] for
+/// [`LoraBias::Base`] over a base without a bias; from [`QloraLinear::merged_linear`]
+/// [`Error::Argument`] if a merged weight would not be finite.
+/// # Properties
+/// * At the start h is the quantised layer's output, not that of the layer it was made from;
+///   ∂L/∂A = 0 and ∂L/∂B ≠ 0.
+/// * It is [`LoraLinear`](crate::LoraLinear) over [`Nf4Tensor::dequantise`] with the same A and B, to
+///   the rounding of a sum in another order: values, gradients, and the law of its start.
+/// * r(in + out) numbers are trained. Nothing frozen gets a gradient.
+/// * Disabled, the layer is its quantised base bit for bit, however long it was trained.
+/// * Merged and unmerged layers agree to rounding.
+/// * Trained towards the layer that was quantised, it repairs what quantisation lost: wholly if the
+///   rank is full, else by the best change of rank r, weighted by the inputs' covariance.
+/// * Quantising the merged weight again loses the adapter: a change much smaller than the gaps
+///   between the values of its block moves no index, and the error of those it moves is as large as
+///   the adapter. Nor does the adapter fit the weight before quantisation. Keep the 16 bits.
+/// # Departures
+/// The survey has no equation for QLoRA; it names its four-bit backbone and its paged optimiser.
+/// The latter moves memory between devices and changes no number; it is not here. Eq. 5 is computed
+/// in bf16; here A, B and the sum are in f32, and the result is rounded once. The paper's settings,
+/// which are not the default of [`LoraConfig`]: r = 64, α = 16, dropout 0.1 (0.05 from 33B on), on
+/// every linear layer.
+/// # Examples
+/// ```
+/// use candle_align::{BlockScale, LoraConfig, NF4, QloraLinear};
+/// use candle_core::{Device, Tensor};
+/// use candle_nn::{Linear, Module};
+/// use rand::{SeedableRng, rngs::StdRng};
+///
+/// let at = |data: &[f64], shape| Tensor::from_slice(data, shape, &Device::Cpu);
+/// let base = Linear::new(at(&[0.5, -1.0, 2.0, 0.2], (2, 2))?, None);
+/// let config = LoraConfig { rank: 1, alpha: 3.0, ..Default::default() };
+/// let scale = BlockScale::Single;
+/// let mut layer = QloraLinear::new(&base, scale, &config, &mut StdRng::seed_from_u64(0))?;
+///
+/// // training would do this: A = (5, 6), B = (7, 8)ᵀ
+/// layer.a().set(&at(&[5.0, 6.0], (1, 2))?)?;
+/// layer.b().set(&at(&[7.0, 8.0], (2, 1))?)?;
+/// let q = |i: usize| 2.0 * NF4[i] as f64; // the block's scale is 2
+/// let update = 3.0 / 1.0 * (5.0 * 10.0 + 6.0 * 100.0);
+/// let (first, second) = (q(10) * 10.0 + q(2) * 100.0, 2.0 * 10.0 + q(8) * 100.0);
+/// let h = layer.forward(&at(&[10.0, 100.0], (1, 2))?)?.to_vec2::<f64>()?;
+/// assert!((h[0][0] - (first + 7.0 * update)).abs() < 1e-3); // values of a block are rounded to f32
+/// assert!((h[0][1] - (second + 8.0 * update)).abs() < 1e-3);
+///
+/// layer.set_enabled(false); // the quantised base
+/// let h = layer.forward(&at(&[10.0, 100.0], (1, 2))?)?.to_vec2::<f64>()?;
+/// assert!((h[0][0] - first).abs() < 1e-3);
+/// # Ok::<(), candle_align::Error>(())
+/// ```
+/// # Source
+/// Dettmers et al. 2023, arXiv:2305.14314v1, eqs 5 and 6; authors' code artidoro/qlora, `qlora.py`.
+/// Equations and settings rest on notes of the paper. PEFT 0.21.2, `tuners/lora/bnb.py`, with which
+/// values and gradients were compared.
+///
+/// [`Error::Parameter`]: crate::Error::Parameter
+/// [`Error::Argument`]: crate::Error::Argument
+/// [`LoraBias::Base`]: crate::LoraBias::Base
+/// [`Nf4Tensor::dequantise`]: crate::Nf4Tensor::dequantise
+#[derive(Clone, Debug)]
+pub struct QloraLinear {
+    base: Nf4Linear,
+    update: Update,
+    enabled: bool,
+}
+
+impl QloraLinear {
+    /// A layer at its start, over `base` quantised here; `rng` draws A.
+    ///
+    /// # Errors
+    /// As the type's page says.
+    pub fn new(
+        base: &Linear,
+        scale: BlockScale,
+        config: &LoraConfig,
+        rng: &mut impl Rng,
+    ) -> Result<Self> {
+        let function = "QloraLinear::new";
+        config.check(function)?;
+        let base = Nf4Linear::quantised(function, base, scale)?;
+        Self::start(function, base, config, rng)
+    }
+
+    /// A layer at its start, over a base that is quantised already. The base is shared, not copied.
+    ///
+    /// # Errors
+    /// As the type's page says.
+    pub fn over(base: Nf4Linear, config: &LoraConfig, rng: &mut impl Rng) -> Result<Self> {
+        let function = "QloraLinear::over";
+        config.check(function)?;
+        Self::start(function, base, config, rng)
+    }
+
+    fn start(
+        function: &'static str,
+        base: Nf4Linear,
+        config: &LoraConfig,
+        rng: &mut impl Rng,
+    ) -> Result<Self> {
+        let kind = (compute_type(base.weight().dtype()), &Device::Cpu);
+        let update = Update::start(function, config, base.sizes(), base.bias(), kind, rng)?;
+        Ok(Self {
+            base,
+            update,
+            enabled: true,
+        })
+    }
+
+    /// h with dropout on the input of A, as [`LoraLinear::forward_train`](crate::LoraLinear::forward_train).
+    ///
+    /// # Errors
+    /// Those of the shape and type of `x`.
+    pub fn forward_train(&self, x: &Tensor, rng: &mut impl Rng) -> Result<Tensor> {
+        self.base.check("QloraLinear::forward_train", x)?;
+        match self.enabled && self.update.drops() {
+            true => self.adapted(x, Some(rng)),
+            false => Ok(self.forward(x)?),
+        }
+    }
+
+    fn adapted<R: Rng>(&self, x: &Tensor, rng: Option<&mut R>) -> Result<Tensor> {
+        let wide = readable(x)?.to_dtype(self.a().dtype())?;
+        // doubleDequant(c₁, c₂, W^NF4) x + b
+        let base = match self.update.replaces_bias() {
+            true => self.base.without_bias().forward(&wide)?,
+            false => self.base.forward(&wide)?,
+        };
+        // + s · B A dropout(x)
+        let h = self.update.added_to(base, &wide, rng)?;
+        Ok(h.to_dtype(x.dtype())?)
+    }
+
+    /// The layer with s·B·A in its weight, in the type it was quantised from: to save or to serve.
+    /// Nothing of LoRA is left in it, nor of the four bits.
+    ///
+    /// # Errors
+    /// [`Error::Argument`](crate::Error::Argument) if an element of the merged weight or bias would
+    /// not be finite.
+    pub fn merged_linear(&self) -> Result<Linear> {
+        let function = "QloraLinear::merged_linear";
+        let weight = self.base.weight().dequantise()?;
+        // a merged layer has one type; the base's bias may have another
+        let bias = self.base.bias().map(|bias| bias.to_dtype(weight.dtype()));
+        let layer = self
+            .update
+            .merged_into(function, &weight, bias.transpose()?.as_ref())?;
+        Ok(Linear::new(layer.weight().clone(), layer.bias().cloned()))
+    }
+
+    /// Switches the adapter off, to the quantised base exactly, or on again.
+    pub fn set_enabled(&mut self, enabled: bool) {
+        self.enabled = enabled;
+    }
+
+    /// Whether `forward` uses the adapter.
+    pub fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+
+    /// The frozen layer beneath.
+    pub fn base(&self) -> &Nf4Linear {
+        &self.base
+    }
+
+    /// A `[rank, in]`.
+    pub fn a(&self) -> &Var {
+        &self.update.factors.a
+    }
+
+    /// B `[out, rank]`.
+    pub fn b(&self) -> &Var {
+        &self.update.factors.b
+    }
+
+    /// s.
+    pub fn scale(&self) -> f64 {
+        self.update.factors.scale
+    }
+
+    /// ΔW = s·B·A `[out, in]`, differentiable.
+    ///
+    /// # Errors
+    /// Only candle's own.
+    pub fn delta(&self) -> Result<Tensor> {
+        self.update.factors.delta()
+    }
+
+    /// What is trained, under the names that PEFT gives it, as
+    /// [`LoraLinear::trainable`](crate::LoraLinear::trainable).
+    pub fn trainable(&self, prefix: &str) -> Vec<(String, Var)> {
+        self.update.trainable(prefix)
+    }
+}
+
+impl Module for QloraLinear {
+    /// h without dropout; the quantised base if disabled.
+    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        self.base.check("QloraLinear::forward", x)?;
+        match self.enabled {
+            true => Ok(self.adapted(x, None::<&mut StdRng>)?),
+            false => self.base.forward(x),
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Whether layers are what settings say.
+
+use super::config::{AdapterConfig, AdapterMethod};
+use super::saved::Saved;
+use super::settings::Settings;
+use super::{AdapterLayer, AdapterLayers};
+use crate::error::{Error, Result};
+
+/// Whether the layer is what the settings of its module make.
+pub(super) fn agrees(settings: &Settings, layer: &AdapterLayer) -> Result<(), String> {
+    let differs = |what: &str, has: f64, says: f64| match has == says {
+        true => Ok(()),
+        false => Err(format!("has {what} {has}, and the settings say {says}")),
+    };
+    match (settings, layer) {
+        (Settings::Lora(config, dora), layer) => {
+            let (rank, scale) = match (layer, dora) {
+                (AdapterLayer::Lora(layer), false) => (layer.a().dims()[0], layer.scale()),
+                (AdapterLayer::Qlora(layer), false) => (layer.a().dims()[0], layer.scale()),
+                (AdapterLayer::LoraEmbedding(layer), false) => (layer.a().dims()[0], layer.scale()),
+                (AdapterLayer::Dora(layer), true) => (layer.a().dims()[0], layer.scale()),
+                _ => return Err("is a layer of another method".to_string()),
+            };
+            differs("rank", rank as f64, config.rank as f64)?;
+            differs("scale", scale, config.scale())?;
+            biases(config.bias, layer)
+        }
+        (Settings::AdaLora(file), AdapterLayer::AdaLora(layer)) => {
+            differs("scale", layer.scale(), file.config.scale())
+        }
+        (Settings::Ia3(place), AdapterLayer::Ia3(layer)) if layer.place() == *place => Ok(()),
+        (Settings::Ia3(place), AdapterLayer::Ia3(layer)) => Err(format!(
+            "has its factors at the {:?}, and the settings say {place:?}",
+            layer.place()
+        )),
+        (Settings::Vera(config), AdapterLayer::Vera(layer)) => {
+            let rank = layer.lambda_d().dims()[0];
+            differs("rank", rank as f64, config.rank as f64)
+        }
+        _ => Err("is a layer of another method".to_string()),
+    }
+}
+
+/// Whether the layer trains the biases that the settings say.
+fn biases(
+    bias: crate::parameter_efficient::lora::config::LoraBias,
+    layer: &AdapterLayer,
+) -> Result<(), String> {
+    use crate::parameter_efficient::LoraBias::Base;
+    use crate::parameter_efficient::LoraBias::Frozen;
+    use crate::parameter_efficient::LoraBias::Update;
+    let (names, base) = match layer {
+        AdapterLayer::Lora(layer) => (layer.trainable(""), layer.base().bias()),
+        AdapterLayer::Qlora(layer) => (layer.trainable(""), layer.base().bias()),
+        AdapterLayer::Dora(layer) => (layer.trainable(""), layer.base().bias()),
+        _ => return Ok(()),
+    };
+    let found = match names.iter().find(|(name, _)| name.ends_with("bias")) {
+        None => Frozen,
+        Some((name, _)) if name == "base_layer.bias" => Base,
+        Some(_) => Update,
+    };
+    // a layer without a bias has none to train
+    let none = bias == Base && found == Frozen && base.is_none();
+    match found == bias || none {
+        true => Ok(()),
+        false => Err(format!(
+            "trains the bias {found:?}, and the settings say {bias:?}"
+        )),
+    }
+}
+
+/// Whether all that the settings name is there: modules to save, and modules that were cut.
+pub(super) fn whole(
+    function: &'static str,
+    config: &AdapterConfig,
+    layers: &AdapterLayers,
+) -> Result<()> {
+    let problem = |text: String| Err(Error::argument(function, "layers", text));
+    if let Some(targets) = config.method.targets() {
+        let saved = Saved::new(config, &targets.modules_to_save);
+        if let Some(name) = saved.missing(layers.weights.keys()).first() {
+            return problem(format!("holds no weight of `modules_to_save` = `{name}`"));
+        }
+        if saved.needs_head(layers.weights.keys()) {
+            let text = "holds no weight of `classifier` or `score`, one of which the task trains";
+            return problem(text.to_string());
+        }
+    }
+    if let AdapterMethod::Lora(file) = &config.method {
+        let tables = layers.weights.keys();
+        let found: Vec<&String> = tables
+            .filter_map(|name| Some(table(config, layers, name)?.1.0))
+            .collect();
+        // of a tied output layer the embedding's rows are the rows
+        let shared = |name: &str| {
+            let mut tied = layers
+                .tied
+                .keys()
+                .filter_map(|weight| weight.strip_suffix(".weight"));
+            !name.is_empty() && tied.any(|path| path.ends_with(name))
+        };
+        for name in file.tokens.keys() {
+            match found.iter().filter(|other| **other == name).count() {
+                0 if shared(name) => {}
+                0 => return problem(format!("holds no table of `tokens` = `{name}`")),
+                2.. if name.is_empty() => {
+                    return problem(
+                        "holds more than one table: name those of `tokens`".to_string(),
+                    );
+                }
+                _ => {}
+            }
+        }
+    }
+    if let AdapterMethod::AdaLora(file) = &config.method {
+        let mut kept = file.kept.keys();
+        if let Some(path) = kept.find(|path| !layers.layers.contains_key(*path)) {
+            return problem(format!("holds no `{path}`, which `kept` names"));
+        }
+    }
+    Ok(())
+}
+
+/// The path of a table of which only some rows were trained, its name among the settings, and which.
+pub(super) fn table<'a>(
+    config: &'a AdapterConfig,
+    layers: &AdapterLayers,
+    weight: &'a str,
+) -> Option<(&'a str, (&'a String, &'a Vec<usize>))> {
+    let AdapterMethod::Lora(file) = &config.method else {
+        return None;
+    };
+    let path = weight.strip_suffix(".weight")?;
+    let saved = Saved::new(config, &file.config.targets.modules_to_save);
+    let whole = saved.holds(weight) || layers.layers.contains_key(path);
+    if whole || layers.weights[weight].rank() != 2 {
+        return None;
+    }
+    let mut tokens = file.tokens.iter();
+    let token = tokens.find(|(name, _)| path.ends_with(name.as_str()))?;
+    Some((path, token))
+}

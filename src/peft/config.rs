@@ -1,0 +1,189 @@
+//! What `adapter_config.json` says, in the words of this crate.
+
+use crate::parameter_efficient::adalora::AdaLoraConfig;
+use crate::parameter_efficient::adalora::schedule::RankAllocatorConfig;
+use crate::parameter_efficient::ia3::Ia3Config;
+use crate::parameter_efficient::lora::config::LoraConfig;
+use crate::parameter_efficient::prefix::PrefixShape;
+use crate::parameter_efficient::targets::Targets;
+use crate::parameter_efficient::vera::VeraConfig;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The release of PEFT whose files these are.
+pub(super) const PEFT: &str = "0.21.2";
+
+/// The settings of an adapter: an `adapter_config.json`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdapterConfig {
+    /// The method and its settings: `peft_type` and most keys.
+    pub method: AdapterMethod,
+    /// `base_model_name_or_path`.
+    pub base_model: Option<String>,
+    /// `revision` of the base model.
+    pub revision: Option<String>,
+    /// `task_type`. Python wraps the model by it; a prompt or a prefix needs one there.
+    pub task: Option<TaskType>,
+    /// `auto_mapping`: the Python class of the base model, where there is no task. Of no effect here.
+    pub auto_mapping: Option<serde_json::Map<String, serde_json::Value>>,
+}
+
+impl From<AdapterMethod> for AdapterConfig {
+    /// Without a word on the base model.
+    fn from(method: AdapterMethod) -> Self {
+        Self {
+            method,
+            base_model: None,
+            revision: None,
+            task: None,
+            auto_mapping: None,
+        }
+    }
+}
+
+/// `task_type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)] // the names say it
+pub enum TaskType {
+    #[serde(rename = "SEQ_CLS")]
+    SequenceClassification,
+    #[serde(rename = "SEQ_2_SEQ_LM")]
+    SequenceToSequence,
+    #[serde(rename = "CAUSAL_LM")]
+    CausalLanguageModel,
+    #[serde(rename = "TOKEN_CLS")]
+    TokenClassification,
+    #[serde(rename = "QUESTION_ANS")]
+    QuestionAnswering,
+    #[serde(rename = "FEATURE_EXTRACTION")]
+    FeatureExtraction,
+}
+
+/// A method and its settings.
+///
+/// How a fresh adapter starts (`init_lora_weights`, `init_ia3_weights`, `init_weights`,
+/// `prompt_tuning_init*`) is of no effect on one that is read from a file, and is written as the
+/// default.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AdapterMethod {
+    /// `LORA`, DoRA included.
+    Lora(LoraFile),
+    /// `ADALORA`.
+    AdaLora(AdaLoraFile),
+    /// `IA3`.
+    Ia3(Ia3File),
+    /// `VERA`.
+    Vera(VeraFile),
+    /// `PROMPT_TUNING`.
+    Prompt(PromptFile),
+    /// `PREFIX_TUNING`.
+    Prefix(PrefixFile),
+}
+
+impl AdapterMethod {
+    /// Which modules get the adapter; none for prompts and prefixes.
+    pub fn targets(&self) -> Option<&Targets> {
+        match self {
+            Self::Lora(file) => Some(&file.config.targets),
+            Self::AdaLora(file) => Some(&file.targets),
+            Self::Ia3(file) => Some(&file.config.targets),
+            Self::Vera(file) => Some(&file.targets),
+            Self::Prompt(_) | Self::Prefix(_) => None,
+        }
+    }
+
+    /// Whether the base keeps the weights of its linear layers as `[in, out]`: `fan_in_fan_out`, true
+    /// of GPT-2.
+    pub fn fan_in_fan_out(&self) -> bool {
+        match self {
+            Self::Lora(file) => file.fan_in_fan_out,
+            Self::AdaLora(file) => file.fan_in_fan_out,
+            Self::Ia3(file) => file.fan_in_fan_out,
+            Self::Vera(file) => file.fan_in_fan_out,
+            Self::Prompt(_) | Self::Prefix(_) => false,
+        }
+    }
+}
+
+/// The settings of a LoRA or DoRA file. The default is that of LoRA, which names no module.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LoraFile {
+    /// Rank, α, patterns, targets, and what is trained beside A and B.
+    pub config: LoraConfig,
+    /// `use_dora`: the layers are [`DoraLinear`](crate::DoraLinear), on linear layers alone and
+    /// without a bias of B.
+    pub dora: bool,
+    /// `bias = "all"`: beside those of the chosen modules ([`LoraBias::Base`](crate::LoraBias::Base),
+    /// which it needs) the biases of all other modules were trained.
+    pub all_biases: bool,
+    /// `trainable_token_indices`: which rows of which tables were trained, by the end of a module's
+    /// path. The empty name stands for the tables that the file has rows of. The tables with these
+    /// rows are among the weights ([`AdapterLayers::weights`](crate::AdapterLayers::weights)); no more
+    /// than the rows is written.
+    pub tokens: BTreeMap<String, Vec<usize>>,
+    /// `fan_in_fan_out`.
+    pub fan_in_fan_out: bool,
+}
+
+/// The settings of an AdaLoRA file.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AdaLoraFile {
+    /// The rank at the start (`init_r`), α and the dropout. The scaling must be PEFT's, the default.
+    pub config: AdaLoraConfig,
+    /// The budget. Its `total_steps` must not be 0: Python refuses the file.
+    pub allocator: RankAllocatorConfig,
+    /// `orth_reg_weight` ≥ 0, the weight of the orthogonality penalty.
+    pub orthogonality: f64,
+    /// Which modules get triplets.
+    pub targets: Targets,
+    /// `rank_pattern`: by module path, which of the triplets of the start are left. Empty: all.
+    pub kept: BTreeMap<String, Vec<bool>>,
+    /// `fan_in_fan_out`.
+    pub fan_in_fan_out: bool,
+}
+
+/// The settings of an (IA)³ file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ia3File {
+    /// Which modules get factors, and where.
+    pub config: Ia3Config,
+    /// `fan_in_fan_out`.
+    pub fan_in_fan_out: bool,
+}
+
+/// The settings of a VeRA file with its projections (`save_projection`).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct VeraFile {
+    /// Rank, the start of λ_d, dropout.
+    pub config: VeraConfig,
+    /// Which modules get factors. `exclude_modules` must be empty: PEFT has no such key for VeRA.
+    pub targets: Targets,
+    /// `projection_prng_key`: the seed in Python. The projections themselves are in the file.
+    pub seed: u64,
+    /// `fan_in_fan_out`.
+    pub fan_in_fan_out: bool,
+}
+
+/// The settings of a prompt-tuning file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PromptFile {
+    /// `num_virtual_tokens`.
+    pub length: usize,
+    /// `token_dim`, the width of an embedding.
+    pub dim: usize,
+    /// `num_layers` of the base model. Python fills it in.
+    pub layers: Option<usize>,
+    /// `num_attention_heads` of the base model. Python fills it in.
+    pub heads: Option<usize>,
+}
+
+/// The settings of a prefix-tuning file. What is in it are keys and values, whatever network made
+/// them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PrefixFile {
+    /// `num_virtual_tokens`.
+    pub length: usize,
+    /// `num_layers`, `num_attention_heads` (those with keys of their own) and, as the quotient of
+    /// `token_dim`, the width of one.
+    pub shape: PrefixShape,
+}

@@ -1,0 +1,219 @@
+//! Two files that belong together: read as a pair, and put in place so that there always is one.
+//!
+//! The tensors are one file, which takes its place in one step and holds the settings too; a mark in
+//! `adapter_config.json` says whether these are the ones beside it.
+
+use super::absent;
+use super::tensors::{self, LONGEST_HEADER};
+use super::{CONFIG, TENSORS};
+use crate::atomic::{Failure, Staged, is_staged};
+use crate::error::{Error, Result};
+use crate::files;
+use serde::Deserialize;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read};
+use std::path::Path;
+use std::thread;
+
+/// What stands before the mark, behind the version of PEFT. PEFT puts its commit there.
+const MARK: &str = "@candle-align.";
+/// Where settings stand while their tensors are replaced.
+const ASIDE: &str = ".adapter_config.json.replaced.candle-align";
+/// How often two files are looked at that are not of one pair.
+const TRIES: usize = 100;
+
+/// The mark of settings, by their text without it: its 64-bit FNV-1a hash.
+pub(super) fn mark(text: &str) -> String {
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("{MARK}{hash:016x}")
+}
+
+/// The mark in a text, if there is one.
+fn mark_in(text: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Settings {
+        peft_version: String,
+    }
+    let found: Settings = serde_json::from_slice(text).ok()?;
+    let (_, mark) = found.peft_version.split_once(MARK)?;
+    Some(mark.to_string())
+}
+
+/// Two files of one adapter, each with its path for messages.
+pub(super) struct Pair {
+    pub(super) settings: (String, Vec<u8>),
+    pub(super) tensors: (String, Vec<u8>),
+}
+
+/// Reads a pair.
+pub(super) fn read(function: &'static str, folder: &Path) -> Result<Pair> {
+    if folder.is_file() {
+        let text = "is a file: name the folder that it is in";
+        return Err(Error::argument(
+            function,
+            folder.display().to_string(),
+            text,
+        ));
+    }
+    for _ in 0..TRIES {
+        if let Some(pair) = look(function, folder)? {
+            return Ok(pair);
+        }
+        thread::yield_now();
+    }
+    let text = format!(
+        "and `{CONFIG}` beside it are of two adapters, in {TRIES} looks: one of the two was put there \
+         alone, or another program is at work that writes there; without `{CONFIG}` these tensors are \
+         read with the settings that they hold"
+    );
+    let source = folder.join(TENSORS).display().to_string();
+    Err(Error::argument(function, source, text))
+}
+
+/// The pair that stands in a folder, or none while it changes. What is read of the tensors is one file
+/// whatever takes its place meanwhile, so only settings have to be found that are theirs.
+fn look(function: &'static str, folder: &Path) -> Result<Option<Pair>> {
+    let (at, path) = (folder.join(CONFIG), folder.join(TENSORS));
+    let tensors = Tensors::open(&path);
+    let mut settings = settings_at(function, &at)?;
+    if settings.is_none() && tensors.as_ref().is_ok_and(|t| t.settings.is_none()) {
+        // they went aside, and these tensors do not hold them
+        settings = settings_at(function, &folder.join(ASIDE))?;
+    }
+    let tensors = match tensors {
+        Ok(tensors) => tensors,
+        Err(_) if settings.is_none() => return Err(absent::settings(function, folder)),
+        // the first adapter of the folder, put there since
+        Err(error) if error.kind() == ErrorKind::NotFound && path.exists() => return Ok(None),
+        Err(error) => return Err(absent::tensors(function, folder, &error)),
+    };
+    let source = path.display().to_string();
+    let own = tensors.settings.as_ref();
+    let own = own.map(|text| (source.clone(), text.clone().into_bytes()));
+    let marks = [&settings, &own].map(|found| found.as_ref().and_then(|(_, text)| mark_in(text)));
+    let settings = match (marks, settings, own) {
+        (_, None, Some(own)) => own,
+        ([Some(beside), Some(of_tensors)], Some(settings), Some(own)) => {
+            match beside == of_tensors {
+                true => settings,
+                // a writer is between the two files, or was killed there
+                false if is_staged(&at) => own,
+                false => return Ok(None),
+            }
+        }
+        // nothing says so; but the settings were found while these tensors stood there
+        (_, settings, _) if tensors.stand_at(&path) => {
+            settings.ok_or_else(|| absent::settings(function, folder))?
+        }
+        _ => return Ok(None),
+    };
+    let bytes = tensors.rest().map_err(|error| {
+        let text = format!("cannot be read: {error}");
+        Error::argument(function, source.as_str(), text)
+    })?;
+    let tensors = (source, bytes);
+    Ok(Some(Pair { settings, tensors }))
+}
+
+/// Settings and their path, unless no file is there.
+fn settings_at(function: &'static str, path: &Path) -> Result<Option<(String, Vec<u8>)>> {
+    match files::read(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        read => super::content(function, path, read).map(Some),
+    }
+}
+
+/// A file of tensors that was opened and read up to the end of its header.
+struct Tensors {
+    file: File,
+    start: Vec<u8>,
+    settings: Option<String>,
+}
+
+impl Tensors {
+    fn open(path: &Path) -> io::Result<Self> {
+        let mut file = files::open(path)?;
+        let mut start = Vec::new();
+        file.by_ref().take(8).read_to_end(&mut start)?;
+        if let Some(length) = start.first_chunk::<8>().map(|n| u64::from_le_bytes(*n))
+            && length <= LONGEST_HEADER
+        {
+            file.by_ref().take(length).read_to_end(&mut start)?;
+        }
+        let settings = tensors::settings(&start);
+        Ok(Self {
+            file,
+            start,
+            settings,
+        })
+    }
+
+    /// Whether they are the ones at a path, as far as a header tells.
+    fn stand_at(&self, path: &Path) -> bool {
+        Self::open(path).is_ok_and(|now| now.start == self.start)
+    }
+
+    /// The whole file.
+    fn rest(mut self) -> io::Result<Vec<u8>> {
+        self.file.read_to_end(&mut self.start)?;
+        Ok(self.start)
+    }
+}
+
+/// Puts a pair in the place of another. Until it is there, a folder for the settings stands beside:
+/// a reader that finds two files of two adapters knows by it that a writer is between them, or was
+/// killed there, and takes the settings that the tensors hold. At every instant [`read`] finds one of the two: old settings go
+/// aside first, so that none stand beside tensors of another, and tensors hold their own.
+pub(super) fn write(folder: &Path, text: &str, content: &[u8]) -> Result<(), Failure> {
+    fs::create_dir_all(folder).map_err(|error| Failure::new(folder, error))?;
+    let (at, path) = (folder.join(CONFIG), folder.join(TENSORS));
+    let tensors = Staged::new(&path, |part| fs::write(part, content))?;
+    let settings = Staged::new(&at, |part| fs::write(part, text))?;
+    if at.is_dir() {
+        return Err(Failure::new(&at, "it is a folder, not a file"));
+    }
+    let aside = folder.join(ASIDE);
+    let same = files::read(&at).is_ok_and(|old| old == text.as_bytes());
+    let moved = !same && {
+        let moved = fs::rename(&at, &aside);
+        moved.map_or_else(
+            |error| match error.kind() {
+                ErrorKind::NotFound => Ok(false),
+                _ => Err(Failure::new(&at, error)),
+            },
+            |()| Ok(true),
+        )?
+    };
+    if let Err(failure) = tensors.put() {
+        if moved && !at.exists() {
+            // the error that is reported is the first one
+            let _ = fs::rename(&aside, &at);
+        }
+        return Err(failure);
+    }
+    let _stage = match same {
+        true => settings.stay(),
+        false => settings.put_and_stay()?,
+    };
+    // that of a write which was cut too; it may not be there
+    let _ = fs::remove_file(&aside);
+    settle(&at, &path)
+}
+
+/// Puts the settings beside tensors that are theirs, where two writers put one file each. Every writer
+/// does so last, so that the last one leaves a pair.
+fn settle(at: &Path, path: &Path) -> Result<(), Failure> {
+    for _ in 0..TRIES {
+        let Some(own) = Tensors::open(path).ok().and_then(|found| found.settings) else {
+            return Ok(());
+        };
+        let beside = files::read(at).ok().and_then(|text| mark_in(&text));
+        if beside.is_some() && beside == mark_in(own.as_bytes()) {
+            return Ok(());
+        }
+        Staged::new(at, |part| fs::write(part, &own))?.put()?;
+    }
+    Ok(())
+}

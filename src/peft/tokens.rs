@@ -1,0 +1,145 @@
+//! Rows of a table that were trained on their own: `trainable_token_indices`.
+
+use super::FUNCTION;
+use super::PREFIX;
+use super::base_model::Tie;
+use super::config::AdapterConfig;
+use super::keys::Keys;
+use super::load::Loader;
+use super::unique::Unique;
+use crate::error::{Error, Result};
+use candle_core::Tensor;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// By the end of a module's path, or the empty name: which rows.
+pub(super) type Tokens = BTreeMap<String, Vec<usize>>;
+
+/// As they stand in a file: a list of rows, or rows by name.
+pub(super) fn read(keys: &mut Keys) -> Result<Tokens> {
+    let (key, forms) = (
+        "trainable_token_indices",
+        "a list of rows, or an object of names and lists of rows",
+    );
+    if keys.starts_with(key, '{') {
+        let named: Option<Unique<Vec<usize>>> = keys.take_as(key, forms)?;
+        return Ok(named.map_or_else(Tokens::default, |Unique(named)| named));
+    }
+    let rows: Option<Vec<usize>> = keys.take_as(key, forms)?;
+    Ok(rows.map_or_else(Tokens::default, |rows| {
+        Tokens::from([(String::new(), rows)])
+    }))
+}
+
+pub(super) fn written(tokens: &Tokens) -> Value {
+    match tokens.get("") {
+        _ if tokens.is_empty() => Value::Null,
+        Some(rows) if tokens.len() == 1 => json!(rows),
+        _ => json!(tokens),
+    }
+}
+
+/// The tensor of the rows of the table at `path`.
+pub(super) fn delta(path: &str) -> String {
+    format!("{PREFIX}{path}.token_adapter.trainable_tokens_delta")
+}
+
+/// The rows as the indices of a table `[vocabulary, dim]`.
+pub(super) fn indices(
+    function: &'static str,
+    name: &str,
+    rows: &[usize],
+    table: &Tensor,
+) -> Result<Tensor> {
+    let problem = |text: String| {
+        let text = format!("of `{name}` {text}");
+        Error::argument(function, "trainable_token_indices", text)
+    };
+    let (vocabulary, _) = table.dims2()?;
+    let once: BTreeSet<usize> = rows.iter().copied().collect();
+    if once.len() != rows.len() || rows.is_empty() {
+        return Err(problem(
+            "must be one or more rows, each named once".to_string(),
+        ));
+    }
+    if let Some(row) = once.last().filter(|row| **row >= vocabulary) {
+        return Err(problem(format!("name row {row} of {vocabulary}")));
+    }
+    let rows: Vec<i64> = rows.iter().map(|row| *row as i64).collect();
+    Ok(Tensor::new(rows, table.device())?)
+}
+
+/// The table with these rows in the place of its own.
+pub(super) fn replaced(
+    function: &'static str,
+    name: &str,
+    rows: &[usize],
+    table: &Tensor,
+    found: &Tensor,
+) -> Result<Tensor> {
+    let indices = indices(function, name, rows, table)?.unsqueeze(1)?;
+    let indices = indices.broadcast_as(found.shape())?.contiguous()?;
+    Ok(table.contiguous()?.scatter(&indices, found, 0)?)
+}
+
+impl Loader<'_> {
+    /// The tables with the trained rows in the place of the base's.
+    pub(super) fn tokens(&mut self, config: &AdapterConfig, tokens: &Tokens) -> Result<()> {
+        let mut paths = self.parameters(|name| name.ends_with(".weight"));
+        paths
+            .iter_mut()
+            .for_each(|name| name.truncate(name.len() - ".weight".len()));
+        // a tied output layer that shares the rows of the embedding has none of its own
+        let mut shared = None;
+        if let Tie::Of(embedding, head) = self.tie
+            && let Some(rows) = self.shared_rows(config, embedding, head)
+        {
+            let mut named = tokens
+                .iter()
+                .filter(|(name, _)| head.ends_with(name.as_str()));
+            if named.all(|(_, own)| *own == rows) {
+                paths.retain(|path| path != head);
+                shared = Some(head);
+            }
+        }
+        for (name, rows) in tokens {
+            let mut found = paths.clone();
+            match name.as_str() {
+                "" => found.retain(|path| self.left.contains_key(&delta(path))),
+                name => found.retain(|path| path.ends_with(name)),
+            }
+            let of_embedding =
+                !name.is_empty() && shared.is_some_and(|head| head.ends_with(name.as_str()));
+            if found.is_empty() && !of_embedding {
+                self.problem(format!(
+                    "was made with `trainable_token_indices` of `{name}`, of which `base` holds no \
+                     table{}",
+                    self.advice(name)
+                ))?;
+            }
+            for path in found {
+                self.table(name, &path, rows)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn table(&mut self, name: &str, path: &str, rows: &[usize]) -> Result<()> {
+        let weight = format!("{path}.weight");
+        let table = self.base[&weight].clone();
+        if table.rank() != 2 || self.found.layers.contains_key(path) {
+            let text =
+                format!("of `{name}` are rows of `{path}`, which is no table or has an adapter");
+            return Err(Error::argument(FUNCTION, "trainable_token_indices", text));
+        }
+        indices(FUNCTION, name, rows, &table)?;
+        let (delta, shape) = (delta(path), [rows.len(), table.dim(1)?]);
+        if let Some(found) = self.take(&delta, &shape)?
+            && let Some(found) = self.cast(&delta, &found, &table)?
+        {
+            let table = replaced(FUNCTION, name, rows, &table, &found)?;
+            self.found.weights.insert(weight, table);
+        }
+        Ok(())
+    }
+}
