@@ -39,6 +39,7 @@
 //! | | [`reduction`] | how losses become one number, and by which count they are divided |
 //! | | [`training`] | gradient coverage and agreement, clipping, accumulation, AdamW, schedules |
 //! | | [`math`] | the delicate primitives, tested at their kinks and at infinity |
+//! | | [`guide`] | an hour through §3 in seven steps, with code, examples and exercises |
 //! | | [`mod@survey`] | the survey section by section, with the evidence for each item |
 //!
 //! Objectives, settings, results and layers are also found flat:
@@ -90,6 +91,7 @@
 mod atomic;
 mod error;
 mod files;
+pub mod guide;
 mod known;
 pub mod language;
 pub mod log_probs;

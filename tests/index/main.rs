@@ -287,6 +287,22 @@ fn every_link_of_the_readmes_leads_to_a_file() {
     }
 }
 
+#[test]
+fn every_example_of_the_guide_has_what_it_says_to_change() {
+    let guide = read("src/guide.md");
+    let command = "**Start** `cargo run --example ";
+    let steps: Vec<&str> = guide.split(command).skip(1).collect();
+    assert_eq!(steps.len(), 7);
+    for step in steps {
+        let (name, rest) = step.split_once('`').unwrap();
+        let change = rest.split_once("**Change** ").unwrap().1;
+        let change = change.split("\n\n").next().unwrap();
+        let first = change.split('`').nth(1).unwrap();
+        let example = read(&format!("examples/{name}.rs"));
+        assert!(example.contains(first), "examples/{name}.rs lacks {first}");
+    }
+}
+
 /// The names of the public items at the outermost level of a file, those apart that the docs hide.
 fn outermost(text: &str) -> Vec<String> {
     let (mut found, mut hidden) = (Vec::new(), false);
@@ -390,7 +406,7 @@ const FLOORS: [&[&str]; 11] = [
     // the sections of the survey do not know each other
     &["online", "ranking", "language", "parameter_efficient"],
     &["peft"],
-    &["lib", "survey"],
+    &["lib", "guide", "survey"],
 ];
 
 /// The room of a file, by its path below `src/`.
