@@ -137,8 +137,11 @@ impl Stage {
 
 /// Without the name beside the file, which `tempfile` adds.
 fn of_the_system(error: &io::Error) -> String {
-    let inner = error.get_ref().and_then(|added| added.source());
-    inner.map_or_else(|| error.to_string(), |inner| inner.to_string())
+    let text = error.to_string();
+    match text.split_once(" at path ") {
+        Some((system, _)) => system.to_string(),
+        None => text,
+    }
 }
 
 /// The folder of a file; the current one has no name.

@@ -217,3 +217,60 @@ fn settle(at: &Path, path: &Path) -> Result<(), Failure> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    /// The published values of FNV-1a.
+    #[test]
+    fn the_mark_is_the_hash_of_the_text() {
+        for (text, hash) in [
+            ("", "cbf29ce484222325"),
+            ("a", "af63dc4c8601ec8c"),
+            ("foobar", "85944171f73967e8"),
+        ] {
+            assert_eq!(mark(text), format!("{MARK}{hash}"));
+        }
+    }
+
+    /// Settings, and tensors that hold them.
+    fn adapter(text: &str) -> (String, Vec<u8>) {
+        let settings = format!(r#"{{"peft_version": "0{}"}}"#, mark(text));
+        let content = tensors::serialise(&BTreeMap::new(), &settings).unwrap();
+        (settings, content)
+    }
+
+    #[test]
+    fn settings_of_another_adapter_give_way_to_those_of_the_tensors() {
+        let folder = tempfile::tempdir().unwrap();
+        let (at, path) = (folder.path().join(CONFIG), folder.path().join(TENSORS));
+        let ((own, content), (other, _)) = (adapter("one"), adapter("another"));
+        fs::write(&path, content).unwrap();
+        settle(&at, &path).unwrap();
+        assert_eq!(fs::read_to_string(&at).unwrap(), own);
+        for beside in [other.as_str(), "{}"] {
+            fs::write(&at, beside).unwrap();
+            settle(&at, &path).unwrap();
+            assert_eq!(fs::read_to_string(&at).unwrap(), own, "{beside}");
+        }
+        // of this mark they stay, whatever was changed
+        let changed = own.replace('}', r#", "revision": "main"}"#);
+        fs::write(&at, &changed).unwrap();
+        settle(&at, &path).unwrap();
+        assert_eq!(fs::read_to_string(&at).unwrap(), changed);
+    }
+
+    #[test]
+    fn tensors_stand_where_their_header_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        for (name, text) in [("one", "one"), ("copy", "one"), ("another", "another")] {
+            fs::write(path(name), adapter(text).1).unwrap();
+        }
+        let found = Tensors::open(&path("one")).unwrap();
+        let stands = ["one", "copy", "another", "missing"].map(|name| found.stand_at(&path(name)));
+        assert_eq!(stands, [true, true, false, false]);
+    }
+}

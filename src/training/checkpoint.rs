@@ -27,9 +27,9 @@ impl AdamW {
         }
         Staged::new(path, |part| candle_core::safetensors::save(&tensors, part))
             .and_then(Staged::put)
-            .map_err(|e| {
-                let source = path.display().to_string();
-                Error::argument("AdamW::save", source, format!("cannot be written: {e}"))
+            .map_err(|failure| {
+                let problem = format!("cannot be written: {}", failure.cause);
+                Error::argument("AdamW::save", failure.path, problem)
             })
     }
 

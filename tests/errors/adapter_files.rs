@@ -690,6 +690,10 @@ fn rows_of_a_table_are_named_and_checked() {
     if let AdapterMethod::Lora(file) = &mut named.method {
         file.tokens = [("up".to_string(), vec![3, 1])].into();
     }
+    says(
+        AdapterFile::from_layers(named.clone(), &without),
+        "AdapterFile::from_layers: `layers` holds no table of `tokens` = `up`",
+    );
     let mut several = found.clone();
     several
         .weights

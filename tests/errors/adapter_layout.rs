@@ -77,6 +77,14 @@ fn the_blocks_of_gpt2_tell_which_way_round_they_are() {
     ]);
     assert!(!turned(&bare, false, "h.0.attn.c_proj"));
     assert!(!turned(&bare, true, "h.0.attn.c_proj"));
+    // a bias of neither length tells nothing, and the next module does
+    let mut odd = conv1d.clone();
+    odd.extend(tensors(&[
+        ("h.0.attn.c_attn.bias", &[7]),
+        ("h.0.mlp.c_fc.weight", &[4, 16]),
+        ("h.0.mlp.c_fc.bias", &[16]),
+    ]));
+    assert!(turned(&odd, false, "h.0.attn.c_proj"));
     // the first block says nothing of the second
     let mut mixed = linear.clone();
     for (name, tensor) in &conv1d {

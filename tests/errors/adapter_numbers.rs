@@ -77,6 +77,24 @@ fn a_number_that_is_none_is_refused_at_the_door() {
     }
 }
 
+/// It is beyond no type, in which it is none either.
+#[test]
+fn a_number_that_is_none_is_one_problem_in_a_file_of_a_wider_type() {
+    for (number, word) in [(f32::NAN, "NaN"), (f32::INFINITY, "inf")] {
+        let mut tensors = numbers();
+        tensors.insert(B.to_string(), with(&tensors[B], 3, number));
+        for tensor in tensors.values_mut() {
+            *tensor = tensor.to_dtype(DType::F64).unwrap();
+        }
+        let folder = folder(LORA, &tensors);
+        let file = AdapterFile::read(folder.path(), Strictness::Lenient).unwrap();
+        let layers = file.layers(&base(), Strictness::Lenient).unwrap();
+        let note = format!("holds `{B}`, with {word} at flat position 3");
+        assert_eq!(layers.left_out, [note]);
+        assert!(layers.layers.contains_key("m.0.q"));
+    }
+}
+
 /// Each tensor of each method, in PEFT's own files.
 #[test]
 fn every_tensor_of_every_method_is_looked_at() {
@@ -251,6 +269,12 @@ fn a_scale_that_a_type_cannot_hold_is_not_baked() {
     let baked = trained(98304.0, DType::F16, 0.125).baked().unwrap();
     let b = baked.tensors()[B].to_dtype(DType::F32).unwrap();
     assert_eq!(b.to_vec2::<f32>().unwrap(), [[12288.0], [12288.0]]);
+    // of doubles the product is one
+    let baked = trained(1e300, DType::F64, 0.5).baked().unwrap();
+    assert_eq!(
+        baked.tensors()[B].to_vec2::<f64>().unwrap(),
+        [[5e299], [5e299]]
+    );
     // a B of zeros changes nothing, whatever the scale
     let baked = trained(1e30, DType::F32, 0.0).baked().unwrap();
     assert_eq!(baked.tensors()[B].to_vec2::<f32>().unwrap(), [[0.0], [0.0]]);

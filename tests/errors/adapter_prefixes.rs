@@ -195,6 +195,24 @@ fn a_lenient_reader_takes_wrappers_for_what_they_mean_and_says_so() {
     }
 }
 
+#[test]
+fn one_name_that_is_taken_for_another_is_named_alone() {
+    let wrapped = format!("module.{WANTED}");
+    let file = renamed(|name| {
+        let name = format!("base_model.model.{name}");
+        if name == WANTED {
+            wrapped.clone()
+        } else {
+            name
+        }
+    });
+    let found = file.layers(&base(), Strictness::Lenient).unwrap();
+    let note = format!("names `{wrapped}`, taken for `{WANTED}`");
+    assert_eq!(found.left_out, [note]);
+    let layers: Vec<&String> = found.layers.keys().collect();
+    assert_eq!(layers, ["m.0.q", "m.0.v"]);
+}
+
 /// A name that has its own place, or whose place is taken, is not taken for another.
 #[test]
 fn a_lenient_reader_does_not_guess() {

@@ -234,6 +234,18 @@ fn what_a_base_lacks_is_named_with_what_to_do() {
             "AdapterFile::layers: `adapter_model.safetensors` was made with `trainable_token_indices` of `lm_head`, of which `base` holds no table{advice}"
         ),
     );
+    // what is no embedding, or one inside of a layer, is not what it is tied to
+    let mut more = one.clone();
+    more.extend(tensors(&[
+        ("adapter.weight", &[5, 3]),
+        ("a.0.embed_tokens.weight", &[5, 3]),
+    ]));
+    says(
+        head.layers(&more, Strictness::Strict),
+        &format!(
+            "AdapterFile::layers: `base` holds no module that the settings choose: no `lm_head.weight`, of which the file has an adapter{advice}"
+        ),
+    );
     // there is nothing to tie it to
     let none = base(&[]);
     says(
@@ -296,6 +308,30 @@ fn what_peft_makes_no_model_of_is_refused() {
             "AdapterFile::layers: `adapter_model.safetensors` holds `{e}` and `{h}`, which differ, and `base` has one table for both"
         ),
     );
+}
+
+/// They are put into neither of the two names of a tied table.
+#[test]
+fn rows_of_another_shape_are_named() {
+    let one = base(&[E]);
+    for (shape, shown) in [
+        (&[2, 3][..], "[2, 3]"),
+        (&[1, 4], "[1, 4]"),
+        (&[3], "[3]"),
+        (&[1, 1, 3], "[1, 1, 3]"),
+    ] {
+        let file = rows("[4]", &[(DELTA, shape)]);
+        let note = format!("holds `{DELTA}` of shape {shown}, expected [1, 3]");
+        says(
+            file.layers(BaseModel::tied(&one, E, H), Strictness::Strict),
+            &format!("AdapterFile::layers: `adapter_model.safetensors` {note}"),
+        );
+        let found = file
+            .layers(BaseModel::tied(&one, E, H), Strictness::Lenient)
+            .unwrap();
+        assert_eq!(found.left_out, [note]);
+        assert!(found.weights.is_empty() && found.tied.is_empty());
+    }
 }
 
 /// A table that has its rows has no second place in the file.

@@ -117,6 +117,26 @@ fn the_expressions_of_one_configuration_share_what_they_may_weigh() {
     assert!(found.contains("`target_modules` holds"), "{found}");
 }
 
+/// However long: they are compared, not compiled.
+#[test]
+fn names_without_operators_weigh_nothing() {
+    let path = format!("a.b{}", "-c_d/e:".repeat(20_000));
+    let escaped = format!(r"a\.b{}", r"\-c\_d\/e\:".repeat(20_000));
+    for name in [&path, &escaped] {
+        for written in [name.clone(), format!("^{name}")] {
+            let targets = with("target_modules", &written);
+            assert!(targets.for_module(&path).unwrap().is_some());
+            let keys = with("rank_pattern", &written);
+            assert_eq!(keys.for_module(&path).unwrap().unwrap().rank, 2);
+        }
+        for field in ["exclude_modules", "modules_to_save"] {
+            let config = with(field, name);
+            assert!(config.for_module(&path).unwrap().is_none(), "{field}");
+            assert!(config.for_module("q").unwrap().is_some(), "{field}");
+        }
+    }
+}
+
 #[test]
 fn what_steps_back_too_often_is_an_error_and_no_choice() {
     let path = format!("m.layers.1.{}.q", "a".repeat(40));

@@ -13,6 +13,16 @@ fn what_is_no_expression_of_pythons_or_another_one_is_refused() {
         (r"q)|(v", "a parenthesis was not opened"),
         (r"(q", "Opening parenthesis without closing parenthesis"),
         ("layers[", "a bracket is not closed"),
+        ("[]", "a bracket is not closed"),
+        (
+            "[b-a]",
+            "invalid character class range, the start must be <= the end",
+        ),
+        (
+            r"(?(q))",
+            "General parsing error: expected conditional to be a backreference or at least an \
+             expression for when the condition is true",
+        ),
         (r"q**", "Target of repeat operator is invalid"),
         (r"q\", "a backslash ends it"),
         // Python reads these otherwise

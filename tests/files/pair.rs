@@ -135,6 +135,54 @@ fn a_write_that_ends_anywhere_leaves_the_old_adapter_or_the_new_one() {
     }
 }
 
+/// What stands in the way of one of the two files is in the way of both.
+#[test]
+fn a_write_that_fails_leaves_the_folder_as_it_was() {
+    let adapters = two();
+    let [old, new] = &adapters;
+    let [settings, _] = pair(old);
+    // tensors that cannot be put there, beside settings in either place
+    for place in [CONFIG, ASIDE] {
+        let folder = folder(&[(place, &settings)]);
+        let blocked = folder.path().join(TENSORS);
+        fs::create_dir(&blocked).unwrap();
+        fs::write(blocked.join("kept"), "x").unwrap();
+        let before = names(folder.path());
+        for file in [new, old] {
+            let error = file.write(folder.path()).unwrap_err().to_string();
+            let named = format!("`{}` cannot be written: ", blocked.display());
+            assert!(error.contains(&named), "{error}");
+            assert_eq!(names(folder.path()), before);
+            let left = fs::read(folder.path().join(place)).unwrap();
+            assert!(left == settings, "{place}");
+        }
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn settings_that_cannot_go_aside_stay_with_their_tensors() {
+    let adapters = two();
+    let [old, new] = &adapters;
+    let [settings, tensors] = pair(old);
+    let folder = folder(&[(CONFIG, &settings), (TENSORS, &tensors)]);
+    let blocked = folder.path().join(ASIDE);
+    fs::create_dir(&blocked).unwrap();
+    fs::write(blocked.join("kept"), "x").unwrap();
+    // or it is swept as what a dead writer left
+    let held = fs::File::open(&blocked).unwrap();
+    held.lock().unwrap();
+    let before = names(folder.path());
+    let error = new.write(folder.path()).unwrap_err().to_string();
+    let named = format!("{CONFIG}` cannot be written: ");
+    assert!(error.contains(&named), "{error}");
+    assert_eq!(which(folder.path(), &adapters), 0);
+    // the same settings stay where they are
+    old.write(folder.path()).unwrap();
+    assert_eq!(which(folder.path(), &adapters), 0);
+    assert_eq!(names(folder.path()), before);
+}
+
 #[test]
 fn two_files_of_two_adapters_are_refused() {
     let [one, other] = two().each_ref().map(pair);

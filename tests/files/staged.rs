@@ -6,6 +6,7 @@ use candle_align::{AdapterFile, Strictness};
 use candle_core::{Device, Tensor, Var};
 use std::fs;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 /// Every writer of the library: what it writes, and how.
 type Writer = (&'static str, Box<dyn Fn(&Path) -> candle_align::Result<()>>);
@@ -115,6 +116,9 @@ fn what_a_dead_writer_left_is_swept_and_what_a_living_one_writes_is_not() {
         fs::write(of("file"), "mine").unwrap();
         let other = folder.path().join(format!(".{name}.killed.other"));
         fs::create_dir(&other).unwrap();
+        // and what the writer of another file left
+        let another = folder.path().join(".another.killed.candle-align");
+        fs::create_dir(&another).unwrap();
         write(folder.path()).unwrap();
         let left = names(folder.path());
         assert!(!of("killed").exists(), "{left:?}");
@@ -123,6 +127,7 @@ fn what_a_dead_writer_left_is_swept_and_what_a_living_one_writes_is_not() {
             of("link").join("mine"),
             of("file"),
             other,
+            another,
         ] {
             assert!(kept.exists(), "{} of {left:?}", kept.display());
         }
@@ -144,6 +149,7 @@ fn a_write_that_fails_names_the_file_and_leaves_nothing_beside() {
         let error = write(folder.path()).unwrap_err().to_string();
         let expected = format!("`{}` cannot be written: ", place.display());
         assert!(error.contains(&expected), "{error}");
+        assert!(!error.contains(".candle-align"), "{error}");
         assert_eq!(names(folder.path()), [name], "{error}");
         assert_eq!(fs::read(place.join("kept")).unwrap(), b"x");
 
@@ -152,10 +158,50 @@ fn a_write_that_fails_names_the_file_and_leaves_nothing_beside() {
         let error = write(&file).unwrap_err().to_string();
         assert!(error.contains(&format!("`{}", file.display())), "{error}");
         assert!(error.contains("cannot be written: "), "{error}");
+        assert!(!error.contains(".candle-align"), "{error}");
     }
 }
 
-/// A path without a folder is one in the current folder.
+#[test]
+fn a_folder_that_is_not_there_is_named_in_words_of_the_system() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("missing");
+    let adamw = AdamW::new(vec![], AdamWConfig::default()).unwrap();
+    let path = missing.join("state.safetensors");
+    let error = adamw.save(&path).unwrap_err().to_string();
+    let system = fs::create_dir(missing.join("x")).unwrap_err();
+    let path = path.display();
+    let expected = format!("AdamW::save: `{path}` cannot be written: {system}");
+    assert_eq!(error, expected);
+}
+
+/// Saves under a name alone; the test below starts it as a process, in a folder.
+#[test]
+fn child_that_saves_where_it_is() {
+    if std::env::var_os("FILES_HERE").is_some() {
+        let adamw = AdamW::new(vec![], AdamWConfig::default()).unwrap();
+        adamw.save("state.safetensors").unwrap();
+    }
+}
+
+/// A path without a folder is one in the current folder, which is swept as any other.
+#[cfg(unix)]
+#[test]
+fn a_name_alone_is_a_file_of_the_current_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let dead = ".state.safetensors.killed.candle-align";
+    fs::create_dir(folder.path().join(dead)).unwrap();
+    let status = Command::new(std::env::current_exe().unwrap())
+        .args(["staged::child_that_saves_where_it_is", "--exact"])
+        .current_dir(folder.path())
+        .env("FILES_HERE", "1")
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    assert_eq!(names(folder.path()), ["state.safetensors"]);
+}
+
 #[test]
 fn a_path_that_names_no_file_is_an_error() {
     let adamw = AdamW::new(vec![], AdamWConfig::default()).unwrap();

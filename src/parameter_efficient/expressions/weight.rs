@@ -162,3 +162,48 @@ impl Scan {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_expression_weighs_its_characters_and_what_the_engine_makes_of_them() {
+        let hard = |parts: usize| ENGINE + BACKTRACKING + parts * ENGINE;
+        for (written, expected) in [
+            ("", ENGINE),
+            ("q_proj", 6 + ENGINE),
+            (".", ANY + ENGINE),
+            (r"\.", 1 + ENGINE),
+            (r"\n", 1 + ENGINE),
+            (r"\w\D\s", WORD + DIGIT + SPACE + ENGINE),
+            ("[a]", ANY + 1 + ENGINE),
+            ("[]a]", ANY + 2 + ENGINE),
+            (r"[^\w-]", ANY + WORD + 1 + ENGINE),
+            ("(a|b)", 5 + ENGINE),
+            ("a+b*c?", 6 + ENGINE),
+            // counts multiply
+            ("a{2,3}", 6 * 3 + ENGINE),
+            ("a{,2}", 5 * 2 + ENGINE),
+            ("a{2}{3}", 7 * 2 * 3 + ENGINE),
+            ("a{b}", 4 + ENGINE),
+            // what may step back, and its parts
+            ("(?=a)", 5 + hard(1)),
+            ("(?!a)(?<=b)", 11 + hard(2)),
+            (r"(?=[a].\w\n)", 3 + ANY + 1 + ANY + WORD + 1 + 1 + hard(3)),
+            (r"(a)\1", 4 + hard(1)),
+            ("a++", 2 + hard(0)),
+            ("a*+a?+", 4 + hard(0)),
+            ("a{2}+", 4 * 2 + hard(0)),
+            // letters of either case, where it steps back
+            ("(?i)a", 5 + ENGINE),
+            ("(?i)(?=a)", 9 + hard(2) + 7 * ENGINE),
+            ("(?s-i:a)(?=a)", 13 + hard(2) + 11 * ENGINE),
+            ("(?s)(?=a)", 9 + hard(2)),
+            ("(?:i)(?=i)", 10 + hard(2)),
+            ("(i)(?=a)", 8 + hard(2)),
+        ] {
+            assert_eq!(weight(written), Ok(expected), "{written}");
+        }
+    }
+}
