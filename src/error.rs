@@ -2,7 +2,6 @@
 //!
 //! A user's mistake is an [`Err`] that names the function and the argument; nothing panics.
 
-use crate::atomic::Failure;
 use std::borrow::Cow;
 
 /// The result of every fallible function of this crate.
@@ -58,8 +57,7 @@ pub enum Error {
         /// Its value.
         found: String,
     },
-    /// An error of candle itself: out of memory, tensors on two devices, an operation without a kernel;
-    /// or a file that could not be written, with its path.
+    /// An error of candle itself: out of memory, tensors on two devices, an operation without a kernel.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
 }
@@ -105,13 +103,6 @@ pub(crate) fn shown(text: &str) -> Cow<'_, str> {
 }
 
 const SHOWN: usize = 80;
-
-/// A file that could not be written, by a function that adds nothing to that.
-impl From<Failure> for Error {
-    fn from(failure: Failure) -> Self {
-        Self::Tensor(candle_core::Error::Msg(failure.to_string()))
-    }
-}
 
 /// `Ok` if `holds`, else the error that names the setting.
 pub(crate) fn require(
