@@ -319,7 +319,7 @@ mod tests {
             found(Agreement::Agrees, -4.0, 4.0),
             found(Agreement::Undetermined, 7.0, 8.0),
             found(Agreement::Differs, 10.0, 15.0),
-            found(Agreement::Missing, 1.0, -5.0),
+            found(Agreement::Missing, 10.0, 4.0),
         ];
         for (i, one) in rising.iter().enumerate() {
             for (j, other) in rising.iter().enumerate() {

@@ -297,6 +297,21 @@ fn a_step_that_is_contradicted_by_its_half_gives_no_verdict() {
     assert!((found.slope.abs() - 2.0).abs() <= found.error, "{found:?}");
 }
 
+/// Steps of the length of its stairs see a line of slope 1, shorter ones that it is flat.
+#[test]
+fn a_staircase_needs_no_gradient() {
+    for (dtype, stairs) in [(DType::F64, 512.0), (DType::F32, 32.0)] {
+        let w = Var::zeros(1, dtype, &Device::Cpu).unwrap();
+        let loss = || {
+            let stair = (w.detach() * stairs)?.round()?;
+            Ok((stair / stairs)?.sum_all()?)
+        };
+        let found = of_one(loss, &w);
+        assert_eq!(found.agreement, Agreement::Agrees, "{dtype:?}: {found:?}");
+        assert_eq!((found.slope, found.error), (0.0, 0.0));
+    }
+}
+
 /// ln x has no value below 0, so the first steps have none.
 #[test]
 fn a_loss_that_has_no_value_further_away_is_looked_at_nearby() {
