@@ -75,14 +75,10 @@ pub fn clip_grad_norm(vars: &[(String, Var)], grads: &mut GradStore, max_norm: f
 
 /// g · factor, rounded once to the type of g; in f32 the factor is rounded too.
 fn scaled(grad: &Tensor, factor: f64) -> Result<Tensor> {
-    let narrow = match grad.dtype() {
-        DType::F64 => false,
-        // below, a factor in f32 has few digits left
-        DType::F32 => factor < f64::from(f32::MIN_POSITIVE),
-        _ => true,
-    };
-    Ok(match narrow {
-        true => (grad.to_dtype(DType::F64)? * factor)?.to_dtype(grad.dtype())?,
-        false => (grad * factor)?,
+    // below, a factor in f32 has few digits left
+    let single = grad.dtype() == DType::F32 && factor >= f64::from(f32::MIN_POSITIVE);
+    Ok(match single {
+        true => (grad * factor)?,
+        false => (grad.to_dtype(DType::F64)? * factor)?.to_dtype(grad.dtype())?,
     })
 }

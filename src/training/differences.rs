@@ -174,7 +174,7 @@ impl<'a> Points<'a> {
         };
 
         let mut tried = Vec::new();
-        let mut best: Option<Found> = None;
+        let mut unsettled = Vec::new();
         let mut moved = false;
         while tried.len() < TRIES && !tried.contains(&h) {
             tried.push(h);
@@ -196,14 +196,16 @@ impl<'a> Points<'a> {
                 }
                 None => {}
             }
-            if best.as_ref().is_none_or(|b| error / length < b.error) {
-                best = Some(found(Agreement::Undetermined, &s, error));
-            }
+            unsettled.push(found(Agreement::Undetermined, &s, error));
             h = match s.noise > s.bend {
                 true => h * 4.0,
                 false => h / 4.0,
             };
         }
+        // `abs`, since NaN has a sign too
+        let best = unsettled
+            .into_iter()
+            .min_by(|a, b| a.error.abs().total_cmp(&b.error.abs()));
         let mut best = best.unwrap_or(Found {
             agreement: Agreement::Undetermined,
             gradient: f64::NAN,
@@ -289,5 +291,81 @@ pub(super) fn noise<R: Rng + ?Sized>(
     match (sum / 5.0).sqrt() {
         noise if noise.is_finite() => Ok(noise),
         _ => Ok(f64::INFINITY),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    fn var(values: &[f64]) -> Var {
+        Var::new(values, &Device::Cpu).unwrap()
+    }
+
+    #[test]
+    fn a_verdict_against_a_gradient_outweighs_then_the_larger_distance() {
+        let found = |agreement, gradient, slope| Found {
+            agreement,
+            gradient,
+            slope,
+            error: 0.0,
+        };
+        // each outweighs all before it; the distances are 5, 8, 1, 5, 6
+        let rising = [
+            found(Agreement::Agrees, 10.0, 5.0),
+            found(Agreement::Agrees, -4.0, 4.0),
+            found(Agreement::Undetermined, 7.0, 8.0),
+            found(Agreement::Differs, 10.0, 15.0),
+            found(Agreement::Missing, 10.0, 4.0),
+        ];
+        for (i, one) in rising.iter().enumerate() {
+            for (j, other) in rising.iter().enumerate() {
+                assert_eq!(one.outweighs(other), i > j, "{i} and {j}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_variable_moves_along_the_direction_and_back() {
+        let w = var(&[1.0, -2.0, 2.0]);
+        let mut points = [Points::new(&w, None).unwrap()];
+        let [point] = &mut points;
+        point.turn(&mut StdRng::seed_from_u64(0)).unwrap();
+        let direction = point.direction.to_vec1::<f64>().unwrap();
+        // the root of the mean of squares
+        assert!(direction.iter().all(|x| x.abs() == 3f64.sqrt()));
+        for by in [0.5, -2.0] {
+            let there = point.go(by).unwrap().to_vec1::<f64>().unwrap();
+            let [x, y, z] = [0, 1, 2].map(|i| by * direction[i]);
+            assert_eq!(there, [1.0 + x, -2.0 + y, 2.0 + z]);
+            assert_eq!(w.to_vec1::<f64>().unwrap(), there);
+        }
+        point.back().unwrap();
+        assert_eq!(w.to_vec1::<f64>().unwrap(), [1.0, -2.0, 2.0]);
+    }
+
+    #[test]
+    fn a_steep_smooth_loss_has_no_noise() {
+        let w = var(&[0.0]);
+        let mut points = [Points::new(&w, None).unwrap()];
+        let loss = || -> Result<f64> {
+            let x = (w.as_tensor() * 2f64.powi(16))?.powf(4.0)?;
+            Ok(x.sum_all()?.to_scalar()?)
+        };
+        let found = noise(&mut points, &loss, &mut StdRng::seed_from_u64(0)).unwrap();
+        assert!(found < 1e-20, "{found}");
+    }
+
+    #[test]
+    fn where_a_loss_has_no_value_its_noise_is_infinite() {
+        let w = var(&[0.0]);
+        for value in [f64::NAN, f64::INFINITY] {
+            let mut points = [Points::new(&w, None).unwrap()];
+            let found = noise(&mut points, &|| Ok(value), &mut StdRng::seed_from_u64(0));
+            assert_eq!(found.unwrap(), f64::INFINITY);
+        }
     }
 }

@@ -206,6 +206,17 @@ fn a_state_that_no_optimiser_wrote_is_refused_by_name() {
             u64::from_le_bytes(*b"<!DOCTYP")
         )
     );
+    // the longest header there may be, and one byte more
+    let header = |length: u64| [length.to_le_bytes(), *b"{       "].concat();
+    assert_eq!(say(&header(100_000_000)), "is cut short: it has 16 bytes");
+    assert_eq!(
+        say(&header(100_000_001)),
+        "claims a header of 100000001 bytes, above 100000000"
+    );
+    assert_eq!(
+        say(&[&2u64.to_le_bytes()[..], b"[]"].concat()),
+        "has a header that is not one: invalid type: sequence, expected an object at line 1 column 0"
+    );
     assert_eq!(
         say(&state("\"x\":1", &whole)),
         "has a header that is not one: invalid type: integer `1`, expected struct Entry at line 1 \

@@ -241,3 +241,31 @@ fn sums_of_half_precision_are_clipped_and_stepped() {
         assert_close(&numbers(&w), &[want; 2], 2f64.powi(-9), "w");
     }
 }
+
+/// Its moments take no byte of the file.
+#[test]
+fn the_state_of_a_variable_without_elements_is_saved_and_loaded() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.safetensors");
+    let (empty, w) = (
+        Var::zeros((0, 3), DType::F64, &Device::Cpu).unwrap(),
+        var(&[1.0, 2.0]),
+    );
+    let fresh = || {
+        let vars = vec![
+            ("empty".to_string(), empty.clone()),
+            ("w".to_string(), w.clone()),
+        ];
+        AdamW::new(vec![ParameterGroup::new(vars, 0.0)], config()).unwrap()
+    };
+    let mut adamw = fresh();
+    let mut store = grads(&[(&w, &[1.0, -1.0])]);
+    store.insert(&empty, empty.zeros_like().unwrap());
+    adamw.step(&store).unwrap();
+    adamw.save(&path).unwrap();
+    let mut again = fresh();
+    again.load(&path).unwrap();
+    let other = folder.path().join("again.safetensors");
+    again.save(&other).unwrap();
+    assert_eq!(std::fs::read(path).unwrap(), std::fs::read(other).unwrap());
+}

@@ -1,4 +1,4 @@
-use crate::common::{numbers, vector};
+use crate::common::{EXACT, assert_close, numbers, vector};
 use candle_align::training::{
     Agreement, GradientAgreement, VariableAgreement, grad_coverage, gradient_agreement,
 };
@@ -241,6 +241,152 @@ fn a_longer_step_is_taken_where_a_short_one_drowns() {
     for constant in [0.0, 1e5] {
         let found = of_one(|| Ok(((w.as_tensor() * 2.0)? + constant)?.sum_all()?), &w);
         assert_eq!(found.agreement, Agreement::Agrees, "{found:?}");
+    }
+}
+
+/// Of a line the error is that of rounding alone: four roundings of the loss over h, at least, and √ε of the
+/// gradient's length. h is four times as long until that is a twentieth of the slope.
+#[test]
+fn the_error_of_a_line_is_the_rounding_of_its_types() {
+    for (of_variable, of_loss, rounding, h) in [
+        (DType::F64, DType::F64, -53, -9),
+        (DType::F64, DType::F32, -24, -9),
+        (DType::F32, DType::F32, -24, -5),
+        (DType::F32, DType::F16, -11, -3),
+        (DType::F32, DType::BF16, -8, -1),
+    ] {
+        let w = Var::ones(1, of_variable, &Device::Cpu).unwrap();
+        let found = of_one(|| Ok(w.sum_all()?.to_dtype(of_loss)?), &w);
+        assert_eq!(found.agreement, Agreement::Agrees, "{found:?}");
+        let root = match of_variable {
+            DType::F64 => f64::EPSILON.sqrt(),
+            _ => f64::from(f32::EPSILON).sqrt(),
+        };
+        let want = 4.0 * 2f64.powi(rounding - h) + root;
+        let what = format!("{of_variable:?} {of_loss:?}");
+        assert_close(&[found.error], &[want], EXACT, &what);
+    }
+}
+
+/// The gradient is multiplied by how far the variable moved, in which its value has no part.
+#[test]
+fn the_number_of_a_gradient_is_as_exact_as_the_gradient() {
+    for slope in [0.1, 1.0 / 3.0, 0.7, 1.9] {
+        let w = Var::ones(1, DType::F64, &Device::Cpu).unwrap();
+        let found = of_one(|| Ok((w.sum_all()? * slope)?), &w);
+        let off = found.gradient.abs() / slope - 1.0;
+        assert!(off.abs() <= 1e-15, "{slope}: {off}");
+    }
+}
+
+/// x + sin(πx/h) h/π has slope 2 at 0, and slope 1 as all steps of length h see it.
+#[test]
+fn a_step_that_is_contradicted_by_its_half_gives_no_verdict() {
+    // the first step in f64
+    let h = 2f64.powi(-9);
+    let w = Var::ones(1, DType::F64, &Device::Cpu).unwrap();
+    let loss = || {
+        let x = (w.as_tensor() - 1.0)?;
+        let wave = (x.affine(std::f64::consts::PI / h, 0.0)?.sin()? * (h / std::f64::consts::PI))?;
+        // curvature, so that the next step is a shorter one
+        let bent = (x.powf(3.0)? * (1e-3 / (h * h)))?;
+        Ok(((x + wave)? + bent)?.sum_all()?)
+    };
+    let found = of_one(loss, &w);
+    assert_eq!(found.agreement, Agreement::Agrees, "{found:?}");
+    assert!((found.slope.abs() - 2.0).abs() <= found.error, "{found:?}");
+}
+
+/// Steps of the length of its stairs see a line of slope 1, shorter ones that it is flat.
+#[test]
+fn a_staircase_needs_no_gradient() {
+    for (dtype, stairs) in [(DType::F64, 512.0), (DType::F32, 32.0)] {
+        let w = Var::zeros(1, dtype, &Device::Cpu).unwrap();
+        let loss = || {
+            let stair = (w.detach() * stairs)?.round()?;
+            Ok((stair / stairs)?.sum_all()?)
+        };
+        let found = of_one(loss, &w);
+        assert_eq!(found.agreement, Agreement::Agrees, "{dtype:?}: {found:?}");
+        assert_eq!((found.slope, found.error), (0.0, 0.0));
+    }
+}
+
+/// ln x has no value below 0, so the first steps have none.
+#[test]
+fn a_loss_that_has_no_value_further_away_is_looked_at_nearby() {
+    for dtype in BOTH {
+        let w = Var::ones(1, dtype, &Device::Cpu).unwrap();
+        let found = of_one(|| Ok((w.as_tensor() - 0.999)?.log()?.sum_all()?), &w);
+        assert_eq!(found.agreement, Agreement::Agrees, "{dtype:?}: {found:?}");
+        let off = found.slope.abs() - 1000.0;
+        assert!(off.abs() <= found.error + 0.1, "{dtype:?}: {found:?}");
+    }
+}
+
+/// Ten calls, and four for each of six steps, which a kink leaves undetermined.
+#[test]
+fn six_steps_are_tried() {
+    for dtype in BOTH {
+        let w = Var::zeros(1, dtype, &Device::Cpu).unwrap();
+        let calls = Cell::new(0);
+        let loss = || {
+            calls.set(calls.get() + 1);
+            Ok(w.abs()?.sum_all()?)
+        };
+        let vars = named(&[("w", &w)]);
+        let found = gradient_agreement(loss, &vars, 1, &mut StdRng::seed_from_u64(1)).unwrap();
+        assert_eq!(found.names(Agreement::Undetermined), ["w"]);
+        assert_eq!(calls.get(), 10 + 6 * 4, "{dtype:?}");
+    }
+}
+
+/// What stays undetermined is told by the numbers of the step with the smallest error: the longest against
+/// noise, the first where a kink is in all.
+#[test]
+fn an_undetermined_slope_is_that_of_the_best_step() {
+    let ask = |start: f64, line: f64, kink: f64, size: f64| {
+        let w = Var::from_tensor(&vector(&[start])).unwrap();
+        let calls = Cell::new(0);
+        // noise for the nine calls that measure it: +size, −size, ...; its fourth difference is 16 size
+        let loss = || {
+            let call = calls.replace(calls.get() + 1);
+            let noise = match call {
+                1..=9 if call % 2 == 0 => size,
+                1..=9 => -size,
+                _ => 0.0,
+            };
+            let value = ((w.as_tensor() * line)? + (w.abs()? * kink)?)?;
+            Ok((value.sum_all()? + noise)?)
+        };
+        let found = of_one(loss, &w);
+        assert_eq!(found.agreement, Agreement::Undetermined, "{found:?}");
+        (found.error, 4.0 * size * 16.0 / 70f64.sqrt())
+    };
+    // six steps from h = 2⁻⁹ to 2
+    let (error, noise) = ask(1.0, 1e-6, 0.0, 1.0);
+    assert!((error / (noise / 2.0) - 1.0).abs() < 1e-6, "{error}");
+    // h = 2⁻⁹, where the bend of |w| is 2 as everywhere
+    let (error, noise) = ask(0.0, 0.0, 1.0, 1e-4);
+    assert!(
+        (error / (2.0 + noise * 512.0) - 1.0).abs() < 1e-6,
+        "{error}"
+    );
+}
+
+/// A gradient that is right along (1, 1) and wrong along (1, −1) is wrong, whichever is drawn last.
+#[test]
+fn one_direction_against_a_gradient_is_enough() {
+    let w = Var::ones(2, DType::F64, &Device::Cpu).unwrap();
+    let tilt = vector(&[0.3, -0.3]);
+    let loss = || {
+        let tilt = (w.as_tensor() * &tilt)?;
+        Ok(((w.as_tensor() + &tilt)? - tilt.detach())?.sum_all()?)
+    };
+    let vars = named(&[("w", &w)]);
+    for seed in 0..10 {
+        let found = gradient_agreement(loss, &vars, 12, &mut StdRng::seed_from_u64(seed)).unwrap();
+        assert_eq!(found.names(Agreement::Differs), ["w"], "{found}");
     }
 }
 

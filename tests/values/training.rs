@@ -306,6 +306,23 @@ fn the_norm_after_is_within_the_bound_of_its_type() {
     assert!(above > 0, "a bound of `max_norm` alone would hold too");
 }
 
+/// One multiplication in f32, without a copy in f64.
+#[test]
+fn gradients_of_single_precision_are_multiplied_by_a_factor_in_single_precision() {
+    let w = Var::zeros(64, DType::F32, &Device::Cpu).unwrap();
+    let before: Vec<f32> = (0..64).map(|i| (1.3 * i as f32).sin()).collect();
+    let mut grads = GradStore::default();
+    grads.insert(&w, Tensor::new(&before[..], &Device::Cpu).unwrap());
+    let norm = clip_grad_norm(&named(&[("w", &w)]), &mut grads, 0.7).unwrap();
+    let after = grads.get(&w).unwrap().to_vec1::<f32>().unwrap();
+    let factor = 0.7 / norm;
+    let want: Vec<f32> = before.iter().map(|g| g * factor as f32).collect();
+    assert_eq!(after, want);
+    // which is another number than the product rounded once
+    let once = before.iter().map(|&g| (f64::from(g) * factor) as f32);
+    assert!(once.zip(&want).any(|(a, b)| a != *b));
+}
+
 /// A factor so small that f32 has few digits for it.
 #[test]
 fn the_largest_gradients_of_single_precision_are_clipped_as_well() {
