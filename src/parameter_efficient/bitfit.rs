@@ -1,4 +1,4 @@
-//! BitFit: only the biases are trained (a strategy of the design spaces, survey §3.3).
+//! BitFit: train only the biases (a strategy of the design spaces, survey §3.3).
 //!
 //! In one sentence: y = Wx + b with W frozen and b trained.
 //!
@@ -28,16 +28,16 @@ use candle_nn::{Linear, Module};
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) and [`Error::DType`](crate::Error::DType) as for
 /// [`FrozenLinear`]; from [`BiasLinear::merged_linear`]
-/// [`Error::Argument`](crate::Error::Argument) if a number of the bias would not be finite.
+/// [`Error::Argument`](crate::Error::Argument) if the merged bias would not be finite.
 /// # Properties
 /// * At the start it is the base layer bit for bit (save that −0 may become 0).
-/// * `out` numbers are trained. W gets no gradient and no place among the gradients.
-/// * Merged it is an ordinary layer with the same values, at no cost.
-/// * Disabled it is the base layer with its own bias, which training never touches.
+/// * `out` numbers are trained. W gets no gradient and no entry among the gradients.
+/// * Merged, it is an ordinary layer with the same values, at no cost.
+/// * Disabled, it is the base layer with its own bias, which training never touches.
 /// * A clone shares the bias with its original.
 /// # Departures
-/// The paper trains the biases that a model has. Recent models have none: here such a layer gets
-/// one that starts at 0.
+/// The paper trains the biases that a model has. Recent models have none: here such a layer gets a bias
+/// that starts at 0.
 /// # Examples
 /// ```
 /// use candle_align::BiasLinear;
@@ -52,8 +52,20 @@ use candle_nn::{Linear, Module};
 /// assert_eq!(y.to_vec2::<f64>()?, [[10.0 + 2.0 * 100.0 + 0.5, 3.0 * 10.0 + 4.0 * 100.0 - 0.5]]);
 /// # Ok::<(), candle_align::Error>(())
 /// ```
+/// # Inspect
+/// * The change of each bias beside the standard deviation of its output. A bias shifts the output by
+///   the same amount for every input, so a loss that stops early may need a change that depends on the
+///   input.
+/// * [`grad_coverage`](crate::training::grad_coverage): the bias of a key projection adds the same
+///   number to all scores of a query. Without rotary positions softmax cancels it, and its gradient is
+///   rounding error only.
+/// # Try
+/// * What is the optimal bias in linear regression?
+///   `tests/optimum/design_space.rs::a_bias_becomes_the_mean_residual`
 /// # Source
 /// Ben Zaken, Ravfogel and Goldberg 2022, arXiv:2106.10199v5, §3.
+#[doc(alias = "BitFit")]
+#[doc(alias = "bias tuning")]
 #[derive(Clone, Debug)]
 pub struct BiasLinear {
     base: FrozenLinear,
@@ -65,14 +77,15 @@ impl BiasLinear {
     /// A layer at its start. The base weight is shared, not copied.
     ///
     /// # Errors
-    /// As the type's page says.
+    /// [`Error::Shape`](crate::Error::Shape) and [`Error::DType`](crate::Error::DType) unless the weight
+    /// is `[out, in]` and the bias `[out]`, in one of the types of [`FrozenLinear`].
     pub fn new(base: &Linear) -> Result<Self> {
         let (weight, bias) = (base.weight().clone(), base.bias().cloned());
         let names = ["base.weight", "base.bias"];
         let base = FrozenLinear::checked("BiasLinear::new", names, weight, bias)?;
         let dtype = compute_type(base.weight().dtype());
         let bias = match base.bias() {
-            // A copy: the base must not move with it.
+            // A copy: the base must not change with it.
             Some(bias) => Var::from_tensor(&bias.to_dtype(dtype)?.copy()?)?,
             None => Var::zeros(base.weight().dim(0)?, dtype, base.weight().device())?,
         };
@@ -83,10 +96,10 @@ impl BiasLinear {
         })
     }
 
-    /// The layer on its own, to save or to serve.
+    /// The merged layer, to save or to serve.
     ///
     /// # Errors
-    /// As the type's page says.
+    /// [`Error::Argument`](crate::Error::Argument) if the merged bias would not be finite.
     pub fn merged_linear(&self) -> Result<Linear> {
         let weight = self.base.weight();
         let zero = Tensor::zeros(weight.dim(0)?, weight.dtype(), weight.device())?;
@@ -94,7 +107,7 @@ impl BiasLinear {
         Ok(Linear::new(weight.clone(), Some(bias)))
     }
 
-    /// The frozen layer beneath.
+    /// The frozen base layer.
     pub fn base(&self) -> &FrozenLinear {
         &self.base
     }

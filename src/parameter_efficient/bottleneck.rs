@@ -1,7 +1,7 @@
-//! Bottleneck adapters, and the unified view of all that is added to a frozen model (survey §3.3).
+//! Bottleneck adapters, and the unified view of everything that is added to a frozen model (survey §3.3).
 //!
-//! In one sentence: add to what a sub-layer says what a small two-layer network says, of its output
-//! (sequential) or of its input (parallel).
+//! In one sentence: add to a sub-layer's output what a small two-layer network computes from that output
+//! (sequential) or from the sub-layer's input (parallel).
 //!
 //! | paper | here | shape |
 //! |---|---|---|
@@ -15,8 +15,8 @@
 //!
 //! # The unified view
 //!
-//! Prefix, adapter and LoRA all change a representation h of a frozen model by some Δh; they differ
-//! in four choices (He et al. 2022, Table 1, here with the √head_dim it leaves out):
+//! Prefix, adapter and LoRA all change a representation h of a frozen model by some Δh. They differ
+//! in four choices (He et al. 2022, Table 1, here with the √head_dim that it omits):
 //!
 //! | method | functional form of Δh | insertion | modified representation | composition |
 //! |---|---|---|---|---|
@@ -49,17 +49,17 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BottleneckConfig {
-    /// r ≥ 1, the width inside. Default 64: of the 8, 64 and 256 that adapters began with, the one
-    /// size for all tasks (Houlsby et al. 2019, §3.2).
+    /// r ≥ 1, the inner width. Default 64: of the sizes 8, 64 and 256 in the first paper on adapters, the
+    /// one that it uses for all tasks (Houlsby et al. 2019, §3.2).
     pub width: usize,
     /// f. Default relu, as in the unified view.
     pub activation: Activation,
     /// s > 0. Default 1; the unified view finds 4 better for parallel adapters.
     pub scale: f64,
-    /// What the network reads. Default the sub-layer's output, as in the paper.
+    /// What the network reads. Default: the sub-layer's output, as in the paper.
     pub insertion: Insertion,
     /// Whether both maps have a bias. Default yes: 2·r·d + r + d numbers (Houlsby et al., §2.1).
-    /// The counts of the unified view are those without.
+    /// The unified view counts the numbers without biases.
     pub bias: bool,
 }
 
@@ -89,22 +89,22 @@ pub enum Insertion {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Placement {
-    /// After the attention and after the feed-forward part, before each is added to the residual
-    /// stream: Houlsby et al. 2019.
+    /// After the attention and after the feed-forward part, each before its residual sum: Houlsby et al.
+    /// 2019.
     AttentionAndFeedForward,
-    /// At the feed-forward part only: Pfeiffer et al. 2021, and the unified view's better place.
+    /// At the feed-forward part only: Pfeiffer et al. 2021, and the better place in the unified view.
     FeedForward,
 }
 
-/// The f between the two maps of an adapter.
+/// The activation f between the two maps of an adapter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
-    /// f(x) = x: the adapter is then of LoRA's form.
+    /// f(x) = x: the adapter then has LoRA's form.
     Linear,
-    /// max(0, x), with slope 0 at 0, where candle's has 1.
+    /// max(0, x), with slope 0 at 0; candle's relu has slope 1 there.
     Relu,
-    /// x·Φ(x), with its own slope; that of candle's is cut after six digits.
+    /// x·Φ(x), with its exact slope; candle's slope is truncated after six digits.
     Gelu,
     /// x·σ(x), also called silu.
     Swish,
@@ -128,6 +128,8 @@ impl Activation {
 
 /// Settings of the MAM adapter, "mix and match": a prefix in the attention and a scaled parallel
 /// adapter at the feed-forward part.
+#[doc(alias = "mix-and-match adapter")]
+#[doc(alias = "MAM adapter")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MamConfig {
@@ -155,7 +157,7 @@ impl Default for MamConfig {
     }
 }
 
-/// A small trained network beside or behind a frozen sub-layer.
+/// A small trained network beside or after a frozen sub-layer.
 ///
 /// # Equation
 /// ```text
@@ -165,31 +167,30 @@ impl Default for MamConfig {
 /// ```
 /// # Shapes
 /// W_down `[width, in]`, W_up `[out, width]`; sequential: in = out. `x` `[.., in]` and `h`
-/// `[.., out]` with any number of leading axes, the same for both, in the type of the maps (f32 or
-/// f64) or, where that is f32, in a half type; the result is as `h`, rounded once.
+/// `[.., out]` have the same leading axes, any number of them. They are in the type of the maps (f32 or
+/// f64) or, where that is f32, in a half type. The result has the shape and type of `h`, rounded once.
 /// # Errors
-/// [`Error::Shape`] and [`Error::DType`] as above; from [`BottleneckAdapter::new`]
-/// [`Error::Parameter`] unless r ≥ 1, r and both sides are [no larger than they may
-/// be](super#sizes), and s > 0, and [`Error::Argument`] for a sequential adapter
-/// whose sides differ.
+/// [`Error::Shape`] and [`Error::DType`] as above. From [`BottleneckAdapter::new`]
+/// [`Error::Parameter`] unless r ≥ 1, r and both sides are [within the limits](super#sizes), and s > 0;
+/// [`Error::Argument`] for a sequential adapter whose sides differ.
 /// # Properties
-/// * At the start h is returned bit for bit (save that −0 may become 0), ∂L/∂W_down = 0 and
+/// * At the start h is returned bit for bit (except that −0 may become 0), ∂L/∂W_down = 0 and
 ///   ∂L/∂W_up ≠ 0.
 /// * r·(in + out) numbers are trained, and r + out more with biases: 2·r·d, or 2·r·d + r + d.
-/// * Parallel, linear, without biases around a linear layer it is LoRA with A = W_down, B = W_up and
-///   α/r = s. With another activation nothing can be merged.
+/// * Parallel, linear and without biases around a linear layer, it is LoRA with A = W_down, B = W_up and
+///   α/r = s. With another activation it cannot be merged.
 /// * Sequential around the identity is parallel around the identity.
-/// * s and W_up can be traded: (s, W_up) and (1, s·W_up) are the same layer, but not the same
-///   training.
-/// * Disabled it returns h, however long it was trained.
-/// * A clone shares what is trained with its original.
+/// * s and W_up can be traded: (s, W_up) and (1, s·W_up) are the same layer, but they train
+///   differently.
+/// * Disabled, it returns h, however long it was trained.
+/// * A clone shares the trained variables with its original.
 /// # Departures
 /// He et al.'s Table 1 prints h where a parallel adapter reads x; their text and code read x.
-/// Houlsby et al. start both maps near 0, from a truncated N(0, 0.01²), so that their model starts
-/// near the base, not at it; the start here is that of the unified view's code for its parallel
-/// adapters, LoRA's. That code has biases too, which the paper's counts leave out, and so
-/// [`MamConfig`]. Pfeiffer et al. put the adapter behind the residual sum and a norm of its own;
-/// here it is inside the sum.
+/// Houlsby et al. start both maps near 0, from a truncated N(0, 0.01²), so their model starts near the
+/// base, not at it. The start here is that of the unified view's code for its parallel adapters, which
+/// is LoRA's. That code also has biases, which the paper's counts omit; [`MamConfig`] omits them too.
+/// Pfeiffer et al. put the adapter after the residual sum and a norm of its own; here it is inside the
+/// sum.
 /// # Examples
 /// ```
 /// use candle_align::{BottleneckAdapter, BottleneckConfig, Insertion};
@@ -201,8 +202,8 @@ impl Default for MamConfig {
 /// };
 /// let (cpu, mut rng) = (Device::Cpu, StdRng::seed_from_u64(0));
 /// let adapter = BottleneckAdapter::new(2, 2, &config, DType::F64, &cpu, &mut rng)?;
-/// let x = Tensor::new(&[[1.0f64, 2.0], [-1.0, 0.0]], &cpu)?; // what the sub-layer read
-/// let h = Tensor::new(&[[0.5f64, 0.5], [0.5, 0.5]], &cpu)?; // what it said
+/// let x = Tensor::new(&[[1.0f64, 2.0], [-1.0, 0.0]], &cpu)?; // the sub-layer's input
+/// let h = Tensor::new(&[[0.5f64, 0.5], [0.5, 0.5]], &cpu)?; // its output
 /// assert_eq!(adapter.insert(&x, &h)?.to_vec2::<f64>()?, h.to_vec2::<f64>()?);
 ///
 /// // training would do this
@@ -214,10 +215,26 @@ impl Default for MamConfig {
 /// assert_eq!(adapter.parameters(), 2 * 1 * 2);
 /// # Ok::<(), candle_align::Error>(())
 /// ```
+/// # Inspect
+/// * [`grad_coverage`](crate::training::grad_coverage) after the first backward pass: `zero` lists
+///   `down_proj.weight` and its bias, since W_up is 0, and `learning` lists `up_proj`. If `zero` still
+///   lists them after a step, W_up was not updated.
+/// * The norm of the change beside that of h. It starts at 0.
+/// * With relu, inner units that are ≤ 0 for every input: they get no gradient and stay as they are.
+/// # Try
+/// * What can two relus learn that a linear adapter cannot?
+///   `tests/optimum/adapter.rs::two_relus_learn_what_no_linear_adapter_does`
+/// * Which settings turn an adapter into LoRA?
+///   `tests/identities/adapter.rs::linear_and_parallel_around_a_linear_layer_it_is_lora`
+/// * Count the trained numbers of a MAM adapter.
+///   `tests/identities/adapter.rs::the_counts_of_the_unified_view`
 /// # Source
 /// He et al. 2022, arXiv:2110.04366v3, eq. 4, Table 1 and §4.6; authors' code
 /// jxhe/unify-parameter-efficient-tuning, `petl/petl_factory.py`, `Adapter_Layer`. Houlsby et al.
 /// 2019, arXiv:1902.00751v2. Pfeiffer et al. 2021, arXiv:2005.00247v3.
+#[doc(alias = "Houlsby adapter")]
+#[doc(alias = "Pfeiffer adapter")]
+#[doc(alias = "adapter tuning")]
 #[derive(Clone, Debug)]
 pub struct BottleneckAdapter {
     down: Var,
@@ -234,7 +251,9 @@ impl BottleneckAdapter {
     /// An adapter at its start, for a sub-layer from `inputs` to `outputs`; `rng` draws W_down.
     ///
     /// # Errors
-    /// As the type's page says.
+    /// [`Error::Parameter`] unless r ≥ 1, r and both sides are [within the limits](super#sizes), and s > 0;
+    /// [`Error::DType`] unless `dtype` is f32 or f64; [`Error::Argument`] for a sequential adapter whose
+    /// sides differ.
     pub fn new(
         inputs: usize,
         outputs: usize,
@@ -286,10 +305,11 @@ impl BottleneckAdapter {
         })
     }
 
-    /// The new h, for a sub-layer that read `x` and said `h`.
+    /// The new h, for a sub-layer with the input `x` and the output `h`.
     ///
     /// # Errors
-    /// As the type's page says.
+    /// [`Error::Shape`] and [`Error::DType`] unless `x` is `[.., in]` and `h` `[.., out]` in the adapter's
+    /// types; [`Error::Argument`] if their leading axes differ.
     pub fn insert(&self, x: &Tensor, h: &Tensor) -> Result<Tensor> {
         let function = "BottleneckAdapter::insert";
         let (inputs, outputs) = (self.down.dims()[1], self.up.dims()[0]);
@@ -406,7 +426,7 @@ impl BottleneckAdapter {
         vars
     }
 
-    /// Switches the adapter off, to the sub-layer's output exactly, or on again.
+    /// Switches the adapter off, which gives exactly the sub-layer's output, or on again.
     pub fn set_enabled(&mut self, enabled: bool) {
         self.enabled = enabled;
     }
@@ -416,7 +436,7 @@ impl BottleneckAdapter {
         self.enabled
     }
 
-    /// The adapter around a sub-layer, as one layer.
+    /// Combines the adapter and a sub-layer into one layer.
     pub fn around<M: Module>(self, layer: M) -> AdaptedLayer<M> {
         AdaptedLayer {
             layer,
@@ -428,14 +448,14 @@ impl BottleneckAdapter {
 /// A sub-layer, such as a linear map or a whole feed-forward part, with an adapter around it.
 #[derive(Clone, Debug)]
 pub struct AdaptedLayer<M> {
-    /// What is frozen: give it [`FrozenLinear`](crate::FrozenLinear)s.
+    /// The frozen part: use [`FrozenLinear`](crate::FrozenLinear)s in it.
     pub layer: M,
-    /// What is trained.
+    /// The trained part.
     pub adapter: BottleneckAdapter,
 }
 
 impl<M: Module> Module for AdaptedLayer<M> {
-    /// [`BottleneckAdapter::insert`] of the input and the sub-layer's output.
+    /// [`BottleneckAdapter::insert`] with the input and the sub-layer's output.
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         Ok(self.adapter.insert(x, &self.layer.forward(x)?)?)
     }

@@ -1,7 +1,7 @@
 //! Design spaces: different methods for different layers (survey §3.3).
 //!
-//! In one sentence: cut the layers into consecutive groups, give each group a set of methods, and
-//! every layer the same number of trained numbers.
+//! In one sentence: cut the layers into consecutive groups, give each group a set of methods, and let
+//! every layer train the same number of parameters.
 //!
 //! | paper | here |
 //! |---|---|
@@ -11,8 +11,8 @@
 //! | allocation of trained parameters, uniform | `per_layer` of [`DesignSpaceConfig::plan`] |
 //! | A, P, B, L | [`Strategy`] |
 //!
-//! Read next: [`adapter`](crate::parameter_efficient::bottleneck), [`prefix`](crate::parameter_efficient::prefix), [`bitfit`](crate::parameter_efficient::bitfit),
-//! [`lora`](crate::parameter_efficient::lora).
+//! Read next: [`bottleneck`](crate::parameter_efficient::bottleneck), [`prefix`](crate::parameter_efficient::prefix),
+//! [`bitfit`](crate::parameter_efficient::bitfit), [`lora`](crate::parameter_efficient::lora).
 
 use crate::error::{Error, Result, require};
 use crate::shape::{at_most, count};
@@ -37,14 +37,14 @@ pub enum Strategy {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Grouping {
-    /// N₁ < N₂ = N₃ > N₄: the inner groups are a third of the layers each, to the nearest whole
-    /// number; the outer ones share the rest, the last one taking an odd layer.
+    /// N₁ < N₂ = N₃ > N₄: each inner group is a third of the layers, to the nearest whole number. The
+    /// outer groups share the rest; the last one takes an odd layer.
     Spindle,
-    /// These sizes, each ≥ 1, one per group.
+    /// Explicit sizes, each ≥ 1, one per group.
     Sizes(Vec<usize>),
 }
 
-/// A point of the design space.
+/// A point in the design space.
 ///
 /// # Equation
 /// ```text
@@ -57,20 +57,19 @@ pub enum Grouping {
 /// [`LayerPlan`] per layer.
 /// # Errors
 /// [`Error::Parameter`] unless there is one set of strategies per group, every size is ≥ 1, and
-/// layers, sizes and `per_layer` are [no larger than they may be](super#sizes);
-/// [`Error::Argument`] if the sizes do not add up to the layers, if no spindle has that many (it
-/// needs 6, or 8 and more), or if `per_layer` is too few for one unit of every strategy of a layer.
+/// layers, sizes and `per_layer` are [within the limits](super#sizes); [`Error::Argument`] if the sizes
+/// do not add up to the number of layers, if no spindle has that many layers (it needs 6, or 8 and
+/// more), or if `per_layer` is too small for one unit of every strategy of a layer.
 /// # Properties
 /// * Every layer is in exactly one group; groups are consecutive.
 /// * One strategy for all groups is that method on its own.
-/// * The numbers that a layer of a plan trains are at most `per_layer`, and fewer by less than one
-///   unit of each of its strategies. A layer whose only strategy is BitFit trains its biases,
-///   whatever `per_layer` says.
+/// * A layer of a plan trains at most `per_layer` numbers, and falls short by less than one unit of each
+///   of its strategies. A layer whose only strategy is BitFit trains its biases, whatever `per_layer`
+///   says.
 /// # Departures
-/// The paper says how the sizes of the groups compare, not what they are: a third for the inner
-/// groups is a choice made here. It spreads the numbers evenly over layers; that the strategies of
-/// one layer share its numbers evenly is a choice made here too. The released code sets no grouping
-/// at all.
+/// The paper says how the group sizes compare, not what they are: a third for the inner groups is a
+/// choice of this crate. The paper spreads the numbers evenly over layers; sharing a layer's numbers
+/// evenly among its strategies is a choice of this crate too. The released code sets no grouping.
 /// # Examples
 /// ```
 /// use candle_align::{DesignSpaceConfig, LayerSize, Strategy};
@@ -87,14 +86,25 @@ pub enum Grouping {
 /// assert_eq!(plan[0].parameters(&size), 2 * 8 * 64 + 4 * 256);
 /// # Ok::<(), candle_align::Error>(())
 /// ```
+/// # Inspect
+/// * [`LayerPlan::parameters`] of each layer beside `per_layer`. A plan with large gaps has units that
+///   are too coarse: raise `per_layer`, or drop a strategy from that group.
+/// * A group with an empty set: its layers train nothing.
+/// # Try
+/// * What do biases leave for the other strategies of a layer?
+///   `tests/values/design_space.rs::a_plan_shares_what_the_biases_leave`
+/// * For which numbers of layers is there a spindle?
+///   `tests/identities/design_space.rs::every_spindle_covers_its_layers_and_is_one`
 /// # Source
 /// Chen et al. 2023, arXiv:2301.01821v1, §3 and §4: the S₄ space of T5-base.
+#[doc(alias = "S4")]
+#[doc(alias = "parameter-efficient design space")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DesignSpaceConfig {
-    /// Default the spindle, the paper's first finding.
+    /// Default: the spindle, the paper's first finding.
     pub grouping: Grouping,
-    /// One set per group. Default the paper's last finding.
+    /// One set per group. Default: the paper's last finding.
     pub strategies: Vec<BTreeSet<Strategy>>,
 }
 
@@ -127,7 +137,7 @@ pub struct LayerSize {
     pub biases: usize,
 }
 
-/// The sizes of what one layer has; 0 for what it has not.
+/// The sizes of a layer's strategies; 0 for those that it does not have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LayerPlan {
     /// r of the adapter.
@@ -141,7 +151,7 @@ pub struct LayerPlan {
 }
 
 impl LayerPlan {
-    /// How many numbers are trained; `usize::MAX` if that is more.
+    /// How many numbers are trained; `usize::MAX` if there are more.
     pub fn parameters(&self, size: &LayerSize) -> usize {
         [
             self.adapter.saturating_mul(size.dim).saturating_mul(2),
@@ -158,7 +168,8 @@ impl DesignSpaceConfig {
     /// The strategies of each layer, from the first to the last.
     ///
     /// # Errors
-    /// As the type's page says.
+    /// [`Error::Parameter`] unless there is one set of strategies per group and every size is ≥ 1;
+    /// [`Error::Argument`] if the sizes do not add up to `layers`, or no spindle has that many.
     pub fn assign(&self, layers: usize) -> Result<Vec<BTreeSet<Strategy>>> {
         self.assigned("DesignSpaceConfig::assign", layers)
     }
@@ -200,10 +211,11 @@ impl DesignSpaceConfig {
             .collect())
     }
 
-    /// The sizes with which every layer trains about `per_layer` numbers.
+    /// The sizes for which every layer trains about `per_layer` numbers.
     ///
     /// # Errors
-    /// As the type's page says.
+    /// As [`DesignSpaceConfig::assign`]; [`Error::Parameter`] for a size or a `per_layer` [beyond the
+    /// limits](super#sizes); [`Error::Argument`] if `per_layer` is too small for one unit of every strategy.
     pub fn plan(
         &self,
         layers: usize,

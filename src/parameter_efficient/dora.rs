@@ -1,7 +1,7 @@
 //! DoRA: low-rank adaptation of a weight's direction, with a trained length per row (not in the survey).
 //!
 //! In one sentence: split each row of the weight into its length and its direction; LoRA changes the
-//! direction, and the length is a number of its own.
+//! direction, and the length is trained as a separate number.
 //!
 //! | paper | here | shape |
 //! |---|---|---|
@@ -11,7 +11,7 @@
 //! | ΔV | s·B·A | `[out, in]` |
 //! | ‖V + ΔV‖_c | n, [`DoraLinear::norm`]: constant in the backward pass | `[out]` |
 //!
-//! Read next: [`lora`](crate::parameter_efficient::lora), which it contains.
+//! Read next: [`lora`](crate::parameter_efficient::lora), which DoRA contains.
 
 use crate::error::{Error, Result, require};
 use crate::parameter_efficient::frozen_linear::{FrozenLinear, compute_type, rows};
@@ -22,8 +22,8 @@ use candle_core::{D, Tensor, Var};
 use candle_nn::{Linear, Module};
 use rand::Rng;
 
-/// A frozen linear layer with a trained change of low rank in its rows' directions and a trained
-/// length of each row.
+/// A frozen linear layer with a trained low-rank change of its rows' directions and a trained length
+/// for each row.
 ///
 /// # Equation
 /// ```text
@@ -31,35 +31,36 @@ use rand::Rng;
 /// hₒ = mₒ/nₒ · (W₀ x + s · B A x)ₒ + bₒ
 /// m = ‖W₀‖ by rows,   B = 0,   A as in LoRA          at the start
 /// ```
-/// With [`LoraBias::Base`] b is a trained copy of the base bias. A row with nₒ = 0 has the factor 1 in place of mₒ/nₒ.
+/// With [`LoraBias::Base`] b is a trained copy of the base bias. A row with nₒ = 0 has the factor 1
+/// instead of mₒ/nₒ.
 ///
-/// With dropout, as PEFT places it, hₒ = (W₀ x + b)ₒ + (mₒ/nₒ − 1)·(W₀ x̃)ₒ + mₒ/nₒ · s·(B A x̃)ₒ, x̃ the
-/// input after dropout.
+/// With dropout, placed as in PEFT, hₒ = (W₀ x + b)ₒ + (mₒ/nₒ − 1)·(W₀ x̃)ₒ + mₒ/nₒ · s·(B A x̃)ₒ, where x̃
+/// is the input after dropout.
 /// # Shapes
 /// Inputs, outputs and types as for [`LoraLinear`](crate::LoraLinear); m is `[out]`, in the type of
 /// A and B.
 /// # Errors
-/// As for [`LoraLinear`](crate::LoraLinear); and [`Error::Parameter`] unless
-/// [`LoraConfig::bias`] is frozen or that of the base.
+/// As for [`LoraLinear`](crate::LoraLinear); and [`Error::Parameter`] if [`LoraConfig::bias`] is
+/// [`LoraBias::Update`].
 /// # Properties
-/// * At the start h is the base layer's output bit for bit, as LoRA's is; ∂L/∂A = 0.
-/// * r(in + out) + out numbers are trained, and out more with a trained bias; W₀ gets no gradient,
-///   and b neither.
+/// * At the start h is the base layer's output bit for bit, as for LoRA; ∂L/∂A = 0.
+/// * r(in + out) + out numbers are trained, and out more with a trained bias. W₀ gets no gradient, nor
+///   does b.
 /// * Where m = n the layer is LoRA with the same A and B.
-/// * Gradients are those of the equation with n held still: ∂L/∂B is LoRA's with m/n times the slope
+/// * Gradients are those of the equation with n held constant: ∂L/∂B is LoRA's with m/n times the slope
 ///   of the output, ∂L/∂mₒ = Σ gₒ·(V x)ₒ/nₒ.
-/// * Merged and unmerged layers agree to rounding; the merged row is mₒ long. Unmerging and disabling
+/// * Merged and unmerged layers agree to rounding; the merged row has length mₒ. Unmerging and disabling
 ///   restore the base bit for bit.
-/// * A row of zeros stays defined: at the start its B moves as LoRA's does and its m, which is 0, gets
-///   no gradient; once B has moved, the direction is a unit vector and m grows from 0.
+/// * A row of zeros stays defined. At the start its B moves as in LoRA, and its m, which is 0, gets no
+///   gradient. Once B has moved, the direction is a unit vector and m grows from 0.
 /// * A change of every row's length together with a change of rank r is within reach; LoRA of rank r
 ///   cannot express it.
 /// # Departures
-/// The survey does not name DoRA. The paper writes the norm over columns; here, as in PEFT, it is one
-/// length for each output, that is for each row of a weight stored `[out, in]`. The paper suggests the
-/// constant n (its §4.3), to save memory; it is the only form here, as in PEFT. In PEFT a row of zeros
-/// gives NaN. PEFT sums (m/n − 1)·W₀x and W₀x; here m/n multiplies once. The norm is computed anew in
-/// every forward pass, from a product B·A that the backward pass does not keep.
+/// The survey does not name DoRA. The paper writes the norm over columns; here, as in PEFT, there is one
+/// length for each output, that is, for each row of a weight stored as `[out, in]`. The paper suggests
+/// the constant n to save memory (its §4.3); it is the only form here, as in PEFT. In PEFT a row of zeros
+/// gives NaN. PEFT sums (m/n − 1)·W₀x and W₀x; here m/n multiplies once. Every forward pass computes the
+/// norm again, from a product B·A that the backward pass does not keep.
 /// # Examples
 /// ```
 /// use candle_align::{DoraLinear, LoraConfig};
@@ -79,9 +80,24 @@ use rand::Rng;
 /// assert_eq!(h.to_vec2::<f64>()?, [[2.0 * (3.0 + 40.0), 2.0 * 20.0]]);
 /// # Ok::<(), candle_align::Error>(())
 /// ```
+/// # Inspect
+/// * m/n for each row, from [`DoraLinear::magnitude`] and [`DoraLinear::norm`]: 1 at the start. An m that
+///   crosses 0 turns its row around.
+/// * Weight decay on m shrinks the rows themselves.
+///   [`ParameterGroup::decay_matrices`](crate::training::ParameterGroup::decay_matrices) leaves m
+///   without decay, since m has one axis.
+/// * [`gradient_agreement`](crate::training::gradient_agreement) reports `Differs` where n depends on
+///   the variable: the constant n is intended.
+/// # Try
+/// * Find a change that DoRA of rank 1 reaches and LoRA of rank 1 does not.
+///   `tests/optimum/dora.rs::lengths_and_a_change_of_one_rank_are_learnt_together`
+/// * Does the length of a row of V matter?
+///   `tests/identities/dora.rs::the_length_of_a_row_of_v_does_not_count`
 /// # Source
 /// Liu et al. 2024, arXiv:2402.09353, eq. 5, and §4.3 on the constant norm (both as PEFT's code quotes
 /// them); PEFT 0.21.2, `tuners/lora/dora.py`, with which values and gradients were compared.
+#[doc(alias = "DoRA")]
+#[doc(alias = "weight-decomposed low-rank adaptation")]
 #[derive(Clone, Debug)]
 pub struct DoraLinear {
     base: FrozenLinear,
@@ -100,7 +116,7 @@ impl DoraLinear {
     /// A layer at its start. The base weight is shared, not copied; `rng` draws A.
     ///
     /// # Errors
-    /// As the type's page says.
+    /// As [`LoraLinear::new`](crate::LoraLinear::new), and [`Error::Parameter`] for [`LoraBias::Update`].
     pub fn new(base: &Linear, config: &LoraConfig, rng: &mut impl Rng) -> Result<Self> {
         let function = "DoraLinear::new";
         config.check(function)?;
@@ -117,7 +133,7 @@ impl DoraLinear {
         let kind = (compute_type(base.weight().dtype()), base.weight().device());
         let update = LowRank::start(function, config, (outputs, inputs), kind, rng)?;
         let bias = match (config.bias, base.bias()) {
-            // a copy: the base must not move with it
+            // a copy: the base must not change with it
             (LoraBias::Base, Some(bias)) => Some(Var::from_tensor(&bias.to_dtype(kind.0)?)?),
             (LoraBias::Base, None) => {
                 let text = "has no bias, which LoraBias::Base would train";
@@ -134,12 +150,12 @@ impl DoraLinear {
             enabled: true,
             merged: None,
         };
-        // m = ‖W₀‖, by the same operations that give n: their quotient is then 1 to the bit
+        // m = ‖W₀‖, by the same operations that give n: their quotient is then exactly 1
         layer.magnitude.set(&layer.norm()?)?;
         Ok(layer)
     }
 
-    /// n = ‖W₀ + s·B·A‖ of each row `[out]`, without a history.
+    /// n = ‖W₀ + s·B·A‖ of each row `[out]`, detached.
     ///
     /// # Errors
     /// Only candle's own.
@@ -157,7 +173,7 @@ impl DoraLinear {
         Ok(none.where_cond(&one, &factor)?)
     }
 
-    /// `dropped` is `x` itself where nothing is dropped.
+    /// `dropped` is `x` itself if nothing is dropped.
     fn adapted(&self, x: &Tensor, dropped: &Tensor) -> Result<Tensor> {
         let factor = self.factor()?;
         let directions = self.base.without_bias();

@@ -1,4 +1,4 @@
-//! A linear layer that is not trained and costs nothing in the backward pass (beneath LoRA, §3.3).
+//! A linear layer that is not trained and costs nothing in the backward pass (the base of LoRA, §3.3).
 //!
 //! In one sentence: y = Wx + b as one operation on x alone, so that candle has no W to compute a
 //! gradient for.
@@ -9,7 +9,7 @@
 //! | b | [`FrozenLinear::bias`] | `[out]` |
 //! | x | argument of `forward` | `[.., in]` |
 //!
-//! Read next: [`LoraLinear`](crate::LoraLinear), which adds the part that is trained.
+//! Read next: [`LoraLinear`](crate::LoraLinear), which adds the trained part.
 
 use crate::error::{Error, Result};
 use crate::known::readable;
@@ -20,11 +20,11 @@ use candle_core::{
 };
 use candle_nn::Module;
 
-/// y = Wx + b with W and b frozen in earnest.
+/// y = Wx + b with W and b truly frozen.
 ///
-/// Candle computes gradients of constants too, and keeps them until the gradients are dropped: with
-/// an ordinary product a frozen weight costs as much time and memory as a trained one, and
-/// `detach` changes nothing about it.
+/// Candle computes gradients of constants too, and keeps them until the gradients are dropped. With an
+/// ordinary product a frozen weight costs as much time and memory as a trained one, and `detach` does
+/// not change that.
 ///
 /// # Equation
 /// ```text
@@ -33,7 +33,7 @@ use candle_nn::Module;
 /// ```
 /// # Shapes
 /// `weight` `[out, in]` in f32, f64, bf16 or f16, `bias` `[out]` in the same type; `x` `[.., in]`
-/// with any number of leading axes, none included; the result is `[.., out]` in the type of `x`.
+/// with any number of leading axes, including none; the result is `[.., out]` in the type of `x`.
 ///
 /// | weight | computed in | `x` |
 /// |---|---|---|
@@ -41,17 +41,17 @@ use candle_nn::Module;
 /// | f32 | f32 | f32 |
 /// | bf16, f16 | f32, the result rounded once | f32, or the type of the weight |
 ///
-/// A half weight is widened when it is used, forward and backward, and not kept in f32.
+/// A half weight is widened when it is used, forward and backward; no f32 copy is kept.
 /// # Errors
 /// [`Error::Shape`] and [`Error::DType`] as above.
 /// # Properties
 /// * For a contiguous `x` the values are those of [`candle_nn::Linear`] bit for bit, in f32 and f64.
-/// * After `backward` the gradients hold an entry neither for the weight nor for the bias, even if
-///   they were variables.
-/// * The weight is shared, not copied: who sets a variable it was made from changes this layer too.
+/// * After `backward` the gradients have no entry for the weight or the bias, even if these were
+///   variables.
+/// * The weight is shared, not copied: setting a variable that it was made from changes this layer too.
 /// # Departures
-/// None in the mathematics. The tests run on the CPU; on CUDA and Metal the layer makes the calls
-/// that candle's own product makes there.
+/// None in the mathematics. The tests run on the CPU; on CUDA and Metal the layer makes the same calls
+/// as candle's own product.
 /// # Examples
 /// ```
 /// use candle_align::FrozenLinear;
@@ -71,6 +71,8 @@ use candle_nn::Module;
 /// ```
 /// # Source
 /// Hu et al. 2021, arXiv:2106.09685v2, §4.1: "W₀ is frozen and does not receive gradient updates".
+#[doc(alias = "requires_grad")]
+#[doc(alias = "freeze")]
 #[derive(Clone, Debug)]
 pub struct FrozenLinear {
     weight: Tensor,
@@ -81,12 +83,13 @@ impl FrozenLinear {
     /// From a weight `[out, in]` and a bias `[out]`.
     ///
     /// # Errors
-    /// [`Error::Shape`] and [`Error::DType`], as the type's page says.
+    /// [`Error::Shape`] and [`Error::DType`] unless the two have these shapes and one type, which is f32,
+    /// f64, bf16 or f16.
     pub fn new(weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
         Self::checked("FrozenLinear::new", ["weight", "bias"], weight, bias)
     }
 
-    /// As `new`, for the `function` whose caller knows the two tensors under other names.
+    /// As `new`, for a `function` whose caller knows the two tensors by other names.
     pub(crate) fn checked(
         function: &'static str,
         names: [&'static str; 2],
@@ -113,12 +116,12 @@ impl FrozenLinear {
         })
     }
 
-    /// W `[out, in]`, without a history.
+    /// W `[out, in]`, detached.
     pub fn weight(&self) -> &Tensor {
         &self.weight
     }
 
-    /// b `[out]`, without a history.
+    /// b `[out]`, detached.
     pub fn bias(&self) -> Option<&Tensor> {
         self.bias.as_ref()
     }
@@ -131,7 +134,7 @@ impl FrozenLinear {
         }
     }
 
-    /// The shape and type of `x`, checked in the name of `function`.
+    /// Checks the shape and type of `x`; errors name `function`.
     pub(crate) fn check(&self, function: &'static str, x: &Tensor) -> Result<()> {
         let (_, inputs) = self.weight.dims2()?;
         if x.dims().last() != Some(&inputs) {
@@ -169,7 +172,7 @@ impl Module for FrozenLinear {
     }
 }
 
-/// The type of a stored weight, if it is one that a layer can have.
+/// The type of a stored weight, if a layer can have it.
 pub(crate) fn stored_type(
     function: &'static str,
     argument: &str,
@@ -194,16 +197,16 @@ pub(crate) fn compute_type(stored: DType) -> DType {
     }
 }
 
-/// The product of all axes but the last.
+/// The product of all axes except the last.
 pub(crate) fn rows(x: &Tensor) -> usize {
     x.dims().iter().rev().skip(1).product()
 }
 
-/// Wx + b as an operation on x: what it captures is invisible to the backward pass.
+/// Wx + b as an operation on x: the backward pass does not see what it captures.
 struct Product(FrozenLinear);
 
 impl Product {
-    /// The values, by the same calls on the storage that candle's own product makes.
+    /// The values, by the same storage calls as candle's own product.
     fn values<S: BackendStorage>(
         &self,
         x: &S,

@@ -1,7 +1,7 @@
 //! (IA)³: one trained factor per activation (not in the survey).
 //!
-//! In one sentence: multiply the keys, the values, and the inside of the feed-forward network, each
-//! by a vector that starts at ones.
+//! In one sentence: multiply the keys, the values, and the inner activations of the feed-forward network,
+//! each by a vector that starts at ones.
 //!
 //! | paper | here | shape |
 //! |---|---|---|
@@ -20,29 +20,29 @@ use candle_core::{Tensor, Var};
 use candle_nn::{Linear, Module};
 use serde::{Deserialize, Serialize};
 
-/// Where the factors of an [`Ia3Linear`] stand.
+/// Which side of an [`Ia3Linear`] has the factors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ia3Place {
-    /// On what the layer puts out: for keys and values.
+    /// The layer's output: for keys and values.
     Output,
-    /// On what the layer takes in: for the second layer of a feed-forward network.
+    /// The layer's input: for the second layer of a feed-forward network.
     Input,
 }
 
-/// Which modules of a model get (IA)³, and where.
+/// Which modules of a model get (IA)³, and on which side.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ia3Config {
     /// Which modules get factors. Default none.
     pub targets: Targets,
-    /// Those of them that get [`Ia3Place::Input`]. By PEFT's rule a name here needs no dot before it:
-    /// `proj` means every path that ends so. Default none.
+    /// The modules among them that get [`Ia3Place::Input`]. By PEFT's rule a name here needs no dot before it:
+    /// `proj` matches every path that ends in it. Default none.
     pub feedforward_modules: TargetModules,
 }
 
 impl Ia3Config {
-    /// Where the factors of the module at `path` stand; `None` if it gets none.
+    /// The place of the factors in the module at `path`; `None` if it gets none.
     ///
     /// # Errors
     /// As for [`Targets`]; [`Error::Parameter`](crate::Error::Parameter) if `feedforward_modules` is
@@ -87,7 +87,7 @@ impl<'a> Ia3Rules<'a> {
     }
 }
 
-/// A frozen linear layer whose outputs, or inputs, have a trained factor each.
+/// A frozen linear layer with a trained factor for each output, or for each input.
 ///
 /// # Equation
 /// ```text
@@ -99,20 +99,20 @@ impl<'a> Ia3Rules<'a> {
 /// Inputs, outputs and types as for [`LoraLinear`](crate::LoraLinear); l is `[out, 1]` or `[1, in]`, in
 /// f64 over an f64 base and in f32 over any other.
 /// # Errors
-/// As for [`LoraLinear`](crate::LoraLinear), without the settings.
+/// As for [`LoraLinear`](crate::LoraLinear), except for its settings.
 /// # Properties
 /// * At the start h is the base layer's output bit for bit, without exceptions.
-/// * out or in numbers are trained; W and b get no gradient.
+/// * `out` or `in` numbers are trained; W and b get no gradient.
 /// * Merged and unmerged layers agree to rounding: the factors go into the rows of W and into b, or
-///   into the columns of W. Unmerging and disabling restore the base bit for bit, a factor of 0
-///   included.
-/// * It is linear in l: in linear regression the optimum is that of least squares, for the output one
-///   number at a time, l_o = ⟨yₒ, tₒ⟩/⟨yₒ, yₒ⟩ with y = W x + b and targets t.
+///   into the columns of W. Unmerging and disabling restore the base bit for bit, even after a factor
+///   of 0.
+/// * It is linear in l. In linear regression the optimum is that of least squares; for the output form
+///   each factor is separate, l_o = ⟨yₒ, tₒ⟩/⟨yₒ, yₒ⟩ with y = W x + b and targets t.
 /// # Departures
 /// The survey does not name (IA)³. The paper multiplies keys and values, which are outputs of linear
 /// layers, and the activations inside the feed-forward network, which are inputs of its second linear
-/// layer; it has no biases there. With a bias the output form scales it too, as in PEFT. PEFT unmerges
-/// by a division by l + 10⁻⁸, which cannot bring back what a factor of 0 has deleted.
+/// layer; these layers have no biases there. With a bias the output form scales the bias too, as in PEFT.
+/// PEFT unmerges by dividing by l + 10⁻⁸, which cannot restore what a factor of 0 has deleted.
 /// # Examples
 /// ```
 /// use candle_align::{Ia3Linear, Ia3Place};
@@ -132,9 +132,22 @@ impl<'a> Ia3Rules<'a> {
 /// assert_eq!(inner.forward(&x)?.to_vec2::<f64>()?, [[20.0 + 600.0 + 0.5, 60.0 + 1200.0]]);
 /// # Ok::<(), candle_align::Error>(())
 /// ```
+/// # Inspect
+/// * The factors, from [`Ia3Linear::scale`]: 1 at the start. A factor near 0 removes its output or
+///   input, a negative one flips it.
+/// * Weight decay pulls the factors to 0, not to 1. l has two axes, so
+///   [`ParameterGroup::decay_matrices`](crate::training::ParameterGroup::decay_matrices) counts it as a
+///   matrix: put it into a group without decay.
+/// # Try
+/// * Compute the optimal output factors of a linear regression.
+///   `tests/optimum/ia3.rs::factors_of_outputs_are_one_projection_each`
+/// * When do output factors and input factors give the same model?
+///   `tests/identities/ia3.rs::the_factors_of_one_layers_output_are_those_of_the_next_layers_input`
 /// # Source
-/// Liu et al. 2022, arXiv:2205.05638, §3.3 (the equations from memory, checked against PEFT 0.21.2,
-/// `tuners/ia3/layer.py`, values and gradients).
+/// Liu et al. 2022, arXiv:2205.05638, §3.3. The equations were checked against PEFT 0.21.2,
+/// `tuners/ia3/layer.py`, in values and gradients, not against the text of the paper.
+#[doc(alias = "IA3")]
+#[doc(alias = "(IA)^3")]
 #[derive(Clone, Debug)]
 pub struct Ia3Linear {
     base: FrozenLinear,
@@ -150,7 +163,8 @@ impl Ia3Linear {
     /// A layer at its start. The base weight is shared, not copied.
     ///
     /// # Errors
-    /// As the type's page says.
+    /// [`Error::Shape`](crate::Error::Shape) and [`Error::DType`](crate::Error::DType) for a base that is
+    /// not `[out, in]` in f32, f64, bf16 or f16.
     pub fn new(base: &Linear, place: Ia3Place) -> Result<Self> {
         let (weight, bias) = (base.weight().clone(), base.bias().cloned());
         let names = ["base.weight", "base.bias"];
@@ -199,7 +213,7 @@ impl Ia3Linear {
         &self.scale
     }
 
-    /// Where l stands.
+    /// Which side l multiplies.
     pub fn place(&self) -> Ia3Place {
         self.place
     }

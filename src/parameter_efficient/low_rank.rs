@@ -1,4 +1,4 @@
-//! s·B·A: what the LoRA layers add, with its start and the checks of its merge.
+//! s·B·A, which the LoRA layers add: its initial state and the checks of merging.
 
 use crate::error::{Error, Result};
 use crate::math::{masked, to_host};
@@ -18,7 +18,7 @@ pub(crate) struct LowRank {
 }
 
 impl LowRank {
-    /// A as the settings draw it, B = 0, beside a base weight `[out, in]`.
+    /// A drawn as the settings say, B = 0, beside a base weight `[out, in]`.
     pub(crate) fn start(
         function: &'static str,
         config: &LoraConfig,
@@ -48,11 +48,11 @@ impl LowRank {
 
     /// s·B·A·x for rows of x: `[n, in]` to `[n, out]`.
     pub(crate) fn apply(&self, x: &Tensor) -> Result<Tensor> {
-        // The scale acts on `rank` numbers a row, the fewest on the way.
+        // The scale is applied to `rank` numbers per row, the fewest along the way.
         self.project((x.matmul(&self.a.t()?)? * self.scale)?)
     }
 
-    /// s·B·A's columns `ids` as rows: `[n]` to `[n, out]`.
+    /// The columns `ids` of s·B·A as rows: `[n]` to `[n, out]`.
     pub(crate) fn columns(&self, ids: &Tensor) -> Result<Tensor> {
         self.project((self.a.index_select(ids, 1)?.t()? * self.scale)?)
     }
@@ -107,7 +107,7 @@ fn drawn<R: Rng>(
     )?)
 }
 
-/// x with each element at 0 with probability p, and the rest scaled by 1/(1 − p).
+/// x with each element set to 0 with probability p, and the rest scaled by 1/(1 − p).
 pub(crate) fn dropped(x: &Tensor, p: f64, rng: &mut impl Rng) -> Result<Tensor> {
     let keep: Vec<u8> = (0..x.elem_count())
         .map(|_| u8::from(!rng.random_bool(p)))
@@ -116,11 +116,11 @@ pub(crate) fn dropped(x: &Tensor, p: f64, rng: &mut impl Rng) -> Result<Tensor> 
     Ok((masked(x, &keep)? * (1.0 / (1.0 - p)))?)
 }
 
-/// `base + change`, added in the type of `change` and stored in that of `base`, without a history.
+/// `base + change`, added in the type of `change`, stored in that of `base`, and detached.
 ///
 /// # Errors
-/// [`Error::Argument`] if an element of the sum is not finite: the weights are at fault, or the
-/// sum leaves the range of the stored type.
+/// [`Error::Argument`] if an element of the sum is not finite: either a weight is not, or the sum
+/// exceeds the range of the stored type.
 pub(crate) fn merged(
     function: &'static str,
     argument: &str,
@@ -131,7 +131,7 @@ pub(crate) fn merged(
     stored(function, argument, &sum, base.dtype())
 }
 
-/// A merged tensor in the type in which it is stored, without a history.
+/// A merged tensor in its stored type, detached.
 ///
 /// # Errors
 /// As [`merged`].

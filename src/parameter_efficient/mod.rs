@@ -5,12 +5,12 @@
 //! | full fine-tuning | nothing | dk | the base model | – |
 //! | [LoRA](lora), [`LoraLinear`] | s·B·A·x beside W₀x | r(d + k) | the base model: B = 0 | merged into W₀ |
 //! | [LoRA](lora::embedding), [`LoraEmbedding`] | s·B·A's column of each token | r(vocabulary + dim) | the base model: A = 0 | merged into the table |
-//! | [QLoRA](qlora), [`QloraLinear`] | s·B·A·x beside W₀x, W₀ in 4.127 bits | r(d + k) | the quantised base: B = 0 | a 16-bit weight |
+//! | [QLoRA](qlora), [`QloraLinear`] | s·B·A·x beside W₀x, W₀ in 4.127 bits | r(d + k) | the quantized base: B = 0 | a 16-bit weight |
 //! | [AdaLoRA](adalora), [`AdaLoraLinear`] | s·P·Λ·Q·x beside W₀x, [so many](adalora::allocator) λ ≠ 0 over all layers | r(d + k + 1) | the base model: Λ = 0 | merged into W₀ |
 //! | [frozen layer](frozen_linear), [`FrozenLinear`] | nothing | 0 | the base model | – |
-//! | [in four bits](nf4), [`Nf4Linear`] | nothing | 0 | the quantised base | – |
+//! | [in four bits](nf4), [`Nf4Linear`] | nothing | 0 | the quantized base | – |
 //!
-//! Not in place of a weight, but beside the model; d is its width, d_kv that of its keys:
+//! Beside the model instead of in place of a weight; d is the model's width, d_kv that of its keys:
 //!
 //! | method | what is added | trained | at the start | afterwards |
 //! |---|---|---|---|---|
@@ -19,7 +19,7 @@
 //! | [adapter](bottleneck), [`BottleneckAdapter`] | s·W_up f(W_down h) to the h of a sub-layer, or of its input x | 2·r·d, or 2·r·d + r + d with biases | the base model: W_up = 0 | stays |
 //! | [MAM](bottleneck), [`MamConfig`] | a prefix, and a parallel adapter at the feed-forward part | 2·p·d_kv + 2·r·d a layer | another model | prefix and adapter stay |
 //! | [BitFit](bitfit), [`BiasLinear`] | b to each W₀x | d_out for each map | the base model | merged into the layer's bias |
-//! | [design space](design_space), [`DesignSpaceConfig`] | some of these, group of layers by group | the same for each layer, nearly | that of its methods | that of its methods |
+//! | [design space](design_space), [`DesignSpaceConfig`] | some of these, by groups of layers | nearly the same for each layer | that of its methods | that of its methods |
 //!
 //! Not in the survey:
 //!
@@ -30,10 +30,9 @@
 //! | [(IA)³](ia3), [`Ia3Linear`] | a factor for each output, or for each input | d, or k | the base model: l = 1 | merged into W₀ |
 //! | [VeRA](vera), [`VeraLinear`] | λ_b ⊙ B(λ_d ⊙ A·x) beside W₀x, A and B random, frozen and shared | d + r | the base model: λ_b = 0 | merged into W₀ |
 //!
-//! Which modules of a model get one of them, and with which rank, is said by [`targets`] and
-//! [`LoraConfig`].
+//! [`targets`] and [`LoraConfig`] say which modules of a model get an adapter, and with which rank.
 //!
-//! In a model of your own they are a few lines, where the forward pass is written anyway:
+//! In your own model they take a few lines, inside the forward pass that you write anyway:
 //!
 //! ```
 //! use candle_align::{
@@ -73,8 +72,8 @@
 //! let out = prompt.cut(&h)?; // of the five tokens
 //! assert_eq!(out.dims(), [1, 5, 8]);
 //!
-//! // what an optimiser is given, and proof that nothing was forgotten; both LoRA's and the adapter's
-//! // first map wait for their second one, which starts at 0
+//! // the optimizer's variables, and a check that none was forgotten; the first maps of LoRA and of the
+//! // adapter have no gradient yet, since their second maps start at 0
 //! let mut vars = prompt.trainable("prompt");
 //! vars.extend(q.trainable("q"));
 //! vars.extend(prefix.trainable("prefix"));
@@ -85,24 +84,24 @@
 //! # Ok::<(), candle_align::Error>(())
 //! ```
 //!
-//! What was trained goes into [files](crate::peft) that Python's PEFT loads, and PEFT's files come
-//! back as layers: [`AdapterFile`](crate::peft::AdapterFile).
+//! What was trained goes into [files](crate::peft) that Python's PEFT loads, and PEFT's files become
+//! layers again: [`AdapterFile`](crate::peft::AdapterFile).
 //!
-//! Each is trained by any objective of this crate: it changes which numbers move, not the loss.
-//! With its adapters disabled a model is its own reference policy. [`lora::plus`] splits the trained
-//! numbers into two groups with a learning rate each.
+//! Any objective of this crate can train any of these methods: the method decides which numbers change,
+//! not the loss. With its adapters disabled, a model is its own reference policy. [`lora::plus`] splits
+//! the trained variables into two groups, each with its learning rate.
 //!
 //! # Sizes
-//! What a setting asks for is checked before anything is made of it: a rank, a width, a length, a
+//! Every size in the settings is checked before anything is allocated: a rank, a width, a length, a
 //! number of layers or heads is at most 2²⁰ = 1 048 576, four times the longest vocabulary of a known
-//! model, and no tensor that settings size has more than 2³¹ elements, 8 GiB in f32. More is an
-//! [`Error::Parameter`](crate::Error::Parameter) that names the setting, in a file an
+//! model, and no tensor whose size comes from settings has more than 2³¹ elements, 8 GiB in f32. More is
+//! an [`Error::Parameter`](crate::Error::Parameter) that names the setting, or for a file an
 //! [`Error::Argument`](crate::Error::Argument) that names file and key. A rank above both sides of a
-//! layer is pointless and allowed, as in PEFT.
+//! layer is pointless but allowed, as in PEFT.
 //!
-//! Nothing is an input too: an empty batch, no time steps, in any layout, give an output of no rows.
+//! Empty inputs are valid: an empty batch or zero time steps, in any layout, give an output without rows.
 //!
-//! Read next: [`lora`]; then [`frozen_linear`], without which none of it would save memory on candle.
+//! Read next: [`lora`]; then [`frozen_linear`], without which none of these would save memory on candle.
 
 pub mod adalora;
 pub mod bitfit;

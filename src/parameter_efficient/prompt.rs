@@ -1,6 +1,6 @@
 //! Prompt tuning: learned vectors before the input (survey §3.3, supplementary parameters).
 //!
-//! In one sentence: put p vectors that are no token's in front of the embedded input, and train
+//! In one sentence: put p vectors that belong to no token in front of the embedded input, and train
 //! nothing but them.
 //!
 //! | paper | here | shape |
@@ -29,8 +29,8 @@ use serde::{Deserialize, Serialize};
 pub struct PromptConfig {
     /// p ≥ 1, the number of virtual positions. Default 100, the paper's (§3).
     pub length: usize,
-    /// The start. Default sampled vocabulary: the paper's default is its labels, which a setting
-    /// without labels cannot have, and vocabulary is what fills the rest there (§3.2).
+    /// How the vectors start. Default: sampled vocabulary. The paper's default is its labels, which not every
+    /// task has; the paper fills the remaining positions with vocabulary (§3.2).
     pub init: PromptInit,
 }
 
@@ -49,30 +49,30 @@ impl Default for PromptConfig {
 pub enum PromptInit {
     /// Each number from U(−½, ½): the paper's "random uniform".
     Uniform,
-    /// Rows of the table, drawn from its first `common` ones (5,000 in the paper: its vocabulary is
-    /// sorted by frequency); a smaller table is taken whole. No row is drawn twice, unless there
-    /// are fewer rows than positions.
+    /// Rows of the table, drawn from its first `common` ones (5,000 in the paper, whose vocabulary is
+    /// sorted by frequency); from all of a smaller table. No row is drawn twice, unless there are fewer
+    /// rows than positions.
     Vocabulary {
-        /// How many rows, from the first on, may be drawn.
+        /// How many rows, counted from the first, may be drawn.
         common: usize,
     },
-    /// One position per label: the mean of the label's tokens. The rest is drawn as for
+    /// One position per label: the mean of the label's tokens. The remaining positions are drawn as for
     /// [`PromptInit::Vocabulary`]. The paper's default, "class label".
     Labels {
         /// The tokens of each label; at most one label per position.
         labels: Vec<Vec<u32>>,
-        /// How many rows, from the first on, may be drawn for the rest.
+        /// How many rows, counted from the first, may be drawn for the remaining positions.
         common: usize,
     },
-    /// The rows of a text's tokens in their order: the first ones where the text is too long, from
-    /// the beginning again where it is too short. PEFT's `TEXT`.
+    /// The rows of a text's tokens in order. A text that is too long is cut; one that is too short is
+    /// repeated. PEFT's `TEXT`.
     Text {
         /// The tokens of the text.
         tokens: Vec<u32>,
     },
 }
 
-/// Trained vectors that stand before the embedded input.
+/// Trained vectors in front of the embedded input.
 ///
 /// # Equation
 /// ```text
@@ -84,26 +84,26 @@ pub enum PromptInit {
 /// in that type, or in a half type where that type is f32; the result is
 /// `[batch, length + time, dim]` in the type of `embeddings`.
 /// # Errors
-/// [`Error::Shape`] and [`Error::DType`] as above; from [`PromptEmbedding::new`]
-/// [`Error::Parameter`] unless p ≥ 1 and [no larger than it may be](super#sizes) and `common` ≥ 1, and [`Error::Argument`] for an empty text or
-/// label, for more labels than positions, and for a token outside the table.
+/// [`Error::Shape`] and [`Error::DType`] as above. From [`PromptEmbedding::new`] [`Error::Parameter`]
+/// unless p ≥ 1 and [within the limits](super#sizes) and `common` ≥ 1; [`Error::Argument`] for an empty
+/// text or label, for more labels than positions, and for a token outside the table.
 /// # Properties
-/// * p·e numbers are trained. The table gets no gradient and is not changed.
+/// * p·e numbers are trained. The table gets no gradient and does not change.
 /// * Virtual positions carry no loss: with [`PromptEmbedding::tokens`] and
-///   [`PromptEmbedding::loss_mask`] the loss of the longer rows is that of the rows cut by
-///   [`PromptEmbedding::cut`]. One token more can be learned from the longer ones: the first, which
+///   [`PromptEmbedding::loss_mask`] the loss of the longer rows is that of the rows after
+///   [`PromptEmbedding::cut`]. The longer rows allow one more token to be learned: the first one, which
 ///   the last virtual position predicts.
-/// * Disabled, nothing is prepended, extended or cut: the base model to the bit.
-/// * A prompt of a text's own rows is the model reading that text first, where no position
-///   embedding tells them apart.
+/// * Disabled, nothing is prepended, extended or cut: it is exactly the base model.
+/// * A prompt made of a text's own rows acts as if the model read that text first, provided that no
+///   position embedding tells them apart.
 /// * A clone shares the vectors with its original.
 /// # Departures
-/// The paper's text-to-text model has relative positions. With rotary or absolute ones a model that
-/// reads the longer rows counts the prompt by itself, as PEFT's do: its vectors stand at positions 0
-/// to p − 1, the first token at p. A model that numbers the tokens alone adds
-/// [`PromptEmbedding::virtual_positions`]. The paper's code
-/// drops labels that find no position, with a warning; here they are an error. PEFT draws
-/// vocabulary from the whole table and may draw a row twice; its random start is N(0, 1).
+/// The paper's text-to-text model has relative positions. With rotary or absolute positions, a model that
+/// reads the longer rows counts the prompt by itself, as PEFT's do: the vectors take positions 0 to
+/// p − 1, and the first token position p. A model that numbers only the tokens must add
+/// [`PromptEmbedding::virtual_positions`]. The paper's code drops labels that find no position, with a
+/// warning; here they are an error. PEFT draws vocabulary from the whole table and may draw a row twice;
+/// its random start is N(0, 1).
 /// # Examples
 /// ```
 /// use candle_align::{PromptConfig, PromptEmbedding, PromptInit};
@@ -123,10 +123,24 @@ pub enum PromptInit {
 /// assert_eq!(prompt.parameters(), 2 * 2);
 /// # Ok::<(), candle_align::Error>(())
 /// ```
+/// # Inspect
+/// * The norms of the vectors beside those of the table's rows. Vectors far longer than any token's mean
+///   that the learning rate is too high.
+/// * The loss with the prompt switched off. If it equals the loss with the prompt, the forward pass does
+///   not call [`PromptEmbedding::prepend`].
+/// * The number of positions in the loss: [`PromptEmbedding::loss_mask`] adds none.
+/// # Try
+/// * Is there a task that no prompt can solve on a frozen model?
+///   `tests/optimum/prompt.rs::a_prompt_cannot_tell_inputs_apart_that_the_model_adds_up`
+/// * Replace a text by its own embeddings: does the model notice?
+///   `tests/identities/prompt.rs::a_prompt_of_tokens_is_those_tokens`
 /// # Source
 /// Lester, Al-Rfou and Constant 2021, arXiv:2104.08691v2, §2 and §3.2; authors' code
 /// google-research/prompt-tuning, `prompts.py`, `from_sample_of_embeddings` and
 /// `from_embedded_list`.
+#[doc(alias = "soft prompt")]
+#[doc(alias = "prompt tuning")]
+#[doc(alias = "virtual tokens")]
 #[derive(Clone, Debug)]
 pub struct PromptEmbedding {
     values: Var,
@@ -134,10 +148,12 @@ pub struct PromptEmbedding {
 }
 
 impl PromptEmbedding {
-    /// A prompt at its start, for a model with this embedding table; `rng` draws what is random.
+    /// A prompt at its start, for a model with this embedding table; `rng` draws the random parts.
     ///
     /// # Errors
-    /// As the type's page says.
+    /// [`Error::Shape`] and [`Error::DType`] unless the table is `[vocabulary, dim]` in f32, f64, bf16 or
+    /// f16; [`Error::Parameter`] for a length or a `common` of 0 or beyond the limits; [`Error::Argument`]
+    /// for an empty text or label, for more labels than positions, and for a token outside the table.
     pub fn new(table: &Tensor, config: &PromptConfig, rng: &mut impl Rng) -> Result<Self> {
         let function = "PromptEmbedding::new";
         let length = config.length;
@@ -224,8 +240,8 @@ impl PromptEmbedding {
     /// A prompt with these vectors `[length, dim]`, such as those of a file; they are copied.
     ///
     /// # Errors
-    /// [`Error::Shape`] and [`Error::DType`] unless they are that, in f32 or f64;
-    /// [`Error::Argument`] if there is none.
+    /// [`Error::Shape`] and [`Error::DType`] unless they have that shape, in f32 or f64;
+    /// [`Error::Argument`] if there are none.
     pub fn from_values(values: &Tensor) -> Result<Self> {
         let function = "PromptEmbedding::from_values";
         Axes::new(function).float("values", values, &["length", "dim"])?;
@@ -241,7 +257,8 @@ impl PromptEmbedding {
     /// \[P_e; X_e\]: the vectors before each row of `embeddings`.
     ///
     /// # Errors
-    /// As the type's page says.
+    /// [`Error::Shape`] and [`Error::DType`] unless `embeddings` is `[batch, time, dim]` in the type of the
+    /// vectors or, where that is f32, in a half type.
     pub fn prepend(&self, embeddings: &Tensor) -> Result<Tensor> {
         let function = "PromptEmbedding::prepend";
         let (length, dim) = self.values.dims2()?;
@@ -283,7 +300,7 @@ impl PromptEmbedding {
         self.extend(tokens, 0.0)
     }
 
-    /// Which positions of the longer rows count in a loss: no virtual one.
+    /// Which positions of the longer rows count in a loss: no virtual position does.
     ///
     /// # Errors
     /// [`Error::Shape`] and [`Error::DType`] unless `mask` is `[batch, time]` in u8.
@@ -292,7 +309,7 @@ impl PromptEmbedding {
         self.extend(mask, 0.0)
     }
 
-    /// Which positions of the longer rows may be attended to: every virtual one.
+    /// Which positions of the longer rows may be attended to: every virtual position may.
     ///
     /// # Errors
     /// As [`PromptEmbedding::loss_mask`].
@@ -344,13 +361,13 @@ impl PromptEmbedding {
         self.values.elem_count()
     }
 
-    /// What is trained, under the name that PEFT gives it in its files: `prompt_embeddings`.
+    /// The trained variable, under the name in PEFT's files: `prompt_embeddings`.
     /// `prefix` as for [`LoraLinear::trainable`](crate::LoraLinear::trainable).
     pub fn trainable(&self, prefix: &str) -> Vec<(String, Var)> {
         vec![named(prefix, "prompt_embeddings", &self.values)]
     }
 
-    /// Switches the prompt off, to the base model exactly, or on again.
+    /// Switches the prompt off, which gives exactly the base model, or on again.
     pub fn set_enabled(&mut self, enabled: bool) {
         self.enabled = enabled;
     }
@@ -362,7 +379,7 @@ impl PromptEmbedding {
 }
 
 impl Module for PromptEmbedding {
-    /// [`PromptEmbedding::prepend`]: stands between the embeddings and the first block.
+    /// [`PromptEmbedding::prepend`]: goes between the embeddings and the first block.
     fn forward(&self, embeddings: &Tensor) -> candle_core::Result<Tensor> {
         Ok(self.prepend(embeddings)?)
     }

@@ -1,6 +1,6 @@
 //! LoRA on a base in four bits (survey §3.3).
 //!
-//! In one sentence: keep the frozen weight quantised, dequantise it wherever it is used, and train
+//! In one sentence: keep the frozen weight quantized, dequantize it wherever it is used, and train
 //! the two factors of LoRA beside it in full precision.
 //!
 //! | paper | here | shape |
@@ -10,7 +10,7 @@
 //! | s | [`LoraConfig::scale`] | number |
 //! | X, Y | argument and result of `forward` | `[.., in]`, `[.., out]` |
 //!
-//! Read next: [`quantise`](crate::parameter_efficient::nf4) (the four bits), [`lora`](crate::parameter_efficient::lora) (the factors).
+//! Read next: [`nf4`](crate::parameter_efficient::nf4) (the four bits), [`lora`](crate::parameter_efficient::lora) (the factors).
 
 use crate::error::Result;
 use crate::known::readable;
@@ -23,41 +23,41 @@ use candle_nn::{Linear, Module};
 use rand::Rng;
 use rand::rngs::StdRng;
 
-/// A frozen linear layer in four bits with a trained change of low rank.
+/// A frozen linear layer in four bits with a trained low-rank change.
 ///
 /// # Equation
 /// ```text
 /// h = doubleDequant(c₁, c₂, W^NF4) x + b + s · B A dropout(x)                        eq. 5
 /// doubleDequant(c₁, c₂, W) = dequant(dequant(c₁, c₂), W)                             eq. 6
 /// ```
-/// A, B, s and the places of a trained bias are those of [`LoraLinear`](crate::LoraLinear).
+/// A, B, s and the trained biases are those of [`LoraLinear`](crate::LoraLinear).
 /// # Shapes
 /// `x` `[.., in]`, the result `[.., out]`, in types as for [`Nf4Linear`]. A, B and a trained bias
-/// are f64 over a base quantised from f64, and f32 over any other.
+/// are f64 over a base quantized from f64, and f32 over any other.
 /// # Errors
-/// Those of [`Nf4Linear::quantise`]; from [`QloraLinear::new`] and [`QloraLinear::over`]
-/// [`Error::Parameter`] unless r ≥ 1 and [no larger than it may be](super#sizes), α > 0 and 0 ≤ p < 1, and [`Error::Argument`] for
-/// [`LoraBias::Base`] over a base without a bias; from [`QloraLinear::merged_linear`]
-/// [`Error::Argument`] if a merged weight would not be finite.
+/// Those of [`Nf4Linear::quantise`]. From [`QloraLinear::new`] and [`QloraLinear::over`]
+/// [`Error::Parameter`] unless r ≥ 1 and [within the limits](super#sizes), α > 0 and 0 ≤ p < 1;
+/// [`Error::Argument`] for [`LoraBias::Base`] over a base without a bias. From
+/// [`QloraLinear::merged_linear`] [`Error::Argument`] if a merged weight would not be finite.
 /// # Properties
-/// * At the start h is the quantised layer's output, not that of the layer it was made from;
-///   ∂L/∂A = 0 and ∂L/∂B ≠ 0.
-/// * It is [`LoraLinear`](crate::LoraLinear) over [`Nf4Tensor::dequantise`] with the same A and B, to
-///   the rounding of a sum in another order: values, gradients, and the law of its start.
+/// * At the start h is the quantized layer's output, not that of the original layer; ∂L/∂A = 0 and
+///   ∂L/∂B ≠ 0.
+/// * It is [`LoraLinear`](crate::LoraLinear) over [`Nf4Tensor::dequantise`] with the same A and B, up to
+///   the rounding of a sum in another order: in values, gradients and initial distribution.
 /// * r(in + out) numbers are trained. Nothing frozen gets a gradient.
-/// * Disabled, the layer is its quantised base bit for bit, however long it was trained.
+/// * Disabled, the layer is its quantized base bit for bit, however long it was trained.
 /// * Merged and unmerged layers agree to rounding.
-/// * Trained towards the layer that was quantised, it repairs what quantisation lost: wholly if the
+/// * Trained toward the layer that was quantized, it repairs what quantization lost: completely if the
 ///   rank is full, else by the best change of rank r, weighted by the inputs' covariance.
-/// * Quantising the merged weight again loses the adapter: a change much smaller than the gaps
-///   between the values of its block moves no index, and the error of those it moves is as large as
-///   the adapter. Nor does the adapter fit the weight before quantisation. Keep the 16 bits.
+/// * Quantizing the merged weight again loses the adapter: a change much smaller than the gaps between
+///   the values of its block changes no index, and the error of those that it does change is as large as
+///   the adapter. Nor does the adapter fit the weight before quantization. Keep the 16 bits.
 /// # Departures
-/// The survey has no equation for QLoRA; it names its four-bit backbone and its paged optimiser.
-/// The latter moves memory between devices and changes no number; it is not here. Eq. 5 is computed
-/// in bf16; here A, B and the sum are in f32, and the result is rounded once. The paper's settings,
-/// which are not the default of [`LoraConfig`]: r = 64, α = 16, dropout 0.1 (0.05 from 33B on), on
-/// every linear layer.
+/// The survey has no equation for QLoRA; it names its four-bit backbone and its paged optimizer. The
+/// paged optimizer moves memory between devices and changes no number; this crate does not have it. Eq. 5
+/// is computed in bf16; here A, B and the sum are in f32, and the result is rounded once. The paper's
+/// settings, which are not the default of [`LoraConfig`]: r = 64, α = 16, dropout 0.1 (0.05 from 33B on),
+/// on every linear layer.
 /// # Examples
 /// ```
 /// use candle_align::{BlockScale, LoraConfig, NF4, QloraLinear};
@@ -81,20 +81,35 @@ use rand::rngs::StdRng;
 /// assert!((h[0][0] - (first + 7.0 * update)).abs() < 1e-3); // values of a block are rounded to f32
 /// assert!((h[0][1] - (second + 8.0 * update)).abs() < 1e-3);
 ///
-/// layer.set_enabled(false); // the quantised base
+/// layer.set_enabled(false); // the quantized base
 /// let h = layer.forward(&at(&[10.0, 100.0], (1, 2))?)?.to_vec2::<f64>()?;
 /// assert!((h[0][0] - first).abs() < 1e-3);
 /// # Ok::<(), candle_align::Error>(())
 /// ```
+/// # Inspect
+/// * The loss before training, quantized and not: the difference is the cost of four bits. The first
+///   steps may only repair it.
+/// * The KL to the reference at the first step. It is 0 for the disabled layer, but not for the model
+///   before quantization.
+/// * After merging, the loss of the saved model: it must agree with the unmerged one, so do not quantize
+///   it again.
+/// # Try
+/// * Let the adapter repair the quantization error.
+///   `tests/optimum/qlora.rs::at_full_rank_the_error_of_quantisation_is_repaired`
+/// * Quantize a merged weight: what is left of the adapter?
+///   `tests/identities/qlora.rs::quantising_the_merged_weight_again_loses_the_adapter`
 /// # Source
 /// Dettmers et al. 2023, arXiv:2305.14314v1, eqs 5 and 6; authors' code artidoro/qlora, `qlora.py`.
-/// Equations and settings rest on notes of the paper. PEFT 0.21.2, `tuners/lora/bnb.py`, with which
+/// Equations and settings come from notes on the paper. PEFT 0.21.2, `tuners/lora/bnb.py`, with which
 /// values and gradients were compared.
 ///
 /// [`Error::Parameter`]: crate::Error::Parameter
 /// [`Error::Argument`]: crate::Error::Argument
 /// [`LoraBias::Base`]: crate::LoraBias::Base
 /// [`Nf4Tensor::dequantise`]: crate::Nf4Tensor::dequantise
+#[doc(alias = "QLoRA")]
+#[doc(alias = "QLoRA NF4")]
+#[doc(alias = "4-bit LoRA")]
 #[derive(Clone, Debug)]
 pub struct QloraLinear {
     base: Nf4Linear,
@@ -103,10 +118,10 @@ pub struct QloraLinear {
 }
 
 impl QloraLinear {
-    /// A layer at its start, over `base` quantised here; `rng` draws A.
+    /// A layer at its start, over `base`, which is quantized here; `rng` draws A.
     ///
     /// # Errors
-    /// As the type's page says.
+    /// Those of [`Nf4Linear::quantise`] and of [`QloraLinear::over`].
     pub fn new(
         base: &Linear,
         scale: BlockScale,
@@ -119,10 +134,12 @@ impl QloraLinear {
         Self::start(function, base, config, rng)
     }
 
-    /// A layer at its start, over a base that is quantised already. The base is shared, not copied.
+    /// A layer at its start, over a base that is already quantized. The base is shared, not copied.
     ///
     /// # Errors
-    /// As the type's page says.
+    /// [`Error::Parameter`](crate::Error::Parameter) for a setting out of its range, or settings with
+    /// patterns or targets; [`Error::Argument`](crate::Error::Argument) for
+    /// [`LoraBias::Base`](crate::LoraBias::Base) over a base without a bias.
     pub fn over(base: Nf4Linear, config: &LoraConfig, rng: &mut impl Rng) -> Result<Self> {
         let function = "QloraLinear::over";
         config.check(function)?;
@@ -147,7 +164,8 @@ impl QloraLinear {
     /// h with dropout on the input of A, as [`LoraLinear::forward_train`](crate::LoraLinear::forward_train).
     ///
     /// # Errors
-    /// Those of the shape and type of `x`.
+    /// [`Error::Shape`](crate::Error::Shape) and [`Error::DType`](crate::Error::DType) for an `x` that does
+    /// not fit.
     pub fn forward_train(&self, x: &Tensor, rng: &mut impl Rng) -> Result<Tensor> {
         self.base.check("QloraLinear::forward_train", x)?;
         match self.enabled && self.update.drops() {
@@ -168,8 +186,8 @@ impl QloraLinear {
         Ok(h.to_dtype(x.dtype())?)
     }
 
-    /// The layer with s·B·A in its weight, in the type it was quantised from: to save or to serve.
-    /// Nothing of LoRA is left in it, nor of the four bits.
+    /// The merged layer, to save or to serve, in the type it was quantized from: an ordinary linear layer,
+    /// no longer in four bits.
     ///
     /// # Errors
     /// [`Error::Argument`](crate::Error::Argument) if an element of the merged weight or bias would
@@ -185,7 +203,7 @@ impl QloraLinear {
         Ok(Linear::new(layer.weight().clone(), layer.bias().cloned()))
     }
 
-    /// Switches the adapter off, to the quantised base exactly, or on again.
+    /// Switches the adapter off, which gives exactly the quantized base, or on again.
     pub fn set_enabled(&mut self, enabled: bool) {
         self.enabled = enabled;
     }
@@ -195,7 +213,7 @@ impl QloraLinear {
         self.enabled
     }
 
-    /// The frozen layer beneath.
+    /// The frozen base layer.
     pub fn base(&self) -> &Nf4Linear {
         &self.base
     }
@@ -223,7 +241,7 @@ impl QloraLinear {
         self.update.factors.delta()
     }
 
-    /// What is trained, under the names that PEFT gives it, as
+    /// The trained variables, under PEFT's names, as
     /// [`LoraLinear::trainable`](crate::LoraLinear::trainable).
     pub fn trainable(&self, prefix: &str) -> Vec<(String, Var)> {
         self.update.trainable(prefix)
@@ -231,7 +249,7 @@ impl QloraLinear {
 }
 
 impl Module for QloraLinear {
-    /// h without dropout; the quantised base if disabled.
+    /// h without dropout; the quantized base if disabled.
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         self.base.check("QloraLinear::forward", x)?;
         match self.enabled {

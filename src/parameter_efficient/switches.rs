@@ -1,4 +1,4 @@
-//! What an adapter over a linear layer is beside its equation: switched off, merged, trained with
+//! What an adapter over a linear layer has beside its equation: a switch, merging, and training with
 //! dropout.
 
 /// `forward`, merging and switching for a layer with the fields `base`, `enabled` and `merged`, and
@@ -7,21 +7,20 @@
 macro_rules! switches {
     ($layer:ident) => {
         impl $layer {
-            /// Puts the change, as it is now, into the weight: `forward` then costs what the base
-            /// costs.
+            /// Merges the current change into the weight: `forward` then costs what the base costs.
             ///
-            /// Merging twice is merging once; after more training it brings the merged weight up to
-            /// date. A half weight is rounded, so that a merged half layer differs by that.
+            /// Merging twice has the effect of merging once; after more training it updates the merged
+            /// weight. A half weight is rounded, and a merged half layer differs by that.
             ///
             /// # Errors
             /// [`Error::Argument`](crate::Error::Argument) if an element of the merged weight or bias
-            /// would not be finite. Nothing is changed then.
+            /// would not be finite. Nothing has changed then.
             pub fn merge(&mut self) -> $crate::error::Result<()> {
                 self.merged = Some(self.merged_in(concat!(stringify!($layer), "::merge"))?);
                 Ok(())
             }
 
-            /// The merged layer on its own, to save or to serve: nothing of the adapter is left in it.
+            /// The merged layer, to save or to serve. It is an ordinary linear layer.
             ///
             /// # Errors
             /// As `merge`.
@@ -33,7 +32,7 @@ macro_rules! switches {
                 ))
             }
 
-            /// Back to the base weight and the adapter beside it; nothing if the layer is not merged.
+            /// Back to the base weight with the adapter beside it; no effect if the layer is not merged.
             pub fn unmerge(&mut self) {
                 self.merged = None;
             }
@@ -43,7 +42,7 @@ macro_rules! switches {
                 self.merged.is_some()
             }
 
-            /// Switches the adapter off, to the base layer exactly, or on again.
+            /// Switches the adapter off, which gives exactly the base layer, or on again.
             pub fn set_enabled(&mut self, enabled: bool) {
                 self.enabled = enabled;
             }
@@ -53,7 +52,7 @@ macro_rules! switches {
                 self.enabled
             }
 
-            /// The frozen layer beneath.
+            /// The frozen base layer.
             pub fn base(&self) -> &$crate::parameter_efficient::frozen_linear::FrozenLinear {
                 &self.base
             }

@@ -1,15 +1,15 @@
 //! Which modules of a model get an adapter, by their paths (PEFT's rules; beside the survey's §3.3).
 //!
-//! In one sentence: a list of last names, or one regular expression over whole paths, with layers
-//! and modules left out.
+//! In one sentence: a list of final names, or one regular expression for the whole path, minus the
+//! excluded layers and modules.
 //!
 //! | `adapter_config.json` | here | meaning |
 //! |---|---|---|
-//! | `target_modules` | [`Targets::target_modules`] | last names, or an expression for the whole path, or `"all-linear"` |
-//! | `exclude_modules` | [`Targets::exclude_modules`] | as above; it goes before everything else |
-//! | `modules_to_save` | [`Targets::modules_to_save`] | modules trained whole: no adapter on or below them |
-//! | `layers_to_transform`, `layers_pattern` | [`Targets::layers_to_transform`], [`Targets::layers_pattern`] | only these layers of those that a last name found |
-//! | `rank_pattern`, `alpha_pattern` | [`LoraConfig::rank_pattern`], [`LoraConfig::alpha_pattern`] | numbers of their own for some modules |
+//! | `target_modules` | [`Targets::target_modules`] | final names, or an expression for the whole path, or `"all-linear"` |
+//! | `exclude_modules` | [`Targets::exclude_modules`] | in the same form; it takes precedence over everything else |
+//! | `modules_to_save` | [`Targets::modules_to_save`] | modules trained as a whole: no adapter on or below them |
+//! | `layers_to_transform`, `layers_pattern` | [`Targets::layers_to_transform`], [`Targets::layers_pattern`] | only these layers among those that a final name found |
+//! | `rank_pattern`, `alpha_pattern` | [`LoraConfig::rank_pattern`], [`LoraConfig::alpha_pattern`] | other ranks and α for some modules |
 //!
 //! Read next: [`lora`](crate::parameter_efficient::lora).
 //!
@@ -22,15 +22,16 @@ use serde::de::{Deserializer, SeqAccess, Visitor, value::SeqAccessDeserializer};
 use serde::{Deserialize, Serialize, Serializer};
 use std::fmt;
 
-/// A choice of modules. In JSON a list, or a string: `"all-linear"` in any case, else an expression.
+/// A choice of modules. In JSON a list or a string; the string is `"all-linear"` in any case, or an expression.
+#[doc(alias = "all-linear")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TargetModules {
-    /// A module whose path is one of these, or ends in a dot and one of these: `q_proj` chooses
+    /// A module whose path is one of these names, or ends in a dot and one of them: `q_proj` chooses
     /// `layers.0.q_proj` and not `layers.0.xq_proj`.
     Names(Vec<String>),
-    /// A module whose whole path is matched by this regular expression.
+    /// A module whose whole path matches this regular expression.
     Pattern(String),
-    /// Every module that is asked about. Ask about the linear layers, without the output layer.
+    /// Every module that is asked about. Ask only about the linear layers, without the output layer.
     AllLinear,
 }
 
@@ -87,44 +88,45 @@ const ALL_LINEAR: &str = "all-linear";
 /// ```text
 /// chosen(path) = found(path) ∧ ¬ excluded(path) ∧ (path is itself a name ∨ layer(path) ∈ layers)
 /// ```
-/// The last term stands only with [`Targets::layers_to_transform`]. The layer of a path is its first
+/// The last term applies only with [`Targets::layers_to_transform`]. The layer of a path is its first
 /// segment of digits that has two segments before it and one after it: 1 in `model.layers.1.q` and
-/// in `model.layers.1.experts.0.up`, none in `layers.1.q`. With [`Targets::layers_pattern`] it is
-/// the digits after `.layers.`, or whatever the first pattern is that is found, at the root too.
+/// in `model.layers.1.experts.0.up`, none in `layers.1.q`. With [`Targets::layers_pattern`] it is the
+/// digits after `.layers.`, or after whichever pattern is found first, at the root too.
 /// # Shapes
 /// Paths are segments between dots, as in `model.layers.0.self_attn.q_proj`.
 /// # Errors
-/// [`Error::Argument`] for an expression that is none, or costs too much (below); [`Error::Parameter`] for layers
-/// beside anything but a list of names, for a pattern of layers without layers, and for "all-linear"
-/// where modules are excluded. [`Targets::choose`] adds that a choice chooses something.
+/// [`Error::Argument`] for an expression that is invalid or costs too much (below);
+/// [`Error::Parameter`] for layers beside anything but a list of names, for a layer pattern without
+/// layers, and for "all-linear" where modules are excluded. [`Targets::choose`] also requires that at
+/// least one module is chosen.
 /// # Properties
-/// * A name chooses a module by its whole last segments, never by a part of one.
+/// * A name chooses a module by its whole final segments, never by a part of one.
 /// * A path that is itself among the names is chosen whatever its layer.
 /// * An excluded module is not chosen, however it was named.
 /// # Departures
 /// The rules are those of PEFT 0.21.2. "all-linear" takes every module that is asked about, since
-/// there is no model here to tell a linear layer from another, and the output layer from the rest;
-/// a null `target_modules`, which PEFT fills from a table of known models, has no counterpart.
+/// there is no model here that tells a linear layer from another, or the output layer from the rest.
+/// A null `target_modules`, which PEFT fills from a table of known models, has no counterpart.
 ///
-/// Expressions mean what Python's `re` says, look-around, references back, atomic groups and
-/// possessive counts included: `(?!.*vision).*q_proj`, `(?P<name>…)`, `\Z`. The engine is the
-/// `fancy-regex` crate's, and it differs in these:
+/// Expressions mean what they mean in Python's `re`, including look-around, backreferences, atomic groups
+/// and possessive quantifiers: `(?!.*vision).*q_proj`, `(?P<name>…)`, `\Z`. The engine is the
+/// `fancy-regex` crate, which differs in these points:
 ///
 /// | written | Python | here |
 /// |---|---|---|
-/// | `[`, `&&`, `--` or `~~` in brackets; octal escapes; `\2` beside a named group | as it says | an error |
-/// | `\h`, `\K`, `\G`, `\<`, `\p` and other escapes of that engine | an error, or the sign itself | an error |
-/// | `$` and `\Z` | `$` also before a last line break, `\Z` at the end alone | `\Z` also before line breaks, `$` at the end alone; no path has any |
-/// | `\w`, `\d`, `\s`, `(?i)` beyond ASCII | its own tables | those of Unicode, which have marks among the letters and no U+001C to U+001F among the spaces |
-/// | look-behind of no fixed length | an error | every length is tried |
+/// | `[`, `&&`, `--` or `~~` in brackets; octal escapes; `\2` beside a named group | as written | an error |
+/// | `\h`, `\K`, `\G`, `\<`, `\p` and other escapes of that engine | an error, or the character itself | an error |
+/// | `$` and `\Z` | `$` also before a final line break, `\Z` only at the end | `\Z` also before line breaks, `$` only at the end; no path has any |
+/// | `\w`, `\d`, `\s`, `(?i)` beyond ASCII | its own tables | those of Unicode, which count marks among the letters and do not count U+001C to U+001F among the spaces |
+/// | look-behind of variable length | an error | every length is tried |
 ///
-/// A configuration may come from anywhere, so its expressions have a budget: together they weigh at
-/// most 131 072, where a character weighs 1, a dot 10, `\d` 150, `\w` 600, each times the counts
-/// `{n}` of its expression, and an expression 100 more, or 1100 if it may step back. The counts of one
-/// multiply to at most 1000, it compiles to at most 4 MiB, and a match takes at most 20 000 steps
-/// back. What exceeds them is an [`Error::Argument`] that names the field and the expression, never a
-/// module that is silently not chosen. Names weigh nothing: an expression of characters and dots is
-/// compared as it stands.
+/// A configuration may come from anywhere, so its expressions have a budget. Together they weigh at most
+/// 131 072, where a character weighs 1, a dot 10, `\d` 150, `\w` 600, each times the counts `{n}` of its
+/// expression; an expression weighs 100 more, or 1100 if it may backtrack. The counts of one expression
+/// multiply to at most 1000, it compiles to at most 4 MiB, and a match backtracks at most 20 000 steps.
+/// Exceeding a limit is an [`Error::Argument`] that names the field and the expression; no module is
+/// silently left out. Names weigh nothing: an expression of only characters and dots is compared
+/// directly.
 /// # Examples
 /// ```
 /// use candle_align::Targets;
@@ -145,20 +147,22 @@ const ALL_LINEAR: &str = "all-linear";
 /// ```
 /// # Source
 /// PEFT 0.21.2, `tuners/tuners_utils.py`, `check_target_module_exists`; no paper describes it.
+#[doc(alias = "target_modules")]
+#[doc(alias = "exclude_modules")]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Targets {
     /// The modules to find. Default none.
     pub target_modules: TargetModules,
-    /// Modules to leave out, however they were found. Default none.
+    /// Modules to leave out, however they were chosen. Default none.
     pub exclude_modules: TargetModules,
-    /// Modules that are trained whole, each an expression for one or more segments of a path: they
-    /// and what is below them get no adapter. Default none.
+    /// Modules that are trained as a whole, each an expression for one or more segments of a path. They
+    /// and the modules below them get no adapter. Default none.
     pub modules_to_save: Vec<String>,
-    /// The layers to keep of those that a list of names found. Default empty: all.
+    /// The layers to keep among those that a list of names found. Default empty: all.
     pub layers_to_transform: Vec<usize>,
-    /// Names, as expressions, of what the layers are numbered under (`layers`, `h`). Default empty:
-    /// the first number in the path.
+    /// The names before the layer numbers, as expressions (`layers`, `h`). Default empty: the first number
+    /// in the path.
     pub layers_pattern: Vec<String>,
 }
 
@@ -166,16 +170,16 @@ impl Targets {
     /// Whether the module at `path` is chosen.
     ///
     /// # Errors
-    /// As the type's page says.
+    /// [`Error::Argument`] for an expression that is invalid or costs too much; [`Error::Parameter`] for
+    /// settings that exclude each other.
     pub fn matches(&self, path: &str) -> Result<bool> {
         Matcher::new(&mut Expressions::new("Targets::matches"), self)?.matches(path)
     }
 
-    /// Those that are chosen among the `paths` of a model's modules, in their order.
+    /// The chosen modules among the `paths` of a model's modules, in their order.
     ///
     /// # Errors
-    /// As the type's page says; and [`Error::Argument`] if no module is chosen, or if a name chooses
-    /// none.
+    /// As [`Targets::matches`]; and [`Error::Argument`] if no module is chosen, or if a name chooses none.
     pub fn choose(&self, paths: &[impl AsRef<str>]) -> Result<Vec<String>> {
         let function = "Targets::choose";
         let matcher = Matcher::new(&mut Expressions::new(function), self)?;
@@ -325,7 +329,7 @@ pub(crate) fn ends_in(path: &str, name: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
-/// A JSON object as pairs in the order in which they were written; a key twice is an error.
+/// A JSON object as pairs in the order of the text; a duplicate key is an error.
 pub(crate) mod in_order {
     use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
     use serde::ser::{Serialize, Serializer};

@@ -1,7 +1,7 @@
 //! VeRA: two random matrices for all layers, two trained vectors for each (not in the survey).
 //!
-//! In one sentence: LoRA whose A and B are drawn once, shared and never trained; what is trained is a
-//! factor for each of their r directions and for each output.
+//! In one sentence: LoRA whose A and B are drawn once, shared and never trained; only a factor for each
+//! of their r directions and for each output is trained.
 //!
 //! | paper | here | shape |
 //! |---|---|---|
@@ -26,9 +26,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct VeraConfig {
-    /// r ≥ 1. Default 256, PEFT's; a row of A and a column of B cost no trained number but one.
+    /// r ≥ 1. Default 256, PEFT's: a row of A and a column of B together cost one trained number.
     pub rank: usize,
-    /// The start of d, finite. Default 0.1, as in PEFT.
+    /// The initial value of d, finite. Default 0.1, as in PEFT.
     pub d_initial: f64,
     /// p in [0, 1), the share of A's inputs that is dropped in training. Default 0.
     pub dropout: f64,
@@ -46,9 +46,9 @@ impl Default for VeraConfig {
 
 /// A and B, drawn once for all layers of a model.
 ///
-/// A layer takes the first `in` columns of A and the first `out` rows of B. Save them with the
-/// adapter (PEFT's `save_projection=true`): PEFT can draw them again from a seed of torch's generator,
-/// which is not repeated here.
+/// A layer takes the first `in` columns of A and the first `out` rows of B. Save them with the adapter
+/// (PEFT's `save_projection=true`): PEFT can draw them again from a seed of torch's generator, which this
+/// crate does not reproduce.
 #[derive(Clone, Debug)]
 pub struct VeraProjections {
     a: Tensor,
@@ -57,11 +57,11 @@ pub struct VeraProjections {
 
 impl VeraProjections {
     /// Drawn for layers of at most `inputs` inputs and `outputs` outputs: U(±√(6/inputs)) for A,
-    /// U(±√(6/r)) for B, that is kaiming-uniform with gain √2.
+    /// U(±√(6/r)) for B, which is kaiming-uniform with gain √2.
     ///
     /// # Errors
-    /// [`Error::Parameter`] unless r, `inputs` and `outputs` are at least 1 and [no larger than they may
-    /// be](super#sizes).
+    /// [`Error::Parameter`] unless r, `inputs` and `outputs` are at least 1 and [within the
+    /// limits](super#sizes).
     pub fn new(
         config: &VeraConfig,
         inputs: usize,
@@ -88,8 +88,8 @@ impl VeraProjections {
         Self::from_tensors(a.as_detached_tensor(), b.as_detached_tensor())
     }
 
-    /// From A `[rank, inputs]` and B `[outputs, rank]`, f32 or f64 alike: a file's `vera_A` and
-    /// `vera_B`.
+    /// From A `[rank, inputs]` and B `[outputs, rank]`, both f32 or both f64: `vera_A` and `vera_B` of a
+    /// file.
     ///
     /// # Errors
     /// [`Error::Shape`] and [`Error::DType`] as above.
@@ -114,7 +114,7 @@ impl VeraProjections {
     }
 }
 
-/// A frozen linear layer beside a frozen random one, with trained factors inside and behind it.
+/// A frozen linear layer beside a frozen random one, with trained factors inside and after it.
 ///
 /// # Equation
 /// ```text
@@ -123,22 +123,22 @@ impl VeraProjections {
 /// ```
 /// # Shapes
 /// Inputs, outputs and types as for [`LoraLinear`](crate::LoraLinear); λ_d `[rank]`, λ_b `[out]`.
-/// [`VeraProjections`] are f64 for an f64 base and f32 for any other. They are shared where the layer
-/// uses them whole; of a part it holds a copy.
+/// [`VeraProjections`] are f64 for an f64 base and f32 for any other. A layer that uses them whole shares
+/// them; a layer that uses a part copies it.
 /// # Errors
-/// As for [`LoraLinear`](crate::LoraLinear); [`Error::Parameter`] unless λ_d's start is finite and
-/// 0 ≤ p < 1, [`Error::Argument`] for projections smaller than the layer or of another rank than the
-/// settings name.
+/// As for [`LoraLinear`](crate::LoraLinear); [`Error::Parameter`] unless the initial λ_d is finite and
+/// 0 ≤ p < 1; [`Error::Argument`] for projections smaller than the layer, or of another rank than that
+/// of the settings.
 /// # Properties
-/// * At the start h is the base layer's output bit for bit, as LoRA's is; ∂L/∂λ_d = 0 and ∂L/∂λ_b ≠ 0.
+/// * At the start h is the base layer's output bit for bit, as for LoRA; ∂L/∂λ_d = 0 and ∂L/∂λ_b ≠ 0.
 /// * out + r numbers are trained; W₀, A and B get no gradient.
 /// * It is LoRA with A, diag(λ_b)·B·diag(λ_d) and s = 1: (c·λ_d, λ_b/c) is the same layer for any c.
 /// * Merged and unmerged layers agree to rounding. Unmerging and disabling restore the base bit for
 ///   bit.
-/// * In linear regression a change of that form is recovered.
+/// * In linear regression it recovers a change of that form.
 /// # Departures
 /// The survey does not name VeRA. There is no α. The paper draws A and B with kaiming-uniform and
-/// starts d at 10⁻¹ or 10⁻⁷ as the task needs; the default is PEFT's.
+/// starts d at 10⁻¹ or 10⁻⁷, depending on the task; the default is PEFT's.
 /// # Examples
 /// ```
 /// use candle_align::{VeraConfig, VeraLinear, VeraProjections};
@@ -158,9 +158,21 @@ impl VeraProjections {
 /// assert_eq!(h.to_vec2::<f64>()?, [[210.0 + 2.0 * 7.0 * ax, 430.0 + 3.0 * 8.0 * ax]]);
 /// # Ok::<(), candle_align::Error>(())
 /// ```
+/// # Inspect
+/// * [`VeraLinear::delta`] rather than the two vectors: one can grow while the other shrinks, and the
+///   layer stays the same.
+/// * [`grad_coverage`](crate::training::grad_coverage) after the first backward pass: `zero` lists λ_d,
+///   `learning` lists λ_b.
+/// * The saved projections: the two vectors mean nothing beside another A and B.
+/// # Try
+/// * Recover a change of VeRA's form, up to the factor that the vectors share.
+///   `tests/optimum/vera.rs::a_change_within_reach_is_recovered_from_random_projections`
+/// * Which LoRA layer is a given VeRA layer?
+///   `tests/identities/vera.rs::it_is_lora_with_scaled_projections_and_scale_one`
 /// # Source
-/// Kopiczko et al. 2023, arXiv:2310.11454, eq. 2 (from memory, checked against PEFT 0.21.2,
-/// `tuners/vera/layer.py`, values and gradients).
+/// Kopiczko et al. 2023, arXiv:2310.11454, eq. 2. The equation was checked against PEFT 0.21.2,
+/// `tuners/vera/layer.py`, in values and gradients, not against the text of the paper.
+#[doc(alias = "VeRA")]
 #[derive(Clone, Debug)]
 pub struct VeraLinear {
     base: FrozenLinear,
@@ -180,7 +192,9 @@ impl VeraLinear {
     /// A layer at its start. The base weight is shared, not copied.
     ///
     /// # Errors
-    /// As the type's page says.
+    /// [`Error::Shape`] and [`Error::DType`] for a base that is not `[out, in]` in f32, f64, bf16 or f16, and
+    /// for projections of another type; [`Error::Parameter`] for a setting out of its range;
+    /// [`Error::Argument`] for projections smaller than the layer or of another rank.
     pub fn new(base: &Linear, shared: &VeraProjections, config: &VeraConfig) -> Result<Self> {
         let function = "VeraLinear::new";
         let (d, p) = (config.d_initial, config.dropout);

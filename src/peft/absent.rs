@@ -1,4 +1,4 @@
-//! Folders without one of the two files: what is there instead, and what to do with it.
+//! Folders that lack one of the two files: what is there instead, and what to do about it.
 
 use super::{CONFIG, TENSORS};
 use crate::error::Error;
@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-/// How many folders a message names.
+/// The most folders that a message names.
 const NAMED: usize = 8;
 
 /// The error for a folder without settings.
@@ -30,7 +30,7 @@ pub(super) fn settings(function: &'static str, folder: &Path) -> Error {
     Error::argument(function, path.display().to_string(), text)
 }
 
-/// The error for a folder whose tensors cannot be read, in words of the system.
+/// The error for a folder whose tensors cannot be read, with the system's message.
 pub(super) fn tensors(function: &'static str, folder: &Path, error: &io::Error) -> Error {
     let path = folder.join(TENSORS);
     let names = names(folder);
@@ -57,7 +57,7 @@ pub(super) fn tensors(function: &'static str, folder: &Path, error: &io::Error) 
     Error::argument(function, path.display().to_string(), text)
 }
 
-/// The names in a folder, in order; of one that cannot be read, none.
+/// The names in a folder, sorted; none if it cannot be read.
 fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let mut names: Vec<String> = entries

@@ -1,4 +1,4 @@
-//! Whether layers are what settings say.
+//! Whether layers match their settings.
 
 use super::config::{AdapterConfig, AdapterMethod};
 use super::saved::Saved;
@@ -6,7 +6,7 @@ use super::settings::Settings;
 use super::{AdapterLayer, AdapterLayers};
 use crate::error::{Error, Result};
 
-/// Whether the layer is what the settings of its module make.
+/// Whether the layer is the one that the settings of its module describe.
 pub(super) fn agrees(settings: &Settings, layer: &AdapterLayer) -> Result<(), String> {
     let differs = |what: &str, has: f64, says: f64| match has == says {
         true => Ok(()),
@@ -41,7 +41,7 @@ pub(super) fn agrees(settings: &Settings, layer: &AdapterLayer) -> Result<(), St
     }
 }
 
-/// Whether the layer trains the biases that the settings say.
+/// Whether the layer trains the biases that the settings name.
 fn biases(
     bias: crate::parameter_efficient::lora::config::LoraBias,
     layer: &AdapterLayer,
@@ -70,7 +70,7 @@ fn biases(
     }
 }
 
-/// Whether all that the settings name is there: modules to save, and modules that were cut.
+/// Whether everything that the settings name is there: modules to save, and modules that were cut.
 pub(super) fn whole(
     function: &'static str,
     config: &AdapterConfig,
@@ -92,7 +92,7 @@ pub(super) fn whole(
         let found: Vec<&String> = tables
             .filter_map(|name| Some(table(config, layers, name)?.1.0))
             .collect();
-        // of a tied output layer the embedding's rows are the rows
+        // a tied output layer uses the embedding's rows
         let shared = |name: &str| {
             let mut tied = layers
                 .tied
@@ -122,7 +122,7 @@ pub(super) fn whole(
     Ok(())
 }
 
-/// The path of a table of which only some rows were trained, its name among the settings, and which.
+/// The path of a table of which only some rows were trained, its name in the settings, and the rows.
 pub(super) fn table<'a>(
     config: &'a AdapterConfig,
     layers: &AdapterLayers,

@@ -1,4 +1,4 @@
-//! The export for readers that know nothing but A and B.
+//! The export for readers that know only A and B.
 
 use super::config::{AdapterMethod, LoraFile};
 use super::settings::{Rules, Settings};
@@ -9,18 +9,18 @@ use candle_core::{DType, Tensor};
 use std::collections::BTreeMap;
 
 impl AdapterFile {
-    /// The same change of the same modules with the scale in B, for readers that ignore patterns and
-    /// rank stabilisation: one rank r for all modules, α = r, so that s = 1.
+    /// The same change of the same modules with the scale merged into B, for readers that ignore patterns
+    /// and rank stabilization: one rank r for all modules and α = r, so that s = 1.
     ///
-    /// r is the largest rank of the file; the others are filled up with zeros, to at most 1024 times
-    /// what they were. B ← s·B, in the type of B. Weights of an embedding or output layer that PEFT
-    /// saved with the adapter are left out: they are the base's.
+    /// r is the largest rank of the file; smaller ranks are padded with zeros, to at most 1024 times
+    /// their size. B ← s·B, in the type of B. Weights of an embedding or output layer that PEFT saved with
+    /// the adapter are left out: they are the base's.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless the file is of LoRA, without DoRA, trained biases, modules
-    /// trained whole and trained rows: nothing else can be said by A and B; for a tensor that is not of them, or is
-    /// empty, not finite, or has no other half; for s·B beyond the range of the type of B, or all of it
-    /// below; and for ranks further apart.
+    /// [`Error::Argument`] unless the file is a LoRA file without DoRA, trained biases, modules trained as a
+    /// whole and trained rows, none of which A and B alone can express. [`Error::Argument`] also for a tensor
+    /// that is not an A or a B, is empty, is not finite, or has no counterpart; for s·B that overflows the
+    /// type of B, or underflows completely; and for ranks further apart.
     pub fn baked(&self) -> Result<Self> {
         let function = "AdapterFile::baked";
         let refuse = |text: &str| Err(Error::argument(function, "self", text));
@@ -89,7 +89,7 @@ impl AdapterFile {
         })
     }
 
-    /// All A and B, each of the shape that the settings of its module say, and with its other half.
+    /// All A and B, each with its counterpart and of the shape that the settings of its module give.
     fn factors(&self, function: &'static str) -> Result<Vec<Factor<'_>>> {
         let rules = Rules::new(function, &self.config.method)?;
         let mut factors = Vec::new();
@@ -145,9 +145,9 @@ impl AdapterFile {
     }
 }
 
-/// s·B in the type of B, which may not hold it.
+/// s·B in the type of B, which may not be able to hold it.
 fn scaled(function: &'static str, name: &str, b: &Tensor, scale: f64) -> Result<Tensor> {
-    // in f32, since the scale alone may be more than a half type holds
+    // in f32, since the scale alone may exceed the range of a half type
     let wide = match b.dtype() {
         DType::F64 => DType::F64,
         _ => DType::F32,
@@ -170,7 +170,7 @@ fn scaled(function: &'static str, name: &str, b: &Tensor, scale: f64) -> Result<
     Ok(scaled)
 }
 
-/// An A or a B, with the axis of the rank and the settings of its module.
+/// An A or a B, with its rank axis and the settings of its module.
 struct Factor<'a> {
     name: &'a str,
     tensor: &'a Tensor,
@@ -178,5 +178,5 @@ struct Factor<'a> {
     config: Box<LoraConfig>,
 }
 
-/// How many times the least rank the largest may be: what is filled up grows by no more.
+/// The largest ratio between the largest and the smallest rank, which bounds the growth by padding.
 const WIDEST: usize = 1024;

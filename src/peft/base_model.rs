@@ -1,4 +1,4 @@
-//! The base model that an adapter belongs to, and whether its output layer is its embedding.
+//! The base model of an adapter, and whether its output layer is its embedding.
 
 use super::FUNCTION;
 use crate::error::{Error, Result};
@@ -7,12 +7,12 @@ use candle_core::{DType, Tensor};
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-/// A base model as its state dict: names as in Python, such as
-/// `model.layers.0.self_attn.q_proj.weight`, and the weights.
+/// A base model as its state dict: the weights under their names in Python, such as
+/// `model.layers.0.self_attn.q_proj.weight`.
 ///
 /// A state dict does not tell whether the model's output layer is its embedding. Where that decides
-/// what an adapter means ([the page](super), "Tied weights"), it has to be said: by
-/// [`BaseModel::tied`] or [`BaseModel::untied`]. Else a reference to the state dict is enough.
+/// what an adapter means ([the page](super), "Tied weights"), say so with [`BaseModel::tied`] or
+/// [`BaseModel::untied`]. Otherwise a reference to the state dict is enough.
 #[derive(Clone, Copy, Debug)]
 pub struct BaseModel<'a> {
     pub(super) tensors: &'a HashMap<String, Tensor>,
@@ -28,9 +28,11 @@ pub(super) enum Tie<'a> {
 }
 
 impl<'a> BaseModel<'a> {
-    /// A model whose output layer `head` has the table of `embedding` for its weight
-    /// (`tie_word_embeddings` in Python): the paths of the two modules, such as
-    /// `model.embed_tokens` and `lm_head`. The state dict may hold the table under one name or both.
+    /// A model whose output layer `head` uses the table of `embedding` as its weight
+    /// (`tie_word_embeddings` in Python). Both are module paths, such as `model.embed_tokens` and
+    /// `lm_head`. The state dict may hold the table under one name or both.
+    #[doc(alias = "tie_word_embeddings")]
+    #[doc(alias = "tied weights")]
     pub fn tied(tensors: &'a HashMap<String, Tensor>, embedding: &'a str, head: &'a str) -> Self {
         let tie = Tie::Of(embedding, head);
         Self { tensors, tie }

@@ -1,4 +1,4 @@
-//! One layer under an adapter, out of a base model's weights and a file's tensors.
+//! One layer under an adapter, built from a base model's weights and a file's tensors.
 
 use super::FUNCTION;
 use super::PREFIX;
@@ -24,7 +24,7 @@ use rand::rngs::StdRng;
 
 impl Loader<'_> {
     /// The module of the base at `path`: a weight `[out, in]` and its bias. A weight that was saved
-    /// with the adapter goes before the base's.
+    /// with the adapter takes precedence over the base's.
     fn module(&mut self, path: &str, turned: bool) -> Result<Linear> {
         let name = format!("{path}.weight");
         let mut weight = self.base[&name].clone();
@@ -57,7 +57,7 @@ impl Loader<'_> {
         ))
     }
 
-    /// A fresh layer of the right shape, and then the file's numbers in it.
+    /// A fresh layer of the right shape, filled with the file's numbers.
     pub(super) fn layer(
         &mut self,
         path: &str,
@@ -73,7 +73,7 @@ impl Loader<'_> {
             return self.quantised(path, settings, fan_in_fan_out);
         }
         let base = self.module(path, self.turned.contains(path) && !embedding)?;
-        // before a rank that only the settings know asks for memory
+        // before a rank that only the settings name allocates memory
         if let Settings::Lora(config, _) = settings {
             let (inputs, name) = match embedding {
                 true => (base.weight().dim(0)?, "lora_embedding_A"),
@@ -84,7 +84,7 @@ impl Loader<'_> {
                 return Ok(None);
             }
         }
-        // what is drawn is overwritten
+        // the drawn numbers are overwritten
         let rng = &mut StdRng::seed_from_u64(0);
         let layer = match settings {
             Settings::Lora(_, true) if embedding => {
@@ -137,7 +137,7 @@ impl Loader<'_> {
         Ok(whole.then_some(layer))
     }
 
-    /// The tensor of this name and shape in the type and place of `like`.
+    /// The tensor of this name and shape in the type and on the device of `like`.
     fn factor(&mut self, name: &str, shape: &[usize], like: &Tensor) -> Result<Option<Tensor>> {
         match self.take(name, shape)? {
             Some(found) => self.cast(name, &found, like),
@@ -199,7 +199,7 @@ impl Loader<'_> {
         Ok(Some(AdapterLayer::AdaLora(layer)))
     }
 
-    /// VeRA's A and B, as large as the largest chosen module.
+    /// VeRA's A and B, as large as the largest chosen module needs.
     pub(super) fn projections(&mut self, rank: usize, chosen: &[(String, Settings)]) -> Result<()> {
         let (mut most_outputs, mut most_inputs) = (0, 0);
         for (path, _) in chosen {
@@ -222,7 +222,7 @@ impl Loader<'_> {
     }
 }
 
-/// `lora_only` trains the biases that there are.
+/// `lora_only` trains only the biases that exist.
 fn with_bias(config: &LoraConfig, has_bias: bool) -> LoraConfig {
     let bias = match config.bias {
         LoraBias::Base if !has_bias => LoraBias::Frozen,

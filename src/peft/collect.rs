@@ -18,19 +18,18 @@ use std::collections::BTreeMap;
 const FUNCTION: &str = "AdapterFile::from_layers";
 
 impl AdapterFile {
-    /// The file of these layers. The tensors are those of the layers, not copies: write it before
-    /// training goes on.
+    /// The file for these layers. It shares the layers' tensors and does not copy them: write it before
+    /// training continues.
     ///
-    /// "all-linear" is replaced by the paths of the layers, as in PEFT. Of an AdaLoRA layer that still
-    /// has all triplets those that `kept` leaves are written; one that was cut and is not in `kept` is
-    /// filled up with triplets of λ = 0, since without `kept` PEFT expects all.
+    /// "all-linear" is replaced by the paths of the layers, as in PEFT. For an AdaLoRA layer that still has
+    /// all triplets, those in `kept` are written. A layer that was cut and is not in `kept` is padded with
+    /// triplets of λ = 0, since without `kept` PEFT expects all of them.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a layer of another method, a layer that the settings do not choose or
-    /// to which they give another rank, scale or place; for a module to save without weights; for a
-    /// number that is not finite; and for VeRA without projections, or with others than those of its
-    /// layers; [`Error::Parameter`] for
-    /// settings that a file cannot hold.
+    /// [`Error::Argument`] for a layer of another method, and for a layer that the settings do not choose or
+    /// to which they give another rank, scale or place; for a module to save without weights; for a number
+    /// that is not finite; and for VeRA without projections, or with others than those of its layers.
+    /// [`Error::Parameter`] for settings that a file cannot hold.
     pub fn from_layers(mut config: AdapterConfig, layers: &AdapterLayers) -> Result<Self> {
         settle(&mut config.method, layers.layers.keys());
         super::write::text(FUNCTION, &config)?;
@@ -89,11 +88,11 @@ impl AdapterFile {
         })
     }
 
-    /// The file of a prompt, for a base model of which nothing else need be known. Its `task` must be
-    /// set before Python can wrap a model with it.
+    /// The file of a prompt, for a base model that need not be described further. Set its `task` before
+    /// Python wraps a model with it.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless `config` is of a prompt of this length and width and its numbers are
+    /// [`Error::Argument`] unless `config` is for a prompt of this length and width and its numbers are
     /// finite.
     pub fn from_prompt(config: AdapterConfig, prompt: &PromptEmbedding) -> Result<Self> {
         let (length, dim) = prompt.values().dims2()?;
@@ -109,10 +108,10 @@ impl AdapterFile {
         Self::of_vectors("AdapterFile::from_prompt", config, "prompt", values)
     }
 
-    /// The file of a prefix: its keys and values of now, without the network that made them.
+    /// The file of a prefix: its current keys and values, without the network that made them.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless `config` is of a prefix of this length and shape and its numbers are
+    /// [`Error::Argument`] unless `config` is for a prefix of this length and shape and its numbers are
     /// finite.
     pub fn from_prefix(config: AdapterConfig, prefix: &PrefixEncoder) -> Result<Self> {
         let (length, shape) = (prefix.length(), prefix.shape());
@@ -140,7 +139,7 @@ impl AdapterFile {
     }
 }
 
-/// VeRA's A and B, as large as the largest layer: PEFT takes no others.
+/// VeRA's A and B, as large as the largest layer: PEFT accepts no others.
 fn projections(shared: &VeraProjections, layers: &AdapterLayers) -> Result<(Tensor, Tensor)> {
     let (mut outputs, mut inputs) = (0, 0);
     for (path, layer) in &layers.layers {
@@ -159,7 +158,7 @@ fn projections(shared: &VeraProjections, layers: &AdapterLayers) -> Result<(Tens
     Ok((a, b))
 }
 
-/// The settings as a file states them: names sorted, "all-linear" by name.
+/// The settings in the form of a file: names sorted, "all-linear" replaced by names.
 fn settle<'a>(method: &mut AdapterMethod, paths: impl Iterator<Item = &'a String> + Clone) {
     let targets = match method {
         AdapterMethod::Lora(file) => &mut file.config.targets,
@@ -170,7 +169,7 @@ fn settle<'a>(method: &mut AdapterMethod, paths: impl Iterator<Item = &'a String
             if let (TargetModules::AllLinear, TargetModules::Names(names)) =
                 (&config.targets.target_modules, &mut inner)
             {
-                // by name too: PEFT takes only names that are among those of the targets
+                // by name too: PEFT accepts only names that are among those of the targets
                 let ends = |path: &&String| names.iter().any(|name| path.ends_with(name.as_str()));
                 *names = paths.clone().filter(ends).cloned().collect();
             }
@@ -187,7 +186,7 @@ fn settle<'a>(method: &mut AdapterMethod, paths: impl Iterator<Item = &'a String
     targets.exclude_modules = sorted(std::mem::take(&mut targets.exclude_modules));
 }
 
-/// The triplets of an AdaLoRA layer that its file holds.
+/// The triplets of an AdaLoRA layer that go into its file.
 fn triplets(
     layer: &AdaLoraLinear,
     file: &AdaLoraFile,

@@ -1,4 +1,4 @@
-//! What `adapter_config.json` says, in the words of this crate.
+//! The content of `adapter_config.json`, in this crate's terms.
 
 use crate::parameter_efficient::adalora::AdaLoraConfig;
 use crate::parameter_efficient::adalora::schedule::RankAllocatorConfig;
@@ -22,14 +22,14 @@ pub struct AdapterConfig {
     pub base_model: Option<String>,
     /// `revision` of the base model.
     pub revision: Option<String>,
-    /// `task_type`. Python wraps the model by it; a prompt or a prefix needs one there.
+    /// `task_type`. Python chooses its wrapper by it; a prompt or a prefix requires one there.
     pub task: Option<TaskType>,
-    /// `auto_mapping`: the Python class of the base model, where there is no task. Of no effect here.
+    /// `auto_mapping`: the Python class of the base model, if there is no task. Has no effect here.
     pub auto_mapping: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
 impl From<AdapterMethod> for AdapterConfig {
-    /// Without a word on the base model.
+    /// Without information on the base model.
     fn from(method: AdapterMethod) -> Self {
         Self {
             method,
@@ -62,7 +62,7 @@ pub enum TaskType {
 /// A method and its settings.
 ///
 /// How a fresh adapter starts (`init_lora_weights`, `init_ia3_weights`, `init_weights`,
-/// `prompt_tuning_init*`) is of no effect on one that is read from a file, and is written as the
+/// `prompt_tuning_init*`) has no effect on an adapter that is read from a file, and is written as the
 /// default.
 #[derive(Clone, Debug, PartialEq)]
 pub enum AdapterMethod {
@@ -81,7 +81,7 @@ pub enum AdapterMethod {
 }
 
 impl AdapterMethod {
-    /// Which modules get the adapter; none for prompts and prefixes.
+    /// Which modules get the adapter; `None` for prompts and prefixes.
     pub fn targets(&self) -> Option<&Targets> {
         match self {
             Self::Lora(file) => Some(&file.config.targets),
@@ -92,8 +92,8 @@ impl AdapterMethod {
         }
     }
 
-    /// Whether the base keeps the weights of its linear layers as `[in, out]`: `fan_in_fan_out`, true
-    /// of GPT-2.
+    /// Whether the base stores the weights of its linear layers as `[in, out]`: `fan_in_fan_out`, true
+    /// for GPT-2.
     pub fn fan_in_fan_out(&self) -> bool {
         match self {
             Self::Lora(file) => file.fan_in_fan_out,
@@ -105,21 +105,21 @@ impl AdapterMethod {
     }
 }
 
-/// The settings of a LoRA or DoRA file. The default is that of LoRA, which names no module.
+/// The settings of a LoRA or DoRA file. The default is LoRA's and names no module.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LoraFile {
     /// Rank, α, patterns, targets, and what is trained beside A and B.
     pub config: LoraConfig,
-    /// `use_dora`: the layers are [`DoraLinear`](crate::DoraLinear), on linear layers alone and
-    /// without a bias of B.
+    /// `use_dora`: the layers are [`DoraLinear`](crate::DoraLinear). Only for linear layers, and without a
+    /// bias of B.
     pub dora: bool,
-    /// `bias = "all"`: beside those of the chosen modules ([`LoraBias::Base`](crate::LoraBias::Base),
-    /// which it needs) the biases of all other modules were trained.
+    /// `bias = "all"`: the biases of all other modules were trained too, beside those of the chosen modules,
+    /// for which it needs [`LoraBias::Base`](crate::LoraBias::Base).
     pub all_biases: bool,
     /// `trainable_token_indices`: which rows of which tables were trained, by the end of a module's
-    /// path. The empty name stands for the tables that the file has rows of. The tables with these
-    /// rows are among the weights ([`AdapterLayers::weights`](crate::AdapterLayers::weights)); no more
-    /// than the rows is written.
+    /// path. The empty name stands for the tables for which the file has rows. The tables with these rows
+    /// are among the weights ([`AdapterLayers::weights`](crate::AdapterLayers::weights)); only the rows are
+    /// written.
     pub tokens: BTreeMap<String, Vec<usize>>,
     /// `fan_in_fan_out`.
     pub fan_in_fan_out: bool,
@@ -128,15 +128,15 @@ pub struct LoraFile {
 /// The settings of an AdaLoRA file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AdaLoraFile {
-    /// The rank at the start (`init_r`), α and the dropout. The scaling must be PEFT's, the default.
+    /// The initial rank (`init_r`), α and the dropout. The scaling must be PEFT's, which is the default.
     pub config: AdaLoraConfig,
-    /// The budget. Its `total_steps` must not be 0: Python refuses the file.
+    /// The budget. Its `total_steps` must not be 0, since Python refuses such a file.
     pub allocator: RankAllocatorConfig,
     /// `orth_reg_weight` ≥ 0, the weight of the orthogonality penalty.
     pub orthogonality: f64,
     /// Which modules get triplets.
     pub targets: Targets,
-    /// `rank_pattern`: by module path, which of the triplets of the start are left. Empty: all.
+    /// `rank_pattern`: by module path, which of the initial triplets remain. Empty: all.
     pub kept: BTreeMap<String, Vec<bool>>,
     /// `fan_in_fan_out`.
     pub fan_in_fan_out: bool,
@@ -154,7 +154,7 @@ pub struct Ia3File {
 /// The settings of a VeRA file with its projections (`save_projection`).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct VeraFile {
-    /// Rank, the start of λ_d, dropout.
+    /// Rank, the initial λ_d, dropout.
     pub config: VeraConfig,
     /// Which modules get factors. `exclude_modules` must be empty: PEFT has no such key for VeRA.
     pub targets: Targets,
@@ -177,13 +177,12 @@ pub struct PromptFile {
     pub heads: Option<usize>,
 }
 
-/// The settings of a prefix-tuning file. What is in it are keys and values, whatever network made
-/// them.
+/// The settings of a prefix-tuning file. The file holds keys and values, whichever network made them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PrefixFile {
     /// `num_virtual_tokens`.
     pub length: usize,
-    /// `num_layers`, `num_attention_heads` (those with keys of their own) and, as the quotient of
-    /// `token_dim`, the width of one.
+    /// `num_layers`, `num_attention_heads` (the heads with their own keys), and the width of one head,
+    /// which is `token_dim` divided by their number.
     pub shape: PrefixShape,
 }

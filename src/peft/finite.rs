@@ -1,18 +1,18 @@
-//! Numbers that are none, by name.
+//! Numbers that are not finite, by tensor name.
 
 use crate::error::{Error, Result};
 use crate::math::to_host;
 use candle_core::{DType, Tensor};
 use std::collections::BTreeMap;
 
-/// The first number that is NaN or infinite, and where it stands.
+/// The first number that is NaN or infinite, and its position.
 pub(super) fn first(tensor: &Tensor) -> Result<Option<(usize, f64)>> {
     let wide = tensor.detach().to_dtype(DType::F64)?;
     let mut values = to_host::<f64>(&wide)?.into_iter().enumerate();
     Ok(values.find(|(_, value)| !value.is_finite()))
 }
 
-/// What is wrong with each tensor that has such a number.
+/// A description of the problem for each tensor with such a number.
 pub(super) fn problems(tensors: &BTreeMap<String, Tensor>) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for (name, tensor) in tensors {

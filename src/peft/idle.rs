@@ -1,10 +1,10 @@
-//! The settings of LoRA and AdaLoRA that this crate has no use for.
+//! The settings of LoRA and AdaLoRA that this crate does not use.
 
 use super::keys::Keys;
 use crate::error::Result;
 use serde_json::{Map, Value};
 
-/// Those that are not supported, at the values at which they do nothing.
+/// Unsupported PEFT options, with their default values.
 const IDLE: [(&str, &str); 12] = [
     ("alora_invocation_tokens", "null"),
     ("arrow_config", "null"),
@@ -20,8 +20,8 @@ const IDLE: [(&str, &str); 12] = [
     ("velora_config", "null"),
 ];
 
-/// Settings that say how a fresh adapter was made, or belong to one of the above: of no effect on an
-/// adapter that is there, and written at their defaults.
+/// Settings that say how a fresh adapter was made, or belong to one of the options above. They have no
+/// effect on an existing adapter and are written at their defaults.
 const INERT: [(&str, &str); 5] = [
     ("corda_config", "null"),
     ("eva_config", "null"),
@@ -30,7 +30,7 @@ const INERT: [(&str, &str); 5] = [
     ("qalora_group_size", "16"),
 ];
 
-/// Refuses those that mean another adapter, and passes over the others.
+/// Refuses the options that mean another adapter, and ignores the inert ones.
 pub(super) fn read(keys: &mut Keys) -> Result<()> {
     for (key, idle) in IDLE {
         keys.idle(key, idle, "only its default is")?;
@@ -41,7 +41,7 @@ pub(super) fn read(keys: &mut Keys) -> Result<()> {
     Ok(())
 }
 
-/// All at their defaults.
+/// All of them at their defaults.
 pub(super) fn written() -> Map<String, Value> {
     let value = |text| serde_json::from_str(text).unwrap_or(Value::Null);
     let idle = IDLE.iter().chain(&INERT);

@@ -1,4 +1,4 @@
-//! An object of JSON, key by key, with errors that name file, key and value.
+//! A JSON object, read key by key, with errors that name file, key and value.
 
 use crate::error::{Error, Result, cut, shown};
 use crate::parameter_efficient::targets::{TargetModules, Targets, in_order};
@@ -8,7 +8,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 
-/// The object of a file, key by key.
+/// The JSON object of a file, read key by key.
 pub(super) struct Keys<'a> {
     pub(super) function: &'static str,
     pub(super) source: &'a str,
@@ -27,7 +27,7 @@ impl Keys<'_> {
         ))
     }
 
-    /// The value of a key; `None` if it is null or not there.
+    /// The value of a key; `None` if it is null or missing.
     pub(super) fn take<T: DeserializeOwned>(&mut self, key: &str) -> Result<Option<T>> {
         let Some(raw) = self.left.remove(key) else {
             return Ok(None);
@@ -53,13 +53,13 @@ impl Keys<'_> {
         })
     }
 
-    /// Whether the value of a key begins like that.
+    /// Whether the value of a key starts with this character.
     pub(super) fn starts_with(&self, key: &str, first: char) -> bool {
         let value = self.left.get(key);
         value.is_some_and(|raw| raw.get().starts_with(first))
     }
 
-    /// A list, or one element in the place of a list of one.
+    /// A list, or a single element in place of a list of one.
     fn many<T: DeserializeOwned>(&mut self, key: &str, forms: &str) -> Result<Vec<T>> {
         match self.starts_with(key, '[') {
             true => Ok(self.take_as(key, forms)?.unwrap_or_default()),
@@ -88,7 +88,7 @@ impl Keys<'_> {
         Err(self.unsupported(key, &text, why))
     }
 
-    /// One of a few words or values, which are of no effect.
+    /// One of a few words or values, none of which has an effect.
     pub(super) fn one_of(&mut self, key: &str, known: &[&str], why: &str) -> Result<()> {
         match self.left.remove(key) {
             Some(raw) if !known.contains(&raw.get()) => Err(self.unsupported(key, raw.get(), why)),
@@ -112,7 +112,7 @@ impl Keys<'_> {
         })
     }
 }
-/// What `serde_json` says of a value, without the place in it, in the words of JSON.
+/// What `serde_json` says about a value, in JSON's terms, without the position.
 fn reason(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let (text, _) = text.rsplit_once(" at line ").unwrap_or((&text, ""));
@@ -137,7 +137,7 @@ pub(super) struct Pattern<T: for<'a> Deserialize<'a>>(
     #[serde(with = "in_order")] pub(super) Vec<(String, T)>,
 );
 
-/// Names in the order of a file: PEFT keeps them as a set.
+/// Names in the order of a file: PEFT stores them as a set.
 pub(super) fn sorted(modules: TargetModules) -> TargetModules {
     match modules {
         TargetModules::Names(mut names) => {

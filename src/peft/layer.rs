@@ -1,4 +1,4 @@
-//! The layers that a file is about.
+//! The layers that a file describes.
 
 use crate::error::Result;
 use crate::parameter_efficient::adalora::AdaLoraLinear;
@@ -42,16 +42,16 @@ macro_rules! each {
 }
 
 impl AdapterLayer {
-    /// What is trained, under the names of the file without `base_model.model.`; `prefix` is the path
+    /// The trained variables, under the names of the file without `base_model.model.`; `prefix` is the path
     /// of the module.
     pub fn trainable(&self, prefix: &str) -> Vec<(String, Var)> {
         each!(self, layer => layer.trainable(prefix))
     }
 
-    /// [`Module::forward`] in training: with the dropout of the settings, where the layer has one.
+    /// [`Module::forward`] in training: with the dropout of the settings, if the layer has any.
     ///
     /// # Errors
-    /// As the layer's own `forward_train`, or `forward` for those that drop nothing.
+    /// As the layer's own `forward_train`, or `forward` for layers without dropout.
     pub fn forward_train(&self, x: &Tensor, rng: &mut impl Rng) -> Result<Tensor> {
         match self {
             Self::Lora(layer) => layer.forward_train(x, rng),
@@ -63,13 +63,13 @@ impl AdapterLayer {
         }
     }
 
-    /// Switches the adapter off, to the base layer exactly, or on again.
+    /// Switches the adapter off, which gives exactly the base layer, or on again.
     pub fn set_enabled(&mut self, enabled: bool) {
         each!(self, layer => layer.set_enabled(enabled))
     }
 
-    /// The merged weight, as the layer keeps it, and the merged bias. A quantised weight comes back
-    /// in the type that it was quantised from.
+    /// The merged weight, in the layer's own layout, and the merged bias. A quantized weight is returned
+    /// in the type that it was quantized from.
     ///
     /// # Errors
     /// As the layer's own `merged_linear`.
@@ -95,16 +95,16 @@ impl Module for AdapterLayer {
     }
 }
 
-/// What a file makes of a base model, or what a file is made of.
+/// The result of applying a file to a base model, or the source of a new file.
 #[derive(Clone, Debug, Default)]
 pub struct AdapterLayers {
     /// The layers under an adapter, by the path of their module.
     pub layers: BTreeMap<String, AdapterLayer>,
-    /// Weights that take the place of the base model's, under its own names: the modules that were
-    /// trained whole, biases of other modules, a vocabulary that was saved with the adapter.
+    /// Weights that replace the base model's, under the same names: the modules that were trained as a
+    /// whole, biases of other modules, a vocabulary that was saved with the adapter.
     pub weights: BTreeMap<String, Tensor>,
-    /// What stands under the other name of a tied table where the adapter changes it: the two are one
-    /// table no longer, or both have the embedding's trained rows. To be put into the model with
+    /// The tensor under the other name of a tied table that the adapter changes: the two names no longer
+    /// hold one table, or both hold the embedding's trained rows. Put it into the model together with
     /// `weights`; no file holds it. Empty unless the base is [tied](super::BaseModel::tied).
     pub tied: BTreeMap<String, Tensor>,
     /// VeRA's A and B.

@@ -1,8 +1,8 @@
-//! Which way round the base keeps the weight of a module.
+//! Whether the base stores the weight of a module as `[out, in]` or `[in, out]`.
 //!
-//! A linear layer keeps `[out, in]`. GPT-2's own, `Conv1D`, keeps `[in, out]`, and its output layer is
-//! linear again. `fan_in_fan_out` is one word for the whole adapter, and PEFT writes what the last
-//! module of them needed: so the base decides where it can.
+//! A linear layer stores `[out, in]`. GPT-2's own layer, `Conv1D`, stores `[in, out]`, and its output
+//! layer is linear again. `fan_in_fan_out` is one setting for the whole adapter, and PEFT writes the value
+//! that the last module needed. So the base decides where it can.
 
 use super::PREFIX;
 use super::load::Loader;
@@ -12,7 +12,7 @@ use crate::parameter_efficient::ia3::Ia3Place;
 use candle_core::Tensor;
 use std::collections::HashMap;
 
-/// The modules of a block of GPT-2 that are `Conv1D`, those first whose shape tells.
+/// The `Conv1D` modules of a GPT-2 block; first those whose shape shows the layout.
 const CONV1D: [&str; 7] = [
     "attn.c_attn",
     "mlp.c_fc",
@@ -23,7 +23,7 @@ const CONV1D: [&str; 7] = [
     "crossattention.c_proj",
 ];
 
-/// The path of the block, such as `transformer.h.0`, of a module that has such a name.
+/// The path of the block, such as `transformer.h.0`, for a module with such a name.
 fn block(path: &str) -> Option<&str> {
     let block = CONV1D.iter().find_map(|name| path.strip_suffix(name))?;
     let block = block.strip_suffix('.')?;
@@ -32,8 +32,8 @@ fn block(path: &str) -> Option<&str> {
     (numbered && (above == "h" || above.ends_with(".h"))).then_some(block)
 }
 
-/// Whether the modules of a block keep `[in, out]`; other models have linear layers of these names.
-/// `Conv1D` always has a bias, which is as long as its outputs are many.
+/// Whether the modules of a block store `[in, out]`; in other models linear layers have these names.
+/// `Conv1D` always has a bias, whose length is the number of outputs.
 fn turned(base: &HashMap<String, Tensor>, block: &str) -> Option<bool> {
     let of = |name: &str, parameter: &str| base.get(&format!("{block}.{name}.{parameter}"));
     let mut without_bias = false;
@@ -54,7 +54,7 @@ fn turned(base: &HashMap<String, Tensor>, block: &str) -> Option<bool> {
 }
 
 impl Loader<'_> {
-    /// Whether the base keeps the weight of a module as `[in, out]`; `setting` is `fan_in_fan_out`.
+    /// Whether the base stores the weight of a module as `[in, out]`; `setting` is `fan_in_fan_out`.
     pub(super) fn is_turned(&mut self, path: &str, setting: bool) -> Result<bool> {
         let own = block(path);
         if let Some(block) = own
@@ -67,7 +67,7 @@ impl Loader<'_> {
             .keys()
             .filter_map(|name| name.strip_suffix(".weight"));
         let mut blocks = blocks.filter_map(block);
-        // beside `Conv1D` GPT-2 has linear layers alone
+        // beside `Conv1D`, GPT-2 has only linear layers
         if own.is_none()
             && (!setting || blocks.any(|found| turned(&self.base, found) == Some(true)))
         {
@@ -87,8 +87,8 @@ impl Loader<'_> {
         Ok(setting)
     }
 
-    /// Whether the tensors of a module may fit it; those that fit the other way round alone are a
-    /// problem, by the name of the setting.
+    /// Whether the tensors of a module can fit it. If they fit only in the other layout, that is a problem,
+    /// and the message names the setting.
     pub(super) fn check_layout(&mut self, path: &str, settings: &Settings) -> Result<bool> {
         let turned = self.turned.contains(path);
         let weight = format!("{path}.weight");

@@ -13,18 +13,18 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 impl AdapterFile {
-    /// The adapter on a base model, given as its state dict, or as a [`BaseModel`] where the output layer
-    /// is the embedding. The base weights are shared, not copied; the adapter is copied, into f64 over an
-    /// f64 base and into f32 over any other. A weight in bitsandbytes' NF4
-    /// ([`Nf4Linear`](crate::Nf4Linear)) makes LoRA a [`QloraLinear`](crate::QloraLinear).
+    /// Applies the adapter to a base model, given as its state dict, or as a [`BaseModel`] where the output
+    /// layer is the embedding. The base weights are shared, not copied; the adapter is copied, into f64 over
+    /// an f64 base and into f32 over any other. Over a weight in bitsandbytes' NF4
+    /// ([`Nf4Linear`](crate::Nf4Linear)) LoRA becomes a [`QloraLinear`](crate::QloraLinear).
     ///
     /// # Errors
-    /// [`Error::Argument`] for a tensor that is missing, of another shape, or of no module that the
-    /// settings choose, that is not finite, or whose numbers leave the range of the type in which they
-    /// are used, unless `strictness` is lenient; for a base with no module that they choose, or whose
-    /// chosen modules are neither linear layers nor embeddings; for an adapter of which nothing is left,
-    /// lenient or not; where the base leaves open what the adapter means (see the page on tied weights
-    /// and on `fan_in_fan_out`); and for the settings themselves, as the layers say.
+    /// [`Error::Argument`] for a tensor that is missing, has another shape, belongs to no module that the
+    /// settings choose, is not finite, or exceeds the range of the type in which it is used, unless
+    /// `strictness` is lenient; for a base without a module that they choose, or whose chosen modules are
+    /// neither linear layers nor embeddings; for an adapter of which nothing is left, lenient or not; where
+    /// the base does not determine what the adapter means (see the page on tied weights and on
+    /// `fan_in_fan_out`); and for invalid settings, as the layers report them.
     pub fn layers<'a>(
         &self,
         base: impl Into<BaseModel<'a>>,
@@ -54,24 +54,24 @@ impl AdapterFile {
     }
 }
 
-/// How many notes an error repeats.
+/// The most notes that an error repeats.
 const SHOWN: usize = 4;
 
-/// A file on its way into a model.
+/// A file while it is loaded into a model.
 pub(super) struct Loader<'a> {
-    /// The tensors that nothing has taken yet.
+    /// The tensors that have not been used yet.
     pub(super) left: BTreeMap<String, Tensor>,
-    /// The names of all.
+    /// The names of all tensors.
     pub(super) file: BTreeSet<String>,
     /// The base, with a tied table under both of its names.
     pub(super) base: Cow<'a, HashMap<String, Tensor>>,
-    /// As it was given.
+    /// The base as it was given.
     pub(super) given: &'a HashMap<String, Tensor>,
     pub(super) tie: Tie<'a>,
     strictness: Strictness,
     /// The paths of the modules that the settings choose.
     chosen: BTreeSet<String>,
-    /// Those of them whose weight the base keeps as `[in, out]`.
+    /// The chosen modules whose weight the base stores as `[in, out]`.
     pub(super) turned: BTreeSet<String>,
     pub(super) found: AdapterLayers,
 }
@@ -159,12 +159,12 @@ impl Loader<'_> {
         self.doubts(config, &saved)
     }
 
-    /// Whether the settings choose the module at this path, and the base has it.
+    /// Whether the settings choose the module at this path and the base has it.
     pub(super) fn chosen(&self, path: &str) -> bool {
         self.chosen.contains(path)
     }
 
-    /// The names of the base of which this holds, sorted.
+    /// The names of the base for which `holds` is true, sorted.
     pub(super) fn parameters(&self, holds: impl Fn(&str) -> bool) -> Vec<String> {
         let names = self.base.keys().filter(|name| holds(name));
         let mut names: Vec<String> = names.cloned().collect();
@@ -172,7 +172,7 @@ impl Loader<'_> {
         names
     }
 
-    /// The file's names tell which module was meant.
+    /// The names in the file show which module was meant.
     fn none_chosen(&self) -> Error {
         let text = "holds no module that the settings choose";
         let paths = self
@@ -191,7 +191,7 @@ impl Loader<'_> {
         Error::argument(FUNCTION, "base", text)
     }
 
-    /// What the file and the base leave open: an error, or a note if the reader is lenient.
+    /// What the file and the base leave undecided: an error, or a note if the reader is lenient.
     pub(super) fn question(&mut self, argument: &str, text: String) -> Result<()> {
         match self.strictness {
             Strictness::Strict => Err(Error::argument(FUNCTION, argument, text)),
@@ -230,7 +230,7 @@ impl Loader<'_> {
         Ok(false)
     }
 
-    /// The tensor of this name and shape; one of another shape is gone afterwards.
+    /// Takes the tensor of this name and shape; one of another shape is removed.
     pub(super) fn take(&mut self, name: &str, shape: &[usize]) -> Result<Option<Tensor>> {
         let fits = self.fits(name, shape)?;
         let tensor = self.left.remove(name);
@@ -238,7 +238,7 @@ impl Loader<'_> {
     }
 }
 
-/// The path of the module of which a tensor is the adapter.
+/// The path of the module that a tensor adapts.
 pub(super) fn adapted(parameter: &str) -> Option<&str> {
     let kinds = [".lora_", ".ia3_", ".vera_", ".token_adapter."];
     let at = kinds.iter().find_map(|kind| parameter.find(kind))?;
@@ -246,8 +246,8 @@ pub(super) fn adapted(parameter: &str) -> Option<&str> {
 }
 
 impl Loader<'_> {
-    /// A tensor of the file in the type and the place of `like`. One that the type cannot hold is a
-    /// problem, and none.
+    /// A tensor of the file in the type and on the device of `like`. One that the type cannot hold is a
+    /// problem and gives `None`.
     pub(super) fn cast(
         &mut self,
         name: &str,

@@ -21,12 +21,13 @@ impl AdapterFile {
     /// The base model's state dict with the adapter merged into it: the model that
     /// [`AdapterFile::layers`] makes, without its layers.
     ///
-    /// A state dict that comes back with both names of a tied table, and went in with one, is of a model
-    /// that is tied no longer (`tie_word_embeddings = false`).
+    /// If a state dict comes back with both names of a tied table but went in with one, its model is no
+    /// longer tied (`tie_word_embeddings = false`).
     ///
     /// # Errors
     /// As [`AdapterFile::layers`]; [`Error::Argument`] with the module's path if a merged weight would
     /// not be finite.
+    #[doc(alias = "merge_and_unload")]
     pub fn merged<'a>(
         &self,
         base: impl Into<BaseModel<'a>>,
@@ -49,7 +50,7 @@ impl AdapterFile {
             }
             merged.insert(format!("{path}.weight"), weight);
             if let Some(bias) = bias {
-                // a bias that is not trained may leave the range of a weight that was quantised
+                // a bias that is not trained may exceed the range of a weight that was quantized
                 if let Some((at, value)) = finite::first(&bias)? {
                     let problem =
                         format!("would hold {value} at flat position {at} after the merge");
@@ -64,7 +65,7 @@ impl AdapterFile {
                 .layers
                 .keys()
                 .any(|path| name == format!("{path}.weight"));
-            // still one table, under the one name that it had
+            // still one table, under its one name
             let shared = merged.values().any(|other| other.id() == table.id());
             if !adapted && (base.tensors.contains_key(&name) || !shared) {
                 merged.insert(name, table);
@@ -77,7 +78,7 @@ impl AdapterFile {
     }
 }
 
-/// The error of a layer with the path of its module.
+/// A layer's error with the path of its module.
 fn of(path: &str, error: Error) -> Error {
     match error {
         Error::Argument {

@@ -6,24 +6,24 @@
 //! | file | what is in it |
 //! |---|---|
 //! | `adapter_config.json` | [`AdapterConfig`]: JSON, keys sorted, every key of PEFT 0.21.2 |
-//! | `adapter_model.safetensors` | the tensors below, with the metadata `{"format": "pt"}` and the settings once more |
+//! | `adapter_model.safetensors` | the tensors below, with the metadata `{"format": "pt"}` and a copy of the settings |
 //!
-//! An adapter with a name other than `default` is in a folder of that name: read that folder.
+//! An adapter with a name other than `default` is in a folder with that name: read that folder.
 //!
-//! **Which two files belong together**: those that were written together. Settings end their
-//! `peft_version` with a mark, which follows from all of them (`0.21.2@candle-align.…`, in the place
-//! where PEFT names its commit); the tensors hold the settings, mark and all.
+//! **Which two files belong together**: those that were written together. The settings end their
+//! `peft_version` with a mark computed from all of them (`0.21.2@candle-align.…`, in the place
+//! where PEFT puts its commit); the tensors hold the settings, including the mark.
 //!
-//! | `adapter_config.json` | beside tensors | is |
+//! | `adapter_config.json` | beside tensors | result |
 //! |---|---|---|
-//! | with their mark, edited since or not | that hold settings | read |
-//! | of another mark | that hold settings | refused, after [some tries](AdapterFile::read) |
-//! | without a mark: Python's, or made by hand | of any kind | read |
-//! | of any kind | that hold no settings: Python's, or saved anew by another program | read |
-//! | not there | that hold settings | not missed: their own are read |
+//! | with the tensors' mark, edited since or not | that hold settings | read |
+//! | with another mark | that hold settings | refused, after [several attempts](AdapterFile::read) |
+//! | without a mark: Python's, or written by hand | of any kind | read |
+//! | of any kind | that hold no settings: Python's, or saved again by another program | read |
+//! | missing | that hold settings | the tensors' own settings are read |
 //!
-//! So a save that ends in the middle, at whatever instant, leaves the old adapter or the new one, and
-//! two programs that save into one folder leave the adapter of one of them.
+//! So a save that is interrupted at any point leaves the old adapter or the new one, and two programs
+//! that save into one folder leave the adapter of one of them.
 //!
 //! | what | name: `base_model.model.`, the module's path, and | shape |
 //! |---|---|---|
@@ -35,37 +35,38 @@
 //! | [`AdaLoraLinear`](crate::AdaLoraLinear) | `.lora_A`, `.lora_B`, `.lora_E`: Q, P, Λ | `[rank, in]`, `[out, rank]`, `[rank, 1]` |
 //! | [`Ia3Linear`](crate::Ia3Linear) | `.ia3_l` | `[out, 1]` or `[1, in]` |
 //! | [`VeraLinear`](crate::VeraLinear) | `.vera_lambda_b`, `.vera_lambda_d` | `[out]`, `[rank]` |
-//! | [`VeraProjections`](crate::VeraProjections) | the whole name: `base_model.vera_A`, `base_model.vera_B` | `[rank, most inputs]`, `[most outputs, rank]` |
-//! | [`PromptEmbedding`] | the whole name: `prompt_embeddings` | `[length, dim]` |
-//! | [`PrefixEncoder`]; the tokens' positions start at its [length](PrefixEncoder::virtual_positions) | the whole name: `prompt_embeddings` | `[length, 2 · layers · heads · head_dim]` |
+//! | [`VeraProjections`](crate::VeraProjections) | full name: `base_model.vera_A`, `base_model.vera_B` | `[rank, most inputs]`, `[most outputs, rank]` |
+//! | [`PromptEmbedding`] | full name: `prompt_embeddings` | `[length, dim]` |
+//! | [`PrefixEncoder`]; the tokens' positions start at its [length](PrefixEncoder::virtual_positions) | full name: `prompt_embeddings` | `[length, 2 · layers · heads · head_dim]` |
 //! | a module of `modules_to_save` | its own parameters | theirs |
 //! | the trained rows of a table, under `trainable_token_indices` | `.token_adapter.trainable_tokens_delta` | `[rows, dim]` |
 //! | any other parameter of the base, which PEFT loads whatever the settings say | its own name | its own |
 //! | the bias of a module without an adapter, under `bias = "all"` | `.bias` | `[out]` |
 //! | the weight of a chosen embedding or output layer, where it was saved too | `.base_layer.weight` | the base's |
 //!
-//! **What is refused**, by the name of the setting or the tensor and never ignored:
+//! **What is refused**, with an error that names the setting or the tensor; nothing is ignored:
 //!
 //! | what | why |
 //! |---|---|
-//! | `init_lora_weights` of PiSSA, OLoRA, CorDA, LoRA-GA | a part of the base's weights was moved into A and B, and the file means nothing on the base as it was; saved in PEFT with `path_initial_model_for_weight_conversion` it is plain LoRA, and read |
-//! | `init_lora_weights` of LoftQ | the base's weights were quantised: save that base too, and set the key to true |
+//! | `init_lora_weights` of PiSSA, OLoRA, CorDA, LoRA-GA | a part of the base's weights was moved into A and B, so the file means nothing on the original base; saved in PEFT with `path_initial_model_for_weight_conversion` it is plain LoRA, and is read |
+//! | `init_lora_weights` of LoftQ | the base's weights were quantized: save that base too, and set the key to true |
 //! | `alora_invocation_tokens`, `arrow_config`, `kasa_config`, `monteclora_config`, `use_bdlora`, `use_qalora`, `velora_config` | other layers under the name `LORA` |
 //! | `layer_replication`, `megatron_config` | another model |
 //! | `target_parameters`, `ensure_weight_tying` | adapters of bare parameters, and copies of one adapter in two places |
-//! | LoRA on a convolution, DoRA on an embedding | no such layer here |
-//! | "all-linear", a null `target_modules` or `feedforward_modules` | the first needs the model: names and shapes do not tell a linear layer from an embedding or an output layer; the others a table of known models. PEFT writes the modules that it found in their place, so that no file of its own holds them |
+//! | LoRA on a convolution, DoRA on an embedding | this crate has no such layer |
+//! | "all-linear", a null `target_modules` or `feedforward_modules` | the first needs the model: names and shapes do not tell a linear layer from an embedding or an output layer; the others need a table of known models. PEFT writes the modules that it found instead, so none of its own files holds them |
 //! | an expression that would take gigabytes or minutes; a size such as `r` above 2²⁰ | see [`Targets`](crate::Targets) and [the sizes](super#sizes) |
-//! | AdaLoRA with `alpha_pattern`, biases or `use_rslora`; VeRA with biases or without its projections | no such layer here; random numbers of one Python library |
+//! | AdaLoRA with `alpha_pattern`, biases or `use_rslora`; VeRA with biases or without its projections | this crate has no such layer; the random numbers come from one Python library |
 //! | a prompt or a prefix with `modules_to_save`, or for an encoder and a decoder | only the vectors are read |
-//! | every other `peft_type` | |
+//! | every other `peft_type` | not implemented |
 //!
-//! How an adapter started is of no effect on one that is there: a start by EVA, MiCA or "orthogonal",
-//! which leave the base alone, is read and written as the default.
+//! How an adapter started has no effect on an existing one. A start by EVA, MiCA or "orthogonal", which
+//! leave the base unchanged, is read and written as the default.
 //!
 //! **Tied weights**: a model whose output layer is its embedding has one table T under two names, and
-//! its state dict holds it under one or both. Nothing in it tells that the model is tied: say so by
-//! [`BaseModel::tied`]. What an adapter then means is PEFT's rule, whichever names the base holds:
+//! its state dict holds it under one or both. The state dict does not tell that the model is tied: say so
+//! with [`BaseModel::tied`]. The meaning of an adapter then follows PEFT's rule, whichever names the base
+//! holds:
 //!
 //! | the adapter | the embedding | the output layer | PEFT's merge |
 //! |---|---|---|---|
@@ -79,36 +80,37 @@
 //! | `trainable_token_indices` without a name, of the embedding, or of both with the same rows | T with the rows | T with the rows | the same |
 //! | … of the output layer | T | T with the rows | the rows in both |
 //! | … of both with different rows | T with its rows | T with its rows | all rows in both |
-//! | … of the embedding, and LoRA on the output layer | T with the rows | T with the rows, + ΔT | another |
+//! | … of the embedding, and LoRA on the output layer | T with the rows | T with the rows, + ΔT | a different model |
 //! | … of the output layer, and LoRA on the embedding | T + ΔT | T with the rows | both in both |
 //! | … of the output layer, and `modules_to_save` of the embedding | the saved one | T with the rows | the same |
-//! | … of the embedding, and `modules_to_save` of the output layer | refused here and there | | |
-//! | a table in the file that is none of these: `….weight`, or `….base_layer.weight` beside LoRA | the file's for T | the file's for T | the same, but for ΔT |
+//! | … of the embedding, and `modules_to_save` of the output layer | refused by both | | |
+//! | a table in the file that is none of these: `….weight`, or `….base_layer.weight` beside LoRA | the file's instead of T | the file's instead of T | the same, except for ΔT |
 //!
-//! The last column is what PEFT's `merge_and_unload` leaves: where it is not the model that was
-//! trained, PEFT warns and says to untie the model first. [`AdapterFile::merged`] always gives the
-//! trained model. Its result has both names where the two are no longer one table, and the model must
-//! then be told so (`tie_word_embeddings = false`). What stands under a name that the adapter itself
-//! does not change is [`AdapterLayers::tied`]. A state dict without a word on it is read as that of an
-//! untied model, and where a tied one would mean another thing it is refused with the question: an
-//! embedding under an adapter or trained whole beside no output layer of its shape, and rows of a table
-//! that stands in the base twice.
+//! The last column is the result of PEFT's `merge_and_unload`. Where it is not the trained model, PEFT
+//! warns and recommends untying the model first. [`AdapterFile::merged`] always returns the trained
+//! model. Its result has both names if they no longer hold one table; set `tie_word_embeddings = false`
+//! in the model then. [`AdapterLayers::tied`] holds the tensor under a name that the adapter itself does
+//! not change. A state dict without this information is read as that of an untied model. Where a tied
+//! model would mean something else, it is refused with a question: for an embedding under an adapter or
+//! trained as a whole while there is no output layer of its shape, and for rows of a table that occurs
+//! twice in the base.
 //!
-//! **`fan_in_fan_out`** is one word for all modules, and PEFT writes what the last of them needed. So the
-//! base goes before it where it can: in the blocks of GPT-2, `h.N.attn` and `h.N.mlp`, the biases tell
-//! `Conv1D`, which keeps `[in, out]`, from the linear layers that have the same names in other models,
-//! and beside `Conv1D` all else is linear. Elsewhere the setting holds; a tensor that fits only the other
-//! way round is refused with its name, and a square weight that nothing tells of too.
+//! **`fan_in_fan_out`** is one setting for all modules, and PEFT writes the value that the last of them
+//! needed. So the base takes precedence where it can. In the blocks of GPT-2, `h.N.attn` and `h.N.mlp`,
+//! the biases distinguish `Conv1D`, which stores `[in, out]`, from the linear layers with the same names
+//! in other models; beside `Conv1D` all other layers are linear. Elsewhere the setting applies. A tensor
+//! that fits only in the other layout is refused by name, and so is a square weight whose layout nothing
+//! shows.
 //!
-//! **Other names**: where a tensor is not found under its name, the message shows what the file holds
-//! instead and the prefix that would fit. A lenient reader takes `module.`, `_orig_mod.` and other
-//! wrappers, a doubled and a missing `base_model.model.` for what they mean, if the base has that place
-//! and no other tensor takes it. Names of kohya's scripts, of diffusers and of MLX are refused: there the
-//! numbers stand otherwise too.
+//! **Other names**: if a tensor is not found under its name, the message shows what the file holds
+//! instead and the prefix that would fit. A lenient reader accepts `module.`, `_orig_mod.` and other
+//! wrappers, and a doubled or missing `base_model.model.`, if the base has that place and no other tensor
+//! takes it. The names of kohya's scripts, of diffusers and of MLX are refused, since their numbers are
+//! arranged differently too.
 //!
-//! **What Python does and this does not**: it takes a file with tensors missing and leaves their
-//! layers at their random start, and passes over tensors that it does not know. Here both are errors,
-//! and notes for a [`Strictness::Lenient`] reader.
+//! **What Python does and this crate does not**: Python accepts a file with missing tensors and leaves
+//! their layers at their random start, and it ignores tensors that it does not know. Here both are
+//! errors, or notes for a [`Strictness::Lenient`] reader.
 //!
 //! Read next: [`lora`](crate::parameter_efficient::lora), [`targets`](crate::parameter_efficient::targets).
 
@@ -158,53 +160,53 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
-/// What applies a file to a base, for its errors.
+/// The call that applies a file to a base, for its errors.
 const FUNCTION: &str = "AdapterFile::layers";
 /// The names of the two files.
 const CONFIG: &str = "adapter_config.json";
 const TENSORS: &str = "adapter_model.safetensors";
-/// What stands before the path of a module.
+/// The prefix of a module's path.
 const PREFIX: &str = "base_model.model.";
-/// The one tensor of a prompt or a prefix.
+/// The only tensor of a prompt or a prefix.
 const PROMPT: &str = "prompt_embeddings";
-/// The name under which PEFT keeps an adapter unless it is told another.
+/// PEFT's name for an adapter without another name.
 const DEFAULT: &str = "default";
 
-/// What a reader does with what it does not expect.
+/// How a reader treats what it does not expect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Strictness {
     /// An error that names it.
     #[default]
     Strict,
-    /// It is left out, and the reader's notes say so: unknown keys, missing tensors with their whole
-    /// layer, tensors of another shape or of no place. Names in which the adapter's own name was
-    /// left, as in `lora_A.default.weight`, or a wrapper's, are taken for what they mean. Tensors that
-    /// are not finite are read, with a note. A setting that is known and not supported is an error all
-    /// the same, and so is an adapter of which nothing is left.
+    /// It is left out, and the reader's notes say so: unknown keys, missing tensors together with their
+    /// whole layer, tensors of another shape or without a place. Names that still contain the adapter's own
+    /// name, as in `lora_A.default.weight`, or that of a wrapper, are accepted. Tensors that are not finite
+    /// are read, with a note. A setting that is known but not supported is still an error, and so is an
+    /// adapter of which nothing is left.
     Lenient,
 }
 
-/// An adapter: settings and tensors, as they stand in a folder.
+/// An adapter: settings and tensors, as in a folder.
 ///
 /// # Equation
-/// None: a file states numbers. What they mean is the page of the method's own.
+/// None: a file holds numbers. The page of each method says what they mean.
 /// # Shapes
-/// Those of the table above; f32, f64, bf16 or f16, and finite.
+/// Those of the table above, in f32, f64, bf16 or f16, and finite.
 /// # Errors
-/// All are [`Error::Argument`]: for a file that cannot be read or is not what its name says, with its
-/// path; for a setting, with its key and value; for a tensor, with its name.
+/// All are [`Error::Argument`]: with its path for a file that cannot be read or does not match its name;
+/// with key and value for a setting; with its name for a tensor.
 /// # Properties
-/// * What was written is read back bit for bit; the settings too, but for how a fresh adapter starts.
-/// * A model adapted or merged here gives PEFT's logits to 10⁻⁵, from PEFT's files; PEFT gives this
-///   crate's, from files written here.
-/// * No file makes the reader panic or allocate more than its own size times a small number. What a
-///   header claims is checked before anything is made of it.
-/// * An interrupted [`AdapterFile::write`] leaves a folder in which this reader finds the old adapter
-///   or the new one, never settings of one beside tensors of another. Where the settings changed,
-///   Python may find no `adapter_config.json`, until the next write.
-/// * Files are read that are files: not a named pipe, a folder or a device.
+/// * What was written is read back bit for bit. So are the settings, except how a fresh adapter starts.
+/// * A model adapted or merged here gives PEFT's logits to 10⁻⁵ from PEFT's files; PEFT gives this
+///   crate's from files written here.
+/// * No file makes the reader panic or allocate more than a small multiple of its own size. The claims of
+///   a header are checked before anything is allocated for them.
+/// * After an interrupted [`AdapterFile::write`] this reader finds the old adapter or the new one in the
+///   folder, never settings of one beside tensors of the other. Where the settings changed, Python may
+///   find no `adapter_config.json` until the next write.
+/// * Only regular files are read: no named pipe, folder or device.
 /// # Departures
-/// PEFT's loader lets missing and unexpected tensors pass; see the page above.
+/// PEFT's loader accepts missing and unexpected tensors; see the page above.
 /// # Examples
 /// ```
 /// use candle_align::{AdapterConfig, AdapterFile, AdapterLayer, AdapterLayers, AdapterMethod};
@@ -242,8 +244,11 @@ pub enum Strictness {
 /// ```
 /// # Source
 /// PEFT 0.21.2, `utils/save_and_load.py`, `config.py` and each method's `config.py`: the files it
-/// wrote, and what it made of files written here; the format safetensors, by its reference
+/// wrote, and what it read from files written here; the safetensors format, by its reference
 /// implementation.
+#[doc(alias = "adapter_config.json")]
+#[doc(alias = "adapter_model.safetensors")]
+#[doc(alias = "PeftModel")]
 #[derive(Clone, Debug)]
 pub struct AdapterFile {
     config: AdapterConfig,
@@ -252,12 +257,14 @@ pub struct AdapterFile {
 }
 
 impl AdapterFile {
-    /// Reads the two files of a folder: a pair that was written together, also while another program
-    /// writes there. Where the two files are not of one pair, it looks again, up to 100 times.
+    /// Reads the two files of a folder: a pair that was written together, even while another program
+    /// writes there. If the two files do not belong together, it looks again, up to 100 times.
     ///
     /// # Errors
-    /// As the type's page says. Whether the tensors are those that the settings ask for is seen on a
-    /// base model, by [`AdapterFile::layers`].
+    /// [`Error::Argument`] with the path for a file that cannot be read or parsed, with key and value for a
+    /// setting, with its name for a tensor. Whether the tensors match the settings is checked on a base
+    /// model, by [`AdapterFile::layers`].
+    #[doc(alias = "from_pretrained")]
     pub fn read(folder: impl AsRef<Path>, strictness: Strictness) -> Result<Self> {
         let function = "AdapterFile::read";
         let pair = pair::read(function, folder.as_ref())?;
@@ -279,16 +286,17 @@ impl AdapterFile {
         })
     }
 
-    /// Writes the two files into a folder, which is made if it is not there.
+    /// Writes the two files into a folder, which is created if it does not exist.
     ///
-    /// Both are written beside their places first, under names of their own. Over an adapter with the
-    /// same settings, as when training goes on, the tensors then take the place of the old ones in one
-    /// step. Else the old settings step aside, the tensors take their place, and last the settings:
-    /// for Python, which knows no marks, the folder is no adapter in between.
+    /// Both are first written beside their places, under temporary names. Over an adapter with the same
+    /// settings, as when training continues, the tensors then replace the old ones in one step. Otherwise the
+    /// old settings are moved aside, then the tensors are replaced, and the new settings come last: for
+    /// Python, which does not know the marks, the folder holds no adapter in between.
     ///
     /// # Errors
-    /// [`Error::Parameter`] for settings that a file cannot hold; [`Error::Argument`] with the path for
-    /// what the file system refuses: what was there is then as it was.
+    /// [`Error::Parameter`] for settings that a file cannot hold; [`Error::Argument`] with the path if the
+    /// file system fails: the folder then still holds what it held before.
+    #[doc(alias = "save_pretrained")]
     pub fn write(&self, folder: impl AsRef<Path>) -> Result<()> {
         let function = "AdapterFile::write";
         finite::require(function, TENSORS, &self.tensors)?;
@@ -305,13 +313,13 @@ impl AdapterFile {
         &self.config
     }
 
-    /// The tensors, under the names of the file.
+    /// The tensors, under their names in the file.
     pub fn tensors(&self) -> &BTreeMap<String, Tensor> {
         &self.tensors
     }
 
-    /// The keys of the settings that a lenient reader left out, and, in words, the tensors with a number
-    /// that is not finite, which it read.
+    /// The keys of the settings that a lenient reader left out, and descriptions of the tensors that it read
+    /// although they hold a number that is not finite.
     pub fn left_out(&self) -> &[String] {
         &self.left_out
     }
@@ -319,8 +327,8 @@ impl AdapterFile {
     /// The prompt of a prompt-tuning file.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the file is of another method, or holds anything but the one tensor of
-    /// the shape that its settings name.
+    /// [`Error::Argument`] if the file is of another method, or holds anything but the one tensor with
+    /// the shape that its settings give.
     pub fn prompt(&self) -> Result<PromptEmbedding> {
         let function = "AdapterFile::prompt";
         let AdapterMethod::Prompt(file) = &self.config.method else {
@@ -351,7 +359,7 @@ impl AdapterFile {
         PrefixEncoder::from_values(*shape, &self.vectors(function, [*length, width])?)
     }
 
-    /// The one tensor of a prompt or a prefix, in f32 unless it is f64.
+    /// The only tensor of a prompt or a prefix, in f32 unless it is f64.
     fn vectors(&self, function: &'static str, shape: [usize; 2]) -> Result<Tensor> {
         let problem = |text: String| Error::argument(function, TENSORS, text);
         if let Some(name) = self.tensors.keys().find(|name| *name != PROMPT) {
@@ -376,7 +384,7 @@ impl AdapterFile {
     }
 }
 
-/// The path of a file of settings, for messages, and what is in it.
+/// The path of a settings file, for messages, and its content.
 fn bytes(function: &'static str, path: &Path) -> Result<(String, Vec<u8>)> {
     content(function, path, files::read(path))
 }
@@ -395,7 +403,7 @@ fn content(
     }
 }
 
-/// The tensors under names from which the adapter's own, `default`, is taken.
+/// The tensors, with the adapter's own name, `default`, removed from their names.
 fn without_adapter_name(tensors: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
     let rename = |name: String| {
         let mut parts: Vec<&str> = name.split('.').collect();
@@ -420,7 +428,7 @@ fn without_adapter_name(tensors: BTreeMap<String, Tensor>) -> BTreeMap<String, T
     let mut renamed = BTreeMap::new();
     for (name, tensor) in &tensors {
         let meant = rename(name.clone());
-        // a name that is there without the adapter's own is not taken from it
+        // if a name without the adapter's own exists already, it stays as it is
         let taken = meant != *name && tensors.contains_key(&meant);
         let name = if taken { name.clone() } else { meant };
         renamed.insert(name, tensor.clone());

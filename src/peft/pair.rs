@@ -1,7 +1,7 @@
-//! Two files that belong together: read as a pair, and put in place so that there always is one.
+//! Two files that belong together: read as a pair, and replaced so that there is always one.
 //!
-//! The tensors are one file, which takes its place in one step and holds the settings too; a mark in
-//! `adapter_config.json` says whether these are the ones beside it.
+//! The tensors are one file, which is replaced in one step and also holds the settings; a mark in
+//! `adapter_config.json` says whether these are the settings beside it.
 
 use super::absent;
 use super::tensors::{self, LONGEST_HEADER};
@@ -15,14 +15,14 @@ use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 use std::thread;
 
-/// What stands before the mark, behind the version of PEFT. PEFT puts its commit there.
+/// The text before the mark, after the version of PEFT. PEFT puts its commit there.
 const MARK: &str = "@candle-align.";
-/// Where settings stand while their tensors are replaced.
+/// Where the settings are kept while their tensors are replaced.
 const ASIDE: &str = ".adapter_config.json.replaced.candle-align";
-/// How often two files are looked at that are not of one pair.
+/// How often the reader looks at two files that do not belong together.
 const TRIES: usize = 100;
 
-/// The mark of settings, by their text without it: its 64-bit FNV-1a hash.
+/// The mark of settings: the 64-bit FNV-1a hash of their text without the mark.
 pub(super) fn mark(text: &str) -> String {
     let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
@@ -30,7 +30,7 @@ pub(super) fn mark(text: &str) -> String {
     format!("{MARK}{hash:016x}")
 }
 
-/// The mark in a text, if there is one.
+/// The mark in a text, if any.
 fn mark_in(text: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Settings {
@@ -72,20 +72,20 @@ pub(super) fn read(function: &'static str, folder: &Path) -> Result<Pair> {
     Err(Error::argument(function, source, text))
 }
 
-/// The pair that stands in a folder, or none while it changes. What is read of the tensors is one file
-/// whatever takes its place meanwhile, so only settings have to be found that are theirs.
+/// The pair in a folder, or `None` while it changes. The tensors are read from one open file, whatever
+/// replaces it meanwhile, so only the matching settings have to be found.
 fn look(function: &'static str, folder: &Path) -> Result<Option<Pair>> {
     let (at, path) = (folder.join(CONFIG), folder.join(TENSORS));
     let tensors = Tensors::open(&path);
     let mut settings = settings_at(function, &at)?;
     if settings.is_none() && tensors.as_ref().is_ok_and(|t| t.settings.is_none()) {
-        // they went aside, and these tensors do not hold them
+        // they were moved aside, and these tensors do not hold them
         settings = settings_at(function, &folder.join(ASIDE))?;
     }
     let tensors = match tensors {
         Ok(tensors) => tensors,
         Err(_) if settings.is_none() => return Err(absent::settings(function, folder)),
-        // the first adapter of the folder, put there since
+        // the first adapter of the folder, written since
         Err(error) if error.kind() == ErrorKind::NotFound && path.exists() => return Ok(None),
         Err(error) => return Err(absent::tensors(function, folder, &error)),
     };
@@ -103,7 +103,7 @@ fn look(function: &'static str, folder: &Path) -> Result<Option<Pair>> {
                 false => return Ok(None),
             }
         }
-        // nothing says so; but the settings were found while these tensors stood there
+        // nothing marks the pair, but the settings were found while these tensors were there
         (_, settings, _) if tensors.stand_at(&path) => {
             settings.ok_or_else(|| absent::settings(function, folder))?
         }
@@ -117,7 +117,7 @@ fn look(function: &'static str, folder: &Path) -> Result<Option<Pair>> {
     Ok(Some(Pair { settings, tensors }))
 }
 
-/// Settings and their path, unless no file is there.
+/// Settings and their path; `None` if there is no file.
 fn settings_at(function: &'static str, path: &Path) -> Result<Option<(String, Vec<u8>)>> {
     match files::read(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -125,7 +125,7 @@ fn settings_at(function: &'static str, path: &Path) -> Result<Option<(String, Ve
     }
 }
 
-/// A file of tensors that was opened and read up to the end of its header.
+/// A tensor file that was opened and read up to the end of its header.
 struct Tensors {
     file: File,
     start: Vec<u8>,
@@ -150,7 +150,7 @@ impl Tensors {
         })
     }
 
-    /// Whether they are the ones at a path, as far as a header tells.
+    /// Whether it is the file at a path, as far as the header tells.
     fn stand_at(&self, path: &Path) -> bool {
         Self::open(path).is_ok_and(|now| now.start == self.start)
     }
@@ -162,10 +162,11 @@ impl Tensors {
     }
 }
 
-/// Puts a pair in the place of another. Until it is there, a folder for the settings stands beside:
-/// a reader that finds two files of two adapters knows by it that a writer is between them, or was
-/// killed there, and takes the settings that the tensors hold. At every instant [`read`] finds one of the two: old settings go
-/// aside first, so that none stand beside tensors of another, and tensors hold their own.
+/// Replaces one pair by another. Until it is complete, a folder for the settings exists beside the files.
+/// A reader that finds two files of two adapters concludes that a writer is between them, or was killed
+/// there, and uses the settings in the tensors. At every instant [`read`] finds one of the two pairs: old
+/// settings are moved aside first, so that none are beside tensors of another, and tensors hold their
+/// own settings.
 pub(super) fn write(folder: &Path, text: &str, content: &[u8]) -> Result<(), Failure> {
     fs::create_dir_all(folder).map_err(|error| Failure::new(folder, error))?;
     let (at, path) = (folder.join(CONFIG), folder.join(TENSORS));
@@ -188,7 +189,7 @@ pub(super) fn write(folder: &Path, text: &str, content: &[u8]) -> Result<(), Fai
     };
     if let Err(failure) = tensors.put() {
         if moved && !at.exists() {
-            // the error that is reported is the first one
+            // the first error is the one that is reported
             let _ = fs::rename(&aside, &at);
         }
         return Err(failure);
@@ -197,13 +198,13 @@ pub(super) fn write(folder: &Path, text: &str, content: &[u8]) -> Result<(), Fai
         true => settings.stay(),
         false => settings.put_and_stay()?,
     };
-    // that of a write which was cut too; it may not be there
+    // left by a write that was interrupted too; it may not exist
     let _ = fs::remove_file(&aside);
     settle(&at, &path)
 }
 
-/// Puts the settings beside tensors that are theirs, where two writers put one file each. Every writer
-/// does so last, so that the last one leaves a pair.
+/// Puts the settings beside their tensors, in case two writers put one file each. Every writer does so
+/// last, so the last one leaves a pair.
 fn settle(at: &Path, path: &Path) -> Result<(), Failure> {
     for _ in 0..TRIES {
         let Some(own) = Tensors::open(path).ok().and_then(|found| found.settings) else {

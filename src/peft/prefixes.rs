@@ -1,11 +1,11 @@
-//! Names that begin otherwise than PEFT's.
+//! Names that start differently from PEFT's.
 
 use super::PREFIX;
 use super::load::Loader;
 use super::tokens;
 use std::collections::BTreeMap;
 
-/// What wrappers of a module put into its names.
+/// What module wrappers insert into names.
 const WRAPPERS: [&str; 4] = [
     "module",
     "_orig_mod",
@@ -13,7 +13,7 @@ const WRAPPERS: [&str; 4] = [
     "_checkpoint_wrapped_module",
 ];
 
-/// What marks names of other programs, and what they need.
+/// What identifies the names of other programs, and what to do about them.
 const OTHERS: [(&[&str], &str); 3] = [
     (
         &[".lora_down.", ".lora_up."],
@@ -48,7 +48,7 @@ const PARAMETERS: [&str; 9] = [
     ".base_layer.",
 ];
 
-/// The name without wrappers and without what stands before a path.
+/// The name without wrappers and without what precedes a path.
 fn bare(name: &str) -> String {
     let parts = name.split('.').filter(|part| !WRAPPERS.contains(part));
     let parts: Vec<&str> = parts.collect();
@@ -59,8 +59,8 @@ fn bare(name: &str) -> String {
     left.join(".")
 }
 
-/// The two names without their common end, if they are the names of one tensor: the end holds the
-/// module's own name, and the number of its layer.
+/// The two names without their common end, if they name one tensor: the end contains the module's own
+/// name and the number of its layer.
 fn heads<'a>(wanted: &'a str, there: &'a str) -> Option<(&'a str, &'a str)> {
     let ends = |name: &'a str| {
         let dots = name.match_indices('.').map(|(at, _)| at + 1);
@@ -84,7 +84,7 @@ fn heads<'a>(wanted: &'a str, there: &'a str) -> Option<(&'a str, &'a str)> {
     (whole && !numbered(wanted) && !numbered(there)).then_some((wanted, there))
 }
 
-/// A name that is there, and what would make it the one that was looked for.
+/// An existing name, and the prefix that would turn it into the one that was looked for.
 fn shown(there: &str, heads: (&str, &str)) -> String {
     let what = match heads {
         ("", "") => "the name without its wrappers would fit".to_string(),
@@ -123,8 +123,8 @@ impl Loader<'_> {
                 .is_some_and(|path| self.base.contains_key(&format!("{path}.weight")))
     }
 
-    /// Takes names that wrappers, a doubled or a missing `base_model.model.` changed for what they
-    /// mean, where the base has that place and no other tensor takes it.
+    /// Renames tensors whose names were changed by wrappers or by a doubled or missing
+    /// `base_model.model.`, where the base has that place and no other tensor takes it.
     pub(super) fn rename(&mut self) {
         let mut renamed = BTreeMap::new();
         for name in self.left.keys() {

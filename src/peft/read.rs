@@ -1,4 +1,4 @@
-//! `adapter_config.json` from PEFT's words: every key of 0.21.2 is read or refused.
+//! `adapter_config.json` from PEFT: every key of 0.21.2 is read or refused.
 
 use super::Strictness;
 use super::config::*;
@@ -17,19 +17,19 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 impl AdapterConfig {
-    /// Reads an `adapter_config.json` alone: the settings of an adapter that is yet to be trained.
-    /// With them come the unknown keys that a lenient reader left out, sorted; a strict one leaves
-    /// none out.
+    /// Reads only an `adapter_config.json`: the settings of an adapter that is yet to be trained. Returned
+    /// with them, sorted, are the unknown keys that a lenient reader left out; a strict one leaves none out.
     ///
-    /// Files of another release of PEFT hold keys that 0.21.2 does not have, which it passes over:
-    /// `enable_lora` and `merge_weights` are those of Alpaca-LoRA's time.
+    /// Files of other releases of PEFT have keys that 0.21.2 does not have and ignores: `enable_lora` and
+    /// `merge_weights` are from Alpaca-LoRA's time.
     ///
-    /// How a fresh adapter starts is not among the settings but for `init_lora_weights`; see
+    /// How a fresh adapter starts is not among the settings, except for `init_lora_weights`; see
     /// [`AdapterMethod`].
     ///
     /// # Errors
     /// [`Error::Argument`] with the path, for a file that cannot be read, a key that is unknown (to a
-    /// strict reader) or not supported, a value that is not one; as
+    /// strict reader) or not supported, and an invalid value; as
+    /// [`AdapterFile::read`](crate::AdapterFile::read).
     /// [`AdapterFile::read`](crate::AdapterFile::read).
     pub fn read(path: impl AsRef<Path>, strictness: Strictness) -> Result<(Self, Vec<String>)> {
         let function = "AdapterConfig::read";
@@ -38,7 +38,7 @@ impl AdapterConfig {
     }
 }
 
-/// Reads the text of a file; with it come the unknown keys that a lenient reader leaves out.
+/// Reads the text of a file; returned with it are the unknown keys that a lenient reader leaves out.
 pub(super) fn parse(
     function: &'static str,
     source: &str,
@@ -73,7 +73,7 @@ pub(super) fn parse(
         task: keys.take("task_type")?,
         auto_mapping: keys.take("auto_mapping")?,
     };
-    // who wrote it, and whether to train it further: not properties of the adapter
+    // who wrote it, and whether to train it further, are not properties of the adapter
     keys.take::<String>("peft_version")?;
     keys.take::<bool>("inference_mode")?;
     let unknown: Vec<String> = keys.left.keys().cloned().collect();
@@ -205,7 +205,7 @@ fn ia3(keys: &mut Keys) -> Result<Ia3File> {
     })
 }
 
-/// [`Keys::targets`] for a method without layers to choose.
+/// [`Keys::targets`] for a method that cannot choose layers.
 fn without_layers(keys: &mut Keys) -> Result<Targets> {
     for key in ["layers_to_transform", "layers_pattern"] {
         keys.idle(key, "null", "this method does not choose layers")?;

@@ -1,4 +1,4 @@
-//! The modules that were trained whole.
+//! The modules that were trained as a whole.
 
 use super::PREFIX;
 use super::config::{AdapterConfig, TaskType};
@@ -9,7 +9,7 @@ pub(super) struct Saved<'a> {
     classifies: bool,
 }
 
-/// PEFT adds both for a task of classes; a model has one of them.
+/// PEFT adds both for a classification task; a model has one of them.
 const HEADS: [&str; 2] = ["classifier", "score"];
 
 impl<'a> Saved<'a> {
@@ -22,12 +22,12 @@ impl<'a> Saved<'a> {
         }
     }
 
-    /// Whether a parameter is of such a module.
+    /// Whether a parameter belongs to such a module.
     pub(super) fn holds(&self, parameter: &str) -> bool {
         self.names.iter().any(|name| below(parameter, name))
     }
 
-    /// The names without a parameter; for a task of classes one head is enough.
+    /// The names without a parameter; for a classification task one head is enough.
     pub(super) fn missing<'b>(
         &self,
         parameters: impl Iterator<Item = &'b String> + Clone,
@@ -44,7 +44,7 @@ impl<'a> Saved<'a> {
     }
 }
 
-/// Whether a parameter is of a module whose path ends in `name`.
+/// Whether a parameter belongs to a module whose path ends in `name`.
 fn below(parameter: &str, name: &str) -> bool {
     let dots = parameter.match_indices('.');
     dots.map(|(at, _)| &parameter[..at])

@@ -1,4 +1,4 @@
-//! The settings of one module, out of those of a model.
+//! The settings of one module, derived from those of a model.
 
 use super::config::{AdaLoraFile, AdapterMethod, LoraFile};
 use crate::error::Result;
@@ -44,7 +44,7 @@ impl<'a> Rules<'a> {
         })
     }
 
-    /// Of the module at `path`, if it gets an adapter.
+    /// The settings of the module at `path`, if it gets an adapter.
     pub(super) fn of(&self, path: &str) -> Result<Option<Settings<'a>>> {
         Ok(match self {
             Self::Lora(whole, dora) => {

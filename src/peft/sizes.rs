@@ -1,11 +1,11 @@
-//! The sizes of a file's settings, before anything is made of them.
+//! The sizes in a file's settings, checked before anything is allocated for them.
 
 use super::config::AdapterMethod;
 use super::keys::Keys;
 use crate::error::{Result, shown};
 use crate::shape::LONGEST;
 
-/// An error for a size that no setting may ask for, by the file and the key.
+/// An error, with file and key, for a size beyond the limits of the settings.
 pub(super) fn check(keys: &Keys, method: &AdapterMethod) -> Result<()> {
     let refuse = |key: &str, of: String, size: usize| match (1..=LONGEST).contains(&size) {
         true => Ok(()),

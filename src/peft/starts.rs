@@ -8,7 +8,7 @@ use serde_json::Value;
 
 const KEY: &str = "init_lora_weights";
 
-/// What to do with a file whose base was changed by a part of the weights.
+/// What to do with a file whose training moved a part of the base's weights.
 const CONVERT: &str = "out of the base's weights, so that the file means nothing on the base as it \
     was; save it again in PEFT, by `save_pretrained` with `path_initial_model_for_weight_conversion` \
     (the adapter as it was before training), and read that: it is plain LoRA";
@@ -26,7 +26,7 @@ pub(super) fn lora(keys: &mut Keys) -> Result<LoraInit> {
     };
     let why = match word.as_str() {
         "gaussian" => return Ok(LoraInit::Gaussian),
-        // starts of A and B alone, with which the base stays as it is
+        // starts that change only A and B and leave the base as it is
         "orthogonal" | "eva" | "mica" => return Ok(LoraInit::KaimingUniform),
         "olora" => format!("OLoRA took the first columns of a QR decomposition {CONVERT}"),
         "corda" => format!("CorDA took the directions of its sample {CONVERT}"),
@@ -48,7 +48,7 @@ pub(super) fn lora(keys: &mut Keys) -> Result<LoraInit> {
     Err(keys.unsupported(KEY, &found, &why))
 }
 
-/// The start of AdaLoRA: PEFT takes any value for true or false.
+/// The start of AdaLoRA: PEFT accepts any value as true or false.
 pub(super) fn adalora(keys: &mut Keys) -> Result<()> {
     let why = "AdaLoRA starts in one way, whatever stands here; set it to true";
     keys.one_of(KEY, &["true", "false", "null"], why)

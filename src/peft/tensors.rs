@@ -1,4 +1,4 @@
-//! The tensors of an adapter: a safetensors file, read with every claim of its header checked.
+//! The tensors of an adapter: a safetensors file, with every claim of its header checked.
 
 use super::CONFIG;
 use super::unique::Unique;
@@ -9,12 +9,12 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 
-/// The longest header that the format's own readers take.
+/// The longest header that the format's own readers accept.
 pub(super) const LONGEST_HEADER: u64 = 100_000_000;
-/// Where a header says what the file is, in words.
+/// What the first bytes say about the file, in words.
 const METADATA: &str = "__metadata__";
 
-/// What a header says of one tensor.
+/// What a header says about one tensor.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {
@@ -23,14 +23,14 @@ struct Entry {
     data_offsets: (u64, u64),
 }
 
-/// The tensors of a file, on the CPU. `source` is the file, for the messages.
+/// The tensors of a file, on the CPU. `source` names the file in messages.
 pub(super) fn parse(
     function: &'static str,
     source: &str,
     bytes: &[u8],
 ) -> Result<BTreeMap<String, Tensor>> {
     checked(function, source, bytes).map_err(|error| match files::not_tensors(bytes) {
-        // what it is says more than where it is not what it should be
+        // what the file is tells more than which rule it breaks
         Some(problem) => Error::argument(function, source, problem),
         None => error,
     })
@@ -119,7 +119,7 @@ fn checked(function: &'static str, source: &str, bytes: &[u8]) -> Result<BTreeMa
     Ok(tensors)
 }
 
-/// The settings that a file names as its own. `start` is the file, or no more of it than the header.
+/// The settings that a file holds for itself. `start` is the file, or at least its header.
 pub(super) fn settings(start: &[u8]) -> Option<String> {
     let (length, rest) = start.split_first_chunk::<8>()?;
     let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
@@ -129,8 +129,8 @@ pub(super) fn settings(start: &[u8]) -> Option<String> {
     metadata.remove(CONFIG)
 }
 
-/// The bytes of a file that holds these tensors and names these settings as their own. The same
-/// tensors and settings give the same bytes.
+/// The bytes of a file with these tensors, which also holds these settings. The same tensors and settings
+/// give the same bytes.
 pub(super) fn serialise(tensors: &BTreeMap<String, Tensor>, settings: &str) -> Result<Vec<u8>> {
     let file = safetensors::serialize(tensors, None).map_err(candle_core::Error::from)?;
     let not_a_header = || candle_core::Error::msg("safetensors without a header");
@@ -138,7 +138,7 @@ pub(super) fn serialise(tensors: &BTreeMap<String, Tensor>, settings: &str) -> R
     let (header, data) = rest
         .split_at_checked(u64::from_le_bytes(*length) as usize)
         .ok_or_else(not_a_header)?;
-    // two words in a HashMap, as the format's own writer takes them, have no order
+    // two words in a HashMap, as the format's own writer expects them, have no order
     let wrap = |error: serde_json::Error| candle_core::Error::wrap(error);
     let mut header: BTreeMap<String, Box<RawValue>> =
         serde_json::from_slice(header).map_err(wrap)?;

@@ -10,7 +10,7 @@ use super::{AdapterLayer, PREFIX};
 use crate::error::{Error, Result};
 use candle_core::Tensor;
 
-/// The last names of the tables that transformers reads its inputs from, and of output layers.
+/// The last names of transformers' input tables and of output layers.
 const EMBEDDINGS: [&str; 6] = [
     "embed_tokens",
     "wte",
@@ -25,14 +25,14 @@ fn last(path: &str) -> &str {
     path.rsplit('.').next().unwrap_or(path)
 }
 
-/// Whether a module stands outside of the numbered layers.
+/// Whether a module is outside the numbered layers.
 fn outside(path: &str) -> bool {
     path.split('.').all(|part| part.parse::<usize>().is_err())
 }
 
 impl Loader<'_> {
     /// Gives the two names of a tied table what PEFT gives them before any adapter is on: the table
-    /// that the file holds, and, to the output layer, the embedding's trained rows.
+    /// that the file holds, and for the output layer also the embedding's trained rows.
     pub(super) fn share(&mut self, config: &AdapterConfig, saved: &Saved) -> Result<()> {
         let Tie::Of(embedding, head) = self.tie else {
             return Ok(());
@@ -93,7 +93,7 @@ impl Loader<'_> {
         Ok(())
     }
 
-    /// The rows of the embedding, where a tied output layer has them too: it has no rows of its own.
+    /// The rows of the embedding, if a tied output layer shares them: it has no rows of its own.
     pub(super) fn shared_rows(
         &self,
         config: &AdapterConfig,
@@ -113,7 +113,7 @@ impl Loader<'_> {
         Some(rows.clone())
     }
 
-    /// What the adapter leaves under the name of a tied table that it does not change itself.
+    /// The tensor under the name of a tied table that the adapter itself does not change.
     pub(super) fn untie(&mut self, config: &AdapterConfig) {
         let Tie::Of(embedding, head) = self.tie else {
             return;
@@ -134,15 +134,15 @@ impl Loader<'_> {
                 continue;
             }
             let changed = self.found.weights.get(&other);
-            // one tensor for both, where they are still one table
+            // one tensor for both, if they are still one table
             let shared = changed.filter(|t| follows || t.id() == table.id());
             let table = shared.unwrap_or(table).clone();
             self.found.tied.insert(name, table);
         }
     }
 
-    /// Where nobody said whether the base is tied and the adapter means one thing if it is and another
-    /// if it is not.
+    /// Cases in which nobody said whether the base is tied, and the adapter means one thing if it is and
+    /// another if it is not.
     pub(super) fn doubts(&mut self, config: &AdapterConfig, saved: &Saved) -> Result<()> {
         if !matches!(self.tie, Tie::Unsaid) {
             return Ok(());
@@ -192,7 +192,7 @@ impl Loader<'_> {
         Ok(())
     }
 
-    /// An embedding under an adapter, or trained whole, of a model whose output layer is not there.
+    /// An embedding under an adapter, or trained as a whole, in a model whose output layer is not there.
     fn without_head(&mut self, config: &AdapterConfig, path: &str, saved: bool) -> Result<()> {
         use TaskType::{CausalLanguageModel, SequenceToSequence};
         let speaks = [None, Some(CausalLanguageModel), Some(SequenceToSequence)];
@@ -211,8 +211,7 @@ impl Loader<'_> {
         self.question("base", text)
     }
 
-    /// What may help where the base lacks the weight of this module: an embedding with its name
-    /// missing.
+    /// What may help if the base lacks the weight of this module: an embedding whose name is missing.
     pub(super) fn advice(&self, path: &str) -> String {
         let Some(table) = self.table_for(path) else {
             return String::new();

@@ -1,4 +1,4 @@
-//! Rows of a table that were trained on their own: `trainable_token_indices`.
+//! Rows of a table that were trained separately: `trainable_token_indices`.
 
 use super::FUNCTION;
 use super::PREFIX;
@@ -12,10 +12,10 @@ use candle_core::Tensor;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// By the end of a module's path, or the empty name: which rows.
+/// The rows, by the end of a module's path or the empty name.
 pub(super) type Tokens = BTreeMap<String, Vec<usize>>;
 
-/// As they stand in a file: a list of rows, or rows by name.
+/// In the forms of a file: a list of rows, or rows by name.
 pub(super) fn read(keys: &mut Keys) -> Result<Tokens> {
     let (key, forms) = (
         "trainable_token_indices",
@@ -44,7 +44,7 @@ pub(super) fn delta(path: &str) -> String {
     format!("{PREFIX}{path}.token_adapter.trainable_tokens_delta")
 }
 
-/// The rows as the indices of a table `[vocabulary, dim]`.
+/// The rows as indices into a table `[vocabulary, dim]`.
 pub(super) fn indices(
     function: &'static str,
     name: &str,
@@ -69,7 +69,7 @@ pub(super) fn indices(
     Ok(Tensor::new(rows, table.device())?)
 }
 
-/// The table with these rows in the place of its own.
+/// The table with these rows instead of its own.
 pub(super) fn replaced(
     function: &'static str,
     name: &str,
@@ -83,7 +83,7 @@ pub(super) fn replaced(
 }
 
 impl Loader<'_> {
-    /// The tables with the trained rows in the place of the base's.
+    /// The tables with the trained rows instead of the base's.
     pub(super) fn tokens(&mut self, config: &AdapterConfig, tokens: &Tokens) -> Result<()> {
         let mut paths = self.parameters(|name| name.ends_with(".weight"));
         paths

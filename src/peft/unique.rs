@@ -1,11 +1,11 @@
-//! A JSON object in which no key stands twice.
+//! A JSON object without duplicate keys.
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
-/// An object whose keys differ: two values for one key are an error, not the last one.
+/// An object whose keys differ: two values for one key are an error; the last does not win.
 pub(super) struct Unique<T>(pub(super) BTreeMap<String, T>);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Unique<T> {

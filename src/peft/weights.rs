@@ -1,4 +1,4 @@
-//! Weights of the file that take the place of the base's, and what belongs nowhere.
+//! Weights of the file that replace the base's, and tensors without a place.
 
 use super::PREFIX;
 use super::load::{Loader, adapted};
@@ -18,7 +18,7 @@ impl Loader<'_> {
         Ok(())
     }
 
-    /// All parameters of the modules that were trained whole.
+    /// All parameters of the modules that were trained as a whole.
     pub(super) fn saved(&mut self, saved: &Saved) -> Result<()> {
         for name in saved.missing(self.base.keys()) {
             self.problem(format!(
@@ -43,19 +43,19 @@ impl Loader<'_> {
                 self.weight(&name)?;
             }
         }
-        // PEFT writes the biases of modules trained whole thrice, and reads them under their own name
+        // PEFT writes the biases of modules trained as a whole three times, and reads them under their own name
         let found = &self.found.weights;
         self.left
             .retain(|name, _| base_parameter(name).is_none_or(|name| !found.contains_key(&name)));
         Ok(())
     }
 
-    /// What is left: parameters of the base, which PEFT loads whatever the settings say, and what
-    /// belongs nowhere.
+    /// What remains: parameters of the base, which PEFT loads whatever the settings say, and tensors
+    /// without a place.
     pub(super) fn rest(&mut self) -> Result<()> {
         let left: Vec<String> = self.left.keys().cloned().collect();
         for name in left {
-            // a layer has its own names, and what has its place already has no second one
+            // a layer has its own names, and a parameter that is already set has no second source
             let taken = |parameter: &str| {
                 let path = parameter.rsplit_once('.').map_or("", |(path, _)| path);
                 self.found.layers.contains_key(path) || self.found.weights.contains_key(parameter)

@@ -1,4 +1,4 @@
-//! `adapter_config.json` in PEFT's words.
+//! Writes `adapter_config.json` in PEFT's format.
 
 use super::config::*;
 use super::{idle, pair, tokens, vectors};
@@ -10,8 +10,8 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
-/// The text of a file, as Python writes it: keys sorted, two spaces. The keys of a pattern stay in
-/// their order, which Python keeps too when it reads them. Behind the version stands the mark of these
+/// The text of a file, as Python writes it: keys sorted, two spaces. The keys of a pattern keep their
+/// order, which Python preserves too when it reads them. The version is followed by the mark of these
 /// settings.
 pub(super) fn text(function: &'static str, config: &AdapterConfig) -> Result<String> {
     let mut map = match &config.method {
@@ -57,7 +57,7 @@ pub(super) fn text(function: &'static str, config: &AdapterConfig) -> Result<Str
     Ok(text(&entries)?)
 }
 
-/// A value of the file: sorted, as Python sorts it, but for a pattern, whose order means something.
+/// A value of the file, sorted as Python sorts it, except for a pattern, whose order matters.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Entry {
@@ -77,7 +77,7 @@ fn map(value: Value) -> Map<String, Value> {
     map
 }
 
-/// A number as Python would write it if it was given a whole one.
+/// A number as Python would write it: a whole number without a fraction.
 fn number(x: f64) -> Value {
     match x.fract() == 0.0 && x.abs() < 1e15 {
         true => json!(x as i64),
@@ -151,7 +151,7 @@ fn lora_map(function: &'static str, file: &LoraFile) -> Result<Map<String, Value
                 (false, false) => "none",
             },
             "init_lora_weights": match (config.init, config.bias) {
-                // PEFT takes no other start beside `lora_bias`
+                // PEFT accepts no other start together with `lora_bias`
                 (LoraInit::KaimingUniform, _) | (_, LoraBias::Update) => json!(true),
                 (LoraInit::Gaussian, _) => json!("gaussian"),
             },
@@ -235,7 +235,7 @@ fn ia3_map(function: &'static str, file: &Ia3File) -> Result<Map<String, Value>>
         &mut found,
         json!({
             "peft_type": "IA3",
-            // an empty list, not null, which stands for a table of known models
+            // an empty list, since null means a table of known models
             "feedforward_modules": inner,
             "init_ia3_weights": true,
             "fan_in_fan_out": file.fan_in_fan_out,

@@ -6,9 +6,9 @@
 //! θ ← θ − η · ( m / (1 − β₁ᵗ) ) / ( √v / √(1 − β₂ᵗ) + ε )
 //! ```
 //! One parallel pass over each variable updates it and both moments; nothing is allocated. Moments
-//! are f32 (f64 for f64 variables); a bf16 or f16 variable has an f32 master copy, without which
-//! small steps are lost to rounding. t counts the steps in which a variable had a gradient.
-//! Source: Loshchilov and Hutter 2019, arXiv:1711.05101v3, algorithm 2, but the decay too is
+//! are f32 (f64 for f64 variables). A bf16 or f16 variable has an f32 master copy, without which
+//! rounding loses small steps. t counts the steps in which a variable had a gradient.
+//! Source: Loshchilov and Hutter 2019, arXiv:1711.05101v3, algorithm 2, except that the decay is also
 //! multiplied by the learning rate, as in PyTorch: λ here is the paper's λ divided by its α.
 
 use super::state::Moments;
@@ -23,10 +23,10 @@ use std::collections::{HashMap, HashSet};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NonFinite {
-    /// An error that names the variable; nothing is changed.
+    /// An error that names the variable; nothing changes.
     #[default]
     Error,
-    /// No variable is changed and [`AdamW::skipped`] grows by one.
+    /// No variable changes and [`AdamW::skipped`] grows by one.
     Skip,
 }
 
@@ -36,13 +36,13 @@ pub enum NonFinite {
 pub struct AdamWConfig {
     /// η > 0, the learning rate. Default 1e-3.
     pub learning_rate: f64,
-    /// β₁ in [0, 1), how long the mean of gradients remembers. Default 0.9.
+    /// β₁ in [0, 1), the decay rate of the mean of gradients. Default 0.9.
     pub beta1: f64,
-    /// β₂ in [0, 1), how long the mean of their squares remembers. Default 0.999.
+    /// β₂ in [0, 1), the decay rate of the mean of their squares. Default 0.999.
     pub beta2: f64,
-    /// ε > 0, added to the root. Default 1e-8.
+    /// ε > 0, added to the square root. Default 1e-8.
     pub epsilon: f64,
-    /// What a gradient that is not finite does. Default: an error.
+    /// What happens at a gradient that is not finite. Default: an error.
     pub non_finite: NonFinite,
 }
 
@@ -59,11 +59,13 @@ impl Default for AdamWConfig {
 }
 
 /// Variables that share a learning rate and a weight decay.
+#[doc(alias = "parameter groups")]
+#[doc(alias = "param_groups")]
 #[derive(Clone, Debug)]
 pub struct ParameterGroup {
-    /// The variables with their names: unique over all groups.
+    /// The variables with their names, which are unique across all groups.
     pub vars: Vec<(String, Var)>,
-    /// Multiplies the learning rate of the config, > 0.
+    /// A factor on the learning rate of the config, > 0.
     pub rate: f64,
     /// λ ≥ 0, the decoupled weight decay, multiplied by the learning rate.
     pub weight_decay: f64,
@@ -80,6 +82,7 @@ impl ParameterGroup {
     }
 
     /// Two groups: matrices with `weight_decay`, vectors and scalars (biases, norms) without.
+    #[doc(alias = "no_decay")]
     pub fn decay_matrices(vars: Vec<(String, Var)>, weight_decay: f64) -> Vec<Self> {
         let (matrices, vectors) = vars.into_iter().partition(|(_, var)| var.rank() >= 2);
         vec![Self::new(matrices, weight_decay), Self::new(vectors, 0.0)]
@@ -97,8 +100,7 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// A gradient that this variable can take a step with: of its shape, and in its type or, for a
-    /// narrow one, in f32.
+    /// A gradient that this variable can use: of its shape, and in its type or, for a half type, in f32.
     fn checked(&self, grad: &Tensor) -> Result<Tensor> {
         let function = "AdamW::step";
         let argument = format!("grads[{}]", self.name);
@@ -125,13 +127,16 @@ impl Slot {
     }
 }
 
-/// Sizes of axes, as the error writes them between brackets.
+/// Axis sizes, as the error writes them between brackets.
 fn join(dims: &[usize]) -> String {
     let dims: Vec<String> = dims.iter().map(usize::to_string).collect();
     dims.join(", ")
 }
 
-/// The optimiser and its state.
+/// The optimizer and its state.
+#[doc(alias = "Adam")]
+#[doc(alias = "optimizer")]
+#[doc(alias = "weight decay")]
 #[derive(Debug)]
 pub struct AdamW {
     config: AdamWConfig,
@@ -140,7 +145,7 @@ pub struct AdamW {
 }
 
 impl AdamW {
-    /// Over one or more groups, with all moments at 0.
+    /// An optimizer over one or more groups, with all moments at 0.
     ///
     /// # Errors
     /// [`Error::Parameter`] for a setting out of its range; [`Error::Argument`] if two variables
@@ -200,14 +205,14 @@ impl AdamW {
     }
 
     /// One update from the gradients of a backward pass, or from their sum
-    /// ([`GradAccumulator`](super::GradAccumulator)). A variable without a gradient stays as it is, and
-    /// so do its moments. A variable in bf16 or f16 takes a gradient in its own type or in f32: the step
-    /// is that of its f32 master copy either way.
+    /// ([`GradAccumulator`](super::GradAccumulator)). A variable without a gradient does not change, nor do
+    /// its moments. A variable in bf16 or f16 accepts a gradient in its own type or in f32; either way the
+    /// step is that of its f32 master copy.
     ///
     /// # Errors
     /// [`Error::Argument`] that names the first variable, in order of names, whose gradient is not
     /// finite, unless [`NonFinite::Skip`]; [`Error::Shape`] or [`Error::DType`] for a gradient of
-    /// another shape or type. Nothing has been changed then.
+    /// another shape or type. Nothing has changed then.
     pub fn step(&mut self, grads: &GradStore) -> Result<()> {
         let mut found = Vec::with_capacity(self.slots.len());
         for slot in &self.slots {
@@ -245,13 +250,13 @@ impl AdamW {
         Ok(())
     }
 
-    /// The learning rate that the next step takes, before the groups' own factors.
+    /// The learning rate of the next step, before the factors of the groups.
     pub fn learning_rate(&self) -> f64 {
         self.config.learning_rate
     }
 
-    /// Sets the learning rate, as a [`Schedule`](super::Schedule) asks. 0 is allowed here: a step
-    /// then changes the moments alone.
+    /// Sets the learning rate, as given by a [`Schedule`](super::Schedule). 0 is allowed here: a step
+    /// then changes only the moments.
     ///
     /// # Errors
     /// [`Error::Parameter`] unless the rate is finite and ≥ 0.
@@ -261,7 +266,7 @@ impl AdamW {
         Ok(())
     }
 
-    /// How many steps were left out because a gradient was not finite.
+    /// How many steps were skipped because a gradient was not finite.
     pub fn skipped(&self) -> u64 {
         self.skipped
     }

@@ -8,27 +8,27 @@ use candle_core::{DType, Tensor, Var};
 use rand::Rng;
 use std::fmt;
 
-/// One variable's gradient beside the slope of the loss, along the direction that tells most of it.
+/// One variable's gradient beside the slope of the loss, along the most informative direction.
 ///
 /// All three numbers are slopes along a direction of length 1, over all elements of the variable.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VariableAgreement {
     /// The first name under which it was listed.
     pub name: String,
-    /// What follows from the numbers.
+    /// The conclusion from the numbers.
     pub agreement: Agreement,
-    /// The slope that the gradient tells; 0 where there is none.
+    /// The slope according to the gradient; 0 if there is none.
     pub gradient: f64,
     /// The slope of the loss itself, by central differences.
     pub slope: f64,
-    /// How far `slope` and `gradient` may be apart for other reasons than a wrong gradient.
+    /// How far `slope` and `gradient` may differ for reasons other than a wrong gradient.
     pub error: f64,
 }
 
-/// What [`gradient_agreement`] found, in the order in which the variables were listed.
+/// The result of [`gradient_agreement`], in the order in which the variables were listed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GradientAgreement {
-    /// Each variable once.
+    /// Each variable, once.
     pub variables: Vec<VariableAgreement>,
 }
 
@@ -39,7 +39,7 @@ impl GradientAgreement {
         all.all(|v| v.agreement == Agreement::Agrees)
     }
 
-    /// The names of the variables of which this was found.
+    /// The names of the variables with this result.
     pub fn names(&self, agreement: Agreement) -> Vec<&str> {
         let all = self.variables.iter();
         let found = all.filter(|v| v.agreement == agreement);
@@ -78,44 +78,44 @@ impl fmt::Display for GradientAgreement {
 /// ```text
 /// d = ±1 at random, each element        ∂L/∂θ · d   against   (L(θ + h d) − L(θ − h d)) / 2h
 /// ```
-/// [`grad_coverage`](super::grad_coverage) tells whether a gradient is there. This tells whether it is
-/// right, and names the variables whose gradient is partial or wrong: where candle's fused operations cut
-/// the graph inside a residual branch, `x + cut(f(x))`, every variable below still gets the gradient that
-/// flows past the branch (candle#3823).
+/// [`grad_coverage`](super::grad_coverage) tells whether a gradient exists. This function tells whether it
+/// is right, and names the variables whose gradient is partial or wrong: where candle's fused operations
+/// cut the graph inside a residual branch, `x + cut(f(x))`, every variable below still gets the gradient
+/// that flows past the branch (candle#3823).
 ///
-/// `loss` is the loss as a function of the variables' values: one number, the same one at each call, so
-/// without dropout and on one batch. It is called 10 times, and for each variable and each of the
-/// `directions` 4 times more, up to 48 where the first step does not settle it: take a small batch, and
-/// ask once. One direction finds almost any fault, since it moves all elements at once; two or three make
-/// sure. The variables are f32 or f64, and have their old values to the bit afterwards, whether it succeeds
-/// or not. It needs the memory of two more copies of them.
+/// `loss` computes the loss from the variables' current values: one number, the same at every call, so
+/// without dropout and on one batch. It is called 10 times, and 4 times more for each variable and each of
+/// the `directions`, up to 48 if the first step size is not enough: use a small batch, and check once. One
+/// direction finds almost any fault, since it moves all elements at once; two or three make sure. The
+/// variables are f32 or f64, and get their old values back to the bit, whether the call succeeds or not.
+/// It needs memory for two more copies of them.
 ///
 /// # What is compared
 ///
-/// Every element moves by the same amount, up or down: h times the root of the mean of the variable's
-/// squares, or h where that is 0. L is taken at four such points, ±h and ±2h; the slope is their
-/// combination that is exact for polynomials of degree 4, and the gradient is multiplied by the distances
-/// that the rounded values have. The error adds up
+/// Every element moves by the same amount, up or down: h times the root mean square of the variable, or h
+/// if that is 0. L is evaluated at four such points, ±h and ±2h. The slope is the combination of them that
+/// is exact for polynomials of degree 4, and the gradient is multiplied by the distances between the
+/// rounded values. The error is the sum of
 ///
-/// * twice what the third and the fourth difference of L contribute: the curvature beyond a parabola, and
-///   the jump of the slope where there is a kink;
+/// * twice the contribution of the third and fourth differences of L: the curvature beyond a parabola, and
+///   the jump of the slope at a kink;
 /// * four times the noise of L, divided by h. The noise is measured: L at nine points so close
 ///   together that a smooth loss is a parabola between them, and at least one rounding of L;
 /// * √ε of the gradient's length, for its own rounding: 3·10⁻⁴ in f32, 1.5·10⁻⁸ in f64.
 ///
-/// A slope counts if its error is at most a twentieth of it, or of what a gradient of this length gives on
-/// average; else h is changed fourfold, up to six times, longer against noise, shorter against curvature.
-/// A gradient [`Differs`](Agreement::Differs) if it is further from the slope than the error at two steps.
-/// A variable agrees if it does along every direction. So a gradient that is wrong by less than `error`
-/// is not found, and neither is a wrong element among many right ones: what differs must show in a sum
-/// over all elements with random signs. A kink or noise gives
-/// [`Undetermined`](Agreement::Undetermined), not a verdict. What a loss detaches on purpose, as
-/// [`DoraLinear`](crate::DoraLinear) its norm, differs like what is cut by accident.
+/// A slope counts if its error is at most a twentieth of it, or of the average slope for a gradient of this
+/// length. Otherwise h changes by a factor of four, up to six times: larger against noise, smaller against
+/// curvature. A gradient [`Differs`](Agreement::Differs) if its distance from the slope exceeds the error at
+/// two step sizes. A variable agrees if it agrees along every direction. So a gradient that is wrong by less
+/// than `error` is not found, and neither is a wrong element among many right ones: a difference must show
+/// in a sum over all elements with random signs. A kink or noise gives
+/// [`Undetermined`](Agreement::Undetermined), not a verdict. A part that a loss detaches on purpose, such as
+/// the norm of [`DoraLinear`](crate::DoraLinear), differs in the same way as one that is cut by accident.
 ///
 /// # Errors
 /// [`Error::Parameter`] unless `directions` ≥ 1; [`Error::DType`] that names a variable that is neither f32
-/// nor f64; [`Error::Shape`] unless the loss is one number, [`Error::Argument`] unless it is finite; what
-/// `loss` returns. Candle's own.
+/// nor f64; [`Error::Shape`] unless the loss is one number; [`Error::Argument`] unless it is finite; any
+/// error of `loss`; candle's own.
 ///
 /// ```
 /// use candle_align::training::{Agreement, grad_coverage, gradient_agreement};
@@ -138,6 +138,8 @@ impl fmt::Display for GradientAgreement {
 /// assert_eq!(agreement.names(Agreement::Agrees), ["scale"]);
 /// # Ok::<(), candle_align::Error>(())
 /// ```
+#[doc(alias = "gradcheck")]
+#[doc(alias = "gradient check")]
 pub fn gradient_agreement<R: Rng + ?Sized>(
     loss: impl Fn() -> Result<Tensor>,
     vars: &[(String, Var)],

@@ -1,4 +1,4 @@
-//! The optimiser's state in a file.
+//! The optimizer's state in a file.
 
 use super::adamw::AdamW;
 use super::state_file::StateFile;
@@ -9,12 +9,13 @@ use std::collections::HashMap;
 use std::path::Path;
 
 impl AdamW {
-    /// Writes steps, moments and master copies as safetensors: to a temporary file first, which
-    /// then takes the place of `path`. The settings are the program's to keep.
+    /// Writes steps, moments and master copies as safetensors: first to a temporary file, which then
+    /// replaces `path`. The program must keep the settings itself.
     ///
     /// # Errors
-    /// [`Error::Argument`] that names the file and says why it cannot be written; `path` is then as it
-    /// was. Candle's own.
+    /// [`Error::Argument`] that names the file and says why it cannot be written; `path` is then unchanged.
+    /// Candle's own.
+    #[doc(alias = "optimizer checkpoint")]
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let mut tensors: HashMap<String, Tensor> = HashMap::new();
@@ -36,9 +37,9 @@ impl AdamW {
     /// Reads what [`AdamW::save`] wrote, for the same variables. Only a regular file is read.
     ///
     /// # Errors
-    /// [`Error::Argument`] that names the file, and the tensor that is missing, of another shape or
-    /// type, of no variable here, or holds what no step leaves behind: NaN, a negative count, a negative
-    /// mean of squares. Nothing has been changed then. Candle's own.
+    /// [`Error::Argument`] that names the file, and the tensor that is missing, has another shape or type,
+    /// belongs to no variable, or holds what no step leaves behind: NaN, a negative count, a negative mean of
+    /// squares. Nothing has changed then. Candle's own.
     pub fn load(&mut self, path: impl AsRef<Path>) -> Result<()> {
         let mut file = StateFile::open("AdamW::load", path.as_ref())?;
         let mut loaded = Vec::with_capacity(self.slots.len());

@@ -1,4 +1,4 @@
-//! Clipping by the global norm.
+//! Gradient clipping by the global norm.
 
 use super::distinct;
 use super::step::is_finite;
@@ -6,32 +6,35 @@ use crate::error::{Error, Result, positive};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, Var};
 
-/// Scales the gradients of `vars` so that their common L2 norm is `max_norm` where it was above it;
-/// returns the norm before.
+/// Scales the gradients of `vars` so that their common L2 norm is at most `max_norm`; returns the norm
+/// before.
 ///
 /// ```text
 /// ‖g‖ = √( Σ over variables Σ g² )        g ← g · min(1, max_norm / ‖g‖)
 /// ```
 /// Only these variables count: candle's store also holds the gradients of every constant and every
-/// intermediate tensor, and a norm over all of its entries is another, larger number.
-/// Variables without a gradient are passed over ([`grad_coverage`](super::grad_coverage) tells). A
+/// intermediate tensor, and a norm over all of its entries is a different, larger number.
+/// Variables without a gradient are skipped ([`grad_coverage`](super::grad_coverage) finds them). A
 /// variable that is listed under several names (a tied embedding) counts once and is scaled once.
 ///
 /// The norm is summed in f64. Each scaled gradient is then rounded to its own type, so the norm
-/// after is not `max_norm` to the last digit but at most
+/// afterwards is not exactly `max_norm` but at most
 ///
 /// | gradients | norm after ≤ |
 /// |---|---|
 /// | f64, n elements in all | max_norm · (1 + n · 2⁻⁵²) |
 /// | f32 | max_norm · (1 + 2⁻²²) |
 /// | bf16 | max_norm · (1 + 2⁻⁸ + 2⁻²⁰) |
-/// | f16, n elements in all | max_norm · (1 + 2⁻¹¹ + 2⁻²⁰) + √n · 2⁻²⁵, the last for what falls below 2⁻¹⁴ |
+/// | f16, n elements in all | max_norm · (1 + 2⁻¹¹ + 2⁻²⁰) + √n · 2⁻²⁵, the last term for elements below 2⁻¹⁴ |
 ///
 /// for up to 10⁸ elements. A [`GradAccumulator`](super::GradAccumulator) holds no bf16 and no f16.
 ///
 /// # Errors
 /// [`Error::Parameter`] unless `max_norm` is finite and > 0; [`Error::Argument`] that names the
-/// first variable whose gradient is not finite, in which case nothing was changed.
+/// first variable whose gradient is not finite, in which case nothing has changed.
+#[doc(alias = "gradient clipping")]
+#[doc(alias = "clip_grad_norm_")]
+#[doc(alias = "max_grad_norm")]
 pub fn clip_grad_norm(vars: &[(String, Var)], grads: &mut GradStore, max_norm: f64) -> Result<f64> {
     let function = "clip_grad_norm";
     positive(function, "max_norm", max_norm)?;
@@ -57,7 +60,7 @@ pub fn clip_grad_norm(vars: &[(String, Var)], grads: &mut GradStore, max_norm: f
                 return Err(Error::argument(function, "grads", problem));
             }
         }
-        // finite numbers whose squares are none
+        // finite numbers whose squares are not finite
         scale = 2f64.powi(-600);
         sum = squares(grads, scale)?;
     }
@@ -73,9 +76,9 @@ pub fn clip_grad_norm(vars: &[(String, Var)], grads: &mut GradStore, max_norm: f
     Ok(norm)
 }
 
-/// g · factor, rounded once to the type of g; in f32 the factor is rounded too.
+/// g · factor, rounded once to the type of g; in f32 the factor is also rounded.
 fn scaled(grad: &Tensor, factor: f64) -> Result<Tensor> {
-    // below, a factor in f32 has few digits left
+    // below this, a factor in f32 has few digits left
     let single = grad.dtype() == DType::F32 && factor >= f64::from(f32::MIN_POSITIVE);
     Ok(match single {
         true => (grad * factor)?,

@@ -7,13 +7,13 @@ use candle_core::backprop::GradStore;
 use candle_core::{DType, Var};
 use std::fmt;
 
-/// The variables of a model by what the backward pass left for them, each list sorted by name.
+/// The variables of a model, sorted by what the backward pass left for them; each list is sorted by name.
 ///
 /// Candle's fused operations (`rms_norm`, `rope`, `softmax_last_dim` and others) cut the graph
 /// without an error: `backward()` returns `Ok`, the loss falls, and only the output layer learns.
-/// Ask once, after the first backward pass.
+/// Check once, after the first backward pass.
 ///
-/// A gradient that is there may still lack a part: where the graph is cut inside a residual branch
+/// A gradient that exists may still lack a part: where the graph is cut inside a residual branch
 /// (`x + cut(f(x))`), every variable below gets what flows past the branch, and all seem to learn
 /// (candle#3823). [`gradient_agreement`](super::gradient_agreement) finds those.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub struct GradCoverage {
     pub learning: Vec<String>,
     /// No gradient at all: the variable was not used, or the graph is cut above it.
     pub missing: Vec<String>,
-    /// A gradient of zeros. Expected of a LoRA's `A` at its first step, since `B` starts at 0.
+    /// A gradient of zeros. Expected for a LoRA's `A` at its first step, since `B` starts at 0.
     pub zero: Vec<String>,
     /// A gradient that holds NaN or an infinity.
     pub non_finite: Vec<String>,
@@ -56,7 +56,7 @@ impl fmt::Display for GradCoverage {
 /// Sorts a model's variables by what the backward pass left for them. A variable that is listed under
 /// several names (a tied embedding) is reported once, under the first of them.
 ///
-/// It sees whether a gradient is there, not whether it is the loss's:
+/// It checks whether a gradient exists, not whether it is the gradient of the loss:
 /// [`gradient_agreement`](super::gradient_agreement) compares the two.
 ///
 /// # Errors
@@ -75,6 +75,8 @@ impl fmt::Display for GradCoverage {
 /// assert_eq!(coverage.to_string(), "1 of 2 variables learn; no gradient: idle");
 /// # Ok::<(), candle_align::Error>(())
 /// ```
+#[doc(alias = "missing gradient")]
+#[doc(alias = "detached graph")]
 pub fn grad_coverage(vars: &[(String, Var)], grads: &GradStore) -> Result<GradCoverage> {
     let mut coverage = GradCoverage::default();
     for (name, var) in distinct(vars) {

@@ -4,24 +4,23 @@ use crate::error::Result;
 use candle_core::{DType, Tensor, Var};
 use rand::Rng;
 
-/// What central differences say of one gradient.
+/// What central differences say about one gradient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Agreement {
-    /// It is the slope of the loss, as far as `error` tells.
+    /// It is the slope of the loss, within `error`.
     Agrees,
-    /// It is another number than the slope of the loss: a part of the graph is cut, or a backward pass is
-    /// wrong.
+    /// It is not the slope of the loss: a part of the graph is cut, or a backward pass is wrong.
     Differs,
-    /// There is none, and the loss depends on the variable.
+    /// It does not exist, and the loss depends on the variable.
     Missing,
-    /// The slope could not be found well enough: the loss is noisy (dropout, narrow numbers), has a kink
+    /// The slope could not be determined well enough: the loss is noisy (dropout, half types), has a kink
     /// here, or hardly depends on the variable.
     Undetermined,
 }
 
-/// The largest error that a slope may have, as a share of what it is compared with.
+/// The largest error of a slope, as a share of what it is compared with.
 const SHARE: f64 = 0.05;
-/// How many steps are tried.
+/// How many step sizes are tried.
 const TRIES: usize = 6;
 
 /// One direction's verdict. The numbers are slopes along a direction of length 1.
@@ -33,7 +32,7 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// Whether this says more against a gradient, or less for it.
+    /// Whether this is stronger evidence against a gradient, or weaker evidence for it.
     pub(super) fn outweighs(&self, other: &Self) -> bool {
         let weight = |found: &Self| {
             let verdict = match found.agreement {
@@ -47,7 +46,7 @@ impl Found {
     }
 }
 
-/// A variable, the direction in which it moves, and what it was. It goes back when this is dropped.
+/// A variable, the direction in which it moves, and its old value, which it gets back on drop.
 pub(super) struct Points<'a> {
     var: &'a Var,
     start: Tensor,
@@ -62,12 +61,12 @@ pub(super) struct Points<'a> {
 
 impl Drop for Points<'_> {
     fn drop(&mut self) {
-        // on the way of an error, which is the one to report; else `back` has been called
+        // on the path of an error, which is the one to report; otherwise `back` has been called
         let _ = self.var.set(&self.start);
     }
 }
 
-/// What the four points around the start give at one step.
+/// The result of the four points around the start at one step size.
 struct Slope {
     slope: f64,
     gradient: f64,
@@ -75,7 +74,7 @@ struct Slope {
     bend: f64,
     /// From the noise of the loss.
     noise: f64,
-    /// Whether the loss was another number anywhere.
+    /// Whether the loss differed anywhere.
     moved: bool,
 }
 
@@ -122,7 +121,7 @@ impl<'a> Points<'a> {
         Ok(())
     }
 
-    /// Moves the variable to `by` times the direction from its start.
+    /// Moves the variable to the start plus `by` times the direction.
     fn go(&self, by: f64) -> Result<Tensor> {
         let there = (&self.start + (&self.direction * by)?)?;
         self.var.set(&there)?;
@@ -133,7 +132,7 @@ impl<'a> Points<'a> {
         Ok(self.var.set(&self.start)?)
     }
 
-    /// Changes the step until the slope is known well enough, or no step is left.
+    /// Changes the step size until the slope is known well enough, or no step size is left.
     pub(super) fn compare(
         &self,
         loss: &impl Fn() -> Result<f64>,
@@ -149,12 +148,12 @@ impl<'a> Points<'a> {
             Some(_) => Agreement::Differs,
             None => Agreement::Missing,
         };
-        // what this step says, if it says anything, and the numbers
+        // what this step size says, if anything, and the numbers
         let look = |h: f64| -> Result<Option<(Option<Agreement>, Slope, f64)>> {
             let Some(s) = self.slope(loss, here, noise, h)? else {
                 return Ok(None);
             };
-            // NaN where the gradient is: no number is then within the error
+            // NaN where the gradient is NaN: no number is then within the error
             let size = s.slope.abs().max(self.size);
             let error = s.bend + s.noise + root * size;
             let known = s.bend <= s.noise.max(SHARE * s.slope.abs()) && error <= SHARE * size;
@@ -221,7 +220,7 @@ impl<'a> Points<'a> {
         Ok(best)
     }
 
-    /// The slope at step `h`; `None` where the loss is not finite.
+    /// The slope at step size `h`; `None` where the loss is not finite.
     fn slope(
         &self,
         loss: &impl Fn() -> Result<f64>,
@@ -231,7 +230,7 @@ impl<'a> Points<'a> {
     ) -> Result<Option<Slope>> {
         let (mut values, mut gradient) = ([here; 5], 0.0);
         let start = self.start.to_dtype(DType::F64)?;
-        // (L(−2h) − 8 L(−h) + 8 L(h) − L(2h)) / 12h, and the same sum of the distances
+        // (L(−2h) − 8 L(−h) + 8 L(h) − L(2h)) / 12h, and the same combination of the distances
         for (i, weight) in [(0, 1.0), (1, -8.0), (3, 8.0), (4, -1.0)] {
             let there = self.go((i as f64 - 2.0) * h)?;
             values[i] = loss()?;
@@ -260,7 +259,7 @@ impl<'a> Points<'a> {
 }
 
 /// The noise of a loss, as a standard deviation: from the fourth differences of nine values so close
-/// together that what is smooth leaves nothing in them. Infinite where a value is not finite.
+/// together that a smooth loss leaves nothing in them. Infinite if a value is not finite.
 ///
 /// J. J. Moré and S. M. Wild 2011, "Estimating computational noise".
 pub(super) fn noise<R: Rng + ?Sized>(
@@ -286,7 +285,7 @@ pub(super) fn noise<R: Rng + ?Sized>(
         point.back()?;
     }
     let fourth = |v: &[f64]| v[4] - 4.0 * v[3] + 6.0 * v[2] - 4.0 * v[1] + v[0];
-    // of independent numbers the fourth difference has 1 + 16 + 36 + 16 + 1 times the variance
+    // for independent numbers the fourth difference has 1 + 16 + 36 + 16 + 1 times the variance
     let sum: f64 = values.windows(5).map(|v| fourth(v).powi(2) / 70.0).sum();
     match (sum / 5.0).sqrt() {
         noise if noise.is_finite() => Ok(noise),

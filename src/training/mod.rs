@@ -1,13 +1,13 @@
-//! What a training loop over candle needs and candle does not have.
+//! What a training loop on candle needs and candle does not provide.
 //!
 //! Functions here take named variables, sorted by name ([`named_vars`]): a map's own order changes
-//! from run to run, and a sum of floats with it.
+//! from run to run, and with it the rounding of a sum.
 //!
 //! # Tied variables
 //!
-//! One variable under two names, as an embedding that is also the output layer, is one variable:
+//! One variable under two names, such as an embedding that is also the output layer, is one variable:
 //! [`GradAccumulator::add`], [`clip_grad_norm`], [`grad_coverage`], [`gradient_agreement`] and
-//! [`lora_plus_groups`](crate::lora_plus_groups) take it once, under the first of its names.
+//! [`lora_plus_groups`](crate::lora_plus_groups) use it once, under the first of its names.
 //! [`AdamW::new`] refuses it, since the name is also the name of its moments in a file: list it once.
 
 mod accumulate;
@@ -51,7 +51,7 @@ pub fn named_vars(map: &VarMap) -> Result<Vec<(String, Var)>> {
     Ok(vars)
 }
 
-/// Each variable once: one that is listed under several names under the first of them.
+/// Each variable once; one that is listed under several names has the first of them.
 pub(crate) fn distinct(vars: &[(String, Var)]) -> impl Iterator<Item = &(String, Var)> {
     let mut seen = HashSet::new();
     vars.iter().filter(move |(_, var)| seen.insert(var.id()))

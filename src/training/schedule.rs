@@ -1,41 +1,43 @@
-//! Learning rates over the steps of a run.
+//! Learning rate schedules: warmup and decay over the steps of a run.
 
 use crate::error::{Error, Result, non_negative, require};
 use serde::{Deserialize, Serialize};
 
-/// The shape of the learning rate after its warm-up.
+/// The shape of the learning rate after the warmup.
+#[doc(alias = "cosine decay")]
+#[doc(alias = "linear decay")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Decay {
-    /// Stays at its peak, whatever the floor.
+    /// Stays at the peak, whatever the floor.
     Constant,
-    /// Falls on a line to the floor at the last step, if at least two steps follow the warm-up.
+    /// Falls linearly to the floor at the last step, if at least two steps follow the warmup.
     Linear,
-    /// Falls on half a cosine, likewise.
+    /// Falls along half a cosine, likewise.
     #[default]
     Cosine,
 }
 
-/// Which steps are the ends of the rise and of the fall.
+/// At which steps the rise and the fall end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Convention {
-    /// The first step already moves, and the last step is at the floor.
+    /// The first step already changes the variables, and the last step is at the floor.
     #[default]
     Inclusive,
-    /// That of Transformers: the first step of a warm-up has a rate of 0, and the floor is reached one
+    /// As in Transformers: the first step of a warmup has a rate of 0, and the floor is reached one
     /// step after the last.
     Transformers,
 }
 
-/// A learning rate that rises linearly, then decays: a number between 0 and 1 to multiply the peak by.
+/// A learning rate that rises linearly, then decays, as a factor between 0 and 1 on the peak.
 ///
 /// ```text
 /// step < warmup:   (step + 1) / warmup
 /// after:           p = (step − warmup) / max(1, steps − 1 − warmup)
 ///                  constant 1,  linear floor + (1 − floor)·(1 − p),  cosine floor + (1 − floor)·(1 + cos πp)/2
 /// ```
-/// Transformers counts both ends otherwise. Its schedules are [`Schedule::transformers`]:
+/// Transformers counts both ends differently. Its schedules are [`Schedule::transformers`]:
 ///
 /// ```text
 /// step < warmup:   step / warmup
@@ -48,24 +50,27 @@ pub enum Convention {
 /// | `get_cosine_schedule_with_warmup` | `Cosine` | 0 |
 /// | `get_cosine_with_min_lr_schedule_with_warmup` | `Cosine` | its `min_lr_rate` |
 ///
-/// They are equal to rounding for every step up to `steps`. Past that, Transformers' cosine rises again,
-/// and this one stays.
+/// They are equal up to rounding for every step up to `steps`. After that, Transformers' cosine rises
+/// again, and this one stays constant.
+#[doc(alias = "warmup")]
+#[doc(alias = "learning rate schedule")]
+#[doc(alias = "lr_scheduler")]
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Fields")]
 pub struct Schedule {
-    /// The steps of the whole run.
+    /// The number of steps of the whole run.
     pub steps: usize,
-    /// The steps of the rise, at most `steps`.
+    /// The number of warmup steps, at most `steps`.
     pub warmup: usize,
-    /// What follows it.
+    /// The shape after the warmup.
     pub decay: Decay,
-    /// The share of the peak that is left at the last step, in [0, 1].
+    /// The share of the peak that remains at the last step, in [0, 1].
     pub floor: f64,
-    /// How the ends are counted. JSON may leave it out.
+    /// How the ends are counted. May be omitted in JSON.
     pub convention: Convention,
 }
 
-/// What a file says, not yet checked.
+/// The content of a file, not yet checked.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Fields {
@@ -93,7 +98,7 @@ impl TryFrom<Fields> for Schedule {
 }
 
 impl Schedule {
-    /// A schedule whose settings have been checked, as those of one that is read from JSON are.
+    /// A schedule with checked settings; one that is read from JSON is checked in the same way.
     ///
     /// # Errors
     /// [`Error::Parameter`] unless `warmup` ≤ `steps` and `floor` is in [0, 1].
@@ -108,8 +113,8 @@ impl Schedule {
         schedule.checked("Schedule::new")
     }
 
-    /// The same with the ends where Transformers has them: `steps` is its `num_training_steps`, `warmup`
-    /// its `num_warmup_steps`.
+    /// The same with Transformers' ends: `steps` is its `num_training_steps`, `warmup` its
+    /// `num_warmup_steps`.
     ///
     /// # Errors
     /// As [`Schedule::new`].
@@ -147,8 +152,8 @@ impl Schedule {
         Ok(self)
     }
 
-    /// The factor at `step`, counted from 0. Past the end it stays where it was: at that of the last
-    /// step, and in Transformers' convention at that of step `steps`.
+    /// The factor at `step`, counted from 0. After the end it stays constant: at the factor of the last
+    /// step, or in Transformers' convention at that of step `steps`.
     pub fn factor(&self, step: usize) -> f64 {
         // where the fall ends
         let end = match self.convention {
@@ -168,7 +173,7 @@ impl Schedule {
         let left = match (self.decay, self.convention) {
             (Decay::Constant, _) => return 1.0,
             (Decay::Linear, Convention::Inclusive) => 1.0 - progress,
-            // 0 at the end even of a run that is all warm-up
+            // 0 at the end even for a run that is all warmup
             (Decay::Linear, Convention::Transformers) => (end - step) as f64 / span,
             (Decay::Cosine, _) => (1.0 + (std::f64::consts::PI * progress).cos()) / 2.0,
         };

@@ -1,4 +1,4 @@
-//! The moments of one variable: made, saved, restored.
+//! The moments of one variable: created, saved, restored.
 
 use super::step::{
     CHUNK, Update, step_double, step_narrow, step_on_device, step_single, whole, whole_mut,
@@ -8,7 +8,7 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 use std::sync::Mutex;
 
-/// m, v, and for a narrow variable its f32 master copy.
+/// m, v, and for a half-type variable its f32 master copy.
 #[derive(Debug)]
 pub(super) enum Moments {
     Single {
@@ -29,7 +29,7 @@ pub(super) enum Moments {
 }
 
 impl Moments {
-    /// Zeros for this variable; the name of its type if there are no moments for that.
+    /// Zeros for this variable; the name of its type if that type has no moments.
     pub(super) fn new(var: &Var) -> std::result::Result<Result<Self>, &'static str> {
         let narrow = match var.dtype() {
             DType::F32 | DType::F64 => false,
@@ -92,7 +92,7 @@ impl Moments {
         (dtype, names)
     }
 
-    /// The state by name, on the CPU: what is saved.
+    /// The state by name, on the CPU, as it is saved.
     pub(super) fn tensors(&self, shape: &Shape) -> Result<Vec<(&'static str, Tensor)>> {
         let cpu = &candle_core::Device::Cpu;
         let mut parts = Vec::new();
@@ -151,8 +151,7 @@ impl Moments {
         })
     }
 
-    /// One step of this variable. `grad` is contiguous, and in the variable's type or in that of its
-    /// master copy.
+    /// One step of this variable. `grad` is contiguous, in the type of the variable or of its master copy.
     pub(super) fn update(&mut self, var: &Var, grad: &Tensor, update: Update) -> Result<()> {
         match self {
             Self::Device { m, v, master } => step_on_device(var, grad, m, v, master, update),

@@ -1,5 +1,5 @@
-//! A safetensors file of which every name, type and shape is known: read with each claim of its header
-//! checked, and nothing allocated that the file is too short for.
+//! A safetensors file whose names, types and shapes are all known. Every claim of its header is checked,
+//! and nothing larger than the file is allocated.
 
 use crate::error::{Error, Result, cut};
 use crate::files;
@@ -12,10 +12,10 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
-/// The longest header that the format's own readers take.
+/// The longest header that the format's own readers accept.
 const LONGEST_HEADER: u64 = 100_000_000;
 
-/// What a header says of one tensor.
+/// What a header says about one tensor.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {
@@ -24,7 +24,7 @@ struct Entry {
     data_offsets: (u64, u64),
 }
 
-/// An open file, and what of its header has not been taken yet.
+/// An open file, and the part of its header that has not been used yet.
 pub(super) struct StateFile {
     function: &'static str,
     source: String,
@@ -62,7 +62,7 @@ impl StateFile {
             ))
         })?;
 
-        // the tensors lie one after another and fill the file
+        // the tensors follow one another and fill the file
         let mut order: Vec<_> = entries.iter().collect();
         order.sort_by_key(|(_, entry)| entry.data_offsets);
         let mut end = 0;
@@ -128,18 +128,18 @@ impl StateFile {
         Ok(Tensor::from_raw_buffer(&bytes, dtype, dims, &Device::Cpu)?)
     }
 
-    /// The first tensor, in order of names, that nobody took.
+    /// The first tensor, in order of names, that was not used.
     pub(super) fn rest(&self) -> Option<String> {
         self.entries.keys().next().map(|name| brief(name))
     }
 }
 
-/// A text from a file, short enough for a message.
+/// A text from a file, shortened for a message.
 fn brief(text: &str) -> String {
     cut(text, 200).into_owned()
 }
 
-/// The tensors of a header, each name once.
+/// The tensors of a header, without duplicate names.
 struct Header(BTreeMap<String, Entry>);
 
 impl<'de> Deserialize<'de> for Header {

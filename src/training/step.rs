@@ -1,10 +1,10 @@
-//! The arithmetic of one step, and the check of what goes into it.
+//! The arithmetic of one step, and the check of its inputs.
 
 use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor, Var, bail};
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-/// Elements that one task updates: a few pages of each array.
+/// How many elements one task updates: a few pages of each array.
 pub(super) const CHUNK: usize = 1 << 14;
 
 /// The coefficients of one step.
@@ -16,7 +16,7 @@ pub(super) struct Update {
     pub(super) beta2: f64,
     /// η / (1 − β₁ᵗ)
     pub(super) rate: f64,
-    /// 1 / √(1 − β₂ᵗ): a product costs less than a quotient
+    /// 1 / √(1 − β₂ᵗ): a product is cheaper than a quotient
     pub(super) scale: f64,
     pub(super) epsilon: f64,
 }
@@ -46,12 +46,12 @@ pub(super) fn step_on_device(
     Ok(())
 }
 
-/// Whether a product and a sum are one instruction without asking the processor.
+/// Whether a product and a sum are one instruction without a check at run time.
 const PLAIN_FMA: bool = cfg!(target_feature = "fma") || cfg!(target_arch = "aarch64");
 
 macro_rules! step_in {
     ($name:ident, $body:ident, $avx2:ident, $avx512:ident, $float:ty) => {
-        /// θ, m and v from g, over slices of one length, in the widest instructions there are.
+        /// θ, m and v from g, over slices of one length, in the widest instructions available.
         pub(super) fn $name(
             theta: &mut [$float],
             g: &[$float],
@@ -107,14 +107,14 @@ macro_rules! step_in {
             v: &mut [$float],
             u: &Update,
         ) {
-            // one length and numbers of one type, so that the loop becomes vector instructions
+            // one length and one number type, so that the loop becomes vector instructions
             let n = theta.len();
             let (g, m, v) = (&g[..n], &mut m[..n], &mut v[..n]);
             let (beta1, beta2) = (u.beta1 as $float, u.beta2 as $float);
             let (rest1, rest2) = ((1.0 - u.beta1) as $float, (1.0 - u.beta2) as $float);
             let (keep, rate) = (u.keep as $float, u.rate as $float);
             let (scale, epsilon) = (u.scale as $float, u.epsilon as $float);
-            // a · b + c, in one rounding where the processor has it
+            // a · b + c, in one rounding if the processor supports it
             let fma = |a: $float, b: $float, c: $float| match FMA {
                 true => a.mul_add(b, c),
                 false => a * b + c,
@@ -167,10 +167,10 @@ pub(super) fn step_narrow<T: Copy + Send, G: Copy + Sync + Into<f32>>(
         });
 }
 
-/// Whether every element is finite, in the widest instructions there are.
+/// Whether every element is finite, in the widest instructions available.
 fn single_is_finite(data: &[f32]) -> bool {
-    // the exponent's bits are all set in infinities and NaN alone; the largest is looked for,
-    // since such a loop becomes vector instructions
+    // only infinities and NaN have all exponent bits set; the loop looks for the largest exponent, since
+    // such a loop becomes vector instructions
     #[inline(always)]
     fn body(data: &[f32]) -> bool {
         let exponents = data.iter().map(|x| x.to_bits() & 0x7f80_0000);
@@ -193,7 +193,7 @@ fn single_is_finite(data: &[f32]) -> bool {
 pub(super) fn is_finite(tensor: &Tensor) -> Result<bool> {
     fn all<T: Copy + Sync>(data: &[T], finite: impl Fn(T) -> bool + Sync) -> bool {
         data.par_chunks(CHUNK).all(|chunk| {
-            // counted, not broken off: such a loop becomes vector instructions
+            // counted without an early exit: such a loop becomes vector instructions
             chunk.iter().map(|&x| !finite(x) as u32).sum::<u32>() == 0
         })
     }

@@ -1,7 +1,7 @@
 //! AdaLoRA's budget: which triplets of all matrices keep their singular value (survey §3.3).
 //!
-//! In one sentence: score every triplet by how much the loss has come to depend on it and how
-//! unsure that is, and leave the b⁽ᵗ⁾ best of all matrices.
+//! In one sentence: score every triplet by how much the loss depends on it and how uncertain that
+//! estimate is, and keep the best b⁽ᵗ⁾ over all matrices.
 //!
 //! | paper | here |
 //! |---|---|
@@ -26,11 +26,11 @@ use std::collections::HashMap;
 pub struct Allocation {
     /// b⁽ᵗ⁾: how many triplets the schedule leaves at this step.
     pub budget: usize,
-    /// Whether λ was set to 0 where it is over the budget; between the intervals nothing is.
+    /// Whether the λ over the budget were set to 0; this happens only at the interval's steps.
     pub pruned: bool,
 }
 
-/// Gives the rank to the triplets that need it, over all matrices together.
+/// Gives the rank to the triplets that need it, across all matrices.
 ///
 /// # Equation
 /// ```text
@@ -47,27 +47,27 @@ pub struct Allocation {
 /// # Shapes
 /// Any number of layers, of any sizes and ranks.
 /// # Errors
-/// [`Error::Parameter`] for a setting out of its range; [`Error::Argument`] for two layers of one
-/// name, a target above what there is, a gradient that is missing or not finite (nothing has been
-/// changed then), and for pruning before any gradient was seen.
+/// [`Error::Parameter`] for a setting out of its range; [`Error::Argument`] for two layers with one
+/// name, a target above the number of triplets, a gradient that is missing or not finite (nothing
+/// has changed then), and pruning before any gradient was seen.
 /// # Properties
-/// * b⁽ᵗ⁾ falls from b⁽⁰⁾ at tᵢ to b⁽ᵀ⁾ at T − t_f without a jump, fast first, never rising.
-/// * Exactly b⁽ᵗ⁾ triplets are kept; of equal scores the earlier layer's and the lower index's.
-/// * A pruned triplet keeps P, Q and its scores, and its λ gets a gradient: an optimiser's step gives
+/// * b⁽ᵗ⁾ falls from b⁽⁰⁾ at tᵢ to b⁽ᵀ⁾ at T − t_f, without a jump, fast first, and never rises.
+/// * Exactly b⁽ᵗ⁾ triplets are kept. Among equal scores the earlier layer and the lower index win.
+/// * A pruned triplet keeps P, Q and its scores, and its λ gets a gradient: an optimizer's step gives
 ///   it a value again, and the next pruning can keep it. From T − t_f on the choice is final.
-/// * A target of the rank at the start prunes nothing.
-/// * The score does not change with the scale of a vector against its λ: w·∂L/∂w has none.
-/// * Where the loss has a minimum every I is 0, and the scores fade: they remember the way there, and
+/// * A target equal to the initial rank prunes nothing.
+/// * The score does not change if a vector is scaled up and its λ down: w·∂L/∂w does not.
+/// * At a minimum of the loss every I is 0 and the scores fade: they remember the path to the minimum,
 ///   not the size of λ. Prune while the loss still falls.
-/// * Of two matrices, of which one needs rank 3 and the other rank 1, a budget of 4 gives 3 to the one
-///   and 1 to the other.
+/// * If one of two matrices needs rank 3 and the other rank 1, a budget of 4 gives 3 to the first and
+///   1 to the second.
 /// # Departures
-/// Eq. 14 in the paper's appendix prints 1 − (t − tᵢ − t_f)/(T − tᵢ − t_f), which is above 1 at tᵢ; the
-/// authors' code and PEFT have the form above, which joins its ends. The floor is taken of the exact
-/// fraction, where PEFT cuts off a rounded one. PEFT prunes all that is not above a threshold: equal
-/// scores, such as zeros, are pruned together there, however many they are, and a target that equals
-/// the start is an error. In PEFT the call goes unnoticed if it is forgotten; here too it is the
-/// training loop's.
+/// Eq. 14 in the paper's appendix prints 1 − (t − tᵢ − t_f)/(T − tᵢ − t_f), which is above 1 at tᵢ. The
+/// authors' code and PEFT have the form above, which is continuous at both ends. The floor is taken of
+/// the exact fraction; PEFT truncates a rounded one. PEFT prunes everything that is not above a
+/// threshold: equal scores, such as zeros, are pruned together, however many there are, and a target
+/// equal to the initial rank is an error. PEFT does not notice if the training loop forgets the call;
+/// neither does this crate.
 /// # Examples
 /// ```
 /// use candle_align::{AdaLoraConfig, AdaLoraLinear, RankAllocator, RankAllocatorConfig};
@@ -91,7 +91,7 @@ pub struct Allocation {
 /// assert_eq!(allocator.budget(6), 4 + 1); // 4 + 4·(1 − 3/12)³ = 5.69
 /// assert_eq!(allocator.budget(15), 4);
 ///
-/// // in a training loop: backward, the optimiser's step, then this
+/// // in a training loop: backward, the optimizer's step, then this
 /// let x = Tensor::ones((1, 5), DType::F64, &Device::Cpu)?;
 /// let loss = (q.forward(&x)?.sqr()? + v.forward(&x)?.sqr()?)?.sum_all()?;
 /// let step = allocator.update(6, &loss.backward()?)?;
@@ -99,10 +99,25 @@ pub struct Allocation {
 /// assert_eq!(allocator.kept().iter().flat_map(|(_, kept)| kept).filter(|k| **k).count(), 5);
 /// # Ok::<(), candle_align::Error>(())
 /// ```
+/// # Inspect
+/// * [`RankAllocator::kept`] by layer: where the rank goes. A choice that changes until T − t_f is
+///   normal.
+/// * [`RankAllocator::scores`]: if they are all near 0 long before T − t_f, training has converged and
+///   the remaining choices are close to ties, which earlier layers win.
+/// * The number of λ ≠ 0. Between prunings it may exceed the budget, since the optimizer moves pruned
+///   λ. If it does so right after [`RankAllocator::update`] returned `pruned`, the optimizer's step
+///   came after the call and not before it.
+/// # Try
+/// * Which ranks do two matrices get that need 3 and 1?
+///   `tests/optimum/adalora.rs::the_rank_goes_to_the_matrix_that_needs_it`
+/// * What happens to the scores where the loss has no slope?
+///   `tests/values/adalora.rs::where_there_is_no_slope_scores_fade`
 /// # Source
 /// Zhang et al. 2023, arXiv:2303.10512, eqs. 8–13 and appendix A; authors' code QingruZhang/AdaLoRA,
 /// `loralib/adalora.py`, `RankAllocator`; PEFT 0.21.2, `tuners/adalora/layer.py`, with whose runs every
 /// budget, every choice and every λ was compared.
+#[doc(alias = "AdaLoRA rank allocation")]
+#[doc(alias = "rank pruning")]
 #[derive(Clone, Debug)]
 pub struct RankAllocator {
     config: RankAllocatorConfig,
@@ -111,7 +126,7 @@ pub struct RankAllocator {
     scored: bool,
 }
 
-/// One layer: its factors, what is known of their elements, which triplets are kept.
+/// One layer: its factors, the statistics of their elements, and which triplets are kept.
 #[derive(Clone, Debug)]
 struct Slot {
     name: String,
@@ -131,11 +146,12 @@ struct Factor {
 }
 
 impl RankAllocator {
-    /// For these layers, whose variables are shared: λ is set in them. Names are for messages and for
-    /// the state.
+    /// An allocator for these layers. It shares their variables and sets λ in them. The names appear in
+    /// messages and in the state.
     ///
     /// # Errors
-    /// As the type's page says.
+    /// [`Error::Parameter`] for a setting out of its range; [`Error::Argument`] for two layers with one
+    /// name, or a target above the number of triplets.
     pub fn new(layers: &[(String, AdaLoraLinear)], config: &RankAllocatorConfig) -> Result<Self> {
         let function = "RankAllocator::new";
         config.check(function)?;
@@ -187,18 +203,19 @@ impl RankAllocator {
         self.config.target_rank.saturating_mul(self.slots.len())
     }
 
-    /// b⁽ᵗ⁾, the number of triplets that step t leaves.
+    /// b⁽ᵗ⁾, the number of triplets that remain at step t.
     pub fn budget(&self, step: usize) -> usize {
         self.config.budget(step, self.at_start(), self.at_end())
     }
 
-    /// Takes in the gradients of step t, and prunes if it is time: after the optimiser's step, with
-    /// the gradients that it used. Steps count from 0 or 1, as the schedule's numbers do.
+    /// Takes the gradients of step t, and prunes if it is time. Call it after the optimizer's step, with
+    /// the gradients that the step used. Steps count from 0 or 1, as the schedule's numbers do.
     ///
-    /// From T − t_f on gradients are not looked at; the pruned λ are set to 0 again at every call.
+    /// From T − t_f on, gradients are ignored; the pruned λ are set to 0 again at every call.
     ///
     /// # Errors
-    /// As the type's page says.
+    /// [`Error::Argument`] for a gradient that is missing or not finite (nothing has changed then), and
+    /// for pruning before any gradient was seen.
     pub fn update(&mut self, step: usize, grads: &GradStore) -> Result<Allocation> {
         let settling = self.config.settles(step);
         if !settling {
@@ -207,7 +224,7 @@ impl RankAllocator {
         let budget = self.budget(step);
         let pruned = self.config.prunes(step);
         if pruned {
-            // while settling the scores stand still, and so does the choice
+            // while settling, the scores do not change, and so the choice does not
             self.choose(step, budget)?;
             self.prune()?;
         }
@@ -253,7 +270,7 @@ impl RankAllocator {
         Ok(())
     }
 
-    /// S of every triplet, layer by layer.
+    /// S of every triplet, by layer.
     ///
     /// # Errors
     /// Only candle's own.
@@ -274,7 +291,7 @@ impl RankAllocator {
         Ok(scores)
     }
 
-    /// Marks the `budget` triplets of the greatest scores.
+    /// Marks the `budget` triplets with the highest scores.
     fn choose(&mut self, step: usize, budget: usize) -> Result<()> {
         if !self.scored {
             return Err(Error::argument(
@@ -310,8 +327,8 @@ impl RankAllocator {
         Ok(())
     }
 
-    /// Which triplets the last pruning kept, layer by layer; all before the first. PEFT's
-    /// `rank_pattern`.
+    /// Which triplets the last pruning kept, by layer; all of them before the first pruning. This is
+    /// PEFT's `rank_pattern`.
     pub fn kept(&self) -> Vec<(String, Vec<bool>)> {
         let slots = self.slots.iter();
         slots
@@ -319,8 +336,7 @@ impl RankAllocator {
             .collect()
     }
 
-    /// All that the allocator has learnt, by name, on the CPU: to be saved beside the optimiser's
-    /// state.
+    /// The allocator's whole state by name, on the CPU. Save it beside the optimizer's state.
     ///
     /// # Errors
     /// Only candle's own.
@@ -338,11 +354,11 @@ impl RankAllocator {
         Ok(state)
     }
 
-    /// Takes back what [`RankAllocator::state`] gave, for layers of the same names and shapes.
+    /// Restores what [`RankAllocator::state`] returned, for layers with the same names and shapes.
     ///
     /// # Errors
-    /// [`Error::Argument`] that names a tensor that is missing, or of another shape or type, or too
-    /// many; nothing has been changed then.
+    /// [`Error::Argument`] that names a tensor that is missing, has another shape or type, or is not
+    /// expected; nothing has changed then.
     pub fn restore(&mut self, mut state: HashMap<String, Tensor>) -> Result<()> {
         let problem = |text: String| Error::argument("RankAllocator::restore", "state", text);
         let mut take = |name: String, shape: &[usize], dtype: DType| -> Result<Tensor> {

@@ -1,7 +1,7 @@
-//! AdaLoRA: a change of the weight as triplets that can be given and taken (survey §3.3).
+//! AdaLoRA: a change of the weight made of triplets that can be removed and restored (survey §3.3).
 //!
 //! In one sentence: write the change as singular vectors around singular values, and let all
-//! matrices share one budget of values that are not zero.
+//! matrices share one budget of nonzero values.
 //!
 //! | paper | here | shape |
 //! |---|---|---|
@@ -13,7 +13,7 @@
 //! | 𝒢ₖ,ᵢ | the triplet of row i of Q, element i of Λ and column i of P of matrix k | |
 //! | b⁽ᵗ⁾, S⁽ᵗ⁾ | [`RankAllocator`](crate::RankAllocator) | numbers |
 //!
-//! Read next: [`rank_allocator`](crate::parameter_efficient::adalora::allocator), which decides where the rank goes;
+//! Read next: [`allocator`], which decides where the rank goes;
 //! [`lora`](crate::parameter_efficient::lora).
 
 pub mod allocator;
@@ -33,12 +33,12 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdaLoraConfig {
-    /// r ≥ 1, the rank at the start: PEFT's `init_r`. Default 12, as in PEFT: one and a half times the
-    /// 8 that shall be left on average, the paper's proportion.
+    /// r ≥ 1, the initial rank: PEFT's `init_r`. Default 12, as in PEFT: one and a half times the 8 that
+    /// remain on average, the paper's proportion.
     pub rank: usize,
     /// α > 0, the numerator of the scale. Default 8, as in PEFT.
     pub alpha: f64,
-    /// How the scale s follows from α and r. Default the authors' code's.
+    /// How the scale s follows from α and r. Default as in the authors' code.
     pub scaling: AdaLoraScaling,
     /// p in [0, 1), the share of Q's inputs that is dropped in training. Default 0.
     pub dropout: f64,
@@ -56,7 +56,7 @@ impl Default for AdaLoraConfig {
 }
 
 impl AdaLoraConfig {
-    /// s. r is the rank at the start: triplets that are pruned do not change the scale.
+    /// s. r is the initial rank: pruning triplets does not change the scale.
     pub fn scale(&self) -> f64 {
         match self.scaling {
             AdaLoraScaling::RankWithEpsilon => self.alpha / (self.rank as f64 + 1e-5),
@@ -72,19 +72,18 @@ impl AdaLoraConfig {
     }
 }
 
-/// How the scale s of an [`AdaLoraLinear`] follows from α and its rank r at the start.
+/// How the scale s of an [`AdaLoraLinear`] follows from α and its initial rank r.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AdaLoraScaling {
-    /// s = α/(r + 10⁻⁵): the authors' code and PEFT, so that their files mean here what they mean
-    /// there.
+    /// s = α/(r + 10⁻⁵): the authors' code and PEFT, so that their files mean the same here.
     #[default]
     RankWithEpsilon,
-    /// s = α/r: LoRA's, which the paper speaks of.
+    /// s = α/r: LoRA's, which the paper refers to.
     Rank,
 }
 
-/// The width of the law from which P and Q are drawn: the authors' code's.
+/// The standard deviation with which P and Q are drawn: the authors' code's.
 const START: f64 = 0.02;
 
 /// A frozen linear layer with a trained change in the form of a singular value decomposition.
@@ -98,20 +97,20 @@ const START: f64 = 0.02;
 /// Inputs, outputs and types as for [`LoraLinear`](crate::LoraLinear); P `[out, r]`, Λ's diagonal
 /// `[r, 1]`, Q `[r, in]`.
 /// # Errors
-/// As for [`LoraLinear`](crate::LoraLinear), with the settings [`AdaLoraConfig`] names.
+/// As for [`LoraLinear`](crate::LoraLinear), for the settings of [`AdaLoraConfig`].
 /// # Properties
-/// * At the start h is the base layer's output bit for bit, as LoRA's is; ∂L/∂P = ∂L/∂Q = 0, ∂L/∂Λ ≠ 0.
+/// * At the start h is the base layer's output bit for bit, as for LoRA; ∂L/∂P = ∂L/∂Q = 0, ∂L/∂Λ ≠ 0.
 /// * r(in + out + 1) numbers are trained; W⁽⁰⁾ gets no gradient.
-/// * A triplet whose λ is 0 adds nothing, yet its λ gets a gradient and its vectors keep their place:
-///   it can return. [`AdaLoraLinear::cut`] makes the pruning final.
-/// * With Λ held still it is LoRA with A = ΛQ and B = P.
+/// * A triplet whose λ is 0 adds nothing. Yet its λ gets a gradient and its vectors stay, so it can
+///   return. [`AdaLoraLinear::cut`] makes the pruning final.
+/// * With Λ fixed it is LoRA with A = ΛQ and B = P.
 /// * Merged and unmerged layers agree to rounding. Unmerging and disabling restore the base bit for
 ///   bit.
-/// * Nothing keeps P and Q orthogonal but [`orthogonality_penalty`]: (cP, λ/c², cQ) is the same layer.
+/// * Only [`orthogonality_penalty`] keeps P and Q orthogonal: (cP, λ/c², cQ) is the same layer.
 /// # Departures
 /// The survey describes AdaLoRA in words: importance from gradients, then a rank per matrix. The paper's
 /// eq. 3 has no scale; its experiments keep LoRA's α/r. The authors' code and PEFT divide by r + 10⁻⁵
-/// and keep r where it started; that is the default here. Dropout and the bias as in LoRA.
+/// and keep the initial r; that is the default here. Dropout and the bias are as in LoRA.
 /// # Examples
 /// ```
 /// use candle_align::{AdaLoraConfig, AdaLoraLinear, AdaLoraScaling};
@@ -130,9 +129,20 @@ const START: f64 = 0.02;
 /// assert_eq!(h.to_vec2::<f64>()?, [[210.0 + 6.0 / 2.0 * 5.0 * 100.0, 430.0]]);
 /// # Ok::<(), candle_align::Error>(())
 /// ```
+/// # Inspect
+/// * λ: all 0 at the start. If they stay 0, the optimizer does not have
+///   [`AdaLoraLinear::trainable`].
+/// * [`orthogonality_penalty`] on its own: if it stays near its initial value, it is missing from the
+///   loss or its weight is too small. Then λ alone no longer tells how large a triplet is.
+/// # Try
+/// * Show that the layer with a fixed Λ is LoRA.
+///   `tests/identities/adalora.rs::with_its_singular_values_held_still_it_is_lora`
+/// * Remove a pruned triplet from the layer: what changes?
+///   `tests/identities/adalora.rs::a_pruned_triplet_adds_nothing_and_cutting_it_changes_nothing`
 /// # Source
 /// Zhang et al. 2023, arXiv:2303.10512, eq. 3; authors' code QingruZhang/AdaLoRA, `loralib/adalora.py`,
 /// `SVDLinear`; PEFT 0.21.2, `tuners/adalora/layer.py`, with which values and gradients were compared.
+#[doc(alias = "AdaLoRA")]
 #[derive(Clone, Debug)]
 pub struct AdaLoraLinear {
     base: FrozenLinear,
@@ -152,7 +162,8 @@ impl AdaLoraLinear {
     /// A layer at its start. The base weight is shared, not copied; `rng` draws P and Q.
     ///
     /// # Errors
-    /// As the type's page says.
+    /// [`Error::Parameter`] for a setting out of its range; [`Error::Shape`] and [`Error::DType`] for a
+    /// base that is not `[out, in]` in f32, f64, bf16 or f16.
     pub fn new(base: &Linear, config: &AdaLoraConfig, rng: &mut impl Rng) -> Result<Self> {
         let function = "AdaLoraLinear::new";
         config.check(function)?;
@@ -170,12 +181,12 @@ impl AdaLoraLinear {
     /// A layer with the factors of a file, which are copied: P `[out, k]` (`lora_B`), Λ's diagonal
     /// `[k, 1]` (`lora_E`) and Q `[k, in]` (`lora_A`).
     ///
-    /// k is what is left of the rank that `config` names, 0 included; the scale is that of the
-    /// start.
+    /// k is what remains of the rank that `config` names, 0 included. The scale is that of the initial
+    /// rank.
     ///
     /// # Errors
-    /// As the type's page says, for the factors too; [`Error::Argument`] if k is above the rank of
-    /// the start.
+    /// As for [`AdaLoraLinear::new`], and [`Error::Shape`] and [`Error::DType`] for the factors too;
+    /// [`Error::Argument`] if k is above the initial rank.
     pub fn from_factors(
         base: &Linear,
         config: &AdaLoraConfig,
@@ -233,11 +244,11 @@ impl AdaLoraLinear {
         }
     }
 
-    /// The layer with only the triplets that are kept, copied: smaller, and for good. The scale
-    /// stays. This is how PEFT writes an adapter after training.
+    /// A copy of the layer with only the triplets that are kept. The others are gone for good. The scale
+    /// stays. PEFT writes an adapter in this form after training.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless there is one entry for every triplet.
+    /// [`Error::Argument`] unless `kept` has one entry for every triplet.
     pub fn cut(&self, kept: &[bool]) -> Result<Self> {
         if kept.len() != self.rank() {
             let text = format!("has {} entries, for {} triplets", kept.len(), self.rank());
@@ -334,7 +345,7 @@ fn frozen(function: &'static str, base: &Linear) -> Result<FrozenLinear> {
     FrozenLinear::checked(function, ["base.weight", "base.bias"], weight, bias)
 }
 
-/// What [`orthogonality_penalty`] makes of the distances from orthogonality.
+/// How [`orthogonality_penalty`] combines the distances from orthogonality.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Orthogonality {
@@ -342,7 +353,7 @@ pub enum Orthogonality {
     #[default]
     SquaredSum,
     /// The mean of ‖PᵀP − I‖_F and ‖QQᵀ − I‖_F over all matrices: the authors' code and PEFT. It does
-    /// not grow with the number of layers, and its slope does not fall as the matrices come near.
+    /// not grow with the number of layers, and its slope does not fall as the vectors become orthonormal.
     NormMean,
 }
 
@@ -358,16 +369,16 @@ pub enum Orthogonality {
 /// # Shapes
 /// Any number of layers ≥ 1 of one type; the result is a scalar.
 /// # Errors
-/// [`Error::Argument`] without a layer; [`Error::DType`] for layers of different types.
+/// [`Error::Argument`] without layers; [`Error::DType`] for layers of different types.
 /// # Properties
 /// * It is 0 where all singular vectors are orthonormal, and its gradient there is 0 in both forms:
-///   the norm's kink is given the slope 0.
-/// * It reaches P and Q and no λ: pruned triplets stay orthogonal to the others.
+///   the kink of the norm gets the slope 0.
+/// * It reaches P and Q but no λ: pruned triplets stay orthogonal to the others.
 /// * At the start, with P and Q near 0, R ≈ 2nr in the squared form and √r in the other.
 /// # Departures
-/// PEFT adds its form inside the model's `forward`, and only where that returns a loss: a trainer with
-/// a loss of its own trains without it, and so does a PEFT model without a task type, whose outer
-/// `forward` goes past the one that adds it (0.21.2, run). Here it is a term like any other.
+/// PEFT adds its form inside the model's `forward`, and only where that returns a loss. A trainer with
+/// its own loss trains without the penalty, and so does a PEFT model without a task type, whose outer
+/// `forward` bypasses the one that adds it (0.21.2, run). Here it is a term like any other.
 /// # Examples
 /// ```
 /// use candle_align::{AdaLoraConfig, AdaLoraLinear, Orthogonality, orthogonality_penalty};
@@ -388,8 +399,9 @@ pub enum Orthogonality {
 /// ```
 /// # Source
 /// Zhang et al. 2023, arXiv:2303.10512, eq. 4; authors' code QingruZhang/AdaLoRA, `loralib/adalora.py`,
-/// `compute_orth_regu`; the form of norms was compared with PEFT 0.21.2, a run of training together
+/// `compute_orth_regu`. The form of norms was compared with PEFT 0.21.2, in a training run together
 /// with [`RankAllocator`](crate::RankAllocator).
+#[doc(alias = "orth_reg_weight")]
 pub fn orthogonality_penalty(layers: &[&AdaLoraLinear], form: Orthogonality) -> Result<Tensor> {
     let function = "orthogonality_penalty";
     let Some(first) = layers.first() else {

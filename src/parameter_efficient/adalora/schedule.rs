@@ -1,4 +1,4 @@
-//! AdaLoRA's schedule: at which steps triplets are pruned, and how many are left.
+//! AdaLoRA's schedule: at which steps triplets are pruned, and how many remain.
 
 use crate::error::{Result, require};
 use serde::{Deserialize, Serialize};
@@ -10,18 +10,18 @@ pub struct RankAllocatorConfig {
     /// The average rank at the end: b⁽ᵀ⁾ is this times the number of layers. PEFT's `target_r`.
     /// Default 8, PEFT's.
     pub target_rank: usize,
-    /// tᵢ: steps before anything is pruned. PEFT's `tinit`. Default 0; the paper warms up.
+    /// tᵢ: steps before the first pruning. PEFT's `tinit`. Default 0; the paper warms up.
     pub initial_steps: usize,
-    /// t_f: steps at the end in which the ranks stay. PEFT's `tfinal`. Default 0; the paper has some.
+    /// t_f: final steps in which the ranks stay. PEFT's `tfinal`. Default 0; the paper has some.
     pub final_steps: usize,
-    /// Δ_T ≥ 1: between them every so many steps are pruned. PEFT's `deltaT`. Default 1; the paper
-    /// takes 1 to 100.
+    /// Δ_T ≥ 1: the number of steps between two prunings. PEFT's `deltaT`. Default 1; the paper uses 1 to
+    /// 100.
     pub interval: usize,
-    /// T, above tᵢ + t_f: how long training is. PEFT's `total_step`. It has no default: 0 is refused.
+    /// T, above tᵢ + t_f: the number of training steps. PEFT's `total_step`. There is no default: 0 is an error.
     pub total_steps: usize,
-    /// β₁ in (0, 1), the memory of the sensitivity. Default 0.85, the paper's.
+    /// β₁ in (0, 1), the decay of the smoothed sensitivity. Default 0.85, the paper's.
     pub beta1: f64,
-    /// β₂ in (0, 1), the memory of the uncertainty. Default 0.85, the paper's.
+    /// β₂ in (0, 1), the decay of the smoothed uncertainty. Default 0.85, the paper's.
     pub beta2: f64,
 }
 
@@ -88,7 +88,7 @@ impl RankAllocatorConfig {
         let exact = left
             .checked_pow(3)
             .and_then(|cube| Some(more.checked_mul(cube)? / whole.checked_pow(3)?));
-        // beyond that, which no training lasts, to the precision of f64
+        // beyond that, which no training reaches, in the precision of f64
         let rounded = || (more as f64 * (left as f64 / whole as f64).powi(3)) as u128;
         target + exact.unwrap_or_else(rounded).min(more) as usize
     }

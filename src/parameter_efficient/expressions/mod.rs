@@ -1,8 +1,8 @@
 //! The regular expressions of a configuration: compiled within one budget, read as Python reads them.
 //!
-//! A configuration may come from anywhere, so neither its expressions nor their matches may cost more
-//! than a model's own names would. Names without operators, which is what PEFT writes, are compared
-//! and cost nothing.
+//! A configuration may come from anywhere, so its expressions and their matches may cost no more than a
+//! model's own names would. Names without operators, which is what PEFT writes, are compared and cost
+//! nothing.
 
 mod plain;
 mod weight;
@@ -12,12 +12,12 @@ use fancy_regex::{CompileError, Error as Refused, Expr, ParseError, Regex, Regex
 use plain::{Atom, Place, found, plain};
 use weight::weight;
 
-/// What all expressions of one configuration may weigh together: some tens of megabytes compiled.
-/// One of a `target_modules` weighs some hundreds; as much as its length, if it is a list of names.
+/// The most that all expressions of one configuration may weigh together: some tens of megabytes
+/// compiled. One in `target_modules` weighs a few hundred, or its length if it is a list of names.
 const BUDGET: usize = 1 << 17;
-/// Bytes that a part of an expression may grow to when it is compiled.
+/// The most bytes that a part of an expression may take when it is compiled.
 const COMPILED: usize = 4 << 20;
-/// Steps back that one match may take.
+/// The most backtracking steps that one match may take.
 const STEPS: usize = 20_000;
 
 /// Compiles the expressions of one configuration.
@@ -30,13 +30,13 @@ pub(crate) struct Expressions {
 pub(crate) struct Expression {
     function: &'static str,
     field: &'static str,
-    /// As the user wrote it, cut to a length for a message.
+    /// As the user wrote it, shortened for a message.
     written: String,
     form: Form,
 }
 
 enum Form {
-    /// Characters and dots alone, and where they must stand.
+    /// Only characters and dots, and where they must match.
     Plain(Vec<Atom>, Place),
     Regex(Regex),
 }
@@ -67,14 +67,14 @@ impl Expressions {
         })
     }
 
-    /// For segments anywhere, put together as in PEFT, without brackets around what the user wrote.
+    /// For segments anywhere, combined as in PEFT, without brackets around what the user wrote.
     pub(crate) fn segments(&mut self, field: &'static str, pattern: &str) -> Result<Expression> {
         self.compiled(field, pattern, Place::Segments, |pattern| {
             format!(r"\A(?:(^|.*\.){pattern}($|\..*))")
         })
     }
 
-    /// For what the layers are numbered under; [`Expression::layer`] reads the number.
+    /// For the name before the layer numbers; [`Expression::layer`] reads the number.
     pub(crate) fn layers(&mut self, field: &'static str, pattern: &str) -> Result<Expression> {
         let whole = format!(r"\A(?:(?:^|.*?\.){pattern}\.(?P<{LAYER}>\d+)\.)");
         self.weigh(field, pattern)?;
@@ -94,7 +94,7 @@ impl Expressions {
         }
         self.weigh(field, written)?;
         if let Place::Whole = place {
-            // `a)(b` is none, though it is one between brackets
+            // `a)(b` is not an expression, though it would be one between brackets
             let parsed = Expr::parse_tree(written);
             parsed.map_err(|error| self.refused(field, written, &error))?;
         }
@@ -111,7 +111,7 @@ impl Expressions {
         }
     }
 
-    /// Takes the weight of an expression from the budget, before anything is made of it.
+    /// Subtracts the weight of an expression from the budget, before it is compiled.
     fn weigh(&mut self, field: &'static str, written: &str) -> Result<()> {
         let weight = weight(written).map_err(|problem| self.problem(field, written, &problem))?;
         let Some(left) = self.left.checked_sub(weight) else {
@@ -137,7 +137,7 @@ impl Expressions {
 
     fn refused(&self, field: &'static str, written: &str, error: &Refused) -> Error {
         let reason = match error {
-            // positions are those of the expression that was put together
+            // positions are those of the combined expression
             Refused::ParseError(_, ParseError::GeneralParseError(text)) if text == REST => {
                 "a parenthesis was not opened".to_string()
             }
@@ -161,12 +161,12 @@ impl Expressions {
     }
 }
 
-/// What the engine says of all that it stops before.
+/// The engine's message whenever it stops before the end.
 const REST: &str = "end of string not reached";
 /// The group of a layer's number.
 const LAYER: &str = "layer";
 
-/// The innermost cause, without the expression that is printed above it.
+/// The innermost cause, without the expression that the engine prints above it.
 fn last_line(error: &dyn std::error::Error) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
@@ -188,7 +188,7 @@ impl Expression {
         }
     }
 
-    /// Whether [`Expressions::layers`] is found, and the number if it is one.
+    /// Whether an expression of [`Expressions::layers`] matches, and the number if it is one.
     pub(crate) fn layer(&self, path: &str) -> Result<Option<Option<usize>>> {
         let Form::Regex(regex) = &self.form else {
             return Ok(None);

@@ -1,4 +1,4 @@
-//! Expressions of characters and dots, which are compared.
+//! Expressions of only characters and dots, which are compared directly.
 
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Atom {
@@ -10,14 +10,14 @@ pub(super) enum Atom {
 #[derive(Clone, Copy)]
 pub(super) enum Place {
     Whole,
-    /// The whole, or behind a dot.
+    /// The whole path, or its end after a dot.
     End,
     /// Whole segments anywhere.
     Segments,
 }
 
-/// The atoms of an expression of characters and dots, and where they must stand: one at whose start
-/// is `^` is the whole path. `None` for any other expression.
+/// The atoms of an expression of characters and dots, and where they must match. An expression that
+/// starts with `^` must match the whole path. `None` for any other expression.
 pub(super) fn plain(written: &str, place: Place) -> Option<(Vec<Atom>, Place)> {
     let (rest, place) = match (written.strip_prefix('^'), place) {
         (None, place) => (written, place),
@@ -40,7 +40,7 @@ pub(super) fn plain(written: &str, place: Place) -> Option<(Vec<Atom>, Place)> {
     Some((atoms, place))
 }
 
-/// Whether they stand there.
+/// Whether the atoms match at that place.
 pub(super) fn found(atoms: &[Atom], place: Place, path: &str) -> bool {
     let fits = |part: &str| {
         let mut characters = part.chars();
@@ -56,7 +56,7 @@ pub(super) fn found(atoms: &[Atom], place: Place, path: &str) -> bool {
         [0].into_iter()
             .chain(path.match_indices('.').map(|(at, _)| at + 1))
     };
-    // what stands before and behind is `.*`, without line breaks
+    // before and after it is `.*`, which matches no line breaks
     match place {
         Place::Whole => fits(path),
         Place::End => starts().any(|at| fits(&path[at..]) && !path[..at].contains('\n')),

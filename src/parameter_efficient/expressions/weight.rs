@@ -1,11 +1,11 @@
 //! What an expression weighs, from its text alone.
 
-/// Characters of a count that are read: two numbers, of any size, and a comma.
+/// The longest count that is read: two numbers, of any size, and a comma.
 const COUNT_LENGTH: usize = 64;
-/// The most that the counts `{n}` of an expression may come to, multiplied.
+/// The largest product of the counts `{n}` of an expression.
 const COUNTS: usize = 1000;
-/// Weights, in characters: of a part that an engine of its own runs, of an expression that may step
-/// back, of the classes of Unicode, and of a dot or brackets.
+/// Weights, in characters: of a part that gets its own engine, of an expression that may backtrack, of
+/// the Unicode classes, and of a dot or brackets.
 const ENGINE: usize = 100;
 const BACKTRACKING: usize = 1000;
 const WORD: usize = 600;
@@ -13,8 +13,8 @@ const DIGIT: usize = 150;
 const SPACE: usize = 50;
 const ANY: usize = 10;
 
-/// What an expression weighs: its characters, more for what the engine makes much of, times its
-/// counts. An error for what Python reads otherwise, or not at all.
+/// What an expression weighs: its characters, more for those that the engine expands, times its counts.
+/// An error for what Python reads differently, or not at all.
 pub(super) fn weight(written: &str) -> Result<usize, String> {
     let mut scan = Scan::default();
     let mut characters = written.chars().peekable();
@@ -62,7 +62,7 @@ pub(super) fn weight(written: &str) -> Result<usize, String> {
 struct Scan {
     weight: usize,
     letters: usize,
-    /// What runs on an engine of its own, if the whole does not run on one.
+    /// The parts that get an engine of their own if the whole expression does not run on one.
     parts: usize,
     /// The counts, multiplied.
     counts: Option<usize>,
@@ -103,7 +103,7 @@ impl Scan {
             Some(
                 'A' | 'B' | 'Z' | 'a' | 'b' | 'f' | 'n' | 'r' | 't' | 'v' | 'x' | 'u' | 'U' | 'z',
             ) => 1,
-            // with another meaning there
+            // they mean something else there
             Some(other) if other.is_ascii_alphabetic() || matches!(other, '<' | '>') => {
                 return Err(format!(r"`\{other}` is no escape of Python's"));
             }
@@ -115,7 +115,7 @@ impl Scan {
         Ok(())
     }
 
-    /// What stands in brackets.
+    /// The inside of brackets.
     fn class(
         &mut self,
         characters: &mut std::iter::Peekable<std::str::Chars>,
@@ -135,7 +135,7 @@ impl Scan {
                     first = false;
                     continue;
                 }
-                // operations on sets there, and themselves in Python
+                // set operations there, and plain characters in Python
                 '[' => return Err(r"write `\[` for a bracket in brackets".to_string()),
                 '&' | '-' | '~' if before == character => {
                     return Err(format!(r"write `\{character}` in brackets, not twice"));
@@ -147,7 +147,7 @@ impl Scan {
         Err("a bracket is not closed".to_string())
     }
 
-    /// `{n}`, `{n,}`, `{,m}` or `{n,m}`; anything else is itself.
+    /// `{n}`, `{n,}`, `{,m}` or `{n,m}`; anything else is literal.
     fn count(&mut self, inside: &str) {
         self.weight += 1;
         let (low, high) = inside.split_once(',').unwrap_or((inside, ""));

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 /// Settings of [`LoraLinear`](crate::LoraLinear) and [`LoraEmbedding`](crate::LoraEmbedding), for
 /// one module or for a whole model.
 ///
-/// A whole model's settings say which modules get an adapter, and where rank and α differ;
-/// [`LoraConfig::for_module`] makes of them the settings of one module, which is what a layer takes.
+/// The settings of a whole model say which modules get an adapter, and where rank and α differ.
+/// [`LoraConfig::for_module`] derives the settings of one module, which is what a layer takes.
 ///
 /// # Equation
 /// ```text
@@ -21,17 +21,17 @@ use serde::{Deserialize, Serialize};
 /// # Shapes
 /// Paths as for [`Targets`].
 /// # Errors
-/// [`LoraConfig::for_module`] and [`LoraConfig::for_modules`] say theirs; a layer refuses settings
+/// [`LoraConfig::for_module`] and [`LoraConfig::for_modules`] list theirs; a layer refuses settings
 /// that still hold patterns or targets.
 /// # Properties
-/// * The order of keys decides: with `q` before `layers.1.q` the second is never reached.
-/// * A key is an expression for the last segments of a path: `q` fits `layers.1.q`, `^q` only a `q`
-///   at the root, and `q` never `xq`.
-/// * Rank and α are looked up apart: a rank of its own with the common α changes s.
+/// * The order of keys matters: with `q` before `layers.1.q` the second is never reached.
+/// * A key is an expression for the last segments of a path: `q` matches `layers.1.q`, `^q` only a `q`
+///   at the root, and `q` never matches `xq`.
+/// * Rank and α are looked up separately: a pattern that changes only the rank changes s.
 /// # Departures
-/// PEFT keeps silent about a key that fits no module; [`LoraConfig::for_modules`] does not. PEFT
-/// writes the keys of its file in alphabetical order, whatever order they were trained in: where two
-/// fit one module, the file can mean another rank than the training did.
+/// PEFT says nothing about a key that matches no module; [`LoraConfig::for_modules`] returns an error.
+/// PEFT writes the keys of its file in alphabetical order, whatever their order was in training: where
+/// two match one module, the file can mean another rank than the training used.
 /// # Examples
 /// ```
 /// use candle_align::LoraConfig;
@@ -57,27 +57,27 @@ use serde::{Deserialize, Serialize};
 pub struct LoraConfig {
     /// r ≥ 1, the rank of the update. Default 8, as in PEFT. The paper finds 1 to 8 enough (§7.2).
     pub rank: usize,
-    /// α > 0, the numerator of the scale. Default 8, as in PEFT: the paper sets α to the first r it
-    /// tries and leaves it there (§4.1), so that other ranks need no new learning rate.
+    /// α > 0, the numerator of the scale. Default 8, as in PEFT: the paper sets α to the first r that it
+    /// tries and keeps it (§4.1), so that other ranks need no new learning rate.
     pub alpha: f64,
     /// How the scale s follows from α and r. Default α/r, the paper's.
     pub scaling: Scaling,
     /// p in [0, 1), the share of A's inputs that is dropped in training. Default 0, as in PEFT and
     /// the authors' code. An embedding has no such input: there it must be 0.
     pub dropout: f64,
-    /// The start of the factor that does not start at zero. Default that of the authors' code.
+    /// How the factor that does not start at zero is drawn. Default as in the authors' code.
     pub init: LoraInit,
-    /// What is trained beside A and B. Default nothing, as in PEFT and the authors' code. For an
-    /// embedding it must be that.
+    /// What is trained beside A and B. Default nothing, as in PEFT and the authors' code; an embedding
+    /// accepts nothing else.
     pub bias: LoraBias,
-    /// Ranks of their own: an expression for the end of a path, and the rank. The first that fits
+    /// Ranks for some modules: an expression for the end of a path, and the rank. The first match
     /// counts. Default none.
     #[serde(with = "in_order")]
     pub rank_pattern: Vec<(String, usize)>,
-    /// α of their own, as above. Default none.
+    /// α for some modules, in the same way. Default none.
     #[serde(with = "in_order")]
     pub alpha_pattern: Vec<(String, f64)>,
-    /// Which modules get an adapter. Default none; the settings of one module name none.
+    /// Which modules get an adapter. Default none; settings for one module have none.
     pub targets: Targets,
 }
 
@@ -107,7 +107,7 @@ impl LoraConfig {
     }
 
     /// The settings of the module at `path`, without patterns and targets; `None` if it gets no
-    /// adapter. A key or a target that fits no module at all is no error here.
+    /// adapter. A key or a target that matches no module at all is not an error here.
     ///
     /// # Errors
     /// As for [`Targets`], and [`Error::Argument`] for a key that is not an expression.
@@ -121,7 +121,7 @@ impl LoraConfig {
     ///
     /// # Errors
     /// As [`LoraConfig::for_module`]; and [`Error::Argument`] if no module is chosen, or if a name or
-    /// a key does nothing: it fits none of the chosen modules, or an earlier key fits them all.
+    /// a key has no effect: it matches none of the chosen modules, or an earlier key matches them all.
     pub fn for_modules(&self, paths: &[impl AsRef<str>]) -> Result<Vec<(String, LoraConfig)>> {
         let function = "LoraConfig::for_modules";
         let settings = WholeModel::new(function, self)?;
@@ -168,7 +168,7 @@ impl LoraConfig {
         Ok(chosen)
     }
 
-    /// Whether a layer can be made of these settings.
+    /// Whether these settings can make a layer.
     pub(crate) fn check(&self, function: &'static str) -> Result<()> {
         for (field, keys) in [
             ("rank_pattern", keys(&self.rank_pattern)),
@@ -201,7 +201,7 @@ impl LoraConfig {
     }
 }
 
-/// What the settings of a whole model are not.
+/// Whether these are settings for one module.
 const ONE_MODULE: &str = "that of one module, by `LoraConfig::for_module`";
 
 fn keys<T>(patterns: &[(String, T)]) -> Vec<&str> {
@@ -216,7 +216,7 @@ pub(crate) struct WholeModel<'a> {
     alphas: Vec<Expression>,
 }
 
-/// The settings of a module, and which keys made them.
+/// The settings of a module, and the keys that set them.
 pub(crate) struct Found {
     pub(crate) config: LoraConfig,
     rank_key: Option<usize>,
@@ -262,7 +262,7 @@ impl<'a> WholeModel<'a> {
     }
 }
 
-/// The first of the keys that fits the path.
+/// The first key that matches the path.
 fn first(keys: &[Expression], path: &str) -> Result<Option<usize>> {
     for (at, key) in keys.iter().enumerate() {
         if key.is_match(path)? {
@@ -273,40 +273,45 @@ fn first(keys: &[Expression], path: &str) -> Result<Option<usize>> {
 }
 
 /// How the scale s of the update follows from α and the rank r.
+#[doc(alias = "rsLoRA")]
+#[doc(alias = "rank-stabilized LoRA")]
+#[doc(alias = "use_rslora")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scaling {
     /// s = α/r: the paper's (§4.1).
     #[default]
     Rank,
-    /// s = α/√r: rank-stabilised LoRA, with which neither outputs nor gradients vanish as r grows
+    /// s = α/√r: rank-stabilized LoRA (rsLoRA), with which neither outputs nor gradients vanish as r grows
     /// (Kalajdzievski 2023, arXiv:2312.03732v1).
     RankSqrt,
 }
 
 /// How the factor that does not start at zero is drawn.
+#[doc(alias = "init_lora_weights")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LoraInit {
-    /// Linear layer: A ~ U(−1/√in, 1/√in), that is kaiming-uniform with a = √5, as in PEFT and the
+    /// Linear layer: A ~ U(−1/√in, 1/√in), which is kaiming-uniform with a = √5, as in PEFT and the
     /// authors' code. Embedding: B ~ N(0, 1), as in both.
     #[default]
     KaimingUniform,
-    /// Linear layer: A ~ N(0, (1/r)²). The paper says "random Gaussian" without a width; this one
+    /// Linear layer: A ~ N(0, (1/r)²). The paper says "random Gaussian" without a width; this width
     /// is PEFT's. Embedding: B ~ N(0, 1), as above.
     Gaussian,
 }
 
 /// What is trained beside A and B.
+#[doc(alias = "lora_bias")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LoraBias {
     /// Nothing: PEFT's `bias="none"`.
     #[default]
     Frozen,
-    /// A copy of the base layer's bias, used in its place: PEFT's `bias="lora_only"`. The base
-    /// layer keeps its own, so disabling still restores the base model; in PEFT it does not.
+    /// A copy of the base layer's bias, used instead of it: PEFT's `bias="lora_only"`. The base
+    /// layer keeps its own bias, so disabling still restores the base model; in PEFT it does not.
     Base,
-    /// A bias on B, from 0, scaled with it: s·(B A x + b_B). PEFT's `lora_bias=True`.
+    /// A bias on B that starts at 0 and is scaled with B: s·(B A x + b_B). PEFT's `lora_bias=True`.
     Update,
 }

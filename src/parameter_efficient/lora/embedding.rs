@@ -22,35 +22,35 @@ use candle_core::{Tensor, Var};
 use candle_nn::{Embedding, Module};
 use rand::Rng;
 
-/// A frozen embedding table with a trained change of low rank.
+/// A frozen embedding table with a trained low-rank change.
 ///
 /// # Equation
 /// ```text
 /// h(t) = W₀ᵀ[t] + s · B A[:, t]              s = α/r, or α/√r
 /// A = 0,   B ~ N(0, 1)                       at the start
 /// ```
-/// It is [`LoraLinear`](crate::LoraLinear) on the one-hot vector of t, with the roles at the start
-/// exchanged and without dropout.
+/// It is [`LoraLinear`](crate::LoraLinear) on the one-hot vector of t, without dropout, and with the
+/// initial roles of A and B exchanged.
 /// # Shapes
-/// Tokens of any shape, in u8, u32 or i64; the result has one more axis, `dim`, in the type of the
+/// Tokens of any shape, in u8, u32 or i64. The result has one more axis, `dim`, in the type of the
 /// base table. A and B are f64 for an f64 table and f32 for any other.
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) and [`Error::DType`](crate::Error::DType) unless the table
 /// is `[vocabulary, dim]` in f32, f64, bf16 or f16; [`Error::Parameter`](crate::Error::Parameter)
-/// unless r ≥ 1 and [no larger than it may be](super#sizes), α > 0, and dropout and bias are at their defaults, since an embedding has neither;
-/// [`Error::Argument`](crate::Error::Argument) from [`LoraEmbedding::merge`], as for the linear
-/// layer. A token outside the vocabulary is candle's error, save the largest number of its type:
-/// candle gives 0 for that.
+/// unless r ≥ 1 and [within the limits](super#sizes), α > 0, and dropout and bias are at their defaults,
+/// since an embedding has neither; [`Error::Argument`](crate::Error::Argument) from
+/// [`LoraEmbedding::merge`], as for the linear layer. A token outside the vocabulary is candle's error,
+/// except for the largest number of its type, for which candle gives 0.
 /// # Properties
 /// * At the start h is the base table's row bit for bit, ∂L/∂B = 0 and ∂L/∂A ≠ 0.
 /// * r(vocabulary + dim) numbers are trained; the table gets no gradient.
-/// * A token that does not occur gets the gradient 0 for its column of A; yet its vector can move,
-///   with B, once its column is not 0.
-/// * Merging, unmerging and disabling as for the linear layer.
+/// * A token that does not occur gets the gradient 0 for its column of A. Yet its vector can change with
+///   B, once its column is not 0.
+/// * Merging, unmerging and disabling are as for the linear layer.
 /// # Departures
-/// The survey and the paper's equation speak of linear layers only. As in the authors' code and
-/// PEFT, [`LoraInit`](crate::LoraInit) makes no difference here. PEFT ignores a dropout for
-/// embeddings; here it is an error.
+/// The survey and the paper's equation cover linear layers only. As in the authors' code and PEFT,
+/// [`LoraInit`](crate::LoraInit) makes no difference here. PEFT ignores dropout for embeddings; here it
+/// is an error.
 /// # Examples
 /// ```
 /// use candle_align::{LoraConfig, LoraEmbedding};
@@ -72,6 +72,7 @@ use rand::Rng;
 /// # Source
 /// Hu et al. 2021, arXiv:2106.09685v2; authors' code microsoft/LoRA, `loralib/layers.py`,
 /// `Embedding`.
+#[doc(alias = "LoRA embedding")]
 #[derive(Clone, Debug)]
 pub struct LoraEmbedding {
     base: Embedding,
@@ -84,7 +85,9 @@ impl LoraEmbedding {
     /// A layer at its start. The base table is shared, not copied; `rng` draws B.
     ///
     /// # Errors
-    /// As the type's page says.
+    /// [`Error::Shape`](crate::Error::Shape) and [`Error::DType`](crate::Error::DType) for a table that is
+    /// not `[vocabulary, dim]` in f32, f64, bf16 or f16; [`Error::Parameter`](crate::Error::Parameter) for
+    /// a setting out of its range, and for dropout or a trained bias.
     pub fn new(base: &Embedding, config: &LoraConfig, rng: &mut impl Rng) -> Result<Self> {
         let function = "LoraEmbedding::new";
         config.check(function)?;
@@ -123,18 +126,18 @@ impl LoraEmbedding {
         })
     }
 
-    /// Puts s·(B·A)ᵀ, as it is now, into the table; otherwise as
+    /// Merges the current s·(B·A)ᵀ into the table; otherwise as
     /// [`LoraLinear::merge`](crate::LoraLinear::merge).
     ///
     /// # Errors
     /// [`Error::Argument`](crate::Error::Argument) if an element of the merged table would not be
-    /// finite. Nothing is changed then.
+    /// finite. Nothing has changed then.
     pub fn merge(&mut self) -> Result<()> {
         self.merged = Some(self.merge_in("LoraEmbedding::merge")?);
         Ok(())
     }
 
-    /// The merged table on its own, to save or to serve.
+    /// The merged table, to save or to serve.
     ///
     /// # Errors
     /// As [`LoraEmbedding::merge`].
@@ -147,7 +150,7 @@ impl LoraEmbedding {
         Ok(Embedding::new(table, self.base.hidden_size()))
     }
 
-    /// Back to the base table and the factors beside it; nothing if the layer is not merged.
+    /// Back to the base table with the factors beside it; no effect if the layer is not merged.
     pub fn unmerge(&mut self) {
         self.merged = None;
     }
@@ -157,7 +160,7 @@ impl LoraEmbedding {
         self.merged.is_some()
     }
 
-    /// Switches the adapter off, to the base table exactly, or on again.
+    /// Switches the adapter off, which gives exactly the base table, or on again.
     pub fn set_enabled(&mut self, enabled: bool) {
         self.enabled = enabled;
     }
@@ -167,7 +170,7 @@ impl LoraEmbedding {
         self.enabled
     }
 
-    /// The frozen table beneath.
+    /// The frozen base table.
     pub fn base(&self) -> &Embedding {
         &self.base
     }
@@ -195,9 +198,8 @@ impl LoraEmbedding {
         Ok(self.update.delta()?.t()?)
     }
 
-    /// What is trained, under the names that PEFT gives it: `lora_embedding_A` and
-    /// `lora_embedding_B`, without a `.weight`. `prefix` as for
-    /// [`LoraLinear::trainable`](crate::LoraLinear::trainable).
+    /// The trained variables, under PEFT's names: `lora_embedding_A` and `lora_embedding_B`, without a
+    /// `.weight`. `prefix` as for [`LoraLinear::trainable`](crate::LoraLinear::trainable).
     pub fn trainable(&self, prefix: &str) -> Vec<(String, Var)> {
         vec![
             named(prefix, "lora_embedding_A", &self.update.a),

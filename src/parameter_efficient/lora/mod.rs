@@ -1,7 +1,7 @@
 //! Low-rank adaptation of a linear layer (survey §3.3, Eq. 4).
 //!
-//! In one sentence: leave the weight alone and learn a change of it that has few columns, B, and
-//! few rows, A.
+//! In one sentence: keep the weight and learn a change of it that is a product of a narrow matrix, B,
+//! and a short one, A.
 //!
 //! | paper | here | shape |
 //! |---|---|---|
@@ -13,7 +13,7 @@
 //! | α/r | [`LoraConfig::scale`]: s | number |
 //!
 //! Read next: [`frozen_linear`](crate::parameter_efficient::frozen_linear) (why the base costs nothing),
-//! [`lora_embedding`](crate::parameter_efficient::lora::embedding), [`lora_plus`](crate::parameter_efficient::lora::plus).
+//! [`embedding`], [`plus`].
 
 pub mod config;
 pub mod embedding;
@@ -30,47 +30,48 @@ use candle_nn::{Linear, Module};
 use rand::Rng;
 use rand::rngs::StdRng;
 
-/// A frozen linear layer with a trained change of low rank.
+/// A frozen linear layer with a trained low-rank change.
 ///
 /// # Equation
 /// ```text
 /// h = W₀ x + b + s · B A dropout(x)          s = α/r, or α/√r
 /// A ~ U(±1/√in) or N(0, 1/r²),   B = 0       at the start
 /// ```
-/// s is α/√r with [`Scaling::RankSqrt`]. With [`LoraBias::Base`] b is a trained copy of the base bias; with [`LoraBias::Update`] the last
-/// term is s · (B A dropout(x) + b_B), b_B = 0 at the start.
+/// s is α/√r with [`Scaling::RankSqrt`]. With [`LoraBias::Base`] b is a trained copy of the base bias;
+/// with [`LoraBias::Update`] the last term is s · (B A dropout(x) + b_B), b_B = 0 at the start.
 /// # Shapes
 /// `x` `[.., in]` with any number of leading axes; the result is `[.., out]` in the type of `x`.
-/// A, B and a trained bias are f64 for an f64 base and f32 for any other: a bf16 or f16 weight is
-/// widened when it is used, the sum is made in f32 and rounded once at the end. Types of `x` as for
+/// A, B and a trained bias are f64 for an f64 base and f32 for any other. A bf16 or f16 weight is
+/// widened when it is used; the sum is computed in f32 and rounded once at the end. Types of `x` as for
 /// [`FrozenLinear`].
 /// # Errors
-/// [`Error::Shape`] and [`Error::DType`] as above; from [`LoraLinear::new`] [`Error::Parameter`]
-/// unless r ≥ 1 and [no larger than it may be](super#sizes), α > 0 and 0 ≤ p < 1 and the settings are those of one module
-/// ([`LoraConfig::for_module`]), and [`Error::Argument`] for [`LoraBias::Base`] over a base
-/// without a bias; from [`LoraLinear::forward_train`] [`Error::Argument`] while merged; from
+/// [`Error::Shape`] and [`Error::DType`] as above. From [`LoraLinear::new`] [`Error::Parameter`]
+/// unless r ≥ 1 and [within the limits](super#sizes), α > 0, 0 ≤ p < 1, and the settings are those of
+/// one module ([`LoraConfig::for_module`]); [`Error::Argument`] for [`LoraBias::Base`] over a base
+/// without a bias. From [`LoraLinear::forward_train`] [`Error::Argument`] while merged. From
 /// [`LoraLinear::merge`] [`Error::Argument`] if a merged weight would not be finite. A rank above
 /// min(in, out) is allowed, though it cannot express more.
 /// # Properties
-/// * At the start h is the base layer's output bit for bit (save that −0 may become 0, and that an
+/// * At the start h is the base layer's output bit for bit (except that −0 may become 0, and that an
 ///   infinite input becomes NaN), ∂L/∂A = 0 and ∂L/∂B ≠ 0.
-/// * r(in + out) numbers are trained. W₀ gets no gradient and no place among the gradients.
-/// * Merged and unmerged layers agree to rounding. Unmerging restores the base bit for bit, since
-///   the base is kept and nothing is subtracted; while merged the layer holds two weights.
+/// * r(in + out) numbers are trained. W₀ gets no gradient and no entry among the gradients.
+/// * Merged and unmerged layers agree to rounding. Unmerging restores the base bit for bit, since the
+///   base is kept and nothing is subtracted. While merged, the layer holds two weights.
 /// * Disabled, the layer is the base layer bit for bit, merged or not, however long A, B and a bias
-///   were trained: the reference policy of DPO. [`LoraLinear::base`] is that layer without a switch.
+///   were trained: it is the reference policy of DPO. [`LoraLinear::base`] is that layer without a
+///   switch.
 /// * A clone shares A, B and a trained bias with its original.
-/// * (M⁻¹A, BM) is the same layer as (A, B). Gradient flow keeps BᵀB − AAᵀ.
-/// * On linear regression towards a change of rank ≤ r the optimum is that change. For a change of
-///   higher rank it is the best of rank r, weighted by the inputs' covariance.
+/// * (M⁻¹A, BM) is the same layer as (A, B). Gradient flow conserves BᵀB − AAᵀ.
+/// * In linear regression toward a change of rank ≤ r the optimum is that change. For a change of
+///   higher rank it is the best one of rank r, weighted by the inputs' covariance.
 /// # Departures
-/// The survey's Eq. 4 is h = W₀x + BAx: it copies the paper's eq. 3, and leaves out the α/r that
-/// the paper adds in the sentence after it. The paper draws A from a Gaussian of unstated width;
-/// the default here is the authors' code's uniform law, PEFT's too. Dropout on the input of A is
-/// in the authors' code, not in the paper's equation. The bias of the base is part of the layer, as
-/// in that code. PEFT subtracts to unmerge, which in bf16 changed one weight in fourteen of a
-/// 256 × 256 layer (PEFT 0.21); with a trained base bias its disabled model is not the base model.
-/// With half types PEFT rounds W₀x and then the sum; here the sum is rounded once.
+/// The survey's Eq. 4 is h = W₀x + BAx: it copies the paper's eq. 3 and omits the α/r that the paper adds
+/// in the next sentence. The paper draws A from a Gaussian of unstated width; the default here is the
+/// uniform distribution of the authors' code and PEFT. Dropout on the input of A is in the authors'
+/// code, not in the paper's equation. The bias of the base is part of the layer, as in that code. PEFT
+/// subtracts to unmerge, which in bf16 changed one weight in fourteen of a 256 × 256 layer (PEFT 0.21);
+/// with a trained base bias its disabled model is not the base model. With half types PEFT rounds W₀x
+/// and then the sum; here the sum is rounded once.
 /// # Examples
 /// ```
 /// use candle_align::{LoraConfig, LoraLinear};
@@ -98,6 +99,19 @@ use rand::rngs::StdRng;
 /// assert_eq!(layer.forward(&x)?.to_vec2::<f64>()?, [[210.0, 430.0]]);
 /// # Ok::<(), candle_align::Error>(())
 /// ```
+/// # Inspect
+/// * [`grad_coverage`](crate::training::grad_coverage) after the first backward pass: `zero` lists
+///   `lora_A.weight`, `learning` lists `lora_B.weight`. If A is still in `zero` after a step, the
+///   optimizer did not move B.
+/// * The norm of [`LoraLinear::delta`] beside that of W₀. It starts at 0 and stays there if the optimizer
+///   does not have [`LoraLinear::trainable`]. If it becomes as large as W₀, the learning rate or α is too
+///   high.
+/// * The KL to the disabled layer. If it is not 0 at the first step, the reference is another model.
+/// # Try
+/// * Start both factors at 0: what is learned?
+///   `tests/optimum/lora.rs::with_both_factors_at_zero_nothing_is_learnt`
+/// * Which part of a change does a rank that is too small find?
+///   `cargo run --example lora`
 /// # Source
 /// Hu et al. 2021, arXiv:2106.09685v2, eq. 3 and the sentence after it; authors' code
 /// microsoft/LoRA, `loralib/layers.py`, `Linear`.
@@ -105,6 +119,8 @@ use rand::rngs::StdRng;
 /// [`Scaling::RankSqrt`]: crate::Scaling::RankSqrt
 /// [`LoraBias::Base`]: crate::LoraBias::Base
 /// [`LoraBias::Update`]: crate::LoraBias::Update
+#[doc(alias = "LoRA")]
+#[doc(alias = "low-rank adaptation")]
 #[derive(Clone, Debug)]
 pub struct LoraLinear {
     base: FrozenLinear,
@@ -117,7 +133,9 @@ impl LoraLinear {
     /// A layer at its start. The base weight is shared, not copied; `rng` draws A.
     ///
     /// # Errors
-    /// As the type's page says.
+    /// [`Error::Shape`] and [`Error::DType`] for a base that is not `[out, in]` in f32, f64, bf16 or f16;
+    /// [`Error::Parameter`] for a setting out of its range, or settings with patterns or targets;
+    /// [`Error::Argument`] for [`LoraBias::Base`](crate::LoraBias::Base) over a base without a bias.
     pub fn new(base: &Linear, config: &LoraConfig, rng: &mut impl Rng) -> Result<Self> {
         let function = "LoraLinear::new";
         config.check(function)?;
@@ -134,12 +152,13 @@ impl LoraLinear {
         })
     }
 
-    /// h with dropout on the input of A; `rng` decides what is dropped. The rest is scaled by
-    /// 1/(1 − p), so that the expectation over `rng` is that of `forward`; with p = 0 it is `forward`
-    /// and draws nothing. Disabled, it is the base layer.
+    /// h with dropout on the input of A; `rng` decides what is dropped. The rest is scaled by 1/(1 − p), so
+    /// that the expectation over `rng` is that of `forward`. With p = 0 it is `forward` and draws nothing.
+    /// Disabled, it is the base layer.
     ///
     /// # Errors
-    /// As the type's page says: while merged there is nothing to train.
+    /// [`Error::Shape`] and [`Error::DType`] for an `x` that does not fit; [`Error::Argument`] while merged,
+    /// when there is nothing to train.
     pub fn forward_train(&self, x: &Tensor, rng: &mut impl Rng) -> Result<Tensor> {
         let function = "LoraLinear::forward_train";
         self.base.check(function, x)?;
@@ -173,23 +192,25 @@ impl LoraLinear {
         Ok(h.to_dtype(x.dtype())?)
     }
 
-    /// Puts s·B·A, as it is now, into the weight: `forward` then costs what the base costs.
+    /// Merges the current s·B·A into the weight: `forward` then costs what the base costs.
     ///
-    /// Merging twice is merging once; after more training it brings the merged weight up to date.
-    /// A half weight is rounded, so that a merged half layer differs by that.
+    /// Merging twice has the effect of merging once; after more training it updates the merged weight. A half
+    /// weight is rounded, and a merged half layer differs by that.
     ///
     /// # Errors
-    /// [`Error::Argument`] if an element of the merged weight or bias would not be finite. Nothing
-    /// is changed then.
+    /// [`Error::Argument`] if an element of the merged weight or bias would not be finite. Nothing has
+    /// changed then.
+    #[doc(alias = "merge_adapter")]
     pub fn merge(&mut self) -> Result<()> {
         self.merged = Some(self.merge_in("LoraLinear::merge")?);
         Ok(())
     }
 
-    /// The merged layer on its own, to save or to serve: nothing of LoRA is left in it.
+    /// The merged layer, to save or to serve. It is an ordinary linear layer.
     ///
     /// # Errors
     /// As [`LoraLinear::merge`].
+    #[doc(alias = "merge_and_unload")]
     pub fn merged_linear(&self) -> Result<Linear> {
         let layer = self.merge_in("LoraLinear::merged_linear")?;
         Ok(Linear::new(layer.weight().clone(), layer.bias().cloned()))
@@ -200,7 +221,8 @@ impl LoraLinear {
         self.update.merged_into(function, weight, bias)
     }
 
-    /// Back to the base weight and the factors beside it; nothing if the layer is not merged.
+    /// Back to the base weight with the factors beside it; no effect if the layer is not merged.
+    #[doc(alias = "unmerge_adapter")]
     pub fn unmerge(&mut self) {
         self.merged = None;
     }
@@ -210,7 +232,8 @@ impl LoraLinear {
         self.merged.is_some()
     }
 
-    /// Switches the adapter off, to the base layer exactly, or on again.
+    /// Switches the adapter off, which gives exactly the base layer, or on again.
+    #[doc(alias = "disable_adapter")]
     pub fn set_enabled(&mut self, enabled: bool) {
         self.enabled = enabled;
     }
@@ -220,7 +243,7 @@ impl LoraLinear {
         self.enabled
     }
 
-    /// The frozen layer beneath.
+    /// The frozen base layer.
     pub fn base(&self) -> &FrozenLinear {
         &self.base
     }
@@ -248,8 +271,8 @@ impl LoraLinear {
         self.update.factors.delta()
     }
 
-    /// What is trained, under the names that PEFT gives it, sorted by name: `lora_A.weight`,
-    /// `lora_B.weight`, and `base_layer.bias` or `lora_B.bias` for a trained bias.
+    /// The trained variables under PEFT's names, sorted by name: `lora_A.weight`, `lora_B.weight`, and
+    /// `base_layer.bias` or `lora_B.bias` for a trained bias.
     ///
     /// `prefix` is the path of the layer, such as `model.layers.0.self_attn.q_proj`; a dot follows
     /// it, unless it is empty.

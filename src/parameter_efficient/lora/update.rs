@@ -1,4 +1,4 @@
-//! What LoRA trains beside a frozen linear layer, however that layer keeps its weight.
+//! What LoRA trains beside a frozen linear layer, however that layer stores its weight.
 
 use crate::error::{Error, Result};
 use crate::parameter_efficient::frozen_linear::{FrozenLinear, rows};
@@ -7,7 +7,7 @@ use crate::parameter_efficient::{LoraBias, LoraConfig};
 use candle_core::{DType, Device, Tensor, Var};
 use rand::Rng;
 
-/// A, B, s, the trained bias and the rate of dropout.
+/// A, B, s, the trained bias and the dropout rate.
 #[derive(Clone, Debug)]
 pub(crate) struct Update {
     pub(crate) factors: LowRank,
@@ -15,7 +15,7 @@ pub(crate) struct Update {
     dropout: f64,
 }
 
-/// A trained bias, by its place.
+/// Which bias is trained.
 #[derive(Clone, Debug)]
 enum Bias {
     Frozen,
@@ -24,7 +24,7 @@ enum Bias {
 }
 
 impl Update {
-    /// The start, for a base of `[out, in]` with this bias. The settings were checked.
+    /// The initial state, for a base of `[out, in]` with this bias. The settings are already checked.
     pub(crate) fn start(
         function: &'static str,
         config: &LoraConfig,
@@ -38,7 +38,7 @@ impl Update {
             (LoraBias::Frozen, _) => Bias::Frozen,
             (LoraBias::Update, _) => Bias::Update(Var::zeros(outputs, dtype, device)?),
             (LoraBias::Base, Some(bias)) => {
-                // A copy: the base must not move with it.
+                // A copy: the base must not change with it.
                 Bias::Base(Var::from_tensor(&bias.to_dtype(dtype)?)?)
             }
             (LoraBias::Base, None) => {
@@ -56,18 +56,18 @@ impl Update {
         })
     }
 
-    /// Whether a trained bias stands in place of the base layer's.
+    /// Whether a trained bias replaces the base layer's.
     pub(crate) fn replaces_bias(&self) -> bool {
         matches!(self.bias, Bias::Base(_))
     }
 
-    /// Whether training draws anything.
+    /// Whether training draws random numbers.
     pub(crate) fn drops(&self) -> bool {
         self.dropout > 0.0
     }
 
-    /// `base` + s · B A x for wide x, and the trained bias; `base` is W₀x, with b unless that is
-    /// replaced. With `rng` x is dropped out before A.
+    /// `base` + s · B A x for a wide x, and the trained bias. `base` is W₀x, with b unless b is replaced.
+    /// With `rng`, dropout is applied to x before A.
     pub(crate) fn added_to<R: Rng>(
         &self,
         base: Tensor,
@@ -92,7 +92,7 @@ impl Update {
         Ok((&base + update.reshape(base.shape())?)?)
     }
 
-    /// The layer that this makes of a base weight and bias.
+    /// The layer that results from merging into a base weight and bias.
     pub(crate) fn merged_into(
         &self,
         function: &'static str,
@@ -114,7 +114,7 @@ impl Update {
         FrozenLinear::new(weight, bias)
     }
 
-    /// What is trained, under the names that PEFT gives it, sorted by name.
+    /// The trained variables under PEFT's names, sorted by name.
     pub(crate) fn trainable(&self, prefix: &str) -> Vec<(String, Var)> {
         let mut vars = vec![
             named(prefix, "lora_A.weight", &self.factors.a),

@@ -1,4 +1,4 @@
-//! Sixteen values for a weight, 256 for a block's scale, and the searches among them.
+//! The sixteen values of a weight, the 256 values of a block's scale, and how they are searched.
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -6,8 +6,8 @@ use std::sync::LazyLock;
 
 /// The sixteen values of NF4, ascending; each is stored as its index, 0 to 15.
 ///
-/// Quantiles of the normal law, eight above 0 and seven below, scaled so that the outermost are ±1,
-/// and 0 itself.
+/// Quantiles of the normal distribution, eight above 0 and seven below, scaled so that the outermost are
+/// ±1; and 0 itself.
 pub const NF4: [f32; 16] = [
     -1.0,
     -0.696_192_8,
@@ -27,7 +27,7 @@ pub const NF4: [f32; 16] = [
     1.0,
 ];
 
-/// Half way between neighbours: a number that lies on one goes to the lower value.
+/// Midpoints between neighbors: a number on a midpoint gets the lower value.
 const MIDDLES: [f32; 15] = {
     let mut middles = [0.0; 15];
     let mut i = 0;
@@ -38,7 +38,7 @@ const MIDDLES: [f32; 15] = {
     middles
 };
 
-/// What a byte stands for: the value of its high half, which comes first, and of its low half.
+/// The two values of a byte: that of its high half, which comes first, and that of its low half.
 pub(super) static PAIRS: [[f32; 2]; 256] = {
     let mut pairs = [[0.0; 2]; 256];
     let mut byte = 0;
@@ -49,17 +49,17 @@ pub(super) static PAIRS: [[f32; 2]; 256] = {
     pairs
 };
 
-/// The least divisor: a block of zeros is divided by this.
+/// The smallest divisor: a block of zeros is divided by it.
 const TINY: f32 = 1e-38;
 
 /// Elements of a weight that share one scale.
 pub(super) const BLOCK: usize = 64;
-/// Scales that share one scale of theirs.
+/// Scales that share one scale of their own.
 pub(super) const NESTED_BLOCK: usize = 256;
 
-/// An element type that can be quantised; each is compared as f32.
+/// An element type that can be quantized; every element is compared as f32.
 pub(super) trait Element: Copy + Send + Sync + Into<f64> {
-    /// `out` as long as `block`.
+    /// Shortens `out` to the length of `block`.
     fn widen(block: &[Self], out: &mut [f32]);
 }
 
@@ -87,12 +87,12 @@ impl Element for f16 {
     }
 }
 
-/// Packs up to [`BLOCK`] elements, two to a byte, and gives their scale; `None` if one of them is
+/// Packs up to [`BLOCK`] elements, two to a byte, and returns their scale; `None` if one of them is
 /// not finite in f32.
 pub(super) fn pack<T: Element>(block: &[T], packed: &mut [u8]) -> Option<f32> {
     let mut x = [0f32; BLOCK];
     T::widen(block, &mut x[..block.len()]);
-    // without their signs the bits of floats are ordered like the floats, with NaN above ∞
+    // without their signs, the bits of floats are ordered as the floats are, with NaN above ∞
     let greatest = x
         .iter()
         .fold(0i32, |m, x| m.max((x.to_bits() & (u32::MAX >> 1)) as i32));
@@ -106,11 +106,11 @@ pub(super) fn pack<T: Element>(block: &[T], packed: &mut [u8]) -> Option<f32> {
         let inverse = 1.0 / scale.max(TINY);
         x.iter_mut().for_each(|x| *x *= inverse);
     } else {
-        // a ragged block is divided, and its scale is never 0
+        // a partial block is divided, and its scale is never 0
         scale = scale.max(TINY);
         x.iter_mut().for_each(|x| *x /= scale);
     }
-    // index = how many middles lie below t; past the block's end t is 0, with which a byte is filled up
+    // index = how many midpoints lie below t; past the block's end t is 0, which pads the last byte
     let mut index = [0i32; BLOCK];
     for middle in MIDDLES {
         for (index, x) in index.iter_mut().zip(&x) {
@@ -123,8 +123,8 @@ pub(super) fn pack<T: Element>(block: &[T], packed: &mut [u8]) -> Option<f32> {
     Some(scale)
 }
 
-/// Writes the elements from position `at` on, at least one, which share the scale, as `finish`
-/// makes them.
+/// Writes the elements from position `at` on, at least one, all of one scale, each converted by
+/// `finish`.
 pub(super) fn unpack<O>(
     packed: &[u8],
     at: usize,
@@ -152,14 +152,14 @@ pub(super) fn unpack<O>(
 
 /// The 256 values of the signed dynamic map, ascending.
 ///
-/// Seven decades, the next finer than the last: decade i cuts [0.1, 1] into 2ⁱ equal parts and takes
-/// their middles times 10^{i − 6}, with both signs; then 0 and 1, so that the ends are −0.993 and 1.
+/// Seven decades, each finer than the one below: decade i cuts [0.1, 1] into 2ⁱ equal parts and takes
+/// their midpoints times 10^{i − 6}, with both signs; then 0 and 1, so that the ends are −0.993 and 1.
 pub(super) static DYNAMIC: LazyLock<Vec<f32>> = LazyLock::new(|| {
     let mut values = vec![0.0, 1.0];
     for decade in 0..7 {
         let parts = 1i32 << decade;
         let step = (1.0 - 0.1f32) / parts as f32;
-        // one rounding each, the upper half counted from above: the bits of the original's table
+        // one rounding each, the upper half counted from the top: the exact bits of the original's table
         let edge = |j: i32| match 2 * j <= parts {
             true => step.mul_add(j as f32, 0.1),
             false => (-step).mul_add((parts - j) as f32, 1.0),
@@ -179,7 +179,7 @@ static DYNAMIC_MIDDLES: LazyLock<Vec<f32>> = LazyLock::new(|| {
     pairs.map(|pair| (pair[0] + pair[1]) / 2.0).collect()
 });
 
-/// Packs up to [`NESTED_BLOCK`] numbers into a byte each and gives their scale.
+/// Packs up to [`NESTED_BLOCK`] numbers into a byte each and returns their scale.
 pub(super) fn pack_scales(block: &[f32], packed: &mut [u8]) -> f32 {
     let mut scale = block.iter().fold(0f32, |m, x| m.max(x.abs()));
     let inverse = 1.0 / scale.max(TINY);
@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn half_way_between_two_scales_the_lower_is_taken() {
-        // the largest is 1, so that each is compared as it is
+        // the largest value is 1, so each is compared unscaled
         let mut block = [0f32; NESTED_BLOCK];
         block[0] = 1.0;
         let mut packed = [0; NESTED_BLOCK];

@@ -10,7 +10,7 @@ use candle_nn::{Linear, Module};
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-/// y = Wx + b with W in [`Nf4Tensor`]: dequantised when it is used, a part at a time.
+/// y = Wx + b with W in [`Nf4Tensor`], dequantized when it is used, a part at a time.
 ///
 /// # Equation
 /// ```text
@@ -18,10 +18,10 @@ use rayon::prelude::*;
 /// ∂L/∂x = dequant(W)ᵀ ∂L/∂y                   and nothing else
 /// ```
 /// # Shapes
-/// W `[out, in]`, b `[out]`; `x` `[.., in]` with any number of leading axes, none included; the
+/// W `[out, in]`, b `[out]`; `x` `[.., in]` with any number of leading axes, including none; the
 /// result is `[.., out]` in the type of `x`.
 ///
-/// | quantised from | computed in | `x` and b |
+/// | quantized from | computed in | `x` and b |
 /// |---|---|---|
 /// | f64 | f64 | f64 |
 /// | f32, bf16, f16 | f32, the result rounded once | f32, bf16 or f16 |
@@ -29,16 +29,16 @@ use rayon::prelude::*;
 /// [`Error::Shape`] and [`Error::DType`] as above; from [`Nf4Linear::quantise`] those of
 /// [`Nf4Tensor::quantise`].
 /// # Properties
-/// * The layer is [`FrozenLinear`](crate::FrozenLinear) over [`Nf4Tensor::dequantise`], to the
+/// * The layer is [`FrozenLinear`](crate::FrozenLinear) over [`Nf4Tensor::dequantise`], up to the
 ///   rounding of a sum in another order.
-/// * Of a large weight no more than 2²⁰ elements, or 64 rows or columns, are dequantised at a time,
-///   forward and backward: the whole of it never stands in 16 or 32 bits.
-/// * After `backward` the gradients hold an entry neither for a weight nor for the bias.
+/// * Of a large weight at most 2²⁰ elements, or 64 rows or columns, are dequantized at a time, forward and
+///   backward: the whole weight never exists in 16 or 32 bits.
+/// * After `backward` the gradients have no entry for a weight or the bias.
 /// * [`Nf4Linear::bytes`] counts weight and bias; [`Nf4Tensor::bits_per_parameter`] the weight alone.
 /// # Departures
 /// bitsandbytes multiplies in the type of `x`; here a half `x` is widened, and the result rounded
-/// once. There an f32 weight is rounded to a half `x`'s type before use; here it is not. The layer
-/// computes on the CPU.
+/// once. bitsandbytes rounds an f32 weight to the type of a half `x` before use; this layer does not. The
+/// layer computes on the CPU.
 /// # Examples
 /// ```
 /// use candle_align::{BlockScale, NF4, Nf4Linear};
@@ -54,6 +54,8 @@ use rayon::prelude::*;
 /// ```
 /// # Source
 /// Dettmers et al. 2023, arXiv:2305.14314v1, eq. 5; code bitsandbytes 0.50.2, `Linear4bit`.
+#[doc(alias = "Linear4bit")]
+#[doc(alias = "bitsandbytes")]
 #[derive(Clone, Debug)]
 pub struct Nf4Linear {
     weight: Nf4Tensor,
@@ -64,7 +66,8 @@ impl Nf4Linear {
     /// From a layer in 16, 32 or 64 bits. The bias is shared, not copied.
     ///
     /// # Errors
-    /// As the type's page says.
+    /// Those of [`Nf4Tensor::quantise`]; [`Error::Shape`] and [`Error::DType`] unless the weight is
+    /// `[out, in]` and the bias `[out]`, in one of the types of the table above.
     pub fn quantise(base: &Linear, scale: BlockScale) -> Result<Self> {
         Self::quantised("Nf4Linear::quantise", base, scale)
     }
@@ -83,12 +86,13 @@ impl Nf4Linear {
     /// From a weight `[out, in]` and a bias `[out]`.
     ///
     /// # Errors
-    /// [`Error::Shape`] and [`Error::DType`], as the type's page says.
+    /// [`Error::Shape`] and [`Error::DType`] unless the weight is `[out, in]` and the bias `[out]` in a type
+    /// of the table above.
     pub fn new(weight: Nf4Tensor, bias: Option<Tensor>) -> Result<Self> {
         Self::checked("Nf4Linear::new", ["weight", "bias"], weight, bias)
     }
 
-    /// As `new`, for the `function` whose caller knows the two under other names.
+    /// As `new`, for a `function` whose caller knows the two by other names.
     pub(super) fn checked(
         function: &'static str,
         names: [&str; 2],
@@ -123,12 +127,12 @@ impl Nf4Linear {
         &self.weight
     }
 
-    /// b `[out]`, without a history.
+    /// b `[out]`, detached.
     pub fn bias(&self) -> Option<&Tensor> {
         self.bias.as_ref()
     }
 
-    /// The memory of weight and bias.
+    /// The memory of weight and bias, in bytes.
     pub fn bytes(&self) -> usize {
         let bias = self.bias.as_ref();
         self.weight.bytes() + bias.map_or(0, |b| b.elem_count() * b.dtype().size_in_bytes())
@@ -148,7 +152,7 @@ impl Nf4Linear {
         (dims[0], dims[1])
     }
 
-    /// The shape and type of `x`, checked in the name of `function`.
+    /// Checks the shape and type of `x`; errors name `function`.
     pub(crate) fn check(&self, function: &'static str, x: &Tensor) -> Result<()> {
         let (_, inputs) = self.sizes();
         if x.dims().last() != Some(&inputs) {
@@ -163,7 +167,7 @@ impl Nf4Linear {
     }
 
     /// A · Wᵀ or A · W for rows of A, as many columns of the result at a time as [`CHUNK`] allows;
-    /// `finish` makes a weight of a product of value and scale.
+    /// `finish` makes a weight from a product of value and scale.
     fn product<T: WithDType>(
         &self,
         side: Side,
@@ -184,7 +188,7 @@ impl Nf4Linear {
         for first in (0..columns).step_by(step) {
             let width = step.min(columns - first);
             buffer.resize(depth * width, T::zero());
-            // where a piece of the buffer stands in W
+            // where a piece of the buffer lies in W
             let (piece, layout) = match side {
                 Side::Forward => (PIECE, Layout::contiguous((width, depth)).transpose(0, 1)?),
                 Side::Backward => (width, Layout::contiguous((depth, width))),
@@ -213,7 +217,7 @@ impl Nf4Linear {
         Ok(y)
     }
 
-    /// As [`Nf4Linear::product`], with what makes a weight from the type it was quantised from.
+    /// As [`Nf4Linear::product`], with the conversion for the type that the weight was quantized from.
     fn product_in_f32(
         &self,
         side: Side,
@@ -240,11 +244,11 @@ impl Nf4Linear {
     }
 }
 
-/// Elements of W that are dequantised at a time.
+/// How many elements of W are dequantized at a time.
 const CHUNK: usize = 1 << 20;
-/// Columns of a product that are computed at a time at least, or its rate would be that of the memory.
+/// The fewest columns of a product per pass; with fewer, memory bandwidth would limit the speed.
 const NARROWEST: usize = 64;
-/// Elements that one task dequantises.
+/// How many elements one task dequantizes.
 const PIECE: usize = 1 << 14;
 
 #[derive(Clone, Copy)]
@@ -255,7 +259,7 @@ enum Side {
     Backward,
 }
 
-/// Whether a tensor has a type that a layer over such a weight computes with.
+/// Whether a layer over such a weight can compute with a tensor of this type.
 fn computable(
     function: &'static str,
     argument: &str,
@@ -292,7 +296,7 @@ impl Module for Nf4Linear {
     }
 }
 
-/// Wx + b as an operation on x: what it captures is invisible to the backward pass.
+/// Wx + b as an operation on x: the backward pass does not see what it captures.
 struct Product(Nf4Linear);
 
 impl CustomOp1 for Product {

@@ -1,7 +1,7 @@
-//! Four-bit NormalFloat with double quantisation: how QLoRA stores what it does not train (survey §3.3).
+//! Four-bit NormalFloat with double quantization: how QLoRA stores what it does not train (survey §3.3).
 //!
-//! In one sentence: of every 64 weights keep the largest magnitude, and of each weight only which of
-//! sixteen quantiles of the normal law comes nearest to its share of it.
+//! In one sentence: for every 64 weights keep the largest magnitude, and for each weight only which of
+//! sixteen quantiles of the normal distribution is nearest to its share of that magnitude.
 //!
 //! | paper | here | shape |
 //! |---|---|---|
@@ -32,52 +32,54 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 /// How the scale of each block of 64 weights is stored.
+#[doc(alias = "double quantization")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BlockScale {
     /// An f32: 4 + 32/64 = 4.5 bits per weight.
     Single,
-    /// A byte, quantised in blocks of 256 about the tensor's mean: 4 + 8/64 + 32/(64 · 256) =
+    /// A byte, quantized in blocks of 256 around the tensor's mean: 4 + 8/64 + 32/(64 · 256) =
     /// 4.127 bits per weight. The paper's (§3).
     #[default]
     Double,
 }
 
-/// A tensor in four bits an element.
+/// A tensor with four bits per element.
 ///
 /// # Equation
 /// ```text
 /// m = max |x|                                   over a block of 64, in row-major order
-/// index = #{ i : (qᵢ + qᵢ₊₁)/2 < x/m }          the nearest qᵢ, of two the lower
+/// index = #{ i : (qᵢ + qᵢ₊₁)/2 < x/m }          the nearest qᵢ, the lower of two
 /// x ≈ q_index · m                               Single
 /// x ≈ q_index · (dⱼ · c₁ + μ)                   Double (eq. 6): μ the mean of all m, c₁ = max |m − μ|
 ///                                               over 256 of them, dⱼ of 256 values nearest (m − μ)/c₁
 /// ```
 /// # Shapes
 /// Any shape with at least one element, in f32, f64, bf16 or f16. The last block may be shorter, and
-/// rows do not begin a block of their own. Two indices share a byte, the first in its high half; an
-/// odd number of elements is filled up with the index of 0.
+/// rows do not start a new block. Two indices share a byte, the first in its high half; an odd number of
+/// elements is padded with the index of 0.
 ///
-/// | quantised from | compared as | dequantised to |
+/// | quantized from | compared as | dequantized to |
 /// |---|---|---|
 /// | f32 | f32 | f32: the product, rounded once |
 /// | bf16, f16 | f32 | that product, rounded once more to bf16 or f16 |
 /// | f64 | the nearest f32 | that product, widened |
 /// # Errors
-/// [`Error::Argument`] for a tensor without elements, or with one that is not finite in f32,
+/// [`Error::Argument`] for a tensor without elements, or with one that is not finite in f32;
 /// [`Error::DType`] for other types. From the state dict: [`Error::Argument`] naming the tensor that
-/// is missing, unknown, or made with settings other than these; [`Error::Shape`] and
+/// is missing, unknown, or made with other settings than these; [`Error::Shape`] and
 /// [`Error::DType`] for one of another form.
 /// # Properties
 /// * [`Nf4Tensor::bytes`] is ⌈n/2⌉ + 4⌈n/64⌉ for single scales, and ⌈n/2⌉ + ⌈n/64⌉ + 4⌈n/16384⌉ + 4
 ///   for double ones: in the limit 4.5 and 4.127 bits an element.
-/// * With single scales no element moves by more than 0.152 of its block's largest magnitude (half
-///   the widest gap), that magnitude and 0 not at all. Elements of N(0, 1) move by 0.0728 on average.
-/// * Quantising what was dequantised changes no index.
+/// * With single scales no element changes by more than 0.152 of its block's largest magnitude (half
+///   the widest gap), and that magnitude and 0 do not change. Elements of N(0, 1) change by 0.0728 on
+///   average.
+/// * Quantizing the dequantized tensor again changes no index.
 /// * A positive factor multiplies the scales and changes no index, up to rounding.
-/// * A double scale is off by up to 0.7 % of c₁ and no fixed share of itself: a block far smaller
-///   than its tensor's others can come back with a scale several times too large, or of the wrong
-///   sign. A block of zeros is 0 all the same.
+/// * The error of a double scale is up to 0.7 % of c₁, not a fixed share of the scale itself: a block far
+///   smaller than the tensor's others can come back with a scale several times too large, or of the wrong
+///   sign. A block of zeros is still 0.
 /// * The number of threads changes no bit.
 /// * [`Nf4Tensor::packed`] and [`Nf4Tensor::scales`] are all that is stored: element i is NF4 at its
 ///   index, times m of block i/64.
@@ -85,14 +87,14 @@ pub enum BlockScale {
 /// Eq. 4 as printed asks for the quantile at 0, which is −∞. The authors' code has quantiles of
 /// evenly spaced probabilities between ½ and 0.9677083, eight steps on the positive side and seven
 /// on the negative, and 0; those are [`NF4`]. The paper stores c₂ in an FP8; the code in a signed
-/// dynamic type of 256 values, and so does this. Nearest is decided as in bitsandbytes: x is
-/// multiplied by 1/m in f32 in a whole block and divided by m in a ragged one. μ is summed in f64
+/// dynamic type of 256 values, and so does this crate. The nearest value is decided as in bitsandbytes: x
+/// is multiplied by 1/m in f32 in a full block and divided by m in a partial one. μ is summed in f64
 /// and rounded, so that it can differ from bitsandbytes' in its last bit. The bytes of the indices
-/// are bitsandbytes', and those of the scales are what its portable code gives. Its CPU kernels (0.50)
-/// were seen to differ twice: they read a scale's index off a table of 65 536 steps and took a
-/// neighbour for 1 scale in 600, and with AVX-512 they dequantise rows of 16, 32, 48, 80 or 96
-/// elements with the scale of another block. f64 is not in bitsandbytes. FP4, other block sizes and
-/// packing into other types than u8 are not here.
+/// are those of bitsandbytes, and those of the scales are the result of its portable code. Its CPU kernels
+/// (0.50) were observed to differ in two ways: they read a scale's index from a table of 65 536 steps and
+/// took a neighbor for 1 scale in 600, and with AVX-512 they dequantize rows of 16, 32, 48, 80 or 96
+/// elements with the scale of another block. bitsandbytes has no f64. This crate has no FP4, no other
+/// block sizes and no packing into other types than u8.
 /// # Examples
 /// ```
 /// use candle_align::{BlockScale, NF4, Nf4Tensor};
@@ -112,10 +114,23 @@ pub enum BlockScale {
 /// assert_eq!(q.bits_per_parameter(), bits); // 4.1271
 /// # Ok::<(), candle_align::Error>(())
 /// ```
+/// # Inspect
+/// * The mean |x − x̂| of each weight over its standard deviation: 0.073 for normally distributed
+///   numbers. A much larger value points to outliers: one large element makes its whole block coarse.
+/// * With double scales, the smallest blocks: their scales carry the largest relative errors.
+/// # Try
+/// * Measure what four bits cost on normally distributed numbers.
+///   `tests/values/quantise.rs::normal_numbers_lose_what_is_published`
+/// * Build a tensor that double scales damage.
+///   `tests/identities/quantise.rs::a_double_scale_is_off_by_a_share_of_the_greatest_deviation_not_of_itself`
 /// # Source
 /// Dettmers et al. 2023, arXiv:2305.14314v1, eqs 1–4 and 6, §3; code bitsandbytes 0.50.2, whose
-/// `quantize_4bit` and state dict the golden tests hold. The equation's numbers rest on notes of the
-/// paper; the rules of rounding on running that package.
+/// `quantize_4bit` and state dict the golden tests contain. The equations' numbers come from notes on the
+/// paper, the rounding rules from running that package.
+#[doc(alias = "NF4")]
+#[doc(alias = "NormalFloat")]
+#[doc(alias = "bitsandbytes")]
+#[doc(alias = "4-bit quantization")]
 #[derive(Clone)]
 pub struct Nf4Tensor(Arc<Stored>);
 
@@ -126,7 +141,7 @@ struct Stored {
     dtype: DType,
 }
 
-/// The scales of the blocks of a [`Nf4Tensor`], as they are stored.
+/// The stored scales of the blocks of a [`Nf4Tensor`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Nf4Scales {
     /// m, one per block.
@@ -135,7 +150,7 @@ pub enum Nf4Scales {
     Double {
         /// An index into `map` per block.
         indices: Vec<u8>,
-        /// c₁, one per [`Nf4Tensor::NESTED_BLOCK`] of them.
+        /// c₁, one per [`Nf4Tensor::NESTED_BLOCK`] indices.
         nested: Vec<f32>,
         /// μ.
         offset: f32,
@@ -144,27 +159,28 @@ pub enum Nf4Scales {
     },
 }
 
-/// Nested blocks that one task packs at least.
+/// The fewest nested blocks that one task packs.
 const FEW: usize = 64;
 
-/// Blocks that one task works through.
+/// How many blocks one task processes.
 const GROUP: usize = 256;
 
 impl Nf4Tensor {
     /// Elements that share a scale, in row-major order; the last block may be shorter.
     pub const BLOCK: usize = BLOCK;
-    /// Nf4Scales that share a scale of theirs, where they are [double](Nf4Scales::Double).
+    /// How many scales share one scale of their own, where they are [double](Nf4Scales::Double).
     pub const NESTED_BLOCK: usize = NESTED_BLOCK;
 
-    /// Quantises a tensor; the work is shared out among rayon's threads.
+    /// Quantizes a tensor, in parallel on rayon's threads.
     ///
     /// # Errors
-    /// As the type's page says.
+    /// [`Error::Argument`] for a tensor without elements, or with one that is not finite in f32;
+    /// [`Error::DType`] for a type other than f32, f64, bf16 and f16.
     pub fn quantise(tensor: &Tensor, scale: BlockScale) -> Result<Self> {
         Self::named("Nf4Tensor::quantise", "tensor", tensor, scale)
     }
 
-    /// As `quantise`, for the `function` whose caller knows the tensor under another name.
+    /// As `quantise`, for a `function` whose caller knows the tensor by another name.
     fn named(
         function: &'static str,
         argument: &str,
@@ -209,7 +225,7 @@ impl Nf4Tensor {
         })))
     }
 
-    /// The tensor that the four bits stand for, on the CPU, in the type it was quantised from.
+    /// The tensor that the four bits represent, on the CPU, in the type it was quantized from.
     ///
     /// # Errors
     /// Only candle's own.
@@ -248,12 +264,12 @@ impl Nf4Tensor {
         }
     }
 
-    /// The shape it was quantised from.
+    /// The shape it was quantized from.
     pub fn shape(&self) -> &Shape {
         &self.0.shape
     }
 
-    /// The type it was quantised from, and is dequantised to.
+    /// The type it was quantized from, and is dequantized to.
     pub fn dtype(&self) -> DType {
         self.0.dtype
     }
@@ -276,7 +292,7 @@ impl Nf4Tensor {
         &self.0.scales
     }
 
-    /// The memory of indices and scales.
+    /// The memory of indices and scales, in bytes.
     pub fn bytes(&self) -> usize {
         let scales = match &self.0.scales {
             Nf4Scales::Single(scales) => 4 * scales.len(),
@@ -287,7 +303,7 @@ impl Nf4Tensor {
         self.0.packed.len() + scales
     }
 
-    /// [`Nf4Tensor::bytes`] in bits, over the number of elements.
+    /// [`Nf4Tensor::bytes`] in bits, divided by the number of elements.
     pub fn bits_per_parameter(&self) -> f64 {
         8.0 * self.bytes() as f64 / self.0.shape.elem_count() as f64
     }
@@ -313,7 +329,7 @@ impl Nf4Scales {
         (0..blocks).map(|block| self.of(block)).collect()
     }
 
-    /// c₂ less its mean, in a byte each.
+    /// c₂ minus its mean, in one byte each.
     fn double(scales: Vec<f32>) -> Self {
         // μ
         let sum: f64 = scales.iter().map(|x| f64::from(*x)).sum();

@@ -1,4 +1,4 @@
-//! The tensors under which bitsandbytes stores a four-bit weight.
+//! The tensors in which bitsandbytes stores a four-bit weight.
 
 use super::code::{BLOCK, DYNAMIC, NESTED_BLOCK};
 use super::{NF4, Nf4Linear, Nf4Scales, Nf4Tensor, Stored};
@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// What is no tensor, as JSON text in a tensor of bytes.
+/// What is not a tensor, as JSON text in a tensor of bytes.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct State {
@@ -26,14 +26,14 @@ struct State {
     nested_offset: Option<f64>,
 }
 
-/// The endings of a weight's tensors; `STATE` is the JSON.
+/// The name endings of a weight's tensors; `STATE` is the JSON.
 const ABSMAX: &str = "absmax";
 const MAP: &str = "quant_map";
 const NESTED_ABSMAX: &str = "nested_absmax";
 const NESTED_MAP: &str = "nested_quant_map";
 const STATE: &str = "quant_state.bitsandbytes__nf4";
 
-/// The names of bitsandbytes for the types that it quantises.
+/// bitsandbytes' names for the types that it quantizes.
 const TYPES: [(&str, DType); 3] = [
     ("float32", DType::F32),
     ("bfloat16", DType::BF16),
@@ -81,7 +81,7 @@ impl Reader<'_> {
         })
     }
 
-    /// `length` floats, all finite.
+    /// `length` floats, all of them finite.
     fn floats(&self, name: &str, length: usize, what: &str) -> Result<Vec<f32>> {
         let values: Vec<f32> = to_host(self.tensor(name, DType::F32, Some((length, what)))?)?;
         match values.iter().position(|x| !x.is_finite()) {
@@ -97,7 +97,7 @@ impl Reader<'_> {
         to_host(self.tensor(name, DType::U8, Some((length, what)))?)
     }
 
-    /// The JSON under `name`, checked but for its shape.
+    /// The JSON under `name`, checked except for its shape.
     fn state(&self, name: &str) -> Result<(State, DType)> {
         let bytes: Vec<u8> = to_host(self.tensor(name, DType::U8, None)?)?;
         let state: State = serde_json::from_slice(&bytes)
@@ -188,7 +188,7 @@ impl Reader<'_> {
             offset,
             map: match map == *DYNAMIC {
                 true => Cow::Borrowed(&DYNAMIC),
-                // other releases' tables are kept, so that the scales are theirs
+                // other releases' tables are kept, so that their scales keep their meaning
                 false => Cow::Owned(map),
             },
         })
@@ -220,14 +220,15 @@ fn within(module: &str, name: &str) -> String {
 }
 
 impl Nf4Tensor {
-    /// The weight `name` of a bitsandbytes state dict, as `candle_core::safetensors::load` gives it:
-    /// `name` holds the packed bytes, `name.absmax`, `name.quant_map`, `name.nested_absmax`,
-    /// `name.nested_quant_map` and `name.quant_state.bitsandbytes__nf4` the rest.
+    /// The weight `name` of a bitsandbytes state dict, as `candle_core::safetensors::load` returns it:
+    /// `name` holds the packed bytes; `name.absmax`, `name.quant_map`, `name.nested_absmax`,
+    /// `name.nested_quant_map` and `name.quant_state.bitsandbytes__nf4` hold the rest.
     ///
-    /// Strict: what is missing, unknown, of another form or made with other settings is an error.
+    /// Strict: a tensor that is missing, unknown, of another form or made with other settings is an error.
     ///
     /// # Errors
-    /// As the type's page says.
+    /// [`Error::Argument`] naming a tensor that is missing, unknown, or made with other settings;
+    /// [`Error::Shape`] and [`Error::DType`] for one of another form.
     pub fn from_state_dict(tensors: &HashMap<String, Tensor>, name: &str) -> Result<Self> {
         let function = "Nf4Tensor::from_state_dict";
         Reader { function, tensors }.nf4(name)
@@ -236,7 +237,7 @@ impl Nf4Tensor {
     /// The same tensors under the same names, for `candle_core::safetensors::save`.
     ///
     /// # Errors
-    /// [`Error::DType`] for what was quantised from f64, which bitsandbytes does not have.
+    /// [`Error::DType`] for a tensor quantized from f64, which bitsandbytes does not have.
     pub fn to_state_dict(&self, name: &str) -> Result<HashMap<String, Tensor>> {
         let stored = &*self.0;
         let Some((dtype, _)) = TYPES.iter().find(|(_, dtype)| *dtype == stored.dtype) else {
@@ -288,7 +289,7 @@ impl Nf4Tensor {
 
 impl Nf4Linear {
     /// The layer `module` of a bitsandbytes state dict: `module.weight` as
-    /// [`Nf4Tensor::from_state_dict`] reads it, and `module.bias` if it is there.
+    /// [`Nf4Tensor::from_state_dict`] reads it, and `module.bias` if it exists.
     ///
     /// # Errors
     /// As [`Nf4Tensor::from_state_dict`]; [`Error::Shape`] or [`Error::DType`] for a weight that is

@@ -1,7 +1,7 @@
-//! Attention with a prefix, and the same as a gated mixture (He et al. 2022, eq. 5 to 10).
+//! Attention with a prefix, also written as a gated mixture (He et al. 2022, eq. 5 to 10).
 //!
-//! In one sentence: to attend to a prefix is to mix, by a gate that depends on the query, what the
-//! layer said without it with what the prefix alone says.
+//! In one sentence: attention with a prefix mixes the layer's own output with the output of the prefix
+//! alone, by a gate that depends on the query.
 //!
 //! | paper | here | shape |
 //! |---|---|---|
@@ -11,7 +11,7 @@
 //! | λ(x) | [`PrefixMixture::gate`] | `[batch, heads, time, 1]` |
 //! | h, Δh | [`PrefixMixture::content`], [`PrefixMixture::prefix`] | `[batch, heads, time, head_dim]` |
 //!
-//! Read next: [`adapter`](crate::parameter_efficient::bottleneck), where Δh has another form and the gate is a number.
+//! Read next: [`bottleneck`](crate::parameter_efficient::bottleneck), where Δh has another form and the gate is a number.
 
 use crate::error::{Error, Result};
 use crate::known::readable;
@@ -28,26 +28,26 @@ use candle_core::{D, Tensor};
 /// ```
 /// # Shapes
 /// `q` `[batch, heads, time, head_dim]`; `k`, `v` `[batch, kv_heads, keys, head_dim]`; the prefix
-/// `[kv_heads, length, head_dim]`; the result is as `q`. kv_heads divides heads: query head i reads
-/// the keys of head ⌊i · kv_heads / heads⌋. `visible` is u8 `[time, keys]` or `[batch, time, keys]`:
-/// a 0 hides a key from a query; the prefix is hidden from none. All floats f32 or f64 alike.
+/// `[kv_heads, length, head_dim]`; the result has the shape of `q`. kv_heads divides heads: query head i
+/// reads the keys of head ⌊i · kv_heads / heads⌋. `visible` is u8 `[time, keys]` or `[batch, time, keys]`:
+/// a 0 hides a key from a query; every query sees the prefix. All floats are f32, or all are f64.
 ///
-/// Rotary positions are in `q` and `k` already, and those of the content start at the prefix's length
-/// ([`PrefixEncoder::virtual_positions`](crate::PrefixEncoder::virtual_positions)). The prefix's keys
-/// are used as they are.
+/// Rotary positions are already applied to `q` and `k`, and the content's positions start at the
+/// prefix's length ([`PrefixEncoder::virtual_positions`](crate::PrefixEncoder::virtual_positions)). The
+/// prefix's keys are used as they are.
 /// # Errors
 /// [`Error::Shape`] and [`Error::DType`] as above, [`Error::Argument`] if kv_heads does not divide
 /// heads.
 /// # Properties
-/// * It is [`prefix_mixing`]'s (1 − λ)·h + λ·Δh.
-/// * Weights among the content's keys keep their ratios: a prefix can add a direction, and never
-///   re-orders what its own layer attends to.
-/// * A prefix whose scores tend to −∞ leaves the layer as it is; keys of 0 do not: then
+/// * It equals [`prefix_mixing`]'s (1 − λ)·h + λ·Δh.
+/// * The weights of the content's keys keep their ratios: a prefix can add a direction, but it never
+///   reorders what its own layer attends to.
+/// * A prefix whose scores tend to −∞ leaves the layer unchanged. Keys of 0 do not: then
 ///   λ = p/(p + Σe^{qk}).
-/// * A query that sees no content is answered by the prefix alone.
+/// * For a query that sees no content the output is that of the prefix alone.
 /// * The order of the prefix's positions makes no difference.
 /// # Departures
-/// The paper's eq. 5 leaves √head_dim out. What a hidden key holds must be finite.
+/// The paper's eq. 5 omits √head_dim. The values at hidden keys must be finite.
 /// # Examples
 /// ```
 /// use candle_align::{PrefixLayer, prefix_attention};
@@ -67,6 +67,7 @@ use candle_core::{D, Tensor};
 /// ```
 /// # Source
 /// He et al. 2022, arXiv:2110.04366v3, eq. 5; Li and Liang 2021, arXiv:2101.00190v1.
+#[doc(alias = "prefix tuning")]
 pub fn prefix_attention(
     q: &Tensor,
     k: &Tensor,
@@ -89,14 +90,14 @@ pub fn prefix_attention(
 /// The three parts of attention with a prefix.
 #[derive(Clone, Debug)]
 pub struct PrefixMixture {
-    /// log λ and log(1 − λ), so that neither is lost beside the other.
+    /// log λ and log(1 − λ), so that neither is lost next to the other.
     log_gates: (Tensor, Tensor),
     content: Tensor,
     prefix: Tensor,
 }
 
 impl PrefixMixture {
-    /// λ `[batch, heads, time, 1]`: the share of the attention that goes into the prefix.
+    /// λ `[batch, heads, time, 1]`: the share of the attention that goes to the prefix.
     ///
     /// # Errors
     /// Only candle's own.
@@ -124,7 +125,7 @@ impl PrefixMixture {
     }
 }
 
-/// Attention with a prefix, taken apart.
+/// Attention with a prefix, split into its parts.
 ///
 /// # Equation
 /// ```text
@@ -140,11 +141,11 @@ impl PrefixMixture {
 /// As [`prefix_attention`].
 /// # Properties
 /// * [`PrefixMixture::output`] is [`prefix_attention`], to rounding.
-/// * Δh is a two-layer network with the activation softmax: W₁ = P_k, W₂ = P_v. That is an adapter,
-///   parallel to the attention, whose scale is λ(x) and which takes the share λ away from h.
+/// * Δh is a two-layer network with softmax as its activation: W₁ = P_k, W₂ = P_v. That is an adapter
+///   parallel to the attention, whose scale is λ(x) and which reduces h by the share λ.
 /// * For a query that sees no content λ = 1.
 /// # Departures
-/// The paper's eq. 8 leaves √head_dim out.
+/// The paper's eq. 8 omits √head_dim.
 /// # Examples
 /// ```
 /// use candle_align::{PrefixLayer, prefix_mixing};
@@ -230,7 +231,7 @@ impl Scores {
             ));
         }
 
-        // the queries that read one head's keys, side by side
+        // the queries that read one head's keys, next to each other
         let grouped = (batch, kv_heads, heads / kv_heads * time, head_dim);
         let q = (q.contiguous()?.reshape(grouped)? * (1.0 / (head_dim as f64).sqrt()))?;
         let score = |keys: &Tensor| -> Result<Tensor> {
@@ -257,7 +258,7 @@ impl Scores {
         })
     }
 
-    /// Weights over keys times their values, `[batch, heads, time, head_dim]`.
+    /// Weights of keys times their values, `[batch, heads, time, head_dim]`.
     fn mix(&self, weights: &Tensor, values: &Tensor) -> Result<Tensor> {
         let (batch, kv_heads, queries, head_dim) = self.grouped;
         let (_, heads, time, keys) = weights.dims4()?;
@@ -272,12 +273,12 @@ impl Scores {
     }
 }
 
-/// softmax over the last axis, of operations that have a backward pass.
+/// softmax over the last axis, from operations that have a backward pass.
 fn softmax(scores: &Tensor) -> Result<Tensor> {
     if scores.elem_count() == 0 {
         return Ok(scores.clone()); // an empty batch has no largest score
     }
-    // The largest score is a constant shift: nothing flows through it.
+    // The largest score is a constant shift: no gradient flows through it.
     let shift = scores.max_keepdim(D::Minus1)?.detach();
     let weights = scores.broadcast_sub(&shift)?.exp()?;
     Ok(weights.broadcast_div(&weights.sum_keepdim(D::Minus1)?)?)

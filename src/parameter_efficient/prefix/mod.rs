@@ -1,6 +1,6 @@
 //! Prefix tuning: learned keys and values in every layer (survey §3.3, supplementary parameters).
 //!
-//! In one sentence: let every attention layer attend to p positions more, whose keys and values are
+//! In one sentence: let every attention layer attend to p more positions, whose keys and values are
 //! trained, while the model itself is frozen.
 //!
 //! | paper | here | shape |
@@ -10,13 +10,13 @@
 //! | P_k, P_v of one layer | [`PrefixLayer::key`], [`PrefixLayer::value`] | `[heads, length, head_dim]` |
 //! | Attn(q, \[P_k; K\], \[P_v; V\]) | [`prefix_attention`](crate::parameter_efficient::prefix::attention::prefix_attention) | `[batch, heads, time, head_dim]` |
 //!
-//! **Positions.** A prefix takes the first p positions of its row, and the tokens come after them: a
+//! **Positions.** A prefix takes the first p positions of its row, and the tokens come after it: a
 //! token's position is its index plus [`PrefixEncoder::virtual_positions`], wherever the model adds
-//! positions to embeddings (GPT-2) or turns queries and keys by them (Llama). PEFT counts so, since to
-//! the model a prefix is a cache. The keys of a prefix are used as they are: nothing turns them.
+//! positions to embeddings (GPT-2) or rotates queries and keys by them (Llama). PEFT counts in this way,
+//! since to the model a prefix is a cache. The prefix's keys are used as they are, without rotation.
 //!
-//! Read next: [`prefix_attention`](mod@crate::parameter_efficient::prefix::attention) (what a prefix can do and what not),
-//! [`adapter`](crate::parameter_efficient::bottleneck) (the unified view).
+//! Read next: [`prefix_attention`](mod@crate::parameter_efficient::prefix::attention) (what a prefix can do and what it cannot),
+//! [`bottleneck`](crate::parameter_efficient::bottleneck) (the unified view).
 
 pub mod attention;
 
@@ -31,10 +31,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PrefixConfig {
-    /// p ≥ 1, the number of positions of the prefix. Default 10, best for table-to-text
-    /// in the paper (§7.2; 200 for summarisation).
+    /// p ≥ 1, the number of positions of the prefix. Default 10, the best for table-to-text
+    /// in the paper (§7.2; 200 for summarization).
     pub length: usize,
-    /// What is trained. Default the paper's network (§4.3).
+    /// What is trained. Default: the paper's network (§4.3).
     pub reparametrisation: Reparametrisation,
 }
 
@@ -47,34 +47,33 @@ impl Default for PrefixConfig {
     }
 }
 
-/// What is trained of a prefix.
+/// The trained form of a prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Reparametrisation {
     /// The keys and values themselves.
     Direct,
-    /// A smaller matrix P′ and a network that makes keys and values of it: Linear, tanh, Linear.
-    /// [`PrefixEncoder::finish`] drops it.
+    /// A smaller matrix P′ and a network that computes keys and values from it: Linear, tanh, Linear.
+    /// [`PrefixEncoder::finish`] drops the network.
     Mlp {
-        /// The width inside, ≥ 1: 512 in the paper for table-to-text, 800 for summarisation.
+        /// The inner width, ≥ 1: 512 in the paper for table-to-text, 800 for summarization.
         inner: usize,
     },
 }
 
-/// The attention layers that a prefix goes into.
+/// The attention layers that get a prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PrefixShape {
     /// L, the layers.
     pub layers: usize,
-    /// The heads that have keys and values of their own: with grouped queries fewer than the query
-    /// heads.
+    /// The heads with their own keys and values: with grouped queries, fewer than the query heads.
     pub heads: usize,
     /// The width of one head.
     pub head_dim: usize,
 }
 
 impl PrefixShape {
-    /// d_kv, the width of one layer's keys: heads · head_dim, or `usize::MAX` if that is more.
+    /// d_kv, the width of one layer's keys: heads · head_dim, or `usize::MAX` if the product is larger.
     pub fn width(&self) -> usize {
         self.heads.saturating_mul(self.head_dim)
     }
@@ -89,41 +88,41 @@ pub struct PrefixLayer {
     pub value: Tensor,
 }
 
-/// The trained numbers behind the prefix of every layer.
+/// The trained parameters behind the prefixes of all layers.
 ///
 /// # Equation
 /// ```text
 /// P_θ[i, :] ∈ ℝ^{2·L·d_kv}                          trained directly, or
 /// P_θ[i, :] = W₂ tanh( W₁ P′[i, :] + b₁ ) + b₂      trained through P′, W₁, b₁, W₂, b₂
 /// ```
-/// Row i holds, layer by layer, the key and then the value of position i, head by head: the layout
-/// of PEFT's files.
+/// Row i holds, for each layer, the key and then the value of position i, head by head. This is the
+/// layout of PEFT's files.
 /// # Shapes
 /// P `[length, 2 · layers · heads · head_dim]`; with the network P′ `[length, d_kv]`, W₁
 /// `[inner, d_kv]`, W₂ `[2 · layers · d_kv, inner]`. f32 or f64.
 /// # Errors
-/// [`Error::Parameter`] unless `length`, `inner`, `layers`, `heads` and `head_dim` are ≥ 1 and [no
-/// larger than they may be](super#sizes),
-/// [`Error::DType`] for another type than f32 or f64.
+/// [`Error::Parameter`] unless `length`, `inner`, `layers`, `heads` and `head_dim` are ≥ 1 and [within
+/// the limits](super#sizes); [`Error::DType`] for a type other than f32 and f64.
 /// # Properties
 /// * 2·L·p·d_kv numbers are trained directly; with the network p·d_kv + inner·(d_kv + 1) +
 ///   2·L·d_kv·(inner + 1), of which 2·L·p·d_kv stay.
 /// * [`PrefixEncoder::finish`] gives the same keys and values bit for bit, without the network.
-/// * A prefix has no start that leaves the model as it is: all keys 0 still take the share
-///   p/(p + Σe^{qk}) of the attention. Only keys whose scores tend to −∞ do.
-/// * What the network can say, the plain form can. Descent need not agree: positions that share a
-///   network can fall together and stay one, where the plain form, from the same keys and values,
-///   reaches the optimum. The paper found the plain form the less stable one, in a large model.
-/// * Disabled, [`PrefixEncoder::layers`] gives `None` for every layer, and the tokens' positions start
-///   at 0 again: the base model to the bit.
-/// * Keys and values that the model itself made of p tokens, as a prefix, are those tokens in front,
-///   where the positions of what follows start at p.
-/// * A clone shares what is trained with its original.
+/// * A prefix cannot start as the base model: even with all keys 0 it takes the share p/(p + Σe^{qk})
+///   of the attention. Only keys whose scores tend to −∞ leave the model unchanged.
+/// * The plain form can express everything that the network can. Gradient descent may still differ:
+///   positions that share a network can collapse into one and stay so, where the plain form, from the
+///   same keys and values, reaches the optimum. The paper found the plain form less stable, in a large
+///   model.
+/// * Disabled, [`PrefixEncoder::layers`] returns `None` for every layer, and the tokens' positions start
+///   at 0 again: exactly the base model.
+/// * The keys and values that the model computes from p tokens, used as a prefix, act as those tokens in
+///   front, if the positions of what follows start at p.
+/// * A clone shares the trained variables with its original.
 /// # Departures
-/// The paper's network is called an MLP without its shape; this is the authors' code's. P′ has the
-/// width d_kv, PEFT's choice; the authors' has the width of the model. Both start from N(0, 1), and
-/// the maps from U(±1/√in), as those of torch. The model is the caller's, and with it the positions:
-/// with others than those the page names, a prefix of PEFT gives other logits than there.
+/// The paper calls its network an MLP and does not give its shape; this is the authors' code's. P′ has
+/// the width d_kv, as in PEFT; in the authors' code it has the width of the model. Both start from
+/// N(0, 1), and the maps from U(±1/√in), as in torch. The model belongs to the caller, and so do the
+/// positions: with other positions than those above, a prefix from PEFT gives other logits than in PEFT.
 /// # Examples
 /// ```
 /// use candle_align::{PrefixConfig, PrefixEncoder, PrefixShape, Reparametrisation};
@@ -145,9 +144,24 @@ pub struct PrefixLayer {
 /// assert_eq!(layers[1].as_ref().unwrap().value.dims(), [2, 5, 3]);
 /// # Ok::<(), candle_align::Error>(())
 /// ```
+/// # Inspect
+/// * The gate λ of [`prefix_mixing`](crate::prefix_mixing), by layer and head. Near 0 the prefix is
+///   ignored, and its gradients vanish with λ. Near 1 the layer reads only the prefix.
+/// * The rows of [`PrefixEncoder::values`]: with the network they can become equal, and p positions then
+///   act as one.
+/// * The output for a prefix whose positions you permute: it must not change.
+/// # Try
+/// * When do all positions of a prefix become one, and does the plain form avoid it?
+///   `tests/optimum/prefix.rs::through_the_network_all_positions_can_become_one`
+/// * Can a prefix learn to be ignored?
+///   `tests/optimum/prefix.rs::a_prefix_can_learn_to_leave_the_layer_alone`
+/// * Can it reorder what a layer attends to?
+///   `tests/identities/prefix.rs::a_prefix_never_reorders_what_the_layer_attends_to`
 /// # Source
 /// Li and Liang 2021, arXiv:2101.00190v1, §4.2 and §4.3; authors' code XiangLi1999/PrefixTuning,
 /// `gpt2/train_control.py`, `PrefixTuning`; layout from PEFT 0.21.2, `PeftModel.get_prompt`.
+#[doc(alias = "prefix tuning")]
+#[doc(alias = "past_key_values")]
 #[derive(Clone, Debug)]
 pub struct PrefixEncoder {
     shape: PrefixShape,
@@ -171,7 +185,8 @@ impl PrefixEncoder {
     /// A prefix at its start; `rng` draws it.
     ///
     /// # Errors
-    /// As the type's page says.
+    /// [`Error::Parameter`] for a size of 0 or beyond the limits; [`Error::DType`] unless `dtype` is f32 or
+    /// f64.
     pub fn new(
         shape: PrefixShape,
         config: &PrefixConfig,
@@ -225,8 +240,8 @@ impl PrefixEncoder {
     /// those of a file; they are copied.
     ///
     /// # Errors
-    /// [`Error::Shape`] or [`Error::DType`] unless they are that, in f32 or f64;
-    /// [`Error::Parameter`] for a size of 0, or larger than it may be.
+    /// [`Error::Shape`] or [`Error::DType`] unless they have that shape, in f32 or f64;
+    /// [`Error::Parameter`] for a size of 0 or beyond the limits.
     pub fn from_values(shape: PrefixShape, values: &Tensor) -> Result<Self> {
         let function = "PrefixEncoder::from_values";
         let expected = check(function, shape)?;
@@ -270,7 +285,7 @@ impl PrefixEncoder {
     }
 
     /// Keys and values of every layer, differentiable; `None` while disabled. Call it once per
-    /// forward pass: the network runs for all layers together.
+    /// forward pass: the network runs for all layers at once.
     ///
     /// # Errors
     /// Only candle's own.
@@ -299,7 +314,7 @@ impl PrefixEncoder {
             .collect()
     }
 
-    /// The plain form with the values of now: what remains after training.
+    /// The plain form with the current values: what remains after training.
     ///
     /// # Errors
     /// Only candle's own.
@@ -311,7 +326,7 @@ impl PrefixEncoder {
         })
     }
 
-    /// Whether keys and values are themselves what is trained.
+    /// Whether the keys and values themselves are trained.
     pub fn is_plain(&self) -> bool {
         matches!(self.form, Form::Plain(_))
     }
@@ -325,7 +340,7 @@ impl PrefixEncoder {
     }
 
     /// How many positions come before the first token's: p, or 0 while disabled. A model with rotary
-    /// or absolute positions gives token t the position t + this.
+    /// or absolute positions gives token t the position t plus this number.
     pub fn virtual_positions(&self) -> usize {
         match self.enabled {
             true => self.length(),
@@ -333,7 +348,7 @@ impl PrefixEncoder {
         }
     }
 
-    /// The layers that it is made for.
+    /// The layers that it was made for.
     pub fn shape(&self) -> PrefixShape {
         self.shape
     }
@@ -344,7 +359,7 @@ impl PrefixEncoder {
         vars.iter().map(|(_, var)| var.elem_count()).sum()
     }
 
-    /// What is trained, sorted by name: `prompt_embeddings`, as in PEFT's files, or with the network
+    /// The trained variables, sorted by name: `prompt_embeddings`, as in PEFT's files, or with the network
     /// `embedding.weight`, `transform.0.bias`, `transform.0.weight`, `transform.2.bias` and
     /// `transform.2.weight`, as in its modules. `prefix` as for
     /// [`LoraLinear::trainable`](crate::LoraLinear::trainable).
@@ -365,7 +380,7 @@ impl PrefixEncoder {
         }
     }
 
-    /// Switches the prefix off, to the base model exactly, or on again.
+    /// Switches the prefix off, which gives exactly the base model, or on again.
     pub fn set_enabled(&mut self, enabled: bool) {
         self.enabled = enabled;
     }
@@ -376,7 +391,7 @@ impl PrefixEncoder {
     }
 }
 
-/// The numbers of one position, over all layers, of a shape that may be.
+/// The numbers of one position over all layers, for a shape within the limits.
 fn check(function: &'static str, shape: PrefixShape) -> Result<usize> {
     let PrefixShape {
         layers,
