@@ -10,14 +10,14 @@ use candle_core::{
 fn cpu(result: &Tensor) -> Result<(CpuStorage, Shape)> {
     match &*result.storage_and_layout().0 {
         Storage::Cpu(storage) => Ok((storage.try_clone(result.layout())?, result.shape().clone())),
-        _ => bail!("a result on another device than its argument"),
+        _ => bail!("the result is on another device than its argument"),
     }
 }
 
 fn cuda(result: &Tensor) -> Result<(CudaStorage, Shape)> {
     match &*result.storage_and_layout().0 {
         Storage::Cuda(storage) => Ok((storage.try_clone(result.layout())?, result.shape().clone())),
-        _ => bail!("a result on another device than its argument"),
+        _ => bail!("the result is on another device than its argument"),
     }
 }
 
@@ -26,7 +26,7 @@ fn metal(result: &Tensor) -> Result<(MetalStorage, Shape)> {
         Storage::Metal(storage) => {
             Ok((storage.try_clone(result.layout())?, result.shape().clone()))
         }
-        _ => bail!("a result on another device than its argument"),
+        _ => bail!("the result is on another device than its argument"),
     }
 }
 

@@ -68,7 +68,7 @@ impl TokenLogProbs {
         let tokens = axes.index("tokens", tokens, &["batch", "time"])?;
         let mask = mask_of(&mut axes, mask, &tokens, Ahead::Tokens)?;
         let (tokens, mask) = after_the_first(function, &tokens, &mask)?;
-        // the targets are shifted, not the logits: those would have to be copied
+        // the targets are shifted, not the logits, which would have to be copied
         let targets = row_targets(function, "tokens", &tokens, &mask, 1, logits.dim(2)?)?;
         compute(function, &logits, targets, &mask, statistics)
     }

@@ -186,7 +186,7 @@ impl RlhfLoss {
 /// # Errors
 /// [`Error::Shape`] or [`Error::DType`] if the shapes or types differ; [`Error::Parameter`] unless
 /// c_V is finite and not negative, and for the settings of the parts;
-/// [`Error::Argument`] if an entropy bonus is asked for and `new` was
+/// [`Error::Argument`] if an entropy bonus is set and `new` was
 /// computed without [`Statistics::entropy`](crate::Statistics).
 /// # Properties
 /// * At ρ = 1, the first step on a rollout, ∂lₜ/∂ log π_θ(yₜ) = −Âₜ. Without whitening, with
