@@ -99,8 +99,8 @@ pub struct Advantages {
 /// # Inspect
 /// * The variance of the advantages over that of the returns, before whitening. It is 1 for a critic
 ///   that predicts a constant and 0 for a perfect one. Above 1 the critic adds noise.
-/// * The mean of the advantages, before whitening. Since Âₜ = R̂ₜ − V(sₜ), a mean far from 0 is the
-///   average error of the critic.
+/// * The mean of the advantages, before whitening. Since Âₜ = R̂ₜ − V(sₜ), it is the average error of the
+///   critic and should be near 0.
 /// # Try
 /// * Compute one answer by hand at λ = 1 and at λ = 0. Which values enter Âₜ? Solution:
 ///   `tests/identities/ppo.rs::lambda_one_is_the_return_and_lambda_zero_the_temporal_difference`.

@@ -131,8 +131,8 @@ pub fn kl_adjusted_rewards(
 ///   or a random one.
 /// * KL(B_n‖p) ≤ log n − (n − 1)/n. The two are nearly equal if no answer is likely, and the KL is smaller
 ///   if answers repeat. E max ≤ E r + w·√(½ log n), with w the range of the rewards.
-/// * t rounds of the best of n equal one round of the best of nᵗ. They go on until all mass is on the
-///   highest reward. After finitely many rounds no answer is lost: B_n(y) > 0 where p(y) > 0.
+/// * t rounds of the best of n equal one round of the best of nᵗ. In the limit all mass is on the highest
+///   reward. After finitely many rounds no answer is lost: B_n(y) > 0 where p(y) > 0.
 /// * With λ ≠ 1 the answers are drawn from p^{1/λ}. A λ below 1 sharpens the policy in each round even
 ///   if all rewards are equal.
 /// * With one answer to each prompt this is fine-tuning on the policy's own answers.
