@@ -1,8 +1,7 @@
-//! Files that are whole or as they were.
+//! Atomic writes: afterwards a file is either completely new or unchanged.
 //!
-//! What is to be written is staged: written in a new folder beside its place, forced onto the disk, and
-//! then put there in one step. The examples stage by this file too, so it
-//! uses nothing of the crate.
+//! A file is staged: it is written in a new folder beside its place, flushed to disk, and then moved into
+//! place in one step. The examples include this file too, so it uses nothing else from the crate.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
@@ -11,16 +10,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use tempfile::{Builder, TempDir};
 
-/// The end of the folder's name, `.NAME.XXXXXX.candle-align`.
+/// The end of the folder's name, which is `.NAME.XXXXXX.candle-align`.
 const SUFFIX: &str = ".candle-align";
 
 /// Why a file was not written.
 #[derive(Debug, thiserror::Error)]
 #[error("`{path}` cannot be written: {cause}")]
 pub(crate) struct Failure {
-    /// The file that was asked for, not the staged one.
+    /// The requested file, not the staged one.
     pub(crate) path: String,
-    /// The error of the file system, or of who wrote.
+    /// The error of the file system or of the writer.
     pub(crate) cause: String,
 }
 
@@ -33,19 +32,19 @@ impl Failure {
     }
 }
 
-/// What shall take the place of a file. It is deleted if it is dropped before [`Staged::put`].
+/// The new content of a file. It is deleted if it is dropped before [`Staged::put`].
 ///
-/// It stands in a folder of its own beside the place, whose name is made anew: writers of one file do
-/// not meet, nothing is written through a link that waits there, and what a writer leaves beside its
-/// file goes with the folder. Where the system locks, the folder is locked as long as its writer
-/// lives, so that what a dead one left is known, and swept up by the next writer of the same file.
+/// It is in a folder with a unique name beside the file. So two writers of one file do not collide, nothing
+/// is written through a link, and anything that a writer leaves beside its file is deleted with the
+/// folder. Where the system supports locks, the folder is locked while its writer is alive. So the folder
+/// of a dead writer can be recognized, and the next writer of the same file deletes it.
 pub(crate) struct Staged {
     stage: Stage,
     path: PathBuf,
 }
 
 impl Staged {
-    /// `write` is told where, and what it wrote is then forced onto the disk.
+    /// `write` gets the path to write to. The file is then flushed to disk.
     pub(crate) fn new<E: Display>(
         path: &Path,
         write: impl FnOnce(&Path) -> Result<(), E>,
@@ -61,25 +60,25 @@ impl Staged {
         Ok(Self { stage, path })
     }
 
-    /// Takes the place of the file, in one step.
+    /// Replaces the file, in one step.
     pub(crate) fn put(self) -> Result<(), Failure> {
         self.put_and_stay().map(drop)
     }
 
-    /// As [`Staged::put`]; the folder beside the file stays until what is returned is dropped.
+    /// As [`Staged::put`], but the folder beside the file stays until the returned value is dropped.
     pub(crate) fn put_and_stay(self) -> Result<Stage, Failure> {
         rename(&self.stage.part, &self.path).map_err(|error| Failure::new(&self.path, error))?;
         sync(folder_of(&self.path));
         Ok(self.stage)
     }
 
-    /// Takes no place.
+    /// Does not replace the file; the folder stays until the returned value is dropped.
     pub(crate) fn stay(self) -> Stage {
         self.stage
     }
 }
 
-/// Whether a file is being written, or its writer was killed.
+/// Whether a file is being written, or was being written when its writer was killed.
 pub(crate) fn is_staged(path: &Path) -> bool {
     let prefix = path.file_name().map(prefix_of);
     prefix.is_some_and(|prefix| stages(folder_of(path), &prefix).next().is_some())
@@ -88,9 +87,9 @@ pub(crate) fn is_staged(path: &Path) -> bool {
 /// A folder for one file.
 pub(crate) struct Stage {
     part: PathBuf,
-    /// What a file has that any program makes. Some writers make theirs closed to others.
+    /// The permissions of an ordinary new file. Some writers create files that others cannot read.
     permissions: Permissions,
-    // deleted before the lock is gone: fields are dropped in this order
+    // deleted before the lock is released: fields are dropped in this order
     _folder: TempDir,
     _lock: Option<File>,
 }
@@ -104,7 +103,7 @@ impl Stage {
                 .prefix(&prefix)
                 .suffix(SUFFIX)
                 .tempdir_in(beside)?;
-            // where folders cannot be locked, no writer sweeps
+            // where folders cannot be locked, no writer deletes them
             let lock = File::open(folder.path())
                 .and_then(|at| at.lock().map(|()| at))
                 .ok();
@@ -119,7 +118,7 @@ impl Stage {
                         _lock: lock,
                     });
                 }
-                // before the lock it looked like one that a dead writer left
+                // another writer deleted it: before the lock it looked like that of a dead writer
                 Err(_) if !folder.path().exists() => {}
                 Err(error) => return Err(error),
             }
@@ -135,7 +134,7 @@ impl Stage {
     }
 }
 
-/// Without the name beside the file, which `tempfile` adds.
+/// The error without the path that `tempfile` adds.
 fn of_the_system(error: &io::Error) -> String {
     let text = error.to_string();
     match text.split_once(" at path ") {
@@ -144,7 +143,7 @@ fn of_the_system(error: &io::Error) -> String {
     }
 }
 
-/// The folder of a file; the current one has no name.
+/// The folder of a file. The current folder is `.`.
 fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if folder != Path::new("") => folder,
@@ -152,13 +151,13 @@ fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// Forces names onto the disk. Not every system can, and the bytes are there already: a failure is
-/// no error.
+/// Flushes the names in a folder to disk. Not every system supports that, and the bytes are on disk
+/// already, so a failure is not an error.
 fn sync(folder: &Path) {
     let _ = File::open(folder).and_then(|folder| folder.sync_all());
 }
 
-/// How the names of the folders for a file begin.
+/// The start of the names of the folders for a file.
 fn prefix_of(name: &OsStr) -> OsString {
     let mut prefix = OsString::from(".");
     prefix.push(name);
@@ -166,7 +165,7 @@ fn prefix_of(name: &OsStr) -> OsString {
     prefix
 }
 
-/// The folders for a file.
+/// The staging folders of a file.
 fn stages(beside: &Path, prefix: &OsStr) -> impl Iterator<Item = PathBuf> {
     let staged = |name: &OsStr| {
         let name = name.as_encoded_bytes();
@@ -180,7 +179,7 @@ fn stages(beside: &Path, prefix: &OsStr) -> impl Iterator<Item = PathBuf> {
         .map(|entry| entry.path())
 }
 
-/// Deletes what dead writers of a file left. Whatever is in the way is left for the next one.
+/// Deletes what dead writers of a file left behind. What cannot be deleted is left for the next writer.
 fn sweep(beside: &Path, prefix: &OsStr) {
     for path in stages(beside, prefix) {
         // held until the folder is gone: its writer may be about to lock it

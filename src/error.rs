@@ -1,6 +1,6 @@
-//! The one error type of the crate, and the checks of settings that produce it.
+//! The crate's only error type, and the checks of settings that return it.
 //!
-//! A user's mistake is an [`Err`] that names the function and the argument; nothing panics.
+//! A user's mistake is an [`Err`] that names the function and the argument. Nothing panics.
 
 use std::borrow::Cow;
 
@@ -76,13 +76,13 @@ impl Error {
     }
 }
 
-/// The most characters that one part of a message has, whatever a user's file holds.
+/// The most characters in one part of a message, whatever a user's file holds.
 const LONGEST: usize = 1_000;
 
-/// A text of any length, for a message: whole up to `most` characters, else its two ends and how
-/// much is between them.
+/// A text of any length, shortened for a message: whole up to `most` characters, otherwise its two ends
+/// and the number of characters between them.
 pub(crate) fn cut(text: &str, most: usize) -> Cow<'_, str> {
-    // no text has more characters than bytes
+    // a text never has more characters than bytes
     let count = match text.len() <= most {
         true => return text.into(),
         false => text.chars().count(),
@@ -145,8 +145,8 @@ pub(crate) fn non_negative(function: &'static str, field: &'static str, value: f
     )
 }
 
-/// Lets a layer of this crate stand inside a model whose functions return candle's own result; the
-/// message is unchanged.
+/// Lets a layer of this crate be part of a model whose functions return candle's own result. The message
+/// is unchanged.
 impl From<Error> for candle_core::Error {
     fn from(error: Error) -> Self {
         match error {

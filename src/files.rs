@@ -1,13 +1,13 @@
-//! What a file is, before it is read for what it should be.
+//! Detects what a file really is, before it is read as what it should be.
 //!
-//! The examples read by this file too, so it uses nothing of the crate.
+//! The examples include this file too, so it uses nothing else from the crate.
 
 use std::fs::{self, File, FileType};
 use std::io::{self, Read};
 use std::path::Path;
 
-/// Opens a file that is one. Whoever opens a named pipe waits for a writer, who may never come, and a
-/// device may have no end.
+/// Opens a regular file, and nothing else. Opening a named pipe would wait for a writer that may never come,
+/// and a device may have no end.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
     let found = fs::metadata(path)?;
     match found.is_file() {
@@ -19,14 +19,14 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
     }
 }
 
-/// The bytes of a file that is one.
+/// The bytes of a regular file.
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     open(path)?.read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// What is not a file.
+/// The name of what is not a regular file.
 fn kind(kind: FileType) -> &'static str {
     #[cfg(unix)]
     {
@@ -47,7 +47,7 @@ fn kind(kind: FileType) -> &'static str {
     }
 }
 
-/// What bytes are that should be a safetensors file and are not: what is wrong, and what to do.
+/// For bytes that should be a safetensors file and are not: what they are, and what to do.
 pub(crate) fn not_tensors(bytes: &[u8]) -> Option<&'static str> {
     if begins_as_tensors(bytes) {
         return None;
@@ -58,7 +58,7 @@ pub(crate) fn not_tensors(bytes: &[u8]) -> Option<&'static str> {
     })
 }
 
-/// What bytes are that should be JSON and are not.
+/// For bytes that should be JSON and are not: what they are.
 pub(crate) fn not_json(bytes: &[u8]) -> Option<&'static str> {
     if begins_as_tensors(bytes) {
         let text = "holds tensors (safetensors), not JSON: another file was saved under this name";
@@ -67,14 +67,14 @@ pub(crate) fn not_json(bytes: &[u8]) -> Option<&'static str> {
     foreign(bytes)
 }
 
-/// Whether the length of a header stands first, and then a header. No text begins so: the length has
-/// bytes of 0.
+/// Whether the bytes begin with the length of a header and then a header. No text begins like this, because
+/// the length contains bytes of 0.
 fn begins_as_tensors(bytes: &[u8]) -> bool {
     let length = bytes.first_chunk::<8>().map(|n| u64::from_le_bytes(*n));
     length.is_some_and(|n| n <= 100_000_000) && matches!(bytes.get(8), Some(b'{' | b'[' | b' '))
 }
 
-/// Files that are often found where another should be.
+/// Kinds of files that are often found in place of the right one.
 fn foreign(bytes: &[u8]) -> Option<&'static str> {
     let start = text(bytes);
     let start = start[..start.len().min(32)].to_ascii_lowercase();
@@ -106,7 +106,7 @@ fn foreign(bytes: &[u8]) -> Option<&'static str> {
     None
 }
 
-/// Bytes without what may stand before a text.
+/// The bytes without a byte order mark or white space at the start.
 fn text(bytes: &[u8]) -> &[u8] {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     bytes.trim_ascii_start()

@@ -1,4 +1,4 @@
-//! Operations whose result is known before they enter the graph, with a backward pass of their own.
+//! Operations whose result is computed before they enter the graph, each with its own backward pass.
 
 use candle_core::backend::BackendStorage;
 use candle_core::{
@@ -6,18 +6,18 @@ use candle_core::{
     Tensor, bail,
 };
 
-/// The result's memory, copied: candle's operations return storage, and tensors share theirs.
+/// A copy of the result's memory: candle's operations return storage, and tensors share theirs.
 fn cpu(result: &Tensor) -> Result<(CpuStorage, Shape)> {
     match &*result.storage_and_layout().0 {
         Storage::Cpu(storage) => Ok((storage.try_clone(result.layout())?, result.shape().clone())),
-        _ => bail!("a result on another device than its argument"),
+        _ => bail!("the result is on another device than its argument"),
     }
 }
 
 fn cuda(result: &Tensor) -> Result<(CudaStorage, Shape)> {
     match &*result.storage_and_layout().0 {
         Storage::Cuda(storage) => Ok((storage.try_clone(result.layout())?, result.shape().clone())),
-        _ => bail!("a result on another device than its argument"),
+        _ => bail!("the result is on another device than its argument"),
     }
 }
 
@@ -26,11 +26,11 @@ fn metal(result: &Tensor) -> Result<(MetalStorage, Shape)> {
         Storage::Metal(storage) => {
             Ok((storage.try_clone(result.layout())?, result.shape().clone()))
         }
-        _ => bail!("a result on another device than its argument"),
+        _ => bail!("the result is on another device than its argument"),
     }
 }
 
-/// Of one argument; the gradient needs that of the result alone.
+/// An operation of one argument. Its gradient needs only the gradient of the result.
 pub(crate) struct One<F> {
     result: Tensor,
     backward: F,
@@ -60,7 +60,7 @@ impl<F: Fn(&Tensor) -> Result<Tensor>> CustomOp1 for One<F> {
     }
 }
 
-/// Of three arguments; the gradients need the first argument and that of the result.
+/// An operation of three arguments. The gradients need the first argument and the gradient of the result.
 pub(crate) struct Three<F> {
     result: Tensor,
     backward: F,
@@ -122,10 +122,9 @@ impl<F: Fn(&Tensor, &Tensor) -> crate::error::Result<[Option<Tensor>; 3]>> Custo
     }
 }
 
-/// `value`, computed from `x` outside the graph, with the slope that `backward` knows: from the
-/// gradient of the value to that of `x`.
+/// `value`, computed from `x` outside the graph. `backward` maps the gradient of the value to that of `x`.
 ///
-/// For functions whose own operations would pass through ∞ − ∞ or 0 · ∞ on the way.
+/// This is for functions whose ordinary operations would pass through ∞ − ∞ or 0 · ∞.
 pub(crate) fn with_slope(
     x: &Tensor,
     value: Tensor,
@@ -139,7 +138,7 @@ pub(crate) fn with_slope(
 
 /// The same tensor in a layout that candle can read.
 ///
-/// A view of nothing may start past the end of its memory, and candle's operations panic there.
+/// An empty view may start past the end of its memory, and candle's operations panic there.
 pub(crate) fn readable(x: &Tensor) -> crate::error::Result<Tensor> {
     let at_its_start = x.is_contiguous() && x.layout().start_offset() == 0;
     if x.elem_count() > 0 || at_its_start {

@@ -1,8 +1,8 @@
-//! The few delicate primitives that the objectives share.
+//! The few numerically delicate primitives that the objectives share.
 //!
-//! Each is proven at the point where common forms go wrong: candle's `relu` has slope 1 at 0, its
-//! `abs` slope +1, and a product with a mask turns a masked infinity into NaN. Masks are u8; 0
-//! leaves a position out, and what stands there may be anything, even NaN.
+//! Each is tested at the point where common forms go wrong: candle's `relu` has slope 1 at 0, its
+//! `abs` has slope +1 there, and a product with a mask turns a masked infinity into NaN. Masks are u8. A 0
+//! leaves a position out, and the value there may be anything, even NaN.
 
 mod softmax;
 
@@ -17,9 +17,9 @@ pub(crate) const MASKED: f64 = -1e30;
 
 /// log σ(x) = −log(e⁰ + e⁻ˣ), elementwise.
 ///
-/// Right in value and slope for every x: −∞ gives −∞ with slope 1, +∞ gives 0 with slope 0. The slope
-/// at 0 is exactly ½, where the usual stable forms give 1 or 1.5 on candle (every DPO margin is 0 at
-/// its first step).
+/// Value and slope are correct for every x: −∞ gives −∞ with slope 1, and +∞ gives 0 with slope 0. The
+/// slope at 0 is exactly ½, whereas the usual stable forms give 1 or 1.5 on candle. Every DPO margin is 0
+/// at the first step.
 ///
 /// # Errors
 /// Only candle's own.
@@ -31,11 +31,13 @@ pub(crate) const MASKED: f64 = -1e30;
 /// assert_eq!(log_sigmoid(&x)?.to_vec1::<f64>()?, [-(2.0f64.ln()), -1e4]);
 /// # Ok::<(), candle_align::Error>(())
 /// ```
+#[doc(alias = "logsigmoid")]
 pub fn log_sigmoid(x: &Tensor) -> Result<Tensor> {
     Ok(softplus(&x.neg()?)?.neg()?)
 }
 
-/// log(1 + eˣ), elementwise; slope σ(x), ½ at 0. +∞ gives +∞ with slope 1, −∞ gives 0 with slope 0.
+/// log(1 + eˣ), elementwise. Its slope is σ(x), which is ½ at 0. +∞ gives +∞ with slope 1, and −∞ gives 0
+/// with slope 0.
 ///
 /// # Errors
 /// Only candle's own.
@@ -54,6 +56,7 @@ pub fn softplus(x: &Tensor) -> Result<Tensor> {
 ///
 /// # Errors
 /// Only candle's own.
+#[doc(alias = "relu")]
 pub fn hinge(x: &Tensor) -> Result<Tensor> {
     let x = &readable(x)?;
     Ok(x.le(0.0)?.where_cond(&x.zeros_like()?, x)?)
@@ -68,7 +71,7 @@ pub fn masked(x: &Tensor, mask: &Tensor) -> Result<Tensor> {
     Ok(readable(mask)?.where_cond(&x, &x.zeros_like()?)?)
 }
 
-/// x · factor; 0 where the factor is: a term that a weight of 0 leaves out is no 0 · ∞.
+/// x · factor, or 0 if the factor is 0. So a term with weight 0 is left out and never becomes 0 · ∞.
 pub(crate) fn weighted(x: &Tensor, factor: f64) -> Result<Tensor> {
     match factor == 0.0 {
         true => masked(x, &Tensor::zeros(x.shape(), DType::U8, x.device())?),
@@ -84,7 +87,7 @@ pub fn masked_sum(x: &Tensor, mask: &Tensor) -> Result<Tensor> {
     Ok(masked(x, mask)?.sum(D::Minus1)?)
 }
 
-/// Mean over the last axis of the positions that count; 0 where none does.
+/// Mean over the last axis of the positions that count, or 0 if none does.
 ///
 /// # Errors
 /// As [`masked`].
@@ -101,8 +104,8 @@ pub fn mask_count(mask: &Tensor, dtype: DType) -> Result<Tensor> {
     Ok(readable(mask)?.ne(0u8)?.to_dtype(dtype)?.sum(D::Minus1)?)
 }
 
-/// A reduction of the last axis; 0 where there is nothing to reduce, which candle refuses: an empty
-/// batch has an empty loss.
+/// A reduction of the last axis, or 0 if there is nothing to reduce, which is an error in candle. So an
+/// empty batch has an empty loss.
 pub(crate) fn over_last(
     x: &Tensor,
     reduce: impl Fn(&Tensor) -> candle_core::Result<Tensor>,
@@ -113,15 +116,15 @@ pub(crate) fn over_last(
     }
 }
 
-/// max(1, count): the divisor of a mean over what may be nothing.
+/// max(1, count): the divisor of a mean over possibly nothing.
 pub(crate) fn at_least_one(count: &Tensor) -> Result<Tensor> {
     Ok(count.maximum(1.0)?.detach())
 }
 
 /// Which of two answers is preferred: entry (i, j) is 1 where rewardᵢ > rewardⱼ and both count.
 ///
-/// `rewards` and `mask` are `[batch, k]`, the result is u8 `[batch, k, k]`. Equal rewards are no
-/// preference either way; nor does NaN compare with anything.
+/// `rewards` and `mask` are `[batch, k]`; the result is u8 `[batch, k, k]`. Equal rewards are no
+/// preference either way, and NaN compares with nothing.
 ///
 /// # Errors
 /// Candle's own, if the shapes differ.
@@ -145,17 +148,18 @@ pub fn preferences(rewards: &Tensor, mask: &Tensor) -> Result<Tensor> {
 /// ```text
 /// L = Σᵢ [ log( e^{sᵢ} + Σ_{j: rⱼ < rᵢ} e^{sⱼ} ) − sᵢ ]
 /// ```
-/// Without ties this is the usual product of softmaxes over what is left to choose from. Tied
-/// answers do not compete with each other. `scores` and `rewards` may stand in any order; the last
-/// of a ranking, a list of one, and an answer under the mask contribute exactly 0. A score of −∞
+/// Without ties this is the usual product of softmaxes over the answers left to choose from. Tied
+/// answers do not compete with each other. `scores` and `rewards` may be in any order. The last answer
+/// of a ranking, a list of one, and an answer that is masked out contribute exactly 0. A score of −∞
 /// costs nothing in the last place and +∞ before a finite one; +∞ is the reverse.
 ///
 /// # Shapes
 /// `scores`, `rewards`, `mask` `[batch, k]`; output `[batch]`.
 ///
 /// # Errors
-/// [`Error::Shape`] if the shapes differ, [`Error::DType`] unless scores and rewards are f32 or
-/// f64 alike and the mask u8.
+/// [`Error::Shape`] if the shapes differ, [`Error::DType`] unless scores and rewards are both f32 or
+/// both f64 and the mask u8.
+#[doc(alias = "ListMLE")]
 pub fn plackett_luce(scores: &Tensor, rewards: &Tensor, mask: &Tensor) -> Result<Tensor> {
     let mut axes = Axes::new("plackett_luce");
     let scores = axes.float("scores", scores, &["batch", "k"])?;
@@ -177,20 +181,21 @@ pub fn plackett_luce(scores: &Tensor, rewards: &Tensor, mask: &Tensor) -> Result
     masked_sum(&stages, &mask)
 }
 
-/// What [`whiten`] does with the mean.
+/// How [`whiten`] treats the mean.
+#[doc(alias = "advantage whitening")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Whiten {
     /// (x − mean) / std: mean 0, variance 1. For advantages.
     ZeroMean,
-    /// (x − mean) / std + mean: variance 1 about the old mean. For rewards.
+    /// (x − mean) / std + mean: variance 1 around the old mean. For rewards.
     KeepMean,
 }
 
-/// The number added to a variance before its root.
+/// The number added to a variance before taking the root.
 const WHITEN_EPSILON: f64 = 1e-8;
-/// Keeps the root above 0 where that number has vanished beside the size of x: equal numbers, however
-/// large, are whitened to 0.
+/// Keeps the root above 0 where [`WHITEN_EPSILON`] vanishes relative to the size of x. So equal numbers,
+/// however large, are whitened to 0.
 const SMALLEST_VARIANCE: f64 = 1e-37;
 
 /// Scales the counted positions of the whole batch to variance 1; other positions become 0.
@@ -199,23 +204,25 @@ const SMALLEST_VARIANCE: f64 = 1e-37;
 /// ```text
 /// x̂ = (x − μ) / √(σ² + 10⁻⁸)      (+ μ for KeepMean)
 /// ```
-/// μ and σ² are the mean and the population variance (divided by n, as in the reference code of
-/// fine-tuning from human preferences; other libraries divide by n − 1) of the counted positions. Beside
-/// an infinite number all finite ones are alike: it is whitened as ±1 among zeros.
+/// μ and σ² are the mean and the population variance of the counted positions (divided by n, as in the
+/// reference code of fine-tuning from human preferences; other libraries divide by n − 1). If a number is
+/// infinite, all finite ones are equal relative to it, so the input is whitened as ±1 among zeros.
 ///
 /// # Errors
 /// [`Error::Shape`] if the shapes differ, [`Error::DType`] for other types than f32 or f64 with a
 /// u8 mask.
+#[doc(alias = "advantage whitening")]
+#[doc(alias = "standardize")]
 pub fn whiten(x: &Tensor, mask: &Tensor, mean: Whiten) -> Result<Tensor> {
     let mut axes = Axes::new("whiten");
     let x = axes.float("x", x, &["batch", "time"])?;
     let counted = axes.mask("mask", mask, &["batch", "time"])?.flatten_all()?;
     if x.elem_count() == 0 {
-        return Ok(x); // nothing has no largest
+        return Ok(x); // an empty tensor has no maximum
     }
     let flat = masked(&x.flatten_all()?, &counted)?;
 
-    // the largest |x|, by which all is divided first: no square overflows
+    // first divide by the largest |x|, so that no square overflows
     let plain = flat.detach();
     let infinite = plain.abs()?.eq(f64::INFINITY)?;
     let signs = masked(&plain.sign()?, &infinite)?;
@@ -245,7 +252,7 @@ pub fn whiten(x: &Tensor, mask: &Tensor, mean: Whiten) -> Result<Tensor> {
 
 /// Every element, row by row, on the host.
 pub(crate) fn to_host<T: WithDType>(x: &Tensor) -> Result<Vec<T>> {
-    // candle's own read panics on a view of nothing
+    // candle's own read panics on an empty view
     if x.elem_count() == 0 {
         return Ok(Vec::new());
     }

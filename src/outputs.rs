@@ -1,4 +1,4 @@
-//! What losses of several sections return alike.
+//! The result types that losses of several sections share.
 
 use crate::error::Result;
 use crate::log_probs::Pair;
@@ -7,16 +7,15 @@ use candle_core::Tensor;
 
 /// What every loss over pairs returns.
 ///
-/// How well a batch is ordered is asked in one way, whichever loss it is:
-/// `out.rewards.accuracy()` ([`Pair::accuracy`]), and by how much in `out.rewards.margin()`
-/// ([`Pair::margin`]).
+/// Whichever loss it is, `out.rewards.accuracy()` ([`Pair::accuracy`]) tells how many pairs are ordered
+/// correctly, and `out.rewards.margin()` ([`Pair::margin`]) tells by how much.
 ///
 /// ```
 /// use candle_align::{Pair, PreferenceLoss, Result, SlicConfig, dpo_loss, slic_rank_loss};
 /// use candle_core::{Device, Tensor};
 ///
 /// let of = |x: [f64; 2]| Tensor::new(&x, &Device::Cpu);
-/// // the first pair stands the right way round, the second does not
+/// // the first pair is ordered correctly, the second is not
 /// let policy = Pair { chosen: of([-3.0, -9.0])?, rejected: of([-5.0, -8.0])? };
 /// let accuracy = |out: PreferenceLoss| -> Result<f64> { Ok(out.rewards.accuracy()?.to_scalar()?) };
 ///
@@ -29,12 +28,12 @@ pub struct PreferenceLoss {
     /// One loss per pair `[batch]`.
     pub loss: Tensor,
     /// What the loss orders the answers by `[batch]`, detached: DPO's implicit rewards, SLiC's
-    /// log-probabilities, the scores of a reward model. A lead that is asked for is not in them.
+    /// log-probabilities, or the scores of a reward model. They do not include a required margin.
     pub rewards: Pair<Tensor>,
 }
 
 impl PreferenceLoss {
-    /// The rewards lose their history.
+    /// Detaches the rewards.
     pub(crate) fn new(loss: Tensor, rewards: &Pair<Tensor>) -> Result<Self> {
         Ok(Self {
             loss,
@@ -74,7 +73,7 @@ pub struct TokenLoss {
 }
 
 impl TokenLoss {
-    /// One number, by the reduction that the caller names.
+    /// One number, by the given reduction.
     ///
     /// # Errors
     /// As [`Reduction::apply`].

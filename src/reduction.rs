@@ -1,6 +1,6 @@
 //! How per-token or per-example losses become one number.
 //!
-//! Implementations differ here without saying so: the divisor decides whether long answers weigh
+//! Implementations differ here, often without saying so. The divisor decides whether long answers weigh
 //! more, and whether four micro-batches give the gradient of one large batch.
 //!
 //! | reduction | equation | divisor |
@@ -9,10 +9,10 @@
 //! | [`Reduction::TokenMean`] | Σᵦ Σₜ l / Σᵦ Σₜ m | counted tokens of the batch |
 //! | [`Reduction::SequenceMean`] | Σᵦ Σₜ l / B | sequences that count a token: the survey's Eq. 1, averaged |
 //! | [`Reduction::MeanOfSequenceMeans`] | Σᵦ (Σₜ l / Σₜ m) / B | each sequence's own length, then sequences |
-//! | [`Reduction::SumOver`] | Σᵦ Σₜ l / c | the number given |
-//! | [`Reduction::SequenceMeansOver`] | Σᵦ (Σₜ l / Σₜ m) / c | each sequence's own length, then the number given |
+//! | [`Reduction::SumOver`] | Σᵦ Σₜ l / c | a given number |
+//! | [`Reduction::SequenceMeansOver`] | Σᵦ (Σₜ l / Σₜ m) / c | each sequence's own length, then a given number |
 //!
-//! The last two are for a fixed constant, or for a count over the whole accumulation window:
+//! The last two take a fixed constant, or a count over the whole accumulation window:
 //!
 //! ```
 //! # use candle_align::Reduction;
@@ -40,25 +40,27 @@ use crate::shape::Axes;
 use candle_core::{D, DType, Tensor};
 use serde::{Deserialize, Serialize};
 
-/// One of the ways in use to turn a loss per token (or per example) into a scalar.
+/// How to turn a loss per token (or per example) into a scalar. Each variant is in common use.
+#[doc(alias = "loss aggregation")]
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Reduction {
     /// Σ over everything that counts.
     Sum,
-    /// Divided by the counted tokens of the batch: every token weighs the same.
+    /// Σ divided by the counted tokens of the batch: every token weighs the same.
     TokenMean,
-    /// Sum per sequence, mean over the sequences that count at least one token.
+    /// Sum per sequence, then mean over the sequences that count at least one token.
     SequenceMean,
-    /// Mean per sequence, mean over the sequences that count at least one token. At the optimum
-    /// this is another distribution than the data's: π(y) ∝ d(y)/|y|.
+    /// Mean per sequence, then mean over the sequences that count at least one token. Its optimum is
+    /// not the distribution of the data but π(y) ∝ d(y)/|y|.
     MeanOfSequenceMeans,
-    /// Σ divided by a number of the caller: a constant, or tokens or sequences of a whole window.
+    /// Σ divided by a given number: a constant, or the tokens or sequences of a whole window.
     SumOver {
         /// The divisor, finite and > 0.
         count: f64,
     },
-    /// Mean per sequence, their Σ divided by a number of the caller: sequences of a whole window.
+    /// Mean per sequence, and the Σ of the means divided by a given number: the sequences of a whole
+    /// window.
     SequenceMeansOver {
         /// The divisor, finite and > 0.
         count: f64,
@@ -66,8 +68,8 @@ pub enum Reduction {
 }
 
 impl Reduction {
-    /// Reduces `loss` `[batch, time]` (or `[batch]`: one token each) under a u8 `mask` of the same
-    /// shape to a scalar. Nothing counted gives 0 with zero gradients.
+    /// Reduces `loss` `[batch, time]` (or `[batch]`: one token each) to a scalar, under a u8 `mask` of the
+    /// same shape. If nothing counts, the result is 0 with zero gradients.
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) if the shapes differ or have another rank,
@@ -111,10 +113,11 @@ impl Reduction {
     }
 
     /// The number that [`Reduction::apply`] would divide by on this batch, before the guard against
-    /// an empty one: add it up over an accumulation window and hand it to [`Reduction::over`].
+    /// an empty one. Add it up over an accumulation window and pass the sum to [`Reduction::over`].
     ///
-    /// A window that counts nothing gives 0, which is no divisor: hand over max(1, count). 1 for
-    /// [`Reduction::Sum`]; the given number where one was given. Reads the mask to the host.
+    /// A window that counts nothing gives 0, which is not a divisor, so pass max(1, count). The count is 1
+    /// for [`Reduction::Sum`], and the given number for the variants that have one. This reads the mask to
+    /// the host.
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) unless the mask is `[batch, time]` or `[batch]`,
@@ -142,7 +145,7 @@ impl Reduction {
 
     /// The same reduction with its divisor replaced by `count`, for one micro-batch of a window.
     ///
-    /// [`Reduction::Sum`], which has no divisor, and the two that were given one stay as they are.
+    /// [`Reduction::Sum`], which has no divisor, and the two variants with a given number do not change.
     pub fn over(&self, count: f64) -> Self {
         match self {
             Self::TokenMean | Self::SequenceMean => Self::SumOver { count },

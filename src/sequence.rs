@@ -1,7 +1,8 @@
 //! Token sequences in which some tokens are given and others are to be learned.
 //!
-//! In one sentence: the methods of [`language`](crate::language) differ in what they write into a sequence and in which
-//! of its tokens they learn; the loss behind all of them is [`sft_loss`](crate::sft_loss).
+//! In one sentence: the methods of [`language`](crate::language) differ in what they write into a
+//! sequence and in which of its tokens the loss covers, and all of them use
+//! [`sft_loss`](crate::sft_loss).
 //!
 //! | paper | here | shape |
 //! |---|---|---|
@@ -14,11 +15,12 @@
 use crate::error::{Error, Result};
 use candle_core::{Device, Tensor};
 
-/// From text to token ids: the caller's tokenizer, seen from here.
+/// From text to token ids: the interface to the caller's tokenizer.
 ///
-/// Closures have it: `|text: &str| Ok(text.bytes().map(u32::from).collect())` encodes bytes.
-/// Special tokens that the tokenizer would add at the ends are not wanted: sequences are joined
-/// from several pieces of text.
+/// Closures implement it: `|text: &str| Ok(text.bytes().map(u32::from).collect())` encodes bytes.
+/// The tokenizer must not add special tokens at the ends, because sequences are joined from several pieces
+/// of text.
+#[doc(alias = "tokenizer")]
 pub trait Encode {
     /// The tokens of this piece of text.
     ///
@@ -33,7 +35,7 @@ impl<F: Fn(&str) -> Result<Vec<u32>>> Encode for F {
     }
 }
 
-/// Tokens in their order, and which of them are learned.
+/// Tokens in order, and which of them are learned.
 ///
 /// # Examples
 /// ```
@@ -43,6 +45,8 @@ impl<F: Fn(&str) -> Result<Vec<u32>>> Encode for F {
 /// assert_eq!(sequence.tokens(), [1, 2, 7, 8, 3]);
 /// assert_eq!(sequence.mask(), [0, 0, 1, 1, 0]);
 /// ```
+#[doc(alias = "loss mask")]
+#[doc(alias = "prompt masking")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sequence {
     tokens: Vec<u32>,
@@ -55,20 +59,20 @@ impl Sequence {
         Self::default()
     }
 
-    /// Goes on with tokens that carry no loss.
+    /// Appends tokens without a loss.
     #[must_use]
     pub fn given(self, tokens: &[u32]) -> Self {
         self.then(tokens, 0)
     }
 
-    /// Goes on with tokens to learn; the end-of-sequence token belongs here.
+    /// Appends tokens that the loss covers. The end-of-sequence token belongs here.
     #[must_use]
     pub fn learned(self, tokens: &[u32]) -> Self {
         self.then(tokens, 1)
     }
 
-    /// Goes on with all of another sequence: a beginning-of-sequence token before one, or several
-    /// examples packed into one row.
+    /// Appends another sequence. Use it to put a beginning-of-sequence token in front, or to pack several
+    /// examples into one row.
     #[must_use]
     pub fn followed_by(mut self, next: &Self) -> Self {
         self.tokens.extend_from_slice(&next.tokens);
@@ -87,24 +91,26 @@ impl Sequence {
         &self.tokens
     }
 
-    /// 1 for each token that is learned, 0 for each that is given.
+    /// 1 for each learned token, 0 for each given one.
     pub fn mask(&self) -> &[u8] {
         &self.mask
     }
 
-    /// How many tokens there are.
+    /// The number of tokens.
     pub fn len(&self) -> usize {
         self.tokens.len()
     }
 
-    /// Whether there is no token.
+    /// Whether there are no tokens.
     pub fn is_empty(&self) -> bool {
         self.tokens.is_empty()
     }
 }
 
-/// Sequences side by side, padded on the right: what a model and
-/// [`TokenLogProbs::next_token`](crate::TokenLogProbs::next_token) take.
+/// A batch of sequences, padded on the right: the input of a model and of
+/// [`TokenLogProbs::next_token`](crate::TokenLogProbs::next_token).
+#[doc(alias = "collator")]
+#[doc(alias = "padding")]
 #[derive(Clone, Debug)]
 pub struct SequenceBatch {
     /// u32 `[batch, time]`.
@@ -114,11 +120,11 @@ pub struct SequenceBatch {
 }
 
 impl SequenceBatch {
-    /// One row per sequence, as long as the longest, filled up with `padding`.
+    /// One row per sequence, padded with `padding` to the length of the longest.
     ///
     /// # Errors
-    /// [`Error::Argument`] if there is no sequence, or one of them learns nothing: a mask that
-    /// left out everything would train on no example and say nothing.
+    /// [`Error::Argument`] if there is no sequence, or if one of them has nothing to learn: with such a mask,
+    /// training would silently skip the example.
     pub fn new(sequences: &[Sequence], padding: u32, device: &Device) -> Result<Self> {
         let function = "SequenceBatch::new";
         let Some(time) = sequences.iter().map(Sequence::len).max() else {
@@ -126,7 +132,7 @@ impl SequenceBatch {
         };
         let (mut tokens, mut mask) = (Vec::new(), Vec::new());
         for (row, sequence) in sequences.iter().enumerate() {
-            // the first token is predicted by nothing
+            // nothing predicts the first token
             if !sequence.mask.iter().skip(1).any(|&m| m == 1) {
                 return Err(Error::argument(
                     function,

@@ -1,8 +1,8 @@
-//! Named axes, checked once at the door of every public function.
+//! Named axes, checked once at the start of every public function.
 //!
-//! The first argument that carries an axis fixes its size; a later argument that disagrees is an
-//! error that names both. What is let in comes back in a layout that candle can read: go on with
-//! that, and a view of nothing does not panic.
+//! The first argument that has an axis fixes its size. A later argument that disagrees is an error that
+//! names both. Each check returns the tensor in a layout that candle can read. Use the returned tensor, so
+//! that an empty view does not panic.
 
 use crate::error::{Error, Result, require};
 use crate::known::readable;
@@ -25,7 +25,7 @@ impl Axes {
         }
     }
 
-    /// Requires an f32 or f64 tensor with these axes; all floats of a call share one type.
+    /// Requires an f32 or f64 tensor with these axes. All floats of a call must have the same type.
     pub(crate) fn float(
         &mut self,
         argument: &str,
@@ -48,7 +48,7 @@ impl Axes {
         self.axes(argument, tensor, axes)
     }
 
-    /// Requires a u8 tensor with these axes: 0 leaves a position out, anything else counts it.
+    /// Requires a u8 tensor with these axes. A 0 leaves a position out, and any other value counts it.
     pub(crate) fn mask(
         &mut self,
         argument: &str,
@@ -128,12 +128,12 @@ impl Axes {
     }
 }
 
-/// The longest axis that a setting may ask for: four times the longest vocabulary of a known model,
-/// a hundred times its longest side.
+/// The longest axis that a setting may ask for: four times the largest vocabulary of a known model, and a
+/// hundred times its longest other axis.
 pub(crate) const LONGEST: usize = 1 << 20;
 
-/// The most elements that a tensor may have whose size settings decide: 8 GiB in f32, some times the
-/// largest factor of a known model at full rank.
+/// The most elements of a tensor whose size is given by settings: 8 GiB in f32, several times the largest
+/// factor of a known model at full rank.
 const MOST: usize = 1 << 31;
 
 /// Requires a size that a setting may ask for: 1 to [`LONGEST`].
@@ -142,7 +142,7 @@ pub(crate) fn size(function: &'static str, field: &'static str, value: usize) ->
     at_most(function, field, value)
 }
 
-/// As [`size`], where 0 is one too.
+/// As [`size`], but 0 is allowed.
 pub(crate) fn at_most(function: &'static str, field: &'static str, value: usize) -> Result<()> {
     require(value <= LONGEST, function, field, "at most 1048576", value)
 }
@@ -152,8 +152,8 @@ pub(crate) fn count(function: &'static str, field: &'static str, value: usize) -
     require(value <= MOST, function, field, "at most 2147483648", value)
 }
 
-/// Requires that a tensor of these axes may be made; called before it is, by the name of the setting
-/// that is likeliest to blame.
+/// Requires that a tensor of these axes may be created. Call this before creating it, with the setting that
+/// is most likely the cause.
 pub(crate) fn made(function: &'static str, field: &'static str, axes: &[usize]) -> Result<()> {
     let mut sizes = axes.iter();
     let count = sizes.try_fold(1usize, |n, size| n.checked_mul(*size));

@@ -8,9 +8,10 @@ use candle_core::{DType, Tensor};
 
 /// Sequence log-probabilities, lengths and rewards of up to k answers to each prompt.
 ///
-/// The list losses take this type rather than a tensor of scores so that none can confuse a sum
-/// with a length mean: each reads the one that its paper means. Answers may stand in any order.
-/// A shorter list is padded, with mask 0; what stands there may be anything, even NaN.
+/// The list losses take this type rather than a tensor of scores, so that none can confuse a sum with
+/// a length mean: each loss reads the one that its paper uses. Answers may be in any order. A shorter
+/// list is padded with mask 0, and the padding may hold anything, even NaN.
+#[doc(alias = "completions")]
 #[derive(Clone, Debug)]
 pub struct Candidates {
     sums: Tensor,
@@ -23,14 +24,14 @@ impl Candidates {
     /// From sums of token log-probabilities, numbers of tokens, and rewards.
     ///
     /// # Shapes
-    /// `sums`, `lengths`, `rewards` `[batch, k]` in f32 or f64 alike; `mask` `[batch, k]` in u8,
-    /// all counted if `None`. An answer of length 0 is taken out of its list. Rewards and lengths
-    /// are constants: they get no gradient.
+    /// `sums`, `lengths`, `rewards` `[batch, k]`, all f32 or all f64; `mask` `[batch, k]` in u8. `None`
+    /// counts all answers. An answer of length 0 is removed from its list. Rewards and lengths are
+    /// constants and get no gradient.
     ///
     /// # Errors
     /// [`Error::Shape`], [`Error::DType`] as above; [`Error::Argument`] if a reward that counts is not
-    /// finite or a length that counts is not finite and at least 1 (read to the host here, so that no
-    /// loss has to).
+    /// finite, or if a length that counts is not finite and at least 1. They are read to the host here,
+    /// so that no loss has to.
     pub fn new(
         sums: &Tensor,
         lengths: &Tensor,
@@ -126,7 +127,7 @@ impl Candidates {
         &self.mask
     }
 
-    /// How many answers of the list are strictly better: `[batch, k]`, 0 for every best answer.
+    /// How many answers of the list are strictly better: `[batch, k]`, and 0 for each best answer.
     pub(crate) fn ranks(&self) -> Result<Tensor> {
         let better_than = self.preferences()?.transpose(1, 2)?;
         mask_count(&better_than, self.sums().dtype())

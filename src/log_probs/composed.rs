@@ -1,4 +1,4 @@
-//! The same numbers from ordinary candle operations, for devices other than the CPU.
+//! The same numbers as the kernel, from ordinary candle operations, for devices other than the CPU.
 
 use super::kernel::IGNORE;
 use super::statistics::Statistics;
@@ -26,7 +26,7 @@ pub(super) fn select(
     let counts = Tensor::from_vec(counts, (rows, 1), device)?;
     let targets = Tensor::from_vec(targets, (rows, 1), device)?;
 
-    // A row that does not count becomes a row of zeros: what stood there cannot reach the softmax.
+    // A row that does not count becomes a row of zeros, so its content cannot reach the softmax.
     let wide = counts.broadcast_as((rows, vocabulary))?;
     let logits = masked(&logits, &wide)?;
     let log_p = log_softmax(&logits, None)?;
@@ -54,11 +54,11 @@ pub(super) fn select(
     Ok(Tensor::cat(&columns, 1)?)
 }
 
-/// Logits that one chunk holds: its intermediate tensors are a small multiple of them.
+/// The number of logits in one chunk. Its intermediate tensors are a small multiple of that.
 const CHUNK_ELEMENTS: usize = 1 << 24;
 
 /// [`select`] for logits `[…, vocabulary]` of any number of rows, computed and differentiated chunk
-/// by chunk: beside the gradient itself, memory for one chunk is needed and no more. The result is
+/// by chunk. Besides the gradient itself, this needs memory for one chunk only. The result is
 /// `[rows, columns]`.
 pub(super) fn select_in_chunks(
     logits: &Tensor,
@@ -127,7 +127,7 @@ mod tests {
     use candle_core::Device;
     use std::sync::Arc;
 
-    /// What two computations in f64 of one number may differ by.
+    /// How much two computations of one number in f64 may differ.
     const EXACT: f64 = 1e-12;
 
     fn numbers(t: &Tensor) -> Vec<f64> {
@@ -163,7 +163,7 @@ mod tests {
                 let loss = (out * &weights).unwrap().sum_all().unwrap();
                 numbers(loss.backward().unwrap().get(&logits).unwrap())
             };
-            // one row at a time, and three, of which the last chunk is short
+            // one row at a time, and three at a time, where the last chunk is shorter
             let [ones, threes] =
                 [5, 12].map(|size| in_chunks_of(size, &logits, targets.clone(), ask).unwrap());
             for other in [plain, ones, threes] {

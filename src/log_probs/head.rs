@@ -1,10 +1,11 @@
-//! The output layer, which makes logits of hidden states.
+//! The output layer, which turns hidden states into logits.
 
 use crate::error::{Error, Result, positive};
 use crate::shape::Axes;
 use candle_core::Tensor;
 
 /// The output layer of a language model: `logits = cap · tanh( (h Wᵀ + b) / cap ) / temperature`.
+#[doc(alias = "lm_head")]
 #[derive(Clone, Debug)]
 pub struct OutputHead {
     pub(super) weight: Tensor,
@@ -16,8 +17,8 @@ pub struct OutputHead {
 impl OutputHead {
     /// From the output matrix `[vocabulary, dim]` and, if there is one, its bias `[vocabulary]`.
     ///
-    /// A matrix with a history (a variable, or what was computed from one) gets a gradient; any
-    /// other is frozen, and nothing is computed or kept for it.
+    /// A matrix with a history (a variable, or a tensor computed from one) gets a gradient. Any other
+    /// matrix is frozen, and nothing is computed or kept for it.
     ///
     /// # Errors
     /// [`Error::Shape`] unless the two agree, [`Error::Argument`] for a vocabulary of 0.
@@ -54,13 +55,14 @@ impl OutputHead {
     ///
     /// # Errors
     /// [`Error::Parameter`] unless it is finite and > 0.
+    #[doc(alias = "logit softcapping")]
     pub fn with_soft_cap(mut self, cap: f64) -> Result<Self> {
         positive("OutputHead::with_soft_cap", "cap", cap)?;
         self.soft_cap = Some(cap);
         Ok(self)
     }
 
-    /// The logits of these rows, from the weights as they stand in `self`.
+    /// The logits of these rows, from the current weights of `self`.
     pub(super) fn logits(&self, hidden: &Tensor) -> candle_core::Result<Tensor> {
         let mut logits = hidden.matmul(&self.weight.t()?)?;
         if let Some(bias) = &self.bias {

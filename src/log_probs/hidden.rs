@@ -1,4 +1,4 @@
-//! Log-probabilities straight from hidden states: the logits are never stored whole.
+//! Log-probabilities directly from hidden states, without ever storing all logits.
 
 use super::head::OutputHead;
 use super::kernel::{self, IGNORE};
@@ -9,17 +9,17 @@ use crate::error::Result;
 use crate::shape::Axes;
 use candle_core::{DType, Tensor};
 
-/// Memory for the logits that are held at a time.
+/// Memory for the logits that exist at one time.
 const HELD_BYTES: usize = 80 << 20;
 
 impl TokenLogProbs {
     /// From a causal model's last hidden states: position t of `hidden` predicts token t + 1.
     ///
-    /// As [`TokenLogProbs::next_token_with`] on the logits of `head`, in chunks of rows: neither
+    /// As [`TokenLogProbs::next_token_with`] on the logits of `head`, in chunks of rows. Neither
     /// pass holds more than one chunk of logits, and rows that do not count are never computed.
-    /// With a frozen matrix, no bias to train and no further statistics, the gradient of the hidden
-    /// states is found in the forward pass (two matrix products in all); otherwise each chunk's
-    /// logits are computed again in the backward pass.
+    /// With a frozen matrix, no trained bias and no further statistics, the gradient of the hidden
+    /// states is computed in the forward pass (two matrix products in all). Otherwise the backward pass
+    /// computes each chunk's logits again.
     ///
     /// # Shapes
     /// `hidden` `[batch, time, dim]`; `tokens` and `mask` `[batch, time]`; the values are
@@ -28,6 +28,8 @@ impl TokenLogProbs {
     ///
     /// # Errors
     /// As [`TokenLogProbs::next_token`].
+    #[doc(alias = "fused linear cross entropy")]
+    #[doc(alias = "chunked cross entropy")]
     pub fn from_hidden(
         hidden: &Tensor,
         head: &OutputHead,

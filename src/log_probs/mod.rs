@@ -1,13 +1,13 @@
-//! From logits and tokens to log-probabilities: what every objective begins with.
+//! From logits and tokens to log-probabilities, the first step of every objective.
 //!
 //! | type | holds | made by |
 //! |---|---|---|
-//! | [`TokenLogProbs`] | log π(yₜ│x, y₍<t₎) `[batch, time]` and the mask of what counts | [`TokenLogProbs::next_token`], the only place that shifts by one |
+//! | [`TokenLogProbs`] | log π(yₜ│x, y₍<t₎) `[batch, time]` and the mask of the tokens that count | [`TokenLogProbs::next_token`], the only place that shifts by one |
 //! | [`Pair`] | the preferred and the other answer of each prompt | [`Pair::from_rows`], or a literal |
 //! | [`Candidates`] | sums, lengths and rewards of k answers to each prompt | [`Candidates::from_token_log_probs`] |
 //!
-//! Log-probabilities are computed in f32, or in f64 for f64 logits, whatever the model's own type:
-//! 512 tokens summed in bf16 are off by 10 nats.
+//! Log-probabilities are computed in f32, or in f64 for f64 logits, whatever the model's own type. The
+//! sum of 512 tokens in bf16 would be off by 10 nats.
 
 mod candidates;
 mod composed;
@@ -26,8 +26,8 @@ pub use pair::Pair;
 pub use statistics::Statistics;
 pub use token::TokenLogProbs;
 
-/// Log-probabilities `[batch, time]` and the gradient of their sum, without a graph: the kernel's two
-/// passes and nothing else. For measuring them; training goes through [`TokenLogProbs`].
+/// Log-probabilities `[batch, time]` and the gradient of their sum, without a graph: only the kernel's two
+/// passes. This is for measuring them; training uses [`TokenLogProbs`].
 ///
 /// # Errors
 /// As [`TokenLogProbs::aligned`]; candle's own on a device other than the CPU.

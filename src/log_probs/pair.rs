@@ -5,7 +5,9 @@ use crate::known::readable;
 use crate::shape::Axes;
 use candle_core::{D, Tensor};
 
-/// The preferred answer and the other one: log-probabilities, scores, or anything that comes in twos.
+/// The preferred answer and the other one: log-probabilities, scores, or anything else that comes in
+/// pairs.
+#[doc(alias = "preference pair")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pair<T> {
     /// The answer that was preferred.
@@ -39,15 +41,17 @@ impl Pair<Tensor> {
     ///
     /// # Errors
     /// Candle's own, if the shapes differ.
+    #[doc(alias = "reward margin")]
     pub fn margin(&self) -> Result<Tensor> {
         Ok((readable(&self.chosen)? - readable(&self.rejected)?)?)
     }
 
-    /// The share of pairs in which the chosen answer has the higher number; a tie counts ½.
-    /// A detached scalar; NaN if there is no pair. A margin that is NaN counts as lost.
+    /// The share of pairs in which the chosen answer has the higher number. A tie counts ½, and a NaN
+    /// margin counts as lost. The result is a detached scalar, and NaN if there is no pair.
     ///
     /// # Errors
     /// Candle's own, if the shapes differ.
+    #[doc(alias = "reward accuracy")]
     pub fn accuracy(&self) -> Result<Tensor> {
         let margin = self.margin()?.detach().flatten_all()?;
         let wins = margin.gt(0.0)?.to_dtype(margin.dtype())?;
@@ -65,7 +69,7 @@ impl Pair<Tensor> {
 }
 
 impl Axes {
-    /// Requires two f32 or f64 tensors `[batch]`, of the answers of a pair.
+    /// Requires two tensors `[batch]` in f32 or f64, one for each answer of a pair.
     pub(crate) fn pair(&mut self, argument: &str, pair: &Pair<Tensor>) -> Result<Pair<Tensor>> {
         let mut answer = |which, x| self.float(&format!("{argument}.{which}"), x, &["batch"]);
         Ok(Pair {

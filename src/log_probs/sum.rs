@@ -1,10 +1,10 @@
-//! Sums of large tensors without a new one for each.
+//! Sums of large tensors without a new tensor for each term.
 
 use super::kernel::FEW;
 use candle_core::{CpuStorage, InplaceOp2, Layout, Tensor, bail};
 use rayon::prelude::*;
 
-/// A sum of tensors, added up in the memory of the first.
+/// A sum of tensors, accumulated in the memory of the first.
 #[derive(Default)]
 pub(super) struct Sum(pub(super) Option<Tensor>);
 
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn terms_of_any_layout_are_added_in_both_types() {
-        // more than one task's share, and more than stays on one thread
+        // more than one task's share, and too many for one thread alone
         let (rows, columns) = (230, 240);
         let count = (rows * columns) as u32;
         for dtype in [DType::F32, DType::F64] {

@@ -1,13 +1,13 @@
 //! Log-probabilities and their gradients from hidden states, a tile of logits at a time.
 //!
 //! ```text
-//! forward    whole rows, some at a time; each row's maximum and sum are kept
+//! forward    whole rows, a few at a time; each row's maximum and sum are kept
 //! backward   for each part of the vocabulary W_c and each part of the rows h_r:
 //!              logits  = h_r W_cᵀ                              computed again
 //!              G       = g · (onehot − e^{logits − lse})       in the logits' memory
 //!              dh_r   += G W_c         dW_c += Gᵀ h_r
 //! ```
-//! With one column and frozen weights the gradient is found in the forward pass, up to the factor g.
+//! With one column and frozen weights the gradient is computed in the forward pass, up to the factor g.
 
 use super::composed;
 use super::head::OutputHead;
@@ -19,7 +19,7 @@ use crate::known;
 use candle_core::{Tensor, Var};
 use std::sync::Arc;
 
-/// The first of each part, and how many it has.
+/// The start of each part, and its length.
 fn spans(all: usize, size: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..all)
         .step_by(size)
@@ -31,12 +31,12 @@ fn spans(all: usize, size: usize) -> impl Iterator<Item = (usize, usize)> {
 pub(super) struct Sizes {
     /// Whole rows.
     rows: usize,
-    /// Rows and symbols of a tile.
+    /// Rows and symbols in a tile.
     tile: (usize, usize),
 }
 
 impl Sizes {
-    /// So that no more than about `held` logits are there at once.
+    /// Sizes for which no more than about `held` logits exist at once.
     pub(super) fn new(held: usize, rows: usize, vocabulary: usize) -> Self {
         let height = rows.clamp(1, 4096);
         Self {
@@ -46,7 +46,7 @@ impl Sizes {
     }
 }
 
-/// What both passes share: the rows, and what is asked about them.
+/// What both passes share: the rows, and what to compute for them.
 struct Work {
     head: OutputHead,
     targets: Arc<Vec<u32>>,
@@ -139,7 +139,7 @@ struct Wants {
     bias: bool,
 }
 
-/// The gradient of h Wᵀ + b where the logits of a tile stand, in their memory if that can be.
+/// The gradient of h Wᵀ + b for the logits of a tile, in their memory if possible.
 fn on_cpu(
     head: &OutputHead,
     rows: &kernel::RowGradients,
@@ -173,9 +173,9 @@ fn composed_gradient(
     Ok(head.before_cap(gradient, logits)?)
 }
 
-/// The gradients on the CPU, a part of the vocabulary at a time: each row's sum is known from the
-/// forward pass, so the matrix's gradient is written once and only that of the hidden states,
-/// which is small, is added up.
+/// The gradients on the CPU, one part of the vocabulary at a time. Each row's sum is known from the
+/// forward pass. So the gradient of the matrix is written once, and only that of the hidden states,
+/// which is small, is accumulated.
 fn gradients_by_symbols(
     work: &Work,
     hidden: &Tensor,
@@ -229,7 +229,7 @@ fn gradients_by_symbols(
     Ok([joined(to_hidden)?, to_weight, joined(to_bias)?])
 }
 
-/// The gradients from ordinary operations, some rows at a time.
+/// The gradients from ordinary operations, a few rows at a time.
 fn gradients_by_rows(
     work: &Work,
     hidden: &Tensor,

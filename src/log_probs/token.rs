@@ -11,8 +11,9 @@ use std::sync::Arc;
 
 /// The log-probability of every token of a batch, and which of them count.
 ///
-/// Positions that do not count hold exactly 0 and get no gradient, whatever the logits or the
-/// token there: padding, a prompt, NaN.
+/// Positions that do not count hold exactly 0 and get no gradient, whatever the logits or the token there
+/// are: padding, a prompt, NaN.
+#[doc(alias = "logprobs")]
 #[derive(Clone, Debug)]
 pub struct TokenLogProbs {
     values: Tensor,
@@ -29,22 +30,24 @@ impl TokenLogProbs {
     /// ```text
     /// values[b, t] = logits[b, t, yₜ₊₁] − log Σᵥ e^{logits[b, t, v]}        where mask[b, t+1] ≠ 0
     /// ```
-    /// The mask belongs to the tokens: set it on the answer and its end-of-sequence token, leave it
+    /// The mask belongs to the tokens. Set it on the answer and its end-of-sequence token, and leave it
     /// 0 on the prompt and on padding. The mask of the first token is never read, since nothing
-    /// predicts it.
+    /// predicts that token.
     ///
     /// # Shapes
     /// `logits` `[batch, time, vocabulary]` in f32, f64, bf16 or f16; `tokens` `[batch, time]` in
     /// u32 or i64; `mask` `[batch, time]` in u8. Values are `[batch, time − 1]`, f64 for f64 logits
     /// and f32 otherwise.
     ///
-    /// A logit of −∞ is a symbol that cannot be chosen, one of +∞ a symbol that is certain. Two of +∞, or a
-    /// row of nothing but −∞, are no distribution: NaN.
+    /// A logit of −∞ means that the symbol is impossible; a logit of +∞ means that it is certain. Two logits
+    /// of +∞, or a row of −∞ alone, are not a distribution and give NaN.
     ///
     /// # Errors
     /// [`Error::Shape`] and [`Error::DType`] as above; [`Error::Argument`] if fewer than two
-    /// positions are given or a token that counts is not in `0..vocabulary`. Tokens under the mask
-    /// may be anything, −100 included.
+    /// positions are given or a token that counts is not in `0..vocabulary`. Tokens that are masked out
+    /// may be anything, including −100.
+    #[doc(alias = "selective_log_softmax")]
+    #[doc(alias = "shift logits")]
     pub fn next_token(logits: &Tensor, tokens: &Tensor, mask: &Tensor) -> Result<Self> {
         Self::next_token_with(logits, tokens, mask, Statistics::default())
     }
@@ -65,19 +68,19 @@ impl TokenLogProbs {
         let tokens = axes.index("tokens", tokens, &["batch", "time"])?;
         let mask = mask_of(&mut axes, mask, &tokens, Ahead::Tokens)?;
         let (tokens, mask) = after_the_first(function, &tokens, &mask)?;
-        // the targets are shifted, not the logits: those would have to be copied
+        // the targets are shifted, not the logits, which would have to be copied
         let targets = row_targets(function, "tokens", &tokens, &mask, 1, logits.dim(2)?)?;
         compute(function, &logits, targets, &mask, statistics)
     }
 
-    /// From logits that already stand at the position of the token they predict: no shift.
+    /// From logits that already are at the position of the token that they predict, without a shift.
     ///
     /// # Shapes
     /// `logits` `[batch, time, vocabulary]`, `targets` and `mask` `[batch, time]`; values
     /// `[batch, time]`. Element types as for [`TokenLogProbs::next_token`].
     ///
     /// # Errors
-    /// As [`TokenLogProbs::next_token`], without the two positions.
+    /// As [`TokenLogProbs::next_token`], but one position is enough.
     pub fn aligned(
         logits: &Tensor,
         targets: &Tensor,
@@ -95,8 +98,8 @@ impl TokenLogProbs {
 
     /// From log-probabilities computed elsewhere, such as a cached reference.
     ///
-    /// Both are of the predicted tokens: the mask of [`TokenLogProbs::next_token`] without its first
-    /// column, as [`TokenLogProbs::mask`] gives it back.
+    /// Both belong to the predicted tokens. The mask is that of [`TokenLogProbs::next_token`] without its
+    /// first column, as [`TokenLogProbs::mask`] returns it.
     ///
     /// # Errors
     /// [`Error::Shape`] unless both are `[batch, time]`, [`Error::DType`] unless the values are f32
@@ -172,7 +175,7 @@ impl TokenLogProbs {
         mask_count(&self.mask, self.values.dtype())
     }
 
-    /// log π(y│x) / |y|: `[batch]`; 0 for a sequence that counts no token.
+    /// log π(y│x) / |y|: `[batch]`, and 0 for a sequence that counts no token.
     ///
     /// # Errors
     /// Only candle's own.
@@ -180,18 +183,20 @@ impl TokenLogProbs {
         self.length_penalised(1.0)
     }
 
-    /// log π(y│x) / |y|^α: `[batch]`; α = 0 is the sum, α = 1 the mean. 0 for a sequence that
-    /// counts no token.
+    /// log π(y│x) / |y|^α: `[batch]`. α = 0 is the sum, and α = 1 is the mean. A sequence that counts no
+    /// token has 0.
     ///
     /// # Errors
     /// [`Error::Parameter`] unless α is finite and not negative.
+    #[doc(alias = "length_penalized")]
+    #[doc(alias = "length normalization")]
     pub fn length_penalised(&self, alpha: f64) -> Result<Tensor> {
         non_negative("TokenLogProbs::length_penalised", "alpha", alpha)?;
         let penalty = at_least_one(&self.lengths()?)?.powf(alpha)?;
         Ok((self.sum()? / penalty)?)
     }
 
-    /// The same numbers without their history: a reference or an old policy.
+    /// The same numbers without their history, as a reference or an old policy.
     pub fn detach(&self) -> Self {
         Self {
             values: self.values.detach(),
@@ -203,8 +208,8 @@ impl TokenLogProbs {
     }
 }
 
-/// The work behind both constructors, after their shapes were checked: `targets` holds one symbol
-/// per row of the logits, or [`kernel::IGNORE`]; positions past the mask's end are left out.
+/// The computation behind both constructors, after the check of shapes. `targets` holds one symbol per
+/// row of the logits, or [`kernel::IGNORE`]. Positions past the end of the mask are left out.
 fn compute(
     function: &'static str,
     logits: &Tensor,
@@ -220,7 +225,7 @@ fn compute(
         return Err(logits_type(function, "logits", logits.dtype()));
     }
     not_empty(function, logits)?;
-    // not reshaped: each step of the graph costs the gradient another copy
+    // not reshaped, because each step of the graph costs another copy of the gradient
     let logits = logits.contiguous()?;
     let columns = match logits.device().is_cpu() {
         true => kernel::select(&logits, Arc::new(targets), statistics)?,
@@ -256,14 +261,15 @@ pub(super) fn values_and_gradient(
     Ok((values, gradient))
 }
 
-/// What a mask belongs to: whole rows of tokens, or those that are predicted, one fewer.
+/// What a mask belongs to: all tokens of a row, or the predicted ones, which are one fewer.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Ahead {
     Tokens,
     Predicted,
 }
 
-/// A mask `[batch, time]` over what `of` holds; one that belongs to the other of [`Ahead`] is told so.
+/// A mask `[batch, time]` for the positions of `of`. If the mask fits the other case of [`Ahead`], the error
+/// says so.
 pub(super) fn mask_of(axes: &mut Axes, mask: &Tensor, of: &Tensor, ahead: Ahead) -> Result<Tensor> {
     let wrong = axes.mask("mask", mask, &["batch", "time"]);
     let (&[rows, columns], &[batch, time]) = (mask.dims(), of.dims()) else {
@@ -324,7 +330,7 @@ pub(super) fn logits_type(function: &'static str, argument: &str, found: DType) 
 }
 
 /// One target per position of `mask`, followed in each row by `unpredicted` positions that predict
-/// nothing; an error for a token that counts and is outside the vocabulary.
+/// nothing. An error if a token that counts is outside the vocabulary.
 pub(super) fn row_targets(
     function: &'static str,
     argument: &str,
@@ -343,7 +349,7 @@ pub(super) fn row_targets(
                 targets.push(kernel::IGNORE);
                 continue;
             }
-            // Checked here: candle reads some indices out of range as "ignore" without an error.
+            // Checked here, because candle reads some indices out of range as "ignore" without an error.
             match u32::try_from(token) {
                 Ok(target) if (target as usize) < vocabulary => targets.push(target),
                 _ => {

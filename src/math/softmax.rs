@@ -1,14 +1,14 @@
-//! Softmax and its logarithm over the positions that count, infinities included.
+//! Softmax and its logarithm over the positions that count, including infinities.
 
 use super::masked;
 use crate::error::Result;
 use crate::known::with_slope;
 use candle_core::{D, Tensor};
 
-/// log( e^{xᵢ} / Σⱼ e^{xⱼ} ) over the last axis, among the positions that `mask` counts; 0 at the others.
+/// log( e^{xᵢ} / Σⱼ e^{xⱼ} ) over the last axis, among the positions that `mask` counts, and 0 at the others.
 ///
-/// A position that does not count takes no part, however small the others are. One +∞ takes all, and
-/// one −∞ that counts alone has all; where two infinities would have to share, the result is NaN.
+/// A position that does not count has no share, however small the others are. A single +∞ has the whole
+/// share, and so has a −∞ that is the only position. Where two infinities would share, the result is NaN.
 pub(crate) fn log_softmax(x: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
     if x.elem_count() == 0 {
         return Ok(x.clone());
@@ -20,7 +20,7 @@ pub(crate) fn log_softmax(x: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
         None => Ok(x.clone()),
     };
 
-    // xᵢ − max, which is 0 for the largest even where it is infinite, if it is the only one
+    // xᵢ − max, which is 0 for a single largest element even if that is infinite
     let counted = among(&plain, &nothing)?;
     let most = counted.max_keepdim(D::Minus1)?;
     let below = counted.broadcast_sub(&most)?;
@@ -49,7 +49,7 @@ pub(crate) fn log_softmax(x: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
     Ok(with_slope(x, value, backward)?)
 }
 
-/// e^{xᵢ} / Σⱼ e^{xⱼ} among the positions that count; 0 at the others.
+/// e^{xᵢ} / Σⱼ e^{xⱼ} among the positions that count, and 0 at the others.
 pub(crate) fn softmax(x: &Tensor, mask: &Tensor) -> Result<Tensor> {
     masked(&log_softmax(x, Some(mask))?.exp()?, mask)
 }

@@ -1,4 +1,4 @@
-//! How much better an answer went on than expected, token by token (survey §3.1).
+//! How much better an answer turned out than expected, token by token (survey §3.1).
 //!
 //! In one sentence: an advantage is the sum of later surprises, each discounted by how far away it
 //! is.
@@ -51,7 +51,7 @@ pub struct Advantages {
     pub returns: Tensor,
 }
 
-/// Generalised advantage estimation.
+/// Generalized advantage estimation.
 ///
 /// # Equation
 /// ```text
@@ -59,28 +59,28 @@ pub struct Advantages {
 /// Âₜ = δₜ + γλ · Âₜ₊₁
 /// R̂ₜ = Âₜ + V(sₜ)
 /// ```
-/// t + 1 is the next position that counts, however far away. After the last one V and Â are 0: the
-/// answer is over. What runs is the equal R̂ₜ = rₜ + γ [ (1 − λ) V(sₜ₊₁) + λ R̂ₜ₊₁ ], Âₜ = R̂ₜ − V(sₜ), in
-/// which no value enters its own return; on the host, where the numbers are read.
+/// t + 1 is the next position that counts, however far away. After the last one V and Â are 0, because
+/// the answer is over. The code computes the equivalent R̂ₜ = rₜ + γ [ (1 − λ) V(sₜ₊₁) + λ R̂ₜ₊₁ ],
+/// Âₜ = R̂ₜ − V(sₜ), in which no value enters its own return. It runs on the host.
 /// # Shapes
-/// `rewards`, `values` `[batch, time]` in f32 or f64 alike, `mask` u8 `[batch, time]`.
+/// `rewards`, `values` `[batch, time]`, both f32 or both f64; `mask` u8 `[batch, time]`.
 /// # Errors
 /// [`Error::Shape`] or [`Error::DType`] if the shapes or types differ, [`Error::Parameter`] unless
 /// γ and λ are in [0, 1].
 /// # Properties
-/// * Positions that do not count may stand anywhere, padding on either side or what a tool returned
-///   in the middle of an answer: leaving them out changes nothing. They neither carry a reward nor
-///   decay the credit of what stands before them.
+/// * Positions that do not count may be anywhere: padding on either side, or the output of a tool in
+///   the middle of an answer. Removing them changes nothing. They carry no reward, and they do not
+///   discount the credit of earlier tokens.
 /// * λ = 1: Âₜ = Σ_{i≥0} γⁱ rₜ₊ᵢ − V(sₜ), and with γ = 1 R̂ₜ is the sum of the rewards to come.
 ///   λ = 0: Âₜ = δₜ.
 /// * With λ = γ = 1, V = 0 and the rewards of [`shaped_rewards`](crate::shaped_rewards), the
 ///   gradient of [`ppo_policy_loss`](crate::ppo_policy_loss) on its own draws is that of
 ///   −E r + β KL(π‖π_ref), over all tokens of the answer.
-/// * Sums are in f64 whatever the type of the rewards: 32 768 tokens in f32 are off by one rounding.
+/// * Sums are in f64 whatever the type of the rewards, so 32 768 tokens in f32 are off by one rounding.
 /// # Departures
-/// None from the recursion. The paper's sum is infinite; here it ends with the answer, and an
-/// answer that was cut off is treated as ended there too, as in the authors' code for language
-/// models ([`missing_eos_penalty`](crate::missing_eos_penalty) is the common remedy).
+/// None from the recursion. The paper's sum is infinite; here it ends with the answer. An answer that
+/// was cut off is treated as if it had ended there, as in the authors' code for language models
+/// ([`missing_eos_penalty`](crate::missing_eos_penalty) is the common remedy).
 /// # Examples
 /// ```
 /// use candle_align::{GaeConfig, gae};
@@ -96,6 +96,16 @@ pub struct Advantages {
 /// assert_eq!(out.advantages.to_vec2::<f64>()?, [[-0.25 + 0.5 * 0.75, 0.0, 0.75]]);
 /// # Ok::<(), candle_align::Error>(())
 /// ```
+/// # Inspect
+/// * The variance of the advantages over that of the returns, before whitening. It is 1 for a critic
+///   that predicts a constant and 0 for a perfect one. Above 1 the critic adds noise.
+/// * The mean of the advantages, before whitening. Since Âₜ = R̂ₜ − V(sₜ), it is the average error of the
+///   critic and should be near 0.
+/// # Try
+/// * Compute one answer by hand at λ = 1 and at λ = 0. Which values enter Âₜ? Solution:
+///   `tests/identities/ppo.rs::lambda_one_is_the_return_and_lambda_zero_the_temporal_difference`.
+/// * Insert masked tokens into the middle of an answer, with γ < 1. Which advantages change? Solution:
+///   `tests/identities/ppo.rs::columns_that_do_not_count_change_no_advantage_wherever_they_stand`.
 /// # Source
 /// Schulman et al. 2015, arXiv:1506.02438v6, eq. 16; authors' code openai/lm-human-preferences,
 /// `train_policy.py`, `PPOTrainer.loss`.
@@ -103,6 +113,8 @@ pub struct Advantages {
 /// [`Error::Shape`]: crate::Error::Shape
 /// [`Error::DType`]: crate::Error::DType
 /// [`Error::Parameter`]: crate::Error::Parameter
+#[doc(alias = "GAE")]
+#[doc(alias = "generalized advantage estimation")]
 pub fn gae(
     rewards: &Tensor,
     values: &Tensor,
@@ -130,7 +142,7 @@ pub fn gae(
         let (mut next_value, mut next_return) = (0.0, 0.0);
         for at in (row * time..(row + 1) * time).rev() {
             if counts[at] == 0 {
-                continue; // no distance
+                continue; // such a position adds no time step
             }
             // Âₜ + V(sₜ) = rₜ + γ · [ (1 − λ) V(sₜ₊₁) + λ R̂ₜ₊₁ ]
             let expected = share(1.0 - lambda, next_value) + share(lambda, next_return);
@@ -150,12 +162,12 @@ pub fn gae(
     })
 }
 
-/// factor · x, 0 for a factor of 0 whatever x is.
+/// factor · x, or 0 where the factor is 0, whatever x is.
 fn share(factor: f64, x: f64) -> f64 {
     if factor == 0.0 { 0.0 } else { factor * x }
 }
 
-/// Every element in f64; moved before it is widened: not every device has f64.
+/// Every element in f64. The tensor is moved before it is widened, since not every device has f64.
 fn on_host(x: &Tensor) -> Result<Vec<f64>> {
     to_host::<f64>(&x.detach().to_device(&Device::Cpu)?.to_dtype(DType::F64)?)
 }

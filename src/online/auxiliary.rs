@@ -1,15 +1,15 @@
-//! What is added to the objective of reinforcement learning: entropy, and the pretraining text
+//! Two terms that are added to the objective of reinforcement learning: entropy, and pretraining text
 //! (survey §3.1).
 //!
-//! In one sentence: two terms of their own that keep a policy from becoming too sure of itself, and
-//! from forgetting the text it came from.
+//! In one sentence: one term keeps the policy from becoming too sure of itself, and the other keeps it
+//! from forgetting the text that it was pretrained on.
 //!
 //! | paper | here | shape |
 //! |---|---|---|
 //! | c₂, S\[π\](sₜ) | [`EntropyConfig::coefficient`], [`TokenLogProbs::entropy`] | number, `[batch, time]` |
 //! | γ, log π(x) | [`PtxConfig::gamma`], the log-probabilities of pretraining text | number, `[batch, time]` |
 //!
-//! Read next: [`crate::sft`], which the second term is.
+//! Read next: [`crate::sft`], the loss behind the second term.
 
 use crate::error::{Error, Result, non_negative};
 use crate::log_probs::TokenLogProbs;
@@ -21,8 +21,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EntropyConfig {
-    /// c ≥ 0. Default 0.01, the PPO paper's value for Atari (its table 5). The work on language
-    /// models that the survey names has no such term.
+    /// c ≥ 0. Default 0.01, the PPO paper's value for Atari (its table 5). The papers on language
+    /// models that the survey names have no such term.
     pub coefficient: f64,
 }
 
@@ -32,7 +32,7 @@ impl Default for EntropyConfig {
     }
 }
 
-/// The entropy bonus of each token: less of a loss where the policy is less sure.
+/// The entropy bonus of each token: the loss is lower where the policy is less sure.
 ///
 /// # Equation
 /// ```text
@@ -48,10 +48,10 @@ impl Default for EntropyConfig {
 /// # Properties
 /// * The gradient in the logits of a token is c · πᵥ (log πᵥ + Hₜ): 0 for the uniform distribution,
 ///   where the term has its only minimum, −c log V.
-/// * Added to the loss of a reward r of one token it gives π ∝ e^{r/c}: the tie to a uniform
+/// * Added to the loss of a one-token reward r, it gives π ∝ e^{r/c}. That is a KL penalty to a uniform
 ///   reference with β = c.
 /// # Departures
-/// Negated: the paper maximises. Not in the survey.
+/// The sign: the paper maximizes, and a loss is minimized. Not in the survey.
 /// # Examples
 /// ```
 /// use candle_align::{EntropyConfig, Statistics, TokenLogProbs, entropy_loss};
@@ -66,8 +66,17 @@ impl Default for EntropyConfig {
 /// assert!((loss[0][0] - -0.5 * 4.0f64.ln()).abs() < 1e-12);
 /// # Ok::<(), candle_align::Error>(())
 /// ```
+/// # Inspect
+/// The mean entropy per token ([`RlhfMetrics::entropy`](crate::RlhfMetrics::entropy)). It is log V for
+/// the uniform distribution. When it falls towards 0, the policy repeats one answer and further draws
+/// teach it nothing new. When it rises towards log V, c outweighs the reward.
+/// # Try
+/// * Train one token with reward r and coefficient c. Where does the policy end? Solution:
+///   `tests/optimum/ppo.rs::an_entropy_bonus_is_a_tie_to_the_uniform_distribution`.
 /// # Source
 /// Schulman et al. 2017, arXiv:1707.06347v2, eq. 9.
+#[doc(alias = "entropy bonus")]
+#[doc(alias = "entropy regularization")]
 pub fn entropy_loss(log_probs: &TokenLogProbs, config: &EntropyConfig) -> Result<TokenLoss> {
     let function = "entropy_loss";
     non_negative(function, "coefficient", config.coefficient)?;
@@ -108,17 +117,17 @@ impl Default for PtxConfig {
 /// lₜ = −γ · log π_θ(xₜ│x₍<t₎)
 /// ```
 /// # Shapes
-/// `pretraining` `[batch, time]`, the log-probabilities of text and not of answers: a batch of its
-/// own. The result is `[batch, time]` with its mask.
+/// `pretraining` `[batch, time]`, the log-probabilities of a separate batch of text, not of answers.
+/// The result is `[batch, time]` with the mask of that batch.
 /// # Errors
 /// [`Error::Parameter`] unless γ is finite and not negative.
 /// # Properties
 /// * It is γ times [`sft_loss`](crate::sft_loss): the gradient is −γ, and γ = 0 adds nothing.
 /// * With reward r, one token per answer and pretraining text distributed as d, PPO-ptx stops where
-///   r − β log(π/π_ref) + γ d/π is the same for every answer: π* of the penalised reward, pulled
-///   towards d. With β = 0 that is π = γ d / (λ − r), λ > max r.
+///   r − β log(π/π_ref) + γ d/π is the same for every answer. That is π* of the penalized reward, pulled
+///   towards d. With β = 0 it is π = γ d / (λ − r), λ > max r.
 /// # Departures
-/// None: eq. 2 maximises a sum over each text; the reduction is the caller's
+/// None. Eq. 2 maximizes a sum over each text; the caller chooses the reduction
 /// ([`Reduction::SequenceMean`](crate::Reduction) is that expectation). Not in the survey's text.
 /// # Examples
 /// ```
@@ -131,8 +140,16 @@ impl Default for PtxConfig {
 /// assert_eq!(loss.loss.to_vec2::<f64>()?, [[27.8 * 0.5, 0.0]]);
 /// # Ok::<(), candle_align::Error>(())
 /// ```
+/// # Inspect
+/// The mean loss divided by γ: the negative log-likelihood of pretraining text per token. When it rises
+/// while the score rises, the policy is forgetting that text, and γ is too small.
+/// # Try
+/// * Give d and r and predict π for β = 0 from the formula above. Solution:
+///   `tests/optimum/ppo.rs::the_pretraining_term_pulls_towards_the_text`.
 /// # Source
 /// Ouyang et al. 2022, arXiv:2203.02155v1, eq. 2 and appendix C.4.
+#[doc(alias = "PPO-ptx")]
+#[doc(alias = "pretraining loss")]
 pub fn ptx_loss(pretraining: &TokenLogProbs, config: &PtxConfig) -> Result<TokenLoss> {
     non_negative("ptx_loss", "gamma", config.gamma)?;
 

@@ -1,7 +1,7 @@
-//! Who sets β, the price of the KL: nobody, or a controller that aims at a KL (survey §3.1).
+//! How β, the price of the KL, is set: fixed, or steered towards a target KL (survey §3.1).
 //!
-//! In one sentence: after every batch β grows a little if the policy went further than the target,
-//! and shrinks a little if it stayed nearer.
+//! In one sentence: after every batch β grows a little if the KL was above the target, and shrinks a
+//! little if it was below.
 //!
 //! | paper | here |
 //! |---|---|
@@ -9,26 +9,29 @@
 //! | KL_target | `target`, nats per answer |
 //! | K_β | `samples / horizon` |
 //!
-//! Read next: [`crate::online::rewards`], where β is spent.
+//! Read next: [`crate::online::rewards`], where β enters the reward.
 
 use crate::error::{Result, non_negative, positive, require};
 use serde::{Deserialize, Serialize};
 
-/// The largest relative error that one step answers to.
+/// The relative error is clipped to this size.
 const ERROR_BOUND: f64 = 0.2;
 
-/// How β moves from batch to batch.
+/// How β changes from batch to batch.
+#[doc(alias = "adaptive KL")]
+#[doc(alias = "KL coefficient")]
+#[doc(alias = "KL penalty")]
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum KlController {
-    /// β stays as it is. InstructGPT: 0.02.
+    /// β never changes. InstructGPT: 0.02.
     Fixed {
         /// β ≥ 0.
         beta: f64,
     },
     /// β follows the measured KL.
     Adaptive {
-        /// β > 0 now; 0.15 at the start in the authors' code.
+        /// The current β > 0; the authors' code starts at 0.15.
         beta: f64,
         /// The KL to hold, in nats per answer, > 0; 6 in the authors' code.
         target: f64,
@@ -68,11 +71,12 @@ impl KlController {
     /// Numbers: `kl` is the mean over the answers, [`Experience::mean_kl`](crate::Experience::mean_kl).
     /// # Errors
     /// [`Error::Parameter`](crate::Error::Parameter) if a setting is not finite and > 0 (a fixed β
-    /// may be 0), if `kl` is not finite, or if `samples` ≥ 5 · `horizon`, where one step could take β to 0 or below.
+    /// may be 0), if `kl` is not finite, or if `samples` ≥ 5 · `horizon`, where one step could take β
+    /// to 0 or below.
     /// # Properties
-    /// * At `kl` = `target` β stays. From 1.2 times the target on, and from 0.8 times down, the step no
-    ///   longer grows: β′/β stays within 1 ± 0.2 · samples / horizon.
-    /// * [`KlController::Fixed`] stays as it is.
+    /// * At `kl` = `target` β does not change. Above 1.2 times the target, and below 0.8 times, the step
+    ///   no longer grows: β′/β stays within 1 ± 0.2 · samples / horizon.
+    /// * [`KlController::Fixed`] never changes.
     /// # Departures
     /// The paper (§2.2) writes β′ = β(1 + K_β e) with K_β = 0.1 per batch; its code has
     /// K_β = samples / horizon. The paper's form is `horizon` = 10 · `samples`.
@@ -80,11 +84,21 @@ impl KlController {
     /// ```
     /// use candle_align::KlController;
     ///
-    /// // twice the target is answered like 1.2 times: 256 of 10 000 answers move β by 0.2 · 0.0256
+    /// // twice the target has the effect of 1.2 times: 256 of 10 000 answers move β by 0.2 · 0.0256
     /// let next = KlController::default().update(12.0, 256)?;
     /// assert!((next.beta() - 0.15 * (1.0 + 0.2 * 0.0256)).abs() < 1e-15);
     /// # Ok::<(), candle_align::Error>(())
     /// ```
+    /// # Inspect
+    /// β, beside [`Experience::mean_kl`](crate::Experience::mean_kl), batch by batch. If β changes by
+    /// the full 0.2 · samples / horizon in every batch, the KL runs away faster than this horizon lets β
+    /// follow. A negative mean KL lowers β: over many of the policy's own draws that should not happen
+    /// (see [`kl_loss`](crate::kl_loss)).
+    /// # Try
+    /// * Steer the KL to ½ and read off β. Which fixed β gives the same policy? Solution:
+    ///   `cargo run --example rlhf`, last row.
+    /// * Which horizon makes this the paper's controller with K_β = 0.1? Solution:
+    ///   `tests/identities/ppo.rs::the_papers_gain_is_a_horizon_of_ten_batches`.
     /// # Source
     /// Ziegler et al. 2019, arXiv:1909.08593v2, §2.2; authors' code openai/lm-human-preferences,
     /// `train_policy.py`, `AdaptiveKLController`.

@@ -1,12 +1,12 @@
 //! Learning from answers drawn by the policy itself (survey §3.1).
 //!
-//! Reinforcement learning from human feedback has three steps: fine-tune on demonstrations
-//! ([`crate::sft`]); learn a reward from comparisons; then draw answers, score them, and move the
-//! policy towards the better ones while it pays for leaving where it started.
+//! Reinforcement learning from human feedback has three steps. First, fine-tune on demonstrations
+//! ([`crate::sft`]). Second, learn a reward from comparisons. Third, draw answers, score them, and
+//! move the policy towards the better ones, at a price for leaving the point where it started.
 //!
 //! # The reward model
 //!
-//! | reward model | eats | a prompt's share of the batch |
+//! | reward model | takes | weight of a prompt in the batch |
 //! |---|---|---|
 //! | [`pairwise_reward_loss`](reward_model::pairwise_reward_loss) | the scores of a better and a worse answer | one per pair |
 //! | [`ranked_reward_loss`](reward_model::ranked_reward_loss) | k scores and a ranking, ties allowed | one, the mean over its pairs |
@@ -14,13 +14,13 @@
 //! | [`plackett_luce_reward_loss`](reward_model::plackett_luce_reward_loss) | k scores and a ranking | a sum over its stages |
 //!
 //! Scores come from [`RewardHead`](reward_head::RewardHead), their scale from
-//! [`RewardNormalisation`](reward_head::RewardNormalisation). All four losses are made of
-//! logistic losses or softmax cross-entropies of scores, and without centring leave the constant of
-//! the reward open.
+//! [`RewardNormalisation`](reward_head::RewardNormalisation). All four losses are logistic losses or
+//! softmax cross-entropies of scores. Without centering they do not determine the additive constant
+//! of the reward.
 //!
 //! # The policy
 //!
-//! | what | eats | gives | compares | regulariser |
+//! | what | takes | gives | compares | regularizer |
 //! |---|---|---|---|---|
 //! | [`sample`](sampling::sample) | a causal model, prompts | answers, log-probabilities | – | – |
 //! | [`missing_eos_penalty`](rewards::missing_eos_penalty) | scores, which answers ended | scores | – | – |
@@ -32,15 +32,15 @@
 //! | [`kl_loss`](kl::kl_loss) | new log-probabilities, the reference | a loss per token | – | KL(π‖π_ref) outside the reward, with k₂ |
 //! | [`entropy_loss`](auxiliary::entropy_loss), [`ptx_loss`](auxiliary::ptx_loss) | log-probabilities | a loss per token | – | entropy; the pretraining text |
 //! | [`kl_adjusted_rewards`](raft::kl_adjusted_rewards) | rewards, log-probabilities of the policy and the reference | rewards to rank by | – | KL(π‖π_ref) inside the reward |
-//! | [`best_of_k`](raft::best_of_k) | rewards of k answers to each prompt | the rows to learn with [`sft_loss`](crate::sft_loss) | the best with the rest of its prompt | – |
-//! | [`top_share`](raft::top_share), [`RefreshedSet`](raft::RefreshedSet) | the same | the same | the best with the rest of the batch, or of all batches | – |
+//! | [`best_of_k`](raft::best_of_k) | rewards of k answers to each prompt | the rows to train on with [`sft_loss`](crate::sft_loss) | the best answer with the others to its prompt | – |
+//! | [`top_share`](raft::top_share), [`RefreshedSet`](raft::RefreshedSet) | the same | the same | the best answers with the rest of the batch, or of all batches | – |
 //! | [`Rollout::experience`](rollout::Rollout::experience), [`rlhf_loss`](rlhf::rlhf_loss) | a batch of answers; a minibatch of it | all of the above in one training step | by advantage | as above |
 //!
-//! Scores are per answer, `[batch]`; rewards, values and losses are per token, `[batch, time]`; sums
-//! of losses are the caller's to weigh. The whole loop, what the KL estimators do and what whitening
-//! does to β stand in [`rlhf`]. With k₁ inside the reward the third step ends at π* ∝ π_ref · e^{r/β}, the same policy that
-//! [`crate::ranking`]'s DPO fits without drawing an answer. RAFT has no such balance: round by round
-//! it goes on towards the answers of the highest reward.
+//! Scores are per answer, `[batch]`. Rewards, values and losses are per token, `[batch, time]`. The
+//! caller weighs the losses and adds them up. [`rlhf`] describes the whole loop, what each KL estimator
+//! does, and what whitening does to β. With k₁ inside the reward the third step ends at
+//! π* ∝ π_ref · e^{r/β}, the policy that [`crate::ranking`]'s DPO fits without drawing an answer. RAFT
+//! has no such equilibrium: every round moves further towards the answers of the highest reward.
 
 pub mod advantages;
 pub mod auxiliary;

@@ -1,6 +1,6 @@
-//! Proximal policy optimisation: learn from own answers and their scores (survey §3.1).
+//! Proximal policy optimization: learn from the policy's own answers and their scores (survey §3.1).
 //!
-//! In one sentence: make a token likelier that went better than expected, and stop pulling once its
+//! In one sentence: make a token likelier if it turned out better than expected, and stop once its
 //! probability has changed by a fifth.
 //!
 //! | paper | here | shape |
@@ -11,8 +11,8 @@
 //! | ρₜ | [`PolicyLoss::ratio`] | `[batch, time]` |
 //! | ε | [`PpoConfig::clip`], [`PpoValueConfig::clip`] | numbers |
 //!
-//! Read next: [`crate::online::auxiliary`], the terms that are added; [`crate::ranking::dpo`], the same
-//! optimum without drawing answers.
+//! Read next: [`crate::online::auxiliary`], the terms that are added to this loss;
+//! [`crate::ranking::dpo`], the same optimum without drawing answers.
 
 use super::kl::{KlEstimator, bounded_exp};
 use crate::error::{Result, positive, require};
@@ -28,13 +28,15 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PpoConfig {
-    /// ε in (0, 1): a ratio may fall to 1 − ε, and rise to 1 + ε, before the pull stops. Default
-    /// 0.2 (the paper's §6.1; InstructGPT's too).
+    /// ε in (0, 1): a ratio may fall to 1 − ε, or rise to 1 + ε, before the gradient stops. Default
+    /// 0.2 (the paper's §6.1, and InstructGPT's value).
+    #[doc(alias = "clip range")]
     pub clip: f64,
-    /// The upper ε where it is to differ, finite and > 0. Default none: `clip` on both sides.
+    /// A different ε for the upper bound, finite and > 0. Default none: `clip` on both sides.
+    #[doc(alias = "clip-higher")]
     pub clip_high: Option<f64>,
     /// c > 1: a token with a negative advantage is not pushed down further once its ratio exceeds
-    /// c. Default none, the paper's loss; 3 in the paper that proposes it.
+    /// c. Default none, as in the PPO paper; the paper that proposes it uses 3.
     pub dual_clip: Option<f64>,
 }
 
@@ -50,7 +52,7 @@ impl Default for PpoConfig {
 
 /// What [`ppo_policy_loss`] returns.
 ///
-/// All but the loss are detached; all are 0 where the mask does not count.
+/// All fields but the loss are detached. All are 0 where the mask does not count.
 #[derive(Clone, Debug)]
 pub struct PolicyLoss {
     /// The loss of each token, and which tokens count.
@@ -68,9 +70,9 @@ pub struct PolicyLoss {
 /// Means over the counted tokens of a batch: detached scalars.
 #[derive(Clone, Debug)]
 pub struct PolicyMetrics {
-    /// Mean ratio, near 1 as long as the policy is near the one that wrote the answers.
+    /// The mean ratio, near 1 as long as the policy is near the one that wrote the answers.
     pub ratio: Tensor,
-    /// The share of tokens that no longer pull.
+    /// The share of tokens whose gradient the clip stopped.
     pub clip_fraction: Tensor,
     /// KL(π_old‖π_θ) per token by k₁: may be negative.
     pub kl_k1: Tensor,
@@ -79,7 +81,7 @@ pub struct PolicyMetrics {
 }
 
 impl PolicyLoss {
-    /// The means over the tokens that count; 0 where none does. Padding does not enter.
+    /// The means over the tokens that count, or 0 if none does. Padding is left out.
     ///
     /// # Errors
     /// Only candle's own.
@@ -110,25 +112,26 @@ impl PolicyLoss {
 /// [`Error::Shape`] or [`Error::DType`] if the shapes or types differ; [`Error::Parameter`] unless
 /// 0 < ε < 1, the upper ε is finite and > 0, and c is finite and > 1.
 /// # Properties
-/// * ∂l/∂ log π_θ is 0 exactly where `clipped` says so (Â > 0 and ρ > 1 + ε, or Â < 0 and
-///   ρ < 1 − ε, or with dual clip Â < 0 and ρ > c) and −Âρ everywhere else: also on the far sides,
-///   where a ratio went against its advantage.
-/// * At ρ = 1, where both branches of the maximum tie for every token of a first step, it is −Â:
-///   the policy gradient, neither doubled nor halved. At ρ = 1 ± ε and ρ = c exactly, the slope is
-///   that of the inner side, −Âρ; the token does not yet count as clipped.
-/// * The clip stops the pull, it does not bound the ratio. With draws from π_old, E Â = 0 and many
-///   inner steps the minimum is −ε E│Â│ (where the probabilities leave room for it), and it is
-///   attained by every policy whose ratios lie at or beyond the bounds.
-/// * A huge `dual_clip` is none; so is any as long as no ratio exceeds it.
-/// * Steps on fresh draws, with k₁ in the reward ([`shaped_rewards`](crate::shaped_rewards)),
-///   arrive at π* ∝ π_ref · e^{r/β}.
-/// * A token that only the new policy finds impossible has ratio 0; one that only the old one did has ratio
-///   +∞, a finite slope, and no pull where Â = 0.
+/// * ∂l/∂ log π_θ is 0 exactly where `clipped` is 1 (Â > 0 and ρ > 1 + ε, or Â < 0 and ρ < 1 − ε, or
+///   with dual clip Â < 0 and ρ > c). Everywhere else it is −Âρ, also on the far sides, where a ratio
+///   moved against its advantage.
+/// * At ρ = 1, both branches of the maximum tie. That is the case for every token of a first step. The
+///   gradient there is −Â: the policy gradient, neither doubled nor halved. At ρ = 1 ± ε and ρ = c
+///   exactly, the slope is that of the inner side, −Âρ, and the token does not yet count as clipped.
+/// * The clip stops the gradient; it does not bound the ratio. With draws from π_old, E Â = 0 and many
+///   inner steps, the minimum is −ε E│Â│ (where the probabilities leave room for it). Every policy whose
+///   ratios lie at or beyond the bounds attains it.
+/// * A `dual_clip` that no ratio exceeds has no effect.
+/// * Steps on fresh draws, with k₁ in the reward ([`shaped_rewards`](crate::shaped_rewards)), lead to
+///   π* ∝ π_ref · e^{r/β}.
+/// * A token that only the new policy finds impossible has ratio 0. One that only the old policy found
+///   impossible has ratio +∞ and a finite slope, and no gradient where Â = 0.
 /// # Departures
-/// Negated: the paper maximises. Up to ρ = e²⁰ ([`LOG_RATIO_BOUND`](crate::online::kl::LOG_RATIO_BOUND))
-/// there is no other difference; beyond, ρ goes on along the tangent of e^x instead of overflowing,
-/// so the gradient stays −Â e²⁰ and is never NaN. Two ε and the dual clip are from later papers, off
-/// by default. The survey has no equation for this.
+/// The sign: the paper maximizes, and a loss is minimized. Up to ρ = e²⁰
+/// ([`LOG_RATIO_BOUND`](crate::online::kl::LOG_RATIO_BOUND)) there is no other difference. Beyond it, ρ
+/// follows the tangent of e^x instead of overflowing, so the gradient stays −Â e²⁰ and is never NaN. Two
+/// ε and the dual clip come from later papers and are off by default. The survey has no equation for
+/// this.
 /// # Examples
 /// ```
 /// use candle_align::{PpoConfig, TokenLogProbs, ppo_policy_loss};
@@ -148,6 +151,22 @@ impl PolicyLoss {
 /// assert_eq!(out.metrics()?.clip_fraction.to_scalar::<f64>()?, 0.5);
 /// # Ok::<(), candle_align::Error>(())
 /// ```
+/// # Inspect
+/// [`PolicyLoss::metrics`]:
+/// * Before the first step on a batch the ratio is 1, and clip fraction and KL are 0. If not, `old` and
+///   `new` were computed in different ways: another temperature, dropout, or another type.
+/// * `kl_k3` within the inner steps is how far the policy moved on this batch. If it jumps, the learning
+///   rate is too high or there are too many steps.
+/// * A clipped token has no gradient. As `clip_fraction` climbs towards 1, further inner steps learn from
+///   ever fewer tokens.
+///
+/// The loss itself does not show progress: with advantages of mean 0 it is 0 before every first step.
+/// Watch the mean score of fresh answers.
+/// # Try
+/// * The clip acts on two of four cases (sign of Â, ρ above or below its bound). Which ones? Solution:
+///   `tests/values/ppo.rs::the_clip_stops_the_pull_on_two_sides_of_four`.
+/// * Take many steps on one batch. At which loss do they stop? Solution:
+///   `tests/optimum/ppo.rs::inner_steps_stop_at_the_least_loss_of_the_clipped_surrogate`.
 /// # Source
 /// Schulman et al. 2017, arXiv:1707.06347v2, eq. 7; authors' code openai/lm-human-preferences,
 /// `train_policy.py`, `PPOTrainer.loss`. Dual clip: Ye et al. 2019, arXiv:1912.09729. Two ε: Yu et
@@ -156,6 +175,10 @@ impl PolicyLoss {
 /// [`Error::Shape`]: crate::Error::Shape
 /// [`Error::DType`]: crate::Error::DType
 /// [`Error::Parameter`]: crate::Error::Parameter
+#[doc(alias = "PPO")]
+#[doc(alias = "proximal policy optimization")]
+#[doc(alias = "clipped surrogate")]
+#[doc(alias = "importance ratio")]
 pub fn ppo_policy_loss(
     new: &TokenLogProbs,
     old: &Tensor,
@@ -184,8 +207,8 @@ pub fn ppo_policy_loss(
     let ratio = bounded_exp(&log_ratio)?;
     let reached = ratio.detach();
 
-    // max( −Âρ, −Â clip(ρ) ), as a choice rather than a maximum, whose slope would be halved at a
-    // tie: clipped where Â > 0 and ρ > 1 + ε, or Â < 0 and ρ < 1 − ε
+    // max( −Âρ, −Â clip(ρ) ), as a choice: the slope of a maximum would be halved at a tie.
+    // Clipped where Â > 0 and ρ > 1 + ε, or Â < 0 and ρ < 1 − ε
     let (gain, harm) = (advantages.gt(0.0)?, advantages.lt(0.0)?);
     let above = gain.mul(&reached.gt(1.0 + epsilon_high)?)?;
     let below = harm.mul(&reached.lt(1.0 - epsilon)?)?;
@@ -199,7 +222,7 @@ pub fn ppo_policy_loss(
         stopped = stopped.add(&beyond)?;
     }
     let ratio_or_bound = stopped.where_cond(&bound, &ratio)?;
-    // an advantage of 0 pulls at no ratio, not even at ∞
+    // an advantage of 0 has no gradient at any ratio, not even at ∞
     let idle = advantages.eq(0.0)?.mul(&reached.eq(f64::INFINITY)?)?;
     let ratio_or_bound = masked(&ratio_or_bound, &idle.eq(0u8)?)?;
     let loss = (advantages.neg()? * ratio_or_bound)?;
@@ -221,8 +244,9 @@ pub fn ppo_policy_loss(
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PpoValueConfig {
-    /// ε > 0: how far a value may move from the old one before its pull stops. Default 0.2, as in
-    /// the authors' code; none is the plain square.
+    /// ε > 0: how far a value may move from the old one before its gradient stops. Default 0.2, as in
+    /// the authors' code. None is the plain square.
+    #[doc(alias = "value clipping")]
     pub clip: Option<f64>,
 }
 
@@ -232,7 +256,7 @@ impl Default for PpoValueConfig {
     }
 }
 
-/// The squared error of each value, clipped like the policy.
+/// The squared error of each value, clipped like the policy loss.
 ///
 /// # Equation
 /// ```text
@@ -246,15 +270,15 @@ impl Default for PpoValueConfig {
 /// [`Error::Shape`] or [`Error::DType`] if the shapes or types differ; [`Error::Parameter`] unless ε
 /// is finite and > 0.
 /// # Properties
-/// * The gradient is 0 where V has left V_old by more than ε towards R̂ and the clipped error is
-///   strictly the larger; else V − R̂. Within ε both branches are the same number, and the gradient
-///   is V − R̂ in full; so it is at the bound, and where both errors are equal beyond it.
+/// * The gradient is 0 where V has moved from V_old towards R̂ by more than ε and the clipped error is
+///   strictly the larger. Elsewhere it is V − R̂. Within ε both branches are the same number, and the
+///   gradient is V − R̂ in full. The same holds at the bound, and beyond it where both errors are equal.
 /// * Without a clip, or with a huge one, this is ½(V − R̂)², whose optimum is the mean return.
-/// * A value or a return of ±∞ costs +∞; a return of ±∞ does not pull a value that is beyond its bound
-///   towards it.
+/// * A value or a return of ±∞ costs +∞. A return of ±∞ does not pull a value that has already moved
+///   towards it beyond the bound.
 /// # Departures
-/// None from the authors' code, which adds this with weight 0.1 to the policy's loss; the weight is
-/// the caller's. The survey has no equation for this.
+/// None from the authors' code, which adds this to the policy's loss with weight 0.1. Here the caller
+/// chooses the weight. The survey has no equation for this.
 /// # Examples
 /// ```
 /// use candle_align::{PpoValueConfig, Reduction, ppo_value_loss};
@@ -268,6 +292,14 @@ impl Default for PpoValueConfig {
 /// assert!((loss - 0.5 * (1.2f64 - 2.0).powi(2)).abs() < 1e-12);
 /// # Ok::<(), candle_align::Error>(())
 /// ```
+/// # Inspect
+/// The mean loss without a clip, beside half the variance of the returns, which is the loss of a critic
+/// that predicts their mean. A critic above that is worse than a constant, and its advantages are mostly
+/// noise. If the loss jumps whenever the scores change their scale, normalize the scores
+/// ([`RewardNormalisation`](crate::RewardNormalisation)).
+/// # Try
+/// * Where does a critic end that sees several returns at one state? Does the clip move that point?
+///   Solution: `tests/optimum/ppo.rs::a_value_arrives_at_the_mean_return_also_by_clipped_steps`.
 /// # Source
 /// Authors' code of Ziegler et al. 2019, arXiv:1909.08593v2, openai/lm-human-preferences,
 /// `train_policy.py`, `PPOTrainer.loss`; the square without a clip: Schulman et al. 2017,
@@ -276,6 +308,8 @@ impl Default for PpoValueConfig {
 /// [`Error::Shape`]: crate::Error::Shape
 /// [`Error::DType`]: crate::Error::DType
 /// [`Error::Parameter`]: crate::Error::Parameter
+#[doc(alias = "critic loss")]
+#[doc(alias = "value function loss")]
 pub fn ppo_value_loss(
     values: &Tensor,
     old_values: &Tensor,
@@ -302,8 +336,8 @@ pub fn ppo_value_loss(
             let moved = (&values - &old_values)?.detach();
             let clipped = (old_values.detach() + moved.clamp(-epsilon, epsilon)?)?;
 
-            // max( … ), as a choice: V_clip only where it is not V itself and R̂ is strictly nearer to
-            // V, beyond the middle of the two
+            // max( … ), as a choice: V_clip only where it differs from V and R̂ is strictly nearer to V,
+            // beyond the midpoint of the two
             let middle = ((values.detach() * 0.5)? + (&clipped * 0.5)?)?;
             let up = moved.gt(epsilon)?.mul(&returns.gt(&middle)?)?;
             let down = moved.lt(-epsilon)?.mul(&returns.lt(&middle)?)?;

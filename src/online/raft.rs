@@ -1,6 +1,6 @@
-//! Reward-ranked fine-tuning: draw answers, keep the best, learn them (survey §3.1).
+//! Reward-ranked fine-tuning: draw answers, keep the best, train on them (survey §3.1).
 //!
-//! In one sentence: each round draws K answers to every prompt, keeps the one of the highest
+//! In one sentence: each round draws K answers to every prompt, keeps the one with the highest
 //! reward, and fine-tunes on it with [`sft_loss`](crate::sft_loss).
 //!
 //! | paper | here | shape |
@@ -14,13 +14,13 @@
 //! | the survey's global set, refreshed | [`RefreshedSet`] | items with their rewards |
 //! | −Σ_B log p_w(y│x) | [`sft_loss`](crate::sft_loss) on the rows kept | `[batch, time]` |
 //!
-//! RAFT has no loss of its own. Its selections are choices, which have no gradient, so they are
-//! made on the host and give row numbers. Row `prompt · k + i` is answer i to that prompt, as in
+//! RAFT adds no loss. It selects answers, and a selection has no gradient, so it runs on the host and
+//! returns row numbers. Row `prompt · k + i` is answer i to that prompt, as in
 //! [`Samples`](crate::Samples) and
 //! [`Candidates::from_token_log_probs`](crate::Candidates::from_token_log_probs).
 //!
 //! Read next: [`sampling`](super::sampling), where the answers come from;
-//! [`rrhf`](crate::ranking::rrhf), which also learns from the order of the others.
+//! [`rrhf`](crate::ranking::rrhf), which also learns from the order of the other answers.
 
 use crate::error::{Error, Result, non_negative, require};
 use crate::math::{require_finite, to_host};
@@ -30,13 +30,13 @@ use serde::{Deserialize, Serialize};
 
 /// Settings of [`kl_adjusted_rewards`].
 ///
-/// K is the width of the rewards and λ is [`SamplingConfig::temperature`](crate::SamplingConfig);
-/// the paper's K are 8, 16 and 32, its λ 0.7, 0.85 and 1.
+/// K is the width of the rewards, and λ is [`SamplingConfig::temperature`](crate::SamplingConfig). The
+/// paper uses K = 8, 16 and 32, and λ = 0.7, 0.85 and 1.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RaftConfig {
-    /// β ≥ 0, what a nat away from the reference costs an answer in the ranking. Default 0, the
-    /// paper's; it also tries 0.005, 0.01 and 0.1.
+    /// β ≥ 0, the price in the ranking of each nat that an answer is away from the reference. Default
+    /// 0, as in the paper, which also tries 0.005, 0.01 and 0.1.
     pub beta: f64,
 }
 
@@ -47,19 +47,19 @@ pub struct RaftConfig {
 /// r̃(x, y) = r(x, y) − β · log( p_w(y│x) / p_0(y│x) )                              eq. 5
 /// ```
 /// # Shapes
-/// `rewards`, `policy`, `reference` and the result `[batch, k]`, of one type. The log-probabilities
-/// are sums over tokens ([`TokenLogProbs::sum`](crate::TokenLogProbs::sum)). Everything is constant:
-/// the result has no history.
+/// `rewards`, `policy`, `reference` and the result are `[batch, k]`, of one type. The log-probabilities
+/// are sums over tokens ([`TokenLogProbs::sum`](crate::TokenLogProbs::sum)). The result is a constant,
+/// without history.
 /// # Errors
 /// [`Error::Shape`] or [`Error::DType`] if the inputs differ; [`Error::Parameter`] unless β is finite
-/// and ≥ 0. Never for a value: [`best_of_k`] and [`top_share`] name one that is not finite.
+/// and ≥ 0. The values are not checked here: [`best_of_k`] and [`top_share`] name one that is not finite.
 /// # Properties
-/// * β = 0, or a policy that is still the reference, leaves the rewards as they are.
-/// * The expectation over answers of the policy is E r − β KL(p_w‖p_0).
-/// * At π* ∝ p_0 · e^{r/β} every answer has the same r̃, β log Z, so the best of k is any answer and
-///   the policy stays. It does not return there: from nearby, a whole round moves far away, since a
-///   difference of r̃ however small decides all. Only small mixtures of the old policy and the new
-///   tend to π*.
+/// * β = 0, or a policy that still is the reference, leaves the rewards unchanged.
+/// * The expectation over the policy's answers is E r − β KL(p_w‖p_0).
+/// * At π* ∝ p_0 · e^{r/β} every answer has the same r̃, β log Z. So the best of k is any answer, and the
+///   policy stays at π*. But π* does not attract: from nearby, a whole round moves far away, because even
+///   a tiny difference of r̃ decides the selection. Only small mixtures of the old policy and the new one
+///   converge to π*.
 /// # Departures
 /// None from the paper. The survey does not mention the term.
 /// # Examples
@@ -77,8 +77,18 @@ pub struct RaftConfig {
 /// assert_eq!(best_of_k(&ranked, None)?, [0]);
 /// # Ok::<(), candle_align::Error>(())
 /// ```
+/// # Inspect
+/// * The mean of `policy − reference` over all drawn answers: the KL to the reference, round by round.
+/// * In how many prompts [`best_of_k`] names another row than without β. If in none, β has no effect. If
+///   in most, the KL decides the ranking and not the reward.
+/// # Try
+/// * Start a round exactly at π*, and another one next to it. Where does each end? Solution:
+///   `tests/optimum/raft.rs::the_kl_penalised_optimum_is_a_fixed_point_that_does_not_attract`.
 /// # Source
-/// Dong et al. 2023, arXiv:2304.06767, eq. 5, from two sets of notes that agree.
+/// Dong et al. 2023, arXiv:2304.06767v4, eq. 5; the values of β: its table 7. Equation and values were
+/// read in public summaries that quote them, not in the paper itself.
+#[doc(alias = "KL penalty")]
+#[doc(alias = "KL-regularized reward")]
 pub fn kl_adjusted_rewards(
     rewards: &Tensor,
     policy: &Tensor,
@@ -100,7 +110,7 @@ pub fn kl_adjusted_rewards(
     Ok((rewards - (log_ratio * config.beta)?)?)
 }
 
-/// The best answer to each prompt: the rows to learn.
+/// The best answer to each prompt: the rows to train on.
 ///
 /// # Equation
 /// ```text
@@ -109,26 +119,26 @@ pub fn kl_adjusted_rewards(
 /// ```
 /// The loss is [`sft_loss`](crate::sft_loss) on these rows.
 /// # Shapes
-/// `rewards` `[batch, k]` in f32 or f64, `mask` `[batch, k]` in u8, all counted if `None`. The result
-/// names one row `prompt · k + i` for each prompt that has an answer, in the order of the prompts.
+/// `rewards` `[batch, k]` in f32 or f64, `mask` `[batch, k]` in u8; `None` counts all answers. The
+/// result names one row `prompt · k + i` for each prompt that has an answer, in the order of the prompts.
 /// # Errors
 /// [`Error::Shape`] or [`Error::DType`] for other tensors; [`Error::Argument`] if a reward that
 /// counts is not finite.
 /// # Properties
-/// * Only the order within a prompt counts: r → a·r + c(x) with a > 0 changes nothing.
-/// * The law of what is kept is B_n(y) = (F(r_y)ⁿ − F(r_y⁻)ⁿ) · p(y)/p(those that tie with y), with n
-///   draws and F(c) = P(r ≤ c). Taking the first of ties, as here, and a random one give this same
-///   law.
-/// * KL(B_n‖p) ≤ log n − (n − 1)/n: near equality where no answer is likely, less where answers
-///   repeat. E max ≤ E r + w·√(½ log n), with w the range of the rewards.
-/// * t rounds of the best of n are one of nᵗ, until all mass is on the highest reward. An answer
-///   keeps probability in every finite round: B_n(y) > 0 where p(y) > 0.
-/// * With λ ≠ 1 the law is that of the draws, p^{1/λ}: a λ below 1 sharpens the policy in each round
-///   even if all rewards are equal.
-/// * One answer to each prompt is fine-tuning on one's own answers.
+/// * Only the order within a prompt matters: r → a·r + c(x) with a > 0 changes nothing.
+/// * The distribution of the kept answer is B_n(y) = (F(r_y)ⁿ − F(r_y⁻)ⁿ) · p(y)/p(those that tie with y),
+///   with n draws and F(c) = P(r ≤ c). It is the same whether the first of several ties is kept, as here,
+///   or a random one.
+/// * KL(B_n‖p) ≤ log n − (n − 1)/n. The two are nearly equal if no answer is likely, and the KL is smaller
+///   if answers repeat. E max ≤ E r + w·√(½ log n), with w the range of the rewards.
+/// * t rounds of the best of n equal one round of the best of nᵗ. In the limit all mass is on the highest
+///   reward. After finitely many rounds no answer is lost: B_n(y) > 0 where p(y) > 0.
+/// * With λ ≠ 1 the answers are drawn from p^{1/λ}. A λ below 1 sharpens the policy in each round even
+///   if all rewards are equal.
+/// * With one answer to each prompt this is fine-tuning on the policy's own answers.
 /// # Departures
-/// The survey describes the best 1/k of a whole batch; that is the paper's variant in its appendix,
-/// here [`top_share`]. The authors' published training counts every token of the sequence; here the
+/// The survey describes the best 1/k of a whole batch. The paper has that variant in its appendix; here
+/// it is [`top_share`]. The authors' published training counts every token of the sequence. Here the
 /// mask of the sequence decides, and [`sample`](crate::sample) sets it on the answer alone.
 /// # Examples
 /// ```
@@ -153,7 +163,7 @@ pub fn kl_adjusted_rewards(
 /// let rewards: Vec<f64> = drawn.rows.iter().map(|row| twos(row.answer())).collect();
 /// let rewards = Tensor::from_vec(rewards, (2, 8), &Device::Cpu)?;
 ///
-/// // the best answer to each prompt is learned
+/// // train on the best answer to each prompt
 /// let batch = drawn.select(&best_of_k(&rewards, None)?)?.batch(0, &Device::Cpu)?;
 /// assert_eq!(batch.tokens.dim(0)?, 2);
 /// let log_probs = TokenLogProbs::next_token(&model(&batch.tokens)?, &batch.tokens, &batch.mask)?;
@@ -162,9 +172,25 @@ pub fn kl_adjusted_rewards(
 /// assert!(gradient[2] < 0.0, "2 becomes likelier: {gradient:?}");
 /// # Ok::<(), candle_align::Error>(())
 /// ```
+/// # Inspect
+/// * The mean reward of the kept answers less the mean of all that were drawn: the gain of this round.
+///   When it falls to 0, the answers to each prompt are equal or tied, and a further round only repeats
+///   them.
+/// * The number of different answers to a prompt, round by round. When it falls much faster than the
+///   reward rises, raise the temperature or stop.
+/// # Try
+/// * Which single round equals three rounds of the best of 2? Solution: `cargo run --example raft`.
+/// * Give all answers the same reward and draw at λ = 0.85. What becomes of the policy? Solution:
+///   `tests/optimum/raft.rs::a_temperature_below_one_sharpens_the_policy_without_any_reward`.
 /// # Source
-/// Dong et al. 2023, arXiv:2304.06767, §3, from two sets of notes that agree. The law of the best of
-/// n: Stiennon et al. 2020, arXiv:2009.01325, and Beirami et al. 2024, arXiv:2401.01879.
+/// Dong et al. 2023, arXiv:2304.06767v4, §3.2 (the three steps), read in public summaries that agree, not
+/// in the paper itself; authors' code OptimalScale/LMFlow, `pipeline/raft_aligner.py` (labels on every
+/// token). The distribution of the best of n: Stiennon et al. 2020, arXiv:2009.01325, and Beirami et al.
+/// 2024, arXiv:2401.01879v3 (log n − (n − 1)/n is an upper bound).
+#[doc(alias = "best-of-n")]
+#[doc(alias = "rejection sampling")]
+#[doc(alias = "RAFT")]
+#[doc(alias = "reward-ranked fine-tuning")]
 pub fn best_of_k(rewards: &Tensor, mask: Option<&Tensor>) -> Result<Vec<usize>> {
     let (counted, k) = counted("best_of_k", rewards, mask)?;
     // y*(x) = argmax r(x, yᵢ), the first of ties
@@ -173,7 +199,7 @@ pub fn best_of_k(rewards: &Tensor, mask: Option<&Tensor>) -> Result<Vec<usize>> 
         .collect())
 }
 
-/// The best share of all answers, whatever their prompts: the rows to learn.
+/// The best share of all answers, whatever their prompts: the rows to train on.
 ///
 /// # Equation
 /// ```text
@@ -181,21 +207,22 @@ pub fn best_of_k(rewards: &Tensor, mask: Option<&Tensor>) -> Result<Vec<usize>> 
 /// ```
 /// n is the number of answers that count and a the `share`; the survey's top 1/k is a = 1/k.
 /// # Shapes
-/// As [`best_of_k`]; the rows come in their order, not by reward. One answer to each prompt is
+/// As [`best_of_k`]. The rows are in ascending order, not sorted by reward. One answer to each prompt is
 /// `[batch, 1]`.
 /// # Errors
 /// As [`best_of_k`]; [`Error::Parameter`] unless 0 < a ≤ 1.
 /// # Properties
 /// * a = 1 keeps all. With one prompt, a = 1/k is [`best_of_k`].
-/// * r → a·r + c changes nothing, but c(x) does: prompts whose answers all score low lose their
-///   place. With the rewards of a second prompt 1.5 lower, the best quarter can be 93 % of the first.
-/// * The law of what is kept from one prompt is p/a above a cut in the reward, a part of that on it,
-///   and 0 below: KL ≤ log 1/a, farther than the best of n = 1/a. What lies below is gone at once,
-///   where the best of n keeps a little of everything.
+/// * r → a·r + c changes nothing, but c(x) does: prompts whose answers all score low drop out. With the
+///   rewards of a second prompt 1.5 lower, 93 % of the best quarter can belong to the first.
+/// * The distribution of what is kept from one prompt is p/a above a cut in the reward, a part of that at
+///   the cut, and 0 below: KL ≤ log 1/a, farther than the best of n = 1/a. Answers below the cut are lost
+///   at once, whereas the best of n keeps a little of everything.
 /// # Departures
 /// The authors' code takes the integer part of a·n, which may be 0 and which rounding errors can
-/// lower by one. Ties: the earlier row is kept; theirs are left to the sort. It ranks the share of
-/// each process apart; here the batch is what is passed.
+/// lower by one. Of tied rows the earlier one is kept here; their code leaves that to the sort. An early
+/// version of it ranks the share of each process separately, a later one gathers all processes first;
+/// here the batch is what the caller passes.
 /// # Examples
 /// ```
 /// use candle_align::{best_of_k, top_share};
@@ -207,10 +234,20 @@ pub fn best_of_k(rewards: &Tensor, mask: Option<&Tensor>) -> Result<Vec<usize>> 
 /// assert_eq!(top_share(&rewards, None, 0.5)?, [1, 2, 3]);
 /// # Ok::<(), candle_align::Error>(())
 /// ```
+/// # Inspect
+/// The kept rows of each prompt (`row / k`). A prompt without any is no longer trained on. If the same
+/// prompts are missing in every round, they are hard or their rewards have another level: subtract each
+/// prompt's mean reward, or use [`best_of_k`].
+/// # Try
+/// * Lower all rewards of one prompt by 1.5. Which selection notices? Solution:
+///   `tests/optimum/raft.rs::hard_prompts_vanish_from_the_top_share_but_not_from_the_best_of_k`.
 /// # Source
-/// Wang et al. 2023, arXiv:2307.12966v1, §3.1; Dong et al. 2023, arXiv:2304.06767, appendix, from
-/// notes; authors' code OptimalScale/LMFlow, `pipeline/raft_aligner.py`, `_get_batch_dataset_top`
-/// (a = 0.2 by default).
+/// Wang et al. 2023, arXiv:2307.12966v1, §3.1; authors' code OptimalScale/LMFlow,
+/// `pipeline/raft_aligner.py`, `_get_batch_dataset_top` (a = 0.2 by default), read at commits 0128b9c and
+/// 5047f2f; Dong et al. 2023, arXiv:2304.06767v4, appendix (one answer to each prompt, the best 1/K of the
+/// batch), read in a public summary, not in the paper itself.
+#[doc(alias = "global ranking")]
+#[doc(alias = "rejection sampling")]
 pub fn top_share(rewards: &Tensor, mask: Option<&Tensor>, share: f64) -> Result<Vec<usize>> {
     let function = "top_share";
     let in_range = share > 0.0 && share <= 1.0;
@@ -231,20 +268,20 @@ pub fn top_share(rewards: &Tensor, mask: Option<&Tensor>, share: f64) -> Result<
 /// G ← the `capacity` highest of G ∪ B
 /// ```
 /// # Shapes
-/// Items of any type, each with one reward; a batch of any size. [`RefreshedSet::items`] are up to
-/// `capacity`, the highest reward first.
+/// Items of any type, each with one reward; a batch of any size. [`RefreshedSet::items`] holds at most
+/// `capacity` items, the highest reward first.
 /// # Errors
-/// [`Error::Parameter`] if `capacity` is 0; [`Error::Argument`] if a reward is not finite, and the set
-/// stays as it was.
+/// [`Error::Parameter`] if `capacity` is 0; [`Error::Argument`] if a reward is not finite, in which case
+/// the set is unchanged.
 /// # Properties
-/// * Merging batches one after the other is merging all at once: what stands in the set depends on
-///   the order only where rewards tie, and then the older item keeps its place.
-/// * A full set never gets worse: its lowest reward only rises.
+/// * Merging batches one after the other is the same as merging all at once. The order matters only where
+///   rewards tie, and then the older item stays.
+/// * A full set never gets worse: its lowest reward never falls.
 /// # Departures
-/// The survey has one sentence for this and names neither a size nor what becomes of old rewards.
-/// Here an item keeps the reward it came with; if the reward changes (a new reward model, or β > 0,
+/// The survey has one sentence for this. It names no size and does not say what happens to old rewards.
+/// Here an item keeps the reward it came with. If the reward changes (a new reward model, or β > 0,
 /// where r̃ depends on the policy), score the items again and merge them into a new set. Items are
-/// not compared with each other: one that was drawn twice stands there twice.
+/// not compared with each other, so an item that was drawn twice is in the set twice.
 /// # Examples
 /// ```
 /// use candle_align::RefreshedSet;
@@ -255,8 +292,15 @@ pub fn top_share(rewards: &Tensor, mask: Option<&Tensor>, share: f64) -> Result<
 /// assert_eq!(set.items(), [("good", 2.0), ("fair", 0.5)]);
 /// # Ok::<(), candle_align::Error>(())
 /// ```
+/// # Inspect
+/// The lowest reward of the set and the number of different items. If new batches no longer change the
+/// set, training repeats old answers: the set is too small, or the policy no longer finds better ones.
+/// # Try
+/// * Merge three batches in two different orders. When do the sets differ? Solution:
+///   `tests/identities/raft.rs::merging_batch_by_batch_is_merging_at_once_and_never_makes_worse`.
 /// # Source
 /// Wang et al. 2023, arXiv:2307.12966v1, §3.1.
+#[doc(alias = "replay buffer")]
 #[derive(Clone, Debug, PartialEq)]
 pub struct RefreshedSet<T> {
     capacity: usize,
@@ -280,7 +324,7 @@ impl<T> RefreshedSet<T> {
     /// Adds items with their rewards, and keeps the best.
     ///
     /// # Errors
-    /// [`Error::Argument`] if a reward is not finite; the set is then as it was.
+    /// [`Error::Argument`] if a reward is not finite; the set is then unchanged.
     pub fn merge(&mut self, batch: impl IntoIterator<Item = (T, f64)>) -> Result<()> {
         let batch: Vec<(T, f64)> = batch.into_iter().collect();
         if let Some(at) = batch.iter().position(|(_, reward)| !reward.is_finite()) {
@@ -291,7 +335,7 @@ impl<T> RefreshedSet<T> {
             ));
         }
         self.items.extend(batch);
-        // stable: of equal rewards the older first
+        // a stable sort: of equal rewards the older comes first
         self.items.sort_by(|(_, a), (_, b)| descending(*a, *b));
         self.items.truncate(self.capacity);
         Ok(())

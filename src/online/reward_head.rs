@@ -1,7 +1,7 @@
 //! The head of a reward model: one number from the last token of an answer (survey §3.1).
 //!
-//! In one sentence: a linear map of the hidden state at the last real token, and afterwards a gain
-//! and a bias that give its scores a fixed scale.
+//! In one sentence: a linear map of the hidden state at the last real token, followed by a gain and a
+//! bias that give the scores a fixed scale.
 //!
 //! | paper | here | shape |
 //! |---|---|---|
@@ -23,14 +23,14 @@ use serde::{Deserialize, Serialize};
 /// A scalar linear head, read at the last real token of each row.
 ///
 /// ```text
-/// r(x, y) = w · h_T + b        T the last position that the mask counts
+/// r(x, y) = w · h_T + b        T is the last position that the mask counts
 /// ```
-/// The mask is the attention mask: 1 on the prompt, the answer and its end, 0 on padding, on the
-/// left, on the right, or on both sides. Only the position T enters the score; the others get no
-/// gradient, and may hold anything, even NaN.
+/// The mask is the attention mask: 1 on the prompt, the answer and its end token, 0 on padding on
+/// either side. Only position T enters the score. The other positions get no gradient and may hold
+/// anything, even NaN.
 ///
-/// The score is computed in f32, or in f64 where the hidden states or the head are: two answers
-/// whose scores differ by less than a bf16 step would otherwise tie.
+/// The score is computed in f32, or in f64 if the hidden states or the head are f64. In bf16, two
+/// answers whose scores differ by less than one step would tie.
 ///
 /// ```
 /// use candle_align::RewardHead;
@@ -46,6 +46,8 @@ use serde::{Deserialize, Serialize};
 /// assert_eq!(scores.dims(), [2]);
 /// # Ok::<(), candle_align::Error>(())
 /// ```
+#[doc(alias = "value head")]
+#[doc(alias = "score head")]
 #[derive(Clone, Debug)]
 pub struct RewardHead {
     weight: Var,
@@ -53,12 +55,12 @@ pub struct RewardHead {
 }
 
 impl RewardHead {
-    /// A new head without a bias: weights drawn from a normal distribution with mean 0 and variance
-    /// 1/(dim + 1), so that hidden states of size √dim get scores of size 1.
+    /// A new head without a bias. Its weights are drawn from a normal distribution with mean 0 and
+    /// variance 1/(dim + 1), so that hidden states of size √dim get scores of size 1.
     ///
-    /// Stiennon et al. 2020 (arXiv:2009.01325v3) give N(0, 1/(d_model + 1)); read here as a variance.
-    /// No bias, because no comparison can teach it: every loss of
-    /// [`reward_model`](super::reward_model) without centring gives it a gradient of 0.
+    /// Stiennon et al. 2020 (arXiv:2009.01325v3) give N(0, 1/(d_model + 1)), read here as a variance.
+    /// There is no bias because no comparison can teach it: every loss of
+    /// [`reward_model`](super::reward_model) without centering gives it a gradient of 0.
     ///
     /// # Errors
     /// [`Error::Parameter`] unless 1 ≤ `dim` ≤ 2²⁰; [`Error::DType`] unless `dtype` is f32 or f64.
@@ -97,8 +99,8 @@ impl RewardHead {
     /// A head from saved tensors, copied: `weight` `[1, dim]`, `bias` `[1]`.
     ///
     /// # Errors
-    /// [`Error::Shape`] or [`Error::DType`] unless the shapes are these and the types f32 or f64
-    /// alike.
+    /// [`Error::Shape`] or [`Error::DType`] unless the shapes are these and both types are f32, or both
+    /// f64.
     pub fn from_tensors(weight: &Tensor, bias: Option<&Tensor>) -> Result<Self> {
         let function = "RewardHead::from_tensors";
         let mut axes = Axes::new(function);
@@ -122,13 +124,13 @@ impl RewardHead {
     ///
     /// # Shapes
     /// `hidden` `[batch, time, dim]` in f32, f64, bf16 or f16; `mask` `[batch, time]` in u8. The
-    /// scores are `[batch]`, of a list as one forward pass returns it: split them with
+    /// scores are `[batch]`, in the order of the rows. Split them with
     /// [`Pair::from_rows`](crate::Pair::from_rows), or reshape them to `[prompts, k]`.
     ///
     /// # Errors
     /// [`Error::Shape`], [`Error::DType`] as above; [`Error::Argument`] that names the first row
-    /// whose mask counts nothing. The mask is read to the host for it: such a row has no token to
-    /// read a score from, and any number put there would be compared with real scores.
+    /// whose mask counts nothing. Such a row has no token to read a score from, and any made-up number
+    /// would be compared with real scores. The mask is read to the host for this check.
     pub fn forward(&self, hidden: &Tensor, mask: &Tensor) -> Result<Tensor> {
         let function = "RewardHead::forward";
         let mut axes = Axes::new(function);
@@ -212,7 +214,7 @@ fn last_positions(function: &'static str, mask: &Tensor) -> Result<Vec<usize>> {
         .collect()
 }
 
-/// Requires these axes, the first of size 1.
+/// Requires these axes; the first must have size 1.
 fn require_one(
     function: &'static str,
     argument: &str,
@@ -244,12 +246,12 @@ fn require_float(function: &'static str, argument: &str, dtype: DType) -> Result
 
 /// A fixed scale for the scores of a trained reward model: gain · r + bias.
 ///
-/// Comparisons fix a reward only up to a constant, and say nothing about scores of a policy's own
-/// answers. A KL penalty and a value function want a known mean and, for the same strength β to mean
-/// the same from one reward model to the next, a known spread. Fitted once on the raw scores of
-/// reference answers, then left alone; no comparison changes, since the gain is positive.
+/// Comparisons determine a reward only up to a constant, and say nothing about the scores of a policy's
+/// own answers. A KL penalty and a value function need a known mean. They also need a known spread, so
+/// that β means the same from one reward model to the next. Fit the scale once, on the raw scores of
+/// reference answers, and keep it fixed. No comparison changes, because the gain is positive.
 ///
-/// | fit | of | from |
+/// | fit | what is fitted | from |
 /// |---|---|---|
 /// | [`RewardNormalisation::zero_mean`] | bias alone, on demonstrations | InstructGPT, arXiv:2203.02155v1, §3.5 |
 /// | [`RewardNormalisation::zero_mean_unit_variance`] | gain and bias, on samples of the policy before training | Ziegler et al. 2019, arXiv:1909.08593v2 |
@@ -264,6 +266,8 @@ fn require_float(function: &'static str, argument: &str, dtype: DType) -> Result
 /// assert_eq!(scale.apply(&demonstrations)?.to_vec1::<f64>()?, [-3.0, 0.0, 3.0]);
 /// # Ok::<(), candle_align::Error>(())
 /// ```
+#[doc(alias = "reward normalization")]
+#[doc(alias = "RewardNormalization")]
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RewardNormalisation {

@@ -1,6 +1,6 @@
 //! From one score per answer to one reward per token (survey §3.1).
 //!
-//! In one sentence: every token pays for leaving the reference, the last one receives the score.
+//! In one sentence: every token pays for leaving the reference, and the last one receives the score.
 //!
 //! | paper | here | shape |
 //! |---|---|---|
@@ -9,7 +9,7 @@
 //! | β | [`ShapedRewardsConfig::beta`], or [`KlController::beta`](crate::KlController::beta) | number |
 //! | rₜ | the result of [`shaped_rewards`] | `[batch, time]` |
 //!
-//! Read next: [`crate::online::advantages`], what a token's reward means for the tokens before it.
+//! Read next: [`crate::online::advantages`], which passes a token's reward back to the tokens before it.
 
 use super::kl::KlEstimator;
 use crate::error::{Result, non_negative};
@@ -23,11 +23,12 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ShapedRewardsConfig {
-    /// β ≥ 0, the price of one nat. Default 0.02, InstructGPT's (its appendix C.4); where a
-    /// [`KlController`](crate::KlController) steers it, its current value.
+    /// β ≥ 0, the price of one nat. Default 0.02, InstructGPT's (its appendix C.4). If a
+    /// [`KlController`](crate::KlController) steers β, set its current value here.
+    #[doc(alias = "KL coefficient")]
     pub beta: f64,
-    /// Which estimate of the KL is paid. Default k₁, the only one that leads to the optimum of the
-    /// penalised objective.
+    /// Which estimate of the KL enters the reward. Default k₁, the only one that leads to the optimum of
+    /// the penalized objective.
     pub estimator: KlEstimator,
 }
 
@@ -49,25 +50,25 @@ impl Default for ShapedRewardsConfig {
 /// # Shapes
 /// `old` (the policy that wrote the answers) and `reference` `[batch, time]`, `scores` `[batch]`;
 /// the result is `[batch, time]`, 0 where the mask does not count. An answer without a counted
-/// token receives nothing, and its score may be anything.
+/// token gets no reward, and its score may be anything.
 /// # Errors
 /// [`Error::Shape`] or [`Error::DType`] if the shapes or types differ, [`Error::Parameter`] unless
 /// β is finite and not negative.
 /// # Properties
-/// * Σₜ rₜ = r(x, y) − β Σₜ k: with k₁ the penalised reward of the whole answer, the
-///   paper's eq. 2.
+/// * Σₜ rₜ = r(x, y) − β Σₜ k. With k₁ this is the penalized reward of the whole answer, the paper's
+///   eq. 2.
 /// * k₁ leads to π* ∝ π_ref · e^{r/β}. k₂ and k₃ as rewards do not: their gradient at the reference
 ///   is 0 to first order, so nothing holds a policy there (see [`kl_loss`](crate::kl_loss)).
-/// * Whitened scores change the meaning of β. With the scores of each batch divided by their
-///   standard deviation s and the KL outside, the price is β·s: the fixed point is
-///   π ∝ π_ref · e^{r/(βs)} with s the deviation under π itself, ten times the rewards change
-///   nothing, and below some β the policy collapses to the best answer in spite of the KL (at ½
-///   where the tests look; at 1 it does not).
-/// * β = 0 takes nothing, even where the reference finds a token impossible.
+/// * Whitened scores change the meaning of β. If the scores of each batch are divided by their
+///   standard deviation s and the KL is outside, the price of a nat is β·s. The fixed point is
+///   π ∝ π_ref · e^{r/(βs)} with s the deviation under π itself. Ten times the rewards change nothing.
+///   Below some β the policy collapses to the best answer in spite of the KL (in the tests it does so at
+///   ½, but not at 1).
+/// * β = 0 charges nothing, even where the reference finds a token impossible.
 /// # Departures
-/// None from the authors' code, save that it puts the score at the last position; here that is the
-/// last that counts, wherever padding stands. AlpacaFarm clamps k₁ at 0 from below, which is not
-/// unbiased; there is no such option here. The survey has no equation for this.
+/// The authors' code puts the score at the last position. Here it is the last position that counts,
+/// wherever the padding is. There is no other difference. AlpacaFarm clamps k₁ at 0 from below, which
+/// makes it biased; there is no such option here. The survey has no equation for this.
 /// # Examples
 /// ```
 /// use candle_align::{ShapedRewardsConfig, TokenLogProbs, shaped_rewards};
@@ -83,6 +84,16 @@ impl Default for ShapedRewardsConfig {
 /// assert_eq!(rewards.to_vec2::<f64>()?, [[-0.5 * 0.5, -0.5 * -1.0 + 3.0, 0.0]]);
 /// # Ok::<(), candle_align::Error>(())
 /// ```
+/// # Inspect
+/// The mean score of the answers beside their mean KL
+/// ([`Experience::mean_kl`](crate::Experience::mean_kl)), batch by batch. Their combination
+/// E r − β KL is what training maximizes, and it should rise. If it falls while the score rises, the KL is
+/// growing faster than the score pays for. If neither moves, β is too high or the scores do not differ.
+/// # Try
+/// * Put k₂ or k₃ into the reward instead of k₁, even at a large β. What becomes of the rare answers?
+///   Solution: `tests/optimum/rollout.rs::k2_and_k3_in_the_reward_drop_answers_even_at_a_large_beta`.
+/// * Whiten the scores and multiply all rewards by ten. Does the optimum move? Solution:
+///   `tests/optimum/ppo.rs::whitened_scores_multiply_beta_by_their_deviation`.
 /// # Source
 /// Ziegler et al. 2019, arXiv:1909.08593v2, eq. 2; Ouyang et al. 2022, arXiv:2203.02155v1, eq. 2;
 /// authors' code openai/lm-human-preferences, `train_policy.py`, `compute_rewards`.
@@ -90,6 +101,9 @@ impl Default for ShapedRewardsConfig {
 /// [`Error::Shape`]: crate::Error::Shape
 /// [`Error::DType`]: crate::Error::DType
 /// [`Error::Parameter`]: crate::Error::Parameter
+#[doc(alias = "KL penalty")]
+#[doc(alias = "reward shaping")]
+#[doc(alias = "per-token KL")]
 pub fn shaped_rewards(
     old: &TokenLogProbs,
     reference: &Tensor,
@@ -116,7 +130,7 @@ pub fn shaped_rewards(
 fn last_counted(mask: &Tensor) -> Result<Tensor> {
     let counts = mask.ne(0u8)?;
     if counts.elem_count() == 0 {
-        return Ok(counts); // nothing has no maximum
+        return Ok(counts); // an empty tensor has no maximum
     }
     let time = mask.dim(1)? as u32;
     // t, and 0 where the mask does not count
@@ -129,7 +143,7 @@ fn last_counted(mask: &Tensor) -> Result<Tensor> {
     Ok(last.mul(&counts)?)
 }
 
-/// Scores, less a penalty for every answer that did not end: constants.
+/// The scores, less a penalty for every answer that did not end: constants.
 ///
 /// # Equation
 /// ```text
@@ -141,13 +155,13 @@ fn last_counted(mask: &Tensor) -> Result<Tensor> {
 /// [`Error::Shape`] or [`Error::DType`] if the shapes or types differ, [`Error::Parameter`] unless
 /// the penalty is finite and not negative.
 /// # Properties
-/// * A penalty of 0 leaves the scores; scores of answers that ended are left by any.
-/// * The penalty is in units of the score: one above the range of the rewards puts every answer that
-///   was cut off below every one that ended.
+/// * A penalty of 0 changes no score. No penalty changes the score of an answer that ended.
+/// * The penalty is in units of the score. A penalty above the range of the scores puts every answer that
+///   was cut off below every answer that ended.
 /// * The result is a constant: no gradient reaches the scores.
 /// # Departures
-/// The authors' code replaces the score of an answer without the token looked for by −1; here p is
-/// taken off, as in later code, so that answers that were cut off keep their order.
+/// The authors' code sets the score of an answer without the end token to −1. Here p is subtracted, as in
+/// later code, so that answers that were cut off keep their order.
 /// # Examples
 /// ```
 /// use candle_align::missing_eos_penalty;
@@ -158,13 +172,20 @@ fn last_counted(mask: &Tensor) -> Result<Tensor> {
 /// assert_eq!(missing_eos_penalty(&scores, &ended, 1.5)?.to_vec1::<f64>()?, [2.0, 2.0 - 1.5]);
 /// # Ok::<(), candle_align::Error>(())
 /// ```
+/// # Inspect
+/// The share of answers with `ended` = 0, and their mean length. If the share rises during training, the
+/// policy is rewarded for running into the limit: raise the penalty or the limit.
+/// # Try
+/// * How large must p be for every cut-off answer to rank last? Solution:
+///   `tests/identities/ppo.rs::a_penalty_above_the_range_of_the_scores_puts_cut_off_answers_last`.
 /// # Source
 /// Authors' code of Ziegler et al. 2019, arXiv:1909.08593v2, openai/lm-human-preferences,
-/// `train_policy.py` (a fixed score in its place); the subtraction as in huggingface/trl, `PPOTrainer`.
+/// `train_policy.py` (a fixed score instead); the subtraction as in huggingface/trl, `PPOTrainer`.
 ///
 /// [`Error::Shape`]: crate::Error::Shape
 /// [`Error::DType`]: crate::Error::DType
 /// [`Error::Parameter`]: crate::Error::Parameter
+#[doc(alias = "truncation penalty")]
 pub fn missing_eos_penalty(scores: &Tensor, ended: &Tensor, penalty: f64) -> Result<Tensor> {
     let function = "missing_eos_penalty";
     non_negative(function, "penalty", penalty)?;

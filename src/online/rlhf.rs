@@ -1,8 +1,8 @@
 //! Reinforcement learning from human feedback: the loss of a minibatch, and the loop around it
 //! (survey §3.1).
 //!
-//! In one sentence: draw answers, score them, make advantages of the scores less the KL, and take a
-//! few clipped steps for the policy and the critic before drawing again.
+//! In one sentence: draw answers, score them, turn the scores less the KL into advantages, and take a
+//! few clipped steps with the policy and the critic before drawing again.
 //!
 //! | paper | here | shape |
 //! |---|---|---|
@@ -14,10 +14,10 @@
 //!
 //! # The loop
 //!
-//! | step | who | what is easily done otherwise |
+//! | step | who | what is easy to get wrong |
 //! |---|---|---|
-//! | answers, log π_old, log π_ref, V_old | the caller, [`sample`](crate::sample) | one temperature for drawing and for log-probabilities; dropout off; padding told from the end token by the mask |
-//! | scores | the caller, [`RewardHead`](crate::RewardHead) | read at the last token; normalised on answers of the reference ([`RewardNormalisation`](crate::RewardNormalisation)) |
+//! | answers, log π_old, log π_ref, V_old | the caller, [`sample`](crate::sample) | the same temperature for drawing and for log-probabilities; dropout off; the mask tells padding from the end token |
+//! | scores | the caller, [`RewardHead`](crate::RewardHead) | read at the last token; normalized on answers of the reference ([`RewardNormalisation`](crate::RewardNormalisation)) |
 //! | rewards, advantages | [`Rollout::experience`](crate::Rollout::experience) | see the comments there |
 //! | minibatches | [`Experience::minibatches`] | a new order in every epoch; none dropped |
 //! | log π_θ, V_θ of a minibatch | the caller | the same code as for π_old |
@@ -26,14 +26,14 @@
 //! | the update | the caller, [`AdamW`](crate::training::AdamW) | after every minibatch, not after every epoch |
 //! | β of the next batch | [`KlController`](crate::KlController), from [`Experience::mean_kl`] | once per batch, in nats per answer |
 //!
-//! Values of the papers and the authors' code: 512 answers, 8 minibatches and one epoch in
-//! InstructGPT; 64 answers, one minibatch and 4 epochs in lm-human-preferences.
+//! Values in the papers and the authors' code: InstructGPT has 512 answers, 8 minibatches and one epoch;
+//! lm-human-preferences has 64 answers, one minibatch and 4 epochs.
 //!
 //! # What the KL estimators do
 //!
-//! With x = log π_ref − log π at a draw from π there are three estimates of KL(π‖π_ref). Each does
-//! something else as a loss ([`kl_loss`](crate::kl_loss): its slope counts) than as a reward
-//! ([`ShapedRewardsConfig`](crate::ShapedRewardsConfig): its value counts, times ∇ log π):
+//! With x = log π_ref − log π at a draw from π there are three estimates of KL(π‖π_ref). Each has one
+//! effect as a loss ([`kl_loss`](crate::kl_loss), where its slope matters) and another as a reward
+//! ([`ShapedRewardsConfig`](crate::ShapedRewardsConfig), where its value matters, times ∇ log π):
 //!
 //! | | as a loss | training ends at | as a reward | training ends at |
 //! |---|---|---|---|---|
@@ -41,40 +41,40 @@
 //! | k₂ = x²/2 | ∇KL(π‖π_ref) | π* | no gradient of a KL | some answers at 0, even at a large β |
 //! | k₃ = eˣ − 1 − x | ∇KL(π_ref‖π) | πᵢ = β π_ref,ᵢ / (λ − rᵢ) | ∇KL(π‖π_ref) − ∇KL(π_ref‖π) | some answers at 0, even at a large β |
 //!
-//! * k₃ as a loss is the other direction: it is the maximum of E r − β KL(π_ref‖π), a polynomial in the
-//!   rewards where π* is an exponential. Four answers with π_ref = (0.4, 0.3, 0.2, 0.1), rewards
-//!   (0, 1, ½, 2) and β = ½ make it (0.097, 0.140, 0.064, 0.700) in place of (0.046, 0.257, 0.063, 0.633).
-//! * k₂ and k₃ as rewards let go near the reference, where both are x²/2 and their pull is of second
-//!   order; and where an answer has become rarer than in the reference they grow, charge it for being
-//!   rare, and make it rarer. On the same four answers, at β = 2, k₂ ends at (0, 0.647, 0, 0.353).
-//! * k₁ clamped at 0 from below charges an answer for being more likely than in the reference and
-//!   gives nothing for being less likely. It fills up to a level c: π = π_ref e^{(r − c)/β} where
-//!   r > c, 0 where r < c, what is left where r = c. On the same four answers at β = ½ (0, 0.261, 0, 0.739).
-//! * The loss of one token sees the KL of that token, not what the token leads to. With k₂ as a loss
-//!   per token training ends where π(a│s) ∝ π_ref(a│s) e^{Q(s, a)/β}, with Q the plain expected score
-//!   of that policy, and not at π*. In a reward the KL of later tokens is summed by the advantages;
-//!   there is no such gap.
+//! * k₃ as a loss is the other direction. It leads to the maximum of E r − β KL(π_ref‖π), which is a
+//!   polynomial in the rewards where π* is an exponential. Four answers with π_ref = (0.4, 0.3, 0.2, 0.1), rewards
+//!   (0, 1, ½, 2) and β = ½ give (0.097, 0.140, 0.064, 0.700) instead of (0.046, 0.257, 0.063, 0.633).
+//! * k₂ and k₃ as rewards do not hold the policy near the reference, where both are x²/2 and their pull is
+//!   of second order. Where an answer has become rarer than in the reference, they grow, charge it for
+//!   being rare, and make it rarer. On the same four answers, at β = 2, k₂ ends at (0, 0.647, 0, 0.353).
+//! * k₁ clamped at 0 from below charges an answer for being more likely than in the reference and pays
+//!   nothing for being less likely. It fills up to a level c: π = π_ref e^{(r − c)/β} where r > c, 0 where
+//!   r < c, and the rest where r = c. On the same four answers, at β = ½, it ends at (0, 0.261, 0, 0.739).
+//! * The loss of one token sees the KL of that token, not of the tokens that follow from it. With k₂ as a
+//!   loss per token, training ends where π(a│s) ∝ π_ref(a│s) e^{Q(s, a)/β}, with Q the plain expected score
+//!   of that policy, and not at π*. In a reward there is no such gap, because the advantages sum the KL of
+//!   later tokens.
 //!
 //! # What whitening does to β
 //!
-//! * **The mean of advantages.** Taking away a constant changes no expected gradient. Taking away the
-//!   mean of n answers, the answer's own among them, multiplies it by 1 − 1/n: a half for two.
-//! * **The deviation of advantages**, KL in the reward: every advantage is multiplied by one number, so
-//!   β keeps its meaning and π* stays the fixed point. But near π* all advantages are small, their
-//!   deviation too, and what is divided is not: the step keeps its length. With a learning rate that
+//! * **The mean of advantages.** Subtracting a constant does not change the expected gradient. Subtracting
+//!   the mean of n answers, the answer itself included, multiplies it by 1 − 1/n: a half for two.
+//! * **The deviation of advantages**, KL in the reward. Every advantage is multiplied by one number, so
+//!   β keeps its meaning and π* stays the fixed point. But near π* all advantages are small, and so is
+//!   their deviation. Their quotient is not small, so the step keeps its length. With a learning rate that
 //!   does not fall, training ends in a walk around π* as wide as the rate, not at π*.
-//! * **The deviation of scores**, KL outside the reward: the price of a nat is β·s, with s the deviation
-//!   of the score under the current policy. The fixed point is π ∝ π_ref e^{r/(βs)} with its own s;
-//!   ten times the rewards change nothing. As the policy sharpens, s falls and with it the price. On
-//!   the four answers there are two such points, which meet in a fold at β = 0.7704 (s = 0.526): at
-//!   β = 1 one with s = 0.709, to which training goes, and one with s = 0.248, where the best answer
-//!   has 0.944, from which it goes away. A policy sharper than that one, and every policy below the
-//!   fold, ends at the best answer alone, in spite of the KL.
-//! * **The deviation of rewards**, KL in the reward: score and KL are divided alike, so β keeps its
-//!   meaning. But [`Whiten::KeepMean`](crate::Whiten::KeepMean) adds μ(1 − 1/s) to every token,
-//!   which pays or charges for length ([`Rollout::experience`](crate::Rollout::experience)).
-//! * **Scores of 0 and 1**, whitened within the answers to one prompt: the gradient is that of
-//!   2 arcsin √p, with p the chance of success. Rare successes and rare failures weigh more.
+//! * **The deviation of scores**, KL outside the reward. The price of a nat is β·s, with s the deviation
+//!   of the score under the current policy. The fixed point is π ∝ π_ref e^{r/(βs)} with its own s.
+//!   Ten times the rewards change nothing. As the policy sharpens, s falls, and the price falls with it. On
+//!   the four answers there are two such points, which meet in a fold at β = 0.7704 (s = 0.526). At β = 1
+//!   one has s = 0.709, and training converges to it. The other has s = 0.248 and gives the best answer
+//!   0.944, and training moves away from it. A policy sharper than the second point ends at the best answer
+//!   alone, in spite of the KL. Below the fold every policy does.
+//! * **The deviation of rewards**, KL in the reward. Score and KL are divided by the same number, so β keeps
+//!   its meaning. But [`Whiten::KeepMean`](crate::Whiten::KeepMean) adds μ(1 − 1/s) to every token,
+//!   which rewards or penalizes length ([`Rollout::experience`](crate::Rollout::experience)).
+//! * **Scores of 0 and 1**, whitened within the answers to one prompt. The gradient is that of
+//!   2 arcsin √p, with p the probability of success. Rare successes and rare failures weigh more.
 //!
 //! Read next: [`crate::online::rollout`], where advantages come from; [`crate::online::ppo`], the two
 //! clipped losses; [`crate::ranking::dpo`], the same optimum without drawing answers.
@@ -101,11 +101,11 @@ pub struct RlhfConfig {
     pub experience: ExperienceConfig,
     /// The policy's clipped loss.
     pub policy: PpoConfig,
-    /// The critic's.
+    /// The critic's clipped loss.
     pub value: PpoValueConfig,
-    /// c_V ≥ 0. Default 0.1, the value of lm-human-preferences. At 0 nothing reaches the critic.
+    /// c_V ≥ 0. Default 0.1, the value of lm-human-preferences. At 0 the critic gets no gradient.
     pub value_weight: f64,
-    /// The entropy bonus. Default none, as in the work on language models.
+    /// The entropy bonus. Default none, as in the papers on language models.
     pub entropy: Option<EntropyConfig>,
 }
 
@@ -139,8 +139,8 @@ pub struct RlhfLoss {
 pub struct RlhfMetrics {
     /// All parts together.
     pub loss: Tensor,
-    /// The policy's part. 0 on the whole batch before its first step with advantages of mean 0,
-    /// whatever there is to learn.
+    /// The policy's part. With advantages of mean 0 it is 0 on the whole batch before the first step,
+    /// however much there is to learn.
     pub policy_loss: Tensor,
     /// The critic's part, before its weight.
     pub value_loss: Tensor,
@@ -151,12 +151,12 @@ pub struct RlhfMetrics {
 }
 
 impl RlhfLoss {
-    /// The means over the tokens that count; 0 where none does.
+    /// The means over the tokens that count, or 0 if none does.
     ///
     /// # Errors
     /// Only candle's own.
     pub fn metrics(&self) -> Result<RlhfMetrics> {
-        // not over padding, which would pull every one of them towards 0 by the share of padding
+        // padding is left out: it would pull each mean towards 0 by the share of padding
         let mean = |x: &Tensor| Reduction::TokenMean.apply(&x.detach(), &self.loss.mask);
         Ok(RlhfMetrics {
             loss: mean(&self.loss.loss)?,
@@ -180,28 +180,28 @@ impl RlhfLoss {
 /// The three lines are [`ppo_policy_loss`],
 /// [`ppo_value_loss`] and [`entropy_loss`].
 /// # Shapes
-/// `new`, `values` and everything in `experience` `[batch, time]`; the losses too, with the mask of
-/// the experience. A token that the experience counts and the mask of `new` does not has no
-/// log-probability: its loss is NaN rather than a number that looks right.
+/// `new`, `values` and everything in `experience` are `[batch, time]`. So are the losses, with the mask of
+/// the experience. If the experience counts a token and the mask of `new` does not, that token has no
+/// log-probability. Its loss is NaN rather than a number that looks right.
 /// # Errors
 /// [`Error::Shape`] or [`Error::DType`] if the shapes or types differ; [`Error::Parameter`] unless
 /// c_V is finite and not negative, and for the settings of the parts;
-/// [`Error::Argument`] if an entropy bonus is asked for and `new` was
+/// [`Error::Argument`] if an entropy bonus is set and `new` was
 /// computed without [`Statistics::entropy`](crate::Statistics).
 /// # Properties
 /// * At ρ = 1, the first step on a rollout, ∂lₜ/∂ log π_θ(yₜ) = −Âₜ. Without whitening, with
-///   γ = λ = 1 and V = 0, Âₜ is the score less β times the log-ratio of token t and all later ones, and
-///   the expected gradient that of −E r + β KL(π‖π_ref).
-/// * Minibatches whose gradients are added up before a step are one batch, if each is divided by the
-///   count of all: `loss.reduce(reduction.over(count))`. With a step after each minibatch, as in PPO,
-///   [`Reduction::TokenMean`] weighs a token by how few share its minibatch; a fixed
-///   [`Reduction::SumOver`] does not.
-/// * Steps on fresh draws without advantage whitening arrive at π* ∝ π_ref · e^{r/β}.
-/// * The gradient in the values is c_V times that of the critic's loss alone, and the one in the
+///   γ = λ = 1 and V = 0, Âₜ is the score less β times the log-ratio of token t and all later ones. The
+///   expected gradient is then that of −E r + β KL(π‖π_ref).
+/// * Minibatches whose gradients are added up before a step are equivalent to one batch, if each is
+///   divided by the count of all: `loss.reduce(reduction.over(count))`. With a step after each minibatch,
+///   as in PPO, [`Reduction::TokenMean`] gives a token more weight the fewer tokens its minibatch has. A
+///   fixed [`Reduction::SumOver`] does not.
+/// * Steps on fresh draws without advantage whitening lead to π* ∝ π_ref · e^{r/β}.
+/// * The gradient in the values is c_V times that of the critic's loss alone. The gradient in the
 ///   log-probabilities does not depend on the values of the minibatch.
 /// # Departures
-/// None from the authors' loss, but for padding, which it does not know, and for what the parts say.
-/// Advantages are not computed here but once per rollout
+/// None from the authors' loss, except for padding, which it does not handle, and for what the pages of
+/// the parts list. Advantages are computed once per rollout, not here
 /// ([`Rollout::experience`](crate::Rollout::experience)). The survey describes the step in words.
 /// # Examples
 /// The whole loop, on answers of two tokens over three symbols, whose best policy is known:
@@ -272,6 +272,19 @@ impl RlhfLoss {
 /// assert!(gap < 0.05, "{gap}");
 /// # Ok::<(), candle_align::Error>(())
 /// ```
+/// # Inspect
+/// [`RlhfLoss::metrics`], with the mean score and [`Experience::mean_kl`] of each rollout:
+/// * Score and KL show progress; `policy_loss` does not. A score that rises with a KL that runs away is
+///   reward hacking: read some answers, raise β, or stop earlier.
+/// * In the first minibatch `policy.ratio` is 1 and `policy.clip_fraction` is 0. Otherwise π_old and π_θ
+///   were computed in different ways.
+/// * `entropy` that falls to 0 means that the policy repeats one answer.
+/// * `value_loss` above half the variance of the returns means that the critic is worse than a constant.
+/// # Try
+/// * Change where the estimate of the KL enters, and predict the policy at the end. Solution:
+///   `cargo run --example rlhf`.
+/// * Leave advantage whitening on and keep the learning rate fixed. How far from π* does training end?
+///   Solution: `tests/optimum/rollout.rs::whitened_advantages_walk_around_the_optimum_as_far_as_the_rate_is_large`.
 /// # Source
 /// Ouyang et al. 2022, arXiv:2203.02155v1, eq. 2 and appendix C.4; Schulman et al. 2017,
 /// arXiv:1707.06347v2, eq. 9; authors' code openai/lm-human-preferences, `train_policy.py`,
@@ -281,6 +294,8 @@ impl RlhfLoss {
 /// [`Error::DType`]: crate::Error::DType
 /// [`Error::Parameter`]: crate::Error::Parameter
 /// [`Error::Argument`]: crate::Error::Argument
+#[doc(alias = "RLHF")]
+#[doc(alias = "PPO")]
 pub fn rlhf_loss(
     new: &TokenLogProbs,
     values: &Tensor,
@@ -306,7 +321,7 @@ pub fn rlhf_loss(
         return Err(Error::argument(function, "new", problem));
     }
 
-    // log π_θ, by the mask of the rollout: no token may drop out of the loss and stay in its divisor
+    // log π_θ, under the rollout's mask: no token may drop out of the loss but stay in its divisor
     let none = new.values().zeros_like()?.affine(0.0, f64::NAN)?;
     let of_rollout = new.mask().where_cond(new.values(), &none)?;
     let of_rollout = TokenLogProbs::new(&of_rollout, mask)?;
@@ -319,7 +334,7 @@ pub fn rlhf_loss(
         &config.policy,
     )?;
 
-    // + c_V · ½ max( (V − R̂)², (V_clip − R̂)² ): R̂ stays that of the rollout in every epoch
+    // + c_V · ½ max( (V − R̂)², (V_clip − R̂)² ): R̂ is that of the rollout in every epoch
     let value = ppo_value_loss(
         &values,
         &experience.old_values,

@@ -1,7 +1,7 @@
-//! One batch of own answers, and what is learnt from it (survey §3.1).
+//! One batch of the policy's own answers, and what is learned from it (survey §3.1).
 //!
-//! In one sentence: scores become rewards, and rewards advantages, all of them constants, once for
-//! the whole batch and before it is cut into minibatches.
+//! In one sentence: scores become rewards, and rewards become advantages. All of them are constants,
+//! computed once for the whole batch, before it is split into minibatches.
 //!
 //! | paper | here | shape |
 //! |---|---|---|
@@ -31,19 +31,20 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ExperienceConfig {
-    /// p ≥ 0, taken from the score of an answer that did not end. Default 0; above it the rollout
-    /// must say which answers ended.
+    /// p ≥ 0, subtracted from the score of an answer that did not end. Default 0. If it is above 0, the
+    /// rollout must say which answers ended.
     pub missing_eos_penalty: f64,
-    /// The KL in the reward. Where a [`KlController`](crate::KlController) steers β, its current
-    /// value belongs in here before each batch.
+    /// The KL in the reward. If a [`KlController`](crate::KlController) steers β, write its current
+    /// value here before each batch.
     pub rewards: ShapedRewardsConfig,
-    /// How the rewards are scaled. Default [`Whiten::KeepMean`], as in lm-human-preferences; none
-    /// leaves them, as later code does by default.
+    /// How the rewards are scaled. Default [`Whiten::KeepMean`], as in lm-human-preferences. None
+    /// leaves them unchanged, as later code does by default.
     pub reward_whitening: Option<Whiten>,
     /// γ and λ.
     pub advantages: GaeConfig,
-    /// How the advantages are scaled. Default [`Whiten::ZeroMean`], as in lm-human-preferences; none
-    /// leaves them.
+    /// How the advantages are scaled. Default [`Whiten::ZeroMean`], as in lm-human-preferences. None
+    /// leaves them unchanged.
+    #[doc(alias = "advantage normalization")]
     pub advantage_whitening: Option<Whiten>,
 }
 
@@ -59,17 +60,18 @@ impl Default for ExperienceConfig {
     }
 }
 
-/// Answers drawn by the policy, and what was measured on them: checked by [`Rollout::experience`].
+/// Answers drawn by the policy, and what was measured on them. [`Rollout::experience`] checks it.
 ///
 /// The mask of `old` says which positions are tokens of an answer. It counts the end-of-sequence
-/// token, which the policy chose like any other, and nothing after it: where padding is written with
-/// the same symbol, only the first of them. Prompts, padding and what a tool returned do not count,
-/// wherever they stand.
+/// token, which the policy chose like any other token, and nothing after it. If padding uses the same
+/// symbol, only the first one counts. Prompts, padding and the output of tools do not count, wherever
+/// they are.
+#[doc(alias = "trajectory")]
 #[derive(Clone, Debug)]
 pub struct Rollout {
     /// log π_old of the tokens drawn `[batch, time]`, such as [`Samples::log_probs`](crate::Samples::log_probs).
-    /// Computed at the same temperature, in the same type and with dropout off as later log π_θ:
-    /// else the ratio of an unchanged policy is not 1.
+    /// Compute it as log π_θ is computed later: at the same temperature, in the same type, and with
+    /// dropout off. Otherwise the ratio of an unchanged policy is not 1.
     pub old: TokenLogProbs,
     /// log π_ref of the same tokens `[batch, time]`.
     pub reference: Tensor,
@@ -77,13 +79,14 @@ pub struct Rollout {
     pub values: Tensor,
     /// r(x, y) `[batch]`.
     pub scores: Tensor,
-    /// u8 `[batch]`, 0 where the answer was cut off. May be none without a penalty for it.
+    /// u8 `[batch]`, 0 where the answer was cut off. It may be none if that has no penalty.
     pub ended: Option<Tensor>,
 }
 
-/// What is learnt from a [`Rollout`], or from some of its answers: constants.
+/// What is learned from a [`Rollout`], or from some of its answers: constants.
 ///
-/// Every tensor but the mask is 0 where the mask does not count, and `[batch, time]`.
+/// Every tensor is `[batch, time]`. All but the mask are 0 where the mask does not count.
+#[doc(alias = "rollout buffer")]
 #[derive(Clone, Debug)]
 pub struct Experience {
     /// Which tokens count, u8.
@@ -92,11 +95,11 @@ pub struct Experience {
     pub old: Tensor,
     /// V_old(sₜ).
     pub old_values: Tensor,
-    /// k₁ of KL(π_old‖π_ref), whichever estimator the reward pays.
+    /// k₁ of KL(π_old‖π_ref), whichever estimator the reward uses.
     pub kl: Tensor,
-    /// rₜ, whitened where that was asked for.
+    /// rₜ, whitened if that was requested.
     pub rewards: Tensor,
-    /// Âₜ, whitened where that was asked for.
+    /// Âₜ, whitened if that was requested.
     pub advantages: Tensor,
     /// R̂ₜ, never whitened.
     pub returns: Tensor,
@@ -118,24 +121,24 @@ impl Rollout {
     /// # Errors
     /// [`Error::Shape`] or [`Error::DType`] if the shapes or types differ. [`Error::Argument`] if a
     /// log-probability, a value or a score that counts is not finite, or if `ended` is none and its
-    /// penalty is not 0. [`Error::Parameter`] for a setting out of its range. The numbers are read to
-    /// the host for it, once per rollout.
+    /// penalty is not 0. [`Error::Parameter`] for a setting out of its range. These checks read the
+    /// numbers to the host, once per rollout.
     /// # Properties
-    /// * The answers in another order are the same experience in that order; so are the answers with
-    ///   positions added that do not count.
-    /// * Without whitening each answer's experience is that of the answer alone, and with γ = λ = 1
+    /// * Reordering the answers reorders the experience and changes nothing else. Adding positions that
+    ///   do not count changes nothing.
+    /// * Without whitening, each answer's experience depends on that answer alone, and with γ = λ = 1
     ///   R̂ₜ is the score less β times the log-ratio of token t and all later ones.
     /// * With k₁, [`Whiten::KeepMean`] on the rewards pays an answer
-    ///   Σₜ rₜ = ( r − β log π/π_ref ) / s + │y│ μ (1 − 1/s): β keeps its meaning against the score,
-    ///   but length gets a price of its own. [`Whiten::ZeroMean`] there pays −│y│ μ / s.
-    /// * Advantages whitened by [`Whiten::ZeroMean`] are the same for ten times the rewards: the size
-    ///   of a step no longer tells how much there is to gain (see
+    ///   Σₜ rₜ = ( r − β log π/π_ref ) / s + │y│ μ (1 − 1/s). β keeps its meaning relative to the score,
+    ///   but length gets a separate price. [`Whiten::ZeroMean`] there pays −│y│ μ / s.
+    /// * Advantages whitened by [`Whiten::ZeroMean`] are the same for ten times the rewards. The size
+    ///   of a step no longer shows how much there is to gain (see
     ///   [the page on whitening](crate::online::rlhf#what-whitening-does-to-β)).
     /// # Departures
-    /// The authors' code whitens inside the loss, each minibatch by itself; its default of one
-    /// minibatch makes that the same. Here it is the whole batch. Their code knows neither padding nor
-    /// answers that end early, and replaces the score of an answer without the token looked for by −1
-    /// where this subtracts p.
+    /// The authors' code whitens inside the loss, each minibatch separately. With its default of one
+    /// minibatch that is the same. Here the whole batch is whitened. Their code handles neither padding
+    /// nor answers that end early. It sets the score of an answer without the end token to −1, where this
+    /// function subtracts p.
     /// # Examples
     /// ```
     /// use candle_align::{ExperienceConfig, GaeConfig, Rollout, ShapedRewardsConfig, TokenLogProbs};
@@ -166,10 +169,22 @@ impl Rollout {
     /// assert_eq!(experience.mean_kl()?, 0.5 - 1.0);
     /// # Ok::<(), candle_align::Error>(())
     /// ```
+    /// # Inspect
+    /// Whitening hides the scale of the rewards, so look at the numbers before it, batch by batch: the mean
+    /// and the deviation of the scores, the share of answers that did not end, and
+    /// [`Experience::mean_kl`]. In the first batch, before any training, the mean KL is 0; if not, policy
+    /// and reference were computed in different ways. If the deviation of the scores falls to 0, all
+    /// answers are worth the same, and whitened advantages hold only the KL and the critic's errors.
+    /// # Try
+    /// * Which answers does [`Whiten::KeepMean`] favor, long ones or short ones? Solution:
+    ///   `tests/identities/rollout.rs::whitened_rewards_keep_beta_against_the_score_and_price_length`.
+    /// * Whiten each minibatch separately instead. What changes? Solution:
+    ///   `tests/identities/rollout.rs::whitening_a_minibatch_by_itself_is_not_whitening_the_batch`.
     /// # Source
     /// Ziegler et al. 2019, arXiv:1909.08593v2, eq. 2; Schulman et al. 2017, arXiv:1707.06347v2,
     /// eqs. 11–12; authors' code openai/lm-human-preferences, `train_policy.py`, `PPOTrainer.step`
     /// and the first half of `PPOTrainer.loss`.
+    #[doc(alias = "advantage whitening")]
     pub fn experience(&self, config: &ExperienceConfig) -> Result<Experience> {
         let function = "Rollout::experience";
         let penalty = config.missing_eos_penalty;
@@ -178,8 +193,8 @@ impl Rollout {
         let old = self.old.detach();
         let mask = old.mask();
 
-        // r′ = r − p · [y did not end]. An answer that was cut off is otherwise treated as one that
-        // ended where it was cut: nothing is expected after it.
+        // r′ = r − p · [y did not end]. Apart from that, an answer that was cut off is treated as if it
+        // had ended there: nothing is expected after it.
         let scores = match &self.ended {
             Some(ended) => missing_eos_penalty(&self.scores, ended, penalty)?,
             None if penalty == 0.0 => self.scores.clone(),
@@ -189,29 +204,28 @@ impl Rollout {
             }
         };
 
-        // rₜ = −β k + r′ · [t is the last token that counts]. The KL is paid token by token and not
-        // in one sum with the score, so that a token answers for itself and for what it led to. Its
-        // estimate is a constant here, and acts through the advantages: k₁, the only one of the
-        // three whose value times ∇ log π is the gradient of KL(π‖π_ref). The score stands on the
-        // last token that counts, the end-of-sequence token where there is one: not on the last
-        // position, which may be padding, nor one past the end, where no token was chosen.
+        // rₜ = −β k + r′ · [t is the last token that counts]. The KL is charged token by token and not
+        // in one sum with the score, so that each token pays for itself and for what followed from it.
+        // Its estimate is a constant here and acts through the advantages. That calls for k₁, the only
+        // one of the three whose value times ∇ log π is the gradient of KL(π‖π_ref). The score goes to
+        // the last token that counts, which is the end-of-sequence token if there is one. It does not go
+        // to the last position, which may be padding, or past the end, where no token was chosen.
         let mut rewards = shaped_rewards(&old, &self.reference, &scores, &config.rewards)?;
 
-        // rₜ ← rₜ / s + μ (1 − 1/s), over the counted tokens of all answers, padding left out
+        // rₜ ← rₜ / s + μ (1 − 1/s), over the counted tokens of all answers, without padding
         if let Some(mean) = config.reward_whitening {
             rewards = whiten(&rewards, mask, mean)?;
         }
 
-        // Âₜ, R̂ₜ. After the last token of an answer V and Â are 0, wherever padding begins: no
-        // reward is borrowed from a value behind the end. With γ < 1 the score reaches token t
-        // multiplied by γ to the number of tokens after t; positions that do not count are no
-        // distance.
+        // Âₜ, R̂ₜ. After the last token of an answer V and Â are 0, wherever padding begins, so no value
+        // past the end enters. With γ < 1 the score reaches token t multiplied by γ to the number of
+        // tokens after t; positions that do not count are not among them.
         let estimate = gae(&rewards, &self.values, mask, &config.advantages)?;
 
-        // Âₜ ← (Âₜ − mean) / deviation. After the returns, which the critic is to learn as they are.
-        // Over the whole batch, before it is cut: a minibatch's own mean and deviation would depend
-        // on which answers happened to share it, would cancel 1/n of an answer's own signal, and
-        // accumulated minibatches would not be one batch.
+        // Âₜ ← (Âₜ − mean) / deviation. This comes after the returns, which the critic should learn
+        // unscaled. It runs over the whole batch, before the split: a minibatch's own mean and deviation
+        // would depend on which answers happen to share it and would cancel 1/n of an answer's own
+        // signal, and accumulated minibatches would not equal one batch.
         let advantages = match config.advantage_whitening {
             Some(mean) => whiten(&estimate.advantages, mask, mean)?,
             None => estimate.advantages,
@@ -238,11 +252,11 @@ impl Rollout {
         if let Some(ended) = &self.ended {
             axes.mask("ended", ended, &["batch"])?;
         }
-        // Whitening carries one NaN into every advantage of the batch: it is named here instead.
+        // Whitening would spread one NaN to every advantage of the batch, so it is named here.
         require_finite(function, "old", self.old.values(), mask)?;
         require_finite(function, "reference", &self.reference, mask)?;
         require_finite(function, "values", &self.values, mask)?;
-        // an answer without a token has no score that anybody reads
+        // the score of an answer without a token is never read
         let answers = mask_count(mask, DType::F64)?.gt(0.0)?;
         require_finite(function, "scores", &self.scores, &answers)
     }
@@ -254,16 +268,16 @@ impl Experience {
         self.mask.dims().first().copied().unwrap_or(0)
     }
 
-    /// Whether there is no answer.
+    /// Whether there are no answers.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// KL(π_old‖π_ref) in nats per answer, for [`KlController::update`](crate::KlController::update):
-    /// k₁ summed over each answer, the mean over the answers that count a token.
+    /// k₁ summed over each answer, then averaged over the answers that count a token.
     ///
-    /// Not over tokens, not times β, and of the whole rollout rather than of a minibatch after some
-    /// updates. It may be negative. The result sets β for the next batch.
+    /// It is not a mean over tokens, and β is not in it. It belongs to the whole rollout, not to a
+    /// minibatch after some updates. It may be negative. Use it to set β for the next batch.
     ///
     /// # Errors
     /// Only candle's own.
@@ -272,12 +286,11 @@ impl Experience {
         Ok(kl.to_dtype(DType::F64)?.to_scalar::<f64>()?)
     }
 
-    /// One epoch: the rows of each minibatch, u32, every row of the experience exactly once, in an
-    /// order drawn from `rng`. Call it again for the next epoch.
+    /// One epoch: the rows of each minibatch, in u32. Every row of the experience occurs exactly once, in
+    /// an order drawn from `rng`. Call this again for the next epoch.
     ///
-    /// The last minibatch is smaller where `size` does not divide the batch: dropping it would drop
-    /// answers. Take the same rows of the tokens that the model reads:
-    /// `tokens.index_select(&rows, 0)`.
+    /// The last minibatch is smaller if `size` does not divide the batch; dropping it would drop answers.
+    /// Take the same rows of the tokens that the model reads: `tokens.index_select(&rows, 0)`.
     ///
     /// # Errors
     /// [`Error::Parameter`] unless `size` ≥ 1.
@@ -299,7 +312,7 @@ impl Experience {
 
     /// Some of the answers, in the order of `rows` (u32 or i64).
     ///
-    /// Nothing is computed anew: whitened advantages stay those of the whole batch.
+    /// Nothing is recomputed: whitened advantages stay those of the whole batch.
     ///
     /// # Errors
     /// [`Error::Shape`] or [`Error::DType`] unless `rows` is a list of u32 or i64;
@@ -307,7 +320,7 @@ impl Experience {
     pub fn rows(&self, rows: &Tensor) -> Result<Self> {
         let function = "Experience::rows";
         let rows = Axes::new(function).index("rows", rows, &["rows"])?;
-        // checked here: candle takes the largest index of each type for "a row of zeros"
+        // checked here, because candle reads the largest index of each type as "a row of zeros"
         let batch = self.len();
         for row in to_host::<i64>(&rows.to_dtype(DType::I64)?)? {
             if !usize::try_from(row).is_ok_and(|row| row < batch) {

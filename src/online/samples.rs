@@ -1,11 +1,11 @@
-//! What was drawn: answers with their log-probabilities (survey §3.1).
+//! Drawn answers with their log-probabilities (survey §3.1).
 //!
-//! In one sentence: each answer stands behind its prompt as a sequence to learn, and remembers how
-//! likely the policy that wrote it found every token.
+//! In one sentence: each prompt and its answer form one training sequence, with the log-probability that
+//! the policy gave to every token of the answer when it wrote it.
 //!
 //! | paper | here | shape |
 //! |---|---|---|
-//! | x, y | [`Sample::sequence`]: x given, y learned | tokens |
+//! | x, y | [`Sample::sequence`]: x is given, y is learned | tokens |
 //! | log p_w(yₜ│x, y₍<t₎), log π_old | [`Sample::log_probs`] | one per token of the answer |
 //! | a batch of them | [`Samples::batch`], [`Samples::log_probs`] | `[batch, time]`, `[batch, time − 1]` |
 //!
@@ -20,20 +20,20 @@ use candle_core::{DType, Device, Tensor};
 /// One answer that was drawn.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
-    /// The prompt, given, and the answer, learned; the end token belongs to the answer.
+    /// The prompt, which is given, and the answer, which is learned. The end token belongs to the answer.
     pub sequence: Sequence,
     /// Whether the answer reached its end token. One that did not was cut off.
     pub ended: bool,
     /// log p(yₜ│x, y₍<t₎) of each token of the answer under the model itself: temperature 1, nothing
-    /// cut off. What PPO's ratio, and RAFT's KL, are made of.
+    /// cut off. PPO's ratio and RAFT's KL use these.
     pub log_probs: Vec<f64>,
     /// log q(yₜ│x, y₍<t₎) of each token of the answer under the distribution it was drawn from.
     pub proposal_log_probs: Vec<f64>,
 }
 
 impl Sample {
-    /// The tokens of the answer, with its end token if it has one: what the sequence learns after the
-    /// last token that is given.
+    /// The tokens of the answer, with its end token if it has one: all tokens of the sequence after the
+    /// last given one.
     pub fn answer(&self) -> &[u32] {
         let last_given = self
             .sequence
@@ -44,15 +44,15 @@ impl Sample {
     }
 }
 
-/// What [`sample`](crate::sample) drew: row `prompt · answers + i` is answer i to that prompt.
+/// The answers that [`sample`](crate::sample) drew. Row `prompt · answers + i` is answer i to that prompt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Samples {
-    /// One per answer.
+    /// One row per answer.
     pub rows: Vec<Sample>,
 }
 
 impl Samples {
-    /// These rows in this order; a row may be named twice.
+    /// These rows in this order. A row may be named twice.
     ///
     /// # Errors
     /// [`Error::Argument`] if there is no such row.
@@ -70,7 +70,7 @@ impl Samples {
         })
     }
 
-    /// The sequences side by side, padded on the right: what a model takes to learn from them.
+    /// The sequences as one batch for training, padded on the right.
     ///
     /// # Errors
     /// As [`SequenceBatch::new`].
@@ -79,8 +79,8 @@ impl Samples {
         SequenceBatch::new(&sequences, padding, device)
     }
 
-    /// [`Sample::log_probs`] as constants, where [`TokenLogProbs::next_token`] puts those of
-    /// [`Samples::batch`]: the old policy of PPO.
+    /// [`Sample::log_probs`] as constants: PPO's old policy. They are at the positions where
+    /// [`TokenLogProbs::next_token`] puts the log-probabilities of [`Samples::batch`].
     ///
     /// # Shapes
     /// `[batch, time − 1]`, in `dtype`.
@@ -94,7 +94,7 @@ impl Samples {
         let mut values = vec![0.0; self.rows.len() * time];
         let mut mask = vec![0u8; values.len()];
         for (row, sample) in self.rows.iter().enumerate() {
-            // the first token is predicted by nothing
+            // nothing predicts the first token
             let learned = sample.sequence.mask().iter().skip(1).enumerate();
             let places: Vec<usize> = learned.filter(|(_, m)| **m == 1).map(|(t, _)| t).collect();
             if places.len() != sample.log_probs.len() {

@@ -1,7 +1,7 @@
-//! Drawing answers from a policy: the first step of every method of this section (survey §3.1).
+//! Drawing answers from a policy, the first step of every method in this section (survey §3.1).
 //!
-//! In one sentence: ask a causal model for the next token's distribution, change it by temperature,
-//! top-k and top-p, draw from it, and keep the log-probability of what was drawn.
+//! In one sentence: ask a causal model for the next token's distribution, modify it by temperature,
+//! top-k and top-p, draw a token, and keep its log-probability.
 //!
 //! | paper | here | shape |
 //! |---|---|---|
@@ -10,8 +10,8 @@
 //! | λ, the temperature | [`SamplingConfig::temperature`] | number |
 //! | log p_w(yₜ│x, y₍<t₎) | [`Sample::log_probs`] | one per token drawn |
 //!
-//! Read next: [`super::raft`], which learns from the best of what was drawn; [`super::rewards`], what
-//! PPO makes of it.
+//! Read next: [`super::raft`], which learns from the best answers; [`super::rewards`], which turns their
+//! scores into rewards for PPO.
 
 use crate::error::{Error, Result, positive, require};
 use crate::math::to_host;
@@ -29,21 +29,25 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SamplingConfig {
-    /// K ≥ 1, the answers drawn to each prompt. Default 1; RAFT draws 8, 16 or 32.
+    /// K ≥ 1, the number of answers drawn to each prompt. Default 1; RAFT draws 8, 16 or 32.
+    #[doc(alias = "num_return_sequences")]
     pub answers: usize,
     /// λ > 0: logits are divided by it. Default 1, the model's own distribution; RAFT uses 0.7, 0.85
     /// and 1.
     pub temperature: f64,
-    /// k ≥ 1: only the k likeliest tokens are drawn; of equal ones those of the lowest number, so
-    /// that k = 1 is greedy decoding. Default none.
+    /// k ≥ 1: only the k likeliest tokens can be drawn. Of equally likely tokens those with the lowest ids
+    /// come first, so k = 1 is greedy decoding. Default none.
+    #[doc(alias = "greedy decoding")]
     pub top_k: Option<usize>,
-    /// In (0, 1]: only the likeliest tokens are drawn, as many as are needed to hold this share of
-    /// the probability that top-k has left. Default 1, all of them.
+    /// In (0, 1]: only the likeliest tokens can be drawn, as many as are needed to hold this share of
+    /// the probability that remains after top-k. Default 1, which keeps all of them.
+    #[doc(alias = "nucleus sampling")]
     pub top_p: f64,
-    /// At least 1: an answer that has not ended by then stays without an end. Default 128, RAFT's.
+    /// At least 1: an answer that has not ended by then is cut off. Default 128, as in RAFT.
     pub max_new_tokens: usize,
-    /// The token that ends an answer, and is its last: one of the model's vocabulary. Default none:
-    /// every answer has `max_new_tokens`.
+    /// The token that ends an answer and is its last, one of the model's vocabulary. Default none: every
+    /// answer has `max_new_tokens`.
+    #[doc(alias = "eos_token_id")]
     pub end: Option<u32>,
 }
 
@@ -70,7 +74,7 @@ impl SamplingConfig {
     /// q(v) ∝ b(v)   where Σ b over the v's that are likelier is below top_p, else 0
     /// ```
     /// # Shapes
-    /// `logits` `[batch, vocabulary]` in f32, f64, bf16 or f16; the result is f64, of the same shape,
+    /// `logits` `[batch, vocabulary]` in f32, f64, bf16 or f16. The result is f64, of the same shape and
     /// on the same device, and has no history.
     /// # Errors
     /// [`Error::Parameter`] for a setting out of its range; [`Error::Shape`], [`Error::DType`] as
@@ -107,7 +111,7 @@ impl SamplingConfig {
 
     /// log q(v) of every token, −∞ where it is cut off.
     fn log_proposal(&self, logits: &[f64]) -> Vec<f64> {
-        // z(v)/λ, less the highest, so that no λ overflows
+        // z(v)/λ less its maximum, so that no λ overflows
         let highest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let scaled: Vec<f64> = logits
             .iter()
@@ -117,12 +121,12 @@ impl SamplingConfig {
             return log_softmax(&scaled);
         }
 
-        // the k likeliest, the likeliest first; the sort is stable: equal ones by their number
+        // the k likeliest in descending order; the sort is stable, so equal ones are ordered by id
         let mut order: Vec<usize> = (0..scaled.len()).collect();
         order.sort_by(|&a, &b| scaled[b].total_cmp(&scaled[a]));
         order.truncate(self.top_k.unwrap_or(order.len()));
 
-        // of these, each whose likelier ones hold less than top_p; at 1 no rounding may cut
+        // of these, keep each whose likelier ones hold less than top_p; at 1 rounding must not cut
         if self.top_p < 1.0 {
             let left: Vec<f64> = order.iter().map(|&v| scaled[v].exp()).collect();
             let enough = self.top_p * left.iter().sum::<f64>();
@@ -150,43 +154,46 @@ impl SamplingConfig {
 /// q(·│x, y₍<t₎) = p after temperature, top-k and top-p   SamplingConfig::probabilities
 /// yₜ ~ q(·│x, y₍<t₎)     until yₜ is the end token or t = max_new_tokens
 /// ```
-/// In this order: the temperature acts first, top-k on its result, and top-p on what top-k has left.
+/// The order matters: temperature comes first, then top-k, then top-p on the tokens that top-k kept.
 /// # Shapes
 /// `model` maps tokens `[batch, time]` (u32, on `device`) to logits `[batch, time, vocabulary]` in
 /// f32, f64, bf16 or f16. Rows are padded on the right with token 0, and a row's next token is read
-/// at its own last position: right for every causal model, in which no position sees a later one.
+/// at its own last position. That is right for every causal model, in which no position sees a later one.
 /// Rows that have ended are left out of later calls. The result has `prompts · answers` rows.
 ///
-/// All of them go through the model at once. Where their logits do not fit into memory, call this on
-/// some of the prompts after the others with the same `rng`: the rows are those of one call, in its order.
+/// All rows go through the model at once. If their logits do not fit into memory, call this function on a
+/// few prompts at a time with the same `rng`. The rows are the same, in the same order.
 /// # Errors
 /// [`Error::Parameter`] for a setting out of its range; [`Error::Argument`] for an empty prompt, an end
 /// token that the logits do not have, or logits at the position that is read that are NaN or +∞, or
 /// nothing but −∞; [`Error::Shape`], [`Error::DType`] for logits that are not as above; and every
 /// error of `model`.
 /// # Properties
-/// * The same `rng` gives the same tokens, with the same version of `rand`. Every row draws from a stream of its own, so they do not
-///   depend on the rows beside it: prompts of different lengths in one call are as good as one by
-///   one with the same `rng`, as far as the model's own arithmetic does not depend on the batch.
-/// * [`Sample::log_probs`] are those of [`TokenLogProbs::next_token`](crate::TokenLogProbs::next_token) on the same sequences. At
-///   temperature 1 with nothing cut off, [`Sample::proposal_log_probs`] are the same numbers.
+/// * The same `rng` gives the same tokens, with the same version of `rand`. Every row draws from its own
+///   stream, so its tokens do not depend on the other rows. Prompts of different lengths in one call give
+///   the same answers as one by one with the same `rng`, as far as the model's own arithmetic does not
+///   depend on the batch.
+/// * [`Sample::log_probs`] are those of [`TokenLogProbs::next_token`](crate::TokenLogProbs::next_token) on
+///   the same sequences. At temperature 1 with nothing cut off, [`Sample::proposal_log_probs`] are the same
+///   numbers.
 /// * top-k = 1 is greedy decoding, and so is the limit of low temperatures.
-/// * λ on logits z is 1 on logits z/λ; adding one number to all logits changes nothing.
+/// * Temperature λ on logits z is temperature 1 on logits z/λ. Adding one number to all logits changes
+///   nothing.
 /// # Departures
-/// The papers name no order and no ties. The order here is the usual one of generation libraries.
-/// Where tokens tie at the cut of top-k, exactly k are kept, those of the lowest number; Transformers
-/// keeps all that tie. A temperature of 0 is refused: greedy decoding has one spelling, top-k = 1.
+/// The papers specify neither an order nor ties. The order here is the usual one of generation libraries.
+/// If tokens tie at the cut of top-k, exactly k are kept, those with the lowest ids; Transformers keeps
+/// all that tie. A temperature of 0 is an error: for greedy decoding set top-k = 1.
 ///
-/// The model sees each row whole at every step: no cache of keys and values is kept, which a closure
-/// over tokens cannot know of. The logits are read to the host and drawn from in f64. No gradient is
-/// kept: answers are constants, and what is learned from them begins with a new pass of the model.
+/// The model sees each whole row at every step. There is no cache of keys and values, because a closure
+/// over tokens has no access to one. The logits are read to the host, and tokens are drawn in f64. No
+/// gradient is kept: answers are constants, and training on them begins with a new pass of the model.
 /// # Examples
 /// ```
 /// use candle_align::{SamplingConfig, TokenLogProbs, sample};
 /// use candle_core::{DType, Device, Tensor};
 /// use rand::{SeedableRng, rngs::StdRng};
 ///
-/// // a model of four symbols to which 3, the end, is e times as likely as each other
+/// // a model of four symbols, in which 3, the end, is e times as likely as each other symbol
 /// let model = |tokens: &Tensor| {
 ///     let shape = (tokens.dim(0)?, tokens.dim(1)?, 4);
 ///     Ok(Tensor::new(&[0f64, 0., 0., 1.], &Device::Cpu)?.broadcast_as(shape)?)
@@ -196,7 +203,7 @@ impl SamplingConfig {
 /// let drawn = sample(model, &[&[0][..], &[1, 2]], &config, &Device::Cpu, &mut rng)?;
 /// assert_eq!(drawn.rows.len(), 2 * 2);
 ///
-/// // the sequences go into a model as one batch, and have the log-probabilities they were given
+/// // as one batch, the sequences have the log-probabilities that were recorded when they were drawn
 /// let batch = drawn.batch(0, &Device::Cpu)?;
 /// let again = TokenLogProbs::next_token(&model(&batch.tokens)?, &batch.tokens, &batch.mask)?;
 /// let old = drawn.log_probs(DType::F64, &Device::Cpu)?;
@@ -204,10 +211,23 @@ impl SamplingConfig {
 /// assert!(difference < 1e-12);
 /// # Ok::<(), candle_align::Error>(())
 /// ```
+/// # Inspect
+/// * The share of rows with `ended`, and the lengths of the answers. If most rows are cut off, `end` is not
+///   the token that the model ends with, or `max_new_tokens` is too small.
+/// * `log_probs` less `proposal_log_probs`, averaged. It is 0 at temperature 1 with nothing cut off.
+///   Otherwise the answers do not come from the policy, and PPO's gradient and its KL are biased.
+/// # Try
+/// * Apply top-p before top-k. On which distribution does the result differ? Solution:
+///   `tests/values/sampling.rs::temperature_then_top_k_then_top_p`.
+/// * Let the temperature go to 0. Which setting gives the same tokens? Solution:
+///   `tests/identities/sampling.rs::low_temperatures_are_greedy_and_so_is_one_candidate`.
 /// # Source
 /// Temperature as in Dong et al. 2023, arXiv:2304.06767 (RAFT). Top-p: Holtzman et al. 2020,
 /// arXiv:1904.09751; top-k: Fan et al. 2018, arXiv:1805.04833. Order and cuts were compared with
 /// huggingface/transformers 5.23, `generation/logits_process.py`.
+#[doc(alias = "generate")]
+#[doc(alias = "nucleus sampling")]
+#[doc(alias = "decoding")]
 pub fn sample<P: AsRef<[u32]>>(
     mut model: impl FnMut(&Tensor) -> Result<Tensor>,
     prompts: &[P],
@@ -256,7 +276,7 @@ pub fn sample<P: AsRef<[u32]>>(
     })
 }
 
-/// A row in the making.
+/// A row that is still being drawn.
 struct Draft {
     tokens: Vec<u32>,
     prompt: usize,
@@ -349,7 +369,7 @@ fn rows_on_host(function: &'static str, logits: &Tensor) -> Result<Vec<Vec<f64>>
             expected: "f32, f64, bf16 or f16".to_string(),
         });
     }
-    // moved before it is widened: not every device has f64
+    // moved before it is widened, since not every device has f64
     let (batch, vocabulary) = logits.dims2()?;
     let numbers = to_host::<f64>(&logits.to_device(&Device::Cpu)?.to_dtype(DType::F64)?)?;
     Ok((0..batch)
@@ -357,7 +377,7 @@ fn rows_on_host(function: &'static str, logits: &Tensor) -> Result<Vec<Vec<f64>>
         .collect())
 }
 
-/// Requires logits that make a distribution.
+/// Requires logits that define a distribution.
 fn usable(function: &'static str, row: usize, logits: &[f64]) -> Result<()> {
     let bad = |z: &f64| z.is_nan() || *z == f64::INFINITY;
     let problem = match logits.iter().position(bad) {
@@ -370,7 +390,7 @@ fn usable(function: &'static str, row: usize, logits: &[f64]) -> Result<()> {
     Err(Error::argument(function, "logits", problem))
 }
 
-/// z(v) − log Σᵤ e^{z(u)}; −∞ stays −∞. At least one must be finite.
+/// z(v) − log Σᵤ e^{z(u)}, where −∞ stays −∞. At least one z must be finite.
 fn log_softmax(z: &[f64]) -> Vec<f64> {
     let highest = z.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let sum: f64 = z.iter().map(|z| (z - highest).exp()).sum();

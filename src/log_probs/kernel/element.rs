@@ -1,4 +1,4 @@
-//! The types of logits, and the same code compiled for each width of instructions.
+//! The types of logits, and code compiled for each width of instructions.
 
 use super::row::{BLOCK, Row, Single, Slopes, Slot, either, gradient};
 use half::{bf16, f16};
@@ -11,7 +11,8 @@ pub(super) trait Element: Copy + Send + Sync + Default + Slot<Self> + 'static {
     fn to_f64(self) -> f64;
     /// The nearest number of this type.
     fn from_f64(x: f64) -> Self;
-    /// The gradient of a row or of a part of it, written whole; the target if it is in that part.
+    /// The gradient of a row or of a part of it. All of `out` is written. The target is given if it is in
+    /// that part.
     fn gradient<O: Slot<Self>>(
         width: Width,
         row: &[Self],
@@ -21,7 +22,7 @@ pub(super) trait Element: Copy + Send + Sync + Default + Slot<Self> + 'static {
         out: &mut [O],
     );
 
-    /// The gradient of a row in the row's own place; a target past its end is none.
+    /// The gradient of a row, written over the row itself. A target past its end has no effect.
     fn gradient_in_place(
         width: Width,
         row: &mut [Self],
@@ -41,13 +42,13 @@ pub(super) trait Element: Copy + Send + Sync + Default + Slot<Self> + 'static {
     }
 }
 
-/// Whether a product and a sum are one instruction without asking the processor.
+/// Whether a product and a sum compile to one instruction without a check of the processor.
 const PLAIN_FMA: bool = cfg!(target_feature = "fma") || cfg!(target_arch = "aarch64");
 
 /// The widest instructions that this processor has.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Width {
-    /// What the program was compiled for.
+    /// The width that the program was compiled for.
     Plain,
     #[cfg(target_arch = "x86_64")]
     /// Eight numbers at a time.
@@ -212,7 +213,7 @@ impl Element for f64 {
 mod tests {
     use super::*;
 
-    /// Sums of 2000 terms in single precision, in another order of roundings.
+    /// Sums of 2000 terms in single precision, rounded in another order.
     const SINGLE: f64 = 1e-5;
 
     fn widths() -> Vec<Width> {

@@ -1,4 +1,4 @@
-//! e^x for x ≤ 0 in single precision, written so that the compiler vectorises it.
+//! e^x for x ≤ 0 in single precision, written so that the compiler vectorizes it.
 //!
 //! Relative error at most [`RELATIVE_ERROR`] on [−87, 0]; below −87.7 the result is 0 (the true
 //! value is below 10⁻³⁸). NaN stays NaN.
@@ -8,14 +8,14 @@
 const RELATIVE_ERROR: f64 = 1.2e-7;
 
 const LOG2_E: f32 = std::f32::consts::LOG2_E;
-/// 1.5 · 2²³: adding it rounds to an integer, which then stands in the low bits.
+/// 1.5 · 2²³: adding it rounds to an integer, which is then in the low bits.
 const ROUND: f32 = 12_582_912.0;
 /// ln 2 in two parts; the first has few bits, so that its products are exact.
 const LN2_HIGH: f32 = 0.693_359_4;
 const LN2_LOW: f32 = -2.121_944_4e-4;
 /// Rounds to 2⁻¹²⁷, whose exponent field is 0: e^x is 0 from here down.
 const LOWEST: f32 = -88.0;
-/// (eʳ − 1 − r) / r² on |r| ≤ ln 2 / 2, least maximal relative error of eʳ (3.1e-9).
+/// (eʳ − 1 − r) / r² on |r| ≤ ln 2 / 2, with the least maximal relative error of eʳ (3.1e-9).
 const POLYNOMIAL: [f32; 5] = [
     0.499_999_94,
     0.166_665_2,
@@ -47,7 +47,7 @@ pub(super) fn exp<const FMA: bool>(x: f32) -> f32 {
     let p = multiply_add::<FMA>(p, r, b);
     let p = multiply_add::<FMA>(p, r, a);
     let p = multiply_add::<FMA>(p, r * r, r) + 1.0;
-    // 2ⁿ: n + 127 moved into the exponent field, what stands above it falls off
+    // 2ⁿ: n + 127 is shifted into the exponent field, and the bits above it are dropped
     f32::from_bits(shifted.to_bits().wrapping_add(127) << 23) * p
 }
 

@@ -1,16 +1,16 @@
 //! Rows that hold +∞: the limit as that logit grows beyond all others.
 //!
-//! Its symbol is certain, each other finite one is impossible, and the gradient is onehot − p as always.
-//! Of several +∞ none is the largest: such a row is NaN. −∞ needs nothing of its own, since e^{−∞} = 0.
-//! A row is known by its maximum, so that the others pay nothing for it.
+//! That symbol is certain, every finite one is impossible, and the gradient is onehot − p as always.
+//! If several logits are +∞, none is the largest, and the row is NaN. −∞ needs no special case, since
+//! e^{−∞} = 0. Such a row is recognized by its maximum, so other rows cost nothing more.
 
 use super::element::{Element, Width};
 use super::row::{Row, Slopes, Slot};
 
-/// Where a finite logit stands as seen from +∞: far enough for e^z = 0 in every type.
+/// The value of a finite logit relative to +∞: small enough for e^z = 0 in every type.
 const FAR: f64 = -1e4;
 
-/// The row about its +∞, as it looks in the limit.
+/// Replaces the row by its limit, relative to its +∞.
 fn limit<T: Element>(row: &mut [T]) {
     let infinite = |x: &T| x.to_f64() == f64::INFINITY;
     let alone = row.iter().filter(|x| infinite(x)).count() == 1;
@@ -24,7 +24,7 @@ fn limit<T: Element>(row: &mut [T]) {
     }
 }
 
-/// [`Element::statistics`], also of a row that holds +∞.
+/// [`Element::statistics`], also for a row that holds +∞.
 pub(super) fn statistics<T: Element>(width: Width, row: &[T], full: bool) -> Row {
     let stats = T::statistics(width, row, full);
     if stats.max < f64::INFINITY {
@@ -40,7 +40,7 @@ pub(super) fn statistics<T: Element>(width: Width, row: &[T], full: bool) -> Row
     stats
 }
 
-/// [`Element::gradient`], also of a row that holds +∞.
+/// [`Element::gradient`], also for a row that holds +∞.
 pub(super) fn gradient<T: Element, O: Slot<T>>(
     width: Width,
     row: &[T],
@@ -58,7 +58,7 @@ pub(super) fn gradient<T: Element, O: Slot<T>>(
     T::gradient(width, &seen, &stats, slopes, Some(target), out);
 }
 
-/// [`Element::gradient_in_place`], also of a part of a row that holds +∞, there or elsewhere.
+/// [`Element::gradient_in_place`], also for a part of a row that holds +∞ in that part or elsewhere.
 pub(super) fn gradient_in_place<T: Element>(
     width: Width,
     row: &mut [T],

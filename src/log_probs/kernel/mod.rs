@@ -1,12 +1,12 @@
-//! Log-probabilities of chosen tokens in one pass over the logits, with their gradient in another.
+//! Log-probabilities of chosen tokens in one pass over the logits, and their gradient in another.
 //!
 //! ```text
 //! forward:   one read       log p_c = (z_c − max) − log Σᵥ e^{zᵥ − max}
 //! backward:  one read, one write        dzᵥ = g · ([v = c] − pᵥ)
 //! ```
-//! Rows that do not count are neither read nor computed: they hold 0 and their gradient is exactly
-//! 0. Rows are shared out among threads whole, so the number of threads changes no result; few logits
-//! stay on the calling thread.
+//! Rows that do not count are neither read nor computed. They hold 0, and their gradient is exactly 0.
+//! Each row is computed by one thread, so the number of threads changes no result. A small number of
+//! logits stays on the calling thread.
 
 mod element;
 mod exp;
@@ -23,13 +23,13 @@ use row::Slopes;
 use std::mem::MaybeUninit;
 use std::sync::{Arc, OnceLock};
 
-/// A target that stands for a row that does not count.
+/// The target of a row that does not count.
 pub(super) const IGNORE: u32 = u32::MAX;
 
-/// Up to so many logits no other thread is woken, which takes longer than reading them.
+/// Up to this many logits no other thread is woken, because waking one takes longer than reading them.
 pub(super) const FEW: usize = 1 << 15;
 
-/// log p of the chosen token and what else was asked for, side by side: `[…, columns]`.
+/// log p of the chosen token, and the other statistics requested, side by side: `[…, columns]`.
 ///
 /// `logits` `[…, vocabulary]`, contiguous, on the CPU; one target per row, in range or [`IGNORE`].
 pub(super) fn select(logits: &Tensor, targets: Arc<Vec<u32>>, ask: Statistics) -> Result<Tensor> {
@@ -173,9 +173,9 @@ impl Select {
                 .zip(grad.par_chunks(columns))
                 .for_each(|(((out, row), (stats, &t)), grad)| one(out, row, stats, t, grad)),
         }
-        // SAFETY: rows, targets and gradients are as many as the chunks (checked), so every chunk was
-        // visited, and each visit wrote its chunk whole: with zeros, or in `gradient`, whose loops
-        // run over all of `out` (its blocks and the row's are of equal number and length).
+        // SAFETY: there are as many rows, targets and gradients as chunks (checked), so every chunk was
+        // visited. Each visit wrote its whole chunk: with zeros, or in `gradient`, whose loops run over
+        // all of `out` (its blocks and those of the row are equal in number and length).
         #[allow(unsafe_code)]
         unsafe {
             out.set_len(logits.len())
@@ -184,7 +184,7 @@ impl Select {
     }
 }
 
-/// What the gradient of every row is made of. All rows count.
+/// What the gradients of the rows are computed from. All rows count.
 pub(super) struct RowGradients {
     rows: Vec<(Row, Slopes)>,
     targets: Arc<Vec<u32>>,
@@ -211,8 +211,8 @@ impl RowGradients {
         })
     }
 
-    /// Writes the gradient over `logits`, f32 or f64 without a history: the rows from `row` on,
-    /// of each the symbols from `symbol` on.
+    /// Writes the gradient over `logits`, which are f32 or f64 and have no history: the rows from `row` on,
+    /// and in each row the symbols from `symbol` on.
     pub(super) fn write_over(&self, logits: &Tensor, row: usize, symbol: usize) -> Result<()> {
         let end = row + logits.dim(0)?;
         logits.inplace_op1(&Tile {
@@ -223,7 +223,7 @@ impl RowGradients {
     }
 }
 
-/// The gradient of a part of the logits in its own memory.
+/// The gradient of a part of the logits, written over that part.
 struct Tile<'a> {
     rows: &'a [(Row, Slopes)],
     targets: &'a [u32],
@@ -308,7 +308,7 @@ impl CustomOp1 for Select {
 }
 
 impl Select {
-    /// The rows' statistics; none before the forward pass.
+    /// The rows' statistics, empty before the forward pass.
     pub(super) fn rows(&self) -> &[Row] {
         self.rows.get().map(Vec::as_slice).unwrap_or(&[])
     }

@@ -1,9 +1,10 @@
 //! One row of logits: its statistics in one pass, its gradient in another.
 //!
-//! A row is read block by block, once: its sums are taken about the largest element so far, and a block
-//! that holds a larger one, which still is in the first-level cache, is summed again. Sums run over [`LANES`] partial sums in single precision within a block
-//! and in double precision from block to block: the result does not depend on the row's length in
-//! any way that single precision would show, nor on the number of threads.
+//! A row is read once, block by block. Its sums are relative to the largest element so far. A block that
+//! holds a larger one is summed again while it still is in the first-level cache. Within a block there are
+//! [`LANES`] partial sums in single precision; from block to block the sums are in double precision. So a
+//! long row loses no more accuracy than a short one, and the result does not depend on the number of
+//! threads.
 
 use super::exp::{exp, multiply_add};
 use half::slice::HalfFloatSliceExt;
@@ -15,7 +16,7 @@ pub(super) const BLOCK: usize = 1024;
 /// Partial sums kept at a time.
 const LANES: usize = 32;
 
-/// What a row's distribution needs to be known: pᵥ = e^{zᵥ − max} / sum.
+/// What determines a row's distribution: pᵥ = e^{zᵥ − max} / sum.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::log_probs) struct Row {
     /// The largest logit.
@@ -32,7 +33,7 @@ pub(in crate::log_probs) struct Row {
 }
 
 impl Row {
-    /// What was summed about `old` is moved to `max`.
+    /// Changes the sums from being relative to `old` to being relative to `max`.
     fn move_to(&mut self, max: f64, old: f64) {
         let by = old - max;
         let scale = by.exp();
@@ -73,7 +74,7 @@ impl Row {
     }
 }
 
-/// What the gradient of a row is made of: dzᵥ = onehot·[v = target] + even·[zᵥ > −∞]
+/// The coefficients of the gradient of a row: dzᵥ = onehot·[v = target] + even·[zᵥ > −∞]
 /// + pᵥ (plain + entropy·(zᵥ − max)) + squares·e^{2(zᵥ − max)}.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Slopes {
@@ -85,13 +86,13 @@ pub(super) struct Slopes {
 }
 
 impl Slopes {
-    /// Whether p alone is needed, as without further statistics.
+    /// Whether only p is needed, as it is without further statistics.
     pub(super) fn is_plain(&self) -> bool {
         self.even == 0.0 && self.entropy == 0.0 && self.squares == 0.0
     }
 }
 
-/// A place that a number is written to: memory that holds one already, or none yet.
+/// A place to write a number to: memory that already holds one, or uninitialized memory.
 pub(super) trait Slot<T> {
     fn put(&mut self, value: T);
 }
@@ -179,7 +180,7 @@ fn total(lanes: &[f32; LANES]) -> f64 {
     lanes.iter().map(|&x| x as f64).sum()
 }
 
-/// The largest of a block; −∞ if none is above.
+/// The largest element of a block, or −∞ if none is above that.
 #[inline(always)]
 fn largest(block: &[f32]) -> f32 {
     let mut highest = [f32::NEG_INFINITY; LANES];
@@ -198,7 +199,7 @@ fn largest(block: &[f32]) -> f32 {
         .fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a })
 }
 
-/// What one block adds to a row, about one maximum, and its own largest element.
+/// What one block adds to a row, relative to a given maximum, and the block's own largest element.
 #[inline(always)]
 fn block_sums<const FMA: bool, const FULL: bool>(block: &[f32], max: f32) -> (Row, f32) {
     let mut highest = [f32::NEG_INFINITY; LANES];
@@ -253,14 +254,14 @@ fn statistics<T: Single, const FMA: bool, const FULL: bool>(row: &[T]) -> Row {
             max = largest(block);
         }
         if max == f32::NEG_INFINITY {
-            // e^{−∞} adds nothing to whatever maximum follows; NaN stays NaN
+            // e^{−∞} adds nothing, whatever maximum follows; NaN stays NaN
             if block.iter().any(|x| x.is_nan()) {
                 row_sums.sum = f64::NAN;
             }
             continue;
         }
-        // about the maximum so far: the block's own is known only after it was read, and once the
-        // first blocks are past it is seldom higher
+        // relative to the maximum so far: the block's own is known only after reading it, and after the
+        // first blocks it is seldom higher
         let (mut sums, highest) = block_sums::<FMA, FULL>(block, max);
         if highest > max {
             row_sums.move_to(highest as f64, max as f64);
