@@ -1,8 +1,8 @@
 //! The training objectives of "Aligning Large Language Models with Human: A Survey"
 //! ([arXiv:2307.12966](https://arxiv.org/abs/2307.12966)) as small functions over candle tensors.
 //!
-//! Every objective is a pure function: tensors and a config in, one loss per example (or per
-//! token) and named, detached metrics out. It knows no model, no tokenizer and no training loop.
+//! Every objective is a pure function: it takes tensors and a config, and returns one loss per example
+//! (or per token) with named, detached metrics. It depends on no model, tokenizer or training loop.
 //!
 //! ```
 //! use candle_align::{DpoConfig, Pair, TokenLogProbs, dpo_loss};
@@ -35,54 +35,56 @@
 //! | §3.2.2 | [`language`] | conditional SFT, Chain of Hindsight, Second Thoughts, Stable Alignment, SelFee, self-debug |
 //! | §3.3 | [`parameter_efficient`] | LoRA, AdaLoRA, QLoRA, prompts, prefixes, adapters, frozen layers; DoRA, (IA)³, VeRA |
 //! | | [`peft`] | adapter files that Python's PEFT reads and writes |
-//! | | [`log_probs`] | from logits and tokens to log-probabilities: what all of them begin with |
-//! | | [`reduction`] | how losses become one number, and by which count they are divided |
+//! | | [`log_probs`] | from logits and tokens to log-probabilities, the start of every objective |
+//! | | [`reduction`] | how losses become one number, and which count divides them |
 //! | | [`training`] | gradient coverage and agreement, clipping, accumulation, AdamW, schedules |
 //! | | [`math`] | the delicate primitives, tested at their kinks and at infinity |
 //! | | [`guide`] | an hour through §3 in seven steps, with code, examples and exercises |
 //! | | [`mod@survey`] | the survey section by section, with the evidence for each item |
 //!
-//! Objectives, settings, results and layers are also found flat:
+//! Objectives, settings, results and layers are also exported at the crate's root:
 //! `use candle_align::{dpo_loss, DpoConfig}`. So is everything public but the tools of [`training`] and
-//! [`math`], which keep the module in front: `training::AdamW`, `math::log_sigmoid`.
+//! [`math`], which you reach through their module: `training::AdamW`, `math::log_sigmoid`.
 //!
 //! # Words
 //!
 //! | word | meaning |
 //! |---|---|
 //! | policy | the model that is trained |
-//! | reference | a frozen model that the policy is compared with, mostly its own start |
-//! | prompt, answer | the given tokens, and the tokens that the policy is to produce |
+//! | reference | a frozen model that the policy is compared with, usually its own start |
+//! | prompt, answer | the given tokens, and the tokens that the policy should produce |
 //! | chosen, rejected | the better and the worse of two answers to one prompt: a pair |
-//! | mask | u8; 0 leaves a position out, whatever stands there, even NaN |
-//! | counts | a position counts if its mask is not 0: it enters the loss and its divisor |
+//! | mask | u8; 0 leaves a position out, whatever its value, even NaN |
+//! | counts | a position counts if its mask is not 0: it enters the loss and the divisor |
 //! | reward | a number for an answer, higher is better; an implicit reward is computed from log-probabilities |
-//! | margin | the reward of the chosen answer less that of the rejected one |
+//! | margin | the reward of the chosen answer minus that of the rejected one |
 //!
 //! # Names
 //!
-//! `<method>_loss` is an objective, `<Method>Config` its settings, with the paper's values as
-//! default. Greek letters are spelled out; the symbol stands in the page's table.
+//! `<method>_loss` is an objective and `<Method>Config` its settings, with the paper's values as
+//! defaults. Greek letters are spelled out; each page's table gives the symbol.
 //!
 //! # Numbers
 //!
-//! Losses take f32 or f64; log-probabilities are computed in f32 at least, whatever the model's
+//! Losses take f32 or f64; log-probabilities are computed in at least f32, whatever the model's
 //! type. Every value is tested against a formula with numbers in it, every gradient against central
-//! differences, and each objective against the optimum that theory gives it.
+//! differences, and each objective against the optimum that theory predicts.
 //!
 //! # Speed on a CPU
 //!
-//! Two choices belong to the program, so this library does not make them. Under the allocator of most
-//! Linux systems large tensors are page-faulted anew at every operation; a program that trains runs up to
-//! three times faster with `#[global_allocator] static A: mimalloc::MiMalloc = mimalloc::MiMalloc;`. And
-//! candle takes the number of its threads from `RAYON_NUM_THREADS` (matrix products) and
-//! `CANDLE_NUM_THREADS` (the rest). Set both: to 1 for small models, whose threads would wait for each other
-//! by spinning, else to the number of cores. Without `RAYON_NUM_THREADS` candle asks the system for that
-//! number at every matrix product.
+//! Two choices belong to the program, so this library does not make them.
+//!
+//! * **Allocator.** With the allocator of most Linux systems, every operation page-faults its large
+//!   tensors again. A program that trains runs up to three times faster with
+//!   `#[global_allocator] static A: mimalloc::MiMalloc = mimalloc::MiMalloc;`.
+//! * **Threads.** Candle reads its thread counts from `RAYON_NUM_THREADS` (matrix products) and
+//!   `CANDLE_NUM_THREADS` (the rest). Set both: to 1 for small models, whose threads would spin waiting for
+//!   each other, otherwise to the number of cores. Without `RAYON_NUM_THREADS`, candle asks the system
+//!   for the number of cores at every matrix product.
 //!
 //! # Not here
 //!
-//! No trainer, tokenizer, downloader or model zoo: loops, models and plots live in the examples.
+//! There is no trainer, tokenizer, downloader or model zoo: loops, models and plots are in the examples.
 
 #![deny(unsafe_code, missing_docs, missing_debug_implementations)]
 #![deny(rustdoc::broken_intra_doc_links)]
@@ -180,7 +182,7 @@ pub use reduction::Reduction;
 pub use sequence::{Encode, Sequence, SequenceBatch};
 pub use sft::{SftConfig, sft_loss};
 
-/// The README's example runs.
+/// Runs the README's example.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -9,7 +9,7 @@
 //! | prompt left out | [`TokenLogProbs::mask`], 0 on the prompt, 1 on the answer and its end | `[batch, time]` |
 //! | Σₜ, or a mean | [`Reduction`](crate::Reduction) | scalar |
 //!
-//! Read next: [`crate::ranking`], which adds answers that are worse.
+//! Read next: [`crate::ranking`], which adds worse answers to compare with.
 
 use crate::error::{Error, Result, require};
 use crate::log_probs::TokenLogProbs;
@@ -25,10 +25,11 @@ use serde::{Deserialize, Serialize};
 pub struct SftConfig {
     /// ε in [0, 1): the share of each target that is spread evenly over the vocabulary.
     /// Default 0, the survey's loss.
+    #[doc(alias = "epsilon")]
     pub label_smoothing: f64,
 }
 
-/// Cross-entropy of each demonstrated token.
+/// The cross-entropy of each demonstrated token.
 ///
 /// # Equation
 /// ```text
@@ -44,20 +45,21 @@ pub struct SftConfig {
 /// log-probabilities; [`Error::Parameter`] unless 0 ≤ ε < 1; [`Error::Argument`] if ε > 0 and the
 /// log-probabilities were computed without [`Statistics::vocabulary_mean`](crate::Statistics).
 /// # Properties
-/// * The gradient with respect to each counted log-probability is −w(1 − ε), always.
-/// * Its optimum is the data's distribution under [`Reduction::Sum`](crate::Reduction::Sum) and
+/// * The gradient with respect to each counted log-probability is always −w(1 − ε).
+/// * The optimum is the data's distribution under [`Reduction::Sum`](crate::Reduction::Sum) and
 ///   [`Reduction::SequenceMean`](crate::Reduction::SequenceMean); under [`Reduction::MeanOfSequenceMeans`](crate::Reduction::MeanOfSequenceMeans) it is
-///   π(y) ∝ d(y)/|y|, and with weights π ∝ d·w: weights e^{r/β} on the reference's own answers
+///   π(y) ∝ d(y)/|y|. With weights it is π ∝ d·w, so weights e^{r/β} on the reference's own answers
 ///   give the optimum of reinforcement learning with a KL penalty.
 /// * Under [`Reduction::TokenMean`](crate::Reduction::TokenMean) the batch decides: π(y) ∝ d(y) · E[1/(|y| + the lengths of the
-///   others in its batch)]. Large batches keep d, a batch of one learns d(y)/|y|; a
-///   micro-batch is a batch, unless it has the divisor of its window ([`Reduction::over`](crate::Reduction::over)).
-/// * Smoothing every token makes each next-token distribution (1 − ε)d + ε/V. That is not a
-///   smoothing of whole answers.
-/// * Weights multiply the losses and do not enter any divisor: a weight of 0 contributes 0, though
-///   its tokens are still counted. Divide by Σw with [`Reduction::SumOver`](crate::Reduction::SumOver) where that is meant.
-/// * An impossible token (−∞) costs +∞ with the same slope; one in a row of weight 0 costs 0. Symbols with
-///   a logit of −∞ are not among those that a target is spread over.
+///   others in its batch)]. Large batches keep d; a batch of one learns
+///   d(y)/|y|. A micro-batch acts as a batch unless it uses the divisor of its window
+///   ([`Reduction::over`](crate::Reduction::over)).
+/// * Smoothing every token makes each next-token distribution (1 − ε)d + ε/V. This is not the same as
+///   smoothing whole answers.
+/// * Weights multiply the losses and do not enter any divisor: a row of weight 0 contributes 0, but its
+///   tokens still count. To divide by Σw, use [`Reduction::SumOver`](crate::Reduction::SumOver).
+/// * An impossible token (−∞) costs +∞ with the same slope; in a row of weight 0 it costs 0. A target is
+///   not spread over symbols with a logit of −∞.
 /// # Departures
 /// The survey's Eq. 1 carries an index i′ that it does not define (RRHF's index of the best
 /// answer); here every row is an answer to learn. ε and w are not in the survey.
@@ -77,8 +79,26 @@ pub struct SftConfig {
 /// assert!((sum - 2.0 * 4.0f64.ln()).abs() < 1e-15);
 /// # Ok::<(), candle_align::Error>(())
 /// ```
+/// # Inspect
+/// * Watch the mean loss per answer token on held-out examples. A uniform model scores ln V. A training
+///   loss that falls while the held-out loss rises is memorization.
+/// * A loss near 0 within the first steps often means that the targets are not shifted, so that the model
+///   sees the token it should predict. A loss that ignores a change of the answer means that the mask
+///   does not cover it.
+/// * Watch the mean length of sampled answers against the data's: dividing each answer by its own length
+///   makes short answers more likely than they are in the data.
+/// # Try
+/// * Four answers of different lengths are equally frequent in the data. What does each reduction learn?
+///   Solution: `cargo run --example sft`.
+/// * Train on a single demonstration and predict the loss after N steps. Solution:
+///   `tests/optimum/sft.rs::one_demonstration_is_approached_like_one_over_the_steps`.
 /// # Source
 /// Wang et al. 2023, arXiv:2307.12966v1, Eq. 1.
+#[doc(alias = "cross-entropy")]
+#[doc(alias = "negative log-likelihood")]
+#[doc(alias = "NLL")]
+#[doc(alias = "supervised fine-tuning")]
+#[doc(alias = "label smoothing")]
 pub fn sft_loss(
     log_probs: &TokenLogProbs,
     weights: Option<&Tensor>,

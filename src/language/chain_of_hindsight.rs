@@ -1,6 +1,6 @@
-//! Chain of Hindsight: two answers in one sequence, each behind words that judge it (survey §3.2.2).
+//! Chain of Hindsight: two answers in one sequence, each after words that judge it (survey §3.2.2).
 //!
-//! In one sentence: the model reads "a good answer:", the better answer, "a poor answer:", the
+//! In one sentence: the model reads "a good answer:", the better answer, "a poor answer:" and the
 //! worse one, learns both answers, and is later asked for a good one.
 //!
 //! | paper | here | shape |
@@ -11,7 +11,7 @@
 //! | past tokens masked at random | [`forgetful_mask`](super::forgetful::forgetful_mask) | `[batch, time]` |
 //! | λ | [`HindsightConfig::pretraining_weight`] | number |
 //!
-//! Read next: [`super::forgetful`], the mask; [`super::revision`], where the feedback says what is wrong.
+//! Read next: [`super::forgetful`] (the mask), [`super::revision`] (feedback that says what is wrong).
 
 use super::{Encode, LearnedAnswers, Sequence, piece};
 use crate::error::{Error, Result, non_negative};
@@ -35,18 +35,18 @@ pub struct HindsightPair<'a> {
     pub bad: &'a str,
 }
 
-/// The words that stand before a good and before a bad answer, spaces and line breaks included.
+/// The words before a good and before a bad answer, including spaces and line breaks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HindsightFeedback {
-    /// Before y⁺; at inference, what the answer is asked with.
+    /// The words before y⁺; at inference they ask for the answer.
     pub good: String,
-    /// Before y⁻.
+    /// The words before y⁻.
     pub bad: String,
 }
 
-/// Feedback in many wordings, good and bad: a model that has seen one alone learns a code word, not
-/// what it says. None compares with an answer before it, so that all fit both orders.
+/// Feedback in many wordings, good and bad: a model that has seen only one wording learns a code word,
+/// not its meaning. No wording refers to an earlier answer, so all of them fit both orders.
 const FEEDBACK: [(&str, &str); 6] = [
     ("\nA good answer: ", "\nA poor answer: "),
     ("\nA helpful reply is: ", "\nAn unhelpful reply is: "),
@@ -57,7 +57,7 @@ const FEEDBACK: [(&str, &str); 6] = [
 ];
 
 impl HindsightFeedback {
-    /// The wordings that come with this page.
+    /// The wordings that this module provides.
     pub fn all() -> Vec<Self> {
         let own = |(good, bad): (&str, &str)| Self {
             good: good.to_string(),
@@ -66,23 +66,24 @@ impl HindsightFeedback {
         FEEDBACK.into_iter().map(own).collect()
     }
 
-    /// One of [`HindsightFeedback::all`], each as likely as the others.
+    /// One of [`HindsightFeedback::all`], drawn uniformly.
     pub fn draw(rng: &mut impl Rng) -> Self {
         Self::all().swap_remove(rng.random_range(0..FEEDBACK.len()))
     }
 }
 
-/// What a sequence holds, in which order.
+/// Which answers a sequence holds, and in which order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HindsightOrder {
-    /// Prompt, good feedback, y⁺, bad feedback, y⁻: what inference asks for is learned first-hand.
+    /// Prompt, good feedback, y⁺, bad feedback, y⁻: training sees the good answer exactly as inference
+    /// asks for it.
     GoodThenBad,
-    /// Prompt, bad feedback, y⁻, good feedback, y⁺: the good answer is learned beside a bad one.
+    /// Prompt, bad feedback, y⁻, good feedback, y⁺: the good answer is learned after a bad one.
     BadThenGood,
-    /// The good answer alone: conditional SFT.
+    /// Only the good answer: conditional SFT.
     GoodOnly,
-    /// The bad answer alone.
+    /// Only the bad answer.
     BadOnly,
 }
 
@@ -90,12 +91,12 @@ pub enum HindsightOrder {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HindsightFormat {
-    /// The words of judgement.
+    /// The words of judgment.
     pub feedback: HindsightFeedback,
-    /// Which answers, in which order.
+    /// Which answers the sequence holds, and in which order.
     pub order: HindsightOrder,
-    /// Whether both answers are learned, as in v6 of the paper, or the last alone, as the prose of
-    /// an earlier version has it.
+    /// Whether the loss covers both answers, as in v6 of the paper, or only the last, as an earlier
+    /// version describes it.
     pub learned: LearnedAnswers,
 }
 
@@ -106,23 +107,24 @@ pub struct HindsightFormat {
 /// log p(x) = Σᵢ 1_{O(x)}(xᵢ) · log p(xᵢ│x₍<i₎)                           eq. 2
 /// ```
 /// # Shapes
-/// Learned are both answers and the `end` token after each, or the last answer and its `end`;
+/// The loss covers both answers and the `end` token after each, or only the last answer and its `end`;
 /// prompt and feedback are given.
 /// # Errors
-/// [`Error::Argument`] if the prompt, an answer or a feedback has no token; those of `encode`.
+/// [`Error::Argument`] if the prompt, an answer or a feedback has no token; the errors of `encode`.
 /// # Properties
-/// * [`hindsight_prompt`] is its beginning, up to the first token that is learned, where the good answer
-///   comes first.
-/// * The first answer of a pair stands as it stands alone: [`HindsightOrder::GoodThenBad`] begins with
-///   the sequence of [`HindsightOrder::GoodOnly`], the reverse order with that of
+/// * Where the good answer comes first, the sequence begins with [`hindsight_prompt`], up to the first
+///   learned token.
+/// * The first answer of a pair is written as it would be alone: [`HindsightOrder::GoodThenBad`] begins
+///   with the sequence of [`HindsightOrder::GoodOnly`], the reverse order with that of
 ///   [`HindsightOrder::BadOnly`].
-/// * Which answers are learned changes the mask and no token.
+/// * The choice of learned answers changes only the mask, not the tokens.
 /// # Departures
-/// Eq. 2 prints the indicator inside the logarithm; a mask over the terms is meant. The wordings are
-/// this page's own. As in the authors' later data code (and not in the first one) each answer has an
-/// `end` of its own, and the prompt is not repeated before the second; by default that code writes
-/// one more `end` after the last, which is left out here. Ties are not written: the code has
-/// templates for "equally good".
+/// * Eq. 2 prints the indicator inside the logarithm; a mask over the terms is meant.
+/// * The wordings are this crate's.
+/// * As in the authors' later data code (not the first one), each answer has its own `end`, and the
+///   prompt is not repeated before the second. By default that code writes one more `end` after the
+///   last, which is left out here.
+/// * There is no format for ties; the code has templates for "equally good".
 /// # Examples
 /// ```
 /// use candle_align::Result;
@@ -144,9 +146,17 @@ pub struct HindsightFormat {
 /// assert_eq!(sequence.mask()[10..], [1, 1, 0, 0, 0, 0, 0, 1, 1]);
 /// # Ok::<(), candle_align::Error>(())
 /// ```
+/// # Inspect
+/// * Decode the tokens under a mask of 1. You should read the answers and their `end`, and no feedback:
+///   a model that learns the feedback learns to judge before it answers.
+/// * The prompt that you sample with must be the beginning of a training sequence, token by token.
+/// # Try
+/// * Write the bad answer first. Which tokens of the sequence stay? Solution:
+///   `tests/identities/chain_of_hindsight.rs::the_first_answer_of_a_pair_stands_as_it_stands_alone`.
 /// # Source
 /// Liu et al. 2023, arXiv:2302.02676v6, §2 and eq. 2; authors' code forhaoliu/chain-of-hindsight,
 /// `coh/data/pack_hf.py`.
+#[doc(alias = "chain of hindsight")]
 pub fn hindsight_sequence(
     encode: &impl Encode,
     pair: &HindsightPair,
@@ -182,7 +192,7 @@ pub fn hindsight_sequence(
 /// What to sample from: the prompt and the good feedback.
 ///
 /// # Errors
-/// [`Error::Argument`] if the prompt or the feedback has no token; those of `encode`.
+/// [`Error::Argument`] if the prompt or the feedback has no token; the errors of `encode`.
 /// # Properties
 /// These are the first tokens of [`hindsight_sequence`] where the good answer comes first.
 /// # Departures
@@ -202,21 +212,20 @@ pub fn hindsight_prompt(
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HindsightConfig {
-    /// λ ≥ 0. Default none: 1.5 where there is pretraining text, the paper's value (with its eq. 3; the
-    /// authors' code has 0.01), and nothing to weigh where there is none. A λ > 0 of one's own needs
-    /// the text; 0 leaves it out.
+    /// λ ≥ 0. The default, `None`, means 1.5 where there is pretraining text: the paper's value, given
+    /// with its eq. 3 (the authors' code has 0.01). A λ > 0 that you set needs the text; 0 leaves it out.
     pub pretraining_weight: Option<f64>,
 }
 
 /// λ in the paper.
 const PRETRAINING_WEIGHT: f64 = 1.5;
 
-/// What [`chain_of_hindsight_loss`] returns: two batches, each with its own tokens to count.
+/// What [`chain_of_hindsight_loss`] returns: two batches, each with its own mask.
 #[derive(Clone, Debug)]
 pub struct HindsightLoss {
-    /// The loss of the sequences with feedback `[batch, time]`.
+    /// The loss on the sequences with feedback `[batch, time]`.
     pub hindsight: TokenLoss,
-    /// The loss of the pretraining text `[texts, positions]`, λ included; `None` without text, or
+    /// The loss on the pretraining text `[texts, positions]`, multiplied by λ; `None` without text or
     /// where λ = 0.
     pub pretraining: Option<TokenLoss>,
 }
@@ -245,28 +254,28 @@ impl HindsightLoss {
 /// ```
 /// # Shapes
 /// `hindsight` `[batch, time]`: log-probabilities of sequences written by [`hindsight_sequence`],
-/// under their mask. `pretraining` `[texts, positions]`: a batch of its own, of any size, or `None`:
-/// then L is its first term. The result holds a loss per token for each.
+/// under their mask. `pretraining` `[texts, positions]`: a separate batch of any size, or `None`, which
+/// leaves the first term of L. The result holds a loss per token for each.
 /// # Errors
-/// [`Error::DType`] unless both are of one type;
+/// [`Error::DType`] unless both have the same type;
 /// [`Error::Parameter`] unless λ is finite and not negative;
-/// [`Error::Argument`] if there is no text for a λ > 0 that was set.
+/// [`Error::Argument`] if a λ > 0 was set and there is no text.
 /// # Properties
-/// * It is [`sft_loss`] on the sequences, plus λ times [`sft_loss`] on the text, which λ = 0 leaves
-///   out: what is new is what the sequences say. The gradients are −1 on the tokens of every learned
-///   answer, good or bad, and −λ.
+/// * It is [`sft_loss`] on the sequences plus λ times [`sft_loss`] on the text, which λ = 0 leaves out.
+///   Only the content of the sequences is new. The gradients are −1 on the tokens of every learned
+///   answer, good or bad, and −λ on the text.
 /// * It is a likelihood, so each part of a sequence fits its own data: p(y₁│good) and p(y₂│y₁, bad)
-///   do not compete. Without the second answer it is conditional SFT on preferred answers.
+///   do not compete. Without the second answer it is conditional SFT on the preferred answers.
 /// * With pairs drawn from p and Bradley–Terry preferences, p(yᵢ│good) = 2pᵢ Σⱼ pⱼ σ(rᵢ − rⱼ): a
-///   tilt of at most 2, a KL to p of at most log 2 − ½. Without noise it is the best of two. One
+///   tilt of at most 2 and a KL to p of at most log 2 − ½. Without noise it is the best of two. One
 ///   round therefore never goes beyond best-of-2.
 /// * "Bad, then good" learns p(i│j) ∝ pᵢ σ(rᵢ − rⱼ), which averages to the same law over the model's
 ///   own bad answers.
 /// # Departures
-/// The survey gives no equation. Negated: the paper maximises. Where eq. 3 has expectations of sums,
-/// the authors' code takes the mean over the counted tokens of each batch
-/// ([`Reduction::TokenMean`] here), the text's mean multiplied by λ; its weight is 0.01 where the
-/// paper says 1.5.
+/// * The survey gives no equation. The sign is negated, because the paper maximizes.
+/// * Eq. 3 has expectations of sums. The authors' code takes the mean over the counted tokens of each
+///   batch ([`Reduction::TokenMean`] here) and multiplies the text's mean by λ. Its λ is 0.01 where the
+///   paper says 1.5.
 /// # Examples
 /// ```
 /// use candle_align::language::chain_of_hindsight::{HindsightConfig, chain_of_hindsight_loss};
@@ -286,9 +295,23 @@ impl HindsightLoss {
 /// assert!((mean - ((1.0 + 2.0) / 2.0 + 1.5 * (4.0 + 5.0) / 2.0)).abs() < 1e-12);
 /// # Ok::<(), candle_align::Error>(())
 /// ```
+/// # Inspect
+/// * Score held-out good answers twice, after the good and after the bad feedback. The loss should be
+///   lower after the good one; equal losses mean that the model ignores the words.
+/// * Compare the loss of the second answer with that of the first. If the second is far lower, the model
+///   copies it from the first: hide more past tokens ([`forgetful_mask`](super::forgetful::forgetful_mask)).
+/// * Reduce [`HindsightLoss::pretraining`] by itself. If it rises, the model forgets; divide by λ before
+///   you compare runs.
+/// # Try
+/// * How strong can preferences make the model that is asked for a good answer? Solution:
+///   `cargo run --example hindsight`.
+/// * Train on "bad, then good" only. What does the good answer average to? Solution:
+///   `tests/optimum/chain_of_hindsight.rs::bad_then_good_averages_to_the_same_law`.
 /// # Source
 /// Liu et al. 2023, arXiv:2302.02676v6, eqs. 2–3; authors' code forhaoliu/chain-of-hindsight,
 /// `coh/coh_train_llama.py`, `train_step`.
+#[doc(alias = "CoH")]
+#[doc(alias = "pretraining mix")]
 pub fn chain_of_hindsight_loss(
     hindsight: &TokenLogProbs,
     pretraining: Option<&TokenLogProbs>,

@@ -1,7 +1,7 @@
-//! Conditional fine-tuning: write into the prompt where an answer comes from (survey §3.2.2, OpenChat).
+//! Conditional fine-tuning: the prompt says where an answer comes from (survey §3.2.2, OpenChat).
 //!
-//! In one sentence: good and mediocre answers are learned together, each behind the name of its
-//! class; asked under the good name, the model answers as the good class does.
+//! In one sentence: the model learns good and mediocre answers together, each after the name of its
+//! class; asked under the good name, it answers as the good class does.
 //!
 //! | paper | here | shape |
 //! |---|---|---|
@@ -10,10 +10,10 @@
 //! | r_c, β | `rewards`, [`ClassWeighting::Exponential`] | `[batch]`, number |
 //! | e^{r_c/β} | [`ClassWeightedLoss::weights`] | `[batch]` |
 //!
-//! The survey's form has no weights: it is [`sft_loss`] on these sequences. The later paper weighs
+//! The survey's form has no weights: it is [`sft_loss`] on these sequences. The later paper weights
 //! the classes by a reward: [`c_rlft_loss`].
 //!
-//! Read next: [`super::chain_of_hindsight`], which writes the judgement instead of the class.
+//! Read next: [`super::chain_of_hindsight`], which writes the judgment instead of the class.
 
 use super::{Encode, LearnedAnswers, Sequence, optional, piece};
 use crate::error::{Error, Result, positive};
@@ -26,29 +26,31 @@ use crate::shape::Axes;
 use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
-/// The words between which one class of conversations is written.
+/// The words before each speaker, which name the class of a conversation.
 ///
 /// | constructor | user | assistant |
 /// |---|---|---|
 /// | [`ClassPrompt::prefix`], the survey's form | `User:` | `Assistant GPT4:` |
 /// | [`ClassPrompt::openchat_v3`], the later models' | `GPT4 User:` | `GPT4 Assistant:` |
 ///
-/// The class is any text; OpenChat's are [`ClassPrompt::GPT4`] and [`ClassPrompt::GPT3`].
+/// The class may be any text; OpenChat's are [`ClassPrompt::GPT4`] and [`ClassPrompt::GPT3`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[doc(alias = "conditional SFT")]
+#[doc(alias = "OpenChat")]
 pub struct ClassPrompt {
-    /// Before what the user says; may be empty.
+    /// The words before the user's text; may be empty.
     pub user: String,
-    /// Before what the assistant says; may be empty.
+    /// The words before the assistant's text; may be empty.
     pub assistant: String,
 }
 
-/// What was said in one round of a conversation.
+/// One round of a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Turn<'a> {
-    /// x: never learned.
+    /// x; the loss never covers it.
     pub user: &'a str,
-    /// y.
+    /// y, the answer.
     pub assistant: &'a str,
 }
 
@@ -58,7 +60,7 @@ impl ClassPrompt {
     /// OpenChat's larger and worse class: answers by GPT-3.5.
     pub const GPT3: &'static str = "GPT3";
 
-    /// The survey's form, OpenChat v2: the class stands in the assistant's prefix.
+    /// The survey's form, OpenChat v2: the class is in the assistant's prefix.
     pub fn prefix(class: &str) -> Self {
         Self {
             user: "User:".to_string(),
@@ -66,7 +68,7 @@ impl ClassPrompt {
         }
     }
 
-    /// OpenChat v3.2: the class stands before both speakers.
+    /// OpenChat v3.2: the class comes before both speakers.
     pub fn openchat_v3(class: &str) -> Self {
         Self {
             user: format!("{class} User:"),
@@ -74,7 +76,7 @@ impl ClassPrompt {
         }
     }
 
-    /// A conversation to learn from: `user x end assistant y end …`.
+    /// Writes a conversation to learn from: `user x end assistant y end …`.
     ///
     /// # Equation
     /// ```text
@@ -83,21 +85,21 @@ impl ClassPrompt {
     /// L = −Σᵢ log P(yᵢ end│x₁, y₁, …, xᵢ, c)                         sft_loss
     /// ```
     /// # Shapes
-    /// Learned are the answers and the `end` token after each; prefixes, the user's words and the
+    /// The loss covers the answers and the `end` token after each; prefixes, the user's words and the
     /// `end` after them are given. With [`LearnedAnswers::Last`] earlier answers are given too: one
-    /// such sequence per turn gives each turn a row, and so a length, of its own.
+    /// such sequence per turn gives each turn its own row, and so its own length.
     /// # Errors
-    /// [`Error::Argument`] if there is no turn, or what a speaker says has no token; those of
+    /// [`Error::Argument`] if there is no turn, or a speaker's text has no token; the errors of
     /// `encode`.
     /// # Properties
-    /// * [`ClassPrompt::prompt`] is its beginning, up to the first token that is learned.
-    /// * A row per turn with [`LearnedAnswers::Last`] learns, over all rows, the tokens that one row with
-    ///   [`LearnedAnswers::Every`] does, after the same context.
-    /// * Each class learns its own data, and the classes together, each as often as it occurs, are all of
-    ///   the data: what is sampled behind a class goes no further than that class went.
+    /// * The sequence begins with [`ClassPrompt::prompt`], up to the first learned token.
+    /// * One row per turn with [`LearnedAnswers::Last`] learns, over all rows, the same tokens after the
+    ///   same context as one row with [`LearnedAnswers::Every`].
+    /// * Each class learns its own data, and the mixture of the classes is the whole of the data. Samples
+    ///   under a class therefore never go beyond that class.
     /// # Departures
-    /// The authors' code starts with a beginning-of-sequence token: put it before with
-    /// [`Sequence::followed_by`]. It writes no space after a prefix either.
+    /// The authors' code starts with a beginning-of-sequence token: prepend it with
+    /// [`Sequence::followed_by`]. Like that code, this function writes no space after a prefix.
     /// # Examples
     /// ```
     /// use candle_align::Result;
@@ -115,10 +117,19 @@ impl ClassPrompt {
     /// assert_eq!(sequence.mask()[24..], [0, 1, 1]);
     /// # Ok::<(), candle_align::Error>(())
     /// ```
+    /// # Inspect
+    /// * Report the loss of each class by itself: an average hides a class that does not train.
+    /// * Score held-out good answers under the good and under the other name. Equal losses mean that the
+    ///   model ignores the class, so that asking for the good one does nothing.
+    /// # Try
+    /// * What does a model that is told the class answer under the good name, and what does one answer
+    ///   that is not told? Solution: `cargo run --example conditional_sft`.
+    /// * Give every turn a row of its own. Which tokens are learned? Solution:
+    ///   `tests/identities/conditional_sft.rs::a_row_per_turn_learns_what_one_row_learns`.
     /// # Source
-    /// Wang et al. 2023, arXiv:2307.12966v1, §3.2.2, which describes it in words; Wang et al. 2023
-    /// (OpenChat), arXiv:2309.11235, from notes; authors' code imoneoi/openchat,
-    /// `ochat/data/generate_dataset.py`.
+    /// Wang et al. 2023, arXiv:2307.12966v1, §3.2.2, which describes it in words. OpenChat: Wang et al.
+    /// 2023, arXiv:2309.11235, of which the abstract and summaries were read; authors' code
+    /// imoneoi/openchat, `ochat/data/generate_dataset.py`.
     pub fn sequence(
         &self,
         encode: &impl Encode,
@@ -142,10 +153,10 @@ impl ClassPrompt {
         Ok(sequence)
     }
 
-    /// A question to sample an answer to, under this class: `user x end assistant`.
+    /// The prompt for sampling an answer under this class: `user x end assistant`.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the question has no token; those of `encode`.
+    /// [`Error::Argument`] if the question has no token; the errors of `encode`.
     /// # Properties
     /// These are the first tokens of [`ClassPrompt::sequence`] on the same question.
     pub fn prompt(&self, encode: &impl Encode, user: &str, end: u32) -> Result<Vec<u32>> {
@@ -154,7 +165,7 @@ impl ClassPrompt {
         Ok(opened.tokens().to_vec())
     }
 
-    /// Goes on with a question, up to where the answer begins.
+    /// Appends a question, up to where the answer begins.
     fn opened(
         &self,
         encode: &impl Encode,
@@ -170,7 +181,7 @@ impl ClassPrompt {
     }
 }
 
-/// From the reward of a class to the weight of its examples.
+/// How the reward of a class becomes the weight of its examples.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum ClassWeighting {
@@ -180,7 +191,7 @@ pub enum ClassWeighting {
         beta: f64,
     },
     /// w = r_c: the number is the weight itself, as in the authors' data files. It should not be
-    /// negative: an answer with w < 0 is made less likely, without bound.
+    /// negative: w < 0 makes an answer less likely without bound.
     Linear,
 }
 
@@ -188,8 +199,8 @@ pub enum ClassWeighting {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CRlftConfig {
-    /// How a reward becomes a weight. Default the paper's e^{r_c/β} with β = 1: the sources of this
-    /// page give no number for β.
+    /// How a reward becomes a weight. Default: the paper's e^{r_c/β} with β = 1, because this page's
+    /// sources give no number for β.
     pub weighting: ClassWeighting,
 }
 
@@ -211,28 +222,29 @@ pub struct ClassWeightedLoss {
 }
 
 impl ClassWeightedLoss {
-    /// The authors' Σ w·CE / Σ w over the tokens that count: a scalar, 0 if none does. Reads the host.
+    /// The authors' Σ w·CE / Σ w over the tokens that count: a scalar, 0 if none counts. Copies a sum
+    /// to the host.
     ///
     /// # Errors
-    /// As [`Reduction::apply`], if negative weights outweigh the others.
+    /// As for [`Reduction::apply`], if negative weights outweigh the others.
     pub fn token_mean(&self) -> Result<Tensor> {
         let count = divisor(self.token_weight()?);
         self.tokens.reduce(Reduction::SumOver { count })
     }
 
     /// The authors' option of dividing each token's weight by the length of its turn,
-    /// Σ w·(mean CE) / Σ w, where each turn has a row of its own: a scalar, 0 if no token counts.
-    /// Reads the host.
+    /// Σ w·(mean CE) / Σ w, where each turn has its own row: a scalar, 0 if no token counts. Copies a
+    /// sum to the host.
     ///
     /// # Errors
-    /// As [`Reduction::apply`], if negative weights outweigh the others.
+    /// As for [`Reduction::apply`], if negative weights outweigh the others.
     pub fn sequence_mean(&self) -> Result<Tensor> {
         let count = divisor(self.sequence_weight()?);
         self.tokens.reduce(Reduction::SequenceMeansOver { count })
     }
 
-    /// Σ w over the tokens that count, the divisor of [`ClassWeightedLoss::token_mean`]: to add up over
-    /// an accumulation window and hand to [`Reduction::SumOver`]. Reads the host.
+    /// Σ w over the tokens that count, the divisor of [`ClassWeightedLoss::token_mean`]. Add it up over
+    /// an accumulation window and pass it to [`Reduction::SumOver`]. Copies a sum to the host.
     ///
     /// # Errors
     /// Only candle's own.
@@ -240,8 +252,8 @@ impl ClassWeightedLoss {
         self.total(&mask_count(&self.tokens.mask, DType::F64)?)
     }
 
-    /// Σ w over the rows that count a token, the divisor of [`ClassWeightedLoss::sequence_mean`]: for
-    /// [`Reduction::SequenceMeansOver`]. Reads the host.
+    /// Σ w over the rows that count a token, the divisor of [`ClassWeightedLoss::sequence_mean`]. Pass
+    /// it to [`Reduction::SequenceMeansOver`]. Copies a sum to the host.
     ///
     /// # Errors
     /// Only candle's own.
@@ -252,12 +264,12 @@ impl ClassWeightedLoss {
 
     fn total(&self, per_row: &Tensor) -> Result<f64> {
         let weights = self.weights.to_dtype(DType::F64)?;
-        // a row that counts nothing adds nothing, whatever its weight
+        // a row without counted tokens adds nothing, whatever its weight
         Ok(masked_sum(&(weights * per_row)?, &per_row.gt(0.0)?)?.to_scalar::<f64>()?)
     }
 }
 
-/// Where nothing weighs anything, the sum is 0 over any divisor.
+/// The divisor, or 1 where all weights are 0: the sum is then 0 over any divisor.
 fn divisor(weight: f64) -> f64 {
     if weight == 0.0 { 1.0 } else { weight }
 }
@@ -272,7 +284,7 @@ fn divisor(weight: f64) -> f64 {
 /// L  = E_c [ Σₜ lₜ ]
 /// ```
 /// # Shapes
-/// `log_probs` `[batch, time]`, of sequences written by [`ClassPrompt`]; `rewards` `[batch]`: r_c
+/// `log_probs` `[batch, time]`: of sequences written by [`ClassPrompt`]. `rewards` `[batch]`: r_c
 /// of each row's class, the same number for all rows of a class. The loss is `[batch, time]` with
 /// its mask, the weights `[batch]`.
 ///
@@ -283,29 +295,30 @@ fn divisor(weight: f64) -> f64 {
 /// | its option per turn, Σ w·(mean CE) / Σ w | [`ClassWeightedLoss::sequence_mean`] |
 /// # Errors
 /// [`Error::Shape`] or [`Error::DType`] if `rewards` is not `[batch]` in the type of the
-/// log-probabilities; [`Error::Parameter`] unless β is finite and > 0. Never for a value of a
-/// reward, which is not read: r_c/β above 88 overflows in f32 (as only ratios matter, subtract the
-/// largest first), and under [`ClassWeighting::Linear`] a negative one trains against its answers.
+/// log-probabilities; [`Error::Parameter`] unless β is finite and > 0. The values of the rewards are
+/// not checked: r_c/β above 88 overflows in f32 (only ratios matter, so subtract the largest first),
+/// and a negative weight under [`ClassWeighting::Linear`] trains against its answers.
 /// # Properties
-/// * The gradient with respect to each counted log-probability is −w: within a class a constant.
-/// * Equal rewards leave a multiple of [`sft_loss`]; weights of 1 (r = 0, or 1 under
-///   [`ClassWeighting::Linear`]) are [`sft_loss`] itself, and so the survey's conditional SFT.
-/// * One number added to all rewards multiplies the loss by e^{number/β}, and drops out of Σ w·CE / Σ w.
-/// * **Conditioned on c, the weights cancel.** In a policy whose classes share nothing the optimum
-///   is π(·│c) = the data of class c, with any weights: that of conditional SFT. The derivation says
-///   the same: π_c · e^{r_c/β} / Z = π_c, since r_c does not depend on the answer.
-/// * **Not conditioned, they mix**: π(y) ∝ Σ_c p(c) · e^{r_c/β} · π_c(y). Between these two lie real
-///   models: the weights act only through what the classes share.
-/// * If a label "good" is noisy, π(·│good) ∝ data · P(good│y): its KL to the data is at most
-///   −log P(good), so a label that is often given can move the model only little. A label given with
-///   P(good│y) ∝ e^{r/β} makes it the optimum of reinforcement learning with a KL penalty.
+/// * The gradient with respect to each counted log-probability is −w, a constant within a class.
+/// * Equal rewards give a multiple of [`sft_loss`]; weights of 1 (r = 0, or 1 under
+///   [`ClassWeighting::Linear`]) give [`sft_loss`] itself, and so the survey's conditional SFT.
+/// * Adding a number to all rewards multiplies the loss by e^{number/β} and drops out of Σ w·CE / Σ w.
+/// * **In a policy that is told c, the weights cancel.** If the classes share nothing, the optimum is
+///   π(·│c) = the data of class c for any weights, as in conditional SFT. The derivation says the same:
+///   π_c · e^{r_c/β} / Z = π_c, since r_c does not depend on the answer.
+/// * **In a policy that is not told c, they mix the classes**: π(y) ∝ Σ_c p(c) · e^{r_c/β} · π_c(y). Real
+///   models lie between the two: the weights act only through what the classes share.
+/// * If a label "good" is noisy, π(·│good) ∝ data · P(good│y). Its KL to the data is at most
+///   −log P(good), so a label that is given often can move the model only a little. A label given with
+///   P(good│y) ∝ e^{r/β} gives the optimum of reinforcement learning with a KL penalty.
 /// * Dividing by the length of each answer multiplies either optimum by 1/|y|, as for [`sft_loss`]:
-///   π(y│c) ∝ π_c(y)/|y|, and not conditioned π(y) ∝ Σ_c p(c) · e^{r_c/β} · π_c(y)/|y|.
+///   told c, π(y│c) ∝ π_c(y)/|y|; not told, π(y) ∝ Σ_c p(c) · e^{r_c/β} · π_c(y)/|y|.
 /// # Departures
-/// Not in the survey, which describes the unweighted form: the paper is younger. Rewards and weights
-/// are two things: the paper names the rewards r = 1 for GPT-4 and a smaller constant for GPT-3.5,
-/// while 1.0 and 0.1 in the code's data are the weights w. Under β = 1 rewards of 1 and 0.1 would be
-/// weights of a ratio e^{0.9} = 2.46, not 10; β = 0.9/ln 10 = 0.39 gives 10. Hence the enum.
+/// * Not in the survey, which is older than the paper and describes the unweighted form.
+/// * Rewards and weights differ. The paper names rewards: r = 1 for GPT-4 and a smaller constant for
+///   GPT-3.5. The numbers 1.0 and 0.1 in the code's data are the weights w. Under β = 1, rewards of 1 and
+///   0.1 would give weights in the ratio e^{0.9} = 2.46, not 10; β = 0.9/ln 10 = 0.39 gives 10.
+///   [`ClassWeighting`] therefore offers both.
 /// # Examples
 /// ```
 /// use candle_align::language::conditional_sft::{ClassWeighting, CRlftConfig, c_rlft_loss};
@@ -324,11 +337,26 @@ fn divisor(weight: f64) -> f64 {
 /// assert!((mean - (1.0 + 0.1 * (2.0 + 3.0)) / (1.0 + 0.1 + 0.1)).abs() < 1e-12);
 /// # Ok::<(), candle_align::Error>(())
 /// ```
+/// # Inspect
+/// * Print [`ClassWeightedLoss::weights`] once. A small β can give one class all the weight, or overflow
+///   to +∞; under [`ClassWeighting::Linear`] look for a sign you did not intend.
+/// * Compare the unweighted loss of each class. If neither changes with the weights, the model separates
+///   the classes fully and the weights cancel, as the theory says.
+/// * A mean that falls without bound means negative weights.
+/// # Try
+/// * Train with and without weights, told the class and not told. Where do the weights matter? Solution:
+///   `cargo run --example conditional_sft`.
+/// * Choose a label that turns conditional SFT into reinforcement learning with a KL penalty. Solution:
+///   `tests/optimum/conditional_sft.rs::a_label_given_by_reward_makes_it_reinforcement_learning`.
 /// # Source
-/// Wang et al. 2023, arXiv:2309.11235 (the derivation and the objective rest on notes, so its
-/// equations have no numbers here); authors' code imoneoi/openchat, `ochat/models/unpadded_llama.py`,
-/// `weighted_cross_entropy`, and `ochat/data/generate_dataset.py` (read). The survey's form: Wang et
-/// al. 2023, arXiv:2307.12966v1, §3.2.2.
+/// Wang et al. 2023, arXiv:2309.11235: the abstract was read in the original, the derivation and the
+/// objective in two independent summaries that agree, so its equations have no numbers here. Authors'
+/// code imoneoi/openchat, read: `ochat/models/unpadded_llama.py`, `weighted_cross_entropy`, and
+/// `ochat/data/generate_dataset.py`. The survey's form: Wang et al. 2023, arXiv:2307.12966v1, §3.2.2.
+#[doc(alias = "C-RLFT")]
+#[doc(alias = "OpenChat")]
+#[doc(alias = "reward-weighted regression")]
+#[doc(alias = "weighted SFT")]
 pub fn c_rlft_loss(
     log_probs: &TokenLogProbs,
     rewards: &Tensor,

@@ -1,7 +1,7 @@
-//! The cheapest edits that make one text of another: insert, delete and replace single tokens.
+//! The cheapest edits that turn one text into another: insert, delete and replace single tokens.
 //!
 //! In one sentence: dynamic programming over all pairs of prefixes, then one walk back along the
-//! choices that were cheapest.
+//! cheapest choices.
 //!
 //! | paper | here |
 //! |---|---|
@@ -19,11 +19,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EditCosts {
-    /// Of putting one token in. Default 1, the paper's example; finite and above 0.
+    /// The cost of inserting one token. Default 1, the paper's example; finite and above 0.
     pub insert: f64,
-    /// Of taking one token out. Default 1, the paper's example; finite and above 0.
+    /// The cost of deleting one token. Default 1, the paper's example; finite and above 0.
     pub delete: f64,
-    /// Of putting one token in the place of another. Default 2, the paper's example; finite and
+    /// The cost of replacing one token by another. Default 2, the paper's example; finite and
     /// above 0.
     pub replace: f64,
 }
@@ -46,32 +46,33 @@ impl EditCosts {
     }
 }
 
-/// One edit. Positions count the tokens of the source from 0, whatever was edited before.
+/// One edit. Positions count the tokens of the original source from 0, unaffected by earlier edits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Edit<T = u32> {
-    /// Puts `token` in before source token `position`; at the source's length, after its end.
+    /// Inserts `token` before source token `position`, or after the end if `position` is the source's
+    /// length.
     Insert {
         /// From 0 to the length of the source.
         position: usize,
-        /// What is put in.
+        /// The inserted token.
         token: T,
     },
-    /// Takes source token `position` out.
+    /// Deletes source token `position`.
     Delete {
         /// Below the length of the source.
         position: usize,
     },
-    /// Puts `token` in the place of source token `position`.
+    /// Replaces source token `position` by `token`.
     Replace {
         /// Below the length of the source.
         position: usize,
-        /// What takes its place.
+        /// The new token.
         token: T,
     },
 }
 
 impl<T> Edit<T> {
-    /// Where it applies, in the source.
+    /// The position in the source where the edit applies.
     pub fn position(&self) -> usize {
         match self {
             Self::Insert { position, .. }
@@ -81,7 +82,7 @@ impl<T> Edit<T> {
     }
 }
 
-/// Edits in the order of their positions; insertions before a token stand before the edit of that
+/// Edits in the order of their positions. Insertions before a token come before the edit of that
 /// token.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct EditScript<T = u32> {
@@ -90,11 +91,11 @@ pub struct EditScript<T = u32> {
 }
 
 impl<T: Clone> EditScript<T> {
-    /// What becomes of the source.
+    /// The result of applying the script to `source`.
     ///
     /// # Errors
     /// [`Error::Argument`] if an edit names a position that the source does not have, or one that an
-    /// earlier edit has passed: no script of [`edit_script`] does so on its own source.
+    /// earlier edit has passed. A script of [`edit_script`] never does so on its own source.
     pub fn apply(&self, source: &[T]) -> Result<Vec<T>> {
         let refuse = |at: usize, problem: String| {
             Error::argument("EditScript::apply", format!("edits[{at}]"), problem)
@@ -132,7 +133,7 @@ impl<T: Clone> EditScript<T> {
 }
 
 impl<T> EditScript<T> {
-    /// Σ of the costs of its edits.
+    /// The sum of the costs of its edits.
     pub fn cost(&self, costs: &EditCosts) -> f64 {
         let each = |edit: &Edit<T>| match edit {
             Edit::Insert { .. } => costs.insert,
@@ -150,30 +151,29 @@ impl<T> EditScript<T> {
 /// D(0, 0) = 0
 /// D(i, j) = min { D(i − 1, j − 1) + replace · 1[sᵢ ≠ tⱼ],  D(i − 1, j) + delete,  D(i, j − 1) + insert }
 /// ```
-/// over the first i tokens of the source and the first j of the target, where these exist. The
-/// script is the walk back from D(│s│, │t│).
+/// over the first i tokens of the source and the first j of the target, for the predecessors that exist.
+/// The script is the walk back from D(│s│, │t│).
 /// # Shapes
-/// Any tokens that can be compared: ids, characters, words. Time and memory are O(│s│·│t│), one byte
-/// for each pair: 16 MB for two texts of 4,000 tokens.
+/// Any tokens that can be compared: ids, characters, words. Time and memory are O(│s│·│t│), with one
+/// byte per pair: 16 MB for two texts of 4,000 tokens.
 /// # Errors
 /// [`Error::Parameter`] unless all costs are finite and above 0.
 /// # Properties
-/// * [`EditScript::apply`] on the source gives the target, exactly, and no other script does so for
-///   less. Equal texts have the empty script; an empty source has insertions only, an empty target
-///   deletions only.
-/// * Costs (1, 1, 1) make it the Levenshtein distance. With replace ≥ insert + delete it is
-///   delete·│s│ + insert·│t│ − (insert + delete)·LCS, the longest common subsequence; with (1, 1, 2)
-///   that is │s│ + │t│ − 2·LCS.
-/// * d(s, u) ≤ d(s, t) + d(t, u). From target to source, with the costs of inserting and deleting
-///   exchanged, it costs the same. Costs multiplied by a number give the same script.
-/// * Ties: of the walks back that cost the same, the one that at each step, from the end, keeps or
-///   replaces rather than deletes, and deletes rather than inserts. With (1, 1, 2) one replacement
-///   stands where a deletion and an insertion would cost the same, and a repeated token is matched
-///   from the end.
+/// * [`EditScript::apply`] on the source gives exactly the target, and no script does so at a lower
+///   cost. Equal texts have the empty script; an empty source has only insertions, an empty target
+///   only deletions.
+/// * Costs (1, 1, 1) give the Levenshtein distance. With replace ≥ insert + delete the cost is
+///   delete·│s│ + insert·│t│ − (insert + delete)·LCS, where LCS is the length of the longest common
+///   subsequence; with (1, 1, 2) that is │s│ + │t│ − 2·LCS.
+/// * d(s, u) ≤ d(s, t) + d(t, u). The way from target to source costs the same if the costs of inserting
+///   and deleting are exchanged. Multiplying all costs by a number gives the same script.
+/// * Ties: among walks back of equal cost, each step from the end prefers keeping or replacing to
+///   deleting, and deleting to inserting. With (1, 1, 2) one replacement is chosen where a deletion and
+///   an insertion would cost the same, and a repeated token is matched from the end.
 /// # Departures
-/// The paper leaves ties open and names no positions; here ties are settled as above and positions
-/// are those of the source, so that no edit moves another. Costs are compared as f64 sums: give whole
-/// numbers (or halves, quarters, …) where exact ties matter, for 0.1 + 0.2 is not 0.3.
+/// The paper does not settle ties and names no positions. Here ties are settled as above, and positions
+/// are those of the source, so no edit moves another. Costs are compared as f64 sums: use whole
+/// numbers (or halves, quarters, …) where exact ties matter, because 0.1 + 0.2 is not 0.3.
 /// # Examples
 /// ```
 /// use candle_align::{Edit, EditCosts, edit_script};
@@ -188,9 +188,15 @@ impl<T> EditScript<T> {
 /// assert_eq!(script.apply(&["you", "are", "so", "dumb"])?, ["you", "are", "kind"]);
 /// # Ok::<(), candle_align::Error>(())
 /// ```
+/// # Try
+/// * Choose costs under which a replacement is never used. Solution: `cargo run --example edits`, and
+///   `tests/identities/second_thoughts.rs::where_replacing_is_dear_it_counts_the_longest_common_subsequence`.
 /// # Source
-/// Liu et al. 2022, arXiv:2301.00355, §3: the token-level edit distance with costs of one's own,
-/// solved by dynamic programming.
+/// Liu et al. 2022, arXiv:2301.00355, §3: the token-level edit distance with custom costs, solved by
+/// dynamic programming.
+#[doc(alias = "Levenshtein")]
+#[doc(alias = "edit distance")]
+#[doc(alias = "diff")]
 pub fn edit_script<T: Eq + Clone>(
     source: &[T],
     target: &[T],
@@ -200,10 +206,10 @@ pub fn edit_script<T: Eq + Clone>(
     Ok(cheapest(source, target, costs))
 }
 
-/// The different scripts that several cost sets give for one pair of texts: the paper's augmentation.
+/// The distinct scripts that several cost sets give for one pair of texts: the paper's augmentation.
 ///
-/// Each is the [`edit_script`] of the first cost set that gives it; they stand in the order of the
-/// cost sets.
+/// Scripts are in the order of the cost sets; a script that several sets give is listed once, at the
+/// first of them.
 ///
 /// # Errors
 /// [`Error::Argument`] if there is no cost set, [`Error::Parameter`] unless all costs are finite and
@@ -239,7 +245,7 @@ pub fn edit_scripts<T: Eq + Clone>(
     Ok(scripts)
 }
 
-/// The last step of the cheapest way to one pair of prefixes.
+/// The last step of the cheapest path to one pair of prefixes.
 #[derive(Clone, Copy)]
 enum Step {
     Keep,

@@ -1,14 +1,14 @@
-//! Forgetting at random: a few past tokens are hidden from attention while training (survey §3.2.2).
+//! Random forgetting: a few past tokens are hidden from attention during training (survey §3.2.2).
 //!
-//! In one sentence: so that the second answer is not copied from the first, some tokens of the past
-//! cannot be seen.
+//! In one sentence: hiding some past tokens keeps the model from copying the second answer from the
+//! first.
 //!
 //! | paper | here | shape |
 //! |---|---|---|
 //! | 0–5 % of past tokens | [`ForgetfulConfig`] | two numbers |
 //! | the mask m ~ Bernoulli(1 − ratio), ratio ~ U(min, max) per example | [`forgetful_mask`], [`forgetful_pair_mask`] | `[batch, time]`, `[batch, time, time]` |
 //!
-//! It is an input of the model's attention, not of a loss: what is hidden is still learned.
+//! The mask is an input of the model's attention, not of a loss: the loss still covers hidden tokens.
 //!
 //! Read next: [`super::chain_of_hindsight`].
 
@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 pub struct ForgetfulConfig {
     /// The smallest share that is hidden, in [0, 1]. Default 0.
     pub min_ratio: f64,
-    /// The largest, in [min, 1]. Default 0.05, Chain of Hindsight's.
+    /// The largest share that is hidden, in [min, 1]. Default 0.05, Chain of Hindsight's.
     pub max_ratio: f64,
 }
 
@@ -36,7 +36,7 @@ impl Default for ForgetfulConfig {
     }
 }
 
-/// Which tokens of each row may be looked at: 0 hides a token from every position.
+/// Which tokens of each row are visible: 0 hides a token from every position.
 ///
 /// # Equation
 /// ```text
@@ -47,9 +47,8 @@ impl Default for ForgetfulConfig {
 /// # Errors
 /// [`Error::Parameter`](crate::Error::Parameter) unless 0 ≤ min ≤ max ≤ 1.
 /// # Properties
-/// * The first token is always seen, so no position is left with nothing to look at.
-/// * What follows a hidden token does not depend on it at all; only its own position does, which
-///   holds it as input.
+/// * The first token is always visible, so every position has something to attend to.
+/// * Nothing after a hidden token depends on it. Only its own position does, which has it as input.
 /// * min = max = 0 hides nothing.
 /// # Departures
 /// The authors' code draws for each pair of positions: [`forgetful_pair_mask`].
@@ -67,6 +66,9 @@ impl Default for ForgetfulConfig {
 /// # Source
 /// Liu et al. 2022, arXiv:2210.13432 (forgetful causal masking); its use in Liu et al. 2023,
 /// arXiv:2302.02676v6, §2.
+#[doc(alias = "forgetful causal masking")]
+#[doc(alias = "FCM")]
+#[doc(alias = "attention dropout")]
 pub fn forgetful_mask(
     (batch, time): (usize, usize),
     config: &ForgetfulConfig,
@@ -82,20 +84,20 @@ pub fn forgetful_mask(
     Ok(Tensor::from_vec(seen, (batch, time), device)?)
 }
 
-/// Which tokens each position may look at: every position forgets tokens of its own.
+/// Which tokens are visible to each position: every position forgets different tokens.
 ///
 /// # Equation
 /// ```text
 /// ρ_b ~ U(min, max)        v[b, t, s] = 1 where s = 0, else 1 with probability 1 − ρ_b
 /// ```
 /// # Shapes
-/// u8 `[batch, time, time]`: row t, key s. Keys in the future are drawn too; the causal mask, which
-/// comes on top, hides them.
+/// u8 `[batch, time, time]`: row t, key s. Future keys are drawn too; the model's causal mask hides
+/// them.
 /// # Errors
-/// As [`forgetful_mask`].
+/// As for [`forgetful_mask`].
 /// # Properties
-/// * The first token is always seen. Position t may be hidden from itself.
-/// * A token hidden from one position may reach it through another that sees it.
+/// * The first token is always visible. Position t may be hidden from itself.
+/// * A token hidden from one position may still reach it through another position that sees it.
 /// # Departures
 /// None from the authors' code, which uses one mask for all layers and heads.
 /// # Examples

@@ -1,10 +1,10 @@
 //! Preferences and feedback written in words (survey §3.2.2).
 //!
-//! Ranking needs two answers and says which is better; here the judgement itself is text, and the
-//! model learns by reading it. Seven methods, and nearly one loss: cross-entropy on chosen tokens.
-//! They differ in what they write into a sequence, and in which of its tokens are learned.
+//! Ranking compares two answers. Here the judgment itself is text, and the model learns by reading it.
+//! The seven methods share nearly one loss: cross-entropy on chosen tokens. They differ in what they
+//! write into a sequence and in which of its tokens the loss covers.
 //!
-//! | method | writes, learned parts in **bold** | the loss | to sample | where training ends |
+//! | method | writes, with the learned parts in **bold** | the loss | to sample | where training ends |
 //! |---|---|---|---|---|
 //! | [conditional SFT](conditional_sft) (OpenChat) | the name of the class, prompt, **answer** | [`sft_loss`](crate::sft_loss) | the good class's name | the good class's own data |
 //! | [C-RLFT](conditional_sft) | the same | [`c_rlft_loss`]: weights e^{r_c/β} | the same | the same if classes share nothing; unconditioned, the classes mixed by their weights |
@@ -14,15 +14,15 @@
 //! | [SelFee](revision) | prompt, **answer, feedback, answer, feedback, …** | [`sft_loss`](crate::sft_loss) | nothing: it judges its own answer, and stops when no revision is needed | the data's chains |
 //! | [self-debug](revision) | task, program, feedback, **program**, … | none in the paper, which prompts; [`sft_loss`](crate::sft_loss) | results of tests, or nothing | the data's repairs |
 //!
-//! A likelihood fits each part of a sequence to that part's own data, given what stands before: to
-//! ask for "good" is to draw from what the data call good, and no further. Further goes a label that
-//! is itself given by reward, or a weight per class in a policy that is not told the class.
+//! A likelihood fits each part of a sequence to that part's own data, given the text before it. Asking
+//! for "good" therefore draws from what the data call good, and goes no further. Two things go further:
+//! a label that is itself given by reward, and a weight per class in a policy that is not told the class.
 //!
 //! # From text to a loss
 //!
-//! Nothing here knows a tokenizer: [`Encode`] is a closure from text to token ids. Builders give a
-//! [`Sequence`], [`SequenceBatch`] pads several, and the mask goes into
-//! [`TokenLogProbs::next_token`](crate::TokenLogProbs::next_token) as it is.
+//! This module contains no tokenizer: [`Encode`] is a closure from text to token ids. Builders return a
+//! [`Sequence`], [`SequenceBatch`] pads several of them, and the mask goes unchanged into
+//! [`TokenLogProbs::next_token`](crate::TokenLogProbs::next_token).
 //!
 //! ```
 //! use candle_align::language::chain_of_hindsight::*;
@@ -54,9 +54,9 @@
 //!
 //! # What the survey prints and what the papers say
 //! * "Position feedback" (Chain of Hindsight) is positive feedback.
-//! * The survey describes OpenChat as its second version was: prefixes alone. The weighted loss is
-//!   that of a later paper.
-//! * Self-debug stands in the survey's chapter on training; its paper prompts a fixed model.
+//! * The survey describes OpenChat's second version, which uses prefixes alone. The weighted loss comes
+//!   from a later paper.
+//! * The survey lists self-debug in its chapter on training; the paper prompts a fixed model.
 //!
 //! Read next: [`Sequence`], then [`conditional_sft`], [`chain_of_hindsight`], [`revision`],
 //! [`second_thoughts`], [`stable_alignment`].
@@ -77,19 +77,19 @@ pub use crate::sequence::{Encode, Sequence, SequenceBatch};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-/// Which of several answers in one sequence are learned.
+/// Which of several answers in one sequence the loss covers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LearnedAnswers {
-    /// All of them.
+    /// All answers.
     #[default]
     Every,
-    /// The last; those before it are context.
+    /// The last answer; those before it are context.
     Last,
 }
 
 impl LearnedAnswers {
-    /// Goes on with an answer and its end.
+    /// Appends an answer and its end.
     fn write(self, sequence: Sequence, answer: &[u32], last: bool) -> Sequence {
         match self {
             Self::Last if !last => sequence.given(answer),
@@ -112,7 +112,7 @@ fn piece(
     }
 }
 
-/// The tokens of a text that may be empty: the tokenizer is then not asked.
+/// The tokens of a text that may be empty; the tokenizer is not called for an empty text.
 fn optional(encode: &impl Encode, text: &str) -> Result<Vec<u32>> {
     match text.is_empty() {
         true => Ok(Vec::new()),

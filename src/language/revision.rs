@@ -1,8 +1,8 @@
 //! Revision: an answer, what is wrong with it, a better answer, and so on (survey §3.2.2, SelFee and
 //! self-debug).
 //!
-//! In one sentence: the feedback and the corrected answer are part of the text that is learned, so
-//! that one pass writes, judges and repairs.
+//! In one sentence: the loss also covers the feedback and the corrected answer, so that one pass
+//! writes, judges and repairs.
 //!
 //! | paper | here | shape |
 //! |---|---|---|
@@ -11,22 +11,22 @@
 //! | program, feedback message, program, … of self-debug | [`DebugTurn`]s, written by [`debug_sequence`] | tokens |
 //! | simple, unit-test and explanation feedback | [`DebugFeedback`] | pieces of text |
 //!
-//! The loss of both is [`sft_loss`](crate::sft_loss); self-debug is a way of prompting in its paper,
-//! where nothing is trained.
+//! The loss of both is [`sft_loss`](crate::sft_loss). In its paper, self-debug is a way of prompting and
+//! nothing is trained.
 //!
-//! Read next: [`super::second_thoughts`], where the way from one answer to the next is a list of edits.
+//! Read next: [`super::second_thoughts`], where a list of edits leads from one answer to the next.
 
 use super::{Encode, Sequence, piece};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-/// What a feedback asks for.
+/// What feedback asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// Another attempt.
     Revise,
-    /// Nothing: the answer stands.
+    /// Nothing: the answer is final.
     Stop,
 }
 
@@ -36,8 +36,8 @@ impl Verdict {
     /// SelFee's words for [`Verdict::Stop`].
     pub const STOP: &'static str = "Revision is not needed.";
 
-    /// What a feedback in SelFee's words asks for: by the last of the two sentences in it, `None` if
-    /// it has neither.
+    /// What feedback in SelFee's words asks for, by the last of the two sentences in it; `None` if it
+    /// has neither.
     pub fn of(feedback: &str) -> Option<Self> {
         match (feedback.rfind(Self::REVISE), feedback.rfind(Self::STOP)) {
             (None, None) => None,
@@ -47,24 +47,26 @@ impl Verdict {
     }
 }
 
-/// One answer of a chain, and what was said about it.
+/// One answer of a chain and the feedback on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attempt<'a> {
     /// yᵢ.
     pub answer: &'a str,
     /// fᵢ.
     pub feedback: &'a str,
-    /// What fᵢ asks for; [`Verdict::of`] reads it off SelFee's words.
+    /// What fᵢ asks for; [`Verdict::of`] reads it from SelFee's words.
     pub verdict: Verdict,
 }
 
 /// The headings between the parts of a chain; `{number}` is replaced by the part's number.
+#[doc(alias = "SelFee")]
+#[doc(alias = "self-feedback")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RevisionTemplate {
-    /// Before fᵢ, with the number i + 1.
+    /// The heading before fᵢ, with the number i + 1.
     pub feedback: String,
-    /// Before yᵢ, i ≥ 1, with the number i.
+    /// The heading before yᵢ, i ≥ 1, with the number i.
     pub revision: String,
 }
 
@@ -78,26 +80,27 @@ impl Default for RevisionTemplate {
 }
 
 impl RevisionTemplate {
-    /// SelFee's chain: `x y₀ Feedback 1: f₀ Revision 1: y₁ Feedback 2: f₁ … end`.
+    /// Writes SelFee's chain: `x y₀ Feedback 1: f₀ Revision 1: y₁ Feedback 2: f₁ … end`.
     ///
     /// # Equation
     /// ```text
     /// L = −log p(y₀, f₀, y₁, f₁, …│x)
     /// ```
     /// # Shapes
-    /// Everything but x is learned: answers, feedback, headings, the end. x is given.
+    /// The loss covers everything but x: answers, feedback, headings and the end. x is given.
     /// # Errors
-    /// [`Error::Argument`] if there is no attempt, if one follows another that was to stand, or if x,
-    /// an answer or a feedback has no token; those of `encode`.
+    /// [`Error::Argument`] if there is no attempt, if an attempt follows a final one, or if x, an answer
+    /// or a feedback has no token; the errors of `encode`.
     /// # Properties
-    /// * Each part is learned given all before it, so the likelihood is the product over parts:
-    ///   p(y₀│x) · p(f₀│x, y₀) · p(y₁│x, y₀, f₀) · …; mediocre first answers are learned too.
-    /// * The `end` is learned after a feedback that lets the answer stand, and only there. A chain
-    ///   that was cut off while it still asked for a revision ends without one.
+    /// * Each part is learned given everything before it, so the likelihood is the product over parts:
+    ///   p(y₀│x) · p(f₀│x, y₀) · p(y₁│x, y₀, f₀) · …. Mediocre first answers are learned too.
+    /// * The `end` is learned only after feedback that accepts the answer. A chain that was cut off
+    ///   while it still asked for a revision has no `end`.
     /// # Departures
-    /// The authors' code writes the end after a chain that was cut off, too: that teaches to stop
-    /// where a revision is asked for. It encodes the whole chain as one text; here each part with its
-    /// heading is encoded by itself, which may split words at the seams differently.
+    /// * The authors' code also writes the end after a chain that was cut off, which teaches the model to
+    ///   stop where a revision is asked for.
+    /// * The authors' code encodes the whole chain as one text. Here each part is encoded with its
+    ///   heading, which may split words differently where parts meet.
     /// # Examples
     /// ```
     /// use candle_align::Result;
@@ -116,6 +119,17 @@ impl RevisionTemplate {
     /// assert_eq!(sequence.mask()[..5], [0, 0, 0, 0, 1]);
     /// # Ok::<(), candle_align::Error>(())
     /// ```
+    /// # Inspect
+    /// * Read [`Verdict::of`] of generated feedback. `None` means that the format is not learned yet; always
+    ///   [`Verdict::Stop`] means that the model never revises.
+    /// * Compare the quality of the first and of the last answer. If they are equal, the revisions do
+    ///   nothing; if the first gets worse, the model has learned to err first, as often as its data do.
+    /// * Count generated chains that never end: the `end` is learned only after a final answer.
+    /// # Try
+    /// * Which share of first answers is right after training on whole chains, and which after training on
+    ///   repairs alone? Solution: `cargo run --example revision`.
+    /// * Cut a chain off in the middle. Where is its `end`? Solution:
+    ///   `tests/values/revision.rs::a_chain_that_was_cut_off_has_no_end`.
     /// # Source
     /// Ye et al. 2023, SelFee (a web page, no paper); authors' code kaistAI/SelFee,
     /// `train/feedback_utils.py` and `train/train.py`, objective "full". The survey: Wang et al. 2023,
@@ -154,7 +168,7 @@ fn numbered(heading: &str, number: usize) -> String {
     heading.replace("{number}", &number.to_string())
 }
 
-/// A heading and the text under it, encoded as one; the text itself must not be empty.
+/// Encodes a heading and its text as one; the text must not be empty.
 fn headed(
     function: &'static str,
     argument: String,
@@ -169,7 +183,7 @@ fn headed(
     piece(function, argument, encode, &text)
 }
 
-/// An error for a chain without parts, or one that goes on after it came to a stop.
+/// Rejects a chain without parts, or one that continues after a stop.
 fn check_chain(function: &'static str, argument: &str, verdicts: &[Verdict]) -> Result<()> {
     if verdicts.is_empty() {
         return Err(Error::argument(function, argument, "is empty"));
@@ -185,50 +199,51 @@ fn check_chain(function: &'static str, argument: &str, verdicts: &[Verdict]) -> 
     }
 }
 
-/// What is said about a program, apart from whether it is right.
+/// The feedback on a program, apart from the verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DebugFeedback<'a> {
-    /// Nothing.
+    /// None: the verdict alone.
     Simple,
-    /// The results of unit tests: from whoever ran them.
+    /// The results of unit tests, supplied by the caller.
     UnitTests(&'a str),
-    /// What the program does, line by line: in the model's own words.
+    /// The model's explanation of what the program does, line by line.
     Explanation(&'a str),
     /// The model's explanation, then the results.
     ExplanationAndUnitTests {
-        /// In the model's own words.
+        /// The model's explanation.
         explanation: &'a str,
-        /// From whoever ran the tests.
+        /// The results, supplied by the caller.
         results: &'a str,
     },
 }
 
-/// One program, and what was said about it.
+/// One program and the feedback on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DebugTurn<'a> {
     /// The program, written by the model.
     pub program: &'a str,
-    /// What is said about it.
+    /// The feedback on it.
     pub feedback: DebugFeedback<'a>,
-    /// Whether it is to be repaired.
+    /// Whether it must be repaired.
     pub verdict: Verdict,
 }
 
-/// Which parts of a debugging conversation are learned. The paper, which trains nothing, leaves it open.
+/// Which parts of a debugging conversation the loss covers. The paper trains nothing, so it does not say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DebugLearned {
     /// The last program: the mistakes before it are context.
     LastProgram,
-    /// Every program but the first: how to repair. A conversation of one program learns that one.
+    /// Every program but the first, which teaches how to repair. In a conversation of one program, that
+    /// program.
     #[default]
     Revisions,
-    /// Every program: the first one, mistakes included, is learned too.
+    /// Every program, including the first one and its mistakes.
     Programs,
-    /// Every program and every explanation, which the model has to write itself; not the results of
-    /// tests, nor the verdict.
+    /// Every program and every explanation, which the model has to write itself, but neither test
+    /// results nor verdicts.
     ProgramsAndExplanations,
-    /// Everything but the task, as in SelFee: the model also says whether it is right.
+    /// Everything but the task, as in SelFee: the model also learns the verdict.
     AllButTask,
 }
 
@@ -236,11 +251,11 @@ pub enum DebugLearned {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DebugFormat {
-    /// The verdict on a program that is to be repaired.
+    /// The verdict on a program that must be repaired.
     pub wrong: String,
-    /// The verdict on one that is not.
+    /// The verdict on a program that is right.
     pub right: String,
-    /// Which parts are learned.
+    /// Which parts the loss covers.
     pub learned: DebugLearned,
 }
 
@@ -254,26 +269,25 @@ impl Default for DebugFormat {
     }
 }
 
-/// Self-debug's conversation: `task end program end [explanation end] [results end] verdict end program end …`.
+/// Writes self-debug's conversation: `task end program end [explanation end] [results end] verdict end program end …`.
 ///
 /// # Equation
 /// ```text
 /// L = −Σ log P(message, end│all before it) over the messages that DebugLearned names      sft_loss
 /// ```
 /// # Shapes
-/// Each message ends with the `end` token, which is learned where the message is. Which messages are
-/// learned says [`DebugLearned`]; the task never is.
+/// Each message ends with the `end` token, which is learned where the message is. [`DebugLearned`]
+/// chooses the learned messages; the task is never among them.
 /// # Errors
-/// [`Error::Argument`] if there is no turn, if one follows another that was right, or if the task, a
-/// program, a message or a verdict has no token; those of `encode`.
+/// [`Error::Argument`] if there is no turn, if a turn follows a program that was right, or if the task,
+/// a program, a message or a verdict has no token; the errors of `encode`.
 /// # Properties
-/// * [`DebugFeedback::Simple`] leaves the verdict alone as the message.
+/// * With [`DebugFeedback::Simple`] the verdict is the only message after a program.
 /// * A conversation of one right program with simple feedback, [`DebugLearned::Programs`], is
 ///   supervised fine-tuning on that program: what follows it carries no loss.
 /// # Departures
-/// The paper prompts a model with such conversations and trains none; the masks are choices of this
-/// page. Words are this page's own. The paper's execution traces are a [`DebugFeedback::UnitTests`]
-/// text like any other.
+/// The paper prompts a model with such conversations and trains none; the masks and the wordings are
+/// this crate's choices. Pass the paper's execution traces as [`DebugFeedback::UnitTests`].
 /// # Examples
 /// ```
 /// use candle_align::Result;
@@ -294,8 +308,24 @@ impl Default for DebugFormat {
 /// assert_eq!(sequence.mask()[18..22], [1, 1, 1, 1]);
 /// # Ok::<(), candle_align::Error>(())
 /// ```
+/// # Inspect
+/// * Measure two rates apart: first programs that are right, and wrong programs that get repaired.
+///   [`DebugLearned::Revisions`] leaves the first programs of repaired chains out, so the two can move
+///   apart.
+/// * Unless the loss covers the verdict, the model cannot judge its own programs: the tests must.
+/// * Count repairs that repeat the wrong program. They are cheap wherever most of the program is right.
+/// # Try
+/// * Which of the five choices learns the mistakes of the first program too? Solution:
+///   `cargo run --example revision`.
+/// * Write a conversation of one right program. What remains of the loss? Solution:
+///   `tests/identities/revision.rs::one_right_program_is_supervised_fine_tuning`.
 /// # Source
-/// Chen et al. 2023, arXiv:2304.05128v2, §§3–4 (the kinds of feedback rest on notes).
+/// Chen et al. 2023, arXiv:2304.05128v2, §§3–4. Read: the abstract and the caption of Figure 1, which name
+/// the explanation, alone and with execution results. Simple and unit-test feedback come from summaries
+/// of the paper.
+#[doc(alias = "self-debug")]
+#[doc(alias = "self-debugging")]
+#[doc(alias = "rubber duck debugging")]
 pub fn debug_sequence(
     encode: &impl Encode,
     task: &str,
@@ -346,7 +376,7 @@ pub fn debug_sequence(
     Ok(sequence)
 }
 
-/// Which messages of one turn are learned; the results of tests as the verdict.
+/// Which messages of one turn the loss covers; test results are treated as the verdict.
 struct Parts {
     program: bool,
     explanation: bool,

@@ -1,7 +1,7 @@
 //! Second Thoughts: learn to edit a bad answer into a good one, step by step (survey §3.2.2).
 //!
-//! In one sentence: from context and bad source, learn to write first the edits that repair the
-//! source, then the repaired text.
+//! In one sentence: given a context and a bad source, learn to write the edits that repair the source,
+//! then the repaired text.
 //!
 //! | paper | here |
 //! |---|---|
@@ -12,20 +12,20 @@
 //! | decipher: edits in plain language | [`decipher`] |
 //! | inference: context and source are given | [`second_thoughts_prompt`], [`EditTokens::parse`] |
 //!
-//! Read next: [`edits`](super::edits), [`stable_alignment`](super::stable_alignment) (by the same
-//! authors, with ratings in place of edits).
+//! Read next: [`edits`](super::edits), [`stable_alignment`](super::stable_alignment) (also led by Ruibo Liu,
+//! with ratings in place of edits).
 
 use super::edits::{Edit, EditScript};
 use crate::error::{Error, Result};
 use crate::sequence::{Encode, Sequence};
 use serde::{Deserialize, Serialize};
 
-/// The special tokens between the texts and inside an edit: sixteen ids of the caller's vocabulary,
-/// no two alike.
+/// The special tokens between the texts and inside an edit: sixteen distinct ids of the caller's
+/// vocabulary.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EditTokens {
-    /// Stands between source and edits: the paper's \[SEP\].
+    /// Separates source and edits: the paper's \[SEP\].
     pub separator: u32,
     /// Begins an insertion.
     pub insert: u32,
@@ -33,11 +33,11 @@ pub struct EditTokens {
     pub delete: u32,
     /// Begins a replacement.
     pub replace: u32,
-    /// The next token is the one that is put in.
+    /// Announces the token that the edit puts in.
     pub content: u32,
     /// Ends the edits; the target follows.
     pub target: u32,
-    /// The digits 0 to 9, in which positions are written.
+    /// The digits 0 to 9, used to write positions.
     pub digits: [u32; 10],
 }
 
@@ -56,7 +56,7 @@ impl EditTokens {
         }
     }
 
-    /// A script as tokens.
+    /// Writes a script as tokens.
     ///
     /// # Equation
     /// ```text
@@ -65,10 +65,10 @@ impl EditTokens {
     /// replace  →  REPLACE digits  CONTENT  token
     /// script   →  edit … edit  TARGET
     /// ```
-    /// After CONTENT stands exactly one token, so that it may be any, even one of these sixteen.
+    /// Exactly one token follows CONTENT, so it may be any token, even one of these sixteen.
     ///
     /// # Errors
-    /// [`Error::Argument`] if two of the sixteen tokens are alike.
+    /// [`Error::Argument`] if two of the sixteen tokens are equal.
     ///
     /// # Examples
     /// ```
@@ -102,17 +102,17 @@ impl EditTokens {
         Ok(written)
     }
 
-    /// What a model wrote after [`second_thoughts_prompt`]: its edits, and the rest, which is its
+    /// Reads what a model wrote after [`second_thoughts_prompt`]: its edits, and the rest, which is its
     /// target (with whatever ends a sequence).
     ///
-    /// The edits may fit the source or not, and lead to the model's target or not:
+    /// The edits need not fit the source, and need not lead to the model's target:
     /// [`EditScript::apply`] tells.
     ///
     /// # Errors
-    /// [`Error::Argument`] with the place, counted from 0, where the tokens are no script: something
-    /// other than an operation or the end of the edits, an operation without a position, a position
-    /// that no number holds, a missing content, an end before TARGET; or if two of the sixteen
-    /// tokens are alike.
+    /// [`Error::Argument`] with the place, counted from 0, where the tokens stop being a script:
+    /// something other than an operation or the end of the edits, an operation without a position, a
+    /// position too large for a number, a missing content, or an end before TARGET. Also if two of the
+    /// sixteen tokens are equal.
     pub fn parse<'a>(&self, generated: &'a [u32]) -> Result<(EditScript, &'a [u32])> {
         let function = "EditTokens::parse";
         self.check(function)?;
@@ -169,7 +169,7 @@ impl EditTokens {
     }
 }
 
-/// The sequence to train on.
+/// Writes the sequence to train on.
 ///
 /// # Equation
 /// ```text
@@ -178,26 +178,26 @@ impl EditTokens {
 /// L = −Σₜ log P(yₜ│y₍<t₎) over the learned tokens                     sft_loss
 /// ```
 /// # Shapes
-/// Tokens in, a [`Sequence`] out; [`SequenceBatch`](super::SequenceBatch) makes tensors of several.
-/// The target is what the script makes of the source, so the two cannot disagree.
+/// Takes tokens and returns a [`Sequence`]; [`SequenceBatch`](super::SequenceBatch) turns several into
+/// tensors. The target is computed by applying the script to the source, so the two cannot disagree.
 /// # Errors
 /// [`Error::Argument`] if the script does not fit the source ([`EditScript::apply`]) or two of the
-/// sixteen tokens are alike.
+/// sixteen tokens are equal.
 /// # Properties
-/// * Its given part is [`second_thoughts_prompt`]; [`EditTokens::parse`] on its learned part returns
+/// * The given part is [`second_thoughts_prompt`]. [`EditTokens::parse`] on the learned part returns
 ///   the script and the target.
-/// * The loss under [`sft_loss`](crate::sft_loss) has gradient −1 at each learned token and 0 at each
-///   given one: context and source are read, not learned.
-/// * A source without need of edits still teaches: to write no edit, and the source again.
+/// * [`sft_loss`](crate::sft_loss) has gradient −1 at each learned token and 0 at each given one:
+///   context and source are read, not learned.
+/// * A source that needs no edits still teaches something: to write no edit, and the source again.
 /// # Departures
-/// * The refinement by reinforcement learning that the paper adds to this stage is not built: neither
-///   adversarial imitation (with negative samples made in the same way) nor value modelling.
-/// * The paper marks operations, positions and contents by special tokens too, but which, and in
-///   which order, is the choice made here; so are the digits of positions and the token before the
+/// * The paper refines this stage by reinforcement learning, which is not implemented here: neither
+///   adversarial imitation (with negative samples made in the same way) nor value modeling.
+/// * The paper also marks operations, positions and contents with special tokens. Which tokens, and in
+///   which order, is this crate's choice, as are the digits of positions and the token before the
 ///   target. [`decipher`] writes edits in words instead.
-/// * Only edits and target are learned. The paper trains by language modelling on these sequences;
+/// * The loss covers only edits and target. The paper trains by language modeling on these sequences;
 ///   `Sequence::new().learned(sequence.tokens())` counts the context and the source too.
-/// * No token ends the sequence: `.learned(&[end])` adds the caller's.
+/// * No token ends the sequence: add yours with `.learned(&[end])`.
 /// * The survey describes the method in words and prints no equation.
 /// # Examples
 /// ```
@@ -213,9 +213,21 @@ impl EditTokens {
 /// assert_eq!(sequence.mask(),   [0, 0,    0, 0, 0, 0,   1,  1,  1,  1,  1,     1, 1, 1, 1]);
 /// # Ok::<(), candle_align::Error>(())
 /// ```
+/// # Inspect
+/// * The loss alone says little: one wrong digit costs a few nats and breaks the whole script. Count the
+///   generated outputs that [`EditTokens::parse`] accepts.
+/// * Of those, count how often [`EditScript::apply`] on the source gives the target that the model wrote.
+///   If this stays low while the loss falls, the model writes its target without following its edits.
+/// # Try
+/// * Write one repair under two cost sets, by hand. Solution: `cargo run --example edits`.
+/// * Train on both scripts. How often does the model write each of them? Solution:
+///   `tests/optimum/second_thoughts.rs::scripts_of_several_cost_sets_are_learned_in_their_shares`.
 /// # Source
 /// Liu et al. 2022, arXiv:2301.00355 (NeurIPS 2022), §3 and appendix A.1: edits, data format and
-/// augmented edits modelling. What is said of its reinforcement learning rests on memory.
+/// augmented edits modeling. Its reinforcement learning was not read: the abstract names it, appendix A.1
+/// names the negative samples of the adversarial imitation, and value modeling is from memory.
+#[doc(alias = "chain of edits")]
+#[doc(alias = "AEM")]
 pub fn second_thoughts_sequence(
     context: &[u32],
     source: &[u32],
@@ -232,10 +244,10 @@ pub fn second_thoughts_sequence(
         .learned(&target))
 }
 
-/// Context, source and SEP: what a trained model goes on from with edits and target.
+/// Context, source and SEP: the prompt that a trained model continues with edits and target.
 ///
 /// # Errors
-/// [`Error::Argument`] if two of the sixteen tokens are alike.
+/// [`Error::Argument`] if two of the sixteen tokens are equal.
 pub fn second_thoughts_prompt(
     context: &[u32],
     source: &[u32],
@@ -245,19 +257,18 @@ pub fn second_thoughts_prompt(
     Ok([context, source, &[tokens.separator]].concat())
 }
 
-/// A script in plain language, one line for each edit, as tokens: the words by `encode`, the tokens
-/// they speak of as they are.
+/// A script in plain language, one line per edit, as tokens. `encode` writes the words; the edited
+/// tokens are inserted unchanged.
 ///
 /// ```text
 /// Insert "…" at position 3.
 /// Delete "…" at position 3.
 /// Replace "…" at position 3 with "…".
 /// ```
-/// The caller's tokenizer decodes it for a reader; in a [`Sequence`] it can stand where special
-/// tokens are not wanted.
+/// Decode it with your tokenizer to read it, or use it in a [`Sequence`] in place of special tokens.
 ///
 /// # Errors
-/// [`Error::Argument`] if the script does not fit the source ([`EditScript::apply`]); those of
+/// [`Error::Argument`] if the script does not fit the source ([`EditScript::apply`]); the errors of
 /// `encode`.
 ///
 /// # Examples

@@ -1,4 +1,4 @@
-//! Stable Alignment: imitate the best-rated answer, and keep the others behind it (survey §3.2.2).
+//! Stable Alignment: imitate the best-rated answer and keep the others behind it (survey §3.2.2).
 //!
 //! In one sentence: the cross-entropy of the best answer, plus one hinge that asks the others to be
 //! less likely than it, on average by as much as they are rated lower.
@@ -12,7 +12,7 @@
 //! | λ | [`StableAlignmentConfig::ratio`] | number |
 //!
 //! The answers and their ratings come from a simulated society of models that revise each other's
-//! drafts; that is data, and so is the text that makes a feedback and a revision part of a prompt.
+//! drafts. That is data, not loss, and so is the text that puts a feedback and a revision into a prompt.
 //!
 //! Read next: [`rrhf`](crate::ranking::rrhf) (one hinge per pair), [`slic`](crate::ranking::slic)
 //! (the same lead for each pair), [`second_thoughts`](super::second_thoughts).
@@ -24,14 +24,14 @@ use crate::outputs::ListLoss;
 use candle_core::{D, Tensor};
 use serde::{Deserialize, Serialize};
 
-/// Over which of the worse answers the hinge is taken.
+/// Which of the worse answers the hinge is taken over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StableAlignmentForm {
-    /// The hinge of the mean over all worse answers: what the authors ran.
+    /// The hinge of the mean over all worse answers, which the authors ran.
     #[default]
     Mean,
-    /// The hinge of the largest term: the answer that lags least behind its due distance.
+    /// The hinge of the largest term: the answer that is furthest from the distance it should keep.
     Max,
 }
 
@@ -39,16 +39,16 @@ pub enum StableAlignmentForm {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StableAlignmentConfig {
-    /// M, the lead in nats per token that a whole `rating_scale` of difference asks for. Default 10,
-    /// the authors' published command; finite and not negative.
+    /// M, the lead in nats per token that a rating difference of one whole `rating_scale` asks for.
+    /// Default 10, as in the authors' published command; finite and not negative.
     pub margin: f64,
-    /// λ, the weight of the hinge. Default 0.2, the authors' published command; finite and not
+    /// λ, the weight of the hinge. Default 0.2, as in the authors' published command; finite and not
     /// negative.
     pub ratio: f64,
-    /// The unit of the ratings. Default 7, for ratings from 1 to 7 as in the authors' data; finite
+    /// The scale of the ratings. Default 7, for ratings from 1 to 7 as in the authors' data; finite
     /// and above 0. With 1 the margin is the paper's M.
     pub rating_scale: f64,
-    /// Default [`StableAlignmentForm::Mean`].
+    /// How the hinge combines the worse answers. Default [`StableAlignmentForm::Mean`].
     pub form: StableAlignmentForm,
 }
 
@@ -72,8 +72,8 @@ impl Default for StableAlignmentConfig {
 /// J   = CE_b + λ · max( 0, meanᵢ hᵢ )                    Mean
 /// J   = CE_b + λ · max( 0, maxᵢ hᵢ )                     Max
 /// ```
-/// It is the hinge of the mean, not the mean of hinges. The mean runs over the m worse answers; the
-/// best one, whose term would be 0, is not among them.
+/// It is the hinge of the mean, not the mean of hinges. The mean runs over the m worse answers and
+/// leaves out the best one, whose term would be 0.
 /// # Shapes
 /// Lists of up to k answers in any order; all of [`ListLoss`] is `[batch]`. [`ListLoss::sft`] is
 /// CE_b, [`ListLoss::ranking`] the weighted hinge.
@@ -82,41 +82,41 @@ impl Default for StableAlignmentConfig {
 /// negative and the rating scale is finite and above 0. Shapes and types were checked when the
 /// [`Candidates`] were made.
 /// # Properties
-/// * With n the lengths, the gradient is −(1 + λ·1{h > 0})/n_b for the best answer and
-///   λ·1{h > 0}/(m nᵢ) for each worse one, the same whatever that answer's own distance: the mean
-///   sees the ratings only through their mean. The max form moves the best answer and one other.
-///   Where several terms are largest they share its gradient.
+/// * With lengths n, the gradient is −(1 + λ·1{h > 0})/n_b for the best answer and
+///   λ·1{h > 0}/(m nᵢ) for each worse one. It does not depend on that answer's own distance: the mean
+///   form sees the ratings only through their mean. The max form moves the best answer and one other.
+///   Where several terms are largest, they share the gradient.
 /// * At the kink, h = 0, the hinge has slope 0.
-/// * Two answers: both forms are CE_b + λ · [`slic_margin_loss`](crate::slic_margin_loss) of the
+/// * For two answers, both forms are CE_b + λ · [`slic_margin_loss`](crate::slic_margin_loss) of the
 ///   length means with δ = M/rating_scale and the ratings as similarities. Without a margin they
 ///   are CE_b + λ · the ranking part of [`rrhf_loss`](crate::rrhf_loss).
 /// * The max form is never below the mean form, and the mean form never above the same loss with a
 ///   mean of hinges.
-/// * Adding a number to all ratings changes nothing; multiplying them and the scale by one number
-///   changes nothing. Adding a number to all means leaves the hinge as it is.
+/// * Adding a number to all ratings changes nothing, nor does multiplying them and the scale by the same
+///   number. Adding a number to all means leaves the hinge unchanged.
 /// * The hinge of the mean is 0 on a half-space of cross-entropies, mean CEᵢ − CE_b ≥ M · mean
-///   gap: one answer driven away pays for all. With lengths (3, 2, 4, 5), ratings (0, 1, ½, 2) and
+///   gap: driving one answer far away satisfies it for all. With lengths (3, 2, 4, 5), ratings (0, 1, ½, 2) and
 ///   M = 1 it is 0 at π = (2.247·10⁻⁶, ⅓, ⅓, ⅓), where the best answer is no likelier than two worse
 ///   ones.
-/// * There is no minimiser: all mass goes to the best answer, 1 − π(best) → n_b(K − 1)/(KαN) after N
+/// * There is no minimizer: all mass goes to the best answer, 1 − π(best) → n_b(K − 1)/(KαN) after N
 ///   steps of gradient descent of size α, in both forms. The hinge switches off on the way and does
-///   not return.
+///   not switch on again.
 /// * A list of one answer, or of equals, has no hinge: J = CE_b.
-/// * −∞ for the best answer costs +∞ with a finite slope; for another one it takes the mean, and with it
-///   the hinge, to 0, while the largest is chosen among the others.
+/// * A log-probability of −∞ costs +∞ with a finite slope for the best answer. For another answer it takes
+///   the hinge of the mean to 0; the max form takes the largest of the others.
 /// # Departures
-/// * The paper's hinge has (r_b − rᵢ) M; the division by the rating scale is in the authors' code
-///   alone. Set `rating_scale` to 1 for the paper's form.
+/// * The paper's hinge has (r_b − rᵢ) M; only the authors' code divides by the rating scale. Set
+///   `rating_scale` to 1 for the paper's form.
 /// * The authors' code pairs answers with the wrong ratings. It sorts the ratings, but reads the
-///   sorted list by indices into the unsorted one: for ratings (1, 5, 3) the mean gap comes out as
-///   2 in place of 3. Where the list was sorted before, the two agree.
+///   sorted list with indices into the unsorted one: for ratings (1, 5, 3) the mean gap comes out as
+///   2 instead of 3. For a list that is already sorted the two agree.
 /// * Where several answers are best, the authors' code takes one as best and pushes the others down,
-///   with a margin of 0. Here CE_b is the mean over them, in both terms, and only answers that are
-///   worse stand in the hinge: the order of the answers changes nothing.
+///   with a margin of 0. Here CE_b is the mean over them in both terms, and the hinge covers only worse
+///   answers, so the order of the answers changes nothing.
 /// * The authors' code takes one prompt at a time, and its collator drops all but the last prompt of
 ///   a larger batch. Here each list of the batch has its own loss.
-/// * The defaults of the authors' code are M = 1 and λ = 0.5, those of its published command 10 and
-///   0.2. The latter are the defaults here.
+/// * The authors' code has defaults of M = 1 and λ = 0.5; its published command has 10 and 0.2, which are
+///   the defaults here.
 /// * The mixture of imitation, self-critique and realignment (5 : 1 : 1) is data, not loss. The
 ///   survey describes the method in words and prints no equation.
 /// # Examples
@@ -137,10 +137,26 @@ impl Default for StableAlignmentConfig {
 /// assert!((out.loss.to_vec1::<f64>()?[0] - (0.5 + hinge)).abs() < 1e-12);
 /// # Ok::<(), candle_align::Error>(())
 /// ```
+/// # Inspect
+/// * [`ListLoss::ranking`] of 0 does not mean that every answer keeps its distance. Look at
+///   [`Candidates::means`] answer by answer: one that is very unlikely can hide others that are as likely
+///   as the best.
+/// * With the defaults, a gap of 4 rating points asks for 40/7 = 5.7 nats per token. While the hinge is on
+///   it pushes worse answers far down: watch that sampled text stays fluent.
+/// * Once the hinge is off, [`ListLoss::sft`] trains alone towards the best answer.
+/// # Try
+/// * Find a policy without hinge loss under which two worse answers are as likely as the best. Solution:
+///   `tests/optimum/stable_alignment.rs::one_answer_driven_away_pays_for_all`.
+/// * Compare the mean and the max form. Which one stops at the ratings themselves? Solution:
+///   `cargo run --example stable_alignment`.
 /// # Source
-/// Liu et al. 2023, arXiv:2305.16960, "contrastive preference optimisation"; its equation is given
-/// here from memory and the authors' code, agi-templar/Stable-Alignment at `2fbf0e9`,
-/// `stable_alignment/alignment.py`, `AlignmentTrainer.stable_alignment`, which was read.
+/// Liu et al. 2023, arXiv:2305.16960, "contrastive preference optimization". Authors' code
+/// agi-templar/Stable-Alignment, read at `2fbf0e9`: `stable_alignment/alignment.py`,
+/// `AlignmentTrainer.stable_alignment`, and the README with the published command. Of the paper only the
+/// abstract was read: its form of the hinge, without the rating scale, is from memory.
+#[doc(alias = "contrastive preference optimization")]
+#[doc(alias = "CPO")]
+#[doc(alias = "hinge")]
 pub fn stable_alignment_loss(
     candidates: &Candidates,
     config: &StableAlignmentConfig,
@@ -170,7 +186,7 @@ pub fn stable_alignment_loss(
     let taken = match config.form {
         StableAlignmentForm::Mean => worse,
         StableAlignmentForm::Max => {
-            // the order of the hᵢ, without what all of them share: that may be infinite
+            // the order of the hᵢ, without the part that all of them share, which may be infinite
             let own = ((&cross_entropy + (candidates.rewards() * scale)?)?).neg()?;
             worse.mul(&largest(&own, &worse)?)?
         }
@@ -181,7 +197,7 @@ pub fn stable_alignment_loss(
 }
 
 /// 1 where a term is not below the largest of its list: u8 `[batch, k]`. A NaN is not below
-/// anything, so it stays in the mean.
+/// anything, so it remains in the mean.
 fn largest(terms: &Tensor, among: &Tensor) -> Result<Tensor> {
     let out = terms.zeros_like()?.affine(0.0, f64::NEG_INFINITY)?;
     let most = over_last(&among.where_cond(&terms.detach(), &out)?, |x| {

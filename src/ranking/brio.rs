@@ -1,14 +1,14 @@
-//! BRIO, bringing order: rank by a length-normalised log-probability, and go on imitating (cited in survey §3.2.1).
+//! BRIO, bringing order: rank by a length-normalized log-probability and keep imitating (cited in survey §3.2.1).
 //!
-//! In one sentence: every candidate should lead every worse one by a small margin for each place
-//! between them, in the very score that beam search ranks by; cross-entropy on the reference answer
-//! keeps the model a generator.
+//! In one sentence: in the score that beam search ranks by, every candidate should lead every worse one
+//! by a small margin for each place between them, while cross-entropy on the reference answer keeps the
+//! model a generator.
 //!
 //! | paper | here | shape |
 //! |---|---|---|
 //! | log p(S│D) | [`Candidates::sums`] | `[batch, k]` |
 //! | │S│ | [`Candidates::lengths`] | `[batch, k]` |
-//! | M(S), the quality that orders the candidates | [`Candidates::rewards`]: only their order counts | `[batch, k]` |
+//! | M(S), the quality that orders the candidates | [`Candidates::rewards`]: only their order matters | `[batch, k]` |
 //! | λ, γ, α | [`BrioConfig::margin`], [`BrioConfig::rank_weight`], [`BrioConfig::length_power`] | numbers |
 //! | L_xent, before its sum over tokens | `reference`: [`sft_loss`](crate::sft_loss) on the reference answer | `[batch, time]` |
 //! | γ · L_ctr, L_xent | [`ListLoss::ranking`], [`ListLoss::sft`] | `[batch]` |
@@ -24,15 +24,15 @@ use crate::outputs::TokenLoss;
 use candle_core::{D, Tensor};
 use serde::{Deserialize, Serialize};
 
-/// What each pair of candidates weighs in [`brio_loss`].
+/// How [`brio_loss`] weighs each pair of candidates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BrioPairs {
-    /// Every pair 1: the paper's sum.
+    /// Every pair has weight 1: the paper's sum.
     #[default]
     Sum,
-    /// The pairs of a list that are the same number of places apart share a weight of 1: the mean
-    /// over them, as in the authors' code.
+    /// The pairs of a list that are the same number of places apart share a weight of 1, so they
+    /// enter as their mean, as in the authors' code.
     MeanPerDistance,
 }
 
@@ -40,19 +40,21 @@ pub enum BrioPairs {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BrioConfig {
-    /// λ, by how much a candidate should lead another for each place between them, in units of f.
-    /// Default 0.001, the paper's and its code's. Finite and not negative.
+    /// λ, how far a candidate should lead another for each place between them, in units of f.
+    /// Default 0.001, as in the paper and its code. Finite and not negative.
     pub margin: f64,
-    /// γ, the weight of the ranking part. Default 100, the paper's; its code has 10 beside 0.1 for
+    /// γ, the weight of the ranking part. Default 100, the paper's; its code uses 10, with 0.1 for
     /// the cross-entropy. Finite and not negative.
     pub rank_weight: f64,
-    /// α, the power of the length by which a log-probability is divided. Default 2, the paper's for
-    /// CNN/DailyMail (0.6 for XSum); 0 is the sum, 1 the mean per token. Finite and not negative.
+    /// α, the power of the length that divides a log-probability. Default 2, the paper's for
+    /// CNN/DailyMail (0.6 for XSum); 0 gives the sum, 1 the mean per token. Finite and not negative.
+    #[doc(alias = "length penalty")]
+    #[doc(alias = "length normalization")]
     pub length_power: f64,
-    /// What each pair weighs. Default [`BrioPairs::Sum`], the paper's.
+    /// How pairs are weighed. Default [`BrioPairs::Sum`], the paper's.
     pub pairs: BrioPairs,
-    /// How the tokens of the reference answer add up. Default [`ReferenceTokens::Sum`], the paper's;
-    /// the authors' code has [`ReferenceTokens::Mean`].
+    /// How the token losses of the reference answer become one number. Default
+    /// [`ReferenceTokens::Sum`], the paper's; the authors' code uses [`ReferenceTokens::Mean`].
     pub reference: ReferenceTokens,
 }
 
@@ -78,45 +80,47 @@ impl Default for BrioConfig {
 /// L      = L_xent + γ · L_ctr
 /// ```
 /// i and j are places in the ranking by reward, best first. As in
-/// [`slic_list_loss`](super::slic::slic_list_loss) an answer's place is the number of strictly better
-/// ones: equal answers share a place and make no pair, and j − i counts the answers that stand at i
-/// or after it and before j.
+/// [`slic_list_loss`](super::slic::slic_list_loss), an answer's place is the number of strictly better
+/// ones. Equal answers therefore share a place and make no pair, and j − i counts the answers at or
+/// after place i and before place j.
 /// # Shapes
 /// Lists of up to k answers in any order. `reference` is the cross-entropy of the reference answer
 /// S*, per token `[batch, time]` with its mask: [`sft_loss`](crate::sft_loss), with
-/// `label_smoothing: 0.1` as in the paper. `None` is L = γ · L_ctr, the model that the paper trains
-/// to re-rank only. All of [`ListLoss`] is `[batch]`; `ranking` is γ · L_ctr, `sft` is L_xent.
+/// `label_smoothing: 0.1` as in the paper. `None` gives L = γ · L_ctr, which the paper uses for a model
+/// that only re-ranks. All of [`ListLoss`] is `[batch]`; `ranking` is γ · L_ctr, `sft` is L_xent.
 /// # Errors
 /// [`Error::Parameter`] unless λ, γ and α are finite and not negative; [`Error::Shape`] or
 /// [`Error::DType`] if `reference` has another batch or type than the candidates.
 /// # Properties
 /// * Each pair short of its lead adds −γ/│Sᵢ│^α to the gradient of the better log-probability and
-///   +γ/│Sⱼ│^α to that of the worse; a pair exactly at its lead adds 0. For unequal lengths these do
-///   not cancel: the mass of all candidates together moves too.
+///   +γ/│Sⱼ│^α to that of the worse one; a pair exactly at its lead adds 0. For unequal lengths these
+///   do not cancel, so the total mass of the candidates moves too.
 /// * α = 0 and γ = 1 is [`slic_list_loss`](super::slic::slic_list_loss); λ = 0, α = 1 and γ = 1 is the
 ///   ranking part of [`rrhf_loss`](crate::rrhf_loss). Two answers are
 ///   [`slic_rank_loss`](super::slic::slic_rank_loss) on f.
-/// * The zero set is that of all leads of neighbours ≥ λ, and never empty. Gradient descent stops
-///   where its path enters. [`BrioPairs::MeanPerDistance`] changes the path, not the set.
-/// * Without ties [`BrioPairs::MeanPerDistance`] gives the pairs d places apart the weight 1/(K − d):
-///   the far pairs count most, best against worst counts 1. Up to two answers it changes nothing.
-/// * Beside the cross-entropy the hinge is an exact penalty, so that a large γ does not mean a large
-///   lead: of two one-token answers, the better one being a share d of the references, the lead is
+/// * The loss is 0 exactly where every neighbor's lead is ≥ λ, and this set is never empty. Gradient
+///   descent stops where its path enters the set. [`BrioPairs::MeanPerDistance`] changes the path, not
+///   the set.
+/// * Without ties, [`BrioPairs::MeanPerDistance`] gives pairs d places apart the weight 1/(K − d). Far
+///   pairs weigh most: best against worst has weight 1. Up to two answers it changes nothing.
+/// * Together with the cross-entropy the hinge is an exact penalty, so a large γ does not mean a large
+///   lead. Take two one-token answers, where the better one is a share d of the references. The lead is
 ///   exactly λ for every γ ≥ σ(λ) − d ≥ 0, and log(d/(1 − d)) where that is more than λ.
-/// * Only the order of the rewards counts. A list of one answer, or of equals, has L_ctr = 0.
-/// * −∞ for an answer that has a worse one costs +∞ with a finite slope, for the last one 0.
+/// * Only the order of the rewards matters. A list of one answer, or of equals, has L_ctr = 0.
+/// * A log-probability of −∞ costs +∞ with a finite slope for an answer that has a worse one, and 0 for
+///   the last.
 /// # Departures
 /// * None from the paper's equations by default. Its candidates have no ties; ragged lists and ties
-///   are this crate's.
+///   are additions of this crate.
 /// * The authors' code takes the mean over the pairs of each distance
 ///   ([`BrioPairs::MeanPerDistance`]) and the mean over the reference's tokens
 ///   ([`ReferenceTokens::Mean`]), then means over the batch. With both, and γ = 100, `loss` is
-///   ten times that of its settings (10 and 0.1).
-/// * A term there lets the reference answer compete with every candidate under a margin of its own.
-///   Its weight is 0 in every setting that the code ships with, so it is left out; a reference that
-///   stands among the candidates, with the highest reward, competes with them by places.
-/// * Its settings for XSum multiply f by 0.01.
-/// * The survey cites BRIO without an equation, for a KL regulariser that it does not have.
+///   ten times that of the code's settings (10 and 0.1).
+/// * The code also has a term in which the reference answer competes with every candidate under a
+///   margin of its own. Its weight is 0 in every setting that the code ships with, so it is left out
+///   here. A reference listed among the candidates with the highest reward competes by places.
+/// * The code's settings for XSum multiply f by 0.01.
+/// * The survey cites BRIO without an equation, and for a KL regularizer that BRIO does not have.
 /// # Examples
 /// ```
 /// use candle_align::{BrioConfig, Candidates, SftConfig, TokenLogProbs, brio_loss, sft_loss};
@@ -140,14 +144,30 @@ impl Default for BrioConfig {
 /// assert!((out.sft.to_vec1::<f64>()?[0] - (0.5 + 0.25)).abs() < 1e-12);
 /// # Ok::<(), candle_align::Error>(())
 /// ```
+/// # Inspect
+/// * [`ListLoss::ranking`] is γ · L_ctr: divide by γ before you compare runs. It is 0 once every neighbor
+///   leads by λ, which with λ = 0.001 is a very small lead.
+/// * If `ranking` falls while [`ListLoss::sft`] rises, the ranking part is taking mass away from the
+///   reference answer: lower γ.
+/// * With unequal lengths, watch [`Candidates::sums`] too. Sums that all fall together mean that the
+///   order improves at the expense of every candidate.
+/// # Try
+/// * Does a γ of 100 give a larger lead than a γ of 1, beside cross-entropy? Solution:
+///   `tests/optimum/brio.rs::beside_cross_entropy_the_lead_is_lambda_for_every_large_weight`.
+/// * Choose settings that reproduce the authors' code up to a factor. Solution:
+///   `tests/identities/brio.rs::the_authors_settings_are_a_tenth`.
 /// # Source
-/// Liu et al. 2022, arXiv:2203.16804v1, §3 and its list of hyper-parameters (from notes, not from
-/// the numbered equations); authors' code yixinL7/BRIO at `0fe0117`, `model.py`, `RankingLoss`,
-/// `main.py`, `run`, `label_smoothing_loss.py`, and at `312ceaa`, `config.py`.
+/// Liu et al. 2022, arXiv:2203.16804v1, §3. The equations and hyper-parameters come from summaries of
+/// the paper and from the authors' code; the paper's own equation numbers were not seen. Authors' code
+/// yixinL7/BRIO, read at `0fe0117`: `model.py`, `RankingLoss`; `main.py`, `run`;
+/// `label_smoothing_loss.py`; and at `312ceaa`: `config.py`.
 ///
 /// [`Error::Shape`]: crate::Error::Shape
 /// [`Error::DType`]: crate::Error::DType
 /// [`Error::Parameter`]: crate::Error::Parameter
+#[doc(alias = "contrastive loss")]
+#[doc(alias = "bringing order")]
+#[doc(alias = "hinge")]
 pub fn brio_loss(
     candidates: &Candidates,
     reference: Option<&TokenLoss>,
@@ -180,8 +200,8 @@ pub fn brio_loss(
     ListLoss::new(&ranking, &sft)
 }
 
-/// Entry (i, j) is 1 over the number of the list's pairs that are as many places apart, `[batch, k, k]`;
-/// 0 where (i, j) is no pair.
+/// Entry (i, j) is 1 over the number of pairs in the list that are as many places apart as i and j:
+/// `[batch, k, k]`; 0 where (i, j) is no pair.
 fn share_of_distance(places: &Tensor, preferences: &Tensor) -> Result<Tensor> {
     let mut shares = places.zeros_like()?;
     for distance in 1..places.dim(1)? {

@@ -1,8 +1,8 @@
 //! Expected risk: the mean cost of a few answers under the policy's own shares (the root of SLiC's
 //! reward loss, survey §3.2.1).
 //!
-//! In one sentence: if the model could answer only with the candidates, each as often as its
-//! length-normalised likelihood says, how much would that cost; beside it, imitation of a reference.
+//! In one sentence: the cost to expect if the model answered only with the candidates, each as often as
+//! its length-normalized likelihood says, plus imitation of a reference answer.
 //!
 //! | paper | here | shape |
 //! |---|---|---|
@@ -25,14 +25,16 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ExpectedRiskConfig {
-    /// The power of the length by which a log-probability is divided. Default 1, the mean per token,
-    /// as in the paper; 0 is the sum, the probability itself. Finite and not negative.
+    /// The power of the length that divides a log-probability. Default 1, the mean per token, as in
+    /// the paper; 0 gives the sum, that is the probability itself. Finite and not negative.
+    #[doc(alias = "length normalization")]
     pub length_power: f64,
-    /// α in [0, 1], the weight of the reference answer's tokens beside 1 − α for the risk. Default 0:
-    /// the risk alone. The paper tunes it; its authors' command for translation has 0.5, for costs
-    /// that are a hundred times these.
+    /// α in [0, 1], the weight of the reference answer's tokens; the risk has weight 1 − α. Default 0:
+    /// the risk alone. The paper tunes it. The authors' command for translation uses 0.5, with costs
+    /// a hundred times as large as here.
     pub token_weight: f64,
-    /// How the tokens of the reference answer add up. Default [`ReferenceTokens::Sum`].
+    /// How the token losses of the reference answer become one number. Default
+    /// [`ReferenceTokens::Sum`].
     pub reference: ReferenceTokens,
 }
 
@@ -56,35 +58,36 @@ impl Default for ExpectedRiskConfig {
 /// L       = α · L_tok + (1 − α) · L_risk
 /// ```
 /// # Shapes
-/// Lists of up to k answers in any order; rewards take the place of BLEU, which lies in [0, 1], but
+/// Lists of up to k answers in any order. Rewards take the place of BLEU, which lies in [0, 1], but
 /// may be any numbers. `reference` is the cross-entropy of the reference answer per token
 /// `[batch, time]` with its mask: [`sft_loss`](crate::sft_loss), smoothed or not. All of
 /// [`ListLoss`] is `[batch]`.
 /// # Errors
-/// [`Error::Parameter`] unless a is finite and not negative and 0 ≤ α ≤ 1; [`Error::Argument`] if
-/// there is no reference although α > 0; [`Error::Shape`] or [`Error::DType`] if it has another
-/// batch or type than the candidates, also where α = 0 leaves it out.
+/// [`Error::Parameter`] unless a is finite and not negative and 0 ≤ α ≤ 1. [`Error::Argument`] if
+/// there is no reference although α > 0. [`Error::Shape`] or [`Error::DType`] if the reference has
+/// another batch or type than the candidates, even where α = 0 leaves it out.
 /// # Properties
-/// * With shares p̃ = softmax s, mean cost c̄ = Σ p̃ cost, the gradient of L_risk with respect to
-///   log p(u│x) is p̃ᵤ (costᵤ − c̄)/│u│^a. It vanishes for an answer that has no share: of two answers
-///   that are z apart the pull is σ(z)σ(−z), most at the tie, and a hopelessly wrong order stays.
-/// * a = 0 is 1 + [`slic_expected_reward_loss`](super::slic::slic_expected_reward_loss): one minus the
-///   expected reward. One number added to all rewards is taken off the loss and changes no gradient.
-/// * Answers of one length, or a = 0: only differences of log-probabilities count, and answers
-///   outside the list keep their mass. For unequal lengths it moves.
-/// * L_risk has no minimiser: its infimum is the least cost, approached as all mass goes to the best
-///   answer; over all K answers of one token N · (c̄ − min cost) → (K − 1)/(Kη) under N steps of
+/// * With shares p̃ = softmax s and mean cost c̄ = Σ p̃ cost, the gradient of L_risk with respect to
+///   log p(u│x) is p̃ᵤ (costᵤ − c̄)/│u│^a. It vanishes for an answer without a share. Between two answers
+///   z apart the pull is σ(z)σ(−z): strongest at the tie, so a badly wrong order is not corrected.
+/// * a = 0 gives 1 + [`slic_expected_reward_loss`](super::slic::slic_expected_reward_loss): one minus the
+///   expected reward. Adding a number to all rewards subtracts it from the loss and changes no gradient.
+/// * For answers of equal length, or a = 0, only differences of log-probabilities matter, and answers
+///   outside the list keep their mass. For unequal lengths their mass moves.
+/// * L_risk has no minimizer. Its infimum is the least cost, approached as all mass goes to the best
+///   answer. Over all K answers of one token, N · (c̄ − min cost) → (K − 1)/(Kη) under N steps of
 ///   gradient descent of size η. Several best answers share the mass freely.
-/// * With α > 0 and references of distribution d there is one: over one-token answers
-///   π(u) = α d(u)/(μ − (1 − α) reward(u)), μ such that these sum to 1.
-/// * The authors' code, which feeds e^{s} where s belongs, is this loss on candidates of one token
+/// * With α > 0 and references of distribution d there is a minimizer: over one-token answers
+///   π(u) = α d(u)/(μ − (1 − α) reward(u)), with μ such that these sum to 1.
+/// * The authors' code passes e^{s} where s belongs. It equals this loss on candidates of one token
 ///   whose log-probabilities are e^{s}. As 0 < e^{s} ≤ 1, no share there can exceed e/(e + K − 1): the
 ///   least risk of four answers is still far from the least cost.
-/// * A list of one answer has L_risk = 1 − reward and gradient 0; one of none has 0.
-/// * An answer of −∞ has no share and no slope; if it is the only one of its list, it has all.
+/// * A list of one answer has L_risk = 1 − reward and gradient 0; an empty list has L_risk = 0.
+/// * An answer of −∞ has no share and no slope; if it is the only one in its list, it has the whole
+///   share.
 /// # Departures
-/// * None from the paper's equations with α given; its cost is 1 − BLEU, here 1 − reward.
-/// * The authors' code has a softmax of e^{s} in place of s (see above), costs of 100 − BLEU in
+/// * None from the paper's equations for a given α. The paper's cost is 1 − BLEU; here it is 1 − reward.
+/// * The authors' code takes a softmax of e^{s} in place of s (see above), has costs of 100 − BLEU in
 ///   percent, and divides L_tok by the tokens of the batch.
 /// * The survey cites the loss through SLiC, without an equation.
 /// # Examples
@@ -103,14 +106,32 @@ impl Default for ExpectedRiskConfig {
 /// assert!((out.loss.to_vec1::<f64>()?[0] - risk).abs() < 1e-12);
 /// # Ok::<(), candle_align::Error>(())
 /// ```
+/// # Inspect
+/// * With α = 0, 1 − `loss` is the mean reward under the policy's shares. It lies between the lowest and
+///   the highest reward of the list, so you see at once how far there is to go.
+/// * A flat loss far above the least cost means saturated shares: one answer holds nearly all of the
+///   softmax, and the gradient vanishes although the order is wrong. `length_power: 0` on long answers
+///   makes this likely, because sums differ by many nats.
+/// * With α > 0, watch [`ListLoss::ranking`] and [`ListLoss::sft`] apart: their sum can fall while the risk
+///   rises.
+/// # Try
+/// * At which gap between two answers does the loss pull most? Solution:
+///   `tests/identities/expected_risk.rs::two_answers_pull_most_at_the_tie_and_hardly_when_hopeless`.
+/// * Add references. Where does training end now? Solution:
+///   `tests/optimum/expected_risk.rs::beside_references_the_optimum_is_finite`.
 /// # Source
-/// Edunov et al. 2018, arXiv:1711.04956, the risk loss and the weighted combination (from notes, not
-/// from the numbered equations); authors' code facebookresearch/fairseq, branch `classic_seqlevel`,
-/// `sequence_risk_criterion.py`, `sequence_forward`, and the branch's README (seen in copies).
+/// Edunov et al. 2018, arXiv:1711.04956: the risk loss, eq. 4 by the caption of the paper's Figure 1, and
+/// the weighted combination. Both formulas come from summaries and the authors' code, not from the
+/// paper's text. Authors' code facebookresearch/fairseq, branch `classic_seqlevel`:
+/// `fairseq/criterions/sequence_risk_criterion.py`, `sequence_forward`, read at `0283a9b`; the branch's
+/// README, with the command for translation, read in a copy.
 ///
 /// [`Error::Shape`]: crate::Error::Shape
 /// [`Error::DType`]: crate::Error::DType
 /// [`Error::Parameter`]: crate::Error::Parameter
+#[doc(alias = "minimum risk")]
+#[doc(alias = "minimum risk training")]
+#[doc(alias = "MRT")]
 pub fn expected_risk_loss(
     candidates: &Candidates,
     reference: Option<&TokenLoss>,

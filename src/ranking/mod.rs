@@ -1,11 +1,11 @@
 //! Learning from ranked answers without reinforcement learning (survey §3.2.1).
 //!
-//! Four papers that the survey describes, two that it cites, nine losses, one idea: the policy's own
-//! log-probability of an answer is its score, and the order of the scores should be the order of the
-//! preferences. They differ in what they compare, by how much they want the better answer to lead,
-//! and in what holds the policy back.
+//! This module holds nine losses from six papers: four that the survey describes and two that it
+//! cites. They share one idea: the policy's own log-probability of an answer is its score, and the
+//! order of the scores should match the order of the preferences. They differ in what they compare,
+//! in how far the better answer should lead, and in what holds the policy back.
 //!
-//! | loss | eats | compares | stops pushing when | held back by | log-probability | reference model | equal rewards |
+//! | loss | takes | compares | stops pushing when | held back by | log-probability | reference model | equal rewards |
 //! |---|---|---|---|---|---|---|---|
 //! | [`dpo_loss`](dpo::dpo_loss) | pairs | −log σ of the difference of two log-ratios | never, it only weakens | the reference inside the loss, by β | sum | yes (or none) | the caller makes no pair |
 //! | [`pro_loss`](pro::pro_loss) | lists and rewards | each answer against all worse ones, softmax | never, it only weakens | SFT on the best | mean for the ranking, sum for SFT | no | do not compete |
@@ -17,15 +17,15 @@
 //! | [`brio_loss`](brio::brio_loss) | lists and rewards | hinge on all pairs, a lead of λ · difference of rank | all leads are reached | cross-entropy on a reference answer | sum over length^α | no | no pair |
 //! | [`expected_risk_loss`](expected_risk::expected_risk_loss) | lists and rewards | mean cost under the policy's own shares | never, it only weakens | cross-entropy on a reference answer | mean | no | share the mass freely |
 //!
-//! Of these only DPO's optimum (under noisy preferences that connect all answers) is that of
-//! reinforcement learning with a KL penalty. Hinges stop at a whole set of policies, and where in
-//! it depends on the start; PRO with its temperatures, expected reward and risk, and any SFT term on
-//! a single best answer have no optimum short of putting all mass on the best answer.
+//! Only DPO has the optimum of reinforcement learning with a KL penalty, and only under noisy
+//! preferences that connect all answers. A hinge is zero on a whole set of policies; where training
+//! stops in that set depends on the start. PRO with its temperatures, expected reward, expected risk
+//! and any SFT term on a single best answer have no optimum short of all mass on the best answer.
 //!
 //! # Two answers, side by side
 //!
-//! Two answers, the better one z nats more likely than the worse. Each cell is the loss and its slope
-//! in z, at the gap above it:
+//! Of two answers the better one is z nats more likely than the worse. Each cell holds the loss and
+//! its slope in z, at the gap given by the column:
 //!
 //! | loss | settings | z → −∞ | z = −1 | z = 0 | z = 1 | z → +∞ |
 //! |---|---|---|---|---|---|---|
@@ -41,26 +41,28 @@
 //! | [`slic_kl_regulariser`](slic::slic_kl_regulariser) | start ½ and ½ | 0.6931, 0 | 0.1109, −0.1966 | 0, 0 | 0.1109, 0.1966 | 0.6931, 0 |
 //! | [`sft_loss`](crate::sft_loss) | references ½ and ½ | ∞, −0.5 | 0.8133, −0.2311 | 0.6931, 0 | 0.8133, 0.2311 | ∞, 0.5 |
 //!
-//! What to see: the logistic losses push for ever, ever less. The hinges push evenly until their lead
-//! and then not at all; at the kink the slope is 0. Expected reward and risk push most at the tie, and
-//! give up on an order that is wrong by far. Of the two that hold back, here towards equal shares, the
-//! KL lets go as the gap grows, cross-entropy on references of both kinds does not.
+//! What to see: the logistic losses never stop pushing, but push ever less. The hinges push evenly
+//! until the lead is reached, and then not at all; at the kink the slope is 0. Expected reward and risk
+//! push most at the tie and hardly at all where the order is far off. The last two rows hold the
+//! policy back, here towards equal shares: the KL lets go as the gap grows; cross-entropy on references
+//! of both kinds does not.
 //!
 #![doc = include_str!("../../examples/losses/losses.svg")]
 //!
-//! Drawn by `cargo run --example losses`, which evaluates these functions and their
-//! backward pass. Lines that coincide lie on each other, the wider below.
+//! `cargo run --example losses` draws this picture by evaluating these functions and their backward
+//! pass. Where lines coincide, the wider one lies below.
 //!
 //! # Lists
 //!
-//! Every loss over lists holds to four things, for all of which there is a test over all of them:
-//! answers stand in any order, and their gradients with them; an answer under the mask is one left
-//! out, wherever it stands; a list may hold any number of answers, and one alone has no ranking loss
-//! (expected reward and risk are then its own −r and 1 − r, and an SFT term on the best remains);
-//! tied answers may change places, and none is preferred to the other.
+//! All list losses share four tested properties:
+//! * Answers may be listed in any order; permuting them permutes their gradients.
+//! * Masking an answer has the same effect as leaving it out, wherever it is in the list.
+//! * A list may hold any number of answers. A single answer has no ranking loss; expected reward and
+//!   risk are then −r and 1 − r, and an SFT term on the best answer remains.
+//! * Tied answers may change places, and neither is preferred.
 //!
-//! Where several answers are best, the SFT term of PRO and RRHF is the mean over them: the order in
-//! which answers stand then changes nothing, and ties do not change its weight.
+//! Where several answers are best, the SFT term of PRO and RRHF is the mean over them. The order of the
+//! answers then changes nothing, and ties do not change the term's weight.
 //!
 //! # What the survey prints and what the papers say
 //! * The survey's Eq. 2 (DPO) lacks the minus sign and the expectation, and writes π_SFT for π_ref.
@@ -71,14 +73,15 @@
 //! * The survey's "expected rank loss" of SLiC is the expected *reward* loss.
 //! * SLiC's similarity is a BERTScore-like F value over the model's own decoder states, on spans of
 //!   1, 2, 4 and 8 tokens; it is not BERTScore. Here it is an input.
-//! * RRHF is said to find SFT better than KL "different from Liu et al. (2022)". That work (BRIO)
-//!   has no KL; its regulariser is cross-entropy too. The user of KL is SLiC.
+//! * The survey says that RRHF, "different from Liu et al. (2022)", finds SFT better than KL. That work
+//!   (BRIO) has no KL; its regularizer is cross-entropy too. SLiC is the one that uses KL.
 //!
 //! # Results
 //!
-//! Every loss over pairs returns a [`PreferenceLoss`], [`pairwise_reward_loss`](crate::pairwise_reward_loss)
-//! of a reward model too: a loss per pair, and what it orders the answers by, so that accuracy and
-//! margin are asked in one way. Losses over lists with an SFT term return a [`ListLoss`].
+//! Every loss over pairs returns a [`PreferenceLoss`], and so does
+//! [`pairwise_reward_loss`](crate::pairwise_reward_loss) of a reward model. It holds a loss per pair and
+//! the numbers that order the answers, so accuracy and margin are computed the same way for all of
+//! them. Losses over lists with an SFT term return a [`ListLoss`].
 //!
 //! Read next: [`dpo`], [`pro`], [`slic`], [`rrhf`], [`brio`], [`expected_risk`].
 
@@ -98,14 +101,14 @@ use crate::shape::Axes;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-/// How the losses of a reference answer's tokens become one number per list.
+/// How the token losses of a reference answer become one number per list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReferenceTokens {
-    /// Their sum: long references weigh more.
+    /// The sum: long references weigh more.
     #[default]
     Sum,
-    /// Their mean.
+    /// The mean: every reference weighs the same.
     Mean,
 }
 
@@ -114,7 +117,8 @@ fn differences(x: &Tensor) -> Result<Tensor> {
     Ok(x.unsqueeze(2)?.broadcast_sub(&x.unsqueeze(1)?)?)
 }
 
-/// −ℓ of the best answer `[batch]`, a sum over its tokens; the mean over several best answers.
+/// −ℓ of the best answer `[batch]`: a sum over its tokens, or the mean of these sums over several best
+/// answers.
 fn best_answer_loss(candidates: &Candidates) -> Result<Tensor> {
     // i′ = argmaxᵢ rᵢ
     let best = candidates.ranks()?.eq(0.0)?.mul(candidates.mask())?;

@@ -1,7 +1,7 @@
-//! Preference ranking optimisation: learn from a whole ranking at once (survey §3.2.1, Eq. 3).
+//! Preference ranking optimization: learn from a whole ranking at once (survey §3.2.1, Eq. 3).
 //!
-//! In one sentence: from the best answer downwards, each must win a softmax against all that are
-//! worse than it, and the more so the wider the gap between their rewards.
+//! In one sentence: from the best answer downwards, each answer must win a softmax against all worse
+//! ones, and a wider gap between their rewards asks for a clearer win.
 //!
 //! | paper | here | shape |
 //! |---|---|---|
@@ -21,15 +21,16 @@ use crate::math::{log_softmax, mask_count, masked, masked_sum, over_last, weight
 use candle_core::{D, DType, Tensor};
 use serde::{Deserialize, Serialize};
 
-/// By what the scores of one softmax are divided.
+/// The temperatures that divide the scores of one softmax.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProTemperature {
-    /// eqs. 8 and 9: each competitor's score is multiplied by the gap of its reward to that of the
-    /// answer that should win; the winner's own by the widest such gap.
+    /// eqs. 8 and 9: each competitor's score is multiplied by the gap between its reward and that of
+    /// the answer that should win. The winner's own score is multiplied by the widest such gap.
     #[default]
     RewardGaps,
     /// T = 1, eq. 4: the plain Plackett–Luce model.
+    #[doc(alias = "Plackett-Luce")]
     One,
 }
 
@@ -37,9 +38,9 @@ pub enum ProTemperature {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ProConfig {
-    /// Default [`ProTemperature::RewardGaps`], the paper's.
+    /// How scores are scaled. Default [`ProTemperature::RewardGaps`], the paper's.
     pub temperature: ProTemperature,
-    /// The weight of the SFT term before it is multiplied by (l − 1)², l being the number of
+    /// The weight of the SFT term before it is multiplied by (l − 1)², where l is the number of
     /// answers that count. Default 0.05, the paper's; finite and not negative.
     pub sft_weight: f64,
 }
@@ -63,8 +64,8 @@ impl Default for ProConfig {
 ///         =  Σₖ log[ 1 + Σ_{i worse than k} e^{r_πⁱ/T_kⁱ − r_πᵏ/T_kᵏ} ]
 /// L       = L_rank − 0.05 (l − 1)² · Σₜ log π(yₜ¹│x, y₍<t₎¹)                                eq. 5
 /// ```
-/// y¹ is the best answer, k runs over the answers that have a worse one. The last of a ranking has
-/// none: it contributes exactly 0, as in the paper's sum to n − 1.
+/// y¹ is the best answer; k runs over the answers that have a worse one. The last of a ranking has
+/// none, so it contributes exactly 0, as in the paper's sum to n − 1.
 /// # Shapes
 /// Lists of up to k answers in any order; all of [`ListLoss`] is `[batch]`.
 /// # Errors
@@ -77,31 +78,31 @@ impl Default for ProConfig {
 ///   share of answer i against k, Σᵢ │yⁱ│ ∂L_rank/∂ℓᵢ = −Σₖ Σ_{i worse than k} w_ki (r_φⁱ − r_φ^{worst}) ≤ 0:
 ///   raising all scores lowers the loss. At T = 1, and for two answers, this push is 0.
 /// * Adding a number to all rewards of a list changes nothing. Multiplying them changes the
-///   temperatures; at T = 1 only the order counts.
-/// * With temperatures there is no minimiser: the loss of a known ranking falls to 0 as the policy
-///   puts all mass on the best answer, like 1/N under N steps of gradient descent. Nothing in it
+///   temperatures; at T = 1 only their order matters.
+/// * With temperatures there is no minimizer. The loss of a fixed ranking falls to 0 as the policy
+///   puts all mass on the best answer, like 1/N under N steps of gradient descent. Nothing in the loss
 ///   holds the policy back, and the SFT term pulls the same way.
 /// * At T = 1, over rankings drawn from the Plackett–Luce model of rewards r, the optimum is
-///   π(y) = e^{│y│(r + c)} with the one c for which these sum to 1: longer answers come out
-///   sharper, and no reference enters but as a start.
+///   π(y) = e^{│y│(r + c)} with the one c for which these sum to 1. Longer answers come out sharper,
+///   and a reference matters only as the start.
 /// * ∂L_sft/∂ℓ₁ = −0.05 (l − 1)², always. A list of one answer has loss 0; where all rewards are
 ///   equal only the SFT term remains.
-/// * A log-probability of −∞ in the last place costs 0, before a finite one +∞, each with a finite slope;
-///   two in one softmax have no order: NaN.
+/// * A log-probability of −∞ costs 0 in the last place and +∞ before a finite one, with a finite slope
+///   in both cases. Two of them in one softmax have no order: NaN.
 /// # Departures
 /// * The survey's Eq. 3 puts the probability π(y│x) into exp(·) in place of the mean
 ///   log-probability, leaves out the temperatures, and adds the SFT term in words only. As printed
 ///   the loss can never fall below Σₖ log(1 + (n − k)/e).
-/// * The authors' code takes the log of 10⁻¹⁰ plus a sum of exponentials, here it is a log-sum-exp:
-///   at scores near −5 and a gap of 10 the exponentials vanish beside the constant, and a loss of
-///   0.007 comes out as 27. It scores the token after the last one of the answer too. It takes the
+/// * The authors' code takes the log of 10⁻¹⁰ plus a sum of exponentials; here it is a log-sum-exp.
+///   At scores near −5 and a gap of 10 the exponentials vanish beside the constant, and a loss of
+///   0.007 comes out as 27. The code also scores the token after the answer's last one, and takes the
 ///   mean over the batch; here the caller reduces.
-/// * Mean log-probabilities in the ranking but a sum in the SFT term, as in the authors' code: the
-///   SFT term weighs more on long answers.
-/// * The paper needs strictly ordered rewards: a tie makes T infinite, and the tied answer a
-///   constant e⁰ in the softmax (so it stands in the code). Here tied answers do not compete, and
-///   several best answers share the SFT term as its mean. l counts every answer, tied or not.
-/// * The rankings that grow by the model's own samples (eq. 10) are data, not loss.
+/// * As in the authors' code, the ranking uses mean log-probabilities but the SFT term is a sum, so it
+///   weighs more on long answers.
+/// * The paper needs strictly ordered rewards. A tie makes T infinite and turns the tied answer into a
+///   constant e⁰ in the softmax, as in the authors' code. Here tied answers do not compete, and several
+///   best answers share the SFT term as their mean. l counts every answer, tied or not.
+/// * Extending rankings with the model's own samples (eq. 10) is data, not loss.
 /// # Examples
 /// ```
 /// use candle_align::{Candidates, ProConfig, pro_loss};
@@ -121,9 +122,27 @@ impl Default for ProConfig {
 /// assert!((out.sft.to_vec1::<f64>()?[0] - 0.05 * 4.0 * 2.0).abs() < 1e-12);
 /// # Ok::<(), candle_align::Error>(())
 /// ```
+/// # Inspect
+/// * Compare [`ListLoss::ranking`] with [`ListLoss::sft`]. The weight of the SFT term grows as (l − 1)²:
+///   it is 0.05 for two answers and 0.8 for five, on a sum over tokens. On long lists the ranking
+///   part can become negligible beside it.
+/// * Ask [`ranking_accuracy`](crate::ranking_accuracy) of [`Candidates::means`] for the order itself.
+///   With temperatures the ranking part of three or more answers also falls when all scores rise
+///   together, so a falling loss alone does not show a better order.
+/// * Watch the entropy of the policy, or its KL to the start: neither is in the loss, and the optimum of
+///   a fixed ranking is the best answer alone.
+/// # Try
+/// * Rank by chance (Plackett–Luce) at T = 1. What do answers of three tokens learn? Solution:
+///   `cargo run --example rankings`, and
+///   `tests/optimum/pro.rs::at_temperature_one_lengths_sharpen_the_optimum`.
+/// * Add a number to every mean of a list of three. Does the loss change? Solution:
+///   `tests/identities/pro.rs::temperatures_push_the_likelihood_up`.
 /// # Source
 /// Song et al. 2023, arXiv:2306.17492v2, eqs. 4–9; authors' code AlibabaResearch/DAMO-ConvAI at
 /// `64f4da7`, `PRO/train/utils/process_manager.py`, `compute_loss`.
+#[doc(alias = "preference ranking optimization")]
+#[doc(alias = "list-wise")]
+#[doc(alias = "Plackett-Luce")]
 pub fn pro_loss(candidates: &Candidates, config: &ProConfig) -> Result<ListLoss> {
     non_negative("pro_loss", "sft_weight", config.sft_weight)?;
     let worse = candidates.preferences()?;

@@ -1,38 +1,72 @@
-//! What the pages' exercises name is there: each solution is a test, or an example.
+//! What a page offers to try has a solution: the test or the example that it names exists.
 
-use super::{read, root, sources};
+use super::{pages, read, root, sources};
 use std::fs;
 
-/// Every `` `tests/FILE::NAME` `` of a doc comment, with the file that names it.
-fn solutions() -> Vec<(String, String, String)> {
-    let mut found = Vec::new();
-    for path in sources(&root().join("src")) {
-        let text = fs::read_to_string(&path).unwrap();
-        let comments = text.lines().map(str::trim_start);
-        for line in comments.filter(|line| line.starts_with("//")) {
-            for quoted in line.split('`').skip(1).step_by(2) {
-                if let Some((file, name)) = quoted.split_once("::")
-                    && file.starts_with("tests/")
-                {
-                    let page = path.display().to_string();
-                    found.push((page, file.to_string(), name.to_string()));
-                }
-            }
-        }
-    }
-    found
+/// The code between backticks of a file's doc comments that begins so.
+fn named<'a>(text: &'a str, beginning: &'a str) -> impl Iterator<Item = &'a str> {
+    let comments = text.lines().filter(|line| {
+        let line = line.trim_start();
+        line.starts_with("///") || line.starts_with("//!")
+    });
+    comments
+        .flat_map(|line| line.split('`').skip(1).step_by(2))
+        .filter_map(move |code| code.strip_prefix(beginning))
 }
 
 #[test]
-fn every_test_that_a_page_names_exists() {
-    let solutions = solutions();
-    assert!(solutions.len() >= 25, "{}", solutions.len());
-    for (page, file, name) in solutions {
-        assert!(root().join(&file).is_file(), "{page}: `{file}`");
-        let test = format!("#[test]\nfn {name}(");
-        let there = read(&file).contains(&test);
-        assert!(there, "{page}: `{file}` has no test `{name}`");
+fn every_test_and_example_that_the_docs_name_exists() {
+    let (mut tests, mut examples) = (0, 0);
+    for path in sources(&root().join("src")) {
+        let text = fs::read_to_string(&path).unwrap();
+        let page = path.display();
+        for test in named(&text, "tests/") {
+            let (file, name) = test
+                .split_once("::")
+                .unwrap_or_else(|| panic!("{page}: tests/{test} names no test"));
+            let there = root().join("tests").join(file);
+            assert!(there.is_file(), "{page}: tests/{file}");
+            let suite = read(&format!("tests/{file}"));
+            let function = format!("fn {name}(");
+            assert!(suite.contains(&function), "{page}: tests/{test}");
+            tests += 1;
+        }
+        for example in named(&text, "cargo run --example ") {
+            let name = example.split(' ').next().unwrap();
+            let folder = root().join("examples");
+            let file = folder.join(format!("{name}.rs"));
+            let main = folder.join(name).join("main.rs");
+            assert!(file.is_file() || main.is_file(), "{page}: {example}");
+            examples += 1;
+        }
     }
+    assert!(tests > 20 && examples > 10, "{tests} and {examples}");
+}
+
+#[test]
+fn every_loss_without_sampling_says_what_to_inspect_and_try() {
+    let mut count = 0;
+    for page in pages() {
+        let room = page.file.split(['/', '.']).next().unwrap();
+        if !["sft", "ranking", "language"].contains(&room) || !page.name.ends_with("_loss") {
+            continue;
+        }
+        count += 1;
+        let mut rest = page.doc.as_str();
+        for section in ["# Examples\n", "# Inspect\n", "# Try\n", "# Source\n"] {
+            let (_, after) = rest
+                .split_once(section)
+                .unwrap_or_else(|| panic!("{}: `{}` {section}", page.file, page.name));
+            rest = after;
+        }
+        let (_, exercises) = page.doc.split_once("# Try\n").unwrap();
+        let (exercises, _) = exercises.split_once("# Source\n").unwrap();
+        for exercise in exercises.split("* ").skip(1) {
+            let solved = exercise.contains("`tests/") || exercise.contains("`cargo run --example");
+            assert!(solved, "{}: `{}`: {exercise}", page.file, page.name);
+        }
+    }
+    assert!(count >= 12, "{count}");
 }
 
 #[test]
@@ -54,5 +88,20 @@ fn every_exercise_names_its_solution() {
         }) {
             panic!("{page}: an exercise names no solution: {found}");
         }
+    }
+}
+
+#[test]
+fn an_exercise_is_a_page_s_last_section_before_its_source() {
+    for page in pages() {
+        let at = |section: &str| page.doc.find(&format!("{section}\n"));
+        let order = [
+            at("# Examples"),
+            at("# Inspect"),
+            at("# Try"),
+            at("# Source"),
+        ];
+        let order: Vec<usize> = order.into_iter().flatten().collect();
+        assert!(order.is_sorted(), "{}: {}", page.file, page.name);
     }
 }
