@@ -1,11 +1,11 @@
-//! §3.2.2, conditional fine-tuning: C-RLFT's class weights cancel in a model that is told the class.
+//! §3.2.2, conditional fine-tuning: C-RLFT's class weights cancel if the model is told the class.
 //!
 //! ```text
 //! cargo run --example conditional_sft
 //! ```
-//! Three in ten answers are by a good author, the others by another, and the data of each are known.
-//! The model learns them behind `? $ +` and `? $ -`, told whose they are, or behind `? $` alone; each
-//! answer counts once, or e^{r_c/β} times as C-RLFT has it, with r_c of 1 and 0.1 and β = ½:
+//! A good author wrote three in ten answers, another author the rest; the data of each are known. The
+//! model learns the answers after `? $ +` and `? $ -`, which tell it the author, or after `? $` alone.
+//! Each answer has weight 1, or e^{r_c/β} as in C-RLFT, with r_c of 1 and 0.1 and β = ½:
 //!
 //! ```text
 //!                                   A       B       C       D
@@ -17,10 +17,14 @@
 //! not told                      0.450   0.220   0.170   0.160
 //! not told, C-RLFT              0.239   0.389   0.128   0.244
 //! ```
-//! What you should see: a model that is told the class learns each class as it is, and a weight that
-//! is one number for a whole class changes nothing: under "good" it answers as the good author, no
-//! better. Not told, it learns the mixture, and the weights shift it: π ∝ Σ_c p(c) · e^{r_c/β} · π_c.
-//! Real models are told, and share parameters between the classes: there alone the weights can act.
+//! What you should see: a model that is told the class learns each class as it is. A weight that is
+//! the same for a whole class changes nothing: asked for "good", the model answers like the good author,
+//! no better. A model that is not told learns the mixture, and the weights shift it:
+//! π ∝ Σ_c p(c) · e^{r_c/β} · π_c. Real models are told the class and share parameters between the
+//! classes; only through this sharing can the weights act.
+//!
+//! Change `CLASS_REWARDS` to `[1.0, 0.5]` and see: the last row moves back toward `not told`, and the
+//! rows above it do not change.
 
 #[path = "support/policy.rs"]
 mod policy;

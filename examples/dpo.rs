@@ -3,8 +3,8 @@
 //! ```text
 //! cargo run --example dpo
 //! ```
-//! Four answers; people prefer i to j with P = σ(rᵢ − rⱼ). RLHF is told the rewards and follows the
-//! policy gradient of E r − β KL, β = ½; DPO is told only the preferences:
+//! Four answers; people prefer i to j with P = σ(rᵢ − rⱼ). RLHF knows the rewards and follows the
+//! policy gradient of E r − β KL, β = ½. DPO knows only the preferences:
 //!
 //! ```text
 //!                              A       B       C       D     E r      KL
@@ -14,9 +14,13 @@
 //! DPO on all pairs         0.046   0.257   0.063   0.633   1.555   0.957
 //! DPO, D never compared    0.117   0.646   0.158   0.079   0.883   0.296
 //! ```
-//! What you should see: the same policy, π* ∝ π_ref · e^{r/β}, by two ways. But leave the best answer
-//! out of the comparisons and it goes from 0.100 to 0.079, where π* gives it 0.633: the loss says
-//! nothing about it, and it pays for what the others gain. Those stand to each other as in π*.
+//! What you should see: both reach the same policy, π* ∝ π_ref · e^{r/β}. But if the best answer is
+//! left out of the comparisons, its probability falls from 0.100 to 0.079, where π* gives it 0.633: the
+//! loss says nothing about it, and it pays for what the others gain. The ratios among the compared
+//! answers are those of π*.
+//!
+//! Change `&[0, 1, 2]` in `run` to `&[1, 2, 3]` and see: A is never compared instead, and in the last
+//! row it keeps 0.334 where π* gives it 0.046.
 
 #[path = "support/policy.rs"]
 mod policy;

@@ -1,10 +1,10 @@
-//! §3.2.2, language-based: one round of Chain of Hindsight is never stronger than the best of two.
+//! §3.2.2, language-based: one round of Chain of Hindsight is never stronger than best-of-two.
 //!
 //! ```text
 //! cargo run --example hindsight
 //! ```
-//! Two answers are drawn from π_ref and a person prefers i to j with P = σ(c·(rᵢ − rⱼ)); the model
-//! learns `? + winner $ - loser $`, and is then asked for a good answer by `? +`:
+//! Two answers are drawn from π_ref, and a person prefers i to j with P = σ(c·(rᵢ − rⱼ)). The model
+//! learns `? + winner $ - loser $` and is then asked for a good answer by `? +`:
 //!
 //! ```text
 //!                                A       B       C       D     E r      KL
@@ -14,10 +14,13 @@
 //! asked for good, c = 1000   0.160   0.450   0.200   0.190   0.930   0.158
 //! best of two                0.160   0.450   0.200   0.190   0.930   0.158
 //! ```
-//! What you should see: however sure people are of their preferences, the model that is asked for a
-//! good answer goes no further than the best of two draws. Cross-entropy learns what is called good,
-//! at most twice as often as before: KL ≤ log 2 − ½ = 0.193. To go further takes more rounds, or more
-//! answers to compare.
+//! What you should see: however certain the preferences are, the model that is asked for a good answer
+//! goes no further than the best of two draws. Cross-entropy learns the answers labeled good, and each
+//! becomes at most twice as likely as before: KL ≤ log 2 − ½ = 0.193. Going further takes more rounds,
+//! or more answers per comparison.
+//!
+//! Change `hindsight(4.0)` to `hindsight(0.0)` and see: with random labels its row stays at
+//! π_ref.
 
 #[path = "support/policy.rs"]
 mod policy;

@@ -35,7 +35,7 @@ pub fn picture(report: &Report) -> String {
     }
     let above = panel(
         report,
-        "regret: what the same KL could have bought",
+        "regret: frontier − E r at the same KL",
         |p| p.entry.regret,
         None,
     );
@@ -43,13 +43,13 @@ pub fn picture(report: &Report) -> String {
     let start = report.target.reward - report.beta * report.target.kl - reference;
     let below = panel(
         report,
-        "shortfall: what E r − β·KL lacks of its largest",
+        "shortfall: E r − β·KL below its maximum",
         |p| Some(p.shortfall),
-        Some(("the reference: nothing learned", start)),
+        Some(("the reference, untrained", start)),
     );
     stacked(
         &[above, below],
-        "Regret and shortfall of DPO against the numbers that learn, one mark for each method and size",
+        "Regret and shortfall of DPO against the number of trained parameters, one mark for each method and size",
     )
 }
 
@@ -75,7 +75,7 @@ fn panel(
         .map(|value| ((value as f64).log10(), grouped(value)))
         .filter(|(at, _)| (x.0..=x.1).contains(at))
         .collect();
-    chart.axes_at(&decades, "numbers that learn", what);
+    chart.axes_at(&decades, "trained parameters", what);
     let full = placed.iter().find(|(p, _)| p.method == Family::Full);
     for height in full
         .map(|(_, at)| at.1)
