@@ -280,6 +280,8 @@ svg {{ max-width: 100%; height: auto }}
 table {{ border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums }}
 th, td {{ padding: .25rem .8rem; border-bottom: 1px solid #ddd; text-align: right; vertical-align: top }}
 th:first-child, td:first-child, .text td {{ text-align: left }}
+td {{ white-space: nowrap }}
+.text td:last-child {{ white-space: normal }}
 code {{ font-size: 13px }}
 .note {{ color: #666; font-size: 14px }}
 </style></head><body>

@@ -1,11 +1,11 @@
-//! The picture: what the methods reach, against how many numbers learn.
+//! The picture: the results of the methods against the number of trained parameters.
 
 use super::{Family, Placed};
 use crate::tour::chart::{Chart, INK, Shape, range, stacked};
 use crate::tour::labels::Label;
 use crate::tour::report::Report;
 
-/// The colour says where a method stands in the model, the shape which it is.
+/// The color shows the method's place in the model; the shape shows the method.
 fn style(family: Family) -> (&'static str, Shape) {
     const BEFORE: &str = "#D55E00";
     const BESIDE: &str = "#00835c";
