@@ -39,7 +39,7 @@ use candle_core::{Device, Tensor};
 use policy::{BETA, Result, table as shown};
 use table::learn;
 
-/// How many answers are of each class, their law, and r_c.
+/// The share of each class, its distribution of answers, and r_c.
 pub const SHARES: [f64; 2] = [0.3, 0.7];
 pub const DATA: [[f64; 4]; 2] = [[0.1, 0.5, 0.1, 0.3], [0.6, 0.1, 0.2, 0.1]];
 pub const CLASS_REWARDS: [f64; 2] = [1.0, 0.1];
@@ -49,7 +49,7 @@ const ANSWERS: [&str; 4] = ["A", "B", "C", "D"];
 const SYMBOLS: &str = "ABCD$?+-";
 const END: u32 = 4;
 
-/// The answers that are drawn, by each model.
+/// The distribution of answers of each model.
 pub struct Report {
     pub policies: Vec<(&'static str, Vec<f64>)>,
 }
@@ -73,7 +73,7 @@ pub fn run() -> Result<Report> {
     Ok(Report { policies })
 }
 
-/// What a model answers to `?` under the name of each class, after learning all answers so.
+/// A model's answers to `?` after the name of each class, once it has learned all answers.
 fn fine_tuned(names: [&str; 2], weighted: bool) -> Result<[Vec<f64>; 2]> {
     let encode = |text: &str| -> candle_align::Result<Vec<u32>> {
         let ids = text.chars().filter_map(|c| SYMBOLS.find(c));
@@ -91,7 +91,7 @@ fn fine_tuned(names: [&str; 2], weighted: bool) -> Result<[Vec<f64>; 2]> {
         };
         sequences.push(classes[c].sequence(&encode, &[turn], END, LearnedAnswers::Every)?);
         shares.push(SHARES[c] * DATA[c][y]);
-        rewards.push(CLASS_REWARDS[c] - 1.0); // one number less for all is a factor of the loss
+        rewards.push(CLASS_REWARDS[c] - 1.0); // a constant shift only scales the loss
     }
     let rewards = Tensor::new(rewards, &Device::Cpu)?;
     let config = CRlftConfig {

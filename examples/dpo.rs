@@ -35,7 +35,7 @@ use policy::{
     BETA, REFERENCE, REWARDS, Result, descend, log, optimum, pick, policies, preferences, softmax,
 };
 
-/// The policy that each way ends at.
+/// The policies at the end of each run.
 pub struct Report {
     pub policies: Vec<(&'static str, Vec<f64>)>,
 }
@@ -56,7 +56,7 @@ pub fn run() -> Result<Report> {
     Ok(Report { policies: reached })
 }
 
-/// E over preferences among some of the answers of the DPO loss.
+/// The expected DPO loss over preferences among some of the answers.
 fn dpo(theta: &Tensor, answers: &[usize]) -> candle_align::Result<Tensor> {
     let pairs = preferences(answers);
     let of = |log_probs: &Tensor| -> candle_align::Result<Pair<Tensor>> {
@@ -72,7 +72,7 @@ fn dpo(theta: &Tensor, answers: &[usize]) -> candle_align::Result<Tensor> {
         ..Default::default()
     };
     let losses = dpo_loss(&policy, Some(&reference), &config)?.loss;
-    // each pair stands here in both orders, so that the P of all pairs add up to half their number
+    // each pair occurs in both orders, so that the P of all pairs add up to half their number
     let shares: Vec<f64> = pairs
         .iter()
         .map(|pair| 2.0 * pair.2 / pairs.len() as f64)
@@ -80,7 +80,7 @@ fn dpo(theta: &Tensor, answers: &[usize]) -> candle_align::Result<Tensor> {
     Ok((losses * Tensor::new(shares, &Device::Cpu)?)?.sum_all()?)
 }
 
-/// E over the policy's own draws of PPO's loss on r − β · log(π/π_ref).
+/// PPO's expected loss over the policy's own answers, with the reward r − β · log(π/π_ref).
 fn policy_gradient(theta: &Tensor) -> candle_align::Result<Tensor> {
     let log_policy = log_softmax(theta, D::Minus1)?.unsqueeze(1)?; // four answers of one token
     let policy = TokenLogProbs::new(&log_policy, &Tensor::ones((4, 1), DType::U8, &Device::Cpu)?)?;

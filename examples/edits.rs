@@ -47,7 +47,7 @@ pub struct Repair {
     pub script: EditScript,
     /// The script in plain language.
     pub words: String,
-    /// What it makes of the bad answer.
+    /// The repaired answer.
     pub repaired: String,
     /// The input, and the output that the loss covers.
     pub sequence: (String, String),
@@ -57,7 +57,7 @@ pub struct Report {
     pub repairs: Vec<Repair>,
 }
 
-/// A tokenizer: every word it meets becomes a token of its own.
+/// A tokenizer: every new word becomes a token.
 #[derive(Default)]
 struct Words(RefCell<Vec<String>>);
 
@@ -109,7 +109,7 @@ fn repair(costs: EditCosts) -> Result<Repair> {
 
     let script = edit_script(&bad, &good, &costs)?;
     let sequence = second_thoughts_sequence(&question, &bad, &script, &tokens)?;
-    // the phrases of the plain language are taken whole
+    // each phrase of the plain language is one token
     let plain = decipher(&script, &bad, &|text: &str| Ok(vec![words.token(text)]))?;
     Ok(Repair {
         words: words.decode(&plain, ""),
@@ -120,7 +120,7 @@ fn repair(costs: EditCosts) -> Result<Repair> {
     })
 }
 
-/// The tokens that the mask marks so.
+/// The tokens with this mark in the mask.
 fn shown(words: &Words, sequence: &Sequence, mark: u8) -> String {
     let all = sequence.tokens().iter().zip(sequence.mask());
     let marked = all.filter(|(_, m)| **m == mark).map(|(token, _)| token);

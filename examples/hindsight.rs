@@ -36,7 +36,7 @@ const ANSWERS: [&str; 4] = ["A", "B", "C", "D"];
 /// The answers are the first four symbols.
 const SYMBOLS: &str = "ABCD$?+-";
 
-/// The answers that are drawn: by π_ref, by the model asked for a good one, by the best of two.
+/// The distributions of answers: of π_ref, of the model asked for a good one, of the best of two.
 pub struct Report {
     pub policies: Vec<(&'static str, Vec<f64>)>,
 }
@@ -66,7 +66,7 @@ fn hindsight(certainty: f64) -> Result<Vec<f64>> {
         order: HindsightOrder::GoodThenBad,
         learned: LearnedAnswers::Every,
     };
-    // all that can be compared, and how often it is
+    // all possible comparisons, and their frequencies
     let (mut sequences, mut shares) = (Vec::new(), Vec::new());
     for (i, j) in (0..16).map(|pair| (pair / 4, pair % 4)) {
         let pair = HindsightPair {
@@ -81,10 +81,10 @@ fn hindsight(certainty: f64) -> Result<Vec<f64>> {
     let batch = SequenceBatch::new(&sequences, 4, &Device::Cpu)?;
     let shares = Tensor::from_vec(shares, (16, 1), &Device::Cpu)?;
 
-    // The model knows where in the sequence it stands, and nothing else. That is enough: a likelihood
-    // fits each part of a sequence to that part's own data.
+    // The model knows only its position in the sequence. That is enough, because a likelihood fits each
+    // part of a sequence to the data of that part.
     let loss = |theta: &Tensor| {
-        // after + and after - stands an answer, nothing else
+        // an answer always follows + and -
         let never = Tensor::full(-50.0, (2, 4), &Device::Cpu)?;
         let answer = Tensor::cat(&[&theta.reshape((2, 4))?, &never], 1)?;
         let other = Tensor::zeros((2, 8), DType::F64, &Device::Cpu)?;

@@ -40,9 +40,9 @@ pub const SIZES: [f64; 4] = [0.5, 0.75, 1.25, 2.0];
 /// One rank.
 pub struct Adapted {
     pub rank: usize,
-    /// How long the learned change is in each input, where Δ has [`CHANGE`].
+    /// The norm of the learned change for each input; Δ has [`CHANGE`].
     pub learned: Vec<f64>,
-    /// Half the mean squared error that is left.
+    /// Half the remaining mean squared error.
     pub error: f64,
     /// The same for Δ cut to this rank.
     pub cut: f64,
@@ -58,7 +58,7 @@ pub fn run() -> Result<Report> {
 }
 
 fn train(rank: usize) -> Result<Adapted> {
-    // orthogonal: every output hears every input
+    // orthogonal: every output depends on every input
     let u = [
         [0.5, 0.5, 0.5, 0.5],
         [0.5, -0.5, 0.5, -0.5],
@@ -70,7 +70,7 @@ fn train(rank: usize) -> Result<Adapted> {
     // four rows with XᵀX / 4 = diag(SIZES²)
     let x = (Tensor::new(&SIZES, &Device::Cpu)? * 2.0)?;
     let x = x.broadcast_mul(&Tensor::eye(4, DType::F64, &Device::Cpu)?)?;
-    let weight = change.sin()?; // any: it is frozen
+    let weight = change.sin()?; // arbitrary, because it is frozen
     let y = x.matmul(&(&weight + &change)?.t()?)?;
 
     let config = LoraConfig {

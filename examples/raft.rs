@@ -32,7 +32,7 @@ use candle_align::{SamplingConfig, best_of_k};
 use candle_core::{Device, Tensor};
 use policy::{REFERENCE, REWARDS, Result, kl, log, table};
 
-/// The policy that each way ends at.
+/// The policies at the end of each run.
 pub struct Report {
     pub policies: Vec<(&'static str, Vec<f64>)>,
 }
@@ -56,7 +56,7 @@ pub fn run() -> Result<Report> {
     Ok(Report { policies })
 }
 
-/// The law of the best of n draws from the policy at a temperature.
+/// The distribution of the best of n draws from the policy at a temperature.
 pub fn round(policy: &[f64], rewards: &[f64], n: u32, temperature: f64) -> Result<Vec<f64>> {
     let logits = Tensor::new(log(policy), &Device::Cpu)?.unsqueeze(0)?;
     let config = SamplingConfig {

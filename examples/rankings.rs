@@ -35,7 +35,7 @@ use candle_core::{D, Device, Tensor};
 use candle_nn::ops::log_softmax;
 use policy::{REFERENCE, REWARDS, Result, descend, log, policies, softmax};
 
-/// The policy that each way ends at.
+/// The policies at the end of each run.
 pub struct Report {
     pub policies: Vec<(&'static str, Vec<f64>)>,
 }
@@ -71,10 +71,10 @@ pub fn run() -> Result<Report> {
     Ok(Report { policies: reached })
 }
 
-/// N, of the two ways that do not end.
+/// N, for the two runs that never end.
 pub const STEPS: usize = 1000;
 
-/// Descends the expected loss of lists of all four answers, each list's ranking as likely as is said.
+/// Minimizes the expected loss of lists of all four answers, over rankings with these probabilities.
 fn learn(
     rankings: &[([f64; 4], f64)],
     length: f64,

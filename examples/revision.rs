@@ -51,7 +51,7 @@ pub const CHAINS: [(&[(&str, &str)], f64); 4] = [
 /// One way to learn from the chains.
 pub struct Way {
     pub name: &'static str,
-    /// The repaired chain, in brackets what is learned.
+    /// The repaired chain; the loss covers the parts in brackets.
     pub chain: String,
     /// P(right), P(wrong│wrong answer), P(right│wrong answer, called wrong); none: never learned.
     pub learned: [Option<f64>; 3],
@@ -102,7 +102,7 @@ fn verdict(word: &str) -> Verdict {
     }
 }
 
-/// A chain as SelFee learns it, without headings.
+/// A chain in SelFee's form, without headings.
 fn revised(chain: &[(&str, &str)]) -> candle_align::Result<Sequence> {
     let attempt = |&(answer, feedback)| Attempt {
         answer,
@@ -133,7 +133,7 @@ fn debugged(chain: &[(&str, &str)], learned: DebugLearned) -> candle_align::Resu
     debug_sequence(&encode, "add", &turns, &format, END)
 }
 
-/// Learns all chains as they are written, each part ended by `end`, and asks the model.
+/// Learns all chains in the form of `write`, with `end` after each part, and evaluates the model.
 fn way(
     name: &'static str,
     end: &str,
@@ -171,7 +171,7 @@ fn way(
     })
 }
 
-/// The words of a sequence, those that are learned in brackets.
+/// The words of a sequence, with brackets around the parts that the loss covers.
 fn bracketed(sequence: &Sequence) -> String {
     let mask = sequence.mask();
     let learned = |t: usize| mask.get(t) == Some(&1);

@@ -33,11 +33,11 @@ use candle_align::{Pair, PairwiseRewardConfig, pairwise_reward_loss};
 use candle_core::{Device, Tensor};
 use policy::{REFERENCE, REWARDS, Result, descend, normalised, pick, preferences, table};
 
-/// One way to compare, and the scores that it ends at.
+/// One set of comparisons, and the trained scores.
 pub struct Trained {
     pub name: &'static str,
     pub scores: Vec<f64>,
-    /// The loss on the labels, margins left out, above the least that any scores have.
+    /// The loss on the labels without margins, above the lowest loss of any scores.
     pub excess: f64,
 }
 
@@ -89,7 +89,7 @@ fn train(
     };
     let scores = descend(&start, 5.0, 300, |scores| loss(scores, Some(&margins)))?;
     let reached = loss(&Tensor::new(scores.as_slice(), &Device::Cpu)?, None)?.to_scalar::<f64>()?;
-    // scores with σ(s_i − s_j) = P explain the labels best: what is left is their own entropy
+    // scores with σ(s_i − s_j) = P explain the labels best; the remaining loss is the labels' entropy
     let entropy = pairs
         .iter()
         .zip(&shares)

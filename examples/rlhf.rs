@@ -40,14 +40,14 @@ use candle_nn::ops::log_softmax;
 use policy::{BETA, REFERENCE, REWARDS, Result, descend, kl, log, optimum, policies, softmax};
 use std::cell::Cell;
 
-/// Where the KL stands.
+/// The place of the KL estimate.
 #[derive(Clone, Copy, PartialEq)]
 enum Place {
     Reward,
     Loss,
 }
 
-/// The policy that each way ends at.
+/// The policies at the end of each run.
 pub struct Report {
     pub policies: Vec<(&'static str, Vec<f64>)>,
 }
@@ -81,7 +81,7 @@ pub fn run() -> Result<Report> {
     Ok(Report { policies: reached })
 }
 
-/// k₁ in the reward, with a β that follows the KL: by at most 0.1 · 0.2 of itself per step.
+/// k₁ in the reward, with a β that follows the KL, by at most a factor of 1 ± 0.1 · 0.2 per step.
 fn steered(target: f64) -> Result<Vec<f64>> {
     let answers = 1000;
     let controller = Cell::new(KlController::Adaptive {
@@ -110,7 +110,7 @@ fn objective(
     let reference = Tensor::new(log(&REFERENCE), &Device::Cpu)?.unsqueeze(1)?;
     let rewards = Tensor::new(&REWARDS, &Device::Cpu)?;
 
-    // r, less β times the estimate where that is its place; a draw that the policy made just now
+    // r, minus β times the estimate if it is in the reward; the policy drew the answers just now
     let [in_reward, in_loss] = match place {
         Place::Reward => [beta, 0.0],
         Place::Loss => [0.0, beta],

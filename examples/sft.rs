@@ -35,7 +35,7 @@ pub const LENGTHS: [f64; 4] = [1.0, 2.0, 3.0, 3.0];
 /// d(y).
 pub const DATA: [f64; 4] = [0.25; 4];
 
-/// What each way of reducing the loss ends at: π over the four answers.
+/// The optimum of each reduction of the loss: π over the four answers.
 pub struct Report {
     pub learned: Vec<(&'static str, Vec<f64>)>,
 }
@@ -48,7 +48,7 @@ pub fn run() -> Result<Report> {
         Ok(Tensor::stack(&each, 0)?.mean_all()?)
     };
     let sum = learn(2.0, all(Reduction::SequenceMean))?;
-    // 2¼ tokens per answer divide the loss, so that steps are as much longer
+    // the loss is divided by 2¼ tokens per answer, so the steps are longer by this factor
     let tokens = learn(4.5, all(Reduction::TokenMean))?;
     let means = learn(4.0, all(Reduction::MeanOfSequenceMeans))?;
     let learned = vec![
@@ -61,7 +61,7 @@ pub fn run() -> Result<Report> {
     Ok(Report { learned })
 }
 
-/// θ is the logit of one more `ha` against the end, after none, one and two of them.
+/// θ is the logit of another `ha` against the end, after zero, one and two of them.
 fn learn(alpha: f64, loss: impl Fn(&Tensor) -> candle_align::Result<Tensor>) -> Result<Vec<f64>> {
     let theta = descend(&[0.0; 3], alpha, 400, loss)?;
     let mut reached = 1.0;

@@ -35,12 +35,12 @@ use candle_core::{D, Device, Tensor};
 use candle_nn::ops::log_softmax;
 use policy::{REFERENCE, REWARDS, Result, descend, log, softmax, table};
 
-/// N, of the two ways that do not end.
+/// N, for the two runs that never end.
 pub const STEPS: usize = 1000;
-/// A's share, and of each other answer what is left.
+/// A's probability; the other answers share the rest.
 const DRIVEN: [f64; 4] = [0.0036, 0.3321333333, 0.3321333333, 0.3321333334];
 
-/// The policy that each way ends at, with both hinges on it.
+/// The policies at the end of each run, with the values of both hinges.
 pub struct Report {
     pub policies: Vec<(&'static str, Vec<f64>, [f64; 2])>,
 }
@@ -52,7 +52,7 @@ pub fn run() -> Result<Report> {
         let hinge = |theta: &Tensor| {
             let log_policy = log_softmax(theta, D::Minus1)?;
             let loss = loss(&log_policy, &config)?.loss.sum_all()?;
-            Ok((loss + log_policy.get(3)?)?) // less its imitation of D
+            Ok((loss + log_policy.get(3)?)?) // without its imitation of D
         };
         Ok(softmax(&descend(&log(&REFERENCE), 0.002, 1100, hinge)?))
     };

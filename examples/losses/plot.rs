@@ -102,7 +102,7 @@ fn panel(
     Ok(())
 }
 
-/// The points without those that lie on the line between their neighbours.
+/// The points without those that lie on the line between their neighbors.
 fn corners(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let mut kept: Vec<(f64, f64)> = Vec::new();
     for (i, &(x, y)) in points.iter().enumerate() {

@@ -103,7 +103,7 @@ impl Sizes {
     }
 }
 
-/// A labelled comparison of two answers to one prompt.
+/// A labeled comparison of two answers to one prompt.
 #[derive(Clone, Copy, Debug)]
 pub struct Comparison {
     pub chosen: Answer,
@@ -136,7 +136,7 @@ pub struct Learned {
     pub model: super::methods::reward::Scorer,
 }
 
-/// How a run is optimised: AdamW without decay, the gradient clipped at norm 1.
+/// How a run is optimized: AdamW without decay, the gradient clipped at norm 1.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Optimisation {
     pub steps: usize,

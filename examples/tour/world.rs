@@ -5,7 +5,7 @@
 //! content symbols: sixteen prompts. An answer is at most `tokens` tokens: content symbols and
 //! then the end, or `tokens` content symbols, where it is cut. So an answer is a content string of
 //! length 0 to `tokens`, and with `tokens` = 4 there are 1 + 7 + 49 + 343 + 2401 = 2801 per prompt,
-//! behind 400 next-token distributions. A causal model gives those of all prefixes of a row at
+//! from 400 next-token distributions. A causal model gives those of all prefixes of a row at
 //! once, so 7³ rows per prompt tell the whole policy.
 //!
 //! **Other symbols.** The vocabulary has sixteen more, which no answer contains: the verdicts and the edits
@@ -200,7 +200,7 @@ impl World {
         letters(&self.prompt(prompt))
     }
 
-    /// The number of the answer that stands in these symbols, if they are one.
+    /// The number of the answer in these symbols, if they are one.
     pub fn read(&self, symbols: &[u32]) -> Option<usize> {
         let content = match symbols {
             [content @ .., END] if content.len() < self.tokens => content,
@@ -210,7 +210,7 @@ impl World {
         self.number_of(content)
     }
 
-    /// An answer as a row of `tokens` symbols: its content, and behind it the end, as often as it fits.
+    /// An answer as a row of `tokens` symbols: its content, then the end symbol up to the full length.
     pub fn filled(&self, outcome: usize) -> Vec<u32> {
         let mut symbols = self.content(outcome);
         symbols.resize(self.tokens, END);
@@ -281,7 +281,7 @@ impl World {
     pub fn log_probs(&self, policy: &Policy) -> PerAnswer {
         (0..policy.contexts())
             .map(|prompt| {
-                // log π(prefix) first, then the end behind it; the longest strings need no end.
+                // log π(prefix) first, then the end after it; the longest strings need no end.
                 let mut prefix = vec![0.0; self.outcomes()];
                 for parent in 0..self.prefixes() {
                     let length = self.content_length(parent);

@@ -58,7 +58,7 @@ impl Example {
     }
 }
 
-/// The examples of an item, each answer in a row of its own.
+/// The examples of an item, one row per answer.
 pub fn examples(item: &Item, shape: Shape, most: Most) -> Vec<Example> {
     let lists = compared(item, shape, most).into_iter();
     lists.map(|list| Example::new(&item.prompt, list)).collect()

@@ -131,7 +131,7 @@ pub fn all_probes(task: &Task, items: &[Item], tally: &mut Tally) -> Result<Vec<
     }
 }
 
-/// Each answer of the items in a row of its own.
+/// One row per answer of the items.
 pub fn in_rows(
     items: &[Item],
     shape: Shape,

@@ -109,7 +109,7 @@ pub fn slic_margin(lab: &Lab, title: Title, bars: &MultiProgress) -> Result<Entr
     })
 }
 
-/// A calibration loss on pairs, first all better answers and then all others, with the regulariser.
+/// A calibration loss on pairs, first all better answers and then all others, with the regularizer.
 fn slic(
     lab: &Lab,
     title: Title,

@@ -1,4 +1,4 @@
-//! The reward model: one number per answer, from the labelled pairs.
+//! The reward model: one number per answer, from the labeled pairs.
 
 use super::REWARD_MODEL;
 use crate::support::transformer::Transformer;
@@ -36,7 +36,7 @@ impl Scorer {
         vars
     }
 
-    /// A copy with variables of its own.
+    /// A copy with its own variables.
     pub fn trainable(&self) -> Result<Self> {
         Ok(Self {
             body: self.body.trainable()?,

@@ -138,8 +138,8 @@ impl Texts<'_> {
         Ok(())
     }
 
-    /// The best answers by themselves, which stand as they are: beside repairs, or a model would
-    /// learn that every answer does.
+    /// Adds the best answers, which need no repair, but only beside repairs: alone they would teach that
+    /// no answer needs one.
     fn add_to_repairs(
         &mut self,
         best: &[&Answer],
