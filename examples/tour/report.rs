@@ -288,8 +288,8 @@ code {{ font-size: 13px }}
 <h1>Every method against the best that is possible</h1>
 <p>{prompts} prompts, {answers} answers to each of at most {tokens} tokens, and a known reward of mean 0 and
 deviation 1 among demonstrations. A transformer of {parameters} parameters learned demonstrations (SFT); that is the
-reference. Every method starts from it and trains on {pairs} labeled pairs of the reference's answers. Labels follow
-Bradley–Terry, so even the true reward agrees with only {ceiling:.1}% of them. All numbers about a policy are sums over
+reference. Every method starts from it and learns from {pairs} labeled pairs of the reference's answers, directly or through a
+reward model. Labels follow Bradley–Terry, so even the true reward agrees with only {ceiling:.1}% of them. All numbers about a policy are sums over
 all of its answers; numbers with ± are estimates from sampled answers, with their standard error. Seed {seed}{quick}.</p>
 {frontier}
 <p class="note">Thin lines: the path of each method from the reference, one point every few steps. Dotted lines: its regret, the
@@ -314,7 +314,7 @@ when the policy has moved away from the one that wrote the answers by more than 
 <ul>
 <li><code>--seed 1</code> draws another world with other labels: which differences remain?</li>
 <li>A larger <code>BETA</code> in <code>examples/tour/methods/mod.rs</code> moves both stars, DPO and PPO toward the reference.</li>
-<li><code>--steps 100</code> stops every method early: which ones were still moving?</li>
+<li><code>--steps 20</code> stops every method early, SFT too: which ones were still moving?</li>
 </ul>
 <h2>Settings</h2>
 <table class="text">{settings}</table>
