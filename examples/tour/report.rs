@@ -278,7 +278,7 @@ impl Report {
 body {{ font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 940px; margin: 2rem auto; padding: 0 1rem }}
 svg {{ max-width: 100%; height: auto }}
 table {{ border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums }}
-th, td {{ padding: .25rem .8rem; border-bottom: 1px solid #ddd; text-align: right; vertical-align: top }}
+th, td {{ padding: .25rem .6rem; border-bottom: 1px solid #ddd; text-align: right; vertical-align: top }}
 th:first-child, td:first-child, .text td {{ text-align: left }}
 td {{ white-space: nowrap }}
 .text td:last-child {{ white-space: normal }}
