@@ -1,14 +1,14 @@
-//! What parameter-efficient training costs: a step of the same decoder trained in full, under LoRA,
-//! under QLoRA and with a prompt; and how fast weights are merged, quantised and dequantised, against
-//! copying the same memory.
+//! The cost of parameter-efficient training: a step of the same decoder in full, under LoRA, under
+//! QLoRA and with a prompt; and the time to merge, quantize and dequantize weights, against copying the
+//! same memory.
 //!
 //! ```text
 //! cargo bench --bench adapters
 //! cargo bench --bench adapters -- --only step --rounds 3
 //! ```
 //! Groups: `step` (80 million parameters, 4 rows of 256 tokens, AdamW, two threads) and `weights` (one
-//! matrix [4096, 4096]; `forward` is empty). Memory is the peak resident set of the process above what
-//! it held before the first repetition (Linux): gradients, activations and moments, not the weights.
+//! matrix [4096, 4096]; `forward` is empty). Memory is the peak resident set of the process above
+//! its resident set before the first repetition (Linux): gradients, activations and moments, not the weights.
 
 #[path = "../examples/support/mod.rs"]
 mod support;
@@ -83,7 +83,7 @@ fn step(name: &str) -> Result<Measured> {
             ..Default::default()
         }))?,
     };
-    // the output layer is applied through `from_hidden`; trained only where everything is
+    // the output layer is applied through `from_hidden`, and trained only in full training
     let (head, vars) = match name == "full" {
         true => {
             let vars = model.vars();

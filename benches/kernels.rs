@@ -1,5 +1,5 @@
-//! Time and memory of what stands under every objective, against candle's own ways and, with
-//! `--python`, against PyTorch's: each variant in a process of its own, medians and ratios of one run.
+//! Time and memory of the operations under every objective, against candle's own operations and, with
+//! `--python`, against PyTorch's: each variant in its own process, medians and ratios of one run.
 //!
 //! ```text
 //! cargo bench --bench kernels                                 # everything against candle
@@ -8,7 +8,7 @@
 //! cargo bench --bench kernels -- --rounds 3                   # the median of three runs of each
 //! ```
 //! Groups: `log_probs`, `hidden`, `adamw`, `lora`. Memory is the peak resident set of the process
-//! above what it held before the first repetition (Linux). PyTorch runs `benches/compare_torch.py`
+//! above its resident set before the first repetition (Linux). PyTorch runs `benches/compare_torch.py`
 //! (`pip install torch==2.15.0`) on the same shapes, under glibc's allocator with and without huge
 //! pages; the better of the two counts.
 
@@ -144,7 +144,7 @@ fn lanes_sum(chunk: &[f32]) -> f32 {
 
 fn hidden(name: &str) -> Result<Measured> {
     let (rows, dim, vocabulary) = (2048, 576, 49152);
-    // one position more: the first of a row is predicted by nothing
+    // one more position, because nothing predicts the first position of a row
     let hidden = Var::from_tensor(&numbers(&[1, rows + 1, dim], 2.0))?;
     let weight = numbers(&[vocabulary, dim], 0.1);
     let trained = match name.starts_with("trained") {
@@ -184,7 +184,7 @@ fn hidden(name: &str) -> Result<Measured> {
     )
 }
 
-/// LoRA as one writes it with ordinary layers: the base weight is a constant of the graph.
+/// LoRA written with ordinary layers: the base weight is a constant of the graph.
 struct OrdinaryLora {
     base: Linear,
     a: Linear,
@@ -251,7 +251,7 @@ fn main() {
     ratios(&compare(&GROUPS, variant));
 }
 
-/// Each line of the table of bars: what is divided by what.
+/// The ratios of the table: numerator and denominator.
 fn ratios(results: &BTreeMap<String, Numbers>) {
     println!("\n| ratio | time | extra memory |\n|---|---|---|");
     let pairs = [

@@ -1,4 +1,4 @@
-//! Log-probabilities of chosen tokens, forward and backward, against candle's ways to get them.
+//! Log-probabilities of chosen tokens, forward and backward, against candle's own operations.
 //!
 //! `cargo bench --bench log_probs`
 

@@ -1,5 +1,5 @@
 //! Every objective, forward and backward, at batch 64 and at list length 8: sums over
-//! log-probabilities that are already there, so microseconds against the milliseconds of a model.
+//! log-probabilities that are already computed, so microseconds against the milliseconds of a model.
 //!
 //! `cargo bench --bench losses`
 

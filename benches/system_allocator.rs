@@ -1,5 +1,5 @@
-//! AdamW against candle's in a program that chooses no allocator: the kernels' comparison of the two
-//! (`cargo bench --bench kernels -- --only adamw`) under the system's instead of mimalloc.
+//! AdamW against candle's in a program with the system allocator: the same comparison as
+//! `cargo bench --bench kernels -- --only adamw`, without mimalloc.
 //!
 //! ```text
 //! cargo bench --bench system_allocator

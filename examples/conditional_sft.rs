@@ -1,11 +1,11 @@
-//! §3.2.2, conditional fine-tuning: C-RLFT's class weights cancel in a model that is told the class.
+//! §3.2.2, conditional fine-tuning: C-RLFT's class weights cancel if the model is told the class.
 //!
 //! ```text
 //! cargo run --example conditional_sft
 //! ```
-//! Three in ten answers are by a good author, the others by another, and the data of each are known.
-//! The model learns them behind `? $ +` and `? $ -`, told whose they are, or behind `? $` alone; each
-//! answer counts once, or e^{r_c/β} times as C-RLFT has it, with r_c of 1 and 0.1 and β = ½:
+//! A good author wrote three in ten answers, another author the rest; the data of each are known. The
+//! model learns the answers after `? $ +` and `? $ -`, which tell it the author, or after `? $` alone.
+//! Each answer has weight 1, or e^{r_c/β} as in C-RLFT, with r_c of 1 and 0.1 and β = ½:
 //!
 //! ```text
 //!                                   A       B       C       D
@@ -17,10 +17,14 @@
 //! not told                      0.450   0.220   0.170   0.160
 //! not told, C-RLFT              0.239   0.389   0.128   0.244
 //! ```
-//! What you should see: a model that is told the class learns each class as it is, and a weight that
-//! is one number for a whole class changes nothing: under "good" it answers as the good author, no
-//! better. Not told, it learns the mixture, and the weights shift it: π ∝ Σ_c p(c) · e^{r_c/β} · π_c.
-//! Real models are told, and share parameters between the classes: there alone the weights can act.
+//! What you should see: a model that is told the class learns each class as it is. A weight that is
+//! the same for a whole class changes nothing: asked for "good", the model answers like the good author,
+//! no better. A model that is not told learns the mixture, and the weights shift it:
+//! π ∝ Σ_c p(c) · e^{r_c/β} · π_c. Real models are told the class and share parameters between the
+//! classes; only through this sharing can the weights act.
+//!
+//! Change `CLASS_REWARDS` to `[1.0, 0.5]` and see: the last row moves back toward `not told`, and the
+//! rows above it do not change.
 
 #[path = "support/policy.rs"]
 mod policy;
@@ -35,7 +39,7 @@ use candle_core::{Device, Tensor};
 use policy::{BETA, Result, table as shown};
 use table::learn;
 
-/// How many answers are of each class, their law, and r_c.
+/// The share of each class, its distribution of answers, and r_c.
 pub const SHARES: [f64; 2] = [0.3, 0.7];
 pub const DATA: [[f64; 4]; 2] = [[0.1, 0.5, 0.1, 0.3], [0.6, 0.1, 0.2, 0.1]];
 pub const CLASS_REWARDS: [f64; 2] = [1.0, 0.1];
@@ -45,7 +49,7 @@ const ANSWERS: [&str; 4] = ["A", "B", "C", "D"];
 const SYMBOLS: &str = "ABCD$?+-";
 const END: u32 = 4;
 
-/// The answers that are drawn, by each model.
+/// The distribution of answers of each model.
 pub struct Report {
     pub policies: Vec<(&'static str, Vec<f64>)>,
 }
@@ -69,7 +73,7 @@ pub fn run() -> Result<Report> {
     Ok(Report { policies })
 }
 
-/// What a model answers to `?` under the name of each class, after learning all answers so.
+/// A model's answers to `?` after the name of each class, once it has learned all answers.
 fn fine_tuned(names: [&str; 2], weighted: bool) -> Result<[Vec<f64>; 2]> {
     let encode = |text: &str| -> candle_align::Result<Vec<u32>> {
         let ids = text.chars().filter_map(|c| SYMBOLS.find(c));
@@ -87,7 +91,7 @@ fn fine_tuned(names: [&str; 2], weighted: bool) -> Result<[Vec<f64>; 2]> {
         };
         sequences.push(classes[c].sequence(&encode, &[turn], END, LearnedAnswers::Every)?);
         shares.push(SHARES[c] * DATA[c][y]);
-        rewards.push(CLASS_REWARDS[c] - 1.0); // one number less for all is a factor of the loss
+        rewards.push(CLASS_REWARDS[c] - 1.0); // a constant shift only scales the loss
     }
     let rewards = Tensor::new(rewards, &Device::Cpu)?;
     let config = CRlftConfig {

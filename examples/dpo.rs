@@ -3,8 +3,8 @@
 //! ```text
 //! cargo run --example dpo
 //! ```
-//! Four answers; people prefer i to j with P = σ(rᵢ − rⱼ). RLHF is told the rewards and follows the
-//! policy gradient of E r − β KL, β = ½; DPO is told only the preferences:
+//! Four answers; people prefer i to j with P = σ(rᵢ − rⱼ). RLHF knows the rewards and follows the
+//! policy gradient of E r − β KL, β = ½. DPO knows only the preferences:
 //!
 //! ```text
 //!                              A       B       C       D     E r      KL
@@ -14,9 +14,13 @@
 //! DPO on all pairs         0.046   0.257   0.063   0.633   1.555   0.957
 //! DPO, D never compared    0.117   0.646   0.158   0.079   0.883   0.296
 //! ```
-//! What you should see: the same policy, π* ∝ π_ref · e^{r/β}, by two ways. But leave the best answer
-//! out of the comparisons and it goes from 0.100 to 0.079, where π* gives it 0.633: the loss says
-//! nothing about it, and it pays for what the others gain. Those stand to each other as in π*.
+//! What you should see: both reach the same policy, π* ∝ π_ref · e^{r/β}. But if the best answer is
+//! left out of the comparisons, its probability falls from 0.100 to 0.079, where π* gives it 0.633: the
+//! loss says nothing about it, and it pays for what the others gain. The ratios among the compared
+//! answers are those of π*.
+//!
+//! Change `&[0, 1, 2]` in `run` to `&[1, 2, 3]` and see: A is never compared instead, and in the last
+//! row it keeps 0.334 where π* gives it 0.046.
 
 #[path = "support/policy.rs"]
 mod policy;
@@ -31,7 +35,7 @@ use policy::{
     BETA, REFERENCE, REWARDS, Result, descend, log, optimum, pick, policies, preferences, softmax,
 };
 
-/// The policy that each way ends at.
+/// The policies at the end of each run.
 pub struct Report {
     pub policies: Vec<(&'static str, Vec<f64>)>,
 }
@@ -52,7 +56,7 @@ pub fn run() -> Result<Report> {
     Ok(Report { policies: reached })
 }
 
-/// E over preferences among some of the answers of the DPO loss.
+/// The expected DPO loss over preferences among some of the answers.
 fn dpo(theta: &Tensor, answers: &[usize]) -> candle_align::Result<Tensor> {
     let pairs = preferences(answers);
     let of = |log_probs: &Tensor| -> candle_align::Result<Pair<Tensor>> {
@@ -68,7 +72,7 @@ fn dpo(theta: &Tensor, answers: &[usize]) -> candle_align::Result<Tensor> {
         ..Default::default()
     };
     let losses = dpo_loss(&policy, Some(&reference), &config)?.loss;
-    // each pair stands here in both orders, so that the P of all pairs add up to half their number
+    // each pair occurs in both orders, so that the P of all pairs add up to half their number
     let shares: Vec<f64> = pairs
         .iter()
         .map(|pair| 2.0 * pair.2 / pairs.len() as f64)
@@ -76,7 +80,7 @@ fn dpo(theta: &Tensor, answers: &[usize]) -> candle_align::Result<Tensor> {
     Ok((losses * Tensor::new(shares, &Device::Cpu)?)?.sum_all()?)
 }
 
-/// E over the policy's own draws of PPO's loss on r − β · log(π/π_ref).
+/// PPO's expected loss over the policy's own answers, with the reward r − β · log(π/π_ref).
 fn policy_gradient(theta: &Tensor) -> candle_align::Result<Tensor> {
     let log_policy = log_softmax(theta, D::Minus1)?.unsqueeze(1)?; // four answers of one token
     let policy = TokenLogProbs::new(&log_policy, &Tensor::ones((4, 1), DType::U8, &Device::Cpu)?)?;

@@ -1,31 +1,34 @@
-//! §3.2.2, Second Thoughts: a repair is a program, and the costs of its edits choose which.
+//! §3.2.2, Second Thoughts: a repair is a program, and the edit costs decide which program.
 //!
 //! ```text
 //! cargo run --example edits
 //! ```
-//! The model reads a question and a bad answer, and learns to write edits and what they make of the
-//! answer. Positions count the words of the bad answer from 0:
+//! The model reads a question and a bad answer. It learns to write the edits and the repaired answer.
+//! Positions count the words of the bad answer from 0:
 //!
 //! ```text
-//! read: my code fails ? you are too dumb to code [SEP]
+//! input: my code fails ? you are too dumb to code [SEP]
 //!
-//! insert 1, delete 1, replace 2: 5 in all
+//! insert 1, delete 1, replace 2: total cost 5
 //! Delete "too" at position 2.
 //! Replace "dumb" at position 3 with "close".
 //! Replace "code" at position 5 with "it".
-//! learned: DELETE 2 REPLACE 3 WITH close REPLACE 5 WITH it TARGET you are close to it
+//! output: DELETE 2 REPLACE 3 WITH close REPLACE 5 WITH it TARGET you are close to it
 //!
-//! insert 1, delete 1, replace 3: 5 in all
+//! insert 1, delete 1, replace 3: total cost 5
 //! Insert "close" at position 2.
 //! Delete "too" at position 2.
 //! Delete "dumb" at position 3.
 //! Insert "it" at position 5.
 //! Delete "code" at position 5.
-//! learned: INSERT 2 WITH close DELETE 2 DELETE 3 INSERT 5 WITH it DELETE 5 TARGET you are close to it
+//! output: INSERT 2 WITH close DELETE 2 DELETE 3 INSERT 5 WITH it DELETE 5 TARGET you are close to it
 //! ```
-//! What you should see: both programs give the good answer exactly, and with these costs nothing
-//! cheaper does. Where a replacement costs as much as a deletion and an insertion it is taken; where
-//! it costs more, never. One pair of answers thus gives two examples to learn from.
+//! What you should see: both programs produce the good answer exactly, and no program is cheaper at
+//! these costs. A replacement is used if it costs no more than a deletion and an insertion together,
+//! and never if it costs more. One pair of answers therefore gives two training examples.
+//!
+//! Change `GOOD` to `"you are new to code"` and see: the end of the answer stays, and both totals fall
+//! to 3.
 
 use candle_align::{
     EditCosts, EditScript, EditTokens, Result, Sequence, decipher, edit_script,
@@ -44,9 +47,9 @@ pub struct Repair {
     pub script: EditScript,
     /// The script in plain language.
     pub words: String,
-    /// What it makes of the bad answer.
+    /// The repaired answer.
     pub repaired: String,
-    /// What is read, and what is learned.
+    /// The input, and the output that the loss covers.
     pub sequence: (String, String),
 }
 
@@ -54,7 +57,7 @@ pub struct Report {
     pub repairs: Vec<Repair>,
 }
 
-/// A tokenizer: every word it meets becomes a token of its own.
+/// A tokenizer: every new word becomes a token.
 #[derive(Default)]
 struct Words(RefCell<Vec<String>>);
 
@@ -106,7 +109,7 @@ fn repair(costs: EditCosts) -> Result<Repair> {
 
     let script = edit_script(&bad, &good, &costs)?;
     let sequence = second_thoughts_sequence(&question, &bad, &script, &tokens)?;
-    // the phrases of the plain language are taken whole
+    // each phrase of the plain language is one token
     let plain = decipher(&script, &bad, &|text: &str| Ok(vec![words.token(text)]))?;
     Ok(Repair {
         words: words.decode(&plain, ""),
@@ -117,7 +120,7 @@ fn repair(costs: EditCosts) -> Result<Repair> {
     })
 }
 
-/// The tokens that the mask marks so.
+/// The tokens with this mark in the mask.
 fn shown(words: &Words, sequence: &Sequence, mark: u8) -> String {
     let all = sequence.tokens().iter().zip(sequence.mask());
     let marked = all.filter(|(_, m)| **m == mark).map(|(token, _)| token);
@@ -126,15 +129,15 @@ fn shown(words: &Words, sequence: &Sequence, mark: u8) -> String {
 
 impl Report {
     pub fn table(&self) -> String {
-        let mut text = format!("read: {}\n", self.repairs[0].sequence.0);
+        let mut text = format!("input: {}\n", self.repairs[0].sequence.0);
         for repair in &self.repairs {
             let (c, total) = (&repair.costs, repair.script.cost(&repair.costs));
             let costs = format!(
                 "insert {}, delete {}, replace {}",
                 c.insert, c.delete, c.replace
             );
-            let _ = writeln!(text, "\n{costs}: {total} in all");
-            let _ = writeln!(text, "{}learned: {}", repair.words, repair.sequence.1);
+            let _ = writeln!(text, "\n{costs}: total cost {total}");
+            let _ = writeln!(text, "{}output: {}", repair.words, repair.sequence.1);
         }
         text.trim_end().to_string()
     }

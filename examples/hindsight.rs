@@ -1,10 +1,10 @@
-//! §3.2.2, language-based: one round of Chain of Hindsight is never stronger than the best of two.
+//! §3.2.2, language-based: one round of Chain of Hindsight is never stronger than best-of-two.
 //!
 //! ```text
 //! cargo run --example hindsight
 //! ```
-//! Two answers are drawn from π_ref and a person prefers i to j with P = σ(c·(rᵢ − rⱼ)); the model
-//! learns `? + winner $ - loser $`, and is then asked for a good answer by `? +`:
+//! Two answers are drawn from π_ref, and a person prefers i to j with P = σ(c·(rᵢ − rⱼ)). The model
+//! learns `? + winner $ - loser $` and is then asked for a good answer by `? +`:
 //!
 //! ```text
 //!                                A       B       C       D     E r      KL
@@ -14,10 +14,13 @@
 //! asked for good, c = 1000   0.160   0.450   0.200   0.190   0.930   0.158
 //! best of two                0.160   0.450   0.200   0.190   0.930   0.158
 //! ```
-//! What you should see: however sure people are of their preferences, the model that is asked for a
-//! good answer goes no further than the best of two draws. Cross-entropy learns what is called good,
-//! at most twice as often as before: KL ≤ log 2 − ½ = 0.193. To go further takes more rounds, or more
-//! answers to compare.
+//! What you should see: however certain the preferences are, the model that is asked for a good answer
+//! goes no further than the best of two draws. Cross-entropy learns the answers labeled good, and each
+//! becomes at most twice as likely as before: KL ≤ log 2 − ½ = 0.193. Going further takes more rounds,
+//! or more answers per comparison.
+//!
+//! Change `hindsight(4.0)` to `hindsight(0.0)` and see: with random labels its row stays at
+//! π_ref.
 
 #[path = "support/policy.rs"]
 mod policy;
@@ -33,7 +36,7 @@ const ANSWERS: [&str; 4] = ["A", "B", "C", "D"];
 /// The answers are the first four symbols.
 const SYMBOLS: &str = "ABCD$?+-";
 
-/// The answers that are drawn: by π_ref, by the model asked for a good one, by the best of two.
+/// The distributions of answers: of π_ref, of the model asked for a good one, of the best of two.
 pub struct Report {
     pub policies: Vec<(&'static str, Vec<f64>)>,
 }
@@ -63,7 +66,7 @@ fn hindsight(certainty: f64) -> Result<Vec<f64>> {
         order: HindsightOrder::GoodThenBad,
         learned: LearnedAnswers::Every,
     };
-    // all that can be compared, and how often it is
+    // all possible comparisons, and their frequencies
     let (mut sequences, mut shares) = (Vec::new(), Vec::new());
     for (i, j) in (0..16).map(|pair| (pair / 4, pair % 4)) {
         let pair = HindsightPair {
@@ -78,10 +81,10 @@ fn hindsight(certainty: f64) -> Result<Vec<f64>> {
     let batch = SequenceBatch::new(&sequences, 4, &Device::Cpu)?;
     let shares = Tensor::from_vec(shares, (16, 1), &Device::Cpu)?;
 
-    // The model knows where in the sequence it stands, and nothing else. That is enough: a likelihood
-    // fits each part of a sequence to that part's own data.
+    // The model knows only its position in the sequence. That is enough, because a likelihood fits each
+    // part of a sequence to the data of that part.
     let loss = |theta: &Tensor| {
-        // after + and after - stands an answer, nothing else
+        // an answer always follows + and -
         let never = Tensor::full(-50.0, (2, 4), &Device::Cpu)?;
         let answer = Tensor::cat(&[&theta.reshape((2, 4))?, &never], 1)?;
         let other = Tensor::zeros((2, 8), DType::F64, &Device::Cpu)?;

@@ -1,11 +1,12 @@
-//! §3.3, parameter-efficient: LoRA of rank r finds the best change for the data, not of the matrix.
+//! §3.3, parameter-efficient: LoRA of rank r finds the best change for the data, not for the matrix.
 //!
 //! ```text
 //! cargo run --example lora
 //! ```
-//! A layer of four inputs must change by Δ = U diag(3, 2½, 2, 1½), U orthogonal: most in how it
-//! answers to the first input, least to the last. But the inputs differ in size, with standard
-//! deviations of ½, ¾, 1¼, 2. How much of Δ is learned, and half the mean squared error:
+//! A layer with four inputs must change by Δ = U diag(3, 2½, 2, 1½), U orthogonal: most in its response
+//! to the first input, least in its response to the last. But the inputs differ in size, with standard
+//! deviations of ½, ¾, 1¼, 2. The table shows how much of Δ is learned, half the mean squared error
+//! that remains, and the same error if Δ itself is cut to rank r:
 //!
 //! ```text
 //! rank input 1 input 2 input 3 input 4   error   cut Δ
@@ -14,11 +15,13 @@
 //! 3      0.000   2.500   2.000   1.500   1.125   4.500
 //! 4      3.000   2.500   2.000   1.500   0.000   0.000
 //! ```
-//! What you should see: rank 1 learns how to answer to the last input, for which the change is
-//! smallest, since that input is largest; every further rank adds the next before it. That is the
-//! truncated singular value decomposition of Δ Σ^½, with Σ the covariance of the inputs. Cutting Δ
-//! itself to rank r, as if LoRA compressed a matrix, keeps the first inputs and leaves 1.6 to 4 times
-//! the error.
+//! What you should see: rank 1 learns the response to the last input, where the change is smallest but
+//! the input is largest. Every further rank adds the input before it. This is the truncated singular
+//! value decomposition of Δ Σ^½, with Σ the covariance of the inputs. Cutting Δ itself to rank r, as if
+//! LoRA compressed a matrix, keeps the first inputs and leaves 1.6 to 4 times the error.
+//!
+//! Change `SIZES` to `[1.0; 4]` and see: with equal inputs rank 1 learns the first input, and `error`
+//! equals `cut Δ`.
 
 #[path = "support/policy.rs"]
 mod policy;
@@ -37,9 +40,9 @@ pub const SIZES: [f64; 4] = [0.5, 0.75, 1.25, 2.0];
 /// One rank.
 pub struct Adapted {
     pub rank: usize,
-    /// How long the learned change is in each input, where Δ has [`CHANGE`].
+    /// The norm of the learned change for each input; Δ has [`CHANGE`].
     pub learned: Vec<f64>,
-    /// Half the mean squared error that is left.
+    /// Half the remaining mean squared error.
     pub error: f64,
     /// The same for Δ cut to this rank.
     pub cut: f64,
@@ -55,7 +58,7 @@ pub fn run() -> Result<Report> {
 }
 
 fn train(rank: usize) -> Result<Adapted> {
-    // orthogonal: every output hears every input
+    // orthogonal: every output depends on every input
     let u = [
         [0.5, 0.5, 0.5, 0.5],
         [0.5, -0.5, 0.5, -0.5],
@@ -67,7 +70,7 @@ fn train(rank: usize) -> Result<Adapted> {
     // four rows with XᵀX / 4 = diag(SIZES²)
     let x = (Tensor::new(&SIZES, &Device::Cpu)? * 2.0)?;
     let x = x.broadcast_mul(&Tensor::eye(4, DType::F64, &Device::Cpu)?)?;
-    let weight = change.sin()?; // any: it is frozen
+    let weight = change.sin()?; // arbitrary, because it is frozen
     let y = x.matmul(&(&weight + &change)?.t()?)?;
 
     let config = LoraConfig {

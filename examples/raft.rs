@@ -1,11 +1,12 @@
-//! §3.1, RAFT: t rounds of best-of-n are one best-of-nᵗ; a low temperature alone collapses the policy.
+//! §3.1, RAFT: t rounds of best-of-n equal one best-of-nᵗ; a low temperature alone collapses the policy.
 //!
 //! ```text
 //! cargo run --example raft
 //! ```
-//! A round draws n answers, keeps the one of highest reward, and fine-tunes on what is kept. Here a
-//! round is exact: all 4ⁿ draws, each as likely as it is, and fine-tuning to its end, which is the law
-//! of what was kept (example `sft`). The rewards of A, B, C, D are 0, 1, ½, 2:
+//! A round draws n answers, keeps the one with the highest reward, and fine-tunes on what was kept.
+//! Here a round is exact: it sums over all 4ⁿ draws with their probabilities, and fine-tuning runs to
+//! its optimum, the distribution of the kept answers (example `sft`). The rewards of A, B, C, D are 0,
+//! 1, ½, 2:
 //!
 //! ```text
 //!                                           A       B       C       D      KL
@@ -15,10 +16,14 @@
 //! best of 8, one round                  0.001   0.414   0.016   0.570   1.079
 //! equal rewards, λ = 0.85, ten rounds   0.792   0.184   0.023   0.001   0.397
 //! ```
-//! What you should see: three rounds of the best of 2 are one round of the best of 8, six draws in
-//! place of eight. More rounds end at the best answer alone: no KL holds the policy back. In the last
-//! row all rewards are equal and nothing is chosen; but drawing at temperature λ = 0.85 sharpens
-//! the policy in each round, p ← p^{1/λ}, and after ten the likeliest answer has 79 % instead of 40 %.
+//! What you should see: three rounds of best-of-2 equal one round of best-of-8, with six draws instead
+//! of eight. More rounds end at the best answer alone, because no KL term holds the policy back. In the
+//! last row all rewards are equal and nothing is selected. But drawing at temperature λ = 0.85 sharpens
+//! the policy in each round, p ← p^{1/λ}, and after ten rounds the likeliest answer has 79 % instead of
+//! 40 %.
+//!
+//! Change the temperature `0.85` in `run` to `1.0` and see: the last row stays at π_ref. At `1.2` it
+//! flattens instead.
 
 #[path = "support/policy.rs"]
 mod policy;
@@ -27,7 +32,7 @@ use candle_align::{SamplingConfig, best_of_k};
 use candle_core::{Device, Tensor};
 use policy::{REFERENCE, REWARDS, Result, kl, log, table};
 
-/// The policy that each way ends at.
+/// The policies at the end of each run.
 pub struct Report {
     pub policies: Vec<(&'static str, Vec<f64>)>,
 }
@@ -51,7 +56,7 @@ pub fn run() -> Result<Report> {
     Ok(Report { policies })
 }
 
-/// The law of the best of n draws from the policy at a temperature.
+/// The distribution of the best of n draws from the policy at a temperature.
 pub fn round(policy: &[f64], rewards: &[f64], n: u32, temperature: f64) -> Result<Vec<f64>> {
     let logits = Tensor::new(log(policy), &Device::Cpu)?.unsqueeze(0)?;
     let config = SamplingConfig {

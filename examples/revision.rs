@@ -1,12 +1,13 @@
-//! §3.2.2, revision: which parts of a chain are learned decides whether its mistakes are learned too.
+//! §3.2.2, revision: the loss mask decides whether the model learns a chain's mistakes too.
 //!
 //! ```text
 //! cargo run --example revision
 //! ```
-//! In the data the first answer to `add` is right, `a+b`, in 40 %; the wrong one, `a-b`, is called
-//! wrong in 75 %, and then repaired in 90 %. SelFee learns everything but the task; of self-debug,
-//! which its paper only prompts, four ways. In brackets what is learned of a repaired chain; then P of
-//! a right first answer, of `wrong` after a wrong one, and of a right repair:
+//! In the data the first answer to `add` is right, `a+b`, in 40 %. The wrong one, `a-b`, is called wrong
+//! in 75 %, and then repaired in 90 %. The loss of SelFee covers everything except the task; self-debug
+//! was only prompted in its paper and is trained here in four ways. Brackets show which part of a
+//! repaired chain the loss covers. The columns are P of a right first answer, of `wrong` after a wrong
+//! one, and of a right repair:
 //!
 //! ```text
 //! SelFee                 add [a-b wrong a+b right .]              0.400   0.750   0.900
@@ -15,10 +16,14 @@
 //! self-debug, revisions  add . a-b . wrong . [a+b .] right .      0.727       -   0.900
 //! self-debug, last       add . a-b . wrong . [a+b .] right .      0.727       -   0.900
 //! ```
-//! What you should see: the repair is learned by all five. Whoever learns whole chains learns to err
-//! first, as often as the data do, and to see it: 0.4 + 0.6 · 0.75 · 0.9 = 0.805 right in the end.
-//! Where mistakes are context alone, the first answer comes from chains that were never doubted, 0.40
-//! right ones and 0.15 wrong ones that passed; but the verdict must then come from outside.
+//! What you should see: all five learn the repair. A model that learns whole chains learns to make the
+//! first mistake as often as the data do, and to notice it: 0.4 + 0.6 · 0.75 · 0.9 = 0.805 right in the
+//! end. If mistakes are only context, the first answer is learned from the chains that were never
+//! questioned: 0.40 right ones, and 0.15 wrong ones that passed. But then the verdict must come from
+//! outside.
+//!
+//! Change `0.75` to `0.5` and `0.25` to `0.5` in `CHAINS` and see: `wrong` is learned with 0.500, and
+//! the last two rows fall to 0.571, because more wrong answers pass.
 
 #[path = "support/policy.rs"]
 mod policy;
@@ -46,7 +51,7 @@ pub const CHAINS: [(&[(&str, &str)], f64); 4] = [
 /// One way to learn from the chains.
 pub struct Way {
     pub name: &'static str,
-    /// The repaired chain, in brackets what is learned.
+    /// The repaired chain; the loss covers the parts in brackets.
     pub chain: String,
     /// P(right), P(wrong│wrong answer), P(right│wrong answer, called wrong); none: never learned.
     pub learned: [Option<f64>; 3],
@@ -97,7 +102,7 @@ fn verdict(word: &str) -> Verdict {
     }
 }
 
-/// A chain as SelFee learns it, without headings.
+/// A chain in SelFee's form, without headings.
 fn revised(chain: &[(&str, &str)]) -> candle_align::Result<Sequence> {
     let attempt = |&(answer, feedback)| Attempt {
         answer,
@@ -128,7 +133,7 @@ fn debugged(chain: &[(&str, &str)], learned: DebugLearned) -> candle_align::Resu
     debug_sequence(&encode, "add", &turns, &format, END)
 }
 
-/// Learns all chains as they are written, each part ended by `end`, and asks the model.
+/// Learns all chains in the form of `write`, with `end` after each part, and evaluates the model.
 fn way(
     name: &'static str,
     end: &str,
@@ -166,7 +171,7 @@ fn way(
     })
 }
 
-/// The words of a sequence, those that are learned in brackets.
+/// The words of a sequence, with brackets around the parts that the loss covers.
 fn bracketed(sequence: &Sequence) -> String {
     let mask = sequence.mask();
     let learned = |t: usize| mask.get(t) == Some(&1);

@@ -1,11 +1,11 @@
-//! §3.1, reward models: right up to a constant, and one constant for each set of answers compared.
+//! §3.1, reward models: a reward is learned up to one constant for each set of connected answers.
 //!
 //! ```text
 //! cargo run --example reward_model
 //! ```
-//! Four answers A, B, C, D with known rewards. A label prefers i to j with P = σ(rᵢ − rⱼ); one score
-//! per answer is trained on all labels at once, each weighing as much as it is likely, so that
-//! nothing is left to chance. Scores are shown less that of A:
+//! Four answers A, B, C, D have known rewards. A label prefers i to j with P = σ(rᵢ − rⱼ). One score
+//! per answer is trained on all labels at once, each weighted by its probability, so nothing is random.
+//! The score of A is subtracted from all scores:
 //!
 //! ```text
 //! compared                        A       B       C       D  excess
@@ -17,11 +17,14 @@
 //! margin 1, as π_ref draws    0.000   1.647   0.833   3.127   0.027
 //! margin (r_w − r_l)/2        0.000   1.500   0.750   3.000   0.023
 //! ```
-//! What you should see: which pairs are compared how often, and where training starts, does not
-//! matter if comparisons connect all answers. If only A is compared with B, and C with D, the scores
-//! put C below A although its reward is higher, and the labels do not show it: no scores have a lower
-//! loss on them (excess 0). A margin of 1 stretches the scores, by how much depends on the pairs; a
-//! margin of (r_w − r_l)/2 multiplies them by 1½.
+//! What you should see: if the comparisons connect all answers, neither the frequency of a pair nor
+//! the starting point matters. If only A is compared with B, and C with D, the scores put C below A
+//! although its reward is higher. The labels do not show the mistake: no scores have a lower loss on
+//! them (excess 0). A margin of 1 stretches the scores by an amount that depends on the pairs; a margin
+//! of (r_w − r_l)/2 multiplies them by 1½.
+//!
+//! Change the condition in `islands` to `i.abs_diff(j) == 1` and see: the comparisons A–B, B–C, C–D
+//! connect all answers, and the row `A with B, C with D` becomes the rewards.
 
 #[path = "support/policy.rs"]
 mod policy;
@@ -30,11 +33,11 @@ use candle_align::{Pair, PairwiseRewardConfig, pairwise_reward_loss};
 use candle_core::{Device, Tensor};
 use policy::{REFERENCE, REWARDS, Result, descend, normalised, pick, preferences, table};
 
-/// One way to compare, and the scores that it ends at.
+/// One set of comparisons, and the trained scores.
 pub struct Trained {
     pub name: &'static str,
     pub scores: Vec<f64>,
-    /// The loss on the labels, margins left out, above the least that any scores have.
+    /// The loss on the labels without margins, above the lowest loss of any scores.
     pub excess: f64,
 }
 
@@ -86,7 +89,7 @@ fn train(
     };
     let scores = descend(&start, 5.0, 300, |scores| loss(scores, Some(&margins)))?;
     let reached = loss(&Tensor::new(scores.as_slice(), &Device::Cpu)?, None)?.to_scalar::<f64>()?;
-    // scores with σ(s_i − s_j) = P explain the labels best: what is left is their own entropy
+    // scores with σ(s_i − s_j) = P explain the labels best; the remaining loss is the labels' entropy
     let entropy = pairs
         .iter()
         .zip(&shares)

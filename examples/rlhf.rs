@@ -1,10 +1,10 @@
-//! §3.1, RLHF: where an estimate of the KL stands decides where training ends.
+//! §3.1, RLHF: a KL estimate in the reward and one in the loss train different policies.
 //!
 //! ```text
 //! cargo run --example rlhf
 //! ```
-//! PPO's objective with β = ½ on four answers, each step on all that the policy may draw instead of
-//! on samples. Of x = log π_ref − log π at a draw, k₁ = −x, k₂ = x²/2, k₃ = eˣ − 1 − x:
+//! PPO's objective with β = ½ on four answers. Each step sums over all answers instead of sampling.
+//! With x = log π_ref − log π at an answer, k₁ = −x, k₂ = x²/2, k₃ = eˣ − 1 − x:
 //!
 //! ```text
 //!                              A       B       C       D     E r      KL
@@ -16,14 +16,17 @@
 //! k₁ as a loss             0.000   0.000   0.000   1.000   2.000   2.301
 //! k₁ in the reward, KL ½   0.109   0.332   0.110   0.449   1.285   0.500
 //! ```
-//! What you should see: k₁ in the reward and k₂ as a loss arrive at π* ∝ π_ref · e^{r/β}. k₃ as a
-//! loss has the slope of the KL the other way round, and ends at π = β π_ref/(λ − r), up to 0.117 per
-//! answer away. k₁ as a loss is no penalty at all: its slope is 0 on average, and the policy goes to
-//! the best answer alone. Yet k₁ and k₃ estimate the same number. In the last row a controller moves β
-//! until the KL is ½: it ends at π* of another β, 0.714, the best policy at that KL.
+//! What you should see: k₁ in the reward and k₂ as a loss reach π* ∝ π_ref · e^{r/β}. k₃ as a loss has
+//! the gradient of KL(π_ref‖π) and ends at π = β π_ref/(λ − r), up to 0.117 per answer away. k₁ as a
+//! loss is no penalty at all: its gradient is 0 on average, and the policy collapses to the best
+//! answer. Yet k₁ and k₃ estimate the same number. In the last row a controller adjusts β until the KL
+//! is ½. It ends at π* for another β, 0.714: the best policy at that KL.
 //!
-//! Steps on all answers at once have no rollout to cut into minibatches; `Experience::minibatches` is
-//! for sampled ones.
+//! Change `steered(0.5)` to `steered(1.045)` and see: at the KL of `k₃ as a loss` the last row has a
+//! higher E r, 1.598 instead of 1.571.
+//!
+//! Steps over all answers have no rollout to split into minibatches; `Experience::minibatches` is for
+//! sampled ones.
 
 #[path = "support/policy.rs"]
 mod policy;
@@ -37,14 +40,14 @@ use candle_nn::ops::log_softmax;
 use policy::{BETA, REFERENCE, REWARDS, Result, descend, kl, log, optimum, policies, softmax};
 use std::cell::Cell;
 
-/// Where the KL stands.
+/// The place of the KL estimate.
 #[derive(Clone, Copy, PartialEq)]
 enum Place {
     Reward,
     Loss,
 }
 
-/// The policy that each way ends at.
+/// The policies at the end of each run.
 pub struct Report {
     pub policies: Vec<(&'static str, Vec<f64>)>,
 }
@@ -78,7 +81,7 @@ pub fn run() -> Result<Report> {
     Ok(Report { policies: reached })
 }
 
-/// k₁ in the reward, with a β that follows the KL: by at most 0.1 · 0.2 of itself per step.
+/// k₁ in the reward, with a β that follows the KL, by at most a factor of 1 ± 0.1 · 0.2 per step.
 fn steered(target: f64) -> Result<Vec<f64>> {
     let answers = 1000;
     let controller = Cell::new(KlController::Adaptive {
@@ -107,7 +110,7 @@ fn objective(
     let reference = Tensor::new(log(&REFERENCE), &Device::Cpu)?.unsqueeze(1)?;
     let rewards = Tensor::new(&REWARDS, &Device::Cpu)?;
 
-    // r, less β times the estimate where that is its place; a draw that the policy made just now
+    // r, minus β times the estimate if it is in the reward; the policy drew the answers just now
     let [in_reward, in_loss] = match place {
         Place::Reward => [beta, 0.0],
         Place::Loss => [0.0, beta],

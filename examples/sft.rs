@@ -1,11 +1,11 @@
-//! §3, supervised fine-tuning: the mean over each answer's tokens learns another law than the data's.
+//! §3, supervised fine-tuning: averaging over each answer's tokens learns a different distribution from the data's.
 //!
 //! ```text
 //! cargo run --example sft
 //! ```
-//! Four answers, equally frequent in the data: nothing, `ha`, `ha ha`, `ha ha ha`. With the end that
-//! is learned too they have 1, 2, 3 and 3 tokens (the last is cut off). Only the divisor of the loss
-//! differs:
+//! Four answers are equally frequent in the data: nothing, `ha`, `ha ha`, `ha ha ha`. They have 1, 2, 3
+//! and 3 tokens, because the end token counts too (the last answer is cut off before it). Only the
+//! divisor of the loss differs between the rows:
 //!
 //! ```text
 //! after training on             0      1×      2×      3×  tokens
@@ -15,10 +15,13 @@
 //! mean of answers' means    0.462   0.231   0.154   0.154   1.846
 //! tokens, one answer each   0.462   0.231   0.154   0.154   1.846
 //! ```
-//! What you should see: dividing each answer's loss by its own length weighs it by 1/|y|, and the
-//! optimum is π(y) ∝ d(y)/|y|: 6/13, 3/13, 2/13, 2/13. The model falls silent earlier than its data.
-//! The last row is the mean over the tokens of the batch, with one answer in each batch: accumulated
-//! so, the harmless divisor becomes the other one.
+//! What you should see: dividing each answer's loss by its own length gives the answer a weight of
+//! 1/|y|, and the optimum is π(y) ∝ d(y)/|y|: 6/13, 3/13, 2/13, 2/13. The model stops earlier than its
+//! data do. The last row averages over the tokens of the batch with one answer per batch: accumulated
+//! this way, the harmless divisor becomes the harmful one.
+//!
+//! Change `&[0, 1, 2, 3]` in `run` to `&[0, 1, 2, 3, 3]` and see: `ha ha ha` is twice as frequent, the
+//! sum learns 0.400 for it, and the mean of means learns 0.267.
 
 #[path = "support/policy.rs"]
 mod policy;
@@ -32,7 +35,7 @@ pub const LENGTHS: [f64; 4] = [1.0, 2.0, 3.0, 3.0];
 /// d(y).
 pub const DATA: [f64; 4] = [0.25; 4];
 
-/// What each way of reducing the loss ends at: π over the four answers.
+/// The optimum of each reduction of the loss: π over the four answers.
 pub struct Report {
     pub learned: Vec<(&'static str, Vec<f64>)>,
 }
@@ -45,7 +48,7 @@ pub fn run() -> Result<Report> {
         Ok(Tensor::stack(&each, 0)?.mean_all()?)
     };
     let sum = learn(2.0, all(Reduction::SequenceMean))?;
-    // 2¼ tokens per answer divide the loss, so that steps are as much longer
+    // the loss is divided by 2¼ tokens per answer, so the steps are longer by this factor
     let tokens = learn(4.5, all(Reduction::TokenMean))?;
     let means = learn(4.0, all(Reduction::MeanOfSequenceMeans))?;
     let learned = vec![
@@ -58,7 +61,7 @@ pub fn run() -> Result<Report> {
     Ok(Report { learned })
 }
 
-/// θ is the logit of one more `ha` against the end, after none, one and two of them.
+/// θ is the logit of another `ha` against the end, after zero, one and two of them.
 fn learn(alpha: f64, loss: impl Fn(&Tensor) -> candle_align::Result<Tensor>) -> Result<Vec<f64>> {
     let theta = descend(&[0.0; 3], alpha, 400, loss)?;
     let mut reached = 1.0;

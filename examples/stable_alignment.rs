@@ -1,11 +1,11 @@
-//! §3.2.2, Stable Alignment: its one hinge asks the worse answers for a lead in sum, not each for its own.
+//! §3.2.2, Stable Alignment: its single hinge demands a lead over the worse answers on average, not over each.
 //!
 //! ```text
 //! cargo run --example stable_alignment
 //! ```
-//! Four answers of one token, rated 0, 1, ½, 2, and M = 1: D should be likelier than each other by
-//! e^{2 − r}. The hinges, in the last two columns, are of the mean of what is missing, as the authors
-//! ran it, or of the largest:
+//! Four answers of one token are rated 0, 1, ½, 2, and M = 1: D should be e^{2 − r} times as likely as
+//! each of the others. The last two columns show the hinge of the mean of the missing leads, as the
+//! authors ran it, and of the largest:
 //!
 //! ```text
 //!                            A       B       C       D    mean     max
@@ -16,11 +16,14 @@
 //! mean, with imitation   0.000   0.000   0.000   0.999   0.000   0.000
 //! max, with imitation    0.000   0.000   0.000   0.999   0.000   0.000
 //! ```
-//! What you should see: the mean is content where one bad answer is driven away far enough, though B
-//! and C are as likely as the best. Trained, it moves the worse answers alike, 4 : 3 : 2 as before,
-//! whatever they were rated: the ratings enter only as their mean. The largest term stops, within a
-//! step, at the ratings themselves, π ∝ eʳ. But the loss imitates D too, and with that both go to D
-//! alone, like 1/N over N steps; the hinge has long been shut by then.
+//! What you should see: the mean is satisfied if one bad answer is driven far enough away, even though
+//! B and C are as likely as the best. Training on it moves the worse answers alike, 4 : 3 : 2 as before,
+//! whatever their ratings: the ratings enter only through their mean. The largest term stops, within
+//! one step, at the ratings themselves, π ∝ eʳ. But the loss also imitates D, and with that both
+//! forms go to D alone, like 1/N over N steps, long after the hinge has closed.
+//!
+//! Change `margin: 1.0` to `margin: 0.5` and see: the largest term alone stops near π ∝ e^{r/2}, with
+//! 0.41 for D.
 
 #[path = "support/policy.rs"]
 mod policy;
@@ -32,12 +35,12 @@ use candle_core::{D, Device, Tensor};
 use candle_nn::ops::log_softmax;
 use policy::{REFERENCE, REWARDS, Result, descend, log, softmax, table};
 
-/// N, of the two ways that do not end.
+/// N, for the two runs that never end.
 pub const STEPS: usize = 1000;
-/// A's share, and of each other answer what is left.
+/// A's probability; the other answers share the rest.
 const DRIVEN: [f64; 4] = [0.0036, 0.3321333333, 0.3321333333, 0.3321333334];
 
-/// The policy that each way ends at, with both hinges on it.
+/// The policies at the end of each run, with the values of both hinges.
 pub struct Report {
     pub policies: Vec<(&'static str, Vec<f64>, [f64; 2])>,
 }
@@ -49,7 +52,7 @@ pub fn run() -> Result<Report> {
         let hinge = |theta: &Tensor| {
             let log_policy = log_softmax(theta, D::Minus1)?;
             let loss = loss(&log_policy, &config)?.loss.sum_all()?;
-            Ok((loss + log_policy.get(3)?)?) // less its imitation of D
+            Ok((loss + log_policy.get(3)?)?) // without its imitation of D
         };
         Ok(softmax(&descend(&log(&REFERENCE), 0.002, 1100, hinge)?))
     };

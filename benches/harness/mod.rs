@@ -1,5 +1,5 @@
-//! What the benches with their own harness share: each variant in a process of its own, medians of
-//! one run, memory as the peak resident set above what was held before the first repetition (Linux).
+//! Shared by the benches with their own harness: each variant in its own process, medians of one run,
+//! memory as the peak resident set above the resident set before the first repetition (Linux).
 
 pub mod adamw;
 
@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::Instant;
 
-/// Repetitions of a variant after one that warms up.
+/// Repetitions of a variant after one warm-up.
 pub const REPEATS: usize = 7;
 pub const THREADS: usize = 2;
 
@@ -40,7 +40,7 @@ pub fn targets(rows: usize, vocabulary: usize) -> Tensor {
     Tensor::from_vec(targets, (1, rows), &Device::Cpu).expect("its own shape")
 }
 
-/// A line of /proc/self/status in MiB; 0 where there is no such file.
+/// A line of /proc/self/status in MiB; 0 if there is no such file.
 fn status(key: &str) -> f64 {
     let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = text.lines().find(|l| l.starts_with(key));
@@ -56,7 +56,7 @@ pub fn measure<T>(
     mut rest: impl FnMut(T) -> Result<()>,
 ) -> Result<Measured> {
     let before = status("VmRSS");
-    // resets the peak; where it cannot, the peak includes the making of the inputs
+    // resets the peak; if that fails, the peak includes making the inputs
     let _ = std::fs::write("/proc/self/clear_refs", "5");
     let mut out = Measured::default();
     for i in 0..=REPEATS {

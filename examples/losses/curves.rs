@@ -15,9 +15,9 @@ use candle_core::{DType, Device, Tensor, Var};
 pub struct Loss {
     /// The function of the library.
     pub function: &'static str,
-    /// What the legend says.
+    /// Its text in the legend.
     pub label: &'static str,
-    /// Whether it holds back rather than pushes.
+    /// Whether it pulls back instead of pushing.
     pub regulariser: bool,
     of: fn(&World) -> candle_align::Result<Tensor>,
 }
@@ -64,7 +64,7 @@ impl World {
         Ok(self.gaps.zeros_like()?.affine(0.0, value)?)
     }
 
-    /// Both answers with as many tokens; rewards 1 and 0.
+    /// Both answers with the same number of tokens; rewards 1 and 0.
     fn list(&self, tokens: f64) -> candle_align::Result<Candidates> {
         let two = |a: &Tensor, b: &Tensor| Tensor::stack(&[a, b], 1);
         let (one, none) = (self.column(1.0)?, self.column(0.0)?);
@@ -159,7 +159,7 @@ fn kl(world: &World) -> candle_align::Result<Tensor> {
 }
 
 fn cross_entropy(world: &World) -> candle_align::Result<Tensor> {
-    // as many references are the one answer as the other
+    // each answer is the reference equally often
     let both = Tensor::stack(&[&world.pair.chosen, &world.pair.rejected], 1)?;
     let mask = Tensor::ones(both.dims(), DType::U8, &Device::Cpu)?;
     let references = TokenLogProbs::new(&both, &mask)?;

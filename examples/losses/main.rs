@@ -1,22 +1,25 @@
-//! The losses of the survey's §3.2.1 side by side: each, and its gradient, over the gap of two answers.
+//! The losses of the survey's §3.2.1 side by side: value and gradient over the gap between two answers.
 //!
 //! ```text
 //! cargo run --example losses
 //! ```
-//! The policy knows two answers, a better one and a worse one; the gap z is by how many nats the
-//! better one is the likelier. Every loss is evaluated by the library on a grid of gaps, and its
-//! slope by the library's own backward pass.
+//! The policy has two answers, a better one and a worse one. The gap z says by how many nats the better
+//! one is likelier. The library evaluates every loss on a grid of gaps, and its own backward pass gives
+//! the slope.
 //!
-//! You should see a table and find the picture in `target/losses/losses.svg`. It shows what tells
-//! the losses apart: logistic ones (DPO, PRO) push for ever, ever less; hinges (SLiC's rank, margin
-//! and list, BRIO, RRHF) push evenly and stop at their lead, RRHF's being 0; expected reward and
-//! expected risk push most at the tie, and give up on an order that is wrong by far. Of the
-//! regularisers, which pull back to where the data or the start are, the KL lets go as the gap
-//! grows, cross-entropy does not.
+//! What you should see: a table, and the picture in `target/losses/losses.svg`. It shows how the losses
+//! differ. Logistic losses (DPO, PRO) never stop pushing, but push less and less. Hinges (SLiC's rank,
+//! margin and list, BRIO, RRHF) push evenly and stop at their margin, which is 0 for RRHF. Expected
+//! reward and expected risk push most at a tie and hardly at all on an order that is far wrong. The
+//! regularizers pull back toward the start or the data: the KL lets go as the gap grows, cross-entropy
+//! does not.
+//!
+//! Change `beta: 0.5` in `curves.rs` to `beta: 2.0` and see: DPO's slope at a tie grows from −0.25 to
+//! −1, and it fades sooner.
 
-// how the library writes files
+// the library's way to write files
 #[path = "../../src/atomic.rs"]
-#[allow(dead_code)] // of which this uses a part
+#[allow(dead_code)] // this uses only a part
 mod atomic;
 #[path = "mod.rs"]
 mod losses;
@@ -29,11 +32,11 @@ use std::process::ExitCode;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Every ranking loss and its gradient over the gap of two answers.
+/// Every ranking loss and its gradient over the gap between two answers.
 #[derive(Parser)]
 #[command(name = "losses")]
 struct Args {
-    /// Where losses.svg goes.
+    /// The folder for losses.svg.
     #[arg(long, default_value = "target/losses", value_name = "DIR")]
     out: PathBuf,
 }

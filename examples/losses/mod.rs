@@ -17,7 +17,7 @@ pub struct Curve {
     pub points: Vec<Point>,
 }
 
-/// What was computed.
+/// The results.
 #[derive(Clone, Debug)]
 pub struct Report {
     pub curves: Vec<Curve>,
@@ -39,8 +39,8 @@ pub fn run() -> Result<Report> {
     Ok(Report { curves, svg })
 }
 
-/// Gaps from −4 to 4; every kink is a multiple of ½, and has a neighbour so near that its step in
-/// the slope stands upright.
+/// Gaps from −4 to 4. Every kink is at a multiple of ½ and has a close neighbor, so that the step in
+/// the slope is drawn as vertical.
 fn grid() -> Vec<f64> {
     (-40..=40)
         .flat_map(|i| {
@@ -52,7 +52,7 @@ fn grid() -> Vec<f64> {
 }
 
 impl Report {
-    /// Writes the picture into a directory, made if it is not there; the file's path.
+    /// Writes the picture into a directory, which is created if needed, and returns the file's path.
     pub fn write(&self, dir: &Path) -> Result<PathBuf> {
         let file = dir.join("losses.svg");
         std::fs::create_dir_all(dir)

@@ -9,12 +9,12 @@ type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 const INK: RGBColor = RGBColor(34, 34, 34);
 const GRID: RGBColor = RGBColor(228, 228, 228);
-/// Twice the size at which it is shown: coordinates are whole numbers.
+/// Twice the displayed size, because coordinates are whole numbers.
 const SIZE: (u32, u32) = (1920, 1160);
 const LEGEND: u32 = 290;
 
-/// Colour (after Okabe and Ito) and width. Where lines lie on each other the wider are drawn first,
-/// so that each is seen.
+/// Color (after Okabe and Ito) and width. Where lines overlap, the wider ones are drawn first, so that
+/// all are visible.
 fn style(function: &str) -> (RGBColor, u32) {
     match function {
         "slic_rank_loss" => (RGBColor(213, 94, 0), 15),
@@ -35,7 +35,7 @@ fn style(function: &str) -> (RGBColor, u32) {
 pub fn picture(curves: &[Curve]) -> Result<String> {
     let mut svg = String::new();
     draw(&mut svg, curves).map_err(|error| format!("the picture cannot be drawn: {error}"))?;
-    // as wide as the page, if that is narrower
+    // at most as wide as the page
     let whole = format!(r#"<svg width="{}" height="{}""#, SIZE.0, SIZE.1);
     let fitting = format!(
         r#"<svg width="{}" style="max-width:100%;height:auto""#,
@@ -102,7 +102,7 @@ fn panel(
     Ok(())
 }
 
-/// The points without those that lie on the line between their neighbours.
+/// The points without those that lie on the line between their neighbors.
 fn corners(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let mut kept: Vec<(f64, f64)> = Vec::new();
     for (i, &(x, y)) in points.iter().enumerate() {
@@ -117,7 +117,7 @@ fn corners(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     kept
 }
 
-/// With a minus as long as a plus.
+/// With a minus sign as wide as a plus sign.
 fn sign(x: f64, digits: usize) -> String {
     format!("{:.digits$}", x + 0.0).replace('-', "−")
 }

@@ -1,4 +1,4 @@
-//! The settings of a parameter-efficient method, and how they stand in JSON.
+//! The settings of a parameter-efficient method, and their form in JSON.
 
 use candle_align::{
     AdaLoraConfig, BottleneckConfig, DesignSpaceConfig, Ia3Config, LoraConfig, MamConfig,
@@ -9,12 +9,12 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use std::fmt;
 
-/// Which method, with its settings: `{"lora": {"rank": 4}}` in JSON. What has a default need not
-/// stand: `{"lora": {}}`, or `"lora"`.
+/// Which method, with its settings: `{"lora": {"rank": 4}}` in JSON. Settings with a default can be left
+/// out: `{"lora": {}}`, or `"lora"`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(remote = "Self", rename_all = "snake_case", deny_unknown_fields)]
 pub enum AdapterConfig {
-    /// LoRA on the linear maps of the blocks: those that the settings choose, or all.
+    /// LoRA on the linear maps of the blocks that the settings choose, or on all.
     Lora(LoraConfig),
     /// LoRA over the linear maps in four bits; they are chosen in the same way.
     Qlora(LoraConfig),
@@ -39,7 +39,7 @@ pub enum AdapterConfig {
     },
     /// A prefix, and adapters at the feed-forward parts.
     Mam(MamConfig),
-    /// Different methods for different layers, each training about `per_layer` numbers. LoRA is on
+    /// Different methods for different layers, each training about `per_layer` parameters. LoRA is on
     /// `attention.qkv`; adapters are sequential ones without biases at the feed-forward part.
     DesignSpace {
         space: DesignSpaceConfig,

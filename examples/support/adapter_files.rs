@@ -1,4 +1,4 @@
-//! An adapter's file on the decoder: what any candle model does with one.
+//! An adapter's file on the decoder: any candle model can use one in this way.
 
 use super::adapters::Adapters;
 use super::linear_adapters::linear_names;
@@ -14,7 +14,7 @@ use std::collections::HashMap;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weights {
     Wide,
-    /// NF4 with double quantisation: what QLoRA trained on.
+    /// NF4 with double quantization, the base of QLoRA's training.
     FourBits,
 }
 

@@ -7,13 +7,13 @@
 //! LoRA, biases  in place of a linear map:        Wx + s · BAx, Wx + b
 //! ```
 //!
-//! A new layer that stands in place of a linear map is one arm of `Maker::linear` and one variant of
+//! A new layer that replaces a linear map is one arm of `Maker::linear` and one variant of
 //! [`AdapterConfig`], in `adapter_config.rs`.
 //!
-//! **Positions.** Virtual positions have none: what a position embedding would add to them, a prompt
-//! learns, and a prefix is behind the embedding. So the tokens keep the positions that the model was
-//! trained with, and `max_len` holds for them alone. PEFT's models count a prefix and a prompt, so
-//! that their tokens start at `virtual_positions()`: this decoder is none of them.
+//! **Positions.** Virtual positions have no position embedding: a prompt learns its own offset, and a
+//! prefix comes after the embedding. So the tokens keep the positions that the model was trained with,
+//! and `max_len` counts only them. PEFT's models count a prefix and a prompt, so their tokens start at
+//! `virtual_positions()`; this decoder differs from them here.
 
 pub use super::adapter_config::AdapterConfig;
 use super::linear_adapters::{Maker, Switched};
@@ -37,7 +37,7 @@ pub enum Part {
     FeedForward,
 }
 
-/// What stands in a model beside its linear maps; by default nothing.
+/// The adapters of a model beside its linear maps; none by default.
 #[derive(Default)]
 pub struct Adapters {
     prompt: Option<PromptEmbedding>,
@@ -47,7 +47,7 @@ pub struct Adapters {
     mode: Arc<Mode>,
 }
 
-/// What all adapters of a model share.
+/// The state that all adapters of a model share.
 #[derive(Default)]
 pub(super) struct Mode {
     pub(super) on: AtomicBool,
@@ -81,8 +81,8 @@ impl Adapters {
         self.mode.on.load(Ordering::Relaxed)
     }
 
-    /// Switches everything on or off, the linear maps' adapters included. Off, the model is its base
-    /// model to the bit.
+    /// Switches everything on or off, including the linear maps' adapters. Off, the model equals its base
+    /// model bit for bit.
     pub fn set_enabled(&self, on: bool) {
         self.mode.on.store(on, Ordering::Relaxed);
     }
@@ -92,7 +92,7 @@ impl Adapters {
         self.prompt.as_ref()
     }
 
-    /// What makes the prefix of all layers, where one encoder makes it.
+    /// The encoder that makes the prefix of all layers, if there is one.
     pub fn prefix(&self) -> Option<&PrefixEncoder> {
         match self.prefixes.as_slice() {
             [(encoder, _)] => Some(encoder),
@@ -134,7 +134,7 @@ impl Adapters {
         Ok(all)
     }
 
-    /// `h`, what a part says that read `x`, after its adapters.
+    /// `h`, the output of a part for the input `x`, after its adapters.
     pub fn insert(&self, part: Part, layer: usize, x: &Tensor, h: Tensor) -> Result<Tensor> {
         if !self.is_on() {
             return Ok(h);
@@ -146,7 +146,7 @@ impl Adapters {
             .try_fold(h, |h, (_, _, adapter)| adapter.insert(x, &h))
     }
 
-    /// Drops the networks behind prefixes and keeps what they say.
+    /// Drops the networks behind prefixes and keeps their outputs.
     pub fn finish(&mut self) -> Result<()> {
         for (encoder, _) in &mut self.prefixes {
             *encoder = encoder.finish()?;
@@ -186,7 +186,7 @@ pub struct Adapted {
 }
 
 impl Adapted {
-    /// What is trained, sorted by name.
+    /// The trained variables, sorted by name.
     pub fn vars(&self) -> Vec<(String, Var)> {
         let mut vars = self.linear_vars.clone();
         vars.extend(self.model.adapters().vars());
@@ -194,7 +194,7 @@ impl Adapted {
         vars
     }
 
-    /// The layers in place of linear maps by name, but for biases: what a file of PEFT is made of.
+    /// The layers that replace linear maps, by name and without biases: the content of a PEFT file.
     pub fn layers(&self) -> &BTreeMap<String, AdapterLayer> {
         &self.layers
     }
@@ -209,7 +209,7 @@ impl Adapted {
         &self.triplets
     }
 
-    /// How many numbers are trained.
+    /// The number of trained parameters.
     pub fn parameters(&self) -> usize {
         self.vars().iter().map(|(_, var)| var.elem_count()).sum()
     }
@@ -219,11 +219,10 @@ impl Adapted {
         self.model.adapters().set_enabled(on);
     }
 
-    /// From now on layers drop what their settings say, as `rng` draws; without one they drop nothing,
-    /// as at the start.
+    /// Turns dropout on with `rng` and the layers' settings; without an `rng` it is off, as at the start.
     pub fn set_dropout(&self, rng: Option<StdRng>) {
         let mode = &self.model.adapters().mode;
-        // a panic elsewhere leaves the generator as it was: nothing is half-written
+        // a panic elsewhere leaves the generator intact: nothing is half-written
         *mode.rng.lock().unwrap_or_else(|e| e.into_inner()) = rng;
     }
 
@@ -297,7 +296,7 @@ pub fn adapt_at(
     })
 }
 
-/// Refuses what would do nothing here.
+/// Refuses settings that would have no effect here.
 fn answered(config: &AdapterConfig, targets: &Targets) -> Result<()> {
     let targets = match config {
         AdapterConfig::Lora(c) | AdapterConfig::Qlora(c) | AdapterConfig::Dora(c) => &c.targets,
@@ -314,7 +313,7 @@ fn answered(config: &AdapterConfig, targets: &Targets) -> Result<()> {
     }
 }
 
-/// What stands beside the linear maps.
+/// The adapters beside the linear maps.
 fn beside(
     base: &Transformer,
     config: &AdapterConfig,
@@ -398,7 +397,7 @@ fn beside(
     Ok(adapters)
 }
 
-/// What one unit of each strategy costs in a block.
+/// The cost of one unit of each strategy in a block.
 pub fn layer_size(model: &Transformer) -> LayerSize {
     let c = model.config();
     LayerSize {

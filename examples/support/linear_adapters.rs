@@ -1,4 +1,4 @@
-//! What stands in place of the linear maps of the decoder.
+//! The layers that replace the linear maps of the decoder.
 
 use super::adapters::{AdapterConfig, Mode};
 use super::transformer::{Projection, Transformer};
@@ -28,17 +28,17 @@ pub fn linear_names(base: &Transformer) -> Vec<String> {
     (0..base.config().layers).flat_map(of).collect()
 }
 
-/// A layer in place of a linear map, and what the map is when that is switched off, if it is not the
-/// map itself.
+/// A layer that replaces a linear map, and the map when the layer is off, if it differs from the
+/// original.
 pub(super) type Replacement = Option<(Layer, Option<Projection>)>;
 
-/// What stands in place of a linear map.
+/// The replacement of a linear map.
 pub(super) enum Layer {
     Adapter(AdapterLayer),
     Bias(BiasLinear),
 }
 
-/// A choice of nothing stands for all linear maps.
+/// An empty choice means all linear maps.
 fn or_all(targets: &Targets) -> Targets {
     let mut targets = targets.clone();
     if targets == Targets::default() {
@@ -47,7 +47,7 @@ fn or_all(targets: &Targets) -> Targets {
     targets
 }
 
-/// Makes the layers that stand in place of linear maps, and keeps what is trained of them.
+/// Makes the layers that replace linear maps, and keeps their trained variables.
 pub(super) struct Maker {
     /// The settings of each chosen linear map, under LoRA and its kin; under AdaLoRA, (IA)³ and VeRA
     /// only which are chosen.
@@ -111,7 +111,7 @@ impl Maker {
         })
     }
 
-    /// What stands in place of a linear map; `None` leaves it frozen.
+    /// The replacement of a linear map; `None` leaves it frozen.
     pub(super) fn linear(
         &mut self,
         config: &AdapterConfig,
@@ -126,7 +126,7 @@ impl Maker {
             }
             (AdapterConfig::Qlora(_), Some(config)) => {
                 let layer = QloraLinear::new(base, BlockScale::Double, config, rng)?;
-                // switched off it is what it stands on, the map in four bits
+                // off, it is its base: the map in four bits
                 let under: Projection = Box::new(layer.base().clone());
                 let (layer, _) = self.put(name, AdapterLayer::Qlora(layer));
                 return Ok(Some((layer, Some(under))));
@@ -195,7 +195,7 @@ impl Maker {
     }
 }
 
-/// A linear map's adapter, or the map itself while switched off.
+/// A linear map's adapter, or the map itself while the adapter is off.
 pub(super) struct Switched {
     pub(super) layer: Layer,
     pub(super) plain: Projection,

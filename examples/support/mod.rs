@@ -1,5 +1,5 @@
-//! What the examples share. Not part of the library: a model to train, and nothing else.
-#![allow(dead_code)] // every example is its own crate and uses a part of this
+//! Shared by the examples and not part of the library: a model to train.
+#![allow(dead_code)] // every example is its own crate and uses only a part
 
 pub mod adapter_config;
 pub mod adapter_files;
@@ -8,7 +8,7 @@ pub mod linear_adapters;
 pub mod softmax;
 pub mod transformer;
 
-// how the library writes and reads files
+// the library's way to write and read files
 #[path = "../../src/atomic.rs"]
 pub mod atomic;
 #[path = "../../src/files.rs"]

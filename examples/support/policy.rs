@@ -1,5 +1,5 @@
 //! Four answers to one prompt, a policy that is a table over them, and gradient descent.
-#![allow(dead_code)] // every example is its own crate and uses a part of this
+#![allow(dead_code)] // every example is its own crate and uses only a part
 
 use candle_core::{Device, Tensor, Var};
 use std::fmt::Display;
@@ -10,10 +10,10 @@ pub type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::
 pub const REFERENCE: [f64; 4] = [0.4, 0.3, 0.2, 0.1];
 /// r.
 pub const REWARDS: [f64; 4] = [0.0, 1.0, 0.5, 2.0];
-/// What a nat away from the reference costs.
+/// The cost of a nat of KL to the reference.
 pub const BETA: f64 = 0.5;
 
-/// π* ∝ π_ref · e^{r/β}: the most of E r − β KL(π‖π_ref).
+/// π* ∝ π_ref · e^{r/β}: the maximum of E r − β KL(π‖π_ref).
 pub fn optimum() -> Vec<f64> {
     let weights = REFERENCE.iter().zip(REWARDS);
     normalised(
@@ -23,7 +23,7 @@ pub fn optimum() -> Vec<f64> {
     )
 }
 
-/// θ ← θ − α ∇L(θ), `steps` times; θ at the end.
+/// θ ← θ − α ∇L(θ), `steps` times; returns θ.
 pub fn descend(
     start: &[f64],
     alpha: f64,

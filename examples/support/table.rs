@@ -1,11 +1,11 @@
-//! A model without a shape of its own: one free distribution for each beginning that is learned from.
+//! A tabular model: one free distribution for each beginning in the training data.
 
 use candle_align::{Result, Sequence, SequenceBatch, TokenLogProbs};
 use candle_core::{D, Device, Error, Tensor, Var};
 use candle_nn::ops::softmax;
 use std::collections::BTreeMap;
 
-/// What stands in for −∞ at a symbol that never follows: its mass is below 1e-20 and stays there.
+/// Replaces −∞ at a symbol that never follows: its mass stays below 1e-20.
 const NEVER: f64 = -50.0;
 
 /// P(next symbol│beginning).

@@ -1,8 +1,8 @@
-//! A small decoder that is written to be trained.
+//! A small decoder that can be trained.
 //!
-//! Candle's fused `softmax_last_dim`, `rms_norm`, `layer_norm` and `rope` have no backward pass and
-//! say nothing about it, so everything here is made of operations that have one. All variables
-//! learn: `training::grad_coverage` is asked in a test.
+//! Candle's fused `softmax_last_dim`, `rms_norm`, `layer_norm` and `rope` have no backward pass
+//! and do not report it, so everything here uses operations that have one. A test with
+//! `training::grad_coverage` checks that all variables get gradients.
 //!
 //! ```text
 //! h₀ = E[token] + P[position]
@@ -12,13 +12,13 @@
 //! ```
 //!
 //! **Padding.** Rows of different lengths are padded on the right. No mask is needed: attention is
-//! causal, so no real position sees what stands behind it, and what the padded positions return is
-//! left out by the mask of the loss. Padding on the left is not supported.
+//! causal, so no real position sees the padding after it, and the mask of the loss excludes the padded
+//! positions. Padding on the left is not supported.
 //!
-//! **Forgetting.** [`Transformer::hidden_with`] and [`Transformer::forward_with`] take a mask of what
-//! may be looked at: a past token under 0 gets no attention.
+//! **Forgetting.** [`Transformer::hidden_with`] and [`Transformer::forward_with`] take a mask of
+//! visible tokens: a past token under 0 gets no attention.
 //!
-//! **Adapters.** [`adapt`](super::adapters::adapt) puts any of them on a frozen copy: in place of the
+//! **Adapters.** [`adapt`](super::adapters::adapt) puts any adapter on a frozen copy: instead of the
 //! linear maps, around the two parts of a block, into the keys and values, or before the input.
 
 use super::adapters::{Adapters, Part};
@@ -45,7 +45,7 @@ macro_rules! fail {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// How many symbols there are.
+    /// The number of symbols.
     pub vocabulary: usize,
     /// Width of the residual stream.
     pub dim: usize,
@@ -59,16 +59,16 @@ pub struct Config {
     pub feed_forward: usize,
 }
 
-/// What the model says about every position.
+/// The model's output at every position.
 #[derive(Clone, Debug)]
 pub struct Output {
     /// After the last norm: `[batch, time, dim]`.
     pub hidden: Tensor,
-    /// Of the symbol that follows each position: `[batch, time, vocabulary]`.
+    /// The logits of the symbol after each position: `[batch, time, vocabulary]`.
     pub logits: Tensor,
 }
 
-/// A linear map in the model: `candle_nn::Linear`, or whatever stands in its place.
+/// A linear map in the model: `candle_nn::Linear` or its replacement.
 pub type Projection = Box<dyn Module + Send + Sync>;
 
 struct Block {
@@ -103,7 +103,7 @@ impl Transformer {
             fail!("sizes must be positive and heads must divide dim: {c:?}");
         }
         let width = 1.0 / (c.dim as f64).sqrt();
-        // What is added to the residual stream starts smaller the more often something is added.
+        // The more often something is added to the residual stream, the smaller it starts.
         let depth = 1.0 / ((2 * c.layers) as f64).sqrt();
         let inner = depth / (c.feed_forward as f64).sqrt();
         let mut shapes = vec![
@@ -188,12 +188,12 @@ impl Transformer {
         &self.weights
     }
 
-    /// How many numbers the model consists of, without what [`Self::map_linears`] put on it.
+    /// The number of parameters, without those that [`Self::map_linears`] added.
     pub fn parameters(&self) -> usize {
         self.weights.values().map(Tensor::elem_count).sum()
     }
 
-    /// A copy that no step changes: the reference of a preference loss.
+    /// A frozen copy: the reference of a preference loss.
     ///
     /// # Errors
     /// Only candle's own.
@@ -201,7 +201,7 @@ impl Transformer {
         Self::build(&self.config, self.weights.clone(), false)
     }
 
-    /// A copy with variables of its own: the policy that starts at this one.
+    /// A copy with its own variables: a policy that starts at this one.
     ///
     /// # Errors
     /// Only candle's own.
@@ -233,7 +233,7 @@ impl Transformer {
         Self { adapters, ..self }
     }
 
-    /// What stands beside the linear maps; nothing in a plain model.
+    /// The adapters beside the linear maps; none in a plain model.
     pub fn adapters(&self) -> &Adapters {
         &self.adapters
     }
@@ -251,7 +251,7 @@ impl Transformer {
         self.forward_with(tokens, None)
     }
 
-    /// As [`Self::forward`], looking only at what [`Self::hidden_with`] is told to.
+    /// As [`Self::forward`], with the mask of [`Self::hidden_with`].
     ///
     /// # Errors
     /// As [`Self::hidden_with`].
@@ -265,7 +265,7 @@ impl Transformer {
         Ok(Output { hidden, logits })
     }
 
-    /// The hidden states alone, where no logits are wanted: `[batch, time, dim]`.
+    /// The hidden states without logits: `[batch, time, dim]`.
     ///
     /// # Errors
     /// As [`Self::forward`].
@@ -278,7 +278,7 @@ impl Transformer {
     ///
     /// # Errors
     /// As [`Self::forward`]; if `visible` has another shape, or hides the first token from any
-    /// position: the first position would then have nothing to look at.
+    /// position, because the first position would then see nothing.
     pub fn hidden_with(&self, tokens: &Tensor, visible: Option<&Tensor>) -> Result<Tensor> {
         let (batch, time) = tokens.dims2()?;
         let c = &self.config;
@@ -411,7 +411,7 @@ fn norm(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     Ok(x.broadcast_div(&scale)?.broadcast_mul(weight)?)
 }
 
-/// What came before a position, and of that only what is `visible`: `[batch · heads, time, time]`.
+/// The positions before each position that are `visible`: `[batch · heads, time, time]`.
 fn shown(visible: &Tensor, batch: usize, time: usize, heads: usize) -> Result<Visible> {
     let square = (batch, time, time);
     let visible = match visible.dims() {

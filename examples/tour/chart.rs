@@ -1,4 +1,4 @@
-//! A rectangle with axes, and what is drawn into it: plain SVG, written by hand.
+//! A rectangle with axes and its content: plain SVG, written by hand.
 
 use super::labels::{Label, Taken, leader, place};
 use std::fmt::Write;
@@ -26,7 +26,7 @@ pub struct Chart {
     pub x: (f64, f64),
     pub y: (f64, f64),
     pub body: String,
-    /// What labels should not cover.
+    /// Areas that labels should not cover.
     pub taken: Vec<Taken>,
 }
 
@@ -59,7 +59,7 @@ impl Chart {
         self.axes_at(&ticks(self.x), x_label, y_label);
     }
 
-    /// With these numbers along the x axis, each where it stands.
+    /// Axes with these numbers at their places along the x axis.
     pub fn axes_at(&mut self, along: &[(f64, String)], x_label: &str, y_label: &str) {
         let (left, bottom) = self.at(self.x.0, self.y.0);
         let (right, top) = self.at(self.x.1, self.y.1);
@@ -163,7 +163,7 @@ impl Chart {
         self.line(&[(x, y - up), (x, y + up)], colour, 1.5, "");
     }
 
-    /// What is drawn here ends at the axes.
+    /// Clips the drawing at the axes.
     pub fn clipped(&mut self, draw: impl FnOnce(&mut Self)) {
         let (left, top) = self.at(self.x.0, self.y.1);
         let (right, bottom) = self.at(self.x.1, self.y.0);
@@ -176,7 +176,7 @@ impl Chart {
         self.body.push_str("</g>");
     }
 
-    /// Names beside points, each where it covers the least; a thin line leads to those that stand apart.
+    /// Labels beside points, each where it covers the least; thin lines lead to labels farther away.
     pub fn label(&mut self, labels: &[Label]) {
         let (left, top) = (self.left + 2.0, self.top);
         let wide = self.width - self.right - left;
@@ -214,7 +214,7 @@ impl Chart {
         for i in 1..places.len() {
             places[i] = places[i].max(places[i - 1] + 15.0);
         }
-        // What was pushed below the axis pushes back.
+        // Labels that were pushed below the axis push back.
         let mut limit = bottom;
         for place in places.iter_mut().rev() {
             *place = place.min(limit);

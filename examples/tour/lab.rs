@@ -1,4 +1,4 @@
-//! What all methods share: the world, the reference, the labelled pairs, and one training loop.
+//! Shared by all methods: the world, the reference, the labeled pairs, and one training loop.
 
 use super::methods::{BETA, SFT, Title};
 use super::report::{CurvePoint, Entry};
@@ -21,13 +21,13 @@ use std::time::Instant;
 /// The longest row that any method writes: Second Thoughts, three tokens taken out and three put in.
 const LONGEST: usize = 29;
 
-/// How large everything is.
+/// The sizes of a run.
 #[derive(Clone, Debug)]
 pub struct Sizes {
     /// The most tokens of an answer.
     pub tokens: usize,
     pub model: Config,
-    /// Labelled pairs to learn from, and as many again to test on.
+    /// Labeled pairs for training, and the same number for testing.
     pub pairs: usize,
     /// Answers per step of SFT.
     pub demonstrations: usize,
@@ -35,11 +35,11 @@ pub struct Sizes {
     pub batch: usize,
     pub sft_steps: usize,
     pub steps: usize,
-    /// Of the methods that write more than an answer.
+    /// The same for methods that write more than an answer.
     pub chain_steps: usize,
-    /// Answers per round of RAFT, before its choice.
+    /// Answers per round of RAFT, before the selection.
     pub raft_answers: usize,
-    /// Chains drawn per prompt, where a policy is not added up but estimated.
+    /// Sampled chains per prompt, for policies that are estimated instead of summed.
     pub chains: usize,
     /// First drafts per prompt, over which the probability of a final answer is averaged.
     pub drafts: usize,
@@ -103,14 +103,14 @@ impl Sizes {
     }
 }
 
-/// A labelled comparison of two answers to one prompt.
+/// A labeled comparison of two answers to one prompt.
 #[derive(Clone, Copy, Debug)]
 pub struct Comparison {
     pub chosen: Answer,
     pub rejected: Answer,
 }
 
-/// The room in which the methods are compared.
+/// The setting in which the methods are compared.
 pub struct Lab {
     pub world: World,
     pub sizes: Sizes,
@@ -118,13 +118,13 @@ pub struct Lab {
     pub steps: usize,
     pub chain_steps: usize,
     pub point_steps: usize,
-    /// The SFT policy: where every method starts, and what KL is measured from.
+    /// The SFT policy: every method starts from it, and the KL is measured from it.
     pub reference: Transformer,
     pub reference_policy: Policy,
     pub reference_log_probs: PerAnswer,
     pub pairs: Vec<Comparison>,
     pub held_out: Vec<Comparison>,
-    /// The reward model, once it was trained, or why it was not.
+    /// The reward model once it is trained, or the reason why training failed.
     pub learned: OnceLock<std::result::Result<Learned, String>>,
 }
 
@@ -136,14 +136,14 @@ pub struct Learned {
     pub model: super::methods::reward::Scorer,
 }
 
-/// How a run is optimised: AdamW without decay, the gradient clipped at norm 1.
+/// How a run is optimized: AdamW without decay, the gradient clipped at norm 1.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Optimisation {
     pub steps: usize,
     pub learning_rate: f64,
 }
 
-/// A random generator for one purpose: leaving out a method changes no other.
+/// A random generator for one purpose, so that leaving out a method does not change another.
 pub fn generator(seed: u64, purpose: u64) -> StdRng {
     StdRng::seed_from_u64(
         seed.wrapping_mul(0x9E37_79B9_7F4A_7C15)
@@ -177,7 +177,7 @@ impl Lab {
             learning_rate: 1e-2,
         };
 
-        // SFT on demonstrations, drawn anew in every step: the loss cannot be memorised.
+        // SFT on demonstrations that are drawn anew at every step, so they cannot be memorized.
         let demonstrated = lab.world.log_probs(&lab.world.demonstrations);
         let mut rng = generator(seed, 3);
         let curve = lab.train(
@@ -279,7 +279,7 @@ impl Lab {
         Ok(rows(model, &tokens, &mask)?.1)
     }
 
-    /// The plan of a method: as many steps as all.
+    /// The plan of a method, with the common number of steps.
     pub fn plan(&self, learning_rate: f64) -> Optimisation {
         Optimisation {
             steps: self.steps,
@@ -292,7 +292,7 @@ impl Lab {
         self.world.sample(&self.reference_policy, prompt, rng)
     }
 
-    /// Demonstrations to learn beside something else.
+    /// Demonstrations for a second term of a loss.
     pub fn demonstrations(&self, count: usize, rng: &mut StdRng) -> Vec<Answer> {
         let prompt = |i| i % PROMPTS;
         (0..count)
@@ -308,12 +308,12 @@ impl Lab {
         look_up(&self.reference_log_probs, answers)
     }
 
-    /// Some of the labelled pairs: first all preferred answers, then all others.
+    /// Some of the labeled pairs: first all preferred answers, then all others.
     pub fn pair_batch(&self, rng: &mut StdRng) -> Vec<Answer> {
         self.some_pairs(self.sizes.batch, rng)
     }
 
-    /// As many of them as are asked for.
+    /// This number of labeled pairs.
     pub fn some_pairs(&self, count: usize, rng: &mut StdRng) -> Vec<Answer> {
         let some: Vec<Comparison> = (0..count)
             .map(|_| self.pairs[rng.random_range(0..self.pairs.len())])
@@ -343,7 +343,7 @@ impl Lab {
         self.place_of(&self.world.tabulate(model)?)
     }
 
-    /// As [`Self::place`], of a table.
+    /// Like [`Self::place`], for a table.
     pub fn place_of(&self, policy: &Policy) -> Result<Option<Place>> {
         let log_p = self.world.log_probs(policy);
         Ok(Some(Place {
@@ -352,7 +352,7 @@ impl Lab {
         }))
     }
 
-    /// What most methods are: from the reference on, `loss` lowered over all weights.
+    /// The common form of a method: start at the reference and minimize `loss` over all weights.
     pub fn run(
         &self,
         title: Title,
@@ -375,7 +375,7 @@ impl Lab {
         self.policy_entry(Ran::new(title, settings, curve, start)?, &policy, score)
     }
 
-    /// `plan.steps` optimiser steps on what `loss` returns; `place` says where the policy stands.
+    /// `plan.steps` optimizer steps on `loss`; `place` evaluates the policy.
     pub fn train(
         &self,
         name: &str,
@@ -402,7 +402,7 @@ impl Lab {
         Ok(curve)
     }
 
-    /// All that is said about one policy.
+    /// All numbers about one policy.
     pub fn entry(&self, ran: Ran, log_p: &PerAnswer, score: &PerAnswer) -> Entry {
         let frontier = self.frontier();
         let reward = expectation(log_p, &self.world.rewards);
@@ -453,19 +453,19 @@ impl Lab {
     }
 }
 
-/// Where a policy stands: E r, and KL to the reference.
+/// The place of a policy: E r, and KL to the reference.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Place {
     pub reward: f64,
     pub kl: f64,
 }
 
-/// What a run leaves behind beside its policy.
+/// The results of a run besides its policy.
 pub struct Ran {
     pub title: Title,
     pub settings: serde_json::Value,
     pub curve: Vec<CurvePoint>,
-    /// When it began.
+    /// The start of the run.
     pub start: Instant,
 }
 
@@ -494,7 +494,7 @@ struct SftSettings {
     plan: Optimisation,
 }
 
-/// By which number of its own a method ranks answers.
+/// The score by which a method ranks answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Score {
     /// log π − log π_ref.
@@ -532,7 +532,7 @@ impl Adam {
         })
     }
 
-    /// One step; the gradients that it used.
+    /// Takes one step and returns its gradients.
     pub fn step(&mut self, loss: &Tensor) -> Result<GradStore> {
         let mut grads = loss.backward()?;
         clip_grad_norm(&self.vars, &mut grads, 1.0)?;
@@ -544,8 +544,8 @@ impl Adam {
     }
 }
 
-/// Before which steps to look where the policy stands: closer together at the start, where it
-/// moves fastest.
+/// The steps before which the policy is evaluated: closer together at the start, where it moves
+/// fastest.
 pub fn looks(steps: usize, points: usize) -> Vec<usize> {
     (0..points)
         .map(|i| (steps * i * i).div_ceil(points * points))
@@ -565,13 +565,13 @@ pub fn point(step: usize, loss: Option<&Tensor>, place: Option<Place>) -> Result
     })
 }
 
-/// What a model says of the symbols that answers are made of; the others are left out of the softmax.
+/// A model's logits for the symbols of answers; the softmax excludes all other symbols.
 pub fn answer_logits(model: &Transformer, tokens: &Tensor) -> Result<Tensor> {
     Ok(model.forward(tokens)?.logits.narrow(2, 0, SYMBOLS)?)
 }
 
-/// Token log-probabilities of rows of one length, and the logits that they are read from. Nothing
-/// follows the last token, so the model does not read it.
+/// Token log-probabilities of rows of one length, and their logits. Nothing follows the last token,
+/// so the model does not read it.
 pub fn rows(
     model: &Transformer,
     tokens: &Tensor,
@@ -593,7 +593,7 @@ pub fn look_up(table: &PerAnswer, answers: &[Answer]) -> Result<Tensor> {
     Ok(Tensor::from_vec(values, answers.len(), &Device::Cpu)?)
 }
 
-/// A bar that is drawn on a terminal and nowhere else.
+/// A progress bar that is drawn only on a terminal.
 pub fn bar(bars: &MultiProgress, name: &str, steps: usize) -> ProgressBar {
     let style = ProgressStyle::with_template("{prefix:>14} {bar:40} {pos:>5}/{len} {elapsed:>4}")
         .unwrap_or_else(|_| ProgressStyle::default_bar());

@@ -1,4 +1,4 @@
-//! Names beside points that stand close together: each where it covers the least.
+//! Labels for points that lie close together: each goes where it covers the least.
 
 /// A name and the point that it belongs to, in the picture's own units.
 pub struct Label {
@@ -10,20 +10,20 @@ pub struct Label {
 /// A rectangle: x, y, width, height.
 pub type Area = [f64; 4];
 
-/// Something that should not be covered, and how little.
+/// An area that should stay uncovered, with the cost of covering it.
 pub type Taken = (Area, f64);
 
 const HEIGHT: f64 = 15.0;
 const PER_LETTER: f64 = 6.9;
 
-/// How far a name stands from its point, beyond the edge of the mark.
+/// Distances of a label from its point, beyond the edge of the mark.
 const DISTANCES: [f64; 7] = [0.0, 8.0, 18.0, 30.0, 45.0, 62.0, 82.0];
 const DIRECTIONS: usize = 16;
-/// How far from its point a mark reaches, with the edge of what looks along the line.
+/// The radius of a mark around its point, with a margin for the line to the label.
 const OWN: f64 = 13.0;
 
-/// Where each name goes: one after the other to the best place that the others leave, and again until
-/// nothing moves.
+/// The place of each label. Labels move one after the other to the best free place, until nothing
+/// moves any more.
 pub fn place(labels: &[Label], taken: &[Taken], inside: Area) -> Vec<Area> {
     let mut places: Vec<Option<Area>> = vec![None; labels.len()];
     for _ in 0..8 {
@@ -68,7 +68,7 @@ fn cost(
 ) -> f64 {
     let covered: f64 = taken.iter().map(|(t, w)| w * overlap(spot, *t)).sum();
     let crowded: f64 = others.iter().map(|&o| overlap(grown(spot, 2.0), o)).sum();
-    // Another name, or another mark, under the line to the point; its own mark is no obstacle.
+    // Another label or mark under the line to the point; the label's own mark is no obstacle.
     let line = leader(label.at, spot);
     let crossed: f64 = (1..=8)
         .map(|step| {
@@ -91,7 +91,7 @@ fn cost(
     covered + 6.0 * crowded + 0.5 * crossed + 200.0 * outside + 1.5 * far
 }
 
-/// From a point to the nearest place of its name.
+/// From a point to the nearest place on its label.
 pub fn leader((x, y): (f64, f64), [left, top, wide, high]: Area) -> ((f64, f64), (f64, f64)) {
     let near = (x.clamp(left, left + wide), y.clamp(top, top + high));
     ((x, y), near)

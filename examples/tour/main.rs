@@ -5,22 +5,22 @@
 //! cargo run --example tour -- --only raft,dpo
 //! cargo run --example tour -- --only lora,prefix
 //! ```
-//! A world small enough to enumerate: 16 prompts, 2801 answers to each, a known reward. A small
-//! transformer learns demonstrations (SFT); from there twenty methods go their ways, by the survey's
-//! sections: online, ranking, language, few parameters. What each policy is worth, and how far it has
-//! moved from the reference, is added up over all answers, and set beside the frontier: the greatest
-//! reward that any policy can have at that distance. Only the policies that answer at the end of a
-//! chain of revisions are drawn from, with standard errors.
+//! The world is small enough to enumerate: 16 prompts, 2801 answers to each, a known reward. A small
+//! transformer learns demonstrations (SFT). Twenty methods start from it, by the survey's sections:
+//! online, ranking, language, few parameters. For every trained policy the tour computes the exact
+//! expected reward and the KL to the reference by summing over all answers, and compares them with the
+//! frontier: the highest reward that any policy can have at that KL. Only the policies that answer at
+//! the end of a chain of revisions are sampled, with standard errors.
 //!
-//! Then DPO once more, through every method of §3.3 at several sizes: what it reaches against how many
-//! numbers learn.
+//! The second part trains DPO again through every method of §3.3 at several sizes, and compares the
+//! results with the number of trained parameters.
 //!
-//! You should see two tables, and find two files in `target/tour/`: `report.html`, the pictures, and
-//! `report.json`, the numbers. No policy is above the frontier; DPO comes nearer to it than SLiC, PRO
-//! and RRHF; PPO stops at the optimum of the reward that it was given, the learned one. LoRA at rank 8
-//! comes as near to the policy that DPO aims at as all numbers do; prompts and prefixes come least far.
-//! It takes five and a half minutes of processor time, just under three by the clock on two cores of
-//! their own; a method of §3.3 alone some fifteen seconds. Nothing is downloaded.
+//! What you should see: two tables, and two files in `target/tour/`: `report.html` has the pictures,
+//! `report.json` the numbers. No policy is above the frontier. DPO comes nearer to it than SLiC, PRO
+//! and RRHF. PPO stops at the optimum of the learned reward, which is the one that it was given. LoRA
+//! at rank 8 comes as near to DPO's optimum as training all parameters does; prompts and prefixes
+//! reach least. The tour takes five and a half minutes of processor time, just under three minutes on
+//! two free cores; one method of §3.3 alone takes about fifteen seconds. Nothing is downloaded.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -33,7 +33,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use tour::{Choice, Options, run};
 
-// Candle allocates every result anew; under the system's allocator that costs more than the sums.
+// Candle allocates every result; with the system allocator that costs more than the arithmetic.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -41,16 +41,16 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Parser)]
 #[command(name = "tour")]
 struct Args {
-    /// Run only these methods (SFT always runs); those of the second picture at all their sizes.
+    /// Run only these methods (SFT always runs); a method of the second picture runs at all its sizes.
     #[arg(long, value_delimiter = ',', value_name = "METHOD[,METHOD]")]
     only: Vec<Choice>,
-    /// Optimiser steps of every method.
+    /// Optimizer steps of every method.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     steps: Option<u32>,
-    /// Same seed, same numbers.
+    /// The same seed gives the same numbers.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Where report.html and report.json go.
+    /// The folder for report.html and report.json.
     #[arg(long, default_value = "target/tour", value_name = "DIR")]
     out: PathBuf,
     /// Shorter answers and fewer steps: a few seconds.
@@ -58,14 +58,14 @@ struct Args {
     quick: bool,
 }
 
-/// How many threads candle takes for one operation: a matrix product, and everything else.
+/// How many threads candle uses for one operation: a matrix product, and everything else.
 const THREADS: [&str; 2] = ["RAYON_NUM_THREADS", "CANDLE_NUM_THREADS"];
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    // The tensors are small and the methods run side by side: two threads for one operation would
-    // only wait for each other, and candle's wait by spinning. It reads the number from the
-    // environment, which a program can safely change for another program only: itself, once more.
+    // The tensors are small and the methods run in parallel: two threads for one operation would
+    // only wait for each other, and candle's threads spin while they wait. Candle reads the number of
+    // threads from the environment. A program can set that safely only for a child, so it restarts.
     if THREADS.iter().any(|name| std::env::var_os(name).is_none()) {
         return again();
     }
@@ -114,7 +114,7 @@ fn again() -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// In the same process where the system can: whoever stops it stops the run.
+/// In the same process if the system can do that, so that stopping it stops the run.
 #[cfg(unix)]
 fn replace_by(command: &mut std::process::Command) -> std::io::Result<ExitCode> {
     Err(std::os::unix::process::CommandExt::exec(command))

@@ -1,4 +1,4 @@
-//! The tour itself: the run from seed to report, without a word on the screen.
+//! The tour itself: the run from seed to report, without output on the screen.
 
 pub mod chart;
 pub mod lab;
@@ -24,18 +24,18 @@ use std::time::Instant;
 
 pub type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
 
-/// What the command line says.
+/// The options of the command line.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Which methods to run; every run begins with SFT, and with a reward model where one is used.
+    /// Which methods to run. Every run begins with SFT, and with a reward model if a method uses one.
     pub only: Vec<Method>,
     /// Which methods of the second picture to run, each at all of its sizes.
     pub families: Vec<Family>,
-    /// Steps of every method, in place of its own number.
+    /// Steps of every method instead of its default number.
     pub steps: Option<usize>,
-    /// Everything random follows from it.
+    /// Determines everything random.
     pub seed: u64,
-    /// Where the reports go; nowhere if `None`.
+    /// The folder for the reports; `None` writes none.
     pub out: Option<PathBuf>,
     /// Answers of at most three tokens, and few steps.
     pub quick: bool,
@@ -95,7 +95,7 @@ impl ValueEnum for Choice {
     }
 }
 
-/// Runs the tour and writes what it found.
+/// Runs the tour and writes the reports.
 pub fn run(options: &Options, bars: &MultiProgress) -> Result<Report> {
     if options.steps == Some(0) {
         return Err("--steps must be at least 1".into());
@@ -127,14 +127,14 @@ enum Job {
     Point(Point),
 }
 
-/// What came of it.
+/// The result of a job.
 enum Done {
     Entry(Entry),
     Point(Placed),
 }
 
 impl Job {
-    /// All that was asked for, and the reward model if one of them learns from it.
+    /// Everything requested, and the reward model if a method learns from it.
     fn chosen(options: &Options) -> Vec<Self> {
         let methods = Method::ALL.into_iter().filter(|m| options.only.contains(m));
         let families = Family::ALL.into_iter();
@@ -159,11 +159,11 @@ impl Job {
     }
 }
 
-/// Runs everything side by side, one thread each. What a method finds does not depend on the
-/// others, and so not on how many run at once.
+/// Runs everything in parallel, one thread each. The result of a method does not depend on the
+/// others, so it does not depend on how many run at once.
 fn all(lab: &Lab, options: &Options, bars: &MultiProgress) -> Result<(Vec<Entry>, Vec<Placed>)> {
     let queue = Mutex::new(VecDeque::from(Job::chosen(options)));
-    // The first that need not wait: the points, which are short, are left for the end.
+    // The first job that need not wait. The points are short and come last.
     let next = || {
         let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
         let ready = |job: &Job| !job.uses_reward_model() || lab.learned.get().is_some();
@@ -191,7 +191,7 @@ fn all(lab: &Lab, options: &Options, bars: &MultiProgress) -> Result<(Vec<Entry>
         }
         Ok::<_, Box<dyn std::error::Error + Send + Sync>>(all)
     })?;
-    // In the order of the survey, whoever finished first.
+    // In the order of the survey, not of completion.
     done.sort_by_key(|(job, _)| *job);
     let (mut entries, mut points) = (Vec::new(), Vec::new());
     for (_, done) in done {
@@ -203,7 +203,7 @@ fn all(lab: &Lab, options: &Options, bars: &MultiProgress) -> Result<(Vec<Entry>
     Ok((entries, points))
 }
 
-/// Runs something where every parallel part of it stays on one thread.
+/// Runs something with all its parallel parts on one thread.
 fn worker<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
     pool.install(work)

@@ -6,7 +6,7 @@ use super::methods::Section;
 use super::report::{CurvePoint, Entry, Report};
 use std::fmt::Write;
 
-/// The colour of a section (Okabe and Ito's set, for the colour-blind) and the shape of its marks.
+/// The color of a section (Okabe and Ito's set, for the color-blind) and the shape of its marks.
 fn style(section: Section) -> (&'static str, Shape) {
     match section {
         Section::Sft => (INK, Shape::Circle),
@@ -17,7 +17,7 @@ fn style(section: Section) -> (&'static str, Shape) {
     }
 }
 
-/// Colours for the methods of one section, where it has a picture of its own.
+/// Colors for the methods of one section, in the section's own picture.
 const COLOURS: [&str; 9] = [
     "#0072B2", "#D55E00", "#00835c", "#B0468A", "#8A6D00", "#3FA7DC", "#222222", "#E69F00",
     "#7A7A7A",
@@ -31,13 +31,13 @@ fn policies(report: &Report) -> impl Iterator<Item = (&Entry, f64, f64)> {
         .filter_map(|e| Some((e, e.kl?, e.reward?)))
 }
 
-/// The way of a method, where it was looked at.
+/// The path of a method, at the evaluated steps.
 fn way(entry: &Entry) -> Vec<(f64, f64)> {
     let points = entry.curve.iter();
     points.filter_map(|p| Some((p.kl?, p.reward?))).collect()
 }
 
-/// Reward against KL: the frontier, the ways of the methods, and where each ends.
+/// Reward against KL: the frontier, the paths of the methods, and where each ends.
 pub fn frontier(report: &Report) -> String {
     let curve: Vec<(f64, f64)> = report.frontier.iter().map(|m| (m.kl, m.reward)).collect();
     let end = curve.last().copied().unwrap_or((1.0, 1.0));
@@ -45,7 +45,7 @@ pub fn frontier(report: &Report) -> String {
     let y = range(ends.chain(curve.iter().map(|c| c.1)));
     let mut chart = Chart::new((940.0, 660.0), (0.0, end.0), (y.0, y.1.max(end.1)));
 
-    // What no policy can reach.
+    // The area that no policy can reach.
     let (_, ceiling) = chart.y;
     let mut beyond = curve.clone();
     beyond.extend([(end.0, ceiling), (0.0, ceiling)]);
@@ -53,7 +53,7 @@ pub fn frontier(report: &Report) -> String {
     let _ = write!(chart.body, r##"<path d="{path}Z" fill="#f1f1f1"/>"##);
     chart.axes(
         "KL(policy ‖ reference), nats per answer",
-        "expected reward (1 = its deviation among demonstrations)",
+        "expected reward (1 = its standard deviation among demonstrations)",
     );
     chart.line(&curve, INK, 2.5, "");
     chart.avoid(&curve, 1.5);
@@ -96,7 +96,7 @@ pub fn frontier(report: &Report) -> String {
         chart.mark((kl, reward), shape, fill, stroke);
         label(&chart, (kl, reward), &entry.label, colour);
     }
-    // On top, unfilled: a policy that arrived is seen inside.
+    // On top and unfilled, so that a policy that arrived is visible inside.
     if let Some(learned) = &report.learned_target {
         let at = (learned.kl, learned.reward);
         chart.mark(at, Shape::Star, "none", INK);
@@ -104,14 +104,14 @@ pub fn frontier(report: &Report) -> String {
     }
     let (x, y) = chart.at(0.03 * end.0, ceiling);
     let text =
-        "No policy reaches the grey: its edge is the exact frontier, π ∝ reference · exp(r/β)";
+        "No policy reaches the gray: its edge is the exact frontier, π ∝ reference · exp(r/β)";
     chart.write((x, y + 6.0), text, INK);
     legend(&mut chart, report);
     chart.label(&labels);
     chart.svg("Expected reward against KL to the reference, with the exact frontier")
 }
 
-/// The sections, in the corner where no policy goes: far away and worth little.
+/// The sections, in the corner that no policy reaches: high KL and low reward.
 fn legend(chart: &mut Chart, report: &Report) {
     let mut rows: Vec<(&str, Section, bool)> = Section::ALL[1..]
         .iter()
@@ -148,7 +148,7 @@ fn legend(chart: &mut Chart, report: &Report) {
     }
 }
 
-/// Something over the steps of training, one line per method of a section.
+/// One quantity over the steps of training, one line per method of a section.
 fn over_steps(
     report: &Report,
     section: Section,
@@ -168,7 +168,7 @@ fn over_steps(
     let last = all().map(|p| p.0).reduce(f64::max)?;
     let mut chart = Chart::new((466.0, 300.0), (0.0, last), range(all().map(|p| p.1)));
     chart.right = 132.0;
-    chart.axes("optimiser steps", &format!("{}: {what}", section.heading()));
+    chart.axes("optimizer steps", &format!("{}: {what}", section.heading()));
     let mut ends = Vec::new();
     for ((entry, points), colour) in lines.iter().zip(COLOURS.iter().cycle()) {
         chart.line(points, colour, 1.8, "");

@@ -94,7 +94,7 @@ pub fn gradients(beta: f64) -> Result<Vec<Gradient>> {
         ),
         one(
             "dpo",
-            format!("DPO, β = {beta}, lead over the reference's"),
+            format!("DPO, β = {beta}, lead over the reference"),
             pull(&|a| Ok(dpo_loss(&pair(a)?, None, &dpo)?.loss))?,
         ),
         one(

@@ -1,4 +1,4 @@
-//! What the tour found: as numbers (`report.json`) and as a page (`report.html`).
+//! The results of the tour: as numbers (`report.json`) and as a page (`report.html`).
 
 use super::super::support::atomic::Staged;
 use super::lab::{Lab, Ran};
@@ -12,18 +12,18 @@ use serde_json::Value;
 use std::fmt::Write as _;
 use std::path::Path;
 
-/// Where a run stood after some steps.
+/// The state of a run after some steps.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct CurvePoint {
     pub step: usize,
-    /// Of the batch of that step; none after the last.
+    /// The loss of that step's batch; none after the last step.
     pub loss: Option<f64>,
-    /// None where the policy was not looked at.
+    /// None if the policy was not evaluated at this step.
     pub reward: Option<f64>,
     pub kl: Option<f64>,
 }
 
-/// Standard errors of what was estimated from drawn answers.
+/// Standard errors of estimates from sampled answers.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Errors {
     pub reward: f64,
@@ -31,29 +31,29 @@ pub struct Errors {
     pub regret: f64,
 }
 
-/// What is said about one policy, or about the reward model, which has no place in the picture.
+/// The results of one policy, or of the reward model, which has no point in the picture.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Entry {
     pub name: String,
     pub label: String,
-    /// Where the survey has it.
+    /// Its section in the survey.
     pub section: Section,
     /// E r.
     pub reward: Option<f64>,
     /// KL(π‖π_ref), nats per answer.
     pub kl: Option<f64>,
-    /// R*(KL(π)) − E r: what the same KL could have bought.
+    /// R*(KL(π)) − E r: the reward that the same KL could have bought on top.
     pub regret: Option<f64>,
-    /// b · KL(π‖π_b): must be the same number.
+    /// b · KL(π‖π_b): must equal the regret.
     pub identity: Option<f64>,
     /// Against an answer of the reference.
     pub win_rate: Option<f64>,
-    /// Σ π(y|x) over all answers, the mean over prompts: must be 1. None if the policy was drawn from.
+    /// Σ π(y|x) over all answers, the mean over prompts: must be 1. None if the policy was sampled.
     pub total: Option<f64>,
-    /// Set if the policy was drawn from, not added up.
+    /// Set if the policy was sampled, not summed.
     pub error: Option<Errors>,
-    /// The probability of writing no answer: a symbol that no answer holds, or parts that do not fit.
-    /// The policy is what is left without it. None where such symbols are left out of training too.
+    /// The probability of writing no answer: a symbol that no answer contains, or parts that do not fit.
+    /// The policy is conditioned on writing one. None if training excludes such symbols too.
     pub escaped: Option<f64>,
     /// The share of held-out labels that the method's own score agrees with, if it has one.
     pub accuracy: Option<f64>,
@@ -64,7 +64,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// E r, KL and regret as they stand in tables, with standard errors where there are any.
+    /// E r, KL and regret as tables show them, with standard errors if there are any.
     fn numbers(&self) -> [String; 3] {
         let error = |of: fn(Errors) -> f64| match self.error {
             Some(error) => format!(" ± {:.3}", of(error)),
@@ -77,7 +77,7 @@ impl Entry {
         ]
     }
 
-    /// An entry that says nothing of a policy yet.
+    /// An entry without a policy's numbers yet.
     pub fn of(ran: Ran) -> Self {
         Self {
             name: ran.title.name.into(),
@@ -99,12 +99,12 @@ pub struct Mark {
     pub reward: f64,
 }
 
-/// Everything that the tour found.
+/// All results of the tour.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
     pub seed: u64,
     pub quick: bool,
-    /// The methods that were asked for.
+    /// The requested methods.
     pub methods: Vec<&'static str>,
     /// Those of the second picture.
     pub families: Vec<Family>,
@@ -117,14 +117,14 @@ pub struct Report {
     pub beta: f64,
     /// E r of the best answer to each prompt.
     pub best_reward: f64,
-    /// −log π_ref of those: the KL at which the frontier ends.
+    /// −log π_ref of the best answers: the KL at which the frontier ends.
     pub largest_kl: f64,
     /// The share of held-out labels that the true reward agrees with: the ceiling.
     pub best_accuracy: f64,
     /// KL(demonstrations‖SFT policy): what SFT has left to learn.
     pub sft_gap: f64,
     pub entries: Vec<Entry>,
-    /// The frontier, from the reference on.
+    /// The frontier, starting at the reference.
     pub frontier: Vec<Mark>,
     /// π_β, the policy that PPO and DPO aim at.
     pub target: Mark,
@@ -196,9 +196,9 @@ impl Report {
     /// The world in two lines.
     pub fn summary(&self) -> String {
         format!(
-            "{} prompts, {} answers to each, all enumerated. The best answers are worth {:.2}; the \
-             reference writes\none of them with probability e^-{:.1}. True labels can be guessed \
-             {:.1}% of the time. {:.0} s.\n",
+            "{} prompts, {} answers to each, all enumerated. The best answers have reward {:.2}; the \
+             reference writes\none of them with probability e^-{:.1}. The true reward predicts \
+             {:.1}% of the labels. {:.0} s.\n",
             self.prompts,
             self.answers_per_prompt,
             self.best_reward,
@@ -278,37 +278,45 @@ impl Report {
 body {{ font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 940px; margin: 2rem auto; padding: 0 1rem }}
 svg {{ max-width: 100%; height: auto }}
 table {{ border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums }}
-th, td {{ padding: .25rem .8rem; border-bottom: 1px solid #ddd; text-align: right; vertical-align: top }}
+th, td {{ padding: .25rem .6rem; border-bottom: 1px solid #ddd; text-align: right; vertical-align: top }}
 th:first-child, td:first-child, .text td {{ text-align: left }}
+td {{ white-space: nowrap }}
+.text td:last-child {{ white-space: normal }}
 code {{ font-size: 13px }}
 .note {{ color: #666; font-size: 14px }}
 </style></head><body>
 <h1>Every method against the best that is possible</h1>
 <p>{prompts} prompts, {answers} answers to each of at most {tokens} tokens, and a known reward of mean 0 and
 deviation 1 among demonstrations. A transformer of {parameters} parameters learned demonstrations (SFT); that is the
-reference. From there each method went its way, on {pairs} labelled pairs of the reference's answers. Labels follow
-Bradley–Terry: even the true reward agrees with {ceiling:.1}% of them. What is said about a policy is added up over
-all of its answers; only where ± stands was it drawn from, with that standard error. Seed {seed}{quick}.</p>
+reference. Every method starts from it and learns from {pairs} labeled pairs of the reference's answers, directly or through a
+reward model. Labels follow Bradley–Terry, so even the true reward agrees with only {ceiling:.1}% of them. All numbers about a policy are sums over
+all of its answers; numbers with ± are estimates from sampled answers, with their standard error. Seed {seed}{quick}.</p>
 {frontier}
-<p class="note">Thin lines: the way of each method from the reference, a point every few steps. Dotted: its regret, what the same KL
-could have bought. Full star: the policy that PPO and DPO aim at. Hollow star: that policy with the learned reward in
-place of the true one, which is what PPO can hope for.</p>
+<p class="note">Thin lines: the path of each method from the reference, one point every few steps. Dotted lines: its regret, the
+reward that the same KL could have bought on top. Full star: the optimum that PPO and DPO aim at. Hollow star: the same optimum under
+the learned reward, which is the best that PPO can reach.</p>
 <table><tr><th>method</th><th>E r</th><th>KL, nats</th><th>regret</th><th>win rate</th><th>accuracy</th><th>escaped</th><th>seconds</th></tr>
 {rows}<tr><td>best at β = {beta}</td><td>{best_reward:.3}</td><td>{best_kl:.3}</td><td>0.000</td><td></td><td>{ceiling:.1}%</td><td></td><td></td></tr></table>
 <p class="note">E r: expected reward. KL: of the policy to the reference, per answer. Regret: the frontier's reward at the same KL, less
 E r. Win rate: against an answer of the reference. Accuracy: the share of held-out labels that the method's own score
 agrees with (PPO, DPO: log π/π_ref; SLiC: log π; PRO, RRHF: log π per token).</p>
-<h2>What one sees</h2>
+<h2>What you see</h2>
 <ul>
 {seen}</ul>
-<h2>On the way</h2>
+<h2>During training</h2>
 {on_the_way}
 <h2>Why they differ: how hard each loss pulls</h2>
 {pulls}
-<p class="note">By the library's own backward pass, on two answers of one token. DPO and PRO pull less the further the better answer is
-ahead, and never stop; SLiC pulls with full force up to its margin and RRHF up to a tie, then not at all; PPO stops
-where the policy that wrote the answers is left behind by more than its clip.</p>
-{points}<h2>Settings</h2>
+<p class="note">Gradients from the library's own backward pass, on two answers of one token. DPO and PRO pull less as the better answer
+moves ahead, but never stop. SLiC pulls with full force up to its margin and RRHF up to a tie, then not at all. PPO stops
+when the policy has moved away from the one that wrote the answers by more than the clip range.</p>
+{points}<h2>Change something and see</h2>
+<ul>
+<li><code>--seed 1</code> draws another world with other labels: which differences remain?</li>
+<li>A larger <code>BETA</code> in <code>examples/tour/methods/mod.rs</code> moves both stars, DPO and PPO toward the reference.</li>
+<li><code>--steps 20</code> stops every method early, SFT too: which ones were still moving?</li>
+</ul>
+<h2>Settings</h2>
 <table class="text">{settings}</table>
 </body></html>
 "##,
@@ -329,7 +337,7 @@ where the policy that wrote the answers is left behind by more than its clip.</p
         )
     }
 
-    /// What the numbers say, in sentences that hold for these numbers.
+    /// The findings as sentences that are true for these numbers.
     fn seen(&self) -> Vec<String> {
         let mut moved: Vec<(&Entry, f64, f64, f64)> = self
             .entries
@@ -338,14 +346,14 @@ where the policy that wrote the answers is left behind by more than its clip.</p
             .filter_map(|e| Some((e, e.reward?, e.kl?, e.regret?)))
             .collect();
         let mut seen = vec![format!(
-            "The best answers are worth {:.2} and the reference writes them with probability e^−{:.1}: it does not \
-             find them by luck. What SFT left unlearned of the demonstrations is {:.4} nats.",
+            "The best answers have reward {:.2}, and the reference writes them with probability e^−{:.1}: sampling \
+             does not find them by luck. SFT ends {:.4} nats away from the demonstrations.",
             self.best_reward, self.largest_kl, self.sft_gap
         )];
         moved.sort_by(|a, b| a.3.total_cmp(&b.3));
         if let [near, .., far] = moved[..] {
             seen.push(format!(
-                "Nearest to the frontier at its own KL is {} (regret {:.3} at {:.2} nats), farthest is {} ({:.3} at \
+                "At its own KL, {} is nearest to the frontier (regret {:.3} at {:.2} nats) and {} is farthest ({:.3} at \
                  {:.2} nats).",
                 near.0.label, near.3, near.2, far.0.label, far.3, far.2
             ));
@@ -353,13 +361,13 @@ where the policy that wrote the answers is left behind by more than its clip.</p
         for name in ["dpo", "dpo-lora", "ppo"] {
             if let Some((e, reward, kl, _)) = moved.iter().find(|(e, ..)| e.name == name) {
                 seen.push(format!(
-                    "{} aims at the full star ({:.2} at {:.2} nats) and stands at {reward:.2} at {kl:.2} nats{}",
+                    "{} aims at the full star ({:.2} at {:.2} nats) and ends with {reward:.2} at {kl:.2} nats{}",
                     e.label,
                     self.target.reward,
                     self.target.kl,
                     match (&self.learned_target, name) {
                         (Some(mark), "ppo") => format!(
-                            "; it sees only the learned reward, for which the best policy is worth {:.2} at {:.2} \
+                            "; it sees only the learned reward, whose optimum has a true reward of {:.2} at {:.2} \
                              nats.",
                             mark.reward, mark.kl
                         ),
@@ -371,8 +379,8 @@ where the policy that wrote the answers is left behind by more than its clip.</p
         for (e, _, kl, regret) in &moved {
             if matches!(e.name.as_str(), "pro" | "rrhf") {
                 seen.push(format!(
-                    "{} knows no reference: nothing in its loss measures how far it goes. It went {kl:.2} nats, at a \
-                     regret of {regret:.3}.",
+                    "{} has no reference in its loss, so nothing limits how far it moves. It moved {kl:.2} nats, with \
+                     a regret of {regret:.3}.",
                     e.label
                 ));
             }
@@ -384,7 +392,7 @@ where the policy that wrote the answers is left behind by more than its clip.</p
     }
 }
 
-/// Makes the folder of the reports: asked before the run, for nobody wants to hear of it after.
+/// Creates the folder of the reports. Called before the run, so that it fails early.
 pub fn make(dir: &Path) -> Result<()> {
     std::fs::create_dir_all(dir)
         .map_err(|e| format!("cannot write to {}: {e}", dir.display()).into())

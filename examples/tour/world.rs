@@ -5,18 +5,18 @@
 //! content symbols: sixteen prompts. An answer is at most `tokens` tokens: content symbols and
 //! then the end, or `tokens` content symbols, where it is cut. So an answer is a content string of
 //! length 0 to `tokens`, and with `tokens` = 4 there are 1 + 7 + 49 + 343 + 2401 = 2801 per prompt,
-//! behind 400 next-token distributions. A causal model gives those of all prefixes of a row at
+//! from 400 next-token distributions. A causal model gives those of all prefixes of a row at
 //! once, so 7³ rows per prompt tell the whole policy.
 //!
-//! **Other symbols.** The vocabulary has sixteen more, which no answer holds: the words of judgement
-//! and the edits that the methods of §3.2.2 write around answers. Where an answer stands they are left
-//! out of the softmax, for every policy, so that all policies share one set of outcomes. A method that
+//! **Other symbols.** The vocabulary has sixteen more, which no answer contains: the verdicts and the edits
+//! that the methods of §3.2.2 write around answers. Within an answer the softmax of every policy
+//! excludes them, so that all policies share one set of outcomes. A method that
 //! learns under the softmax over the whole vocabulary has some probability of writing one of them
-//! within an answer; that is measured: [`Policy::escaped`].
+//! within an answer, which [`Policy::escaped`] measures.
 //!
-//! **In letters.** What is text for the library is letters here: `a` to `g` are the content symbols,
-//! `.` the end, `+`, `-` and `!` the first three of the others; `!` ends what one side says. The empty
-//! answer is `.`, one that was cut has no dot.
+//! **In letters.** Text for the library is letters here: `a` to `g` are the content symbols,
+//! `.` the end, `+`, `-` and `!` the first three of the others; `!` ends one side's turn. The empty
+//! answer is `.`; an answer that was cut has no dot.
 
 use crate::support::transformer::Transformer;
 use candle_align::{Error, Result};
@@ -27,13 +27,13 @@ use rand_distr::{Distribution, StandardNormal};
 
 /// Symbols that carry content.
 pub const CONTENT: usize = 7;
-/// The symbol that ends an answer, and fills the row behind it.
+/// The symbol that ends an answer and pads the row after it.
 pub const END: u32 = CONTENT as u32;
-/// All symbols that an answer is made of.
+/// All symbols of answers.
 pub const SYMBOLS: usize = CONTENT + 1;
 /// The first of the other symbols.
 pub const OTHER: u32 = SYMBOLS as u32;
-/// Ends what one side says, where more than an answer is written.
+/// Ends one side's turn, in texts that are more than an answer.
 pub const STOP: u32 = OTHER + 2;
 /// The first of the sixteen symbols in which edits are written.
 pub const EDITS: u32 = OTHER + 3;
@@ -70,9 +70,9 @@ pub struct World {
     order: Vec<Vec<usize>>,
 }
 
-/// log π(next symbol | context, prefix) for every prefix: all there is to know about a policy.
+/// log π(next symbol | context, prefix) for every prefix: a complete description of a policy.
 ///
-/// The contexts are the prompts, in their order, unless something else is said.
+/// The contexts are the prompts, in their order, unless stated otherwise.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
     /// `[context][prefix][symbol]`, flat.
@@ -200,7 +200,7 @@ impl World {
         letters(&self.prompt(prompt))
     }
 
-    /// The number of the answer that stands in these symbols, if they are one.
+    /// The number of the answer in these symbols, if they are one.
     pub fn read(&self, symbols: &[u32]) -> Option<usize> {
         let content = match symbols {
             [content @ .., END] if content.len() < self.tokens => content,
@@ -210,7 +210,7 @@ impl World {
         self.number_of(content)
     }
 
-    /// An answer as a row of `tokens` symbols: its content, and behind it the end, as often as it fits.
+    /// An answer as a row of `tokens` symbols: its content, then the end symbol up to the full length.
     pub fn filled(&self, outcome: usize) -> Vec<u32> {
         let mut symbols = self.content(outcome);
         symbols.resize(self.tokens, END);
@@ -237,13 +237,13 @@ impl World {
         Ok(self.tabulate_behind(model, &prompts)?.within_answers())
     }
 
-    /// Everything that a model says behind each of some contexts, under the softmax over its whole
-    /// vocabulary: one teacher-forced pass over the longest prefixes.
+    /// A model's next-symbol distributions after each of some contexts, under the softmax over its
+    /// whole vocabulary: one teacher-forced pass over the longest prefixes.
     pub fn tabulate_behind(&self, model: &Transformer, contexts: &[Vec<u32>]) -> Result<Policy> {
         let deepest = self.tokens - 1;
         let rows = CONTENT.pow(deepest as u32);
         let mut log_next = Vec::with_capacity(contexts.len() * self.prefixes() * SYMBOLS);
-        // One context at a time: the tensors stay inside the cache.
+        // One context at a time, so that the tensors stay inside the cache.
         for context in contexts {
             let time = context.len() + deepest;
             let tokens: Vec<u32> = (0..rows)
@@ -262,7 +262,7 @@ impl World {
                 .flatten_all()?
                 .to_vec1::<f64>()?;
             for length in 0..self.tokens {
-                // All rows that begin with a prefix agree on what follows it: take the first.
+                // All rows with a prefix agree on what follows it; take the first.
                 let stride = CONTENT.pow((deepest - length) as u32);
                 for prefix in 0..CONTENT.pow(length as u32) {
                     let at = (prefix * stride * self.tokens + length) * VOCABULARY;
@@ -281,7 +281,7 @@ impl World {
     pub fn log_probs(&self, policy: &Policy) -> PerAnswer {
         (0..policy.contexts())
             .map(|prompt| {
-                // log π(prefix) first, then the end behind it; the longest strings need no end.
+                // log π(prefix) first, then the end after it; the longest strings need no end.
                 let mut prefix = vec![0.0; self.outcomes()];
                 for parent in 0..self.prefixes() {
                     let length = self.content_length(parent);
@@ -375,8 +375,8 @@ impl World {
         }
     }
 
-    /// A reward of symbols the prompt likes, of steps from one symbol to the next, and of length;
-    /// of mean 0 for each prompt and of variance 1 over all, under the demonstrations.
+    /// A reward for symbols that suit the prompt, for transitions between symbols, and for length.
+    /// Under the demonstrations it has mean 0 for each prompt and variance 1 overall.
     fn draw_rewards(&self, rng: &mut StdRng) -> PerAnswer {
         let symbols = normals(PROMPT_SYMBOLS * CONTENT, rng);
         let steps = normals(PROMPT_SYMBOLS * CONTENT * CONTENT, rng);
@@ -428,7 +428,7 @@ impl Policy {
         self.log_next.len() / (self.prefixes * SYMBOLS)
     }
 
-    /// The policy that writes nothing but answers: each next symbol is one of theirs.
+    /// The policy restricted to answers: each next symbol is a symbol of answers.
     pub fn within_answers(&self) -> Self {
         let rows = self.log_next.chunks(SYMBOLS);
         Self {
@@ -437,8 +437,8 @@ impl Policy {
         }
     }
 
-    /// The probability that what is written is no answer, because one of the other symbols stands in
-    /// it; the mean over contexts.
+    /// The probability that a text is no answer because it contains one of the other symbols; the mean
+    /// over contexts.
     pub fn escaped(&self, world: &World) -> f64 {
         let log_p = world.log_probs(self);
         let inside: f64 = log_p.iter().flatten().map(|l| l.exp()).sum();
@@ -472,7 +472,7 @@ pub fn kl(log_p: &PerAnswer, log_q: &PerAnswer) -> f64 {
 
 /// The best that any policy can do: E r against KL(π‖π_ref), reached by π_β ∝ π_ref · e^{r/β}.
 ///
-/// One β for all prompts is optimal when the mean KL is what counts.
+/// One β for all prompts is optimal, because the mean KL is what counts.
 pub struct Frontier<'a> {
     pub reference: &'a PerAnswer,
     pub rewards: &'a PerAnswer,

@@ -5,10 +5,10 @@
 //! learned   0    0 …                                   0  1 …                1   1    0   0
 //! real      1    1 …                                                         1   1    0   0
 //! ```
-//! The end of the answer is part of it: a model that never learns to stop has not learnt the answer.
-//! Its mark and that of padding are two tokens, so masking one never masks the other.
+//! The loss covers the end of the answer, because a model must learn to stop. The end and the padding
+//! are different tokens, so masking one never masks the other.
 //!
-//! Other rows, with feedback or edits in them, are written by `objectives/rows.rs`.
+//! `objectives/rows.rs` writes the rows with feedback or edits.
 
 use super::comparisons::{Most, Shape, compared};
 use super::data::{Answer, Item};
@@ -28,17 +28,17 @@ pub fn encode(text: &str) -> candle_align::Result<Vec<u32>> {
     Ok(text.bytes().map(u32::from).collect())
 }
 
-/// A prompt, the answers that are looked at together, best first, and how they are written.
+/// A prompt and the answers that are compared, best first, with their rows.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Example {
     pub prompt: String,
     pub answers: Vec<Answer>,
-    /// As many rows for each answer as for any other, those of the first answer first.
+    /// The rows of all answers, the same number for each, starting with the first answer's.
     pub rows: Vec<Sequence>,
 }
 
 impl Example {
-    /// One row for each answer: the prompt, given, then the answer and its end, learned.
+    /// One row for each answer: the prompt, then the answer and its end, which the loss covers.
     pub fn new(prompt: &str, answers: Vec<Answer>) -> Self {
         let bytes = |text: &str| -> Vec<u32> { text.bytes().map(u32::from).collect() };
         let row = |answer: &Answer| {
@@ -58,7 +58,7 @@ impl Example {
     }
 }
 
-/// The examples of an item, each answer in a row of its own.
+/// The examples of an item, one row per answer.
 pub fn examples(item: &Item, shape: Shape, most: Most) -> Vec<Example> {
     let lists = compared(item, shape, most).into_iter();
     lists.map(|list| Example::new(&item.prompt, list)).collect()
@@ -69,18 +69,18 @@ pub fn examples(item: &Item, shape: Shape, most: Most) -> Vec<Example> {
 pub struct Batch {
     /// How many examples.
     pub size: usize,
-    /// Answers per example; shorter lists are filled up with rows that do not count.
+    /// Answers per example; shorter lists are padded with rows that do not count.
     pub k: usize,
     /// Rows per answer.
     pub width: usize,
     /// `[size · k · width, time]`, u32.
     pub tokens: Tensor,
-    /// 1 on what is learned, the answer and its end: in the shape of `tokens`, u8.
+    /// 1 where the loss covers a token, on the answer and its end: in the shape of `tokens`, u8.
     pub learned: Tensor,
     /// 1 on everything but padding, in the same shape, u8. A row that does not count keeps its
     /// first token, so that every row has a last one.
     pub real: Tensor,
-    /// 0 where a token is hidden from all later positions, in the same shape, u8; none: nowhere.
+    /// 0 where a token is hidden from all later positions, in the same shape, u8; none hides nothing.
     pub visible: Option<Tensor>,
     /// `[size, k]`, f32.
     pub rewards: Tensor,

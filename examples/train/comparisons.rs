@@ -1,23 +1,22 @@
-//! Which answers to a prompt are looked at together, and how many at most.
+//! Which answers to a prompt are compared, and how many at most.
 
 use super::data::{Answer, Item, group};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::index;
 
-/// Which answers of an item are compared at a time.
+/// Which answers of an item are compared with each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     /// The best one.
     Best,
-    /// Every two of which one is better, or as many of them as are made at most.
+    /// Every pair with one better answer, up to the limit.
     Pairs,
     /// All of them.
     Lists,
 }
 
-/// The most that is made of one item. What is kept of more is drawn: the same seed and the same item
-/// give the same.
+/// The limits per item. Above a limit some are drawn, and the same seed and item give the same draw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Most {
     pub pairs: usize,
@@ -50,7 +49,7 @@ impl Most {
         drawn.into_iter().map(pair).collect()
     }
 
-    /// Leaves at most so many answers, a best and a worst one among them; and how many went.
+    /// Keeps at most this many answers, including a best and a worst one; returns how many were left out.
     pub fn thin(&self, item: &mut Item) -> usize {
         let all = item.answers.len();
         if all <= self.answers {
@@ -60,7 +59,7 @@ impl Most {
             let reward = |i: usize| item.answers[i].reward;
             reward(*a).total_cmp(&reward(*b))
         };
-        // of several best ones the file's first, as in a ranking
+        // the first of several best ones in the file, as in a ranking
         let best = (0..all).rev().max_by(by_reward).expect("an answer");
         let worst = (0..all).filter(|&i| i != best).min_by(by_reward);
         let ends = [best, worst.expect("a second answer")];
@@ -80,8 +79,8 @@ fn ranked(item: &Item) -> Vec<&Answer> {
     answers
 }
 
-/// How many pairs there are before those of each answer, and at last how many in all; and where the
-/// worse ones begin. Nothing is made but these two lists.
+/// For each answer, the number of pairs before its own, and at the end the total; and where the worse
+/// answers begin. Only these two lists are allocated.
 fn strict_pairs(answers: &[&Answer]) -> (Vec<usize>, Vec<usize>) {
     let (mut before, mut worse) = (vec![0], Vec::new());
     for better in answers {
@@ -92,13 +91,13 @@ fn strict_pairs(answers: &[&Answer]) -> (Vec<usize>, Vec<usize>) {
     (before, worse)
 }
 
-/// How many pairs an item has of which one answer is better.
+/// The number of pairs of an item with one better answer.
 pub fn pair_count(item: &Item) -> usize {
     strict_pairs(&ranked(item)).0.pop().unwrap_or(0)
 }
 
-/// The answers that are compared at a time, best first: several such lists where a list becomes pairs.
-/// A wrong answer is never a best one.
+/// The answers that are compared, best first: several such lists if a list becomes pairs. A wrong
+/// answer is never the best.
 pub fn compared(item: &Item, shape: Shape, most: Most) -> Vec<Vec<Answer>> {
     let answers = ranked(item);
     let list = |list: &[&Answer]| list.iter().copied().cloned().collect();

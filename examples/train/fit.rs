@@ -1,4 +1,4 @@
-//! What of a file an objective can learn from, and how that becomes examples.
+//! The items of a file that fit an objective, and their examples.
 
 use super::batch::{Example, examples};
 use super::comparisons::{Shape, pair_count};
@@ -9,8 +9,7 @@ use super::objectives::{Objective, Task};
 use super::settings::Settings;
 use rand::rngs::StdRng;
 
-/// The items that the objective can learn from, lists with no more answers than it looks at; the
-/// others are counted.
+/// The items that the objective can learn from, with lists cut to its limit; the others are counted.
 pub fn usable(
     items: Vec<Item>,
     settings: &Settings,
@@ -93,7 +92,7 @@ pub fn usable(
     }))
 }
 
-/// What the objective learns, or is measured on, of these items.
+/// The objective's training or evaluation examples for these items.
 ///
 /// # Errors
 /// If it writes texts, and all of them are too long.
@@ -124,7 +123,7 @@ pub fn all_examples(
     Ok(found)
 }
 
-/// What the objective asks about these items, where its loss compares no answers.
+/// The objective's probes for these items, if its loss compares no answers.
 pub fn all_probes(task: &Task, items: &[Item], tally: &mut Tally) -> Result<Vec<Example>> {
     match task.objective.is_language() {
         true => counted(items.iter().map(|item| probes(task, item)), tally),
@@ -132,7 +131,7 @@ pub fn all_probes(task: &Task, items: &[Item], tally: &mut Tally) -> Result<Vec<
     }
 }
 
-/// Each answer of the items in a row of its own.
+/// One row per answer of the items.
 pub fn in_rows(
     items: &[Item],
     shape: Shape,
@@ -150,7 +149,7 @@ pub fn in_rows(
         .collect()
 }
 
-/// Those that could be written; the others are counted.
+/// The rows that could be written; the others are counted.
 fn counted(
     written: impl Iterator<Item = Result<Vec<Option<Example>>>>,
     tally: &mut Tally,

@@ -4,7 +4,7 @@ use super::error::{Error, Result};
 use super::support::files;
 use std::path::Path;
 
-/// The text of a file of JSON, or what it is instead.
+/// The text of a JSON file, or an error that says what the file is instead.
 pub fn json(path: &Path) -> Result<String> {
     let unread = |error: String| Error::file(path, format!("cannot be read: {error}"));
     let bytes = files::read(path).map_err(|error| unread(error.to_string()))?;

@@ -1,8 +1,8 @@
-//! Trains a small byte-level transformer, from nothing, on a preference file.
+//! Trains a small byte-level transformer from scratch on a preference file.
 //!
 //! ```text
 //! cargo run --example train -- --objective dpo --data rows.jsonl.gz
-//! cargo run --example train -- --objective reward            (on fifty rows of its own)
+//! cargo run --example train -- --objective reward            (on fifty built-in rows)
 //! cargo run --example train -- --config target/train/dpo/config.json --set dpo.beta=0.5
 //! cargo run --example train -- --adapter-config lora.json    (with {"lora": {"rank": 4}} in it)
 //! ```
@@ -10,43 +10,42 @@
 //! | what | where |
 //! |---|---|
 //! | which files it reads, and how their rows become prompts and answers | `data/formats.rs` |
-//! | what becomes of a field that is not known, and which objectives take which rows | `data/mod.rs` |
-//! | which call of the library each objective is, and what it orders answers by | `objectives/mod.rs` |
+//! | how unknown fields are handled, and which objectives take which rows | `data/mod.rs` |
+//! | which library call each objective is, and which score orders its answers | `objectives/mod.rs` |
 //! | objectives that compare answers | `objectives/ranking.rs` |
-//! | objectives that are read: what they write around answers, and what they ask | `objectives/language.rs` |
-//! | what of a file fits an objective | `fit.rs` |
-//! | which answers are looked at together, and how many at most | `comparisons.rs` |
-//! | micro-batches that have the gradient of one batch, clipping, schedule | `trainer.rs` |
+//! | objectives that write words around answers: their texts, and their evaluation | `objectives/language.rs` |
+//! | which rows of a file fit an objective | `fit.rs` |
+//! | which answers are compared, and how many at most | `comparisons.rs` |
+//! | micro-batches with the gradient of one batch, clipping, schedule | `trainer.rs` |
 //! | the model | `model.rs` |
-//! | an adapter on it: its settings, AdaLoRA's budget, the files | `adapter/` |
+//! | an adapter on the model: its settings, AdaLoRA's budget, the files | `adapter/` |
 //! | every setting with its default | `settings.rs` |
 //!
-//! It shows that the pieces hold on rows that nobody here wrote. It does not make a good model: a
-//! few hundred thousand weights that have seen a few hundred thousand bytes know spelling, not
-//! manners. So the report stands beside two rulers (the longer answer is better; the shorter one
-//! is) and a coin, and gives the chance error of its accuracy. The objectives that are read, from
-//! `conditional_sft` to `self_debug`, have no score of an answer in their loss; the report asks for
-//! one: is the best answer likelier under good words than under bad ones?
+//! This checks the code on real data; a model this small does not become aligned. A few hundred
+//! thousand weights that have seen a few hundred thousand bytes learn some spelling. The report
+//! therefore compares the accuracy with two baselines (the longer answer is better; the shorter one
+//! is) and a coin, and gives its standard error. The objectives that write words around answers, from
+//! `conditional_sft` to `self_debug`, have no score of an answer in their loss. The report computes
+//! one: is the best answer likelier after good words than after bad ones?
 //!
-//! What you should see with `--objective dpo` and no file: in a minute or two, a held-out accuracy
-//! that starts at 50 % (policy and reference agree) and a loss that falls from ln 2. In
-//! `target/train/dpo`: `metrics.jsonl`, `curves.svg`, `model.safetensors`, `summary.json`, and
-//! `config.json`, which `--config` reads.
+//! What you should see with `--objective dpo` and no file, in a minute or two: the held-out accuracy
+//! starts at 50 % (policy and reference agree), and the loss falls from ln 2. `target/train/dpo` then
+//! has `metrics.jsonl`, `curves.svg`, `model.safetensors`, `summary.json`, and `config.json`, which
+//! `--config` reads. Change one setting, such as `--set dpo.beta=0.5`, and compare the two `curves.svg`.
 //!
-//! With `--adapter-config` the objective moves an adapter and no weight of the model, under any
-//! parameter-efficient method of the library. The model comes first: by the supervised steps, under
-//! `--objective sft` too, or from what an earlier run wrote (`--base`). DPO's reference is then the
-//! model with its adapter off. In the place of `model.safetensors` stand `base.safetensors` and
-//! `adapter/`, which Python's PEFT reads where it knows the method.
+//! With `--adapter-config` the objective trains only an adapter, by any parameter-efficient method of
+//! the library, and freezes the model. The model itself comes from the supervised steps (under
+//! `--objective sft` too) or from an earlier run (`--base`). DPO's reference is then the model with its
+//! adapter off. The run writes `base.safetensors` and `adapter/` instead of `model.safetensors`;
+//! Python's PEFT reads `adapter/` if it has the method.
 //!
-//! Where other work keeps the machine busy, `RAYON_NUM_THREADS=1` is faster: threads that wait for
-//! each other otherwise spend the time waiting (five times slower, measured at a load of 14 on two
-//! cores).
+//! On a busy machine `RAYON_NUM_THREADS=1` is faster, because threads otherwise spend their time
+//! waiting for each other (five times slower, measured at a load of 14 on two cores).
 //!
 //! All objectives but `sft` begin with supervised steps on the best answers (`--sft-steps`), as the
-//! papers do; DPO then freezes a copy as its reference. What an objective needs of a file, and a file
-//! does not have, is an error before the first step: a second answer, a preference, or for
-//! `self_debug` answers marked right or wrong.
+//! papers do; DPO then freezes a copy as its reference. If a file lacks what an objective needs, that
+//! is an error before the first step: a second answer, a preference, or, for `self_debug`, answers
+//! marked right or wrong.
 
 pub mod adapter;
 pub mod batch;
@@ -86,28 +85,28 @@ pub struct Arguments {
     /// Settings to start from: a JSON file, such as the `config.json` of an earlier run.
     #[arg(long)]
     config: Option<PathBuf>,
-    /// What to train by: every offline objective of the survey.
+    /// The objective: any offline objective of the survey.
     #[arg(long)]
     objective: Option<Objective>,
-    /// A `.jsonl` or `.jsonl.gz` file; without it, fifty rows of the example's own.
+    /// A `.jsonl` or `.jsonl.gz` file; without it, fifty built-in rows.
     #[arg(long)]
     data: Option<PathBuf>,
-    /// Where the results go [default: target/train/OBJECTIVE, and _METHOD under an adapter].
+    /// The folder for the results [default: target/train/OBJECTIVE, with _METHOD for an adapter].
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Train an adapter on the frozen model, not the model: a JSON file, such as `{"lora": {"rank": 4}}` or PEFT's `adapter_config.json`. The model itself comes first, by supervised steps (`--sft-steps`, under `--objective sft` too) or from `--base`.
+    /// Train an adapter on the frozen model instead of the model: a JSON file, such as `{"lora": {"rank": 4}}` or PEFT's `adapter_config.json`. The model itself comes from supervised steps (`--sft-steps`, under `--objective sft` too) or from `--base`.
     #[arg(long, value_name = "FILE")]
     adapter_config: Option<PathBuf>,
-    /// Weights to start from: the `model.safetensors` or `base.safetensors` of an earlier run, with its `model.json` beside it. Supervised steps then come before the objective only if `--sft-steps` asks for them.
+    /// Weights to start from: the `model.safetensors` or `base.safetensors` of an earlier run, with its `model.json` in the same folder. Supervised steps then run only if `--sft-steps` is given.
     #[arg(long, value_name = "FILE")]
     base: Option<PathBuf>,
-    /// Of weights, split and order.
+    /// The seed of the weights, the split and the order of rows.
     #[arg(long)]
     seed: Option<u64>,
     /// Steps of the objective.
     #[arg(long)]
     steps: Option<usize>,
-    /// Supervised steps of the whole model before it; 0 for none.
+    /// Supervised steps of the whole model before the objective; 0 for none.
     #[arg(long)]
     sft_steps: Option<usize>,
     /// Examples per step.
@@ -116,26 +115,26 @@ pub struct Arguments {
     /// Examples per forward pass.
     #[arg(long)]
     micro_batch: Option<usize>,
-    /// The peak of the objective's learning rate.
+    /// The peak learning rate of the objective.
     #[arg(long)]
     learning_rate: Option<f64>,
-    /// The most bytes of a prompt, an answer and the words around them: prompts are cut from the left, longer answers left out.
+    /// The most bytes of a prompt, an answer and the words around them together. Prompts are cut from the left; answers that are too long are left out.
     #[arg(long)]
     max_len: Option<usize>,
-    /// Count rows that cannot be read, instead of stopping at the first.
+    /// Count unreadable rows instead of stopping at the first one.
     #[arg(long)]
     skip_bad_rows: bool,
-    /// A field of the rows that means nothing here: it is read as if it were not there.
+    /// A field to ignore, as if the rows did not have it.
     #[arg(long, value_name = "NAME")]
     ignore_field: Vec<String>,
-    /// Any other setting, by the name in `config.json`: `--set dpo.beta=0.5 --set width=128`.
+    /// Any other setting by its name in `config.json`: `--set dpo.beta=0.5 --set width=128`.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
 }
 
 impl Arguments {
-    /// File first, then flags, then `--set`, each over what was before. The adapter's file comes after
-    /// all that is not the adapter's: PEFT's holds sizes, which must be the model's.
+    /// The file, then flags, then `--set`; later values override earlier ones. The adapter's file is
+    /// read after all settings outside the adapter, because PEFT's file has sizes that must match the model.
     pub fn settings(self) -> Result<Settings> {
         let mut all = match &self.config {
             Some(path) => Settings::read(path)?,

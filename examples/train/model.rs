@@ -1,5 +1,5 @@
-//! What is trained. Every model of a run is made here: the one that learns, its frozen copies, the
-//! adapter on a frozen one, and the reward head in front.
+//! The models of a run: the trained one, its frozen copies, the adapter on a frozen one, and the reward
+//! head.
 
 use super::adapter::Adapter;
 use super::batch::Batch;
@@ -14,13 +14,13 @@ use rand::rngs::StdRng;
 use std::ops::Deref;
 use std::path::Path;
 
-/// A language model, with a scalar head in front if it is a reward model.
+/// A language model, with a scalar head if it is a reward model.
 pub struct Model {
     pub body: Body,
     pub head: Option<RewardHead>,
 }
 
-/// A transformer, all of it trained or frozen, or a frozen one under an adapter.
+/// A transformer that is fully trained, frozen, or frozen under an adapter.
 pub enum Body {
     Whole(Transformer),
     Adapted(Adapted),
@@ -78,14 +78,14 @@ impl Model {
         }
     }
 
-    /// Puts a reward head in front.
+    /// Adds a reward head.
     pub fn add_head(&mut self, rng: &mut StdRng) -> Result<()> {
         let width = self.body.config().dim;
         self.head = Some(RewardHead::new(width, rng, DType::F32, &Device::Cpu)?);
         Ok(())
     }
 
-    /// A copy that no step changes and that keeps no graph; none of a model under an adapter.
+    /// A frozen copy without a graph; none for a model under an adapter.
     pub fn frozen(&self) -> Result<Option<Self>> {
         let Body::Whole(body) = &self.body else {
             return Ok(None);
@@ -98,8 +98,8 @@ impl Model {
         }))
     }
 
-    /// The variables that the objective reaches, by name. A reward model has no use for the
-    /// language model's output layer.
+    /// The variables that the objective reaches, by name. A reward model does not use the language
+    /// model's output layer.
     pub fn vars(&self) -> Vec<(String, Var)> {
         let mut vars = match &self.body {
             Body::Whole(body) => body.vars(),
@@ -112,7 +112,7 @@ impl Model {
         vars
     }
 
-    /// How many numbers there are, trained or not.
+    /// The number of parameters, trained or not.
     pub fn parameters(&self) -> usize {
         let adapter = self.adapted().map_or(0, Adapted::parameters);
         let head = self.head.iter().flat_map(RewardHead::trainable);
@@ -120,7 +120,7 @@ impl Model {
         self.body.parameters() + adapter + head
     }
 
-    /// The log-probability of every token that a batch learns.
+    /// The log-probability of every token that the loss of a batch covers.
     pub fn log_probs(&self, batch: &Batch, settings: &Settings) -> Result<TokenLogProbs> {
         let visible = batch.visible.as_ref();
         let logits = self.body.forward_with(&batch.tokens, visible)?.logits;
@@ -134,8 +134,8 @@ impl Model {
         )?)
     }
 
-    /// `of` the model that a loss compares with: a frozen one, or this one with its adapter off, which
-    /// is its own reference. None of a model without either.
+    /// `of` applied to the reference model: a frozen one, or this one with its adapter off. None for a
+    /// model without either.
     pub fn against<T>(
         &self,
         frozen: Option<&Model>,
@@ -154,8 +154,8 @@ impl Model {
     }
 }
 
-/// The weights that an earlier run wrote; `model.json` beside them holds their sizes, since heads
-/// leave no mark in a weight.
+/// The weights of an earlier run. `model.json` next to them has their sizes, because the number of heads
+/// cannot be read from a weight.
 fn saved(path: &Path, config: &Config) -> Result<Transformer> {
     let beside = path.with_file_name("model.json");
     let text = input::json(&beside).map_err(|error| {

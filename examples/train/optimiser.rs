@@ -1,4 +1,4 @@
-//! What moves the variables of a phase.
+//! The optimizer of a phase.
 
 use super::adapter::budget::Budget;
 use super::error::Result;
@@ -7,8 +7,7 @@ use candle_align::lora_plus_groups;
 use candle_core::Var;
 use candle_nn::{AdamW, Optimizer, ParamsAdamW};
 
-/// AdamW for the variables, each with how much faster than the schedule it is: two where LoRA+ is
-/// asked for.
+/// AdamW with its learning rates relative to the schedule: two of them under LoRA+.
 pub fn optimisers(phase: &Phase, vars: &[(String, Var)]) -> Result<Vec<(AdamW, f64)>> {
     let settings = phase.task.settings;
     let peak = phase.task.objective.peak(settings);

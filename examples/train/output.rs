@@ -1,4 +1,4 @@
-//! Files that are there whole or not at all.
+//! Files that are written completely or not at all.
 
 use super::error::{Error, Result};
 use super::support::atomic::Staged;
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 pub struct Folder(PathBuf);
 
 impl Folder {
-    /// Makes the folder and tries to write into it: before the run, not after an hour of it.
+    /// Creates the folder and tries to write into it, before the run instead of after an hour.
     pub fn open(path: &Path) -> Result<Self> {
         fs::create_dir_all(path)
             .and_then(|()| tempfile::tempfile_in(path))
@@ -55,7 +55,7 @@ impl Folder {
         self.put(name, |part| candle_core::safetensors::save(&tensors, part))
     }
 
-    /// Writes beside the name, then takes the name: a reader sees the old file or the new one.
+    /// Writes to a temporary file and renames it, so that a reader sees the old file or the new one.
     fn put<E: Display>(
         &self,
         name: &str,

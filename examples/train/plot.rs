@@ -1,4 +1,4 @@
-//! `curves.svg`: loss and accuracy over the steps, and what they should be compared with.
+//! `curves.svg`: loss and accuracy over the steps, with their baselines.
 
 use super::error::{Error, Result};
 use super::objectives::Objective;
@@ -12,12 +12,12 @@ const ORANGE: RGBColor = RGBColor(255, 127, 14);
 const GREY: RGBColor = RGBColor(127, 127, 127);
 const GREEN: RGBColor = RGBColor(44, 160, 44);
 
-/// Something drawn over the steps.
+/// One curve over the steps.
 struct Curve {
     name: String,
     points: Vec<(f64, f64)>,
     colour: RGBColor,
-    /// Points are marked: they are few.
+    /// Whether points are marked, because there are few.
     marked: bool,
 }
 
@@ -156,7 +156,7 @@ fn panel(
     Ok(())
 }
 
-/// The mean of each point and up to nineteen before it: single batches are noisy.
+/// The mean of each point and up to nineteen before it, because single batches are noisy.
 fn smooth(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     (0..points.len())
         .map(|i| {

@@ -1,4 +1,4 @@
-//! What came of a run, beside what a ruler would have got.
+//! The results of a run, with baselines that need no model.
 
 use super::batch::{BOS, Example, PAD};
 use super::data::Tally;
@@ -9,15 +9,15 @@ use std::collections::HashSet;
 use std::fmt;
 use std::path::PathBuf;
 
-/// Of all held-out examples.
+/// Means over all held-out examples.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Scores {
     pub loss: f64,
-    /// The share of pairs ordered right; a tie counts ½.
+    /// The share of pairs that are ordered correctly; a tie counts ½.
     pub accuracy: Option<f64>,
-    /// Mean log-probability of a whole best answer; under good words, where there are such.
+    /// Mean log-probability of a whole best answer; after good words, if there are such words.
     pub best_log_prob: Option<f64>,
-    /// The same under bad words.
+    /// The same after bad words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub best_log_prob_bad_words: Option<f64>,
 }
@@ -31,14 +31,14 @@ pub struct Baselines {
     pub shorter: f64,
     /// A coin.
     pub chance: f64,
-    /// How many pairs all accuracies are shares of.
+    /// The number of pairs behind all accuracies.
     pub pairs: usize,
-    /// How many prompts they belong to.
+    /// The number of prompts of these pairs.
     pub prompts: usize,
 }
 
 impl Baselines {
-    /// None if no example has two answers of which one is better.
+    /// None if no example has a better and a worse answer.
     pub fn of(examples: &[Example]) -> Option<Self> {
         let ordered = |sign: f64| {
             let mut ordered = Ordered::default();
@@ -64,15 +64,15 @@ impl Baselines {
         })
     }
 
-    /// One standard error of a coin's accuracy. Pairs of one prompt share answers and are not
-    /// independent, so it is prompts that are counted.
+    /// One standard error of a coin's accuracy. It counts prompts, because pairs of one prompt share
+    /// answers and are not independent.
     fn standard_error(&self) -> f64 {
         0.5 / (self.prompts as f64).sqrt()
     }
 }
 
-/// The held-out loss per learned token, the first row of each example, of a model that knows only
-/// how often each token is learned in training (every count plus one).
+/// The held-out loss per covered token, in the first row of each example, of a model that knows only
+/// the token frequencies of training (every count plus one).
 pub fn byte_frequencies(train: &[Example], held_out: &[Example], vocabulary: usize) -> f64 {
     let tokens = |example: &Example| -> Vec<usize> {
         let row = &example.rows[0];
@@ -81,7 +81,7 @@ pub fn byte_frequencies(train: &[Example], held_out: &[Example], vocabulary: usi
         learned.map(|(&token, _)| token as usize).collect()
     };
     let mut counts = vec![1.0f64; vocabulary];
-    // nobody learns these
+    // the loss never covers these
     for mark in [BOS, PAD] {
         counts[mark as usize] = 0.0;
     }
@@ -94,7 +94,7 @@ pub fn byte_frequencies(train: &[Example], held_out: &[Example], vocabulary: usi
     losses.iter().sum::<f64>() / losses.len() as f64
 }
 
-/// What was trained in place of the whole model.
+/// What was trained instead of the whole model.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Written {
     pub method: &'static str,
@@ -102,7 +102,7 @@ pub struct Written {
     pub files: String,
 }
 
-/// What came of a run.
+/// The results of a run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Summary {
     pub objective: Objective,
@@ -110,20 +110,20 @@ pub struct Summary {
     pub tally: Tally,
     /// Different prompts.
     pub train_prompts: usize,
-    /// The rows that they stand in.
+    /// The rows of these prompts.
     pub train_rows: usize,
-    /// What is made of them: see `examples`.
+    /// The examples from these prompts: see `examples`.
     pub train_examples: usize,
     pub held_out_prompts: usize,
     pub held_out_rows: usize,
     pub held_out_examples: usize,
-    /// What an example is: an answer, a pair, a list, a written text.
+    /// The kind of example: an answer, a pair, a list, a written text.
     pub examples: &'static str,
-    /// How many numbers are trained.
+    /// The number of trained parameters.
     pub parameters: usize,
-    /// Of how many: the model's, the adapter's, the reward head's.
+    /// The number of all parameters: of the model, the adapter and the reward head.
     pub total_parameters: usize,
-    /// Under an adapter: its method, and where it is.
+    /// Under an adapter: its method and its files.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adapter: Option<Written>,
     pub sft_steps: usize,
@@ -132,15 +132,15 @@ pub struct Summary {
     pub before: Scores,
     pub after: Scores,
     pub baselines: Option<Baselines>,
-    /// What the accuracy orders answers by.
+    /// The score that orders answers for the accuracy.
     pub score: &'static str,
-    /// Where the loss is one per token, all of the same weight: that of [`byte_frequencies`].
+    /// The loss of [`byte_frequencies`], if the loss is per token with equal weights.
     pub byte_frequencies: Option<f64>,
-    /// Trained on, padding left out.
+    /// Training tokens, without padding.
     pub tokens: usize,
     pub tokens_per_second: f64,
     pub seconds: f64,
-    /// The most memory that the process held, where the system tells.
+    /// The peak memory of the process, if the system reports it.
     pub peak_memory_mib: Option<f64>,
     pub out: PathBuf,
 }

@@ -1,4 +1,4 @@
-//! A whole run: read, split, warm up, train, compare with what was before and with trivial answers.
+//! A whole run: read, split, supervised steps, train, compare with the start and with trivial baselines.
 
 use super::adapter::files;
 use super::comparisons::Shape;
@@ -18,16 +18,16 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::time::Instant;
 
-/// Runs, writes its results, and says what came of it.
+/// Runs, writes the results, and returns a summary.
 ///
-/// Nothing is written before the run has succeeded; then each file appears whole.
+/// Files are written only after the run has succeeded; each appears complete.
 pub fn run(settings: &Settings, progress: &ProgressBar) -> Result<Summary> {
     let run = train(settings, progress)?;
     run.write(settings)?;
     Ok(run.summary)
 }
 
-/// A run whose results are yet to be written.
+/// A run whose results are not written yet.
 pub struct Run {
     pub model: Model,
     pub metrics: Vec<Metric>,
@@ -55,14 +55,14 @@ pub fn train(settings: &Settings, progress: &ProgressBar) -> Result<Run> {
         shape: settings.objective.shape(settings, &items),
         settings,
     };
-    // one generator per purpose: another split does not mean other weights
+    // one generator per purpose, so that another split does not change the weights
     let rng = |purpose: u64| StdRng::seed_from_u64(settings.seed.wrapping_mul(8) + purpose);
     let (share, most) = (settings.held_out, settings.max_held_out);
     let (train, held_out) = data::split(items, share, most, &mut rng(0))?;
-    // whatever cannot be written is an error before the first step
+    // a folder that cannot be written to is an error before the first step
     let learned = all_examples(&task, &train, &data.name, &mut tally, &mut rng(5))?;
     let measured = match task.objective {
-        // held-out lists are kept whole: SFT's order of answers is of interest too
+        // held-out lists are kept complete, because SFT's order of answers is reported too
         Objective::Sft => in_rows(&held_out, Shape::Lists, settings, &mut tally),
         _ => all_examples(&task, &held_out, &data.name, &mut tally, &mut rng(6))?,
     };
@@ -205,7 +205,7 @@ pub fn train(settings: &Settings, progress: &ProgressBar) -> Result<Run> {
 }
 
 impl Run {
-    /// Writes the results. Under an adapter the weights are those of the base, as it was frozen.
+    /// Writes the results. Under an adapter the weights are those of the frozen base.
     pub fn write(&self, settings: &Settings) -> Result<()> {
         let (folder, model) = (&self.folder, &self.model);
         let curves = plot::curves(&self.metrics, &self.summary)?;

@@ -1,4 +1,4 @@
-//! Everything a run depends on: what `config.json` holds and `--config` reads.
+//! All settings of a run: `config.json` stores them, `--config` reads them.
 
 use super::adapter::Adapter;
 use super::comparisons::Most;
@@ -19,114 +19,113 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// What to train by.
+    /// The objective.
     pub objective: Objective,
-    /// A `.jsonl` or `.jsonl.gz` file; none: the example's own rows.
+    /// A `.jsonl` or `.jsonl.gz` file; none: the built-in rows.
     pub data: Option<PathBuf>,
-    /// Where the results go; none: `target/train/<objective>`, and `_<method>` under an adapter.
+    /// The folder for the results; none: `target/train/<objective>`, with `_<method>` for an adapter.
     pub out: Option<PathBuf>,
-    /// Weights to start from, of an earlier run with the same sizes; none: random ones.
+    /// Weights to start from, from an earlier run with the same sizes; none: random ones.
     pub base: Option<PathBuf>,
-    /// What is trained on the frozen base; none: the whole model.
+    /// The adapter that is trained on the frozen base; none: the whole model is trained.
     pub adapter: Option<Adapter>,
-    /// Of weights, split and order. The same seed gives the same metrics.
+    /// The seed of the weights, the split and the order of rows. The same seed gives the same metrics.
     pub seed: u64,
 
     /// Steps of the objective.
     pub steps: usize,
-    /// Steps of supervised training of the whole model on the best answers before it; for `sft`
-    /// itself not read, but under an adapter.
+    /// Supervised steps of the whole model on the best answers, before the objective. `sft` itself uses
+    /// this only under an adapter.
     pub sft_steps: usize,
     /// Examples per step: answers for `sft`, pairs, lists, or written texts.
     pub batch: usize,
-    /// Examples per forward pass. The gradient is that of the whole batch whatever this is.
+    /// Examples per forward pass. The gradient is always that of the whole batch.
     pub micro_batch: usize,
-    /// The peak in the steps of an objective that compares answers.
+    /// The peak learning rate of an objective that compares answers.
     pub learning_rate: f64,
-    /// The peak in supervised steps, `sft` itself included.
+    /// The peak learning rate of supervised steps, `sft` itself included.
     pub sft_learning_rate: f64,
-    /// The peak in the steps of an objective that writes words around answers.
+    /// The peak learning rate of an objective that writes words around answers.
     pub language_learning_rate: f64,
-    /// The share of the steps in which the learning rate rises; a cosine follows.
+    /// The share of the steps during which the learning rate rises; a cosine decay follows.
     pub warmup: f64,
-    /// The share of the peak that is left at the last step.
+    /// The learning rate at the last step, as a share of the peak.
     pub floor: f64,
-    /// AdamW's decay of weights.
+    /// AdamW's weight decay.
     pub weight_decay: f64,
-    /// The largest norm of a step's gradient.
+    /// The largest gradient norm of a step; larger gradients are clipped.
     pub clip: f64,
 
-    /// Width of the model.
+    /// The model's width.
     pub width: usize,
-    /// Its blocks.
+    /// The model's number of blocks.
     pub layers: usize,
-    /// Its attention heads.
+    /// The model's number of attention heads.
     pub heads: usize,
     /// The most tokens (bytes) of a prompt and an answer together.
     pub max_len: usize,
 
-    /// The share of prompts that is held out; those of one tree, instruction or conversation count as
-    /// one.
+    /// The share of prompts that is held out; the prompts of one tree, instruction or conversation
+    /// count as one.
     pub held_out: f64,
-    /// The most prompts that are held out, counted in the same way.
+    /// The largest number of held-out prompts, counted in the same way.
     pub max_held_out: usize,
     /// Steps between two evaluations; 0: a quarter of the run.
     pub eval_every: usize,
-    /// Read only so many rows of the file.
+    /// The largest number of rows that are read.
     pub max_rows: Option<usize>,
-    /// Count rows that cannot be read, instead of stopping at the first.
+    /// Count unreadable rows instead of stopping at the first one.
     pub skip_bad_rows: bool,
-    /// Fields of rows, by name and at any depth, that are read as if they were not there. A field that
-    /// is not known is an error otherwise.
+    /// Fields of rows to ignore, by name and at any depth. Other unknown fields are errors.
     pub ignored_fields: Vec<String>,
-    /// The most pairs that are made of the answers to one prompt; what is kept of more is drawn.
+    /// The largest number of pairs from the answers to one prompt; if there are more, some are drawn.
     pub max_pairs: usize,
-    /// The most answers to one prompt that are looked at as a list; of more, the best, the worst and
-    /// drawn ones.
+    /// The largest number of answers in a list; if there are more, the best, the worst and drawn ones
+    /// are kept.
     pub max_answers: usize,
 
-    /// Of `sft`, of the supervised steps before the others, and wherever else an objective calls
+    /// Settings of `sft`, of the supervised steps before other objectives, and of every other call of
     /// `sft_loss`: on the reference of `brio` and `expected_risk`, and on the texts of
     /// `conditional_sft`, `second_thoughts`, `selfee` and `self_debug`.
     pub sft: SftConfig,
-    /// Of `reward` on pairs.
+    /// Settings of `reward` on pairs.
     pub reward: PairwiseRewardConfig,
-    /// Of `reward` on lists.
+    /// Settings of `reward` on lists.
     pub ranked_reward: RankedRewardConfig,
-    /// Which of the losses of `reward`.
+    /// The loss of `reward`.
     pub reward_form: RewardForm,
-    /// Of `dpo`.
+    /// Settings of `dpo`.
     pub dpo: DpoConfig,
-    /// Of `pro`.
+    /// Settings of `pro`.
     pub pro: ProConfig,
-    /// Of `slic`.
+    /// Settings of `slic`.
     pub slic: SlicConfig,
-    /// Which of SLiC's losses.
+    /// The loss of `slic`.
     pub slic_form: SlicForm,
-    /// λ: how much cross-entropy on the best answer goes with it. Default 0.5.
+    /// λ, the weight of cross-entropy on the best answer in SLiC. Default 0.5.
     pub slic_sft_weight: f64,
-    /// λ of its other regulariser: how much KL to the model after the supervised steps goes with it,
+    /// λ of SLiC's other regularizer: the weight of the KL to the model after the supervised steps,
     /// summed over the tokens of the best answer. Default 0.
     pub slic_kl_weight: f64,
-    /// Of `rrhf`.
+    /// Settings of `rrhf`.
     pub rrhf: RrhfConfig,
-    /// Of `brio`.
+    /// Settings of `brio`.
     pub brio: BrioConfig,
-    /// Of `expected_risk`.
+    /// Settings of `expected_risk`.
     pub expected_risk: ExpectedRiskConfig,
-    /// Of `stable_alignment`.
+    /// Settings of `stable_alignment`.
     pub stable_alignment: StableAlignmentConfig,
     /// The words of `conditional_sft` and `c_rlft`.
     pub classes: Classes,
-    /// Of `c_rlft`.
+    /// Settings of `c_rlft`.
     pub c_rlft: CRlft,
-    /// Of `chain_of_hindsight`.
+    /// Settings of `chain_of_hindsight`.
     pub chain_of_hindsight: Hindsight,
-    /// Of `second_thoughts`: what each edit costs.
+    /// Settings of `second_thoughts`: the cost of each edit.
     pub second_thoughts: EditCosts,
-    /// Of `selfee`: its headings.
+    /// Settings of `selfee`: its headings.
     pub selfee: RevisionTemplate,
-    /// Of `self_debug`: its verdicts, and what is learned.
+    /// Settings of `self_debug`: its verdicts, and what the loss covers.
     pub self_debug: DebugFormat,
 }
 
@@ -187,14 +186,14 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// From a JSON file; what it does not name keeps its default, what it should not name is an error.
+    /// From a JSON file. Missing settings keep their defaults; unknown ones are errors.
     pub fn read(path: &Path) -> Result<Self> {
         let text = input::json(path)?;
         serde_json::from_str(&text).map_err(|error| Error::json(path, &text, &error))
     }
 
-    /// With one setting changed: `steps=100`, `dpo.beta=0.5`, `data=rows.jsonl`. The value is JSON,
-    /// or else a text.
+    /// Changes one setting: `steps=100`, `dpo.beta=0.5`, `data=rows.jsonl`. The value is JSON, or else
+    /// plain text.
     pub fn with(self, assignment: &str) -> Result<Self> {
         let usage = |problem: String| {
             let (assignment, problem) = (cut(assignment, 80), cut(&problem, 1_000));
@@ -216,7 +215,7 @@ impl Settings {
         serde_json::from_value(all).map_err(|error| usage(error.to_string()))
     }
 
-    /// The most that is made of one item.
+    /// The limits per item.
     pub fn most(&self) -> Most {
         Most {
             pairs: self.max_pairs,
@@ -225,7 +224,7 @@ impl Settings {
         }
     }
 
-    /// Where the results go.
+    /// The folder for the results.
     pub fn out(&self) -> PathBuf {
         let name = match &self.adapter {
             None => self.objective.to_string(),
@@ -235,7 +234,7 @@ impl Settings {
         self.out.clone().unwrap_or_else(default)
     }
 
-    /// The settings that the library does not check.
+    /// Checks the settings that the library does not check.
     pub fn check(&self) -> Result<()> {
         let positive = |name: &str, value: f64| match value.is_finite() && value > 0.0 {
             true => Ok(()),

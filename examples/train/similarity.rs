@@ -1,8 +1,8 @@
-//! How similar two answers are: what SLiC's margin form asks the lead of one over the other to depend on.
+//! The similarity of two answers, on which the margin of SLiC's margin form depends.
 //!
 //! The paper takes an F value over the model's own decoder states, on spans of tokens. Here it is
-//! the F value over words, ROUGE-1: it needs no model, changes with nothing, and can be checked by
-//! hand. It sees neither order nor meaning.
+//! the F value over words, ROUGE-1. It needs no model, never changes, and can be checked by hand. It
+//! ignores order and meaning.
 
 use std::collections::HashMap;
 

@@ -1,5 +1,5 @@
-//! The steps of one objective: micro-batches that have the gradient of one batch, clipping, a schedule,
-//! and what is held out, before, during and after.
+//! The steps of one objective: micro-batches with the gradient of one batch, clipping, a schedule, and
+//! the held-out evaluation before, during and after.
 
 use super::adapter::budget::{Budget, Kept};
 use super::batch::{Batch, Example};
@@ -28,20 +28,20 @@ use std::time::Instant;
 pub struct Metric {
     /// Counted from 1 within a phase; 0 is before it.
     pub step: usize,
-    /// `sft` for the supervised steps at the start, `base` where an adapter follows; then the
-    /// objective's name.
+    /// `sft` for the supervised steps at the start, or `base` if an adapter follows; then the objective's
+    /// name.
     pub phase: String,
     /// `train`: of this step's batch. `held_out`: of all held-out examples.
     pub split: &'static str,
     pub loss: f64,
-    /// What AdaLoRA's penalty added to it; not part of `loss`.
+    /// AdaLoRA's penalty; not part of `loss`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub penalty: Option<f64>,
-    /// The share of pairs ordered right, where there are pairs.
+    /// The share of pairs that are ordered correctly, if there are pairs.
     pub accuracy: Option<f64>,
     /// Mean log-probability of a whole best answer. Preference losses may lower it.
     pub best_log_prob: Option<f64>,
-    /// The same under bad words, where there are such; `best_log_prob` is then under good ones.
+    /// The same after bad words, if there are such words; `best_log_prob` is then after good ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub best_log_prob_bad_words: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -50,30 +50,30 @@ pub struct Metric {
     pub gradient_norm: Option<f64>,
 }
 
-/// Training of a model by one objective, with its own schedule and optimiser.
+/// Training of a model by one objective, with its own schedule and optimizer.
 pub struct Phase<'a> {
-    /// In the metrics and in messages.
+    /// Its name in the metrics and in messages.
     pub name: String,
     pub task: Task<'a>,
     pub model: &'a Model,
-    /// What DPO compares with, and SLiC's KL; none under an adapter, where the base is.
+    /// The reference of DPO and of SLiC's KL; none under an adapter, whose base is the reference.
     pub reference: Option<Model>,
     pub train: Vec<Example>,
     /// Evaluated before, during and after; not if empty.
     pub held_out: Vec<Example>,
-    /// What is asked then besides, by an objective whose loss compares no answers.
+    /// Probes for the same evaluations, for an objective whose loss compares no answers.
     pub probes: Vec<Example>,
     pub steps: usize,
 }
 
-/// What runs through all phases.
+/// The state across all phases.
 pub struct Trainer<'a> {
     progress: &'a ProgressBar,
-    /// All that was measured.
+    /// All measurements.
     pub metrics: Vec<Metric>,
-    /// Trained on, padding left out.
+    /// Training tokens, without padding.
     pub tokens: usize,
-    /// Which triplets AdaLoRA's last pruning left.
+    /// The triplets after AdaLoRA's last pruning.
     pub kept: Kept,
     start: Instant,
 }
@@ -89,7 +89,7 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    /// Seconds since it was made.
+    /// Seconds since the start.
     pub fn seconds(&self) -> f64 {
         self.start.elapsed().as_secs_f64()
     }
@@ -153,8 +153,7 @@ impl<'a> Trainer<'a> {
         Ok((before, after))
     }
 
-    /// The gradient of one step: of micro-batches, each divided by the count of the whole batch, the
-    /// sum.
+    /// The gradient of one step: the sum over micro-batches, each divided by the count of the whole batch.
     fn step(
         &mut self,
         step: usize,
@@ -183,7 +182,7 @@ impl<'a> Trainer<'a> {
             best.add(out.best.as_ref())?;
             self.tokens += batch.token_count;
         }
-        // once a step, whatever its micro-batches
+        // once per step, not per micro-batch
         let mut penalty = None;
         if let Some(budget) = budget {
             let added = budget.penalty()?;
@@ -295,7 +294,7 @@ impl Mean {
     }
 }
 
-/// Chain of Hindsight hides some of the past while it learns.
+/// Chain of Hindsight hides some past tokens during training.
 fn forget(mut batches: Vec<Batch>, phase: &Phase, rng: &mut StdRng) -> Result<Vec<Batch>> {
     if phase.task.objective == Objective::ChainOfHindsight {
         let config = &phase.task.settings.chain_of_hindsight.forgetful;
@@ -307,20 +306,20 @@ fn forget(mut batches: Vec<Batch>, phase: &Phase, rng: &mut StdRng) -> Result<Ve
     Ok(batches)
 }
 
-/// Batches of neighbours in length, so that little is padded.
+/// Batches of examples with similar lengths, so that there is little padding.
 fn micro_batches(examples: &[&Example], size: usize) -> Result<Vec<Batch>> {
     let mut sorted = examples.to_vec();
     sorted.sort_by_key(|example| (example.answers.len(), example.longest()));
     sorted.chunks(size).map(Batch::new).collect()
 }
 
-/// What the losses of all these batches together are divided by.
+/// The common divisor of the losses of all these batches.
 fn window(task: &Task, batches: &[Batch]) -> Result<f64> {
     batches.iter().map(|batch| counted(task, batch)).sum()
 }
 
-/// Candle cuts gradients without an error; a model that silently does not learn is worse than one
-/// that stops.
+/// Candle cuts gradients without an error. An error is better than a model that silently does not
+/// learn.
 fn check_coverage(vars: &[(String, Var)], grads: &GradStore) -> Result<()> {
     let coverage = grad_coverage(vars, grads)?;
     if coverage.missing.is_empty() && coverage.non_finite.is_empty() {
@@ -329,7 +328,7 @@ fn check_coverage(vars: &[(String, Var)], grads: &GradStore) -> Result<()> {
     Err(Error::Usage(coverage.to_string()))
 }
 
-/// Indices in random order, every one once before any a second time.
+/// Indices in random order; each occurs once before any occurs again.
 struct Order {
     indices: Vec<usize>,
     at: usize,

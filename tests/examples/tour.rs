@@ -237,7 +237,7 @@ fn the_reports_are_written_whole() {
     let html = std::fs::read_to_string(out.join("report.html")).expect("readable");
     assert_eq!(html.matches("<svg").count(), 11);
     assert_eq!(html.matches("<svg").count(), html.matches("</svg>").count());
-    assert!(html.contains("only where ± stands was it drawn from"));
+    assert!(html.contains("numbers with ± are estimates from sampled answers"));
     assert!(!html.contains("NaN") && !html.contains("<script") && !html.contains("src="));
 
     // what only looks like a file of the report is the user's

@@ -58,7 +58,7 @@ pub fn lora(lab: &Lab, title: Title, bars: &MultiProgress) -> Result<Entry> {
     let ran = Ran::new(title, &settings, curve, start)?;
     let mut entry = lab.policy_entry(ran, policy, Score::LogRatio)?;
     entry.note = format!(
-        "{} numbers learn instead of {}",
+        "{} trained parameters instead of {}",
         settings.trained,
         lab.reference.parameters()
     );

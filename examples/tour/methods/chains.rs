@@ -1,9 +1,9 @@
-//! Chains: a first answer and a better one behind it. How they are learned and drawn.
+//! Chains: a first answer and a better one after it. How they are learned and sampled.
 //!
-//! The policy is what stands at the end of a chain. Its probabilities are sums over all first drafts,
-//! which is too many to add up, so chains are drawn and what is said about the policy is estimated:
-//! [`estimate`]. A chain that breaks off, or whose parts do not fit, gives no answer and is drawn again;
-//! the share of those is reported.
+//! The policy is the distribution of the answer at the end of a chain. Its probabilities are sums over
+//! all first drafts, which are too many to enumerate, so chains are sampled and the policy is
+//! estimated: [`estimate`]. A chain that is cut off, or whose parts do not fit, gives no answer and is
+//! sampled again; the share of such chains is reported.
 
 use super::Title;
 use super::conditions::log_probs;
@@ -33,15 +33,15 @@ struct ChainSettings<F> {
     plan: Optimisation,
 }
 
-/// What chains are made of.
+/// The parts of chains.
 pub struct Lesson<F> {
     pub format: F,
     pub data: &'static str,
-    /// Which random numbers.
+    /// The stream of random numbers.
     pub purpose: u64,
 }
 
-/// Trains on the chains that `lesson` gives, then draws some.
+/// Trains on the chains that `lesson` gives, then samples some.
 pub fn on_chains(
     lab: &Lab,
     title: Title,
@@ -80,7 +80,7 @@ pub fn on_chains(
             let loss = sft_loss(&log_probs, None, &settings.loss)?;
             Ok(loss.reduce(Reduction::SequenceMean)?)
         },
-        // Chains are drawn at the end alone.
+        // Chains are sampled only at the end.
         |_| Ok(None),
     )?;
     let ran = Ran::new(title, &settings, curve, start)?;
@@ -88,7 +88,7 @@ pub fn on_chains(
     estimate(lab, ran, revision, &policy, &mut rng)
 }
 
-/// Pairs of a batch: what was chosen, and what was not.
+/// The pairs of a batch: the chosen answers and the rejected ones.
 pub fn pairs(lab: &Lab, rng: &mut StdRng) -> Vec<(Answer, Answer)> {
     let answers = lab.pair_batch(rng);
     let (chosen, rejected) = answers.split_at(answers.len() / 2);
@@ -96,7 +96,7 @@ pub fn pairs(lab: &Lab, rng: &mut StdRng) -> Vec<(Answer, Answer)> {
     both.map(|(&good, &bad)| (good, bad)).collect()
 }
 
-/// What a model writes behind some contexts, until `end`.
+/// What a model writes after some contexts, until `end`.
 pub fn written(
     policy: &Transformer,
     contexts: &[Vec<u32>],
@@ -111,14 +111,14 @@ pub fn written(
         ..Default::default()
     };
     let mut rows = Vec::new();
-    // Some at a time: the tensors stay inside the cache.
+    // A few at a time, so that the tensors stay inside the cache.
     for some in contexts.chunks(256) {
         rows.extend(sample(model, some, &config, &Device::Cpu, rng)?.rows);
     }
     Ok(rows)
 }
 
-/// The prompts of all chains that are drawn.
+/// The prompts of all sampled chains.
 pub fn every_prompt(lab: &Lab) -> impl Iterator<Item = usize> {
     let chains = lab.sizes.chains;
     (0..PROMPTS).flat_map(move |prompt| std::iter::repeat_n(prompt, chains))

@@ -1,8 +1,9 @@
-//! A word before the answer that says how good it is: conditional SFT, C-RLFT, Chain of Hindsight.
+//! Methods with a word before the answer that says how good it is: conditional SFT, C-RLFT, Chain of
+//! Hindsight.
 //!
-//! The policy measured is the one under the good word: a distribution over answers like any other, and
-//! enumerated like any other. At the start the word means nothing to the model, so the ways of these
-//! methods do not begin at the reference.
+//! The measured policy is the one after the good word. It is a distribution over answers like any
+//! other, and is enumerated in the same way. At first the word means nothing to the model, so the
+//! paths of these methods do not begin at the reference.
 
 use super::Title;
 use crate::support::transformer::Transformer;
@@ -73,7 +74,8 @@ pub fn conditional(lab: &Lab, title: Title, bars: &MultiProgress) -> Result<Entr
     })
 }
 
-/// Weights 1 and 0.1, as in the authors' data. They act only through what the classes share.
+/// Weights 1 and 0.1, as in the authors' data. They act only through the parameters that the classes
+/// share.
 pub fn c_rlft(lab: &Lab, title: Title, bars: &MultiProgress) -> Result<Entry> {
     let config = CRlftConfig {
         weighting: ClassWeighting::Linear,
@@ -90,7 +92,7 @@ pub fn c_rlft(lab: &Lab, title: Title, bars: &MultiProgress) -> Result<Entry> {
     })
 }
 
-/// Answers of the reference behind the word of their class; `loss` is told which are good.
+/// Answers of the reference after the word of their class; `loss` knows which are good.
 fn on_classes<L: Serialize>(
     lab: &Lab,
     title: Title,
@@ -187,8 +189,8 @@ pub fn hindsight(lab: &Lab, title: Title, bars: &MultiProgress) -> Result<Entry>
     })
 }
 
-/// From the reference on; the policy is what the model answers behind each of these contexts, one to
-/// a prompt.
+/// Starts at the reference. The policy is what the model answers after each of these contexts, one
+/// per prompt.
 fn behind(
     lab: &Lab,
     title: Title,

@@ -55,7 +55,7 @@ struct Editing {
 }
 
 impl Editing {
-    /// Prompt, draft, edits, target and end; learned from the edits on.
+    /// Prompt, draft, edits, target and end; the loss covers everything from the edits on.
     fn chain(&self, lab: &Lab, prompt: usize, draft: usize, answer: usize) -> Result<Sequence> {
         let [draft, answer] = [draft, answer].map(|outcome| lab.world.filled(outcome));
         let script = edit_script(&draft, &answer, &self.costs)?;

@@ -1,19 +1,19 @@
-//! What is said about a policy that can be drawn from, but not written down.
+//! Estimates for a policy that can be sampled but not enumerated.
 //!
 //! ```text
 //! π(y│x) = [ kept(y│x) + E_s revised(y│x, s) ] / P(the chain is whole│x)
 //! ```
-//! kept: the probability of a chain whose first answer is y and stands; revised: of going on from a
-//! first answer s to y. Chains (s₁, y₁), …, (s_N, y_N) are drawn to each prompt, and the
+//! kept: the probability of a chain whose first answer is y and is kept; revised: the probability of
+//! revising a first answer s into y. Chains (s₁, y₁), …, (s_N, y_N) are sampled for each prompt. The
 //! expectation over s becomes a mean over the first answers of J other chains, times the share of
-//! those from which a chain can go on:
+//! first answers that can be revised:
 //!
 //! ```text
 //! E r  ≈ mean r(yᵢ)                        KL(π‖π_ref) ≈ mean lᵢ,     lᵢ = log π̂(yᵢ) − log π_ref(yᵢ)
 //! ```
-//! The logarithm of a mean of J terms is too small by half its relative variance, to first order,
-//! which is added. Standard errors are those of the means, prompt by prompt; that of the regret
-//! R*(KL) − E r is the one of b·lᵢ − r(yᵢ), b being the slope of the frontier there.
+//! To first order, the logarithm of a mean of J terms is too small by half its relative variance, which
+//! is added back. Standard errors are those of the means, prompt by prompt. The standard error of the
+//! regret R*(KL) − E r is that of b·lᵢ − r(yᵢ), with b the slope of the frontier at this KL.
 
 use super::conditions::log_probs;
 use crate::support::transformer::Transformer;
@@ -26,7 +26,7 @@ use candle_core::DType;
 use rand::rngs::StdRng;
 use std::ops::Range;
 
-/// What was drawn to a prompt: the first answer and the last, if they are answers.
+/// One sample for a prompt: the first answer and the last, if they are answers.
 pub struct Chain {
     pub prompt: usize,
     pub draft: Option<usize>,
@@ -35,22 +35,22 @@ pub struct Chain {
 
 /// A method that revises.
 pub trait Revision {
-    /// As many chains to each prompt as [`crate::tour::lab::Sizes::chains`], in the order of the prompts.
+    /// [`crate::tour::lab::Sizes::chains`] chains for each prompt, in the order of the prompts.
     fn draw(&self, lab: &Lab, policy: &Transformer, rng: &mut StdRng) -> Result<Vec<Chain>>;
 
-    /// The chain whose first answer stands; its learned tokens are all that the model writes. `None` if
-    /// none ends so.
+    /// The chain that keeps its first answer; its learned tokens are all that the model writes. `None`
+    /// if no chain can end this way.
     fn kept(&self, lab: &Lab, answer: Answer) -> Result<Option<Sequence>>;
 
-    /// Whether a first answer surely stands: no chain goes on from it.
+    /// Whether a first answer is always kept: no chain revises it.
     fn stands(&self, draft: Answer) -> bool;
 
-    /// The chain from a first answer that may not stand to this one; its learned tokens are what the
-    /// model writes behind the first answer.
+    /// The chain that revises a first answer into this one; its learned tokens are what the model
+    /// writes after the first answer.
     fn revised(&self, lab: &Lab, draft: usize, answer: Answer) -> Result<Sequence>;
 }
 
-/// Draws chains and says what they say about the policy.
+/// Samples chains and estimates the policy from them.
 pub fn estimate(
     lab: &Lab,
     ran: Ran,
@@ -103,7 +103,7 @@ pub fn estimate(
     if reward.len() < PROMPTS {
         return Ok(Entry {
             escaped: Some(1.0 - whole),
-            note: "hardly any chain gives an answer, so nothing can be said of the policy".into(),
+            note: "hardly any chain gives an answer, so the policy cannot be estimated".into(),
             ..Entry::of(ran)
         });
     }
@@ -138,7 +138,7 @@ fn log_mixture(
     chains: &[Chain],
     answers: &[(usize, Answer)],
 ) -> Result<Vec<f64>> {
-    // The chains whose first answer may not stand.
+    // The chains whose first answer may be revised.
     let open: Vec<(usize, usize)> = chains
         .iter()
         .enumerate()
@@ -148,7 +148,7 @@ fn log_mixture(
         .collect();
     let share = open.len() as f64 / chains.len() as f64;
     let mut sequences = Vec::new();
-    // Which of these are of which answer.
+    // The chains of each answer.
     let mut kept = Vec::new();
     let mut revised = Vec::new();
     for &(at, answer) in answers {
@@ -183,7 +183,7 @@ fn mean_and_variance(values: &[f64]) -> (f64, f64) {
 /// The probabilities of the learned tokens of sequences, given the others.
 fn probabilities(policy: &Transformer, sequences: &[Sequence]) -> Result<Vec<f64>> {
     let mut all = Vec::with_capacity(sequences.len());
-    // Some at a time: the tensors stay inside the cache.
+    // A few at a time, so that the tensors stay inside the cache.
     for some in sequences.chunks(256) {
         let sums = log_probs(policy, some, None)?.sum()?.detach();
         let sums = sums.to_dtype(DType::F64)?.to_vec1::<f64>()?;

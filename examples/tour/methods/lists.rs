@@ -1,8 +1,8 @@
 //! Lists: four answers of the reference to one prompt, scored by the reward model.
 //!
 //! PRO, RRHF, BRIO, expected risk and the list and reward losses of SLiC (§3.2.1), and Stable
-//! Alignment (§3.2.2), whose ratings are such scores. They differ in what they compare and in what
-//! holds them back: the best answer of the list (PRO, RRHF, Stable Alignment), demonstrations (BRIO,
+//! Alignment (§3.2.2), which uses the scores as ratings. They differ in what they compare and in what
+//! holds the policy back: the best answer of the list (PRO, RRHF, Stable Alignment), demonstrations (BRIO,
 //! expected risk), or the KL to the reference (SLiC).
 
 use super::Title;
@@ -50,7 +50,7 @@ impl<L> ListSettings<L> {
             regulariser: None,
             reference_answers: None,
             rewards: "scores of the reward model",
-            // As many answers per step as the methods that learn from pairs.
+            // The same number of answers per step as for the methods that learn from pairs.
             lists_per_step: lab.sizes.batch * 2 / LIST,
             answers_per_list: LIST,
             plan: lab.plan(6e-3),
@@ -83,8 +83,8 @@ pub fn stable_alignment(lab: &Lab, title: Title, bars: &MultiProgress) -> Result
     })
 }
 
-/// The paper divides by the square of the length, for summaries of sixty words; for answers of at
-/// most four, by the length.
+/// The paper divides by the square of the length, for summaries of sixty words. For answers of at
+/// most four tokens the length itself is enough.
 pub fn brio(lab: &Lab, title: Title, bars: &MultiProgress) -> Result<Entry> {
     let config = BrioConfig {
         length_power: 1.0,
@@ -131,7 +131,7 @@ pub fn slic_reward(lab: &Lab, title: Title, bars: &MultiProgress) -> Result<Entr
     })
 }
 
-/// What a loss sees of one step.
+/// The inputs of a loss at one step.
 struct Step<'a> {
     lab: &'a Lab,
     policy: &'a Transformer,
@@ -150,7 +150,7 @@ impl Step<'_> {
         Ok(sft_loss(&log_probs, None, &SftConfig::default())?)
     }
 
-    /// SLiC's regulariser, weighted, along the best answer of each list.
+    /// SLiC's weighted regularizer, along the best answer of each list.
     fn kl(&self) -> Result<Tensor> {
         let best = best_of_k(self.candidates.rewards(), None)?;
         let kl = along(

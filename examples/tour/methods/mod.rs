@@ -1,14 +1,15 @@
-//! The methods, one page for each family: data, loss, settings.
+//! The methods, one page for each family: data, loss, settings. Change [`BETA`] to see PPO and DPO
+//! aim at another point of the frontier.
 //!
-//! | page | the survey's | what its methods have in common |
+//! | page | survey | its methods learn from |
 //! |---|---|---|
-//! | [`reward`] | §3.1 | the reward model, which most of the others learn from |
-//! | [`ppo`], [`raft`] | §3.1 | answers of the policy itself, drawn anew on the way |
+//! | [`reward`] | §3.1 | the labeled pairs; the reward model itself |
+//! | [`ppo`], [`raft`] | §3.1 | the policy's own answers, sampled during training |
 //! | [`pairs`] | §3.2.1 | two answers of the reference, and which is better |
 //! | [`lists`] | §3.2.1, §3.2.2 | four answers of the reference, and their scores |
 //! | [`conditions`] | §3.2.2 | a word before the answer that says how good it is |
-//! | [`edits`], [`revisions`] | §3.2.2 | a first answer, and a better one behind it |
-//! | [`adapters`] | §3.3 | DPO again, but only an adapter learns; the others are in [`super::parameters`] |
+//! | [`edits`], [`revisions`] | §3.2.2 | a first answer, and a better one after it |
+//! | [`adapters`] | §3.3 | the pairs of DPO, with only an adapter trained; more adapters are in [`super::parameters`] |
 
 pub mod adapters;
 pub mod chains;

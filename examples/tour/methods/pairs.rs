@@ -1,7 +1,7 @@
-//! DPO and SLiC's losses on two answers: of a pair of the reference's answers, which is better?
+//! DPO and SLiC's losses on two answers: which answer of a pair of the reference's is better?
 //!
-//! DPO and the rank loss learn from the labelled pairs, without a reward model. The margin loss wants
-//! to know by how much an answer is better: it takes the same answers in the order of their scores.
+//! DPO and the rank loss learn from the labeled pairs, without a reward model. The margin loss needs
+//! to know how much better an answer is, so it takes the same answers in the order of their scores.
 
 use super::{BETA, Title};
 use crate::support::transformer::Transformer;
@@ -17,7 +17,7 @@ use candle_core::{Device, Tensor};
 use indicatif::MultiProgress;
 use serde::Serialize;
 
-/// Which draw of pairs DPO sees, whatever of the policy learns.
+/// The stream of pairs for DPO, whatever parameters are trained.
 pub const DPO_PAIRS: u64 = 10;
 
 /// Settings of a run on pairs.
@@ -38,7 +38,7 @@ pub struct KlRegulariser {
     pub kl_weight: f64,
 }
 
-/// The regulariser of all four losses of SLiC; rank and KL is what the survey reports as best.
+/// The regularizer of all four losses of SLiC; the survey reports rank with KL as the best.
 pub const SLIC_KL: KlRegulariser = KlRegulariser { kl_weight: 0.5 };
 
 /// The settings of the DPO run, with and without an adapter.
@@ -87,7 +87,7 @@ pub fn slic_rank(lab: &Lab, title: Title, bars: &MultiProgress) -> Result<Entry>
     })
 }
 
-/// A unit of reward is worth 1/β nats: the lead that the policy at the frontier has over the reference's.
+/// A unit of reward is worth 1/β nats: the lead of the frontier policy over the reference.
 pub fn slic_margin(lab: &Lab, title: Title, bars: &MultiProgress) -> Result<Entry> {
     let scores = &lab.wait_for_learned()?.scores;
     let config = SlicConfig { delta: 1.0 / BETA };
@@ -109,7 +109,7 @@ pub fn slic_margin(lab: &Lab, title: Title, bars: &MultiProgress) -> Result<Entr
     })
 }
 
-/// A calibration loss on pairs, first all better answers and then all others, with the regulariser.
+/// A calibration loss on pairs, first all better answers and then all others, with the regularizer.
 fn slic(
     lab: &Lab,
     title: Title,
@@ -163,7 +163,7 @@ fn reference_logits(lab: &Lab, answers: &[Answer]) -> Result<Tensor> {
     for answer in answers {
         let content = lab.world.content(answer.outcome);
         for t in 0..time {
-            // Position PROMPT − 1 predicts the answer's first token; what counts for nothing is 0.
+            // Position PROMPT − 1 predicts the answer's first token; positions that do not count are 0.
             match (t + 1).checked_sub(PROMPT) {
                 Some(length) if length <= content.len() => {
                     let prefix = lab.world.number(&content[..length]);

@@ -49,7 +49,7 @@ pub fn run(lab: &Lab, title: Title, bars: &MultiProgress) -> Result<Entry> {
     let looks = looks(rounds, lab.sizes.points);
     let mut curve = Vec::new();
     for round in 0..rounds {
-        // The policy answers; the reward model scores; the KL is paid token by token.
+        // The policy answers, the reward model scores, and the KL penalty is paid token by token.
         let answers = generate(lab, &policy, answers_per_round, &mut rng)?;
         let (tokens, mask) = lab.world.batch(&answers)?;
         let rollout = Rollout {
@@ -67,7 +67,7 @@ pub fn run(lab: &Lab, title: Title, bars: &MultiProgress) -> Result<Entry> {
             }
             let (_, new) = rows(&policy, &tokens, &mask)?;
             let out = rlhf_loss(&new, &values(&critic, &tokens)?, &experience, &config)?;
-            // Policy and critic share no weights: each has an optimiser, and its own part.
+            // Policy and critic share no weights; each has its own optimizer and loss.
             let loss = out.policy.loss.reduce(Reduction::TokenMean)?;
             if epoch == 0 && looks.contains(&round) {
                 curve.push(point(round * EPOCHS, Some(&loss), lab.place(&policy)?)?);
@@ -100,7 +100,7 @@ fn values(critic: &Scorer, tokens: &Tensor) -> Result<Tensor> {
         .reshape((batch, time))?)
 }
 
-/// Answers of the policy, all rows one token further at a time.
+/// Answers of the policy; all rows advance by one token at a time.
 fn generate(
     lab: &Lab,
     policy: &Transformer,
@@ -124,7 +124,7 @@ fn generate(
             .to_dtype(DType::F64)?
             .to_vec2::<f64>()?;
         for i in 0..count {
-            // Drawn for ended rows too: every row takes the same numbers whatever the others do.
+            // Drawn for finished rows too, so that each row's random numbers do not depend on the others.
             let symbol = choose(&log_softmax(&last[i]), rng);
             ended[i] |= symbol == END;
             if !ended[i] {

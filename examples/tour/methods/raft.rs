@@ -1,7 +1,7 @@
-//! RAFT: draw answers of the policy, keep the best, learn them, and again.
+//! RAFT: sample answers from the policy, keep the best, fine-tune on them, repeat.
 //!
-//! Two ways to choose: the best of K answers to each prompt, which is the paper's, and the top share
-//! of all answers drawn so far, whatever their prompts, which is how the survey describes it.
+//! There are two selections: the best of K answers to each prompt, as in the paper, and the top share
+//! of all answers so far, whatever their prompts, as the survey describes it.
 
 use super::Title;
 use crate::support::transformer::Transformer;
@@ -19,7 +19,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use serde::Serialize;
 
-/// How often answers are drawn anew.
+/// How many times new answers are sampled.
 const ROUNDS: usize = 3;
 
 #[derive(Serialize)]
@@ -35,13 +35,13 @@ struct RaftSettings {
     plan: Optimisation,
 }
 
-/// Which of the answers are learned.
+/// Which answers are kept.
 #[derive(Clone, Copy, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Choice {
-    /// Of those to one prompt, one.
+    /// One answer per prompt.
     BestOfK,
-    /// Of all, this share; kept over the rounds in a set that holds the best.
+    /// This share of all answers; a set keeps the best over the rounds.
     TopShare(f64),
 }
 
@@ -127,7 +127,7 @@ fn draw(
     let config = &settings.sampling;
     let mut answers = Vec::new();
     while answers.len() < settings.answers_per_round {
-        // Some at a time: the tensors stay inside the cache.
+        // A few at a time, so that the tensors stay inside the cache.
         let prompts: Vec<usize> = (0..8 * PROMPTS).map(|i| i % PROMPTS).collect();
         let texts: Vec<[u32; 2]> = prompts.iter().map(|&p| lab.world.prompt(p)).collect();
         let drawn = sample(model, &texts, config, &Device::Cpu, rng)?;

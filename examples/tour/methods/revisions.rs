@@ -1,7 +1,7 @@
-//! SelFee and self-debug: a first answer, a judgement, and another answer if it asks for one.
+//! SelFee and self-debug: a first answer, a verdict, and a second answer if the verdict asks for one.
 //!
-//! SelFee judges itself; self-debug is told the result of a test. Self-debug trains nothing in its
-//! paper, which prompts a large model; here its conversations are learned.
+//! SelFee judges its own answer; self-debug gets the result of a test. Its paper trains nothing but
+//! prompts a large model; here the conversations are training data.
 
 use super::Title;
 use super::chains::{Lesson, every_prompt, on_chains, pairs, written};
@@ -22,10 +22,10 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use serde::Serialize;
 
-/// Chains from labelled pairs: a chosen answer stands; a rejected one is revised into the chosen one.
+/// Chains from labeled pairs: a chosen answer is kept; a rejected one is revised into the chosen one.
 pub fn selfee(lab: &Lab, title: Title, bars: &MultiProgress) -> Result<Entry> {
     let revising = Revising {
-        // The verdict alone is the feedback, and it needs no heading.
+        // The feedback is only the verdict, which needs no heading.
         template: RevisionTemplate {
             feedback: String::new(),
             revision: String::new(),
@@ -53,7 +53,7 @@ struct Revising {
 }
 
 impl Revising {
-    /// Answers with their verdicts: the last one stands.
+    /// Answers with their verdicts: the last one is final.
     fn chain(&self, lab: &Lab, prompt: usize, answers: &[usize]) -> Result<Sequence> {
         let texts: Vec<String> = answers.iter().map(|&a| lab.world.text(a)).collect();
         let attempts = texts.iter().enumerate().map(|(i, answer)| {
@@ -135,8 +135,8 @@ impl Revision for Revising {
     }
 }
 
-/// A test from outside says whether the first answer will do: whether the reward model scores it
-/// above half of the reference's answers. If not, the model writes another one, which stands.
+/// An external test accepts the first answer if the reward model scores it above half of the
+/// reference's answers. If not, the model writes a second answer, which is final.
 pub fn self_debug(lab: &Lab, title: Title, bars: &MultiProgress) -> Result<Entry> {
     let debugging = Debugging {
         format: DebugFormat {
@@ -167,7 +167,7 @@ pub fn self_debug(lab: &Lab, title: Title, bars: &MultiProgress) -> Result<Entry
 
 struct Debugging {
     format: DebugFormat,
-    /// What the test says of every answer.
+    /// The test's result for every answer.
     passes: Vec<Vec<bool>>,
 }
 
@@ -198,7 +198,7 @@ impl Debugging {
         Ok(debug_sequence(&encode, &task, &turns, &format, STOP)?)
     }
 
-    /// What stands before the second answer.
+    /// The context of the second answer.
     fn question(&self, lab: &Lab, prompt: usize, draft: Option<usize>) -> Result<Vec<u32>> {
         let mut text = encode(&lab.world.prompt_text(prompt))?;
         text.push(STOP);
@@ -231,7 +231,7 @@ impl Revision for Debugging {
                 answer: read(drawn),
             })
             .collect();
-        // Those that fail are asked again.
+        // Failed answers get a second try.
         let fails = |c: &&mut Chain| c.draft.is_some_and(|d| !self.passes[c.prompt][d]);
         let mut failed: Vec<&mut Chain> = chains.iter_mut().filter(fails).collect();
         let contexts: Vec<Vec<u32>> = failed

@@ -1,4 +1,4 @@
-//! The reward model: one number per answer, from the labelled pairs.
+//! The reward model: one number per answer, from the labeled pairs.
 
 use super::REWARD_MODEL;
 use crate::support::transformer::Transformer;
@@ -29,14 +29,14 @@ pub struct Scorer {
 impl Scorer {
     pub fn vars(&self) -> Vec<(String, Var)> {
         let mut vars = self.body.vars();
-        // The output layer of the language model has no part in a score.
+        // The output layer of the language model is not used for scores.
         vars.retain(|(name, _)| name != "head.weight");
         vars.extend(self.head.trainable());
         vars.sort_by(|a, b| a.0.cmp(&b.0));
         vars
     }
 
-    /// A copy with variables of its own.
+    /// A copy with its own variables.
     pub fn trainable(&self) -> Result<Self> {
         Ok(Self {
             body: self.body.trainable()?,
@@ -62,7 +62,7 @@ impl Scorer {
 }
 
 impl Lab {
-    /// Trains the reward model and keeps it, for those who wait for it.
+    /// Trains the reward model and stores it for the methods that wait for it.
     pub fn train_reward_model(&self, bars: &MultiProgress) -> Result<Entry> {
         let trained = self.trained_reward_model(bars);
         let (entry, kept) = match trained {
@@ -72,7 +72,7 @@ impl Lab {
                 (Err(error), Err(message))
             }
         };
-        // Trained once per run: nobody was before us.
+        // Trained once per run, so the cell is empty.
         let _ = self.learned.set(kept);
         entry
     }
@@ -105,7 +105,7 @@ impl Lab {
             |_| Ok(None),
         )?;
 
-        // Only differences of scores were learned: the mean over the reference's answers is set to 0.
+        // Only differences of scores are learned, so the mean over the reference's answers is set to 0.
         let mut scores = scorer.tabulate(self)?;
         let mean = expectation(&self.reference_log_probs, &scores);
         scores.iter_mut().flatten().for_each(|s| *s -= mean);
@@ -146,7 +146,7 @@ impl Lab {
         self.learned()
     }
 
-    /// Of a score with the true reward, within prompts, weighted by the reference.
+    /// The correlation of a score with the true reward, within prompts, weighted by the reference.
     pub fn correlation(&self, scores: &PerAnswer) -> f64 {
         let (mut both, mut one, mut other) = (0.0, 0.0, 0.0);
         for (prompt, log_p) in self.reference_log_probs.iter().enumerate() {

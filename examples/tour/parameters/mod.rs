@@ -1,22 +1,22 @@
 //! The second picture: the same objective through every method of the survey's §3.3.
 //!
 //! DPO with the same β over the same frozen reference, on the same pairs in the same order, for the
-//! same number of steps: what differs is what learns. A [`Point`] is one method at one size.
+//! same number of steps. Only the trained parameters differ. A [`Point`] is one method at one size.
 //!
-//! | family | a size is | numbers that learn; d = width, m = width inside, l = blocks |
+//! | family | size | trained parameters; d = width, m = inner width, l = blocks |
 //! |---|---|---|
 //! | everything | – | all of the model |
 //! | prefix | keys and values per block | 2·p·d·l |
 //! | prompt | vectors before the input | p·d |
 //! | adapter | width inside, at both parts | 2·(2·r·d + r + d)·l |
 //! | MAM | width of both, at attention and feed-forward | 2·p·d·l + 2·r·d·l, p = r |
-//! | design space | what each block may train | a little less, for shares are whole |
+//! | design space | budget per block | a little less than the budget, because shares are whole numbers |
 //! | BitFit | – | Σ out |
 //! | LoRA, QLoRA | rank | Σ r·(in + out) |
-//! | AdaLoRA | rank left on average, of 3/2 as much | Σ ³⁄₂r·(in + out + 1) |
+//! | AdaLoRA | final mean rank, from 3/2 as much | Σ ³⁄₂r·(in + out + 1) |
 //! | DoRA | rank | Σ r·(in + out) + out |
 //! | (IA)³ | – | 3·d·l + m·l |
-//! | VeRA | rank, frozen but for a diagonal | Σ r + out |
+//! | VeRA | rank, frozen except for a diagonal | Σ r + out |
 //!
 //! Sums are over the four linear maps of every block: in, out are d, 3d · d, d · d, m · m, d.
 
@@ -36,7 +36,7 @@ use candle_align::{
 use clap::ValueEnum;
 use serde::Serialize;
 
-/// What learns, up to its size.
+/// The method, without its size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Family {
@@ -64,7 +64,7 @@ pub enum Family {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Point {
     pub family: Family,
-    /// 0 where there is no choice.
+    /// 0 if the method has no size.
     pub size: usize,
 }
 
@@ -136,7 +136,7 @@ impl Family {
         }
     }
 
-    /// What its sizes measure; none where there is no choice.
+    /// What its sizes measure; none if the method has no size.
     fn unit(self) -> Option<&'static str> {
         match self {
             Self::Full | Self::BitFit | Self::Ia3 => None,
@@ -147,7 +147,7 @@ impl Family {
         }
     }
 
-    /// The sizes that are run, from the smallest on.
+    /// The sizes that are run, smallest first.
     fn sizes(self) -> &'static [usize] {
         match self {
             Self::Full | Self::BitFit | Self::Ia3 => &[0],
@@ -177,7 +177,7 @@ impl Family {
 }
 
 impl Point {
-    /// Of which random numbers it is made.
+    /// The stream of random numbers.
     fn purpose(self) -> u64 {
         1000 * (1 + self.family as u64) + self.size as u64
     }
@@ -200,7 +200,7 @@ impl Point {
         }
     }
 
-    /// What is put on the reference; none where the reference itself learns.
+    /// The adapter on the reference; none if the reference itself is trained.
     pub fn adapter(self) -> Option<AdapterConfig> {
         let size = self.size;
         let names = |names: &[&str]| {
@@ -237,7 +237,7 @@ impl Point {
                     ..MamConfig::default().adapter
                 },
             }),
-            // Two blocks are too few for four groups: the first and the last are left.
+            // Two blocks are too few for four groups; the first and the last group remain.
             Family::DesignSpace => {
                 let groups = DesignSpaceConfig::default().strategies;
                 AdapterConfig::DesignSpace {
@@ -252,7 +252,7 @@ impl Point {
             Family::Lora => AdapterConfig::Lora(lora),
             Family::Qlora => AdapterConfig::Qlora(lora),
             Family::Dora => AdapterConfig::Dora(lora),
-            // The paper's proportion: one and a half times what shall be left.
+            // The paper's proportion: one and a half times the final rank.
             Family::AdaLora => AdapterConfig::AdaLora(AdaLoraConfig {
                 rank: size * 3 / 2,
                 alpha: 3.0 * size as f64,

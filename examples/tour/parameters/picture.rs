@@ -1,11 +1,11 @@
-//! The picture: what the methods reach, against how many numbers learn.
+//! The picture: the results of the methods against the number of trained parameters.
 
 use super::{Family, Placed};
 use crate::tour::chart::{Chart, INK, Shape, range, stacked};
 use crate::tour::labels::Label;
 use crate::tour::report::Report;
 
-/// The colour says where a method stands in the model, the shape which it is.
+/// The color shows the method's place in the model; the shape shows the method.
 fn style(family: Family) -> (&'static str, Shape) {
     const BEFORE: &str = "#D55E00";
     const BESIDE: &str = "#00835c";
@@ -35,7 +35,7 @@ pub fn picture(report: &Report) -> String {
     }
     let above = panel(
         report,
-        "regret: what the same KL could have bought",
+        "regret: frontier − E r at the same KL",
         |p| p.entry.regret,
         None,
     );
@@ -43,13 +43,13 @@ pub fn picture(report: &Report) -> String {
     let start = report.target.reward - report.beta * report.target.kl - reference;
     let below = panel(
         report,
-        "shortfall: what E r − β·KL lacks of its largest",
+        "shortfall: E r − β·KL below its maximum",
         |p| Some(p.shortfall),
-        Some(("the reference: nothing learned", start)),
+        Some(("the reference, untrained", start)),
     );
     stacked(
         &[above, below],
-        "Regret and shortfall of DPO against the numbers that learn, one mark for each method and size",
+        "Regret and shortfall of DPO against the number of trained parameters, one mark for each method and size",
     )
 }
 
@@ -75,7 +75,7 @@ fn panel(
         .map(|value| ((value as f64).log10(), grouped(value)))
         .filter(|(at, _)| (x.0..=x.1).contains(at))
         .collect();
-    chart.axes_at(&decades, "numbers that learn", what);
+    chart.axes_at(&decades, "trained parameters", what);
     let full = placed.iter().find(|(p, _)| p.method == Family::Full);
     for height in full
         .map(|(_, at)| at.1)

@@ -1,4 +1,4 @@
-//! One point: DPO where only this learns, and where that leads.
+//! One point: DPO with only these parameters trained, and its result.
 
 use super::{Family, Point};
 use crate::support::adapters::{Adapted, AdapterConfig, adapt};
@@ -16,19 +16,18 @@ use indicatif::MultiProgress;
 use serde::Serialize;
 use std::time::Instant;
 
-/// Where a point ended.
+/// The result of a point.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Placed {
     pub method: Family,
-    /// Rank, length or width; none where there is no choice.
+    /// Rank, length or width; none if the method has no size.
     pub size: Option<usize>,
-    /// How many numbers learn.
+    /// The number of trained parameters.
     pub trained: usize,
     /// How many triplets AdaLoRA left; none under the others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub left: Option<usize>,
-    /// The largest E r − β·KL that any policy has, less this one's: β·KL(π‖π_β). What is left to the
-    /// policy that DPO aims at.
+    /// How far E r − β·KL falls below its maximum: β·KL(π‖π_β), the distance to the optimum of DPO.
     pub shortfall: f64,
     #[serde(flatten)]
     pub entry: Entry,
@@ -53,7 +52,7 @@ struct Budget {
     schedule: RankAllocatorConfig,
 }
 
-/// What learns, and in which model.
+/// The trained parameters, and their model.
 enum Learner {
     Everything(Transformer),
     Part(Adapted),
@@ -94,7 +93,7 @@ impl Learner {
 }
 
 impl Budget {
-    /// The paper's shape of a schedule: some steps to warm up, and some for the ranks that are left.
+    /// The paper's schedule: some steps to warm up, and some for the final ranks.
     fn new(point: Point, steps: usize) -> Option<Self> {
         let schedule = RankAllocatorConfig {
             target_rank: point.size,
@@ -112,7 +111,7 @@ impl Budget {
     }
 }
 
-/// Trains one point on the batches that all of them see.
+/// Trains one point on the batches that all points share.
 pub fn run(point: Point, lab: &Lab, bars: &MultiProgress) -> Result<Placed> {
     let start = Instant::now();
     let adapter = point.adapter();

@@ -1,4 +1,4 @@
-//! The points in words and numbers.
+//! The points as a table and as sentences.
 
 use super::picture::{grouped, picture};
 use super::{Family, Placed};
@@ -28,7 +28,7 @@ pub fn text(points: &[Placed]) -> String {
     out
 }
 
-/// The part of the page about them; nothing if there are none.
+/// The section of the page about the points; empty if there are none.
 pub fn html(report: &Report) -> String {
     if report.points.is_empty() {
         return String::new();
@@ -62,15 +62,15 @@ pub fn html(report: &Report) -> String {
         .map(|s| format!("<li>{}</li>\n", escape(s)))
         .collect();
     format!(
-        r##"<h2>The same objective through few parameters</h2>
-<p>DPO once more, over the same frozen reference, on the same pairs in the same order, in fewer steps than above: what
-differs is what learns.</p>
+        r##"<h2>The same objective with few parameters</h2>
+<p>DPO again, over the same frozen reference, on the same pairs in the same order, with fewer steps than above. Only the
+trained parameters differ.</p>
 {}
-<p class="note">Regret: as above; it is small too where a policy hardly moves. Shortfall: what E r − β·KL, of which DPO seeks the largest,
-lacks of it: β·KL(policy‖full star). It is the regret and what a wrong distance costs. Dashed: all numbers learn.
-Orange: before or inside the attention. Green: small networks. Blue: changes of low rank. Pink: biases and factors. Numbers beside
-marks: length, width, rank.</p>
-<table><tr><th>DPO through</th><th>§</th><th>numbers</th><th>E r</th><th>KL, nats</th><th>regret</th><th>shortfall</th><th>win rate</th><th>accuracy</th><th>seconds</th></tr>
+<p class="note">Regret: as above; it is also small for a policy that hardly moves. Shortfall: how far E r − β·KL, which DPO maximizes, falls
+below its maximum. It equals β·KL(policy‖full star): the regret plus the cost of stopping at the wrong distance. Dashed: all parameters are
+trained. Orange: before or inside the attention. Green: small networks. Blue: low-rank changes. Pink: biases and factors. Numbers
+beside marks: length, width, rank.</p>
+<table><tr><th>DPO through</th><th>§</th><th>trained</th><th>E r</th><th>KL, nats</th><th>regret</th><th>shortfall</th><th>win rate</th><th>accuracy</th><th>seconds</th></tr>
 {rows}</table>
 <ul>
 {seen}</ul>
@@ -80,14 +80,14 @@ marks: length, width, rank.</p>
     )
 }
 
-/// What the numbers say, in sentences that hold for these numbers.
+/// The findings as sentences that are true for these numbers.
 fn seen(report: &Report) -> Vec<String> {
     let mut seen = Vec::new();
     let mut nearest: Vec<&Placed> = report.points.iter().collect();
     nearest.sort_by(|a, b| a.shortfall.total_cmp(&b.shortfall));
     if let [near, .., far] = nearest[..] {
         seen.push(format!(
-            "Nearest to what DPO aims at is {} (shortfall {:.3} with {} numbers), farthest is {} ({:.3} with {}).",
+            "{} ends nearest to DPO's optimum (shortfall {:.3} with {} parameters), {} farthest ({:.3} with {}).",
             near.entry.label, near.shortfall, near.trained, far.entry.label, far.shortfall, far.trained
         ));
     }
@@ -97,7 +97,7 @@ fn seen(report: &Report) -> Vec<String> {
         let fewest = fewest.min_by_key(|p| p.trained);
         if let Some(fewest) = fewest.filter(|p| p.method != Family::Full) {
             seen.push(format!(
-                "{} is no farther from it than all {} numbers are, with {}.",
+                "{} comes as near to it as all {} parameters do, with {}.",
                 fewest.entry.label, full.trained, fewest.trained
             ));
         }

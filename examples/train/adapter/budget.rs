@@ -1,4 +1,4 @@
-//! What AdaLoRA adds to a step: the penalty on its vectors, and after the step the pruning.
+//! AdaLoRA's additions to a step: the penalty on its vectors, and the pruning after the step.
 
 use super::super::support::adapters::{Adapted, AdapterConfig};
 use super::Adapter;
@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 /// Which triplets of each layer are left, by its name.
 pub type Kept = BTreeMap<String, Vec<bool>>;
 
-/// The triplets of a model, and who decides over them.
+/// The triplets of a model, and their allocator.
 pub struct Budget {
     layers: Vec<AdaLoraLinear>,
     allocator: RankAllocator,
@@ -18,7 +18,7 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// For a run of so many steps; none for other methods than AdaLoRA.
+    /// For a run of this many steps; none for methods other than AdaLoRA.
     pub fn new(adapter: &Adapter, adapted: &Adapted, steps: usize) -> Result<Option<Self>> {
         let AdapterConfig::AdaLora(config) = &adapter.method else {
             return Ok(None);
@@ -39,13 +39,13 @@ impl Budget {
         Ok((penalty * self.orthogonality)?)
     }
 
-    /// After the optimiser's step, counted from 1, with the gradients that it used.
+    /// Called after the optimizer's step, counted from 1, with its gradients.
     pub fn after(&mut self, step: usize, grads: &GradStore) -> Result<()> {
         self.allocator.update(step, grads)?;
         Ok(())
     }
 
-    /// What the last pruning left.
+    /// The triplets after the last pruning.
     pub fn kept(&self) -> Kept {
         self.allocator.kept().into_iter().collect()
     }

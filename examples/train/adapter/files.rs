@@ -1,14 +1,14 @@
-//! What a run under an adapter leaves: PEFT's two files where PEFT knows the method, else the trained
-//! numbers as they are.
+//! The files of a run under an adapter: PEFT's two files if PEFT has the method, else the trained
+//! parameters as plain safetensors.
 //!
 //! | method | in `adapter/` | read by |
 //! |---|---|---|
 //! | lora, qlora, dora, ada_lora, ia3, vera, prompt, prefix | `adapter_config.json`, `adapter_model.safetensors` | `AdapterFile::read`, Python's PEFT |
-//! | bit_fit, adapter, mam, design_space | `adapter.json`, `adapter.safetensors` | whoever knows the names: PEFT has no file for them |
+//! | bit_fit, adapter, mam, design_space | `adapter.json`, `adapter.safetensors` | your own code: PEFT has no format for them |
 //!
-//! A reward head goes into PEFT's file as a module of `modules_to_save`, where the method has those;
-//! besides, as always, into `reward_head.safetensors`. QLoRA's file is LoRA's: it belongs on the base
-//! in four bits, which `Nf4Linear::quantise` makes of `base.safetensors` again, bit for bit.
+//! A reward head goes into PEFT's file as a module of `modules_to_save`, if the method has them, and
+//! always into `reward_head.safetensors`. QLoRA's file has LoRA's format. It needs the base in four
+//! bits, which `Nf4Linear::quantise` reproduces from `base.safetensors` bit for bit.
 
 use super::super::error::{Error, Result};
 use super::super::output::Folder;
@@ -24,7 +24,7 @@ use std::path::Path;
 /// The reward head's path as a module.
 pub const HEAD: &str = "reward_head";
 
-/// PEFT's file of what was trained in so many steps; none if PEFT does not know the method.
+/// PEFT's file of the trained adapter after this many steps; none if PEFT does not have the method.
 pub fn peft(
     adapter: &Adapter,
     adapted: &Adapted,
@@ -117,7 +117,7 @@ pub fn peft(
     AdapterFile::from_layers(method.into(), &layers).map(Some)
 }
 
-/// Vectors need a task before Python can wrap a model with them.
+/// Prompts and prefixes need a task before Python can wrap a model with them.
 fn of_a_model(method: AdapterMethod) -> candle_align::AdapterConfig {
     candle_align::AdapterConfig {
         task: Some(TaskType::CausalLanguageModel),
@@ -136,7 +136,7 @@ pub fn described(adapter: &Adapter, file: Option<&AdapterFile>) -> String {
     }
 }
 
-/// Writes what was trained into the folder `adapter` of the results.
+/// Writes the trained adapter into the folder `adapter` of the results.
 pub fn write(
     out: &Path,
     adapter: &Adapter,

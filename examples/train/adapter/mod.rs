@@ -1,4 +1,4 @@
-//! Training few parameters: the base is frozen, and an objective moves what stands on it.
+//! Training few parameters: the base is frozen, and an objective trains an adapter on it.
 //!
 //! ```text
 //! supervised steps, or --base        the base model, all of it
@@ -6,13 +6,13 @@
 //! the objective's steps              the adapter alone; DPO's reference is the base, adapter off
 //! ```
 //!
-//! | file of `--adapter-config` | recognised by |
+//! | file of `--adapter-config` | recognized by |
 //! |---|---|
 //! | a method with its settings: `{"lora": {"rank": 4}}`, `{"lora": {}}`, `"lora"` | neither of the others |
-//! | the same with what is beside it: `{"method": {"lora": {}}, "lora_plus": 16}` | `method` |
+//! | the same with further settings: `{"method": {"lora": {}}, "lora_plus": 16}` | `method` |
 //! | an `adapter_config.json` of PEFT (`peft.rs`) | `peft_type` |
 //!
-//! What is written is in `files.rs`; AdaLoRA's budget, a part of every step, in `budget.rs`.
+//! `files.rs` writes the files; `budget.rs` has AdaLoRA's budget, which is part of every step.
 
 pub mod budget;
 pub mod files;
@@ -33,40 +33,40 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::Path;
 
-/// A method, and what is beside its own settings.
+/// A method, and settings outside the method's own.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Adapter {
     /// Which method, with the library's own settings.
     pub method: AdapterConfig,
-    /// Of `ada_lora` and `vera`: which linear maps; none: all. Other methods have a choice of their
-    /// own, or none.
+    /// For `ada_lora` and `vera`: which linear maps; none: all. Other methods have their own choice, or
+    /// none.
     #[serde(default)]
     pub targets: Targets,
-    /// Of `ada_lora`.
+    /// Settings of `ada_lora`'s budget.
     #[serde(default)]
     pub ada_lora: AdaLora,
-    /// Of `lora`, `qlora` and `dora`: how much faster B learns than A (LoRA+); none: as fast.
+    /// For `lora`, `qlora` and `dora`: B's learning rate relative to A's (LoRA+); none: 1.
     #[serde(default)]
     pub lora_plus: Option<f64>,
-    /// What was left out of the file that it was read from; a run says so.
+    /// Keys of the file that were ignored; a run reports them.
     #[serde(skip)]
     pub notes: Vec<String>,
 }
 
-/// When AdaLoRA prunes, and what keeps its vectors orthogonal.
+/// AdaLoRA's pruning schedule and orthogonality penalty.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdaLora {
-    /// The average rank at the end; 0: two thirds of that at the start, the paper's proportion.
+    /// The average rank at the end; 0: two thirds of the initial rank, the paper's proportion.
     pub target_rank: usize,
     /// Steps before anything is pruned.
     pub initial_steps: usize,
-    /// Steps at the end in which the choice stands. Together with those before, fewer than the run's.
+    /// Steps at the end with fixed ranks. Together with the steps before pruning, fewer than the run's.
     pub final_steps: usize,
     /// Steps from one pruning to the next.
     pub interval: usize,
-    /// Of the smoothed sensitivity, and of its uncertainty.
+    /// The smoothing factors of the sensitivity and of its uncertainty.
     pub beta1: f64,
     pub beta2: f64,
     /// γ ≥ 0, the weight of the orthogonality penalty in PEFT's form. Default 0.5, PEFT's.
@@ -89,7 +89,7 @@ impl Default for AdaLora {
 }
 
 impl AdaLora {
-    /// The schedule of a run of so many steps, for this rank at the start.
+    /// The schedule for a run of this many steps and this initial rank.
     pub fn schedule(&self, rank: usize, steps: usize) -> RankAllocatorConfig {
         RankAllocatorConfig {
             target_rank: match self.target_rank {
@@ -127,7 +127,7 @@ impl Adapter {
         if found.get("peft_type").is_some() {
             return peft::adapter(path, &found, settings);
         }
-        // from the text once more: its errors know the line
+        // parsed from the text again, because its errors have the line
         match found.get("method") {
             Some(_) => serde_json::from_str(&text).map_err(json),
             None => Ok(Self::from(
@@ -153,7 +153,7 @@ impl Adapter {
         })
     }
 
-    /// Whatever is wrong with the adapter, as an error before the first step.
+    /// Checks the adapter, so that mistakes are errors before the first step.
     pub fn check(&self, base: &Transformer, settings: &Settings) -> Result<()> {
         let usage = |text: String| Err(Error::Usage(format!("adapter: {text}")));
         let name = self.method.name();

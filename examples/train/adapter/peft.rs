@@ -1,19 +1,19 @@
-//! An `adapter_config.json` of PEFT as the settings of an adapter that is yet to be trained.
+//! An `adapter_config.json` of PEFT as the settings of a new adapter.
 //!
-//! The library reads it, and passes over how a fresh adapter starts, since a trained one has started.
-//! Here that counts: a start that this crate does not have is an error.
+//! The library reads the file and ignores the initialization, because an adapter file is already
+//! trained. Here it matters: an initialization that this crate does not have is an error.
 //!
-//! Two keys of PEFT's first releases, which Alpaca-LoRA's files hold, are left out with a note.
+//! Two keys of PEFT's first releases, found in Alpaca-LoRA's files, are ignored with a note.
 //!
 //! | key | here |
 //! |---|---|
-//! | `target_modules` and the other choices | names of this model's maps: `attention.qkv`, not `q_proj` |
+//! | `target_modules` and other choices | names of this model's maps: `attention.qkv`, not `q_proj` |
 //! | `prompt_tuning_init` `RANDOM` | uniform in ± ½; PEFT draws N(0, 1) |
-//! | `TEXT` with `prompt_tuning_init_text` | the bytes of the text: they are the tokens |
+//! | `TEXT` with `prompt_tuning_init_text` | the bytes of the text, which are the tokens |
 //! | `total_step` | must be the run's `--steps` |
 //! | `modules_to_save` | `reward_head` under the objective reward; the model trains no other module whole |
-//! | `projection_prng_key` | of Python's generator: `--seed` draws VeRA's A and B |
-//! | `base_model_name_or_path`, `revision`, `task_type` | of another model, not read |
+//! | `projection_prng_key` | for Python's generator; here `--seed` draws VeRA's A and B |
+//! | `base_model_name_or_path`, `revision`, `task_type` | about another model, not read |
 
 use super::super::batch::VOCABULARY;
 use super::super::error::{Error, Result, cut};
@@ -63,7 +63,7 @@ pub fn adapter(path: &Path, found: &Value, settings: &Settings) -> Result<Adapte
     if let Some(targets) = chosen(&mut config.method)
         && settings.objective == Objective::Reward
     {
-        // it is trained whatever the file says
+        // it is trained in any case
         targets.modules_to_save.retain(|module| module != HEAD);
     }
     let refuse = |key: &str, why: String| {

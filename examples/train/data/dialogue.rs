@@ -1,4 +1,4 @@
-//! Dialogues, of messages or of texts: what stands before an answer, and the answer.
+//! Dialogues from messages or texts: an answer and everything before it.
 
 use super::fields::says_nothing;
 use super::json::{self, Object};
@@ -9,13 +9,13 @@ use serde_json::Value;
 const HUMAN: &str = "\n\nHuman:";
 const ASSISTANT: &str = "\n\nAssistant:";
 const SYSTEM: &str = "\n\nSystem:";
-/// What a prompt ends with, unless the answer has begun already.
+/// The end of a prompt, unless the answer has already begun.
 pub const OPENING: &str = "\n\nAssistant: ";
 
-/// What stands before an answer.
+/// The text before an answer.
 #[derive(Clone, Debug)]
 pub struct Dialogue {
-    /// Without the heading of the answer, but where that has begun.
+    /// Without the heading of the answer, unless the answer has begun.
     pub text: String,
     /// Whether it ends within the assistant's turn, which the answer continues.
     pub begun: bool,
@@ -23,7 +23,7 @@ pub struct Dialogue {
     names: String,
 }
 
-/// An answer, and all that stands before it.
+/// An answer and everything before it.
 #[derive(Clone, Debug)]
 pub struct Taught {
     pub prompt: String,
@@ -117,8 +117,8 @@ impl Dialogue {
         Ok(asked)
     }
 
-    /// Where this dialogue ends in a `whole` one that begins with it, and the whole. A system turn
-    /// may stand in one of them alone; the whole then gets it.
+    /// Where this dialogue ends in a `whole` one that begins with it, and the whole. If only one of them
+    /// has a system turn, the whole gets it.
     fn begins(&self, whole: &str, anywhere: bool) -> Option<(String, usize)> {
         let headings = [HUMAN, ASSISTANT, SYSTEM];
         let at_turn = |rest: &str| rest.is_empty() || headings.iter().any(|h| rest.starts_with(h));
@@ -141,7 +141,7 @@ impl Dialogue {
     }
 }
 
-/// An answer that is given as a text: alone, behind `given`, or as the last turn of a dialogue.
+/// An answer that is given as a text: alone, after `given`, or as the last turn of a dialogue.
 pub fn from_text(text: &str, name: &str, given: Option<&Dialogue>) -> Result<Taught, String> {
     if let Some(given) = given
         && !is_dialogue(text)
@@ -165,8 +165,8 @@ pub fn from_text(text: &str, name: &str, given: Option<&Dialogue>) -> Result<Tau
     }
 }
 
-/// The last of these turns as an answer. The turns hold what is `given` again, or begin after it
-/// with the assistant.
+/// The last of these turns as an answer. The turns repeat `given`, or begin after it with the
+/// assistant.
 pub fn from_turns(turns: &[Turn], name: &str, given: Option<&Dialogue>) -> Result<Taught, String> {
     let (last, before) = ended(turns, name)?;
     let (own, answer) = (render(before), last.content);
@@ -187,8 +187,8 @@ pub fn from_turns(turns: &[Turn], name: &str, given: Option<&Dialogue>) -> Resul
     }
 }
 
-/// The answers that a conversation teaches, each to all before it, of which at least the last `keep`
-/// bytes are kept.
+/// The answers of a conversation, each to everything before it, of which at least the last `keep` bytes
+/// are kept.
 pub fn answers(
     turns: &[Turn],
     name: &str,
@@ -244,7 +244,7 @@ fn whole(
     Ok(None)
 }
 
-/// A prompt, whichever way it is given, and whether the answer has begun in it.
+/// A prompt in any form, and whether the answer has begun in it.
 fn read(value: &Value, path: &str) -> Result<(String, bool), String> {
     let list = match value {
         Value::String(text) => return Ok(opened(text)),
@@ -271,7 +271,7 @@ fn read(value: &Value, path: &str) -> Result<(String, bool), String> {
     }
 }
 
-/// A text that is a dialogue already keeps its turns; any other is what the human said.
+/// A text that is already a dialogue keeps its turns; any other text is the human's turn.
 fn opened(text: &str) -> (String, bool) {
     let dialogue = match is_dialogue(text) {
         true => text.to_string(),

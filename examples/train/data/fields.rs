@@ -1,17 +1,17 @@
-//! Which fields are read, which mean nothing here, and what becomes of any other.
+//! Which fields are read, which are ignored, and how all others are refused.
 
 use super::json::Object;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// What an object of a row may hold.
+/// The allowed fields of an object in a row.
 #[derive(Clone, Copy, Debug)]
 pub struct Fields {
     /// What it is, for messages.
     pub of: &'static str,
-    /// Read: another value teaches something else, or is an error.
+    /// Read: a different value changes the training data or is an error.
     pub read: &'static [&'static str],
-    /// Known to mean nothing here: ids, sources and scores that the format defines.
+    /// Known and not needed: ids, sources and scores that the format defines.
     pub nothing: &'static [&'static str],
 }
 
@@ -121,7 +121,7 @@ pub const INSTANCE: Fields = Fields {
 };
 
 impl Fields {
-    /// An error if the object holds a field that is neither read nor known to mean nothing.
+    /// An error if the object has a field that is neither read nor known.
     pub fn check(&self, object: &Object, path: &str) -> Result<(), String> {
         let known = |name: &str| self.read.contains(&name) || self.means_nothing(name, path);
         let unknown = |(name, value): &(&String, &Value)| !says_nothing(value) && !known(name);
@@ -131,7 +131,7 @@ impl Fields {
         }
     }
 
-    /// What is said of a field that is not known.
+    /// The message about an unknown field.
     pub fn unknown(&self, name: &str, path: &str) -> String {
         format!(
             "`{path}{name}` is not read in {}, and without it the row might teach something else; \
@@ -140,14 +140,13 @@ impl Fields {
         )
     }
 
-    /// Whether a field is on the list of those that mean nothing; `path` leads to its object, and is
-    /// empty for a row.
+    /// Whether a field is on the list of ignored ones; `path` leads to its object and is empty for a row.
     pub fn means_nothing(&self, name: &str, path: &str) -> bool {
         self.nothing.contains(&name) || path.is_empty() && ORIGIN.contains(&name)
     }
 }
 
-/// Null and what is empty is as if it were not there.
+/// Null and empty values count as missing.
 pub fn says_nothing(value: &Value) -> bool {
     match value {
         Value::Null => true,
@@ -158,7 +157,7 @@ pub fn says_nothing(value: &Value) -> bool {
     }
 }
 
-/// Takes the named fields out, at any depth, and counts them.
+/// Removes the named fields, at any depth, and counts them.
 pub fn ignore(object: &mut Object, names: &[String], counts: &mut BTreeMap<String, usize>) {
     for name in names {
         if object

@@ -1,6 +1,6 @@
-//! What rows look like in public preference files, one function per format.
+//! The formats of rows in public preference files, one function per format.
 //!
-//! A row's format is told by its fields, row by row.
+//! Each row's fields determine its format.
 //!
 //! | format | fields | gives | seen in |
 //! |---|---|---|---|
@@ -13,31 +13,31 @@
 //! | unpaired | the same, with `label` | one answer that is right (`true`) or wrong (`false`) | huggingface/trl |
 //! | instruction | `instruction` with `instances` of `input` and `output`, or with its own `input` and `output` | one answer per instance | yizhongw/self-instruct |
 //!
-//! A prompt is a text, or a list of messages `{"role": …, "content": …}`. Whatever it was, it
-//! becomes a dialogue that ends in `\n\nAssistant: `, so that every file looks alike to the model:
+//! A prompt is a text, or a list of messages `{"role": …, "content": …}`. In both cases it becomes a
+//! dialogue that ends in `\n\nAssistant: `, so that all files look the same to the model:
 //!
 //! ```text
 //! \n\nHuman: the prompt\n\nAssistant: the answer
 //! ```
-//! Answers are taken without the blanks around them.
+//! Blanks around answers are removed.
 //!
-//! What may stand before an answer, in every format but trees and `messages`:
+//! Before an answer, every format except trees and `messages` may have:
 //!
 //! - `system`, a text, and `history`, a list of `[asked, answered]`: turns before the prompt.
 //! - A `prompt` that ends with a turn of the assistant: the answer has begun, and continues that turn
 //!   without a second heading; the blanks between them stay.
 //! - A `prompt` beside lists or dialogues that hold the whole conversation: they must begin with it.
-//!   A system turn that stands in one of the two alone is kept.
+//!   A system turn in only one of the two is kept.
 //!
-//! `weight` of a message is 0 or 1. Where a turn of the assistant in `messages` or `completion` has
-//! one, every such turn is an answer to all before it, but those of weight 0: they stay in the
-//! context alone. Without any, the last turn is the answer. A pair compares last turns, whatever
-//! else a `weight` asks for is an error.
+//! `weight` of a message is 0 or 1. If a turn of the assistant in `messages` or `completion` has
+//! one, every turn of the assistant is an answer to everything before it, except turns of weight 0,
+//! which are only context. Without weights the last turn is the answer. A pair compares last turns;
+//! any other request by a `weight` is an error.
 //!
 //! Dialogues are split by turns, at the last `\n\nAssistant:`. The longest common beginning of the
 //! two texts is not the prompt: answers often begin with the same words.
 //!
-//! A message of a tree that is `deleted`, or whose `review_result` is false, is left out with all
+//! A message of a tree that is `deleted`, or whose `review_result` is false, is left out with everything
 //! below it.
 
 use super::dialogue::{self, Dialogue, Taught, from_text, from_turns};
@@ -47,18 +47,18 @@ use super::messages::{last_alone, turns};
 use super::{Item, Reason, tree};
 use serde_json::Value;
 
-/// What a row gave: something to learn from, or something that is no mistake of the file but cannot be used.
+/// The result of a row: training data, or a reason why a correct row cannot be used.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Found {
     Item(Item),
     LeftOut(Reason),
 }
 
-/// The name of a row's format, and what it gave.
+/// The name of a row's format, and its result.
 pub type Parsed = (&'static str, Vec<Found>);
 
-/// Tells the format of a row by its fields and reads it. Of each prompt at least the last `keep`
-/// bytes are kept.
+/// Finds the format of a row by its fields and reads it. At least the last `keep` bytes of each prompt
+/// are kept.
 pub fn row(row: &Object, keep: usize) -> Result<Parsed, String> {
     let has = |name| json::field(row, name).is_some();
     let unpaired = match has("label") {

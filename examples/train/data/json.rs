@@ -1,4 +1,4 @@
-//! JSON without the two things that pass silently: a key that stands twice, and a field of another type.
+//! JSON that refuses two silent mistakes: a duplicate key, and a field of another type.
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
@@ -10,7 +10,7 @@ pub type Object = Map<String, Value>;
 /// Parses one line.
 pub fn object(line: &str) -> Result<Object, String> {
     let value = serde_json::from_str::<NoDuplicates>(line).map_err(|error| {
-        // a row is one line, so only the column says where
+        // a row is one line, so only the column is useful
         let message = error
             .to_string()
             .replace(" at line 1 column ", " at column ");
@@ -27,7 +27,7 @@ pub fn object(line: &str) -> Result<Object, String> {
     }
 }
 
-/// Where a byte-order mark stands, if that is what the parser stopped at; from 1, like the column.
+/// The place of a byte-order mark, if the parser stopped at one; from 1, like the column.
 fn mark_at(line: &str, column: usize) -> Option<usize> {
     let at = column.saturating_sub(1);
     let rest = line.as_bytes().get(at..)?;
@@ -105,7 +105,7 @@ pub fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// A JSON value in which no key of an object stands twice: the usual parsers keep the last one.
+/// A JSON value without duplicate keys in an object; the usual parsers keep the last one.
 struct NoDuplicates(Value);
 
 impl<'de> Deserialize<'de> for NoDuplicates {

@@ -1,4 +1,4 @@
-//! Lists of messages: turns, and which of them are learned.
+//! Lists of messages: turns, and which of them the loss covers.
 
 use super::fields::MESSAGE;
 use super::json::{self, Object};
@@ -9,7 +9,7 @@ use serde_json::Value;
 pub struct Turn<'a> {
     pub role: &'static str,
     pub content: &'a str,
-    /// Whether the row says that it is learned, or that it is not.
+    /// Whether the row says that the loss covers it, or that it does not.
     pub weight: Option<bool>,
 }
 
@@ -69,8 +69,8 @@ pub fn turn(role: &str, content: &str) -> String {
     format!("\n\n{role}: {}", content.trim())
 }
 
-/// The turns of a conversation that are answers to learn: the last one; or, where some turn of the
-/// assistant has a `weight`, all of them but those of weight 0.
+/// The turns of a conversation that the loss covers: the last one, or, if a turn of the assistant has a
+/// `weight`, all turns of the assistant except those of weight 0.
 pub fn learned(turns: &[Turn], name: &str) -> Result<Vec<usize>, String> {
     ended(turns, name)?;
     let answers = || {
@@ -88,7 +88,7 @@ pub fn learned(turns: &[Turn], name: &str) -> Result<Vec<usize>, String> {
     })
 }
 
-/// An error if a side of a pair asks for anything but its last turn to be learned.
+/// An error if a side of a pair asks the loss to cover anything except its last turn.
 pub fn last_alone(turns: &[Turn], name: &str) -> Result<(), String> {
     let (_, before) = ended(turns, name)?;
     let last = before.len();

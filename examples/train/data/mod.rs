@@ -1,40 +1,40 @@
-//! From a preference file to prompts with rated answers, and what was left out on the way.
+//! From a preference file to prompts with rated answers, and the counts of what was left out.
 //!
 //! | file | does |
 //! |---|---|
 //! | [`reader`] | lines of `.jsonl`, plain or gzip'd |
 //! | [`json`] | one line to one object |
-//! | [`fields`] | which fields a format reads, and which mean nothing here |
-//! | [`messages`] | lists of messages, and which of their turns are learned |
-//! | [`dialogue`] | what stands before an answer, and the answer |
-//! | [`formats`] | one object to prompts and answers: the table of formats is there; [`tree`] is one of them |
-//! | [`tally`] | what was not used, by its reason |
+//! | [`fields`] | which fields a format reads, and which it ignores |
+//! | [`messages`] | lists of messages, and which of their turns the loss covers |
+//! | [`dialogue`] | an answer and everything before it |
+//! | [`formats`] | one object to prompts and answers, with the table of formats; [`tree`] is one of them |
+//! | [`tally`] | what was not used, by reason |
 //! | here | limits, the held-out split |
 //!
 //! # The rule
 //!
 //! Nothing is dropped silently. Every field of a row, and of every object in it,
 //!
-//! - is used: another value teaches something else, or is an error;
-//! - or is on a short list of fields that the format defines and that mean nothing here: ids, sources,
+//! - is used: a different value changes the training data or is an error;
+//! - or is on a short list of fields that the format defines and that training does not need: ids, sources,
 //!   scores ([`fields::Fields::nothing`], [`fields::ORIGIN`]);
-//! - or the row is refused with the field's name: an error with file and line, or a counted one where
-//!   the user asked to skip such rows. So it is with `tool_calls`, `reasoning_content`, `images` and
-//!   all that bytes of a dialogue cannot say. Who knows better names the field in `ignored_fields`;
-//!   it is then counted.
+//! - or the row is refused with the field's name: an error with file and line, or a counted one if the
+//!   user asked to skip such rows. This includes `tool_calls`, `reasoning_content`, `images` and
+//!   everything that the bytes of a dialogue cannot express. Users can name such a field in
+//!   `ignored_fields`; it is then counted.
 //!
-//! A field that is null or empty is as if it were not there. A row that can be read and not used, in
-//! whole or in part, is counted by its [`Reason`].
+//! A null or empty field counts as missing. A row that can be read but not fully used is counted by its
+//! [`Reason`].
 //!
 //! # What an objective takes
 //!
 //! A row with one answer and a `label` ("unpaired") says that the answer is right, or that it is
-//! wrong. `sft` learns the right ones and counts the others; so do the supervised steps before other
-//! objectives. `conditional_sft` and `c_rlft` learn both, each under the words of its class. All other
-//! objectives compare answers to one prompt and refuse such rows; rows are not joined.
+//! wrong. `sft` learns the right ones and counts the others, as do the supervised steps before other
+//! objectives. `conditional_sft` and `c_rlft` learn both, each after the words of its class. All other
+//! objectives compare answers to one prompt and refuse such rows; rows are never joined.
 //!
-//! A prompt in which the answer has begun is left out by the objectives that write words before the
-//! answer (`conditional_sft` to `self_debug`).
+//! The objectives that write words before the answer (`conditional_sft` to `self_debug`) leave out
+//! prompts in which the answer has already begun.
 
 pub mod dialogue;
 pub mod fields;
@@ -56,25 +56,24 @@ use std::collections::{BTreeMap, HashSet};
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
-/// Rows of our own, for a run without a file.
+/// Built-in rows, for a run without a file.
 const OWN: &str = include_str!("own.jsonl");
 const OWN_NAME: &str = "own.jsonl";
 
-/// A prompt, and what was answered to it.
+/// A prompt and its answers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Item {
     /// A dialogue that ends in `\n\nAssistant: `, or in what the assistant has said so far.
     pub prompt: String,
     /// Whether the answer has begun in the prompt.
     pub begun: bool,
-    /// What must not be in both halves of a split, the prompt or the root of a tree: its [`group`].
+    /// The [`group`] of the prompt or of the root of its tree, which must not be in both halves of a split.
     pub group: u64,
     /// The line that it comes from.
     pub row: usize,
     /// At least one.
     pub answers: Vec<Answer>,
-    /// Whether a reward of 1 says that an answer is right and 0 that it is wrong; otherwise rewards
-    /// only compare.
+    /// Whether a reward of 1 means right and 0 means wrong; otherwise rewards only compare.
     pub judged: bool,
 }
 
@@ -103,7 +102,7 @@ impl Item {
         });
     }
 
-    /// Whether an answer is a good one: right, where that is said, or else the best of its item.
+    /// Whether an answer is good: right, if the row says so, or else the best of its item.
     pub fn is_good(&self, answer: &Answer) -> bool {
         match self.judged {
             true => answer.reward == 1.0,
@@ -125,7 +124,7 @@ pub fn group(text: &str) -> u64 {
     })
 }
 
-/// One answer; a higher reward is better, and only the order within an item means anything.
+/// One answer. A higher reward is better; only the order within an item matters.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
     /// Without blanks around it; before it, there may be some where the prompt has begun the answer.
@@ -142,7 +141,7 @@ impl Answer {
     }
 }
 
-/// The most messages of bad rows that are kept.
+/// The largest number of kept messages about bad rows.
 const MESSAGES: usize = 5;
 
 /// How to read a file.
@@ -150,11 +149,11 @@ const MESSAGES: usize = 5;
 pub struct Reading {
     /// The most tokens of a prompt and an answer together, with the marks at start and end.
     pub max_len: usize,
-    /// Count rows that cannot be read instead of stopping at the first.
+    /// Count unreadable rows instead of stopping at the first one.
     pub skip_bad_rows: bool,
-    /// Stop after so many rows.
+    /// Stop after this many rows.
     pub max_rows: Option<usize>,
-    /// Names of fields that are read as if they were not there.
+    /// Names of fields to ignore.
     pub ignored_fields: Vec<String>,
 }
 
@@ -169,7 +168,7 @@ pub fn longest_answer(max_len: usize) -> usize {
     max_len * 3 / 4 - MARKS
 }
 
-/// The tokens that stand beside prompt and answer: start and end.
+/// The tokens besides prompt and answer: start and end.
 pub const MARKS: usize = 2;
 
 /// A file's content.
@@ -181,7 +180,7 @@ pub struct Data {
     pub tally: Tally,
 }
 
-/// Reads a file, or the example's own rows.
+/// Reads a file, or the built-in rows.
 pub fn load(path: Option<&Path>, reading: &Reading) -> Result<Data> {
     match path {
         Some(path) => collect(reader::Lines::open(path)?, path, reading),
@@ -189,7 +188,7 @@ pub fn load(path: Option<&Path>, reading: &Reading) -> Result<Data> {
     }
 }
 
-/// Reads rows from a text; `name` stands for the file in messages.
+/// Reads rows from a text; messages use `name` as the file.
 pub fn from_text(text: &str, name: &str, reading: &Reading) -> Result<Data> {
     let (path, bytes) = (PathBuf::from(name), Cursor::new(text.as_bytes().to_vec()));
     collect(reader::Lines::from_reader(bytes, &path)?, &path, reading)
@@ -246,7 +245,7 @@ pub fn collect(lines: reader::Lines, path: &Path, reading: &Reading) -> Result<D
     Ok(Data { name, items, tally })
 }
 
-/// One line to what it gives.
+/// Reads one line.
 fn parse(
     bytes: &[u8],
     reading: &Reading,
@@ -262,11 +261,11 @@ fn parse(
     formats::row(&object, reading.max_len + char::MAX.len_utf8())
 }
 
-/// The item without the answers that cannot be used, its prompt cut to what room they leave; or
-/// nothing. All answers of an item keep the same prompt.
+/// The item without unusable answers and with its prompt cut to the remaining room, or nothing. All
+/// answers of an item keep the same prompt.
 ///
-/// Of a list the answers go one by one. An item that had at least two and is left with fewer is
-/// counted as left out, by the reason of the last answer that went.
+/// Answers of a list are removed one by one. An item that had at least two answers and now has fewer is
+/// counted as left out, by the reason of the last removed answer.
 fn admit(mut item: Item, reading: &Reading, tally: &mut Tally) -> Option<Item> {
     let before = item.answers.len();
     let mut seen = HashSet::new();
@@ -305,7 +304,7 @@ fn admit(mut item: Item, reading: &Reading, tally: &mut Tally) -> Option<Item> {
     Some(item)
 }
 
-/// The end of a text, at most so many bytes: what was said last matters most.
+/// The end of a text, at most this many bytes, because the last words matter most.
 pub fn last_bytes(text: &str, most: usize) -> &str {
     let from = text.len().saturating_sub(most);
     let boundary = (from..=text.len()).find(|&at| text.is_char_boundary(at));
@@ -314,7 +313,7 @@ pub fn last_bytes(text: &str, most: usize) -> &str {
 
 /// How many different prompts these items have, and how many rows they come from.
 pub fn prompts_and_rows(items: &[Item]) -> (usize, usize) {
-    // a prompt may have lost its beginning, which its group has not
+    // by group, because a prompt may have lost its beginning
     let prompts = items.iter().map(|item| (item.group, item.prompt.as_str()));
     let rows = items.iter().map(|item| item.row);
     (

@@ -6,10 +6,10 @@ use flate2::bufread::MultiGzDecoder;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::path::Path;
 
-/// The longest line that is read; a longer one is a file that is not made of rows.
+/// The longest line that is read; a longer line means that the file does not have rows.
 const LONGEST_LINE: u64 = 64 << 20;
 
-/// The lines of a file that hold something, with their numbers.
+/// The non-empty lines of a file, with their numbers.
 pub struct Lines {
     inner: Box<dyn BufRead>,
     path: String,
@@ -18,14 +18,14 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// Opens a file. Whether it is compressed is told by its first two bytes, not by its name.
+    /// Opens a file. Its first two bytes say whether it is compressed, not its name.
     pub fn open(path: &Path) -> Result<Self> {
         let file = files::open(path)
             .map_err(|error| Error::file(path, format!("cannot be opened: {error}")))?;
         Self::from_reader(BufReader::new(file), path)
     }
 
-    /// From anything that holds bytes; `path` is its name in messages.
+    /// From any source of bytes; `path` is its name in messages.
     pub fn from_reader(mut reader: impl BufRead + 'static, path: &Path) -> Result<Self> {
         let start = reader
             .fill_buf()
@@ -96,7 +96,7 @@ impl Iterator for Lines {
                 Ok(Some(line)) => line,
                 Ok(None) => return None,
                 Err(error) => {
-                    // what follows a broken stream is not to be trusted
+                    // do not trust anything after a broken stream
                     self.failed = true;
                     return Some(Err(error));
                 }

@@ -1,4 +1,4 @@
-//! What was read, and what was not used, by kind.
+//! Counts of what was read and of what was not used, by kind.
 
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -29,15 +29,15 @@ pub enum Reason {
     NoPreference,
     /// One answer where two are needed.
     SingleAnswer,
-    /// Answers of which nobody says whether they are right, where that is needed.
+    /// Answers without a mark right or wrong, if that is needed.
     NoVerdict,
-    /// One answer, right or wrong, where two to one prompt are needed.
+    /// One answer, right or wrong, if two to one prompt are needed.
     Unpaired,
-    /// A single answer that is wrong, where a good one is needed.
+    /// A single wrong answer, if a good one is needed.
     Wrong,
-    /// A prompt in which the answer has begun, where words are written before it.
+    /// A prompt in which the answer has begun, if words must be written before the answer.
     Begun,
-    /// An answer beyond the most that are compared at a time.
+    /// An answer beyond the limit of a comparison.
     TooMany,
 }
 
@@ -64,10 +64,10 @@ impl std::fmt::Display for Reason {
     }
 }
 
-/// What was read, and what was not used, by kind.
+/// Counts of what was read and of what was not used, by kind.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Tally {
-    /// Rows of the file that hold something.
+    /// Rows of the file that are not empty.
     pub rows: usize,
     /// Rows by format.
     pub formats: BTreeMap<&'static str, usize>,
@@ -75,23 +75,23 @@ pub struct Tally {
     pub left_out: BTreeMap<Reason, usize>,
     /// Answers left out of lists of which at least two answers remained, by reason.
     pub answers_left_out: BTreeMap<Reason, usize>,
-    /// Pairs of one prompt beyond the most that are made.
+    /// Pairs of one prompt beyond the limit.
     pub pairs_left_out: usize,
-    /// Fields that were ignored at the user's word, by name.
+    /// Fields that the user chose to ignore, by name.
     pub ignored_fields: BTreeMap<String, usize>,
     /// Prompts whose beginning was cut off to fit the length limit.
     pub prompts_cut: usize,
     /// What objectives that write words around answers had to leave out, because it would have
     /// taken more than the length limit.
     pub texts_too_long: usize,
-    /// Rows that could not be read, where that was allowed.
+    /// Unreadable rows, if skipping them is allowed.
     pub bad_rows: usize,
-    /// The messages of the first of them.
+    /// The messages about the first of them.
     pub bad_row_messages: Vec<String>,
 }
 
 impl Tally {
-    /// What was left out, in words.
+    /// The counts of what was left out, in words.
     pub fn reasons(&self) -> String {
         let counted = |what: &str, counts: &BTreeMap<Reason, usize>| -> Vec<String> {
             let one = |(reason, count): (&Reason, &usize)| format!("{count} {what} ({reason})");

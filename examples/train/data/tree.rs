@@ -23,7 +23,7 @@ pub fn tree(row: &Object, keep: usize) -> Result<Vec<Found>, String> {
     Ok(walk.found)
 }
 
-/// Why a message is left out with all below it, if it is.
+/// The reason why a message is left out with everything below it, if it is.
 fn gone(message: &Object, path: &str) -> Result<Option<Reason>, String> {
     let says = |name: &str, what: bool| -> Result<bool, String> {
         match json::field(message, name) {
@@ -47,7 +47,7 @@ struct Walk {
 }
 
 impl Walk {
-    /// Adds what `message` and all below it give; `before` is the dialogue that led to it.
+    /// Adds the items of `message` and everything below it; `before` is the dialogue up to it.
     fn message(&mut self, message: &Object, path: &str, before: &str) -> Result<(), String> {
         let here = format!("{path}.");
         fields::REPLY.check(message, &here)?;

@@ -1,11 +1,11 @@
-//! The objectives that are read: rows with words around the answers.
+//! The language-based objectives: rows with words around the answers.
 //!
-//! *Lessons* are what an item gives to learn: one row each, some of its tokens learned, the loss a
-//! cross-entropy. *Probes* are how a model that has learned them is asked what it thinks of an answer
-//! that it has not seen: each answer in one row or in two, and a score from their log-probabilities.
+//! *Lessons* are the training rows of an item: the loss is a cross-entropy that covers some tokens of
+//! each row. *Probes* are the evaluation rows: they ask the trained model about an unseen answer, with
+//! one row or two per answer, and compute a score from their log-probabilities.
 //!
-//! A row that is longer than `max_len` loses the beginning of its prompt; one in which all but the
-//! prompt takes more than three quarters of the limit is left out, and counted.
+//! If a row is longer than `max_len`, the beginning of its prompt is cut. If everything but the prompt
+//! takes more than three quarters of the limit, the row is left out and counted.
 
 use super::super::batch::{Batch, Example, encode};
 use super::super::comparisons::Shape::Pairs;
@@ -28,7 +28,7 @@ use candle_core::{DType, Tensor};
 use rand::Rng;
 use rand::rngs::StdRng;
 
-/// What an item gives to learn; `None` stands for a row too long.
+/// The lessons of an item; `None` is a row that is too long.
 pub fn lessons(task: &Task, item: &Item, rng: &mut StdRng) -> Result<Vec<Option<Example>>> {
     let settings = task.settings;
     let most = settings.most();
@@ -46,7 +46,7 @@ pub fn lessons(task: &Task, item: &Item, rng: &mut StdRng) -> Result<Vec<Option<
             ];
             for (answers, class, reward) in classes {
                 for answer in answers {
-                    // the reward of its class, not of the answer, is what weighs it
+                    // its weight depends on the reward of its class, not of the answer
                     let of_class = Answer::new(&answer.text, reward);
                     texts.add(&of_class, asked(item), |prompt| {
                         under_class(class, prompt, &answer.text)
@@ -103,7 +103,7 @@ pub fn lessons(task: &Task, item: &Item, rng: &mut StdRng) -> Result<Vec<Option<
     Ok(texts.found)
 }
 
-/// How many pairs of answers the lessons of an item are about, before some are drawn.
+/// How many pairs of answers an item has lessons for, before some are drawn.
 pub fn pairs_of_lessons(task: &Task, item: &Item) -> usize {
     let good = item.answers.iter().filter(|a| item.is_good(a)).count();
     match task.objective {
@@ -121,7 +121,7 @@ struct Texts<'a> {
 }
 
 impl Texts<'_> {
-    /// One row, with as much of the prompt as fits; `answer` is what it ends in.
+    /// One row, with as much of the prompt as fits; it ends in `answer`.
     fn add(
         &mut self,
         answer: &Answer,
@@ -138,8 +138,8 @@ impl Texts<'_> {
         Ok(())
     }
 
-    /// The best answers by themselves, which stand as they are: beside repairs, or a model would
-    /// learn that every answer does.
+    /// Adds the best answers, which need no repair, but only beside repairs: alone they would teach that
+    /// no answer needs one.
     fn add_to_repairs(
         &mut self,
         best: &[&Answer],
@@ -154,7 +154,7 @@ impl Texts<'_> {
     }
 }
 
-/// What to ask about the answers of an item; `None` stands for rows too long.
+/// The probes of an item; `None` is a row that is too long.
 pub fn probes(task: &Task, item: &Item) -> Result<Vec<Option<Example>>> {
     let settings = task.settings;
     let prompt = match task.objective {
@@ -162,7 +162,7 @@ pub fn probes(task: &Task, item: &Item) -> Result<Vec<Option<Example>>> {
         _ => asked(item),
     };
     let one = |answers: Vec<Answer>| {
-        // all rows get the same prompt: they must not differ in what they see of it
+        // all rows get the same part of the prompt, so that they can be compared
         let rows = fitted(prompt, settings.max_len, |prompt| {
             let mut rows = Vec::new();
             for answer in &answers {
@@ -176,7 +176,7 @@ pub fn probes(task: &Task, item: &Item) -> Result<Vec<Option<Example>>> {
             rows,
         }))
     };
-    // an item without a good answer has nothing to ask about
+    // an item without a good answer has no probes
     if !item.answers.iter().any(|answer| item.is_good(answer)) {
         return Ok(Vec::new());
     }
@@ -184,7 +184,7 @@ pub fn probes(task: &Task, item: &Item) -> Result<Vec<Option<Example>>> {
     lists.map(one).collect()
 }
 
-/// The rows in which one answer is asked about.
+/// The rows that ask about one answer.
 fn probe(task: &Task, prompt: &str, answer: &str, among: &[Answer]) -> Result<Vec<Sequence>> {
     let settings = task.settings;
     Ok(match task.objective {
@@ -227,16 +227,16 @@ fn probe(task: &Task, prompt: &str, answer: &str, among: &[Answer]) -> Result<Ve
     })
 }
 
-/// What a model says when it is asked.
+/// The results of the probes.
 pub struct Opinion {
     /// The score of each answer `[size, k]`.
     pub scores: Tensor,
-    /// The log-probability of each best answer `[size]` under good words and under bad ones, where
-    /// the words are about the answer.
+    /// The log-probability of each best answer `[size]` after good words and after bad ones, if the
+    /// words are about the answer.
     pub best: Option<[Tensor; 2]>,
 }
 
-/// Asks about the answers of a batch of probes.
+/// Evaluates a batch of probes.
 pub fn opinion(task: &Task, model: &Model, batch: &Batch) -> Result<Opinion> {
     let log_probs = model.log_probs(batch, task.settings)?;
     if batch.width == 1 {
@@ -286,7 +286,7 @@ pub fn counted_weights(settings: &Settings, batch: &Batch) -> Result<f64> {
     Ok(out.token_weight()?)
 }
 
-/// Of the best answers the one that a worse one can be made into with the cheapest edits.
+/// The best answer that is the cheapest to reach from a worse one by edits.
 fn nearest<'a>(
     settings: &Settings,
     worse: &Answer,

@@ -1,6 +1,6 @@
-//! From a batch to a loss: which call of the library each objective is.
+//! From a batch to a loss: the library call of each objective.
 //!
-//! | objective | eats | calls | its score of an answer |
+//! | objective | input | calls | its score of an answer |
 //! |---|---|---|---|
 //! | `sft` | the best answer | `sft_loss` | mean log-probability |
 //! | `reward` | pairs, or lists where a prompt has more than two answers | `pairwise_reward_loss`, `ranked_reward_loss` | the reward model's |
@@ -12,23 +12,24 @@
 //! | `brio` | lists | `brio_loss`, the best answer as its reference | sum over length^α |
 //! | `expected_risk` | lists | `expected_risk_loss`, the same | sum over length^a |
 //! | `stable_alignment` | lists | `stable_alignment_loss` | mean log-probability |
-//! | `conditional_sft` | each answer, under the words of its class | `ClassPrompt`, `sft_loss` | log P(y│good) − log P(y│bad) |
+//! | `conditional_sft` | each answer, after the words of its class | `ClassPrompt`, `sft_loss` | log P(y│good) − log P(y│bad) |
 //! | `c_rlft` | the same | `ClassPrompt`, `c_rlft_loss` | the same |
 //! | `chain_of_hindsight` | pairs, in one row | `hindsight_sequence`, `forgetful_mask`, `chain_of_hindsight_loss` | the same, under words of feedback |
 //! | `second_thoughts` | each worse answer with the nearest best one; each best one alone | `edit_script`, `second_thoughts_sequence`, `sft_loss` | log P(no edit) |
 //! | `selfee` | each worse answer with each best one; each best one alone | `RevisionTemplate`, `sft_loss` | log P(no revision needed) − log P(revision needed) |
 //! | `self_debug` | each wrong answer with each right one | `debug_sequence`, `sft_loss` | mean log-probability as the repair of the wrong answer |
 //!
-//! The score is what the objective itself orders answers by; accuracy is the share of pairs that it
-//! orders right. Of `self_debug` a pair is ordered right if the right answer is likelier after the
-//! wrong one than the wrong one again.
+//! The score is the one by which the objective itself orders answers; accuracy is the share of pairs
+//! that it orders correctly. For `self_debug` a pair is ordered correctly if, after the wrong answer,
+//! the right answer is likelier than the wrong one again.
 //!
-//! What these files cannot feed is left out, not made up. RAFT's update is `sft` on a list: its best
-//! answer, with the file's answers in the place of the model's own. Classes are "the best answers to
-//! a prompt" and "the others": no file says which model wrote an answer. SelFee's feedback is its
-//! verdict alone, self-debug's too: none holds a written one. Chain of Hindsight's pretraining term
-//! is left out: none holds plain text. BRIO and expected risk take the best answer as reference. Of
-//! several best answers `choose_best` takes the file's first as the one that was picked.
+//! If the files lack data for a part of an objective, the part is left out, not made up. RAFT's update
+//! is `sft` on a list: its best answer, with the file's answers instead of the model's own. The classes
+//! are "the best answers to a prompt" and "the others", because no file says which model wrote an
+//! answer. The feedback of SelFee and self-debug is only the verdict, because no file has written
+//! feedback. Chain of Hindsight's pretraining term is left out, because no file has plain text. BRIO
+//! and expected risk use the best answer as the reference. If several answers are best, `choose_best`
+//! treats the first in the file as the chosen one.
 
 pub mod language;
 pub mod order;
@@ -46,46 +47,46 @@ use candle_align::{Reduction, sft_loss};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-/// What to train by.
+/// The objectives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "snake_case")]
 pub enum Objective {
-    /// Supervised fine-tuning on the best answer (of a list: RAFT's update, from the file's answers)
+    /// Supervised fine-tuning on the best answer (on lists: RAFT's update, with the file's answers)
     Sft,
     /// A reward model
     Reward,
-    /// Direct preference optimisation
+    /// Direct preference optimization
     Dpo,
-    /// Preference ranking optimisation
+    /// Preference ranking optimization
     Pro,
-    /// Sequence likelihood calibration, in the form that `slic_form` names: rank, margin, list, expected_reward
+    /// Sequence likelihood calibration, in the form of `slic_form`: rank, margin, list, expected_reward
     Slic,
     /// Rank responses to align with human feedback
     Rrhf,
-    /// BRIO: ranks with a lead per place, and cross-entropy on the best answer
+    /// BRIO: ranks with a margin per place, and cross-entropy on the best answer
     Brio,
-    /// The mean cost of the answers under the policy's own shares
+    /// Expected risk: the mean cost of the answers under the policy's shares
     #[value(alias = "expected-risk")]
     ExpectedRisk,
-    /// Stable Alignment: the best answer, and a lead in proportion to the ratings
+    /// Stable Alignment: imitates the best answer, with a margin in proportion to the ratings
     #[value(alias = "stable-alignment")]
     StableAlignment,
-    /// Every answer under the words of its class: the best of a prompt, or not
+    /// Every answer after the words of its class: the best of a prompt, or not
     #[value(alias = "conditional-sft")]
     ConditionalSft,
-    /// The same, each class with a weight
+    /// Conditional SFT with a weight for each class
     #[value(alias = "c-rlft")]
     CRlft,
-    /// Two answers in one row, each behind words that judge it
+    /// Chain of Hindsight: two answers in one row, each after words of feedback
     #[value(alias = "chain-of-hindsight")]
     ChainOfHindsight,
-    /// Second Thoughts: the edits that make the best answer of a worse one; wants answers that resemble each other
+    /// Second Thoughts: the edits that turn a worse answer into the best one; needs similar answers
     #[value(alias = "second-thoughts")]
     SecondThoughts,
-    /// An answer, its verdict, the revised answer; no file holds a written feedback
+    /// SelFee: an answer, its verdict, the revised answer; without written feedback
     Selfee,
-    /// A wrong answer, "wrong", the repaired one; wants answers marked right or wrong (`is_correct`)
+    /// Self-debug: a wrong answer, "wrong", the repaired one; needs answers marked right or wrong (`is_correct`)
     #[value(alias = "self-debug")]
     SelfDebug,
 }
@@ -112,7 +113,7 @@ impl std::fmt::Display for Objective {
     }
 }
 
-/// Which of the losses of a reward model. On two answers all are one.
+/// The losses of a reward model. On two answers they are equal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RewardForm {
@@ -129,21 +130,21 @@ pub enum RewardForm {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SlicForm {
-    /// On pairs, with a fixed lead.
+    /// On pairs, with a fixed margin.
     #[default]
     Rank,
-    /// On pairs, with a lead that grows with the difference in words: similarity is the F value to
-    /// the better answer, so its own is 1.
+    /// On pairs, with a margin that grows with the difference in words. Similarity is the F score
+    /// against the better answer, whose own similarity is 1.
     Margin,
-    /// On lists, with a lead that grows with the difference of ranks.
+    /// On lists, with a margin that grows with the difference of ranks.
     List,
     /// On lists, the expected reward under the policy's shares.
     ExpectedReward,
 }
 
 impl Objective {
-    /// How it compares the answers of these items: in its loss, or where that reads rows by
-    /// themselves, in what is held out.
+    /// How it compares the answers of these items: in its loss, or, if the loss takes rows one by one,
+    /// in the held-out evaluation.
     pub fn shape(self, settings: &Settings, items: &[Item]) -> Shape {
         let more_than_two = || items.iter().any(|item| item.answers.len() > 2);
         match self {
@@ -160,7 +161,7 @@ impl Objective {
         }
     }
 
-    /// Whether it learns from words around an answer, one row at a time.
+    /// Whether it writes words around answers and learns from one row at a time.
     pub fn is_language(self) -> bool {
         match self {
             Self::ConditionalSft | Self::CRlft | Self::ChainOfHindsight => true,
@@ -170,7 +171,7 @@ impl Objective {
         }
     }
 
-    /// Whether its loss reads the model as it was before its first step.
+    /// Whether its loss uses a copy of the model from before the first step.
     pub fn has_reference(self, settings: &Settings) -> bool {
         self == Self::Dpo || self == Self::Slic && settings.slic_kl_weight > 0.0
     }
@@ -192,7 +193,7 @@ impl Objective {
         }
     }
 
-    /// How many tokens its model knows.
+    /// The vocabulary size of its model.
     pub fn vocabulary(self) -> usize {
         match self {
             Self::SecondThoughts => VOCABULARY + words::EDIT_TOKENS,
@@ -200,7 +201,7 @@ impl Objective {
         }
     }
 
-    /// What it orders answers by, in words.
+    /// The score that orders answers, in words.
     pub fn score(self) -> &'static str {
         match self {
             Self::Reward => "the reward model's number",
@@ -218,16 +219,16 @@ impl Objective {
     }
 }
 
-/// What an objective says about a batch.
+/// The output of an objective for a batch.
 pub struct Outcome {
     /// Per token `[rows, time]` or per example `[size]`.
     pub loss: Tensor,
-    /// What of it counts, in the same shape.
+    /// The mask of the loss, in the same shape.
     pub mask: Tensor,
     /// The objective's score of each answer `[size, k]`, detached.
     pub scores: Tensor,
-    /// Sum of log-probabilities of each best answer `[size]`, detached; none for a reward model,
-    /// nor where a row holds other words too.
+    /// Sum of log-probabilities of each best answer `[size]`, detached; none for a reward model, and
+    /// none if a row has other words too.
     pub best: Option<Tensor>,
 }
 
@@ -240,7 +241,7 @@ pub struct Task<'a> {
 }
 
 impl Task<'_> {
-    /// What an example of it is, in words, of many.
+    /// The name of its examples, in the plural.
     pub fn examples(&self) -> &'static str {
         match self.shape {
             _ if self.objective.is_language() => "texts",
@@ -260,7 +261,7 @@ pub fn counted(task: &Task, batch: &Batch) -> Result<f64> {
     }
 }
 
-/// The mask that the loss of a batch has.
+/// The mask of a batch's loss.
 fn loss_mask(task: &Task, batch: &Batch) -> Result<Tensor> {
     match task.objective.reduction() {
         Reduction::TokenMean => best_rows(batch, &after_first(&batch.learned)?),
@@ -293,7 +294,7 @@ pub fn forward(
         });
     }
 
-    // a language model gives every learned token a log-probability
+    // a language model gives a log-probability for every token that the loss covers
     let log_probs = model.log_probs(batch, settings)?;
     let (loss, scores) = match task.objective {
         Objective::Sft => {
@@ -303,7 +304,7 @@ pub fn forward(
         }
         objective if objective.is_language() => {
             let loss = language::loss(task, batch, &log_probs)?;
-            // a lesson is one row, with nothing to compare it to
+            // a lesson is a single row, without a comparison
             (loss, batch.rewards.zeros_like()?)
         }
         _ => ranking::loss(task, model, reference, batch, &log_probs)?,

@@ -4,8 +4,8 @@ use super::super::batch::Batch;
 use super::super::error::Result;
 use candle_core::{DType, Tensor};
 
-/// Pairs of which one answer is better: how many there are, and how many the scores order right
-/// (a tie counts ½).
+/// Pairs with one better answer: how many there are, and how many the scores order correctly (a tie
+/// counts ½).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Ordered {
     pub right: f64,
@@ -43,7 +43,7 @@ impl Ordered {
         }
     }
 
-    /// The share ordered right, if there is any pair.
+    /// The share that is ordered correctly, if there is any pair.
     pub fn accuracy(&self) -> Option<f64> {
         (self.pairs > 0).then(|| self.right / self.pairs as f64)
     }

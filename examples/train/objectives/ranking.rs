@@ -108,7 +108,7 @@ pub fn loss(
     })
 }
 
-/// A loss over pairs, and what it orders them by: `[size, 2]`, the better answer first.
+/// A loss over pairs and its score `[size, 2]`, the better answer first.
 fn side_by_side(out: PreferenceLoss) -> Result<(Tensor, Tensor)> {
     let rewards = [&out.rewards.chosen, &out.rewards.rejected];
     Ok((out.loss, Tensor::stack(&rewards, 1)?))

@@ -1,4 +1,4 @@
-//! How one row is written: the words around answers, in the library's own forms, and room for them.
+//! How one row is written: the words around answers, in the library's own forms, and their room.
 
 use super::super::batch::{BOS, EOS, encode};
 use super::super::data::{Item, OPENING, last_bytes, longest_answer};
@@ -11,8 +11,7 @@ use candle_align::{
     second_thoughts_sequence,
 };
 
-/// The rows for as much of the prompt's end as fits; `None` if what stands beside it leaves too
-/// little room.
+/// The rows with as much of the prompt's end as fits; `None` if the rest leaves too little room.
 pub fn fitted(
     prompt: &str,
     max_len: usize,
@@ -30,18 +29,18 @@ pub fn fitted(
     }
 }
 
-/// The prompt without its last words, `Assistant:`, where other words take their place.
+/// The prompt without its last word, `Assistant:`, which other words replace.
 pub fn asked(item: &Item) -> &str {
     let stripped = item.prompt.strip_suffix(OPENING);
     stripped.filter(|p| !p.is_empty()).unwrap_or(&item.prompt)
 }
 
-/// Every row begins so.
+/// The beginning of every row.
 pub fn begun() -> Sequence {
     Sequence::new().given(&[BOS])
 }
 
-/// An answer behind the words of its class.
+/// An answer after the words of its class.
 pub fn under_class(class: &ClassPrompt, prompt: &str, answer: &str) -> Result<Sequence> {
     let turn = Turn {
         user: prompt,
@@ -51,7 +50,7 @@ pub fn under_class(class: &ClassPrompt, prompt: &str, answer: &str) -> Result<Se
     Ok(begun().followed_by(&row))
 }
 
-/// Two answers, each behind words that judge it, or one of them.
+/// Two answers, each after words of feedback, or one of them.
 pub fn hindsight(
     prompt: &str,
     good: &str,
@@ -62,7 +61,7 @@ pub fn hindsight(
     Ok(begun().followed_by(&hindsight_sequence(&encode, &pair, format, EOS)?))
 }
 
-/// A source, its edits, and what they make of it.
+/// A source, its edits, and the result.
 pub fn edited(prompt: &str, source: &str, script: &EditScript) -> Result<Sequence> {
     let tokens = edit_tokens();
     let row = second_thoughts_sequence(&encode(prompt)?, &encode(source)?, script, &tokens)?;

@@ -1,4 +1,4 @@
-//! The words that the language-based objectives write around answers, and what else they let one set.
+//! The words that the language-based objectives write around answers, and their other settings.
 
 use super::super::batch::VOCABULARY;
 use super::super::error::{Error, Result};
@@ -8,15 +8,15 @@ use candle_align::{
 };
 use serde::{Deserialize, Serialize};
 
-/// What stands around the answers of each class: of `conditional_sft` and `c_rlft`.
+/// The words around the answers of each class, for `conditional_sft` and `c_rlft`.
 ///
-/// A prompt is a dialogue already, up to where the assistant begins: so the class is written there.
+/// A prompt is already a dialogue up to the assistant's turn, so the class is written there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Classes {
-    /// Of the best answers to a prompt.
+    /// The class of the best answers to a prompt.
     pub good: ClassPrompt,
-    /// Of the others.
+    /// The class of the others.
     pub bad: ClassPrompt,
 }
 
@@ -33,11 +33,11 @@ impl Default for Classes {
     }
 }
 
-/// Of `c_rlft`: the rewards of the two classes, and how they become weights.
+/// Settings of `c_rlft`: the rewards of the two classes, and how they become weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CRlft {
-    /// r_c of the best answers. Default 1, the paper's for its better class.
+    /// r_c of the best answers. Default 1, the paper's value for its better class.
     pub good_reward: f64,
     /// r_c of the others. Default 0.1, the weight in the authors' data.
     pub bad_reward: f64,
@@ -55,18 +55,18 @@ impl Default for CRlft {
     }
 }
 
-/// Of `chain_of_hindsight`.
+/// Settings of `chain_of_hindsight`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Hindsight {
-    /// The words before a good and before a bad answer; each row draws one of these pairs, and what
-    /// is held out is scored under the first.
+    /// The words before a good and a bad answer. Each row draws one of these pairs; held-out rows are
+    /// scored with the first.
     pub feedback: Vec<HindsightFeedback>,
     /// Each pair is written once in each of these orders.
     pub orders: Vec<HindsightOrder>,
-    /// Which answers of a row are learned.
+    /// Which answers of a row the loss covers.
     pub learned: LearnedAnswers,
-    /// How much of the past is hidden in training.
+    /// The share of past tokens that is hidden during training.
     pub forgetful: ForgetfulConfig,
 }
 
@@ -94,10 +94,10 @@ impl Hindsight {
     }
 }
 
-/// How many tokens edits are written in.
+/// The number of edit tokens.
 pub const EDIT_TOKENS: usize = 16;
 
-/// The tokens behind the bytes and the three marks.
+/// The edit tokens, after the bytes and the three marks.
 pub fn edit_tokens() -> EditTokens {
     let at = |i: u32| VOCABULARY as u32 + i;
     EditTokens {
