@@ -93,6 +93,8 @@
 mod atomic;
 mod error;
 mod files;
+#[allow(missing_docs)]
+pub mod decoder;
 pub mod guide;
 mod known;
 pub mod language;

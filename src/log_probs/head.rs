@@ -63,7 +63,7 @@ impl OutputHead {
     }
 
     /// The logits of these rows, from the current weights of `self`.
-    pub(super) fn logits(&self, hidden: &Tensor) -> candle_core::Result<Tensor> {
+    pub(crate) fn logits(&self, hidden: &Tensor) -> candle_core::Result<Tensor> {
         let mut logits = hidden.matmul(&self.weight.t()?)?;
         if let Some(bias) = &self.bias {
             logits = logits.broadcast_add(bias)?;

@@ -121,10 +121,15 @@ impl SamplingConfig {
             return log_softmax(&scaled);
         }
 
-        // the k likeliest in descending order; the sort is stable, so equal ones are ordered by id
+        // the k likeliest in descending order, and equal ones by id
         let mut order: Vec<usize> = (0..scaled.len()).collect();
-        order.sort_by(|&a, &b| scaled[b].total_cmp(&scaled[a]));
-        order.truncate(self.top_k.unwrap_or(order.len()));
+        let likelier = |a: &usize, b: &usize| scaled[*b].total_cmp(&scaled[*a]).then(a.cmp(b));
+        let k = self.top_k.unwrap_or(order.len()).min(order.len());
+        if k < order.len() {
+            order.select_nth_unstable_by(k, likelier);
+            order.truncate(k);
+        }
+        order.sort_unstable_by(likelier);
 
         // of these, keep each whose likelier ones hold less than top_p; at 1 rounding must not cut
         if self.top_p < 1.0 {
@@ -236,6 +241,19 @@ pub fn sample<P: AsRef<[u32]>>(
     rng: &mut impl Rng,
 ) -> Result<Samples> {
     let function = "sample";
+    draw(function, prompts, config, rng, |open| {
+        next_logits(function, &mut model, open, device)
+    })
+}
+
+/// Draws answers by the logits that `next` gives for the rows that are still open, one list per row.
+pub(crate) fn draw<P: AsRef<[u32]>>(
+    function: &'static str,
+    prompts: &[P],
+    config: &SamplingConfig,
+    rng: &mut impl Rng,
+    mut next: impl FnMut(&[Open]) -> Result<Vec<Vec<f64>>>,
+) -> Result<Samples> {
     config.check(function)?;
     let mut rows = Vec::new();
     for (at, prompt) in prompts.iter().map(AsRef::as_ref).enumerate() {
@@ -250,15 +268,17 @@ pub fn sample<P: AsRef<[u32]>>(
     }
 
     for _ in 0..config.max_new_tokens {
-        let mut open: Vec<(usize, &mut Draft)> = rows
-            .iter_mut()
-            .enumerate()
-            .filter(|(_, draft)| !draft.ended)
+        let drafts = rows.iter().enumerate().filter(|(_, draft)| !draft.ended);
+        let open: Vec<Open> = drafts
+            .map(|(row, draft)| Open {
+                row,
+                tokens: &draft.tokens,
+            })
             .collect();
         if open.is_empty() {
             break;
         }
-        let next = next_logits(function, &mut model, &open, device)?;
+        let next = next(&open)?;
         if let (Some(end), Some(logits)) = (config.end, next.first())
             && end as usize >= logits.len()
         {
@@ -266,14 +286,21 @@ pub fn sample<P: AsRef<[u32]>>(
             let problem = format!("is {end}, but the logits have a vocabulary of {vocabulary}");
             return Err(Error::argument(function, "end", problem));
         }
-        for ((row, draft), logits) in open.iter_mut().zip(next) {
-            usable(function, *row, &logits)?;
+        let drafts = rows.iter_mut().enumerate().filter(|(_, draft)| !draft.ended);
+        for ((row, draft), logits) in drafts.zip(next) {
+            usable(function, row, &logits)?;
             draft.extend(&logits, config)?;
         }
     }
     Ok(Samples {
         rows: rows.into_iter().map(Draft::finish).collect(),
     })
+}
+
+/// A row whose next token is to be drawn: its number, and its tokens so far.
+pub(crate) struct Open<'a> {
+    pub(crate) row: usize,
+    pub(crate) tokens: &'a [u32],
 }
 
 /// A row that is still being drawn.
@@ -327,14 +354,14 @@ impl Draft {
 fn next_logits(
     function: &'static str,
     model: &mut impl FnMut(&Tensor) -> Result<Tensor>,
-    rows: &[(usize, &mut Draft)],
+    rows: &[Open],
     device: &Device,
 ) -> Result<Vec<Vec<f64>>> {
-    let lengths = || rows.iter().map(|(_, draft)| draft.tokens.len());
+    let lengths = || rows.iter().map(|open| open.tokens.len());
     let (batch, time) = (rows.len(), lengths().max().unwrap_or(0));
     let mut tokens = Vec::with_capacity(batch * time);
-    for (at, (_, draft)) in rows.iter().enumerate() {
-        tokens.extend_from_slice(&draft.tokens);
+    for (at, open) in rows.iter().enumerate() {
+        tokens.extend_from_slice(open.tokens);
         tokens.resize((at + 1) * time, 0);
     }
     let tokens = Tensor::from_vec(tokens, (batch, time), device)?;
@@ -357,7 +384,7 @@ fn next_logits(
 }
 
 /// Rows of logits, in f64.
-fn rows_on_host(function: &'static str, logits: &Tensor) -> Result<Vec<Vec<f64>>> {
+pub(crate) fn rows_on_host(function: &'static str, logits: &Tensor) -> Result<Vec<Vec<f64>>> {
     if !matches!(
         logits.dtype(),
         DType::F32 | DType::F64 | DType::BF16 | DType::F16

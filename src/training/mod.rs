@@ -17,6 +17,7 @@ mod checkpoint;
 mod clip;
 mod coverage;
 mod differences;
+mod recompute;
 mod schedule;
 mod state;
 mod state_file;
@@ -27,6 +28,7 @@ pub use adamw::{AdamW, AdamWConfig, NonFinite, ParameterGroup};
 pub use agreement::{Agreement, GradientAgreement, VariableAgreement, gradient_agreement};
 pub use clip::clip_grad_norm;
 pub use coverage::{GradCoverage, grad_coverage};
+pub use recompute::recompute;
 pub use schedule::{Convention, Decay, Schedule};
 
 use crate::error::Result;

@@ -1,0 +1,420 @@
+//! What kind of model a folder holds: its `config.json`.
+
+use super::keys::Keys;
+use super::rope::Rope;
+use super::scaling;
+use crate::error::{Error, Result};
+use crate::files;
+use candle_core::DType;
+use serde_json::{Map, Value};
+use std::path::Path;
+
+/// The name of the file.
+const FILE: &str = "config.json";
+
+/// The families that can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Llama 2, 3 and 3.x, SmolLM2, and what else has `model_type` `llama`.
+    Llama,
+    /// Mistral: a sliding window in every layer.
+    Mistral,
+    /// Qwen2 and Qwen2.5: biases on queries, keys and values.
+    Qwen2,
+    /// Qwen3: normalized queries and keys.
+    Qwen3,
+    /// Gemma 3, its text model: four norms in a layer, two kinds of rotary positions.
+    Gemma3,
+    /// Phi-3 and Phi-4-mini: one matrix for queries, keys and values, one for gate and up.
+    Phi3,
+}
+
+/// The nonlinearity of the gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gate {
+    /// x·σ(x).
+    Silu,
+    /// The tangent form of x·Φ(x).
+    GeluTanh,
+}
+
+/// What a `config.json` says about a model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DecoderConfig {
+    /// Which family's layer.
+    pub family: Family,
+    /// Tokens of the vocabulary.
+    pub vocab_size: usize,
+    /// Width of the hidden states.
+    pub hidden_size: usize,
+    /// Width inside the feed-forward part.
+    pub intermediate_size: usize,
+    /// Layers.
+    pub num_hidden_layers: usize,
+    /// Heads of queries.
+    pub num_attention_heads: usize,
+    /// Heads of keys and values.
+    pub num_key_value_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// The most tokens of a row.
+    pub max_position_embeddings: usize,
+    /// ε of the norms.
+    pub rms_norm_eps: f64,
+    /// The nonlinearity of the gate.
+    pub gate: Gate,
+    /// Whether queries, keys and values have biases.
+    pub query_key_value_bias: bool,
+    /// Whether the projection behind attention has a bias.
+    pub output_bias: bool,
+    /// Whether the feed-forward projections have biases.
+    pub mlp_bias: bool,
+    /// Whether queries and keys are normalized, per head.
+    pub query_key_norm: bool,
+    /// The factor of the attention scores.
+    pub score_scale: f64,
+    /// The sliding window of each layer, in tokens including the token itself.
+    pub windows: Vec<Option<usize>>,
+    /// Rotary positions of layers without a window, and of all layers but Gemma's.
+    pub rope: Rope,
+    /// Rotary positions of Gemma 3's layers with a window.
+    pub window_rope: Option<Rope>,
+    /// The bound of the logits, if they are bounded.
+    pub final_logit_softcapping: Option<f64>,
+    /// Whether the output layer is the embedding.
+    pub tie_word_embeddings: bool,
+    /// The standard deviation of new weights.
+    pub initializer_range: f64,
+    /// The token that begins a text.
+    pub bos_token_id: Option<u32>,
+    /// The tokens that end one.
+    pub eos_token_id: Vec<u32>,
+    /// The token of padding. Its row of the embedding learns nothing from look-ups, as in Transformers.
+    pub pad_token_id: Option<u32>,
+    /// The type in which the weights are stored, if the file says it.
+    pub dtype: Option<DType>,
+    /// The scores per text of a classifier, if the file describes one.
+    pub num_labels: Option<usize>,
+    /// The file itself, to be saved again.
+    pub(super) json: Map<String, Value>,
+}
+
+impl DecoderConfig {
+    /// Reads the `config.json` of a folder.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] with the path if the file cannot be read; with its key and value for what is
+    /// unknown, unsupported or inconsistent.
+    pub fn read(folder: impl AsRef<Path>) -> Result<Self> {
+        let function = "DecoderConfig::read";
+        let path = folder.as_ref().join(FILE);
+        let source = path.display().to_string();
+        let problem = |text: String| Error::argument(function, &source, text);
+        let bytes = files::read(&path).map_err(|e| problem(format!("cannot be read: {e}")))?;
+        if let Some(what) = files::not_json(&bytes) {
+            return Err(problem(what.to_string()));
+        }
+        let json: Map<String, Value> =
+            serde_json::from_slice(&bytes).map_err(|e| problem(format!("is no JSON object: {e}")))?;
+        Self::parse(function, &source, json)
+    }
+
+    fn parse(function: &'static str, source: &str, json: Map<String, Value>) -> Result<Self> {
+        let mut keys = Keys::new(function, source, json.clone());
+        let kind: String = keys.needed("model_type")?;
+        let family = match kind.as_str() {
+            "llama" => Family::Llama,
+            "mistral" => Family::Mistral,
+            "qwen2" => Family::Qwen2,
+            "qwen3" => Family::Qwen3,
+            "gemma3_text" => Family::Gemma3,
+            "phi3" => Family::Phi3,
+            other => {
+                let why = "the families that can be read are llama, mistral, qwen2, qwen3, gemma3_text and phi3";
+                return Err(keys.refused("model_type", other, why));
+            }
+        };
+        if keys.has("quantization_config") {
+            let why = "quantized weights are not read; load the unquantized model and quantize here";
+            return Err(keys.refused("quantization_config", "…", why));
+        }
+        let hidden_size = keys.count("hidden_size")?.ok_or_else(|| keys.problem("holds no `hidden_size`"))?;
+        let mut size = |key| -> Result<usize> {
+            let found = keys.count(key)?;
+            found.ok_or_else(|| keys.problem(format!("holds no `{key}`")))
+        };
+        let vocab_size = size("vocab_size")?;
+        let intermediate_size = size("intermediate_size")?;
+        let num_hidden_layers = size("num_hidden_layers")?;
+        let num_attention_heads = size("num_attention_heads")?;
+        let num_key_value_heads = match keys.count("num_key_value_heads")? {
+            Some(heads) => heads,
+            None if family == Family::Mistral => 8,
+            None => num_attention_heads,
+        };
+        if num_attention_heads % num_key_value_heads != 0 {
+            let why = format!("it does not divide `num_attention_heads` = {num_attention_heads}");
+            return Err(keys.refused("num_key_value_heads", num_key_value_heads, &why));
+        }
+        let head_dim = match (keys.count("head_dim")?, family) {
+            (Some(dim), _) => dim,
+            (None, Family::Qwen3) => 128,
+            (None, Family::Gemma3) => 256,
+            (None, _) if hidden_size % num_attention_heads != 0 => {
+                let why = format!("`num_attention_heads` = {num_attention_heads} does not divide it, and there is no `head_dim`");
+                return Err(keys.refused("hidden_size", hidden_size, &why));
+            }
+            (None, _) => hidden_size / num_attention_heads,
+        };
+        if head_dim % 2 != 0 {
+            return Err(keys.refused("head_dim", head_dim, "rotary positions need an even number"));
+        }
+        let max_position_embeddings = match (keys.count("max_position_embeddings")?, family) {
+            (Some(most), _) => most,
+            (None, Family::Llama) => 2048,
+            (None, Family::Mistral | Family::Gemma3) => 131_072,
+            (None, Family::Qwen2 | Family::Qwen3) => 32_768,
+            (None, Family::Phi3) => 4096,
+        };
+        let epsilon = if family == Family::Phi3 { 1e-5 } else { 1e-6 };
+        let rms_norm_eps: f64 = keys.or("rms_norm_eps", epsilon)?;
+        if !(rms_norm_eps.is_finite() && rms_norm_eps >= 0.0) {
+            return Err(keys.refused("rms_norm_eps", rms_norm_eps, "it must be finite and not negative"));
+        }
+
+        let gate = gate(&mut keys, family)?;
+        let attention_bias = match family {
+            Family::Mistral | Family::Qwen2 | Family::Phi3 => {
+                let why = "this family has no such setting";
+                keys.only("attention_bias", family == Family::Qwen2, why)?;
+                false
+            }
+            _ => keys.or("attention_bias", false)?,
+        };
+        let mlp_bias = match family {
+            Family::Llama => keys.or("mlp_bias", false)?,
+            _ => {
+                keys.only("mlp_bias", false, "this family has no such setting")?;
+                false
+            }
+        };
+        for key in ["attention_dropout", "resid_pdrop", "embd_pdrop"] {
+            let why = "dropout inside the model is not supported; set it to 0 (adapters have their own)";
+            keys.only(key, 0.0, why)?;
+        }
+        let score_scale = match family {
+            Family::Gemma3 => keys.or("query_pre_attn_scalar", 256.0)?,
+            _ => head_dim as f64,
+        };
+        keys.only("attn_logit_softcapping", 0.0, "scores cannot be bounded here")?;
+        let final_logit_softcapping = match family {
+            Family::Gemma3 => keys.take("final_logit_softcapping")?,
+            _ => None,
+        };
+        let why = "attention in both directions is not supported";
+        keys.only("use_bidirectional_attention", false, why)?;
+        keys.only("rope_interleaved", false, "pairs of neighbors are not supported")?;
+
+        let windows = windows(&mut keys, family, num_hidden_layers)?;
+        let shape = scaling::Shape {
+            head_dim,
+            max_position_embeddings,
+            phi: family == Family::Phi3,
+        };
+        let theta = if family == Family::Gemma3 { 1e6 } else { 1e4 };
+        let (rope, window_rope) = scaling::ropes(&mut keys, &shape, theta, family == Family::Gemma3)?;
+
+        let config = Self {
+            family,
+            vocab_size,
+            hidden_size,
+            intermediate_size,
+            num_hidden_layers,
+            num_attention_heads,
+            num_key_value_heads,
+            head_dim,
+            max_position_embeddings,
+            rms_norm_eps,
+            gate,
+            query_key_value_bias: attention_bias || family == Family::Qwen2,
+            output_bias: attention_bias,
+            mlp_bias,
+            query_key_norm: matches!(family, Family::Qwen3 | Family::Gemma3),
+            score_scale: 1.0 / score_scale.sqrt(),
+            windows,
+            rope,
+            window_rope,
+            final_logit_softcapping,
+            tie_word_embeddings: keys.or("tie_word_embeddings", family == Family::Gemma3)?,
+            initializer_range: keys.or("initializer_range", 0.02)?,
+            bos_token_id: keys.take("bos_token_id")?,
+            eos_token_id: ids(&mut keys)?,
+            pad_token_id: keys.take("pad_token_id")?,
+            dtype: dtype(&mut keys)?,
+            num_labels: labels(&mut keys)?,
+            json,
+        };
+        if config.pad_token_id.is_some_and(|id| id as usize >= config.vocab_size) {
+            let id = config.pad_token_id.unwrap_or_default();
+            return Err(keys.refused("pad_token_id", id, "the vocabulary has no such token"));
+        }
+        keys.ignore(IDLE);
+        keys.none_left()?;
+        Ok(config)
+    }
+}
+
+/// Keys that mean nothing for training: notes, settings of generation, and what Transformers' code itself
+/// no longer reads.
+const IDLE: &[&str] = &[
+    "_attn_implementation",
+    "_attn_implementation_autoset",
+    "_model_name_or_path",
+    "_name_or_path",
+    "_sliding_window_pattern",
+    "add_cross_attention",
+    "architectures",
+    "auto_map",
+    "bad_words_ids",
+    "begin_suppress_tokens",
+    "cache_implementation",
+    "chunk_size_feed_forward",
+    "cross_attention_hidden_size",
+    "decoder_start_token_id",
+    "diversity_penalty",
+    "do_sample",
+    "early_stopping",
+    "encoder_no_repeat_ngram_size",
+    "exponential_decay_length_penalty",
+    "finetuning_task",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "is_decoder",
+    "is_encoder_decoder",
+    "is_llama_config",
+    "length_penalty",
+    "max_length",
+    "min_length",
+    "no_repeat_ngram_size",
+    "num_beam_groups",
+    "num_beams",
+    "num_return_sequences",
+    "output_attentions",
+    "output_hidden_states",
+    "output_scores",
+    "prefix",
+    "pretraining_tp",
+    "problem_type",
+    "pruned_heads",
+    "remove_invalid_values",
+    "repetition_penalty",
+    "return_dict",
+    "return_dict_in_generate",
+    "sep_token_id",
+    "suppress_tokens",
+    "task_specific_params",
+    "temperature",
+    "tf_legacy_loss",
+    "tie_encoder_decoder",
+    "tokenizer_class",
+    "top_k",
+    "top_p",
+    "torchscript",
+    "transformers.js_config",
+    "transformers_version",
+    "typical_p",
+    "unk_token_id",
+    "unsloth_fixed",
+    "unsloth_version",
+    "use_bfloat16",
+    "use_cache",
+];
+
+fn gate(keys: &mut Keys, family: Family) -> Result<Gate> {
+    let (key, default) = match family {
+        Family::Gemma3 => ("hidden_activation", "gelu_pytorch_tanh"),
+        _ => ("hidden_act", "silu"),
+    };
+    if family == Family::Gemma3 {
+        // Transformers does not read it here
+        keys.ignore(&["hidden_act"]);
+    }
+    let name: String = keys.or(key, default.to_string())?;
+    match name.as_str() {
+        "silu" | "swish" => Ok(Gate::Silu),
+        "gelu_pytorch_tanh" | "gelu_new" => Ok(Gate::GeluTanh),
+        other => Err(keys.refused(key, other, "it can be silu or gelu_pytorch_tanh")),
+    }
+}
+
+/// The window of each layer.
+fn windows(keys: &mut Keys, family: Family, layers: usize) -> Result<Vec<Option<usize>>> {
+    let said = keys.said("sliding_window");
+    let window: Option<usize> = keys.take("sliding_window")?;
+    // 0 is no window
+    let window = window.filter(|&window| window > 0);
+    let uses: Option<bool> = keys.take("use_sliding_window")?;
+    let first_sliding: Option<usize> = keys.take("max_window_layers")?;
+    let every: Option<usize> = keys.count("sliding_window_pattern")?;
+    let kinds: Option<Vec<String>> = keys.take("layer_types")?;
+    let window = match family {
+        // this family's code does not know the key
+        Family::Llama => None,
+        Family::Mistral if !said => Some(4096),
+        Family::Mistral => window,
+        Family::Phi3 => window,
+        Family::Qwen2 | Family::Qwen3 => window.filter(|_| uses.unwrap_or(false)),
+        Family::Gemma3 => window.or(Some(4096)),
+    };
+    if let Some(kinds) = kinds {
+        if kinds.len() != layers {
+            let why = format!("it must name `num_hidden_layers` = {layers} layers");
+            return Err(keys.refused("layer_types", format!("{} names", kinds.len()), &why));
+        }
+        return kinds
+            .iter()
+            .map(|kind| match kind.as_str() {
+                "full_attention" => Ok(None),
+                "sliding_attention" => Ok(window),
+                other => Err(keys.refused("layer_types", other, "it can be full_attention or sliding_attention")),
+            })
+            .collect();
+    }
+    let slides = |layer: usize| match family {
+        Family::Llama | Family::Mistral | Family::Phi3 => true,
+        Family::Qwen2 | Family::Qwen3 => layer >= first_sliding.unwrap_or(28),
+        Family::Gemma3 => (layer + 1) % every.unwrap_or(6) != 0,
+    };
+    Ok((0..layers).map(|layer| window.filter(|_| slides(layer))).collect())
+}
+
+/// The end tokens: one or several.
+fn ids(keys: &mut Keys) -> Result<Vec<u32>> {
+    match keys.take::<Value>("eos_token_id")? {
+        None => Ok(Vec::new()),
+        Some(value) => {
+            let list = if value.is_array() { value.clone() } else { Value::Array(vec![value.clone()]) };
+            serde_json::from_value(list).map_err(|e| keys.refused("eos_token_id", value, &e.to_string()))
+        }
+    }
+}
+
+fn dtype(keys: &mut Keys) -> Result<Option<DType>> {
+    let old: Option<String> = keys.take("torch_dtype")?;
+    let name = keys.take("dtype")?.or(old);
+    match name.as_deref() {
+        None | Some("auto") => Ok(None),
+        Some("float32") => Ok(Some(DType::F32)),
+        Some("bfloat16") => Ok(Some(DType::BF16)),
+        Some("float16") => Ok(Some(DType::F16)),
+        Some("float64") => Ok(Some(DType::F64)),
+        Some(other) => Err(keys.refused("dtype", other, "it can be float32, bfloat16, float16 or float64")),
+    }
+}
+
+fn labels(keys: &mut Keys) -> Result<Option<usize>> {
+    let names: Option<Map<String, Value>> = keys.take("id2label")?;
+    keys.ignore(&["label2id"]);
+    let count: Option<usize> = keys.count("num_labels")?;
+    Ok(count.or(names.map(|names| names.len())))
+}

@@ -1,0 +1,239 @@
+//! Drawing answers with a cache of keys and values: every token goes through the layers once.
+
+use super::layer::Layer;
+use super::model::Decoder;
+use super::Pass;
+use crate::error::Result;
+use crate::online::samples::Samples;
+use crate::online::sampling::{Open, SamplingConfig, draw, rows_on_host};
+use crate::ops::{self, Segments};
+use candle_core::{DType, Tensor};
+use rand::Rng;
+use rayon::prelude::*;
+use std::ops::Range;
+
+impl Decoder {
+    /// Draws answers to prompts, as [`sample`](crate::sample) does, with a cache of keys and values.
+    ///
+    /// Equal beginnings of prompts go through the model once, and so does a prompt with several answers.
+    /// The active adapter is used, without dropout. Rows that have ended cost nothing.
+    ///
+    /// The tokens are those of [`sample`](crate::sample) over this model's logits with the same `rng`, as
+    /// far as rounding does not decide.
+    ///
+    /// # Errors
+    /// As [`sample`](crate::sample), and as [`Decoder::hidden`] for the prompts. A row that reaches the end
+    /// of the context is an error; `max_new_tokens` bounds it.
+    #[doc(alias = "generate")]
+    #[doc(alias = "KV cache")]
+    pub fn sample<P: AsRef<[u32]>>(
+        &self,
+        prompts: &[P],
+        config: &SamplingConfig,
+        rng: &mut impl Rng,
+    ) -> Result<Samples> {
+        let function = "Decoder::sample";
+        let table = self.embedding.tensor();
+        let cached = table.device().is_cpu() && table.dtype() != DType::F64;
+        let mut cache: Option<Cache> = None;
+        draw(function, prompts, config, rng, |open| {
+            let last = match (&mut cache, cached) {
+                (Some(cache), true) => self.next(function, cache, open)?,
+                (cache, _) => {
+                    let rows: Vec<&[u32]> = open.iter().map(|open| open.tokens).collect();
+                    let (segments, tokens) = Segments::from_tokens(&rows)?;
+                    self.check(function, &tokens, &segments)?;
+                    let (hidden, filled) = self.fill(&tokens, &segments, open, cached)?;
+                    *cache = filled;
+                    hidden
+                }
+            };
+            rows_on_host(function, &self.head()?.logits(&last)?.detach())
+        })
+    }
+
+    /// Runs whole rows, and keeps their keys and values. The last hidden state of each row.
+    fn fill(
+        &self,
+        tokens: &[u32],
+        segments: &Segments,
+        open: &[Open],
+        keep: bool,
+    ) -> Result<(Tensor, Option<Cache>)> {
+        let mut h = self.embed(tokens)?.detach();
+        let tables = self.tables(&segments.positions())?;
+        let pass = self.pass_in_evaluation();
+        let paths = segments.rows();
+        let mut cache = Cache {
+            shared: Vec::new(),
+            rows: vec![Row::default(); open.iter().map(|open| open.row + 1).max().unwrap_or(0)],
+        };
+        for (open, path) in open.iter().zip(&paths) {
+            cache.rows[open.row].shared = ranges(path);
+        }
+        for (number, layer) in self.layers.iter().enumerate() {
+            let tables = tables.of(&self.config, number);
+            let [q, k, v] = layer.queries_keys_values(&h, tables, &pass)?;
+            if keep {
+                cache.shared.push(KeysValues::of(&k, &v)?);
+            }
+            let attended = ops::attention(&q, &k, &v, segments, &layer.attention)?;
+            h = layer.after(&h, &attended, &pass)?.detach();
+        }
+        let last: Vec<u32> = paths.iter().filter_map(|path| path.last().copied()).collect();
+        let last = Tensor::new(last, h.device())?;
+        let hidden = self.norm.forward(&h.index_select(&last, 0)?)?;
+        Ok((hidden, keep.then_some(cache)))
+    }
+
+    /// Runs the last token of each open row. Its hidden state.
+    fn next(&self, function: &'static str, cache: &mut Cache, open: &[Open]) -> Result<Tensor> {
+        let tokens: Vec<u32> = open.iter().filter_map(|open| open.tokens.last().copied()).collect();
+        let lengths: Vec<usize> = open.iter().map(|open| open.tokens.len()).collect();
+        // each token as a row of its own, only to check it
+        self.check(function, &tokens, &Segments::from_lengths(&vec![1; tokens.len()])?)?;
+        self.check_lengths(function, &lengths)?;
+        let positions: Vec<u32> = lengths.iter().map(|length| *length as u32 - 1).collect();
+        let tables = self.tables(&positions)?;
+        let pass = self.pass_in_evaluation();
+        let mut h = self.embed(&tokens)?.detach();
+        for (number, layer) in self.layers.iter().enumerate() {
+            let tables = tables.of(&self.config, number);
+            let [q, k, v] = layer.queries_keys_values(&h, tables, &pass)?;
+            let new = KeysValues::of(&k, &v)?;
+            for (at, row) in open.iter().enumerate() {
+                let own = &mut cache.rows[row.row].own;
+                own.resize_with(self.layers.len(), KeysValues::default);
+                own[number].append(&new, at, open.len());
+            }
+            let attended = cache.attend(layer, number, open, &q)?;
+            h = layer.after(&h, &attended, &pass)?.detach();
+        }
+        self.norm.forward(&h)
+    }
+
+    fn pass_in_evaluation(&self) -> Pass {
+        Pass {
+            adapter: self.adapter.clone(),
+            dropout: None,
+        }
+    }
+}
+
+/// Keys and values of one layer, token after token.
+#[derive(Clone, Debug, Default)]
+struct KeysValues {
+    keys: Vec<f32>,
+    values: Vec<f32>,
+}
+
+impl KeysValues {
+    fn of(k: &Tensor, v: &Tensor) -> Result<Self> {
+        let numbers = |t: &Tensor| t.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>();
+        Ok(Self {
+            keys: numbers(k)?,
+            values: numbers(v)?,
+        })
+    }
+
+    /// Adds one token, the `at`-th of `count` new ones.
+    fn append(&mut self, new: &Self, at: usize, count: usize) {
+        let one = |all: &[f32]| {
+            let width = all.len() / count;
+            at * width..(at + 1) * width
+        };
+        self.keys.extend_from_slice(&new.keys[one(&new.keys)]);
+        self.values.extend_from_slice(&new.values[one(&new.values)]);
+    }
+}
+
+/// What a row has beside the shared tokens.
+#[derive(Clone, Debug, Default)]
+struct Row {
+    /// Its tokens among the shared ones.
+    shared: Vec<Range<usize>>,
+    /// Those that were drawn, by layer.
+    own: Vec<KeysValues>,
+}
+
+/// The keys and values of all rows.
+#[derive(Clone, Debug, Default)]
+struct Cache {
+    /// Those of the prompts, by layer.
+    shared: Vec<KeysValues>,
+    rows: Vec<Row>,
+}
+
+impl Cache {
+    /// The output of attention for one query per open row: `[rows, heads, dim]`.
+    fn attend(&self, layer: &Layer, number: usize, open: &[Open], q: &Tensor) -> Result<Tensor> {
+        let (count, heads, dim) = q.dims3()?;
+        let kv_heads = layer.kv_heads();
+        let (group, width) = (heads / kv_heads, kv_heads * dim);
+        let scale = layer.scale() as f32;
+        let queries = q.flatten_all()?.to_vec1::<f32>()?;
+        let mut out = vec![0f32; count * heads * dim];
+        // one task for each row and head of keys
+        let tasks = out.par_chunks_mut(group * dim).zip(queries.par_chunks(group * dim));
+        tasks.enumerate().for_each(|(at, (out, queries))| {
+            let (row, head) = (at / kv_heads, at % kv_heads);
+            let row = &self.rows[open[row].row];
+            let (shared, own) = (&self.shared[number], &row.own[number]);
+            let length = row.shared.iter().map(Range::len).sum::<usize>() + own.keys.len() / width;
+            let first = layer.attention.window.map_or(0, |window| length.saturating_sub(window));
+            let own_tokens = 0..own.keys.len() / width;
+            let parts = row.shared.iter().map(|range| (shared, range.clone()));
+            let parts: Vec<(&KeysValues, usize)> = parts
+                .chain([(own, own_tokens)])
+                .flat_map(|(part, range)| range.map(move |token| (part, token)))
+                .skip(first)
+                .collect();
+            let place = |token: usize| token * width + head * dim..token * width + (head + 1) * dim;
+            for (out, query) in out.chunks_mut(dim).zip(queries.chunks(dim)) {
+                let mut scores: Vec<f32> = parts
+                    .iter()
+                    .map(|(part, token)| scale * dot(query, &part.keys[place(*token)]))
+                    .collect();
+                let highest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                let mut sum = 0.0;
+                for score in &mut scores {
+                    *score = (*score - highest).exp();
+                    sum += *score;
+                }
+                for ((part, token), weight) in parts.iter().zip(&scores) {
+                    let weight = weight / sum;
+                    for (out, value) in out.iter_mut().zip(&part.values[place(*token)]) {
+                        *out += weight * value;
+                    }
+                }
+            }
+        });
+        Ok(Tensor::from_vec(out, (count, heads, dim), q.device())?)
+    }
+}
+
+/// Σ aᵢ bᵢ in sixteen partial sums, so that the compiler vectorizes it.
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut sums = [0f32; 16];
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<16>(), b.as_chunks::<16>());
+    for (a, b) in a.iter().zip(b) {
+        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
+            *sum += a * b;
+        }
+    }
+    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
+    sums.iter().sum::<f32>() + rest
+}
+
+/// A path's tokens as ranges.
+fn ranges(path: &[u32]) -> Vec<Range<usize>> {
+    let mut ranges: Vec<Range<usize>> = Vec::new();
+    for &token in path {
+        let token = token as usize;
+        match ranges.last_mut() {
+            Some(last) if last.end == token => last.end += 1,
+            _ => ranges.push(token..token + 1),
+        }
+    }
+    ranges
+}

@@ -1,0 +1,121 @@
+//! One linear map of the decoder: frozen or trained, with any number of adapters, one of them active.
+
+use super::Pass;
+use crate::error::{Error, Result};
+use crate::parameter_efficient::FrozenLinear;
+use crate::peft::AnyAdapter;
+use candle_core::{DType, Tensor, Var};
+use candle_nn::Module;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use std::collections::BTreeMap;
+
+/// A tensor of the model, with its name in the file.
+#[derive(Clone, Debug)]
+pub(super) enum Weight {
+    Frozen(Tensor),
+    Trained(Var),
+}
+
+impl Weight {
+    pub(super) fn tensor(&self) -> &Tensor {
+        match self {
+            Self::Frozen(tensor) => tensor,
+            Self::Trained(var) => var.as_tensor(),
+        }
+    }
+
+    /// As numbers to compute with.
+    pub(super) fn wide(&self) -> Result<Tensor> {
+        Ok(match self.tensor().dtype() {
+            DType::F32 | DType::F64 => self.tensor().clone(),
+            _ => self.tensor().to_dtype(DType::F32)?,
+        })
+    }
+
+    pub(super) fn var(&self) -> Option<&Var> {
+        match self {
+            Self::Frozen(_) => None,
+            Self::Trained(var) => Some(var),
+        }
+    }
+}
+
+/// y = W x + b, or an adapter in its place.
+#[derive(Clone, Debug)]
+pub(super) struct Projection {
+    /// The path of the module, as in `model.layers.0.self_attn.q_proj`.
+    pub(super) path: String,
+    weight: Weight,
+    bias: Option<Weight>,
+    /// The map as one operation, if it is frozen.
+    frozen: Option<FrozenLinear>,
+    pub(super) adapters: BTreeMap<String, AnyAdapter>,
+}
+
+impl Projection {
+    pub(super) fn new(path: String, weight: Weight, bias: Option<Weight>) -> Result<Self> {
+        let frozen = match (&weight, &bias) {
+            (Weight::Frozen(weight), None) => Some(FrozenLinear::new(weight.clone(), None)?),
+            (Weight::Frozen(weight), Some(Weight::Frozen(bias))) => {
+                Some(FrozenLinear::new(weight.clone(), Some(bias.clone()))?)
+            }
+            _ => None,
+        };
+        Ok(Self {
+            path,
+            weight,
+            bias,
+            frozen,
+            adapters: BTreeMap::new(),
+        })
+    }
+
+    /// `[tokens, in]` to `[tokens, out]`.
+    pub(super) fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
+        let adapter = pass.adapter.as_ref().and_then(|name| self.adapters.get(name));
+        if let Some(adapter) = adapter {
+            return match pass.dropout {
+                Some(seed) => {
+                    let mut rng = StdRng::seed_from_u64(seed ^ number(&self.path));
+                    adapter.forward_train(x, &mut rng)
+                }
+                None => Ok(adapter.forward(x)?),
+            };
+        }
+        if let Some(frozen) = &self.frozen {
+            return Ok(frozen.forward(x)?);
+        }
+        let y = x.matmul(&self.weight.tensor().t()?)?;
+        match &self.bias {
+            Some(bias) => Ok(y.broadcast_add(bias.tensor())?),
+            None => Ok(y),
+        }
+    }
+
+    /// The model's own tensors, by name.
+    pub(super) fn tensors(&self) -> impl Iterator<Item = (String, &Weight)> {
+        let named = |name: &str| format!("{}.{name}", self.path);
+        let weight = (named("weight"), &self.weight);
+        let bias = self.bias.as_ref().map(|bias| (named("bias"), bias));
+        std::iter::once(weight).chain(bias)
+    }
+
+    /// Puts an adapter beside the map.
+    pub(super) fn adapt(&mut self, function: &'static str, name: &str, adapter: AnyAdapter) -> Result<()> {
+        if self.frozen.is_none() {
+            let text = "goes on a model whose weights are trained; load it frozen";
+            return Err(Error::argument(function, "adapter", text));
+        }
+        self.adapters.insert(name.to_string(), adapter);
+        Ok(())
+    }
+}
+
+/// A number for a name: each module draws its own dropout.
+fn number(path: &str) -> u64 {
+    // FNV-1a
+    path.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}

@@ -1,0 +1,102 @@
+//! The tensors of a checkpoint's folder, each taken once under its name.
+
+use super::projection::{Projection, Weight};
+use crate::error::{Error, Result};
+use candle_core::{DType, Device, Tensor, Var};
+use std::collections::BTreeMap;
+
+/// What is left of a folder's tensors while a model takes its own.
+pub(super) struct Tensors {
+    function: &'static str,
+    /// The folder, for messages.
+    source: String,
+    left: BTreeMap<String, Tensor>,
+    /// The type in memory.
+    dtype: DType,
+    device: Device,
+    trained: bool,
+}
+
+impl Tensors {
+    pub(super) fn new(
+        function: &'static str,
+        source: String,
+        left: BTreeMap<String, Tensor>,
+        (dtype, device): (DType, &Device),
+        trained: bool,
+    ) -> Self {
+        Self {
+            function,
+            source,
+            left,
+            dtype,
+            device: device.clone(),
+            trained,
+        }
+    }
+
+    pub(super) fn problem(&self, text: String) -> Error {
+        Error::argument(self.function, &self.source, text)
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.left.contains_key(name)
+    }
+
+    /// Drops a tensor that the model does not have.
+    pub(super) fn drop(&mut self, name: &str) {
+        self.left.remove(name);
+    }
+
+    /// A tensor of this shape.
+    pub(super) fn take(&mut self, name: &str, shape: &[usize]) -> Result<Weight> {
+        let Some(tensor) = self.left.remove(name) else {
+            return Err(self.problem(format!("holds no tensor `{name}`, of shape {shape:?}")));
+        };
+        if tensor.dims() != shape {
+            return Err(self.problem(format!(
+                "holds `{name}` of shape {:?}, and `config.json` asks for {shape:?}",
+                tensor.dims()
+            )));
+        }
+        let tensor = tensor.to_dtype(self.dtype)?.to_device(&self.device)?;
+        Ok(match self.trained {
+            true => Weight::Trained(Var::from_tensor(&tensor)?),
+            false => Weight::Frozen(tensor),
+        })
+    }
+
+    pub(super) fn linear(
+        &mut self,
+        path: String,
+        outputs: usize,
+        inputs: usize,
+        bias: bool,
+    ) -> Result<Projection> {
+        let weight = self.take(&format!("{path}.weight"), &[outputs, inputs])?;
+        let bias = match bias {
+            true => Some(self.take(&format!("{path}.bias"), &[outputs])?),
+            false => None,
+        };
+        Projection::new(path, weight, bias)
+    }
+
+    /// An error if a tensor is left that no model of this kind has.
+    pub(super) fn none_left(self) -> Result<()> {
+        // old files hold these; they are computed
+        let mut left = self.left.keys().filter(|name| !name.ends_with("rotary_emb.inv_freq"));
+        match left.next() {
+            None => Ok(()),
+            Some(name) => {
+                let more = left.count();
+                Err(self.problem(format!(
+                    "holds `{name}`{}, which a model of this `config.json` does not have",
+                    match more {
+                        0 => String::new(),
+                        more => format!(" and {more} more"),
+                    }
+                )))
+            }
+        }
+    }
+}
