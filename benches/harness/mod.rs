@@ -3,7 +3,7 @@
 
 pub mod adamw;
 
-use crate::support::transformer::{Config, Transformer};
+use support::transformer::{Config, Transformer};
 use candle_align::Result;
 use candle_core::{DType, Device, Tensor};
 use rand::SeedableRng;

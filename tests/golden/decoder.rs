@@ -2,8 +2,8 @@
 
 use crate::EXACT;
 use crate::reader::{Case, each};
-use crate::support::adapters::{AdapterConfig, adapt};
-use crate::support::transformer::{Config, Transformer};
+use support::adapters::{AdapterConfig, adapt};
+use support::transformer::{Config, Transformer};
 use candle_align::{
     BottleneckConfig, DesignSpaceConfig, MamConfig, PrefixConfig, Reparametrisation,
 };

@@ -1,8 +1,8 @@
 //! Methods of a whole model, on the examples' decoder: every number that is trained.
 
 use crate::common::adapters::{assert_gradients, disturb, objective};
-use crate::support::adapters::{AdapterConfig, adapt};
-use crate::support::transformer::{Config, Transformer};
+use support::adapters::{AdapterConfig, adapt};
+use support::transformer::{Config, Transformer};
 use candle_align::{
     Activation, BottleneckConfig, DesignSpaceConfig, MamConfig, PrefixConfig, Reparametrisation,
 };

@@ -1,7 +1,7 @@
 //! The losses of the survey's §3.2.1 side by side: value and gradient over the gap between two answers.
 //!
 //! ```text
-//! cargo run --example losses
+//! cargo run -p losses
 //! ```
 //! The policy has two answers, a better one and a worse one. The gap z says by how many nats the better
 //! one is likelier. The library evaluates every loss on a grid of gaps, and its own backward pass gives
@@ -16,13 +16,6 @@
 //!
 //! Change `beta: 0.5` in `curves.rs` to `beta: 2.0` and see: DPO's slope at a tie grows from −0.25 to
 //! −1, and it fades sooner.
-
-// the library's way to write files
-#[path = "../../src/atomic.rs"]
-#[allow(dead_code)] // this uses only a part
-mod atomic;
-#[path = "mod.rs"]
-mod losses;
 
 use clap::Parser;
 use losses::run;

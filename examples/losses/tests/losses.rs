@@ -1,7 +1,7 @@
 //! The claims of the side by side, and the table of the docs that says the same in numbers.
 
-use crate::losses::curves::{Loss, Point, all};
-use crate::losses::{Report, run};
+use losses::curves::{Loss, Point, all};
+use losses::{Report, run};
 use std::sync::OnceLock;
 
 /// One run for all tests.
@@ -32,7 +32,10 @@ fn every_loss_is_drawn() {
     let mut functions: Vec<&str> = report().curves.iter().map(|c| c.loss.function).collect();
     functions.sort();
     let mut want = vec!["sft_loss".to_string(), "slic_kl_regulariser".to_string()];
-    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/ranking")).unwrap() {
+    for entry in std::fs::read_dir(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../src/ranking"
+    )).unwrap() {
         let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
         let names = text.split("\npub fn ").skip(1).map(|f| f.split('(').next());
         want.extend(
@@ -133,7 +136,7 @@ fn number(text: &str) -> f64 {
 
 #[test]
 fn the_table_of_the_docs_is_what_the_library_computes() {
-    let page = include_str!("../../src/ranking/mod.rs");
+    let page = include_str!("../../../src/ranking/mod.rs");
     let table = page.split("z → +∞ |").nth(1).expect("the table");
     let rows: Vec<&str> = table
         .lines()
@@ -165,10 +168,10 @@ fn all_in_the_order_of(rows: &[&str]) -> Vec<Loss> {
 
 #[test]
 fn the_picture_beside_the_example_is_the_one_it_draws() {
-    let kept = include_str!("../../examples/losses/losses.svg");
+    let kept = include_str!("../../../src/ranking/losses.svg");
     assert!(
         report().svg == kept,
-        "write it again: cargo run --example losses -- --out examples/losses"
+        "write it again: cargo run -p losses -- --out src/ranking"
     );
     for label in report().curves.iter().map(|c| c.loss.label) {
         assert!(kept.contains(label), "{label}");

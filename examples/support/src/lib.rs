@@ -1,5 +1,5 @@
-//! Shared by the examples and not part of the library: a model to train.
-#![allow(dead_code)] // every example is its own crate and uses only a part
+//! The model that the tour, the trainer, tests and benches train: a small transformer, and adapters on it.
+//! No part of the library.
 
 pub mod adapter_config;
 pub mod adapter_files;
@@ -9,7 +9,9 @@ pub mod softmax;
 pub mod transformer;
 
 // the library's way to write and read files
-#[path = "../../src/atomic.rs"]
-pub mod atomic;
-#[path = "../../src/files.rs"]
-pub mod files;
+#[path = "../../../src/atomic.rs"]
+#[allow(dead_code)] // this uses only a part
+mod atomic;
+#[path = "../../../src/files.rs"]
+#[allow(dead_code)]
+mod files;

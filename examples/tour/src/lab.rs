@@ -6,7 +6,7 @@ use super::world::{
     Answer, Frontier, PROMPTS, PerAnswer, Policy, SYMBOLS, VOCABULARY, World, expectation, kl,
 };
 use super::{Options, Result};
-use crate::support::transformer::{Config, Transformer};
+use support::transformer::{Config, Transformer};
 use candle_align::training::{AdamW, AdamWConfig, Decay, ParameterGroup, Schedule, clip_grad_norm};
 use candle_align::{Reduction, SftConfig, Statistics, TokenLogProbs, sft_loss};
 use candle_core::backprop::GradStore;

@@ -10,6 +10,11 @@ pub mod pulls;
 pub mod report;
 pub mod world;
 
+// the library's way to write files
+#[path = "../../../src/atomic.rs"]
+#[allow(dead_code)] // this uses only a part
+mod atomic;
+
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
 use indicatif::MultiProgress;

@@ -1,9 +1,9 @@
 //! Every method of the survey's §3.1 and §3.2 against the best that is possible.
 //!
 //! ```text
-//! cargo run --example tour
-//! cargo run --example tour -- --only raft,dpo
-//! cargo run --example tour -- --only lora,prefix
+//! cargo run -p tour
+//! cargo run -p tour -- --only raft,dpo
+//! cargo run -p tour -- --only lora,prefix
 //! ```
 //! The world is small enough to enumerate: 16 prompts, 2801 answers to each, a known reward. A small
 //! transformer learns demonstrations (SFT). Twenty methods start from it, by the survey's sections:
@@ -21,11 +21,6 @@
 //! at rank 8 comes as near to DPO's optimum as training all parameters does; prompts and prefixes
 //! reach least. The tour takes five and a half minutes of processor time, just under three minutes on
 //! two free cores; one method of §3.3 alone takes about fifteen seconds. Nothing is downloaded.
-
-#[path = "../support/mod.rs"]
-mod support;
-#[path = "mod.rs"]
-mod tour;
 
 use clap::Parser;
 use indicatif::MultiProgress;

@@ -1,6 +1,6 @@
 //! The results of the tour: as numbers (`report.json`) and as a page (`report.html`).
 
-use super::super::support::atomic::Staged;
+use crate::atomic::Staged;
 use super::lab::{Lab, Ran};
 use super::methods::{BETA, Section};
 use super::parameters::{self, Family, Placed};
@@ -313,7 +313,7 @@ when the policy has moved away from the one that wrote the answers by more than 
 {points}<h2>Change something and see</h2>
 <ul>
 <li><code>--seed 1</code> draws another world with other labels: which differences remain?</li>
-<li>A larger <code>BETA</code> in <code>examples/tour/methods/mod.rs</code> moves both stars, DPO and PPO toward the reference.</li>
+<li>A larger <code>BETA</code> in <code>examples/tour/src/methods/mod.rs</code> moves both stars, DPO and PPO toward the reference.</li>
 <li><code>--steps 20</code> stops every method early, SFT too: which ones were still moving?</li>
 </ul>
 <h2>Settings</h2>

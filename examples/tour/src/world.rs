@@ -18,7 +18,7 @@
 //! `.` the end, `+`, `-` and `!` the first three of the others; `!` ends one side's turn. The empty
 //! answer is `.`; an answer that was cut has no dot.
 
-use crate::support::transformer::Transformer;
+use support::transformer::Transformer;
 use candle_align::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use rand::Rng;

@@ -1,7 +1,7 @@
 //! Files of settings.
 
 use super::error::{Error, Result};
-use super::support::files;
+use crate::files;
 use std::path::Path;
 
 /// The text of a JSON file, or an error that says what the file is instead.

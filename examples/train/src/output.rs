@@ -1,7 +1,7 @@
 //! Files that are written completely or not at all.
 
 use super::error::{Error, Result};
-use super::support::atomic::Staged;
+use crate::atomic::Staged;
 use candle_core::{Tensor, Var};
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};

@@ -1,7 +1,8 @@
 //! One decoder under every parameter-efficient method.
 
-use crate::support::adapters::{Adapted, AdapterConfig, adapt, layer_size};
-use crate::support::transformer::{Config, Transformer};
+use crate::disturb::disturb;
+use support::adapters::{Adapted, AdapterConfig, adapt, layer_size};
+use support::transformer::{Config, Transformer};
 use candle_align::training::grad_coverage;
 use candle_align::{
     AdaLoraConfig, BlockScale, BottleneckConfig, DesignSpaceConfig, Ia3Config, Insertion,
@@ -194,20 +195,6 @@ fn flat(t: &Tensor) -> Vec<f64> {
 
 fn bits(t: &Tensor) -> Vec<u64> {
     flat(t).iter().map(|x| x.to_bits()).collect()
-}
-
-/// Moves everything that is trained away from its start.
-pub fn disturb(adapted: &Adapted) {
-    for (at, (_, var)) in adapted.vars().iter().enumerate() {
-        let data: Vec<f64> = (0..var.elem_count())
-            .map(|i| 0.3 * (2.3 * i as f64 + at as f64 + 0.9).sin())
-            .collect();
-        let moved = Tensor::from_vec(data, var.shape(), &Device::Cpu)
-            .and_then(|t| t.to_dtype(var.dtype()))
-            .and_then(|t| var.as_tensor() + t)
-            .expect("same shape");
-        var.set(&moved).expect("same shape");
-    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The model that the examples train.
 
-use crate::support::transformer::{Config, Projection, Transformer};
+use support::transformer::{Config, Projection, Transformer};
 use candle_align::training::grad_coverage;
 use candle_align::{Reduction, SamplingConfig, SftConfig, TokenLogProbs, sample, sft_loss};
 use candle_core::{DType, Device, Module, Tensor};

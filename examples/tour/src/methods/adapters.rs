@@ -1,12 +1,12 @@
 //! DPO through an adapter: the same loss on the same pairs, but little learns. The second picture has
-//! every adapter, in fewer steps: [`crate::tour::parameters`].
+//! every adapter, in fewer steps: [`crate::parameters`].
 
 use super::Title;
 use super::pairs::{DPO_PAIRS, dpo_config, dpo_step};
-use crate::support::adapters::{AdapterConfig, adapt};
-use crate::tour::Result;
-use crate::tour::lab::{Lab, Optimisation, Ran, Score, generator};
-use crate::tour::report::Entry;
+use support::adapters::{AdapterConfig, adapt};
+use crate::Result;
+use crate::lab::{Lab, Optimisation, Ran, Score, generator};
+use crate::report::Entry;
 use candle_align::{DpoConfig, LoraConfig};
 use indicatif::MultiProgress;
 use serde::Serialize;

@@ -8,11 +8,11 @@
 use super::Title;
 use super::conditions::log_probs;
 use super::estimate::{Revision, estimate};
-use crate::support::transformer::Transformer;
-use crate::tour::Result;
-use crate::tour::lab::{Lab, Optimisation, Ran, generator};
-use crate::tour::report::Entry;
-use crate::tour::world::{Answer, PROMPTS};
+use support::transformer::Transformer;
+use crate::Result;
+use crate::lab::{Lab, Optimisation, Ran, generator};
+use crate::report::Entry;
+use crate::world::{Answer, PROMPTS};
 use candle_align::{Reduction, Sample, SamplingConfig, Sequence, SftConfig, sample, sft_loss};
 use candle_core::{Device, Tensor};
 use indicatif::MultiProgress;

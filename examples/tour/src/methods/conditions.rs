@@ -6,11 +6,11 @@
 //! paths of these methods do not begin at the reference.
 
 use super::Title;
-use crate::support::transformer::Transformer;
-use crate::tour::Result;
-use crate::tour::lab::{Lab, Optimisation, Ran, Score, generator};
-use crate::tour::report::Entry;
-use crate::tour::world::{Answer, PROMPTS, PerAnswer, STOP, encode};
+use support::transformer::Transformer;
+use crate::Result;
+use crate::lab::{Lab, Optimisation, Ran, Score, generator};
+use crate::report::Entry;
+use crate::world::{Answer, PROMPTS, PerAnswer, STOP, encode};
 use candle_align::language::conditional_sft::ClassWeighting;
 use candle_align::{
     CRlftConfig, ClassPrompt, ForgetfulConfig, HindsightConfig, HindsightFeedback, HindsightFormat,

@@ -3,11 +3,11 @@
 use super::Title;
 use super::chains::{Lesson, every_prompt, on_chains, pairs, written};
 use super::estimate::{Chain, Revision};
-use crate::support::transformer::Transformer;
-use crate::tour::Result;
-use crate::tour::lab::Lab;
-use crate::tour::report::Entry;
-use crate::tour::world::{Answer, EDITS, STOP};
+use support::transformer::Transformer;
+use crate::Result;
+use crate::lab::Lab;
+use crate::report::Entry;
+use crate::world::{Answer, EDITS, STOP};
 use candle_align::{
     EditCosts, EditTokens, Sample, Sequence, edit_script, second_thoughts_prompt,
     second_thoughts_sequence,

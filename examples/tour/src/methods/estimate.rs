@@ -16,11 +16,11 @@
 //! regret R*(KL) − E r is that of b·lᵢ − r(yᵢ), with b the slope of the frontier at this KL.
 
 use super::conditions::log_probs;
-use crate::support::transformer::Transformer;
-use crate::tour::Result;
-use crate::tour::lab::{Lab, Ran};
-use crate::tour::report::{Entry, Errors};
-use crate::tour::world::{Answer, PROMPTS};
+use support::transformer::Transformer;
+use crate::Result;
+use crate::lab::{Lab, Ran};
+use crate::report::{Entry, Errors};
+use crate::world::{Answer, PROMPTS};
 use candle_align::Sequence;
 use candle_core::DType;
 use rand::rngs::StdRng;
@@ -35,7 +35,7 @@ pub struct Chain {
 
 /// A method that revises.
 pub trait Revision {
-    /// [`crate::tour::lab::Sizes::chains`] chains for each prompt, in the order of the prompts.
+    /// [`crate::lab::Sizes::chains`] chains for each prompt, in the order of the prompts.
     fn draw(&self, lab: &Lab, policy: &Transformer, rng: &mut StdRng) -> Result<Vec<Chain>>;
 
     /// The chain that keeps its first answer; its learned tokens are all that the model writes. `None`

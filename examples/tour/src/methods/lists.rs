@@ -7,11 +7,11 @@
 
 use super::Title;
 use super::pairs::{KlRegulariser, SLIC_KL, along};
-use crate::support::transformer::Transformer;
-use crate::tour::Result;
-use crate::tour::lab::{Lab, Optimisation, Score, generator, look_up, rows};
-use crate::tour::report::Entry;
-use crate::tour::world::{Answer, PROMPTS};
+use support::transformer::Transformer;
+use crate::Result;
+use crate::lab::{Lab, Optimisation, Score, generator, look_up, rows};
+use crate::report::Entry;
+use crate::world::{Answer, PROMPTS};
 use candle_align::{
     BrioConfig, Candidates, ExpectedRiskConfig, ProConfig, RrhfConfig, SftConfig, SlicConfig,
     StableAlignmentConfig, TokenLogProbs, TokenLoss, best_of_k, brio_loss, expected_risk_loss,

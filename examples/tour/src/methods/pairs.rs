@@ -4,11 +4,11 @@
 //! to know how much better an answer is, so it takes the same answers in the order of their scores.
 
 use super::{BETA, Title};
-use crate::support::transformer::Transformer;
-use crate::tour::Result;
-use crate::tour::lab::{Lab, Optimisation, Score, generator, look_up, rows};
-use crate::tour::report::Entry;
-use crate::tour::world::{Answer, PROMPT, SYMBOLS};
+use support::transformer::Transformer;
+use crate::Result;
+use crate::lab::{Lab, Optimisation, Score, generator, look_up, rows};
+use crate::report::Entry;
+use crate::world::{Answer, PROMPT, SYMBOLS};
 use candle_align::{
     DpoConfig, Pair, Reduction, SlicConfig, TokenLogProbs, dpo_loss, slic_kl_regulariser,
     slic_margin_loss, slic_rank_loss,

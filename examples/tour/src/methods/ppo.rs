@@ -2,13 +2,13 @@
 
 use super::reward::Scorer;
 use super::{BETA, Title};
-use crate::support::transformer::Transformer;
-use crate::tour::Result;
-use crate::tour::lab::{
+use support::transformer::Transformer;
+use crate::Result;
+use crate::lab::{
     Adam, Lab, Optimisation, Ran, Score, answer_logits, bar, generator, look_up, looks, point, rows,
 };
-use crate::tour::report::Entry;
-use crate::tour::world::{Answer, END, PROMPTS, choose, log_softmax};
+use crate::report::Entry;
+use crate::world::{Answer, END, PROMPTS, choose, log_softmax};
 use candle_align::{Reduction, RlhfConfig, Rollout, rlhf_loss};
 use candle_core::{DType, Device, Tensor};
 use indicatif::MultiProgress;

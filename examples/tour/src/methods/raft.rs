@@ -4,11 +4,11 @@
 //! of all answers so far, whatever their prompts, as the survey describes it.
 
 use super::Title;
-use crate::support::transformer::Transformer;
-use crate::tour::Result;
-use crate::tour::lab::{Lab, Optimisation, Score, answer_logits, generator, look_up};
-use crate::tour::report::Entry;
-use crate::tour::world::{Answer, END, PROMPTS, PerAnswer};
+use support::transformer::Transformer;
+use crate::Result;
+use crate::lab::{Lab, Optimisation, Score, answer_logits, generator, look_up};
+use crate::report::Entry;
+use crate::world::{Answer, END, PROMPTS, PerAnswer};
 use candle_align::{
     RaftConfig, Reduction, RefreshedSet, SamplingConfig, SftConfig, best_of_k, kl_adjusted_rewards,
     sample, sft_loss, top_share,

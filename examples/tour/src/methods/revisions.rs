@@ -7,11 +7,11 @@ use super::Title;
 use super::chains::{Lesson, every_prompt, on_chains, pairs, written};
 use super::conditions::{BAD, GOOD, best_share};
 use super::estimate::{Chain, Revision};
-use crate::support::transformer::Transformer;
-use crate::tour::Result;
-use crate::tour::lab::Lab;
-use crate::tour::report::Entry;
-use crate::tour::world::{Answer, PROMPTS, STOP, encode};
+use support::transformer::Transformer;
+use crate::Result;
+use crate::lab::Lab;
+use crate::report::Entry;
+use crate::world::{Answer, PROMPTS, STOP, encode};
 use candle_align::language::revision::{DebugLearned, Verdict};
 use candle_align::{
     Attempt, DebugFeedback, DebugFormat, DebugTurn, RevisionTemplate, Sample, Sequence,

@@ -1,11 +1,11 @@
 //! The reward model: one number per answer, from the labeled pairs.
 
 use super::REWARD_MODEL;
-use crate::support::transformer::Transformer;
-use crate::tour::Result;
-use crate::tour::lab::{Lab, Learned, Optimisation, Ran, generator};
-use crate::tour::report::Entry;
-use crate::tour::world::{Answer, PerAnswer, expectation};
+use support::transformer::Transformer;
+use crate::Result;
+use crate::lab::{Lab, Learned, Optimisation, Ran, generator};
+use crate::report::Entry;
+use crate::world::{Answer, PerAnswer, expectation};
 use candle_align::{Pair, PairwiseRewardConfig, RewardHead, pairwise_reward_loss};
 use candle_core::{DType, Device, Tensor, Var};
 use indicatif::MultiProgress;

@@ -28,7 +28,7 @@ pub use run::{Placed, run};
 pub use table::{html, text};
 
 use super::methods::{Section, Title};
-use crate::support::adapters::AdapterConfig;
+use support::adapters::AdapterConfig;
 use candle_align::{
     AdaLoraConfig, BottleneckConfig, DesignSpaceConfig, Grouping, Ia3Config, LoraConfig, MamConfig,
     Placement, PrefixConfig, PromptConfig, Reparametrisation, TargetModules, Targets, VeraConfig,

@@ -1,9 +1,9 @@
 //! The picture: the results of the methods against the number of trained parameters.
 
 use super::{Family, Placed};
-use crate::tour::chart::{Chart, INK, Shape, range, stacked};
-use crate::tour::labels::Label;
-use crate::tour::report::Report;
+use crate::chart::{Chart, INK, Shape, range, stacked};
+use crate::labels::Label;
+use crate::report::Report;
 
 /// The color shows the method's place in the model; the shape shows the method.
 fn style(family: Family) -> (&'static str, Shape) {

@@ -1,12 +1,12 @@
 //! One point: DPO with only these parameters trained, and its result.
 
 use super::{Family, Point};
-use crate::support::adapters::{Adapted, AdapterConfig, adapt};
-use crate::support::transformer::Transformer;
-use crate::tour::Result;
-use crate::tour::lab::{Adam, Lab, Optimisation, Ran, Score, bar, generator, looks, point as look};
-use crate::tour::methods::pairs::{DPO_PAIRS, dpo_config, dpo_step};
-use crate::tour::report::Entry;
+use support::adapters::{Adapted, AdapterConfig, adapt};
+use support::transformer::Transformer;
+use crate::Result;
+use crate::lab::{Adam, Lab, Optimisation, Ran, Score, bar, generator, looks, point as look};
+use crate::methods::pairs::{DPO_PAIRS, dpo_config, dpo_step};
+use crate::report::Entry;
 use candle_align::{
     AdaLoraLinear, DpoConfig, Orthogonality, RankAllocator, RankAllocatorConfig,
     orthogonality_penalty,

@@ -2,7 +2,7 @@
 
 use super::picture::{grouped, picture};
 use super::{Family, Placed};
-use crate::tour::report::{Report, escape, flat, number, share};
+use crate::report::{Report, escape, flat, number, share};
 use std::fmt::Write;
 
 /// The table, as text.

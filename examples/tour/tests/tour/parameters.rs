@@ -1,12 +1,12 @@
 //! The claims of the tour's second picture, on its quick run.
 
-use crate::adapters::disturb;
-use crate::support::adapters::adapt;
-use crate::support::transformer::Transformer;
-use crate::tour::lab::{Sizes, generator};
-use crate::tour::methods::Method;
-use crate::tour::parameters::{Family, Placed, Point};
-use crate::tour::{Choice, Options, parameters, run};
+use crate::disturb::disturb;
+use support::adapters::adapt;
+use support::transformer::Transformer;
+use tour::lab::{Sizes, generator};
+use tour::methods::Method;
+use tour::parameters::{Family, Placed, Point};
+use tour::{Choice, Options, parameters, run};
 use crate::tour_claims::{options, quiet, report, without_times};
 use candle_align::training::grad_coverage;
 use candle_core::{DType, Device, Tensor};

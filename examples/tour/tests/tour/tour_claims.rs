@@ -1,11 +1,11 @@
 //! The claims of the tour, on its quick run.
 
-use crate::common::policy::{REFERENCE, REWARDS, log};
-use crate::tour::lab::generator;
-use crate::tour::methods::Method;
-use crate::tour::report::{Entry, Report};
-use crate::tour::world::{Frontier, PROMPTS, World, expectation, kl};
-use crate::tour::{Options, run};
+use crate::policy::{REFERENCE, REWARDS, log};
+use tour::lab::generator;
+use tour::methods::Method;
+use tour::report::{Entry, Report};
+use tour::world::{Frontier, PROMPTS, World, expectation, kl};
+use tour::{Options, run};
 use indicatif::{MultiProgress, ProgressDrawTarget};
 use std::sync::OnceLock;
 
@@ -275,7 +275,7 @@ fn answers_are_numbered_one_by_one() {
         (vec![3, 0], [1, 2, 3, 0, 7], [0, 0, 1, 1, 1]),
         (vec![3, 0, 6], [1, 2, 3, 0, 6], [0, 0, 1, 1, 1]),
     ] {
-        let answer = crate::tour::world::Answer {
+        let answer = tour::world::Answer {
             prompt: 4 + 2,
             outcome: world.number(&content),
         };

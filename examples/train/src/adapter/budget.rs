@@ -1,6 +1,6 @@
 //! AdaLoRA's additions to a step: the penalty on its vectors, and the pruning after the step.
 
-use super::super::support::adapters::{Adapted, AdapterConfig};
+use support::adapters::{Adapted, AdapterConfig};
 use super::Adapter;
 use candle_align::{AdaLoraLinear, Orthogonality, RankAllocator, Result, orthogonality_penalty};
 use candle_core::Tensor;

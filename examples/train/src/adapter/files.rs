@@ -12,7 +12,7 @@
 
 use super::super::error::{Error, Result};
 use super::super::output::Folder;
-use super::super::support::adapters::{Adapted, AdapterConfig};
+use support::adapters::{Adapted, AdapterConfig};
 use super::Adapter;
 use super::budget::Kept;
 use candle_align::{

@@ -19,7 +19,7 @@ use super::super::batch::VOCABULARY;
 use super::super::error::{Error, Result, cut};
 use super::super::objectives::Objective;
 use super::super::settings::Settings;
-use super::super::support::adapters::AdapterConfig;
+use support::adapters::AdapterConfig;
 use super::files::HEAD;
 use super::{AdaLora, Adapter};
 use candle_align::{

@@ -1,7 +1,7 @@
 //! Lines of a file, plain or gzip'd, one at a time.
 
 use super::super::error::{Error, Result};
-use super::super::support::files;
+use crate::files;
 use flate2::bufread::MultiGzDecoder;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::path::Path;

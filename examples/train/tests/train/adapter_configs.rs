@@ -1,12 +1,12 @@
 //! `--adapter-config`: its three kinds of file, and what is wrong with one.
 
 use crate::runs::{quiet, small, sums};
-use crate::train::Arguments;
-use crate::train::adapter::{AdaLora, Adapter};
-use crate::train::batch::VOCABULARY;
-use crate::train::objectives::Objective;
-use crate::train::settings::Settings;
-use crate::train::support::adapters::AdapterConfig;
+use train::Arguments;
+use train::adapter::{AdaLora, Adapter};
+use train::batch::VOCABULARY;
+use train::objectives::Objective;
+use train::settings::Settings;
+use support::adapters::AdapterConfig;
 use candle_align::{
     AdaLoraConfig, LoraConfig, LoraInit, PrefixConfig, PromptConfig, PromptInit, Reparametrisation,
     Scaling, TargetModules, Targets, VeraConfig,

@@ -1,13 +1,13 @@
 //! Runs under an adapter: what is trained, what is written, and what comes back from the files.
 
 use crate::runs::{losses, metrics, names, quiet, small, sums};
-use crate::train::adapter::Adapter;
-use crate::train::objectives::Objective;
-use crate::train::run::{Run, train};
-use crate::train::settings::Settings;
-use crate::train::support::adapter_files::{Weights, put_on};
-use crate::train::support::adapters::AdapterConfig;
-use crate::train::support::transformer::{Config, Transformer};
+use train::adapter::Adapter;
+use train::objectives::Objective;
+use train::run::{Run, train};
+use train::settings::Settings;
+use support::adapter_files::{Weights, put_on};
+use support::adapters::AdapterConfig;
+use support::transformer::{Config, Transformer};
 use candle_align::{AdapterFile, AdapterMethod, Strictness};
 use candle_core::{DType, Device, Tensor};
 use clap::ValueEnum;
@@ -94,7 +94,9 @@ fn leave(at: usize, out: &Path, method: &str, learned: &[f32]) {
     let Some(root) = std::env::var_os("TRAINED_ADAPTERS") else {
         return;
     };
-    let to = Path::new(&root).join(format!("{at}_{method}"));
+    // a relative folder is one of the workspace, where the command is given
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let to = workspace.join(root).join(format!("{at}_{method}"));
     fs::create_dir_all(to.join("adapter")).unwrap();
     for name in [
         "model.json",

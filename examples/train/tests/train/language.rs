@@ -1,11 +1,11 @@
 //! What the objectives that are read write, row by row, and what they ask.
 
-use crate::train::batch::{BOS, Batch, EOS, Example, VOCABULARY};
-use crate::train::data::{Answer, Item};
-use crate::train::model::Model;
-use crate::train::objectives::language::{lessons, opinion, probes};
-use crate::train::objectives::{Objective, Task, counted, forward};
-use crate::train::settings::Settings;
+use train::batch::{BOS, Batch, EOS, Example, VOCABULARY};
+use train::data::{Answer, Item};
+use train::model::Model;
+use train::objectives::language::{lessons, opinion, probes};
+use train::objectives::{Objective, Task, counted, forward};
+use train::settings::Settings;
 use candle_align::language::conditional_sft::{CRlftConfig, ClassWeighting};
 use candle_align::{DebugLearned, HindsightFeedback, HindsightOrder, Sequence, TokenLogProbs};
 use candle_core::{DType, Device, Tensor};

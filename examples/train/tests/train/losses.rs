@@ -1,12 +1,12 @@
 //! What each objective makes of a batch, against numbers computed row by row from the same model.
 
-use crate::train::batch::{Batch, Example, VOCABULARY};
-use crate::train::comparisons::Shape;
-use crate::train::data::{Answer, Item};
-use crate::train::model::Model;
-use crate::train::objectives::{Objective, Outcome, RewardForm, SlicForm, Task, forward};
-use crate::train::settings::Settings;
-use crate::train::support::transformer::{Config, Transformer};
+use train::batch::{Batch, Example, VOCABULARY};
+use train::comparisons::Shape;
+use train::data::{Answer, Item};
+use train::model::Model;
+use train::objectives::{Objective, Outcome, RewardForm, SlicForm, Task, forward};
+use train::settings::Settings;
+use support::transformer::{Config, Transformer};
 use candle_align::{RewardHead, TokenLogProbs};
 use candle_core::{DType, Device};
 use rand::SeedableRng;

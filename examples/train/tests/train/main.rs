@@ -1,8 +1,4 @@
-//! The example `train`, run whole: its own unit tests, and every objective from file to picture.
-
-#[path = "../../examples/train/main.rs"]
-#[allow(dead_code)]
-mod train;
+//! The trainer, run whole: every objective from file to picture.
 
 mod adapter_configs;
 mod adapters;
@@ -10,3 +6,7 @@ mod language;
 mod losses;
 mod rows;
 mod runs;
+
+// as in the trainer itself
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

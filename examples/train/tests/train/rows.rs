@@ -1,10 +1,10 @@
 //! What rows teach: runs on files of which some rows must not be learned, or not all of a row can be.
 
 use crate::runs::{metrics, quiet, small};
-use crate::train::data::Reason;
-use crate::train::objectives::Objective;
-use crate::train::report::Summary;
-use crate::train::settings::Settings;
+use train::data::Reason;
+use train::objectives::Objective;
+use train::report::Summary;
+use train::settings::Settings;
 use std::fs;
 use std::path::Path;
 

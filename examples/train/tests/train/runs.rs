@@ -1,12 +1,12 @@
 //! Short runs of a tiny model on the example's own rows.
 
-use crate::train::Arguments;
-use crate::train::error::Result;
-use crate::train::objectives::{Objective, RewardForm, SlicForm};
-use crate::train::report::Summary;
-use crate::train::run::run;
-use crate::train::settings::Settings;
-use crate::train::support::transformer::{Config, Transformer};
+use train::Arguments;
+use train::error::Result;
+use train::objectives::{Objective, RewardForm, SlicForm};
+use train::report::Summary;
+use train::run::run;
+use train::settings::Settings;
+use support::transformer::{Config, Transformer};
 use candle_align::{ClassWeighting, RewardHead};
 use candle_core::Device;
 use clap::{Parser, ValueEnum};
