@@ -23,7 +23,7 @@
 
 use super::adapters::{Adapters, Part};
 use crate::atomic::Staged;
-use super::files;
+use crate::files;
 use super::softmax::{Visible, visible_softmax};
 use candle_align::{FrozenLinear, PrefixLayer, Result, prefix_attention};
 use candle_core::{D, DType, Device, Module, Tensor, Var};
@@ -335,7 +335,7 @@ impl Transformer {
     /// If the file cannot be read, or a weight is missing, or of another shape or type, or is no
     /// weight of this model.
     pub fn load(config: &Config, path: impl AsRef<Path>) -> Result<Self> {
-        let bytes = match crate::files::read(path.as_ref()) {
+        let bytes = match files::read(path.as_ref()) {
             Ok(bytes) => bytes,
             Err(error) => fail!("cannot be read: {error}"),
         };
@@ -343,7 +343,7 @@ impl Transformer {
             Ok(stored) => stored,
             Err(error) => fail!(
                 "{}",
-                crate::files::not_tensors(&bytes).unwrap_or(&error.to_string())
+                files::not_tensors(&bytes).unwrap_or(&error.to_string())
             ),
         };
         let mut rng = rand::SeedableRng::seed_from_u64(0);
