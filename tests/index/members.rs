@@ -45,7 +45,10 @@ fn every_member_is_run_by_the_plain_commands_and_has_its_own_page_and_tests() {
             false => format!("cargo test -p {name}"),
         };
         assert!(page.contains(&command), "{path}/README.md: {command}");
-        assert!(!sources(&root().join(path).join("tests")).is_empty(), "{path}");
+        assert!(
+            !sources(&root().join(path).join("tests")).is_empty(),
+            "{path}"
+        );
     }
 }
 

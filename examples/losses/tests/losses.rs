@@ -32,10 +32,9 @@ fn every_loss_is_drawn() {
     let mut functions: Vec<&str> = report().curves.iter().map(|c| c.loss.function).collect();
     functions.sort();
     let mut want = vec!["sft_loss".to_string(), "slic_kl_regulariser".to_string()];
-    for entry in std::fs::read_dir(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../../src/ranking"
-    )).unwrap() {
+    for entry in
+        std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../src/ranking")).unwrap()
+    {
         let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
         let names = text.split("\npub fn ").skip(1).map(|f| f.split('(').next());
         want.extend(

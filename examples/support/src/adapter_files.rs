@@ -1,6 +1,6 @@
 //! An adapter's file on the decoder: any candle model can use one in this way.
 
-use super::adapters::Adapters;
+use super::beside::Adapters;
 use super::linear_adapters::linear_names;
 use super::transformer::Transformer;
 use candle_align::{

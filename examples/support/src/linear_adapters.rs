@@ -1,6 +1,7 @@
 //! The layers that replace the linear maps of the decoder.
 
-use super::adapters::{AdapterConfig, Mode};
+use super::adapter_config::AdapterConfig;
+use super::beside::Mode;
 use super::transformer::{Projection, Transformer};
 use candle_align::{
     AdaLoraLinear, AdapterLayer, BiasLinear, BlockScale, DoraLinear, Ia3Linear, LayerPlan,

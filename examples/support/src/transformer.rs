@@ -21,25 +21,17 @@
 //! **Adapters.** [`adapt`](super::adapters::adapt) puts any adapter on a frozen copy: instead of the
 //! linear maps, around the two parts of a block, into the keys and values, or before the input.
 
-use super::adapters::{Adapters, Part};
-use crate::atomic::Staged;
-use crate::files;
-use super::softmax::{Visible, visible_softmax};
-use candle_align::{FrozenLinear, PrefixLayer, Result, prefix_attention};
-use candle_core::{D, DType, Device, Module, Tensor, Var};
+use super::attention::{attend, shown};
+use super::beside::{Adapters, Part};
+use super::softmax::Visible;
+use super::weights::{self, weight};
+use candle_align::{FrozenLinear, Result};
+use candle_core::{D, DType, Module, Tensor, Var};
 use candle_nn::Linear;
 use rand::rngs::StdRng;
-use rand_distr::{Distribution, Normal};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
-
-/// Returns an error with this message.
-macro_rules! fail {
-    ($($message:tt)*) => {
-        return Err(candle_core::Error::Msg(format!($($message)*)).into())
-    };
-}
 
 /// The sizes of a [`Transformer`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -97,47 +89,7 @@ impl Transformer {
     /// # Errors
     /// If `heads` does not divide `dim`, or a size is 0.
     pub fn new(config: &Config, dtype: DType, rng: &mut StdRng) -> Result<Self> {
-        let c = config;
-        let sizes = [c.vocabulary, c.dim, c.heads, c.layers, c.max_len];
-        if sizes.contains(&0) || c.feed_forward == 0 || !c.dim.is_multiple_of(c.heads) {
-            fail!("sizes must be positive and heads must divide dim: {c:?}");
-        }
-        let width = 1.0 / (c.dim as f64).sqrt();
-        // The more often something is added to the residual stream, the smaller it starts.
-        let depth = 1.0 / ((2 * c.layers) as f64).sqrt();
-        let inner = depth / (c.feed_forward as f64).sqrt();
-        let mut shapes = vec![
-            ("embedding.weight".into(), vec![c.vocabulary, c.dim], 0.5),
-            ("head.weight".into(), vec![c.vocabulary, c.dim], 0.2 * width),
-            ("norm.weight".into(), vec![c.dim], 0.0),
-            ("position.weight".into(), vec![c.max_len, c.dim], 0.5),
-        ];
-        for l in 0..c.layers {
-            let mut add = |name: &str, shape, scale| {
-                shapes.push((format!("layers.{l}.{name}.weight"), shape, scale));
-            };
-            add("attention.output", vec![c.dim, c.dim], width * depth);
-            add("attention.qkv", vec![3 * c.dim, c.dim], width);
-            add("attention_norm", vec![c.dim], 0.0);
-            add("feed_forward.down", vec![c.dim, c.feed_forward], inner);
-            add("feed_forward.up", vec![c.feed_forward, c.dim], width);
-            add("feed_forward_norm", vec![c.dim], 0.0);
-        }
-        let mut weights = BTreeMap::new();
-        for (name, shape, scale) in shapes {
-            // Norms start at 1, everything else is drawn.
-            let values: Vec<f64> = match shape.len() {
-                1 => vec![1.0; shape[0]],
-                _ => {
-                    let normal = Normal::new(0.0, scale).expect("a positive scale");
-                    (0..shape.iter().product())
-                        .map(|_| normal.sample(rng))
-                        .collect()
-                }
-            };
-            let tensor = Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(dtype)?;
-            weights.insert(name, tensor);
-        }
+        let weights = weights::random(config, dtype, rng)?;
         Self::build(config, weights, true)
     }
 
@@ -323,10 +275,7 @@ impl Transformer {
     /// # Errors
     /// If the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        let all: HashMap<String, Tensor> = self.weights.clone().into_iter().collect();
-        let save = |part: &Path| candle_core::safetensors::save(&all, part);
-        let saved = Staged::new(path.as_ref(), save).and_then(Staged::put);
-        Ok(saved.map_err(candle_core::Error::msg)?)
+        weights::save(&self.weights, path.as_ref())
     }
 
     /// Reads what [`Self::save`] wrote, as a model with variables.
@@ -335,50 +284,12 @@ impl Transformer {
     /// If the file cannot be read, or a weight is missing, or of another shape or type, or is no
     /// weight of this model.
     pub fn load(config: &Config, path: impl AsRef<Path>) -> Result<Self> {
-        let bytes = match files::read(path.as_ref()) {
-            Ok(bytes) => bytes,
-            Err(error) => fail!("cannot be read: {error}"),
-        };
-        let mut stored = match candle_core::safetensors::load_buffer(&bytes, &Device::Cpu) {
-            Ok(stored) => stored,
-            Err(error) => fail!(
-                "{}",
-                files::not_tensors(&bytes).unwrap_or(&error.to_string())
-            ),
-        };
-        let mut rng = rand::SeedableRng::seed_from_u64(0);
-        let mut weights = Self::new(config, DType::F32, &mut rng)?.weights;
-        for (name, weight) in &mut weights {
-            match stored.remove(name) {
-                Some(found) if found.dtype() != weight.dtype() => fail!(
-                    "`{name}` is {}, expected {}",
-                    found.dtype().as_str(),
-                    weight.dtype().as_str()
-                ),
-                Some(found) if found.dims() == weight.dims() => *weight = found,
-                Some(found) => fail!(
-                    "`{name}` has shape {:?}, expected {:?}",
-                    found.dims(),
-                    weight.dims()
-                ),
-                None => fail!("`{name}` is missing"),
-            }
-        }
-        if let Some(name) = stored.keys().min() {
-            fail!("`{name}` is not a weight of this model");
-        }
+        let weights = weights::load(config, path.as_ref())?;
         Self::build(config, weights, true)
     }
 
     fn weight(&self, name: &str) -> Result<&Tensor> {
         weight(&self.weights, name)
-    }
-}
-
-fn weight<'a>(weights: &'a BTreeMap<String, Tensor>, name: &str) -> Result<&'a Tensor> {
-    match weights.get(name) {
-        Some(weight) => Ok(weight),
-        None => fail!("`{name}` is missing"),
     }
 }
 
@@ -409,65 +320,4 @@ fn blocks(
 fn norm(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let scale = (x.sqr()?.mean_keepdim(D::Minus1)? + 1e-6)?.sqrt()?;
     Ok(x.broadcast_div(&scale)?.broadcast_mul(weight)?)
-}
-
-/// The positions before each position that are `visible`: `[batch · heads, time, time]`.
-fn shown(visible: &Tensor, batch: usize, time: usize, heads: usize) -> Result<Visible> {
-    let square = (batch, time, time);
-    let visible = match visible.dims() {
-        &[b, t] if (b, t) == (batch, time) => visible.unsqueeze(1)?.broadcast_as(square)?,
-        &[b, t, s] if (b, t, s) == square => visible.clone(),
-        other => fail!("`visible` has shape {other:?}, but the tokens [{batch}, {time}]"),
-    };
-    let visible = visible.flatten_all()?.to_vec1::<u8>()?;
-    if visible.iter().step_by(time).any(|&first| first == 0) {
-        fail!("`visible` hides a first token: its position would see nothing");
-    }
-    let causal = Visible::causal(time);
-    let each_head = visible.chunks(time * time).flat_map(|one| {
-        let both = one.iter().zip(causal.mask()).map(|(v, c)| *v != 0 && *c);
-        std::iter::repeat_n(both, heads).flatten()
-    });
-    Ok(Visible::new(each_head.collect(), time))
-}
-
-/// softmax(q kᵀ / √width) v, from `[batch · time, 3 · dim]` to `[batch · time, dim]`.
-fn attend(
-    qkv: &Tensor,
-    batch: usize,
-    time: usize,
-    heads: usize,
-    shown: &Visible,
-    prefix: Option<&PrefixLayer>,
-) -> Result<Tensor> {
-    let dim = qkv.dim(1)? / 3;
-    let width = dim / heads;
-    // One copy brings all three into the order [3, batch · heads, time, width].
-    let qkv = qkv
-        .reshape((batch, time, 3, heads, width))?
-        .permute((2, 0, 3, 1, 4))?
-        .contiguous()?
-        .reshape((3, batch * heads, time, width))?;
-    let (q, k, v) = (qkv.get(0)?, qkv.get(1)?, qkv.get(2)?);
-    if let Some(prefix) = prefix {
-        let heads = |x: &Tensor| x.reshape((batch, heads, time, width));
-        let mask: Vec<u8> = shown.mask().iter().map(|&m| m as u8).collect();
-        let visible = Tensor::from_vec(mask, (time, time), &Device::Cpu)?;
-        let mixed = prefix_attention(
-            &heads(&q)?,
-            &heads(&k)?,
-            &heads(&v)?,
-            prefix,
-            Some(&visible),
-        )?;
-        return Ok(mixed.transpose(1, 2)?.reshape((batch * time, dim))?);
-    }
-    let q = (q * (1.0 / (width as f64).sqrt()))?;
-    let weights = visible_softmax(&q.matmul(&k.t()?)?, shown)?;
-    let mixed = weights.matmul(&v)?;
-    Ok(mixed
-        .reshape((batch, heads, time, width))?
-        .transpose(1, 2)?
-        .contiguous()?
-        .reshape((batch * time, dim))?)
 }

@@ -6,13 +6,13 @@ use super::batch::Batch;
 use super::error::{Error, Result};
 use super::input;
 use super::settings::Settings;
-use support::adapters::Adapted;
-use support::transformer::{Config, Transformer};
 use candle_align::{RewardHead, Statistics, TokenLogProbs};
 use candle_core::{DType, Device, Var};
 use rand::rngs::StdRng;
 use std::ops::Deref;
 use std::path::Path;
+use support::adapters::Adapted;
+use support::transformer::{Config, Transformer};
 
 /// A language model, with a scalar head if it is a reward model.
 pub struct Model {

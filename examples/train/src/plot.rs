@@ -1,9 +1,9 @@
 //! `curves.svg`: loss and accuracy over the steps, with their baselines.
 
 use super::error::{Error, Result};
+use super::metric::Metric;
 use super::objectives::Objective;
 use super::report::Summary;
-use super::trainer::Metric;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 

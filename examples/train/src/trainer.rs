@@ -1,54 +1,26 @@
 //! The steps of one objective: micro-batches with the gradient of one batch, clipping, a schedule, and
-//! the held-out evaluation before, during and after.
+//! an evaluation before, during and after.
 
 use super::adapter::budget::{Budget, Kept};
 use super::batch::{Batch, Example};
 use super::error::{Error, Result};
+use super::held_out::scores;
+use super::metric::{Mean, Metric};
+use super::micro_batches::{Order, micro_batches, window};
 use super::model::Model;
-use super::objectives::language::opinion;
 use super::objectives::order::Ordered;
-use super::objectives::{Objective, Task, counted, forward};
+use super::objectives::{Objective, Task, forward};
 use super::optimiser::{budget, optimisers};
 use super::report::Scores;
 use candle_align::forgetful_mask;
 use candle_align::training::{Decay, GradAccumulator, Schedule, clip_grad_norm, grad_coverage};
 use candle_core::backprop::GradStore;
-use candle_core::{Device, Tensor, Var};
+use candle_core::{Device, Var};
 use candle_nn::Optimizer;
 use indicatif::ProgressBar;
 use rand::rngs::StdRng;
-use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
-use serde::Serialize;
 use std::time::Instant;
-
-/// One line of `metrics.jsonl`. Nothing in it depends on the machine's speed: the same seed writes
-/// the same file.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Metric {
-    /// Counted from 1 within a phase; 0 is before it.
-    pub step: usize,
-    /// `sft` for the supervised steps at the start, or `base` if an adapter follows; then the objective's
-    /// name.
-    pub phase: String,
-    /// `train`: of this step's batch. `held_out`: of all held-out examples.
-    pub split: &'static str,
-    pub loss: f64,
-    /// AdaLoRA's penalty; not part of `loss`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub penalty: Option<f64>,
-    /// The share of pairs that are ordered correctly, if there are pairs.
-    pub accuracy: Option<f64>,
-    /// Mean log-probability of a whole best answer. Preference losses may lower it.
-    pub best_log_prob: Option<f64>,
-    /// The same after bad words, if there are such words; `best_log_prob` is then after good ones.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub best_log_prob_bad_words: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub learning_rate: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub gradient_norm: Option<f64>,
-}
 
 /// Training of a model by one objective, with its own schedule and optimizer.
 pub struct Phase<'a> {
@@ -209,46 +181,17 @@ impl<'a> Trainer<'a> {
         Ok((metric, grads))
     }
 
-    /// The scores of all held-out examples; zeros if there are none.
+    /// Evaluates on all held-out examples; zeros if there are none.
     fn evaluate(&mut self, step: usize, phase: &Phase) -> Result<Scores> {
         if phase.held_out.is_empty() {
             return Ok(Scores::default());
         }
-        let (task, reference) = (&phase.task, phase.reference.as_ref());
-        let size = task.settings.micro_batch;
-        let frozen = phase.model.frozen()?;
-        let model = frozen.as_ref().unwrap_or(phase.model);
-        let batches = micro_batches(&phase.held_out.iter().collect::<Vec<_>>(), size)?;
-        let reduction = task.objective.reduction().over(window(task, &batches)?);
-        let mut loss = 0.0;
-        let mut ordered = Ordered::default();
-        let (mut best, mut best_bad_words) = (Mean::default(), Mean::default());
-        for batch in &batches {
-            let out = forward(task, model, reference, batch)?;
-            let part = reduction.apply(&out.loss, &out.mask)?;
-            loss += f64::from(part.to_scalar::<f32>()?);
-            ordered.add(&out.scores, batch)?;
-            best.add(out.best.as_ref())?;
-        }
-        for batch in &micro_batches(&phase.probes.iter().collect::<Vec<_>>(), size)? {
-            let opinion = opinion(task, model, batch)?;
-            ordered.add(&opinion.scores, batch)?;
-            if let Some([good, bad]) = opinion.best {
-                best.add(Some(&good))?;
-                best_bad_words.add(Some(&bad))?;
-            }
-        }
-        let scores = Scores {
-            loss,
-            accuracy: ordered.accuracy(),
-            best_log_prob: best.value(),
-            best_log_prob_bad_words: best_bad_words.value(),
-        };
+        let scores = scores(phase)?;
         self.metrics.push(Metric {
             step,
             phase: phase.name.clone(),
             split: "held_out",
-            loss,
+            loss: scores.loss,
             penalty: None,
             accuracy: scores.accuracy,
             best_log_prob: scores.best_log_prob,
@@ -273,27 +216,6 @@ impl<'a> Trainer<'a> {
     }
 }
 
-/// The mean of numbers that come in tensors `[size]`.
-#[derive(Default)]
-struct Mean {
-    sum: f64,
-    count: usize,
-}
-
-impl Mean {
-    fn add(&mut self, values: Option<&Tensor>) -> Result<()> {
-        if let Some(values) = values {
-            self.sum += f64::from(values.sum_all()?.to_scalar::<f32>()?);
-            self.count += values.elem_count();
-        }
-        Ok(())
-    }
-
-    fn value(&self) -> Option<f64> {
-        (self.count > 0).then(|| self.sum / self.count as f64)
-    }
-}
-
 /// Chain of Hindsight hides some past tokens during training.
 fn forget(mut batches: Vec<Batch>, phase: &Phase, rng: &mut StdRng) -> Result<Vec<Batch>> {
     if phase.task.objective == Objective::ChainOfHindsight {
@@ -306,18 +228,6 @@ fn forget(mut batches: Vec<Batch>, phase: &Phase, rng: &mut StdRng) -> Result<Ve
     Ok(batches)
 }
 
-/// Batches of examples with similar lengths, so that there is little padding.
-fn micro_batches(examples: &[&Example], size: usize) -> Result<Vec<Batch>> {
-    let mut sorted = examples.to_vec();
-    sorted.sort_by_key(|example| (example.answers.len(), example.longest()));
-    sorted.chunks(size).map(Batch::new).collect()
-}
-
-/// The common divisor of the losses of all these batches.
-fn window(task: &Task, batches: &[Batch]) -> Result<f64> {
-    batches.iter().map(|batch| counted(task, batch)).sum()
-}
-
 /// Candle cuts gradients without an error. An error is better than a model that silently does not
 /// learn.
 fn check_coverage(vars: &[(String, Var)], grads: &GradStore) -> Result<()> {
@@ -326,28 +236,4 @@ fn check_coverage(vars: &[(String, Var)], grads: &GradStore) -> Result<()> {
         return Ok(());
     }
     Err(Error::Usage(coverage.to_string()))
-}
-
-/// Indices in random order; each occurs once before any occurs again.
-struct Order {
-    indices: Vec<usize>,
-    at: usize,
-}
-
-impl Order {
-    fn new(count: usize) -> Self {
-        Self {
-            indices: (0..count).collect(),
-            at: 0,
-        }
-    }
-
-    fn next(&mut self, rng: &mut StdRng) -> usize {
-        if self.at == 0 {
-            self.indices.shuffle(rng);
-        }
-        let index = self.indices[self.at];
-        self.at = (self.at + 1) % self.indices.len();
-        index
-    }
 }

@@ -1,8 +1,6 @@
 //! One decoder under every parameter-efficient method.
 
 use crate::disturb::disturb;
-use support::adapters::{Adapted, AdapterConfig, adapt, layer_size};
-use support::transformer::{Config, Transformer};
 use candle_align::training::grad_coverage;
 use candle_align::{
     AdaLoraConfig, BlockScale, BottleneckConfig, DesignSpaceConfig, Ia3Config, Insertion,
@@ -13,6 +11,8 @@ use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{AdamW, Linear, Optimizer, ParamsAdamW};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use support::adapters::{Adapted, AdapterConfig, adapt, layer_size};
+use support::transformer::{Config, Transformer};
 
 const DIM: usize = 12;
 const LAYERS: usize = 6;

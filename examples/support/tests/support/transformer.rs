@@ -1,12 +1,12 @@
 //! The model that the examples train.
 
-use support::transformer::{Config, Projection, Transformer};
 use candle_align::training::grad_coverage;
 use candle_align::{Reduction, SamplingConfig, SftConfig, TokenLogProbs, sample, sft_loss};
 use candle_core::{DType, Device, Module, Tensor};
 use candle_nn::{AdamW, Linear, Optimizer, ParamsAdamW};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use support::transformer::{Config, Projection, Transformer};
 
 fn config() -> Config {
     Config {

@@ -3,7 +3,6 @@
 
 use super::Title;
 use super::pairs::{DPO_PAIRS, dpo_config, dpo_step};
-use support::adapters::{AdapterConfig, adapt};
 use crate::Result;
 use crate::lab::{Lab, Optimisation, Ran, Score, generator};
 use crate::report::Entry;
@@ -11,6 +10,7 @@ use candle_align::{DpoConfig, LoraConfig};
 use indicatif::MultiProgress;
 use serde::Serialize;
 use std::time::Instant;
+use support::adapters::{AdapterConfig, adapt};
 
 #[derive(Serialize)]
 struct AdapterSettings<'a> {

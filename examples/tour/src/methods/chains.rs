@@ -8,7 +8,6 @@
 use super::Title;
 use super::conditions::log_probs;
 use super::estimate::{Revision, estimate};
-use support::transformer::Transformer;
 use crate::Result;
 use crate::lab::{Lab, Optimisation, Ran, generator};
 use crate::report::Entry;
@@ -19,6 +18,7 @@ use indicatif::MultiProgress;
 use rand::rngs::StdRng;
 use serde::Serialize;
 use std::time::Instant;
+use support::transformer::Transformer;
 
 /// Settings of a run on chains.
 #[derive(Serialize)]

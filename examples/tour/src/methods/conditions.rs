@@ -6,7 +6,6 @@
 //! paths of these methods do not begin at the reference.
 
 use super::Title;
-use support::transformer::Transformer;
 use crate::Result;
 use crate::lab::{Lab, Optimisation, Ran, Score, generator};
 use crate::report::Entry;
@@ -24,6 +23,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use serde::Serialize;
 use std::time::Instant;
+use support::transformer::Transformer;
 
 /// The word for the better class, or the better answer.
 pub const GOOD: &str = "+";

@@ -3,7 +3,6 @@
 use super::Title;
 use super::chains::{Lesson, every_prompt, on_chains, pairs, written};
 use super::estimate::{Chain, Revision};
-use support::transformer::Transformer;
 use crate::Result;
 use crate::lab::Lab;
 use crate::report::Entry;
@@ -15,6 +14,7 @@ use candle_align::{
 use indicatif::MultiProgress;
 use rand::rngs::StdRng;
 use serde::Serialize;
+use support::transformer::Transformer;
 
 /// The draft is a rejected answer, the target the one preferred to it; drafts to edit are the
 /// reference's own.

@@ -16,7 +16,6 @@
 //! regret R*(KL) − E r is that of b·lᵢ − r(yᵢ), with b the slope of the frontier at this KL.
 
 use super::conditions::log_probs;
-use support::transformer::Transformer;
 use crate::Result;
 use crate::lab::{Lab, Ran};
 use crate::report::{Entry, Errors};
@@ -25,6 +24,7 @@ use candle_align::Sequence;
 use candle_core::DType;
 use rand::rngs::StdRng;
 use std::ops::Range;
+use support::transformer::Transformer;
 
 /// One sample for a prompt: the first answer and the last, if they are answers.
 pub struct Chain {

@@ -7,7 +7,6 @@
 
 use super::Title;
 use super::pairs::{KlRegulariser, SLIC_KL, along};
-use support::transformer::Transformer;
 use crate::Result;
 use crate::lab::{Lab, Optimisation, Score, generator, look_up, rows};
 use crate::report::Entry;
@@ -23,6 +22,7 @@ use indicatif::MultiProgress;
 use rand::Rng;
 use rand::rngs::StdRng;
 use serde::Serialize;
+use support::transformer::Transformer;
 
 /// Answers in a list.
 const LIST: usize = 4;

@@ -4,7 +4,6 @@
 //! to know how much better an answer is, so it takes the same answers in the order of their scores.
 
 use super::{BETA, Title};
-use support::transformer::Transformer;
 use crate::Result;
 use crate::lab::{Lab, Optimisation, Score, generator, look_up, rows};
 use crate::report::Entry;
@@ -16,6 +15,7 @@ use candle_align::{
 use candle_core::{Device, Tensor};
 use indicatif::MultiProgress;
 use serde::Serialize;
+use support::transformer::Transformer;
 
 /// The stream of pairs for DPO, whatever parameters are trained.
 pub const DPO_PAIRS: u64 = 10;

@@ -2,7 +2,6 @@
 
 use super::reward::Scorer;
 use super::{BETA, Title};
-use support::transformer::Transformer;
 use crate::Result;
 use crate::lab::{
     Adam, Lab, Optimisation, Ran, Score, answer_logits, bar, generator, look_up, looks, point, rows,
@@ -15,6 +14,7 @@ use indicatif::MultiProgress;
 use rand::rngs::StdRng;
 use serde::Serialize;
 use std::time::Instant;
+use support::transformer::Transformer;
 
 /// Optimiser steps on each set of answers.
 const EPOCHS: usize = 4;

@@ -4,7 +4,6 @@
 //! of all answers so far, whatever their prompts, as the survey describes it.
 
 use super::Title;
-use support::transformer::Transformer;
 use crate::Result;
 use crate::lab::{Lab, Optimisation, Score, answer_logits, generator, look_up};
 use crate::report::Entry;
@@ -18,6 +17,7 @@ use indicatif::MultiProgress;
 use rand::Rng;
 use rand::rngs::StdRng;
 use serde::Serialize;
+use support::transformer::Transformer;
 
 /// How many times new answers are sampled.
 const ROUNDS: usize = 3;

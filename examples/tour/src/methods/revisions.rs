@@ -7,7 +7,6 @@ use super::Title;
 use super::chains::{Lesson, every_prompt, on_chains, pairs, written};
 use super::conditions::{BAD, GOOD, best_share};
 use super::estimate::{Chain, Revision};
-use support::transformer::Transformer;
 use crate::Result;
 use crate::lab::Lab;
 use crate::report::Entry;
@@ -21,6 +20,7 @@ use indicatif::MultiProgress;
 use rand::Rng;
 use rand::rngs::StdRng;
 use serde::Serialize;
+use support::transformer::Transformer;
 
 /// Chains from labeled pairs: a chosen answer is kept; a rejected one is revised into the chosen one.
 pub fn selfee(lab: &Lab, title: Title, bars: &MultiProgress) -> Result<Entry> {

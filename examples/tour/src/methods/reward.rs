@@ -1,7 +1,6 @@
 //! The reward model: one number per answer, from the labeled pairs.
 
 use super::REWARD_MODEL;
-use support::transformer::Transformer;
 use crate::Result;
 use crate::lab::{Lab, Learned, Optimisation, Ran, generator};
 use crate::report::Entry;
@@ -11,6 +10,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use indicatif::MultiProgress;
 use serde::Serialize;
 use std::time::Instant;
+use support::transformer::Transformer;
 
 #[derive(Serialize)]
 struct RewardSettings {

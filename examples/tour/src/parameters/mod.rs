@@ -28,13 +28,13 @@ pub use run::{Placed, run};
 pub use table::{html, text};
 
 use super::methods::{Section, Title};
-use support::adapters::AdapterConfig;
 use candle_align::{
     AdaLoraConfig, BottleneckConfig, DesignSpaceConfig, Grouping, Ia3Config, LoraConfig, MamConfig,
     Placement, PrefixConfig, PromptConfig, Reparametrisation, TargetModules, Targets, VeraConfig,
 };
 use clap::ValueEnum;
 use serde::Serialize;
+use support::adapters::AdapterConfig;
 
 /// The method, without its size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize)]

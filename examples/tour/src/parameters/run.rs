@@ -1,8 +1,6 @@
 //! One point: DPO with only these parameters trained, and its result.
 
 use super::{Family, Point};
-use support::adapters::{Adapted, AdapterConfig, adapt};
-use support::transformer::Transformer;
 use crate::Result;
 use crate::lab::{Adam, Lab, Optimisation, Ran, Score, bar, generator, looks, point as look};
 use crate::methods::pairs::{DPO_PAIRS, dpo_config, dpo_step};
@@ -15,6 +13,8 @@ use candle_core::Var;
 use indicatif::MultiProgress;
 use serde::Serialize;
 use std::time::Instant;
+use support::adapters::{Adapted, AdapterConfig, adapt};
+use support::transformer::Transformer;
 
 /// The result of a point.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -1,17 +1,17 @@
 //! The claims of the tour's second picture, on its quick run.
 
 use crate::disturb::disturb;
+use crate::tour_claims::{options, quiet, report, without_times};
+use candle_align::training::grad_coverage;
+use candle_core::{DType, Device, Tensor};
+use clap::ValueEnum;
+use parameters::picture::picture;
 use support::adapters::adapt;
 use support::transformer::Transformer;
 use tour::lab::{Sizes, generator};
 use tour::methods::Method;
 use tour::parameters::{Family, Placed, Point};
 use tour::{Choice, Options, parameters, run};
-use crate::tour_claims::{options, quiet, report, without_times};
-use candle_align::training::grad_coverage;
-use candle_core::{DType, Device, Tensor};
-use clap::ValueEnum;
-use parameters::picture::picture;
 
 fn points() -> impl Iterator<Item = Point> {
     Family::ALL.into_iter().flat_map(Family::points)

@@ -1,13 +1,13 @@
 //! The claims of the tour, on its quick run.
 
 use crate::policy::{REFERENCE, REWARDS, log};
+use indicatif::{MultiProgress, ProgressDrawTarget};
+use std::sync::OnceLock;
 use tour::lab::generator;
 use tour::methods::Method;
 use tour::report::{Entry, Report};
 use tour::world::{Frontier, PROMPTS, World, expectation, kl};
 use tour::{Options, run};
-use indicatif::{MultiProgress, ProgressDrawTarget};
-use std::sync::OnceLock;
 
 pub fn options() -> Options {
     Options {

@@ -1,11 +1,11 @@
 //! AdaLoRA's additions to a step: the penalty on its vectors, and the pruning after the step.
 
-use support::adapters::{Adapted, AdapterConfig};
 use super::Adapter;
 use candle_align::{AdaLoraLinear, Orthogonality, RankAllocator, Result, orthogonality_penalty};
 use candle_core::Tensor;
 use candle_core::backprop::GradStore;
 use std::collections::BTreeMap;
+use support::adapters::{Adapted, AdapterConfig};
 
 /// Which triplets of each layer are left, by its name.
 pub type Kept = BTreeMap<String, Vec<bool>>;

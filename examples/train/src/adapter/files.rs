@@ -12,7 +12,6 @@
 
 use super::super::error::{Error, Result};
 use super::super::output::Folder;
-use support::adapters::{Adapted, AdapterConfig};
 use super::Adapter;
 use super::budget::Kept;
 use candle_align::{
@@ -20,6 +19,7 @@ use candle_align::{
     PrefixFile, PromptFile, RewardHead, TargetModules, Targets, TaskType, VeraFile,
 };
 use std::path::Path;
+use support::adapters::{Adapted, AdapterConfig};
 
 /// The reward head's path as a module.
 pub const HEAD: &str = "reward_head";

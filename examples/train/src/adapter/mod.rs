@@ -22,9 +22,6 @@ use super::error::{Error, Result};
 use super::input;
 use super::objectives::Objective;
 use super::settings::Settings;
-use support::adapters::{Adapted, AdapterConfig, adapt_at};
-use support::linear_adapters::linear_names;
-use support::transformer::Transformer;
 use budget::Budget;
 use candle_align::{RankAllocatorConfig, Targets};
 use rand::SeedableRng;
@@ -32,6 +29,9 @@ use rand::rngs::StdRng;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::Path;
+use support::adapters::{Adapted, AdapterConfig, adapt_at};
+use support::linear_adapters::linear_names;
+use support::transformer::Transformer;
 
 /// A method, and settings outside the method's own.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -19,7 +19,6 @@ use super::super::batch::VOCABULARY;
 use super::super::error::{Error, Result, cut};
 use super::super::objectives::Objective;
 use super::super::settings::Settings;
-use support::adapters::AdapterConfig;
 use super::files::HEAD;
 use super::{AdaLora, Adapter};
 use candle_align::{
@@ -28,6 +27,7 @@ use candle_align::{
 };
 use serde_json::{Value, json};
 use std::path::Path;
+use support::adapters::AdapterConfig;
 
 /// Keys that PEFT wrote once and now passes over, at the values at which they say nothing of the
 /// layers: which of the maps in one are adapted, and when an adapter is merged.

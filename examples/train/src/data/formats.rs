@@ -40,10 +40,11 @@
 //! A message of a tree that is `deleted`, or whose `review_result` is false, is left out with everything
 //! below it.
 
-use super::dialogue::{self, Dialogue, Taught, from_text, from_turns};
+use super::dialogue::Dialogue;
 use super::fields::{self, Fields};
 use super::json::{self, Object};
 use super::messages::{last_alone, turns};
+use super::taught::{self, Taught, from_text, from_turns};
 use super::{Item, Reason, tree};
 use serde_json::Value;
 
@@ -202,7 +203,7 @@ fn completion(
     known.check(row, "")?;
     let given = Dialogue::required(row, from)?;
     let taught = match json::required(row, "", to)? {
-        Value::Array(list) => dialogue::answers(&turns(list, to)?, to, Some(&given), keep)?,
+        Value::Array(list) => taught::answers(&turns(list, to)?, to, Some(&given), keep)?,
         _ => vec![from_text(json::text(row, "", to)?, to, Some(&given))?],
     };
     found(row, taught)
@@ -212,7 +213,7 @@ fn completion(
 fn messages(row: &Object, keep: usize) -> Result<Vec<Found>, String> {
     fields::MESSAGES.check(row, "")?;
     let turns = turns(json::list(row, "", "messages")?, "messages")?;
-    let answers = dialogue::answers(&turns, "messages", None, keep)?;
+    let answers = taught::answers(&turns, "messages", None, keep)?;
     found(row, answers)
 }
 

@@ -6,10 +6,13 @@
 //! | [`json`] | one line to one object |
 //! | [`fields`] | which fields a format reads, and which it ignores |
 //! | [`messages`] | lists of messages, and which of their turns the loss covers |
-//! | [`dialogue`] | an answer and everything before it |
+//! | [`dialogue`], [`taught`] | the text before an answer; the answer with it |
 //! | [`formats`] | one object to prompts and answers, with the table of formats; [`tree`] is one of them |
 //! | [`tally`] | what was not used, by reason |
-//! | here | limits, the held-out split |
+//! | [`item`] | a prompt and its answers |
+//! | [`admit`] | limits |
+//! | [`split`](mod@split) | the held-out split |
+//! | here | files and lines |
 //!
 //! # The rule
 //!
@@ -36,110 +39,35 @@
 //! The objectives that write words before the answer (`conditional_sft` to `self_debug`) leave out
 //! prompts in which the answer has already begun.
 
+mod admit;
 pub mod dialogue;
 pub mod fields;
 pub mod formats;
+mod item;
 pub mod json;
 pub mod messages;
 pub mod reader;
+mod split;
 pub mod tally;
+pub mod taught;
 pub mod tree;
 
+pub use admit::{MARKS, last_bytes, longest_answer};
 pub use dialogue::OPENING;
+pub use item::{Answer, Item, group};
+pub use split::{prompts_and_rows, split};
 pub use tally::{Reason, Tally};
 
 use super::error::{Error, Result};
+use admit::admit;
 use formats::Found;
-use rand::rngs::StdRng;
-use rand::seq::SliceRandom;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 /// Built-in rows, for a run without a file.
 const OWN: &str = include_str!("own.jsonl");
 const OWN_NAME: &str = "own.jsonl";
-
-/// A prompt and its answers.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Item {
-    /// A dialogue that ends in `\n\nAssistant: `, or in what the assistant has said so far.
-    pub prompt: String,
-    /// Whether the answer has begun in the prompt.
-    pub begun: bool,
-    /// The [`group`] of the prompt or of the root of its tree, which must not be in both halves of a split.
-    pub group: u64,
-    /// The line that it comes from.
-    pub row: usize,
-    /// At least one.
-    pub answers: Vec<Answer>,
-    /// Whether a reward of 1 means right and 0 means wrong; otherwise rewards only compare.
-    pub judged: bool,
-}
-
-impl Item {
-    pub fn new(prompt: String, answers: Vec<Answer>) -> Self {
-        Self {
-            group: group(&prompt),
-            prompt,
-            begun: false,
-            row: 0,
-            answers,
-            judged: false,
-        }
-    }
-
-    /// Adds an answer.
-    pub fn answer(&mut self, text: &str, reward: f64) {
-        let text = match self.begun {
-            // it may begin with a blank
-            true => text.trim_end(),
-            false => text.trim(),
-        };
-        self.answers.push(Answer {
-            text: text.to_string(),
-            reward,
-        });
-    }
-
-    /// Whether an answer is good: right, if the row says so, or else the best of its item.
-    pub fn is_good(&self, answer: &Answer) -> bool {
-        match self.judged {
-            true => answer.reward == 1.0,
-            false => answer.reward == self.best(),
-        }
-    }
-
-    /// The highest reward.
-    pub fn best(&self) -> f64 {
-        let rewards = self.answers.iter().map(|answer| answer.reward);
-        rewards.fold(f64::NEG_INFINITY, f64::max)
-    }
-}
-
-/// A text as a number (FNV-1a): two texts may share one, and are then taken for the same group.
-pub fn group(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
-}
-
-/// One answer. A higher reward is better; only the order within an item matters.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Answer {
-    /// Without blanks around it; before it, there may be some where the prompt has begun the answer.
-    pub text: String,
-    pub reward: f64,
-}
-
-impl Answer {
-    pub fn new(text: &str, reward: f64) -> Self {
-        Self {
-            text: text.trim().to_string(),
-            reward,
-        }
-    }
-}
 
 /// The largest number of kept messages about bad rows.
 const MESSAGES: usize = 5;
@@ -162,14 +90,6 @@ impl Reading {
         longest_answer(self.max_len)
     }
 }
-
-/// An answer is never cut: one that takes more than three quarters of the limit is left out.
-pub fn longest_answer(max_len: usize) -> usize {
-    max_len * 3 / 4 - MARKS
-}
-
-/// The tokens besides prompt and answer: start and end.
-pub const MARKS: usize = 2;
 
 /// A file's content.
 #[derive(Clone, Debug)]
@@ -259,95 +179,6 @@ fn parse(
     fields::ignore(&mut object, &reading.ignored_fields, ignored);
     // the last bytes of a prompt that can matter, and enough to see that it was longer
     formats::row(&object, reading.max_len + char::MAX.len_utf8())
-}
-
-/// The item without unusable answers and with its prompt cut to the remaining room, or nothing. All
-/// answers of an item keep the same prompt.
-///
-/// Answers of a list are removed one by one. An item that had at least two answers and now has fewer is
-/// counted as left out, by the reason of the last removed answer.
-fn admit(mut item: Item, reading: &Reading, tally: &mut Tally) -> Option<Item> {
-    let before = item.answers.len();
-    let mut seen = HashSet::new();
-    let mut gone = Vec::new();
-    item.answers.retain(|answer| {
-        let reason = if answer.text.is_empty() {
-            Some(Reason::EmptyAnswer)
-        } else if answer.text.len() > reading.longest_answer() {
-            Some(Reason::AnswerTooLong)
-        } else if !seen.insert(answer.text.clone()) {
-            Some(Reason::EqualAnswers)
-        } else {
-            None
-        };
-        gone.extend(reason);
-        reason.is_none()
-    });
-    if before == 0 {
-        *tally.left_out.entry(Reason::SingleAnswer).or_default() += 1;
-        return None;
-    }
-    if item.answers.len() < before.min(2) {
-        let reason = gone.last().copied().unwrap_or(Reason::SingleAnswer);
-        *tally.left_out.entry(reason).or_default() += 1;
-        return None;
-    }
-    for reason in gone {
-        *tally.answers_left_out.entry(reason).or_default() += 1;
-    }
-    let longest = item.answers.iter().map(|answer| answer.text.len()).max();
-    let room = reading.max_len - MARKS - longest.unwrap_or(0);
-    if item.prompt.len() > room {
-        item.prompt = last_bytes(&item.prompt, room).to_string();
-        tally.prompts_cut += 1;
-    }
-    Some(item)
-}
-
-/// The end of a text, at most this many bytes, because the last words matter most.
-pub fn last_bytes(text: &str, most: usize) -> &str {
-    let from = text.len().saturating_sub(most);
-    let boundary = (from..=text.len()).find(|&at| text.is_char_boundary(at));
-    &text[boundary.unwrap_or(text.len())..]
-}
-
-/// How many different prompts these items have, and how many rows they come from.
-pub fn prompts_and_rows(items: &[Item]) -> (usize, usize) {
-    // by group, because a prompt may have lost its beginning
-    let prompts = items.iter().map(|item| (item.group, item.prompt.as_str()));
-    let rows = items.iter().map(|item| item.row);
-    (
-        prompts.collect::<HashSet<_>>().len(),
-        rows.collect::<HashSet<_>>().len(),
-    )
-}
-
-/// Training and held-out items, with no group in both.
-///
-/// A share of the *groups* is held out, but at most `most`, at least one and not all.
-pub fn split(
-    items: Vec<Item>,
-    held_out: f64,
-    most: usize,
-    rng: &mut StdRng,
-) -> Result<(Vec<Item>, Vec<Item>)> {
-    let mut seen = HashSet::new();
-    let all = items.iter().map(|item| item.group);
-    let mut groups: Vec<u64> = all.filter(|&group| seen.insert(group)).collect();
-    if groups.len() < 2 {
-        return Err(Error::Usage(format!(
-            "a held-out split needs at least two different prompts, found {}",
-            groups.len()
-        )));
-    }
-    groups.shuffle(rng);
-    let count = (groups.len() as f64 * held_out).round() as usize;
-    groups.truncate(count.min(most).clamp(1, groups.len() - 1));
-    let held: HashSet<u64> = groups.into_iter().collect();
-    let (held, train) = items
-        .into_iter()
-        .partition(|item| held.contains(&item.group));
-    Ok((train, held))
 }
 
 #[cfg(test)]

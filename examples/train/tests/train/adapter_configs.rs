@@ -1,18 +1,18 @@
 //! `--adapter-config`: its three kinds of file, and what is wrong with one.
 
 use crate::runs::{quiet, small, sums};
-use train::Arguments;
-use train::adapter::{AdaLora, Adapter};
-use train::batch::VOCABULARY;
-use train::objectives::Objective;
-use train::settings::Settings;
-use support::adapters::AdapterConfig;
 use candle_align::{
     AdaLoraConfig, LoraConfig, LoraInit, PrefixConfig, PromptConfig, PromptInit, Reparametrisation,
     Scaling, TargetModules, Targets, VeraConfig,
 };
 use clap::Parser;
 use std::fs;
+use support::adapters::AdapterConfig;
+use train::Arguments;
+use train::adapter::{AdaLora, Adapter};
+use train::batch::VOCABULARY;
+use train::objectives::Objective;
+use train::settings::Settings;
 
 /// The file's path stands as `FILE` in messages.
 fn read(text: &str) -> Result<Adapter, String> {

@@ -1,13 +1,6 @@
 //! Runs under an adapter: what is trained, what is written, and what comes back from the files.
 
 use crate::runs::{losses, metrics, names, quiet, small, sums};
-use train::adapter::Adapter;
-use train::objectives::Objective;
-use train::run::{Run, train};
-use train::settings::Settings;
-use support::adapter_files::{Weights, put_on};
-use support::adapters::AdapterConfig;
-use support::transformer::{Config, Transformer};
 use candle_align::{AdapterFile, AdapterMethod, Strictness};
 use candle_core::{DType, Device, Tensor};
 use clap::ValueEnum;
@@ -15,6 +8,13 @@ use indicatif::ProgressBar;
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
+use support::adapter_files::{Weights, put_on};
+use support::adapters::AdapterConfig;
+use support::transformer::{Config, Transformer};
+use train::adapter::Adapter;
+use train::objectives::Objective;
+use train::run::{Run, train};
+use train::settings::Settings;
 
 /// Every method by its JSON, those that PEFT knows first.
 const METHODS: [&str; 15] = [

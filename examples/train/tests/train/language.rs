@@ -1,16 +1,16 @@
 //! What the objectives that are read write, row by row, and what they ask.
 
+use candle_align::language::conditional_sft::{CRlftConfig, ClassWeighting};
+use candle_align::{DebugLearned, HindsightFeedback, HindsightOrder, Sequence, TokenLogProbs};
+use candle_core::{DType, Device, Tensor};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use train::batch::{BOS, Batch, EOS, Example, VOCABULARY};
 use train::data::{Answer, Item};
 use train::model::Model;
 use train::objectives::language::{lessons, opinion, probes};
 use train::objectives::{Objective, Task, counted, forward};
 use train::settings::Settings;
-use candle_align::language::conditional_sft::{CRlftConfig, ClassWeighting};
-use candle_align::{DebugLearned, HindsightFeedback, HindsightOrder, Sequence, TokenLogProbs};
-use candle_core::{DType, Device, Tensor};
-use rand::SeedableRng;
-use rand::rngs::StdRng;
 
 /// f32 sums of a few tokens.
 const ROUNDING: f64 = 1e-4;

@@ -1,16 +1,16 @@
 //! What each objective makes of a batch, against numbers computed row by row from the same model.
 
+use candle_align::{RewardHead, TokenLogProbs};
+use candle_core::{DType, Device};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use support::transformer::{Config, Transformer};
 use train::batch::{Batch, Example, VOCABULARY};
 use train::comparisons::Shape;
 use train::data::{Answer, Item};
 use train::model::Model;
 use train::objectives::{Objective, Outcome, RewardForm, SlicForm, Task, forward};
 use train::settings::Settings;
-use support::transformer::{Config, Transformer};
-use candle_align::{RewardHead, TokenLogProbs};
-use candle_core::{DType, Device};
-use rand::SeedableRng;
-use rand::rngs::StdRng;
 
 /// f32 sums of a few tokens.
 const ROUNDING: f64 = 1e-4;

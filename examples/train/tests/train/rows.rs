@@ -1,12 +1,12 @@
 //! What rows teach: runs on files of which some rows must not be learned, or not all of a row can be.
 
 use crate::runs::{metrics, quiet, small};
+use std::fs;
+use std::path::Path;
 use train::data::Reason;
 use train::objectives::Objective;
 use train::report::Summary;
 use train::settings::Settings;
-use std::fs;
-use std::path::Path;
 
 fn settings(objective: Objective, folder: &Path, rows: &str) -> Settings {
     let data = folder.join("rows.jsonl");

@@ -1,12 +1,5 @@
 //! Short runs of a tiny model on the example's own rows.
 
-use train::Arguments;
-use train::error::Result;
-use train::objectives::{Objective, RewardForm, SlicForm};
-use train::report::Summary;
-use train::run::run;
-use train::settings::Settings;
-use support::transformer::{Config, Transformer};
 use candle_align::{ClassWeighting, RewardHead};
 use candle_core::Device;
 use clap::{Parser, ValueEnum};
@@ -17,6 +10,13 @@ use serde_json::Value;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use support::transformer::{Config, Transformer};
+use train::Arguments;
+use train::error::Result;
+use train::objectives::{Objective, RewardForm, SlicForm};
+use train::report::Summary;
+use train::run::run;
+use train::settings::Settings;
 
 const RESULTS: [&str; 6] = [
     "config.json",
