@@ -3,6 +3,8 @@
 use super::*;
 use proptest::prelude::*;
 use rand::SeedableRng;
+use rand::rngs::StdRng;
+use std::collections::HashSet;
 
 mod dialogues;
 mod fields;
