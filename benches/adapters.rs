@@ -10,9 +10,6 @@
 //! matrix [4096, 4096]; `forward` is empty). Memory is the peak resident set of the process above
 //! its resident set before the first repetition (Linux): gradients, activations and moments, not the weights.
 
-#[path = "../examples/support/mod.rs"]
-mod support;
-
 #[allow(dead_code)]
 mod harness;
 

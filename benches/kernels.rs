@@ -12,9 +12,6 @@
 //! (`pip install torch==2.15.0`) on the same shapes, under glibc's allocator with and without huge
 //! pages; the better of the two counts.
 
-#[path = "../examples/support/mod.rs"]
-mod support;
-
 mod harness;
 
 use candle_align::log_probs::selective_log_softmax_with_gradient;

@@ -26,9 +26,9 @@
 //! Change `CLASS_REWARDS` to `[1.0, 0.5]` and see: the last row moves back toward `not told`, and the
 //! rows above it do not change.
 
-#[path = "support/policy.rs"]
+#[path = "tabular/policy.rs"]
 mod policy;
-#[path = "support/table.rs"]
+#[path = "tabular/table.rs"]
 mod table;
 
 use candle_align::{

@@ -22,7 +22,7 @@
 //! Change `hindsight(4.0)` to `hindsight(0.0)` and see: with random labels its row stays at
 //! π_ref.
 
-#[path = "support/policy.rs"]
+#[path = "tabular/policy.rs"]
 mod policy;
 
 use candle_align::{

@@ -26,7 +26,7 @@
 //! Change the condition in `islands` to `i.abs_diff(j) == 1` and see: the comparisons A–B, B–C, C–D
 //! connect all answers, and the row `A with B, C with D` becomes the rewards.
 
-#[path = "support/policy.rs"]
+#[path = "tabular/policy.rs"]
 mod policy;
 
 use candle_align::{Pair, PairwiseRewardConfig, pairwise_reward_loss};

@@ -28,7 +28,7 @@
 //! Steps over all answers have no rollout to split into minibatches; `Experience::minibatches` is for
 //! sampled ones.
 
-#[path = "support/policy.rs"]
+#[path = "tabular/policy.rs"]
 mod policy;
 
 use candle_align::{

@@ -47,9 +47,9 @@
 //! policy back, here towards equal shares: the KL lets go as the gap grows; cross-entropy on references
 //! of both kinds does not.
 //!
-#![doc = include_str!("../../examples/losses/losses.svg")]
+#![doc = include_str!("losses.svg")]
 //!
-//! `cargo run --example losses` draws this picture by evaluating these functions and their backward
+//! `cargo run -p losses` draws this picture by evaluating these functions and their backward
 //! pass. Where lines coincide, the wider one lies below.
 //!
 //! # Lists

@@ -2,8 +2,6 @@
 
 use crate::EXACT;
 use crate::reader::{Case, each};
-use crate::support::adapters::{AdapterConfig, adapt};
-use crate::support::transformer::{Config, Transformer};
 use candle_align::{
     BottleneckConfig, DesignSpaceConfig, MamConfig, PrefixConfig, Reparametrisation,
 };
@@ -11,6 +9,8 @@ use candle_core::{DType, Device, Tensor};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde::Deserialize;
+use support::adapters::{AdapterConfig, adapt};
+use support::transformer::{Config, Transformer};
 
 #[test]
 fn decoder() {

@@ -1,14 +1,14 @@
 //! Methods of a whole model, on the examples' decoder: every number that is trained.
 
 use crate::common::adapters::{assert_gradients, disturb, objective};
-use crate::support::adapters::{AdapterConfig, adapt};
-use crate::support::transformer::{Config, Transformer};
 use candle_align::{
     Activation, BottleneckConfig, DesignSpaceConfig, MamConfig, PrefixConfig, Reparametrisation,
 };
 use candle_core::{DType, Device, Tensor};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use support::adapters::{AdapterConfig, adapt};
+use support::transformer::{Config, Transformer};
 
 fn check(what: &str, layers: usize, config: &AdapterConfig) {
     let sizes = Config {

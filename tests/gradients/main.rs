@@ -5,8 +5,6 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod decoder;
-#[path = "../../examples/support/mod.rs"]
-mod support;
 
 use candle_core::{DType, Tensor, Var};
 use common::{GRADIENT, Role, Row, STEP, rows};

@@ -2,6 +2,7 @@
 //! has a page, papers that the page names, and tests for its letters; the table stands there alone.
 
 mod exercises;
+mod members;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -275,6 +276,8 @@ fn every_link_of_the_readmes_leads_to_a_file() {
         "CONTRIBUTING.md",
         "benches/README.md",
         "examples/README.md",
+        "examples/losses/README.md",
+        "examples/support/README.md",
         "examples/tour/README.md",
         "examples/train/README.md",
         "tests/README.md",
