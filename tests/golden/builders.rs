@@ -1,4 +1,4 @@
-use crate::reader::{Case, each};
+use super::reader::{Case, each};
 use candle_align::{
     Attempt, ClassPrompt, HindsightFeedback, HindsightFormat, HindsightOrder, HindsightPair,
     LearnedAnswers, Result, RevisionTemplate, Sequence, Turn, Verdict, hindsight_sequence,

@@ -2,12 +2,9 @@
 //! every kind: up to ±1e4, with −∞, one that dominates, all equal; and the layouts and sizes that
 //! stand at the edge.
 
-#[path = "../common/mod.rs"]
-mod common;
-
+use crate::common::{self, numbers};
 use candle_align::{Statistics, TokenLogProbs};
 use candle_core::{DType, Device, Tensor, Var};
-use common::numbers;
 use proptest::prelude::*;
 
 /// The bound on a log-probability: |error| ≤ ABSOLUTE + RELATIVE · |log p|. The first covers e^x

@@ -24,8 +24,6 @@ mod ranking;
 mod reader;
 mod rollout;
 mod supervised;
-#[path = "../../examples/support/mod.rs"]
-mod support;
 
 /// Difference allowed between two f64 computations of one number, relative above 1.
 const EXACT: f64 = 1e-12;
