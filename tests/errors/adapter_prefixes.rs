@@ -1,6 +1,8 @@
 //! Names that begin otherwise than PEFT's: what is there, what was looked for, what would fit.
 
-use super::adapter_folder::{golden, read, says, tensor, tensors};
+use super::adapter_folder::{read, tensor, tensors};
+use crate::common::adapters::golden;
+use crate::common::says;
 use candle_align::{AdapterFile, AdapterLayer, Strictness};
 use candle_core::{Device, Tensor};
 use std::collections::HashMap;

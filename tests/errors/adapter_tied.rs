@@ -1,6 +1,8 @@
 //! What a state dict does not tell of a model whose output layer is its embedding.
 
-use super::adapter_folder::{golden, read, says, tensor, tensors};
+use super::adapter_folder::{read, tensor, tensors};
+use crate::common::adapters::golden;
+use crate::common::says;
 use candle_align::{AdapterFile, BaseModel, Strictness};
 use candle_core::{Device, Tensor};
 use std::collections::HashMap;
