@@ -1,7 +1,7 @@
 //! A policy over a few answers, small enough to know its optimum: instance S4 and gradient descent.
 
-use super::numbers;
-use candle_align::Result;
+use super::{bits, numbers, vector};
+use candle_align::{Result, TokenLogProbs};
 use candle_core::{D, Tensor, Var};
 use candle_nn::ops::log_softmax;
 
@@ -12,6 +12,16 @@ pub const REFERENCE: [f64; 4] = [0.4, 0.3, 0.2, 0.1];
 pub const REWARDS: [f64; 4] = [0.0, 1.0, 0.5, 2.0];
 /// The strength of the KL penalty.
 pub const BETA: f64 = 0.5;
+
+/// The four answers, of one token each.
+pub fn answers(log_policy: &Tensor) -> Result<TokenLogProbs> {
+    TokenLogProbs::new(&log_policy.unsqueeze(1)?, &bits(&[&[1], &[1], &[1], &[1]]))
+}
+
+/// The log-probabilities of [`REFERENCE`] `[4, 1]`.
+pub fn reference() -> Tensor {
+    vector(&log(&REFERENCE)).unsqueeze(1).unwrap()
+}
 
 /// π* ∝ ρ · e^{r/β}.
 pub fn tilted(reference: &[f64], rewards: &[f64], beta: f64) -> Vec<f64> {

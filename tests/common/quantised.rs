@@ -7,7 +7,6 @@ use candle_nn::Linear;
 use rand_distr::{Distribution, StandardNormal};
 
 pub const SCALES: [BlockScale; 2] = [BlockScale::Single, BlockScale::Double];
-pub const TYPES: [DType; 4] = [DType::F64, DType::F32, DType::BF16, DType::F16];
 
 /// Elements that share a scale.
 pub const BLOCK: usize = 64;

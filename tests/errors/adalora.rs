@@ -1,6 +1,6 @@
-use super::lora::says;
 use crate::common::adapted::*;
 use crate::common::lora::*;
+use crate::common::says;
 use candle_align::{
     AdaLoraConfig, AdaLoraLinear, Orthogonality, RankAllocator, RankAllocatorConfig,
     orthogonality_penalty,

@@ -1,11 +1,7 @@
-use crate::common::{numbers, vector};
+use crate::common::{numbers, var, vector};
 use candle_align::training::{AdamW, AdamWConfig, ParameterGroup};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
-
-fn var(values: &[f64]) -> Var {
-    Var::from_tensor(&vector(values)).unwrap()
-}
 
 fn group(vars: &[(&str, &Var)]) -> Vec<ParameterGroup> {
     let vars = vars

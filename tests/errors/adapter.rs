@@ -1,5 +1,5 @@
-use crate::common::adapters::says;
 use crate::common::lora::{irregular, rng};
+use crate::common::says;
 use candle_align::{BottleneckAdapter, BottleneckConfig, Insertion};
 use candle_core::{DType, Device};
 

@@ -1,5 +1,7 @@
 //! Files that are not what they should be: what is wrong, by file, key or tensor.
 
+use super::adapter_folder::tensor;
+use crate::common::says;
 use candle_align::{
     AdaLoraConfig, AdaLoraFile, AdaLoraScaling, AdapterConfig, AdapterFile, AdapterLayer,
     AdapterLayers, AdapterMethod, BlockScale, DoraLinear, Ia3Linear, Ia3Place, LoraBias,
@@ -7,26 +9,12 @@ use candle_align::{
     PromptFile, QloraLinear, RankAllocatorConfig, Result, Strictness, TargetModules, Targets,
     TaskType, VeraConfig, VeraFile, VeraLinear, VeraProjections,
 };
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use candle_nn::Linear;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::collections::HashMap;
 use std::fs;
-
-#[track_caller]
-fn says<T>(result: Result<T>, message: &str) {
-    match result {
-        Ok(_) => panic!("no error, where this was expected: {message}"),
-        Err(error) => assert_eq!(error.to_string(), message),
-    }
-}
-
-fn tensor(shape: &[usize]) -> Tensor {
-    let count: usize = shape.iter().product();
-    let data: Vec<f32> = (0..count).map(|i| i as f32 / 7.0 - 0.5).collect();
-    Tensor::from_vec(data, shape, &Device::Cpu).unwrap()
-}
 
 fn base() -> HashMap<String, Tensor> {
     HashMap::from([

@@ -1,6 +1,7 @@
 //! Which way round a base keeps its weights, and what a single setting cannot say of it.
 
-use crate::adapter_folder::{read, says, tensors};
+use super::adapter_folder::{read, tensors};
+use crate::common::says;
 use candle_align::{AdapterLayer, Strictness};
 use candle_core::Tensor;
 use std::collections::HashMap;

@@ -1,6 +1,8 @@
 //! Numbers that are none, and numbers that a type cannot hold: refused by the name of their tensor.
 
-use crate::adapter_folder::{folder, golden, says, tensor, tensors};
+use super::adapter_folder::{folder, tensor, tensors};
+use crate::common::adapters::golden;
+use crate::common::says;
 use candle_align::{
     AdapterConfig, AdapterFile, AdapterLayer, AdapterLayers, AdapterMethod, BlockScale, LoraConfig,
     LoraFile, LoraLinear, Nf4Linear, PrefixEncoder, PrefixFile, PrefixShape, PromptEmbedding,

@@ -1,6 +1,8 @@
 //! Names that begin otherwise than PEFT's: what is there, what was looked for, what would fit.
 
-use crate::adapter_folder::{golden, read, says, tensor, tensors};
+use super::adapter_folder::{read, tensor, tensors};
+use crate::common::adapters::golden;
+use crate::common::says;
 use candle_align::{AdapterFile, AdapterLayer, Strictness};
 use candle_core::{Device, Tensor};
 use std::collections::HashMap;
@@ -264,7 +266,7 @@ fn every_method_is_read_under_wrapped_names() {
             .map(|(name, tensor)| (format!("module.{name}"), tensor.clone()))
             .collect();
         let config = fs::read_to_string(golden(name).join("adapter_config.json")).unwrap();
-        let folder = crate::adapter_folder::folder(&config, &wrapped);
+        let folder = super::adapter_folder::folder(&config, &wrapped);
         let file = AdapterFile::read(folder.path(), Strictness::Lenient).unwrap();
         let error = file
             .layers(&base, Strictness::Strict)

@@ -1,5 +1,5 @@
-use crate::common::adapters::says;
 use crate::common::lora::{irregular, tensor};
+use crate::common::says;
 use candle_align::{BiasLinear, DesignSpaceConfig, Grouping, LayerSize, Strategy};
 use candle_core::DType;
 use candle_nn::{Linear, Module};

@@ -1,7 +1,6 @@
-use super::lora::says;
 use crate::common::adapted::*;
 use crate::common::lora::*;
-use crate::common::vector;
+use crate::common::{says, vector};
 use candle_align::{DoraLinear, LoraBias, LoraConfig};
 use candle_core::DType;
 use candle_nn::{Linear, Module};

@@ -1,6 +1,6 @@
 //! Expressions of a configuration: what costs too much is an error by its name, before it costs it.
 
-use super::lora::says;
+use crate::common::says;
 use candle_align::{Ia3Config, LoraConfig, Result, Targets};
 
 fn config(json: &str) -> LoraConfig {

@@ -1,18 +1,10 @@
 use crate::common::lora::*;
-use crate::common::vector;
+use crate::common::{says, vector};
 use candle_align::{
     FrozenLinear, LoraBias, LoraConfig, LoraEmbedding, LoraLinear, lora_plus_groups,
 };
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{Embedding, Linear, Module};
-
-#[track_caller]
-pub fn says<T, E: std::fmt::Display>(result: Result<T, E>, message: &str) {
-    match result {
-        Ok(_) => panic!("no error, where this was expected: {message}"),
-        Err(error) => assert_eq!(error.to_string(), message),
-    }
-}
 
 #[test]
 fn a_frozen_layer_names_what_does_not_fit() {

@@ -1,5 +1,5 @@
-use crate::common::adapters::says;
 use crate::common::lora::{irregular, rng};
+use crate::common::says;
 use candle_align::{
     PrefixConfig, PrefixEncoder, PrefixLayer, PrefixShape, Reparametrisation, prefix_attention,
     prefix_mixing,

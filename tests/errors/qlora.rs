@@ -1,17 +1,9 @@
 use crate::common::lora::{A, base, config, irregular, rng, tensor};
 use crate::common::quantised::trained;
-use crate::common::vector;
+use crate::common::{says, vector};
 use candle_align::{BlockScale, LoraBias, LoraConfig, Nf4Linear, QloraLinear, Result};
 use candle_core::DType;
 use candle_nn::{Linear, Module};
-
-#[track_caller]
-fn says<T, E: std::fmt::Display>(result: Result<T, E>, message: &str) {
-    match result {
-        Ok(_) => panic!("no error, where this was expected: {message}"),
-        Err(error) => assert_eq!(error.to_string(), message),
-    }
-}
 
 fn new(base: &Linear, config: &LoraConfig) -> Result<QloraLinear> {
     QloraLinear::new(base, BlockScale::Double, config, &mut rng(1))

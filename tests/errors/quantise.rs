@@ -1,18 +1,10 @@
 use crate::common::lora::irregular;
 use crate::common::quantised::{quantised, vector32};
-use crate::common::vector;
+use crate::common::{says, vector};
 use candle_align::{BlockScale, Nf4Linear, Nf4Tensor};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{Linear, Module};
 use std::collections::HashMap;
-
-#[track_caller]
-fn says<T, E: std::fmt::Display>(result: Result<T, E>, message: &str) {
-    match result {
-        Ok(_) => panic!("no error, where this was expected: {message}"),
-        Err(error) => assert_eq!(error.to_string(), message),
-    }
-}
 
 #[test]
 fn what_cannot_be_quantised_is_named() {

@@ -1,7 +1,7 @@
 //! Sizes that no machine holds: an error that names the setting, before anything is made.
 
-use super::lora::says;
 use crate::common::lora::{base, config, irregular, rng, table};
+use crate::common::says;
 use candle_align::{
     AdaLoraConfig, AdaLoraLinear, AdapterConfig, BlockScale, BottleneckAdapter, BottleneckConfig,
     DesignSpaceConfig, DoraLinear, Grouping, Insertion, LayerSize, LoraConfig, LoraEmbedding,

@@ -1,16 +1,10 @@
+use crate::common::lists::pair;
 use crate::common::{bits, matrix, vector};
 use candle_align::{
     Candidates, Pair, SlicConfig, slic_kl_regulariser, slic_list_loss, slic_margin_loss,
     slic_rank_loss,
 };
 use candle_core::{DType, Device, Tensor};
-
-fn pair(chosen: &[f64], rejected: &[f64]) -> Pair<Tensor> {
-    Pair {
-        chosen: vector(chosen),
-        rejected: vector(rejected),
-    }
-}
 
 fn good() -> Pair<Tensor> {
     pair(&[-1.0, -2.0], &[-2.0, -3.0])

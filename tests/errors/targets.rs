@@ -1,5 +1,5 @@
-use super::lora::says;
 use crate::common::lora::*;
+use crate::common::says;
 use candle_align::{LoraConfig, LoraEmbedding, LoraLinear, TargetModules, Targets};
 use candle_core::DType;
 

@@ -33,6 +33,15 @@ fn folder(config: &[u8], tensors: &[u8]) -> tempfile::TempDir {
     folder
 }
 
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
 fn file_of(name: &str, part: &str) -> Vec<u8> {
     fs::read(golden(name).join(part)).unwrap()
 }

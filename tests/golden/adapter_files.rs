@@ -1,5 +1,6 @@
 //! The adapters that PEFT wrote (`adapters/`, by `adapter_files.py`), read, run, merged and written.
 
+use crate::common::adapters::golden;
 use candle_align::{
     AdapterFile, AdapterLayer, AdapterMethod, BaseModel, PrefixLayer, Result, Strictness,
     TargetModules,
@@ -94,14 +95,8 @@ fn known(kind: Kind, tensors: &HashMap<String, Tensor>) -> BaseModel<'_> {
     }
 }
 
-fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden/adapters")
-        .join(name)
-}
-
 fn load(name: &str) -> HashMap<String, Tensor> {
-    candle_core::safetensors::load(folder(name), &Device::Cpu).expect(name)
+    candle_core::safetensors::load(golden(name), &Device::Cpu).expect(name)
 }
 
 fn base(kind: Kind) -> HashMap<String, Tensor> {
@@ -327,7 +322,7 @@ fn the_test_models_are_the_originals() {
 #[test]
 fn adapters_of_peft_give_its_logits_adapted_and_merged() {
     for (name, kind) in CASES {
-        let file = AdapterFile::read(folder(name), Strictness::Strict).unwrap();
+        let file = AdapterFile::read(golden(name), Strictness::Strict).unwrap();
         let want = load(&format!("{name}/logits.safetensors"));
         let model = Model::adapted(kind, &file, Strictness::Strict).unwrap();
         let got = model.logits(&tokens(kind)).unwrap();
@@ -364,7 +359,7 @@ fn a_tied_table_under_one_name_or_two_is_the_same_model() {
     let (embedding, head) = (format!("{EMBEDDING}.weight"), format!("{HEAD}.weight"));
     let kind = Kind::Tied;
     for (name, _) in tied {
-        let file = AdapterFile::read(folder(name), Strictness::Strict).unwrap();
+        let file = AdapterFile::read(golden(name), Strictness::Strict).unwrap();
         let want = load(&format!("{name}/logits.safetensors"));
         let first = base(kind);
         let mut both = first.clone();
@@ -413,7 +408,7 @@ fn a_tied_table_under_one_name_or_two_is_the_same_model() {
 #[test]
 fn adapters_of_peft_switched_off_leave_the_weights_beside_them() {
     for (name, kind) in CASES {
-        let file = AdapterFile::read(folder(name), Strictness::Strict).unwrap();
+        let file = AdapterFile::read(golden(name), Strictness::Strict).unwrap();
         let mut model = Model::adapted(kind, &file, Strictness::Strict).unwrap();
         if model.layers.is_empty() {
             continue;
@@ -449,7 +444,7 @@ fn config(folder: &Path) -> serde_json::Map<String, Value> {
 
 /// The same file again, by way of the layers.
 fn again(name: &str, kind: Kind) -> AdapterFile {
-    let file = AdapterFile::read(folder(name), Strictness::Strict).unwrap();
+    let file = AdapterFile::read(golden(name), Strictness::Strict).unwrap();
     let config = file.config().clone();
     match config.method {
         AdapterMethod::Prompt(_) => AdapterFile::from_prompt(config, &file.prompt().unwrap()),
@@ -507,7 +502,7 @@ fn what_is_written_again_is_what_peft_wrote_key_by_key_and_bit_by_bit() {
     let written = tempfile::tempdir().unwrap();
     for (name, kind) in CASES {
         again(name, kind).write(written.path()).unwrap();
-        let (ours, mut theirs) = (config(written.path()), config(&folder(name)));
+        let (ours, mut theirs) = (config(written.path()), config(&golden(name)));
         if name == "prefix_projection" {
             // the network is not in the file
             theirs.insert("prefix_projection".to_string(), Value::Bool(false));
@@ -530,9 +525,9 @@ fn what_is_written_again_is_what_peft_wrote_key_by_key_and_bit_by_bit() {
             }
         }
         let ours = without_settings(written.path());
-        let theirs = fs::read(folder(name).join("adapter_model.safetensors")).unwrap();
+        let theirs = fs::read(golden(name).join("adapter_model.safetensors")).unwrap();
         if name == "lora_bias_all_saved" {
-            without_copies(written.path(), &folder(name));
+            without_copies(written.path(), &golden(name));
             continue;
         }
         assert!(ours == theirs, "{name}: tensors differ");
@@ -548,7 +543,7 @@ fn what_is_written_again_is_what_peft_wrote_key_by_key_and_bit_by_bit() {
         version.as_str().unwrap(),
         unmarked(&version).as_str().unwrap(),
     );
-    assert_eq!(ours, text(&folder("lora_regex")));
+    assert_eq!(ours, text(&golden("lora_regex")));
 }
 
 /// Every adapter as this crate writes it, with its own logits beside it, for `load_written.py`: into
@@ -569,7 +564,7 @@ fn adapters_written_here_and_their_logits() {
         files.push((format!("{name}_baked"), *kind, file.baked().unwrap()));
     }
     // without `kept` a cut adapter is filled up, and PEFT has nothing to warn of
-    let cut = AdapterFile::read(folder("adalora"), Strictness::Strict).unwrap();
+    let cut = AdapterFile::read(golden("adalora"), Strictness::Strict).unwrap();
     let layers = cut.layers(&base(Kind::Stack), Strictness::Strict).unwrap();
     let mut config = cut.config().clone();
     if let AdapterMethod::AdaLora(file) = &mut config.method {
@@ -618,7 +613,7 @@ fn adapters_written_here_and_their_logits() {
 
 #[test]
 fn a_baked_file_has_one_rank_and_no_scale() {
-    let file = AdapterFile::read(folder("lora_patterns"), Strictness::Strict).unwrap();
+    let file = AdapterFile::read(golden("lora_patterns"), Strictness::Strict).unwrap();
     let baked = file.baked().unwrap();
     let AdapterMethod::Lora(found) = &baked.config().method else {
         panic!("{:?}", baked.config());

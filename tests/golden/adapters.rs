@@ -1,7 +1,7 @@
 //! LoRA, against PEFT.
 
-use crate::EXACT;
-use crate::reader::{Case, each};
+use super::EXACT;
+use super::reader::{Case, each};
 use candle_align::{LoraBias, LoraConfig, LoraEmbedding, LoraLinear, Result, Scaling};
 use candle_nn::{Embedding, Linear, Module};
 use rand::SeedableRng;

@@ -1,7 +1,7 @@
 //! AdaLoRA, DoRA, (IA)³, VeRA and the choice of modules, against PEFT.
 
-use crate::EXACT;
-use crate::reader::{Case, each};
+use super::EXACT;
+use super::reader::{Case, each};
 use candle_align::{
     AdaLoraConfig, AdaLoraLinear, DoraLinear, Ia3Config, Ia3Linear, Ia3Place, LoraConfig,
     Orthogonality, RankAllocator, RankAllocatorConfig, Result, Scaling, TargetModules, Targets,

@@ -1,4 +1,5 @@
-use crate::reader::{Case, each};
+use super::reader::{Case, each};
+use crate::common::words::bytes;
 use candle_align::{
     Attempt, ClassPrompt, HindsightFeedback, HindsightFormat, HindsightOrder, HindsightPair,
     LearnedAnswers, Result, RevisionTemplate, Sequence, Turn, Verdict, hindsight_sequence,
@@ -8,10 +9,6 @@ use candle_core::{Device, Tensor};
 /// The special tokens of the transcriptions.
 const BOS: u32 = 256;
 const END: u32 = 257;
-
-fn bytes(text: &str) -> Result<Vec<u32>> {
-    Ok(text.bytes().map(u32::from).collect())
-}
 
 #[test]
 fn sequences_are_the_authors_token_by_token() {

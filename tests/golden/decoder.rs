@@ -1,7 +1,7 @@
 //! Methods that change a whole model, on the examples' decoder, against one written out in torch.
 
-use crate::EXACT;
-use crate::reader::{Case, each};
+use super::EXACT;
+use super::reader::{Case, each};
 use candle_align::{
     BottleneckConfig, DesignSpaceConfig, MamConfig, PrefixConfig, Reparametrisation,
 };

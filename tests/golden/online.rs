@@ -1,7 +1,7 @@
 //! RLHF with PPO, against TRL's statements and the papers' sums.
 
-use crate::EXACT;
-use crate::reader::{Case, each};
+use super::EXACT;
+use super::reader::{Case, each};
 use candle_align::math::whiten;
 use candle_align::{
     GaeConfig, KlController, KlEstimator, PpoConfig, PpoValueConfig, Reduction, Result,

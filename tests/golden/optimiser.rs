@@ -1,5 +1,5 @@
-use crate::EXACT;
-use crate::reader::each;
+use super::EXACT;
+use super::reader::each;
 use candle_align::training::{AdamW, AdamWConfig, ParameterGroup, Schedule};
 use candle_align::{LoraBias, LoraConfig, LoraLinear, lora_plus_groups};
 use candle_core::backprop::GradStore;

@@ -1,7 +1,7 @@
 //! Pairs and rankings: DPO and reward models, against TRL and the papers' sums.
 
-use crate::EXACT;
-use crate::reader::{Case, each};
+use super::EXACT;
+use super::reader::{Case, each};
 use candle_align::{
     DpoConfig, Pair, PairwiseRewardConfig, RankedRewardConfig, Result, TokenLogProbs,
     choose_best_loss, dpo_loss, pairwise_reward_loss, plackett_luce_reward_loss,

@@ -1,8 +1,8 @@
 //! Prompts and prefixes, against PEFT; attention with a prefix, against Transformers; gated mixing
 //! and adapters, against the sums of He et al.
 
-use crate::EXACT;
-use crate::reader::{Case, each};
+use super::EXACT;
+use super::reader::{Case, each};
 use candle_align::{
     Activation, BottleneckAdapter, BottleneckConfig, Insertion, PrefixConfig, PrefixEncoder,
     PrefixLayer, PrefixShape, PromptConfig, PromptEmbedding, PromptInit, Reparametrisation, Result,

@@ -1,9 +1,9 @@
 //! NF4, against bitsandbytes: everything to the bit, except what a sum's order decides. QLoRA, against
 //! PEFT over it.
 
-use crate::EXACT;
-use crate::adapters::config;
-use crate::reader::{Case, each};
+use super::EXACT;
+use super::adapters::config;
+use super::reader::{Case, each};
 use candle_align::{BlockScale, Nf4Linear, Nf4Tensor, QloraLinear, Result};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{Linear, Module};

@@ -1,7 +1,7 @@
 //! RAFT against the paper's selections in scalars, and sampling against Transformers.
 
-use crate::EXACT;
-use crate::reader::each;
+use super::EXACT;
+use super::reader::each;
 use candle_align::{
     RaftConfig, Result, SamplingConfig, SftConfig, TokenLogProbs, best_of_k, kl_adjusted_rewards,
     sft_loss, top_share,

@@ -1,7 +1,7 @@
 //! Lists of ranked answers: PRO, SLiC and RRHF, against the papers' sums.
 
-use crate::EXACT;
-use crate::reader::{Case, each};
+use super::EXACT;
+use super::reader::{Case, each};
 use candle_align::{
     Candidates, ListLoss, Pair, ProConfig, ProTemperature, Result, RrhfConfig, SlicConfig,
     TokenLogProbs, pro_loss, rrhf_loss, slic_expected_reward_loss, slic_kl_regulariser,

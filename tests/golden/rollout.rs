@@ -1,7 +1,7 @@
 //! One whole training step, against its scalars written out.
 
-use crate::EXACT;
-use crate::reader::{Case, each};
+use super::EXACT;
+use super::reader::{Case, each};
 use candle_align::{
     ExperienceConfig, GaeConfig, KlEstimator, PpoConfig, PpoValueConfig, Reduction, RlhfConfig,
     Rollout, ShapedRewardsConfig, TokenLogProbs, Whiten, rlhf_loss,

@@ -7,8 +7,6 @@ use candle_align::training::grad_coverage;
 use candle_core::{DType, Tensor};
 use candle_nn::{Linear, Module};
 
-const TYPES: [DType; 4] = [DType::F64, DType::F32, DType::BF16, DType::F16];
-
 /// What a computation in this type may differ by from itself in another order, for outputs about 4;
 /// for a half type, what rounding a merged weight costs an output of four products.
 fn rounding(dtype: DType) -> f64 {

@@ -1,3 +1,4 @@
+use crate::common::lists::list;
 use crate::common::{EXACT, assert_close, matrix, numbers, vector};
 use candle_align::{
     BrioConfig, BrioPairs, Candidates, Pair, ReferenceTokens, RrhfConfig, SlicConfig, TokenLoss,
@@ -9,16 +10,6 @@ const SUMS: [f64; 4] = [-2.5, -4.1, -3.3, -0.9];
 const LENGTHS: [f64; 4] = [2.0, 3.0, 5.0, 1.0];
 const ORDERED: [f64; 4] = [0.2, 1.5, -0.3, 0.8];
 const EVERY: [[f64; 4]; 3] = [ORDERED, [1.0, 1.0, 0.0, 0.0], [2.0; 4]];
-
-fn list(sums: &[f64], lengths: &[f64], rewards: &[f64]) -> Candidates {
-    Candidates::new(
-        &matrix(&[sums]),
-        &matrix(&[lengths]),
-        &matrix(&[rewards]),
-        None,
-    )
-    .unwrap()
-}
 
 fn config(margin: f64, length_power: f64) -> BrioConfig {
     BrioConfig {

@@ -1,4 +1,5 @@
 use crate::common::adapted::*;
+use crate::common::adapters::objective;
 use crate::common::lora::*;
 use crate::common::{EXACT, assert_close, numbers, vector};
 use candle_align::{DoraLinear, LoraConfig, Scaling};

@@ -4,9 +4,6 @@ use candle_align::{LoraBias, LoraConfig, LoraEmbedding, LoraLinear, Scaling};
 use candle_core::{DType, Device, IndexOp, Tensor, Var};
 use candle_nn::{Embedding, Linear, Module};
 
-const TYPES: [DType; 4] = [DType::F64, DType::F32, DType::BF16, DType::F16];
-const BIASES: [LoraBias; 3] = [LoraBias::Frozen, LoraBias::Base, LoraBias::Update];
-
 /// Relative to 1, what a computation in this type may differ by from itself in another order; for a
 /// half type, what rounding a merged weight costs an output of four products.
 fn rounding(dtype: DType) -> f64 {

@@ -1,4 +1,4 @@
-use crate::common::policy::{BETA, REFERENCE, log};
+use crate::common::policy::{BETA, REFERENCE, answers, log, reference};
 use crate::common::{EXACT, assert_close, bits, matrix, numbers, vector};
 use candle_align::math::{Whiten, whiten};
 use candle_align::{
@@ -17,15 +17,6 @@ fn gradient(at: &[f64], loss: impl Fn(&Tensor) -> Result<Tensor>) -> Vec<f64> {
     let theta = Var::new(at, &Device::Cpu).unwrap();
     let grads = loss(&theta).unwrap().backward().unwrap();
     numbers(grads.get(&theta).expect("a gradient"))
-}
-
-/// Four answers of one token each.
-fn answers(log_policy: &Tensor) -> Result<TokenLogProbs> {
-    TokenLogProbs::new(&log_policy.unsqueeze(1)?, &bits(&[&[1], &[1], &[1], &[1]]))
-}
-
-fn reference() -> Tensor {
-    vector(&log(&REFERENCE)).unsqueeze(1).unwrap()
 }
 
 /// Σᵢ stop[πᵢ] · lossᵢ: the expectation over the policy's own draws, as a sampler would estimate it.

@@ -1,11 +1,9 @@
-use crate::common::lora::{base, bits, config, irregular, rng, var};
-use crate::common::quantised::{SCALES, TYPES, normal, over_dequantised, quantised, trained};
+use crate::common::lora::{BIASES, TYPES, base, bits, config, irregular, rng, var};
+use crate::common::quantised::{SCALES, normal, over_dequantised, quantised, trained};
 use crate::common::{EXACT, assert_close, numbers};
-use candle_align::{BlockScale, LoraBias, LoraConfig, QloraLinear, Scaling};
+use candle_align::{BlockScale, LoraConfig, QloraLinear, Scaling};
 use candle_core::{DType, Tensor};
 use candle_nn::{Linear, Module};
-
-const BIASES: [LoraBias; 3] = [LoraBias::Frozen, LoraBias::Base, LoraBias::Update];
 
 /// Inputs in every type that the layer takes, with two and with three axes.
 fn inputs(stored: DType) -> Vec<Tensor> {

@@ -1,4 +1,4 @@
-use crate::common::lora::{bits, irregular};
+use crate::common::lora::{TYPES, bits, irregular};
 use crate::common::quantised::*;
 use crate::common::{assert_close, numbers};
 use candle_align::{BlockScale, NF4, Nf4Linear, Nf4Tensor};

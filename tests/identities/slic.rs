@@ -1,3 +1,4 @@
+use crate::common::lists::pair;
 use crate::common::policy::{BETA, REFERENCE, REWARDS, log};
 use crate::common::{EXACT, assert_close, bits, matrix, numbers, vector};
 use candle_align::{
@@ -8,13 +9,6 @@ use candle_core::{D, Device, Tensor, Var};
 
 const SUMS: [f64; 4] = [-2.5, -4.1, -3.3, -0.9];
 const RANKED: [f64; 4] = [0.2, 1.5, -0.3, 0.8];
-
-fn pair(chosen: &[f64], rejected: &[f64]) -> Pair<Tensor> {
-    Pair {
-        chosen: vector(chosen),
-        rejected: vector(rejected),
-    }
-}
 
 fn list(sums: &[f64], rewards: &[f64]) -> Candidates {
     let ones = vec![1.0; sums.len()];

@@ -308,6 +308,38 @@ fn every_example_of_the_guide_has_what_it_says_to_change() {
     }
 }
 
+/// A file that no program leads to would hold tests that never run.
+#[test]
+fn every_file_of_the_tests_belongs_to_a_program() {
+    let tests = root().join("tests");
+    let mut count = 0;
+    for path in sources(&tests) {
+        let below = path.strip_prefix(&tests).unwrap();
+        let folder = below.parent().unwrap();
+        let name = below.file_stem().unwrap().to_str().unwrap();
+        // cargo makes a program of every file of tests/ and of every `main.rs` in a folder there
+        if folder.components().count() == 0 || name == "main" {
+            assert!(folder.components().count() <= 1, "{}", below.display());
+            continue;
+        }
+        // a folder is declared beside itself
+        let (beside, module) = match name {
+            "mod" => (folder.parent().unwrap(), folder.file_name().unwrap()),
+            _ => (folder, below.file_stem().unwrap()),
+        };
+        let module = format!("mod {};", module.to_str().unwrap());
+        let by_path = format!("#[path = \"{name}.rs\"]");
+        let declared = ["mod.rs", "main.rs", "suite.rs"].iter().any(|file| {
+            let text = fs::read_to_string(tests.join(beside).join(file)).unwrap_or_default();
+            let mut lines = text.lines().map(|l| l.strip_prefix("pub ").unwrap_or(l));
+            lines.any(|line| line == module || line == by_path)
+        });
+        assert!(declared, "tests/{}: no `{module}`", below.display());
+        count += 1;
+    }
+    assert!(count > 150, "{count}");
+}
+
 /// The names of the public items at the outermost level of a file, those apart that the docs hide.
 fn outermost(text: &str) -> Vec<String> {
     let (mut found, mut hidden) = (Vec::new(), false);

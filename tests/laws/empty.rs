@@ -1,7 +1,7 @@
 //! Nothing panics on nothing: an empty batch, list, time or vocabulary, in every layout, is a value or
 //! an error that names its argument. And a loss sees numbers, not layouts.
 
-use crate::common::{self, EXACT, Role, Row, rows};
+use crate::common::{self, ALL_STATISTICS, EXACT, Role, Row, rows};
 use candle_align::math;
 use candle_align::*;
 use candle_core::{DType, Device, Tensor, Var};
@@ -222,12 +222,6 @@ fn function(
     Function { name, inputs, call }
 }
 
-const ALL: Statistics = Statistics {
-    entropy: true,
-    vocabulary_mean: true,
-    log_collision: true,
-};
-
 /// All that can be read from log-probabilities.
 fn of_tokens(log_probs: &TokenLogProbs) -> Result<Vec<Tensor>> {
     let mut all = vec![
@@ -362,12 +356,26 @@ fn functions() -> Vec<Function> {
         function(
             "TokenLogProbs::next_token",
             &[(F, "btv"), (I, "bt"), (M, "bt")],
-            |x| of_tokens(&TokenLogProbs::next_token_with(&x[0], &x[1], &x[2], ALL)?),
+            |x| {
+                of_tokens(&TokenLogProbs::next_token_with(
+                    &x[0],
+                    &x[1],
+                    &x[2],
+                    ALL_STATISTICS,
+                )?)
+            },
         ),
         function(
             "TokenLogProbs::aligned",
             &[(F, "btv"), (I, "bt"), (M, "bt")],
-            |x| of_tokens(&TokenLogProbs::aligned(&x[0], &x[1], &x[2], ALL)?),
+            |x| {
+                of_tokens(&TokenLogProbs::aligned(
+                    &x[0],
+                    &x[1],
+                    &x[2],
+                    ALL_STATISTICS,
+                )?)
+            },
         ),
         function(
             "TokenLogProbs::from_hidden",
@@ -375,7 +383,7 @@ fn functions() -> Vec<Function> {
             |x| {
                 let head = OutputHead::new(&x[1], Some(&x[2]))?;
                 let mut all = Vec::new();
-                for ask in [ALL, Statistics::default()] {
+                for ask in [ALL_STATISTICS, Statistics::default()] {
                     all.extend(of_tokens(&TokenLogProbs::from_hidden(
                         &x[0], &head, &x[3], &x[4], ask,
                     )?)?);
@@ -478,7 +486,7 @@ fn functions() -> Vec<Function> {
             "rlhf_loss",
             &[(F, "btv"), (I, "bt"), (M, "bt"), (F, "bt"), (F, "bt")],
             |x| {
-                let new = TokenLogProbs::aligned(&x[0], &x[1], &x[2], ALL)?;
+                let new = TokenLogProbs::aligned(&x[0], &x[1], &x[2], ALL_STATISTICS)?;
                 let experience = Experience {
                     mask: x[2].clone(),
                     old: x[3].clone(),

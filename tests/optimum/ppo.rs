@@ -1,5 +1,7 @@
+use crate::common::draws::expectation;
 use crate::common::policy::{
-    BETA, REFERENCE, REWARDS, descend, descend_free, distance, log, normalised, tilted,
+    BETA, REFERENCE, REWARDS, answers, descend, descend_free, distance, log, normalised, reference,
+    tilted,
 };
 use crate::common::{bits, numbers, vector};
 use candle_align::math::{Whiten, whiten};
@@ -13,15 +15,6 @@ use candle_nn::ops::log_softmax;
 
 /// What gradient descent reaches where the objective is smooth at its optimum.
 const REACHED: f64 = 1e-9;
-
-/// Four answers of one token each.
-fn answers(log_policy: &Tensor) -> Result<TokenLogProbs> {
-    TokenLogProbs::new(&log_policy.unsqueeze(1)?, &bits(&[&[1], &[1], &[1], &[1]]))
-}
-
-fn reference() -> Tensor {
-    vector(&log(&REFERENCE)).unsqueeze(1).unwrap()
-}
 
 /// Σᵢ stop[πᵢ] · lossᵢ: exact on-policy expectation.
 fn expected(log_policy: &Tensor, loss: &Tensor) -> Result<Tensor> {
@@ -42,10 +35,6 @@ fn penalised(log_policy: &Tensor, beta: f64, estimator: KlEstimator) -> Result<T
     let k = kl_loss(&answers(log_policy)?, &reference(), estimator)?;
     let penalty = (expected(log_policy, &k.loss)? * beta)?;
     Ok((on_policy(log_policy, &rewards)? + penalty)?)
-}
-
-fn expectation(p: &[f64], x: &[f64]) -> f64 {
-    p.iter().zip(x).map(|(p, x)| p * x).sum()
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Training with the step, and what the KL estimators and whitening make of its optimum.
 
 use crate::common::policy::{
-    BETA, REFERENCE, REWARDS, descend, descend_free, distance, log, tilted,
+    BETA, REFERENCE, REWARDS, answers, descend, descend_free, distance, log, tilted,
 };
 use crate::common::{bits, numbers, vector};
 use candle_align::{
@@ -58,10 +58,6 @@ fn weighed(policy: &TokenLogProbs, loss: &Tensor) -> Result<Tensor> {
 }
 
 // Four answers of one token.
-
-fn answers(log_policy: &Tensor) -> Result<TokenLogProbs> {
-    TokenLogProbs::new(&log_policy.unsqueeze(1)?, &bits(&[&[1], &[1], &[1], &[1]]))
-}
 
 fn reference() -> TokenLogProbs {
     answers(&vector(&log(&REFERENCE))).unwrap()

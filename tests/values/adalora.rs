@@ -1,6 +1,7 @@
 use crate::common::adapted::*;
+use crate::common::adapters::{assert_gradients, objective};
 use crate::common::lora::*;
-use crate::common::{EXACT, assert_close, matrix, numbers, vector};
+use crate::common::{EXACT, assert_close, dot, matrix, numbers, vector};
 use candle_align::{
     AdaLoraConfig, AdaLoraLinear, AdaLoraScaling, Orthogonality, RankAllocator,
     RankAllocatorConfig, orthogonality_penalty,
@@ -9,10 +10,6 @@ use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor};
 use candle_nn::{Linear, Module};
 use rand::Rng;
-
-fn dot(row: &[f64], x: &[f64]) -> f64 {
-    row.iter().zip(x).map(|(w, x)| w * x).sum()
-}
 
 /// W x + b + s · P Λ Q x̃ in plain numbers.
 fn by_hand(x: &[f64], dropped: &[f64], s: f64) -> Vec<f64> {

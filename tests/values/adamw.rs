@@ -1,13 +1,9 @@
-use crate::common::{EXACT, assert_close, numbers, vector};
+use crate::common::{EXACT, assert_close, numbers, var, vector};
 use candle_align::training::{
     AdamW, AdamWConfig, GradAccumulator, NonFinite, ParameterGroup, clip_grad_norm,
 };
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
-
-fn var(values: &[f64]) -> Var {
-    Var::from_tensor(&vector(values)).unwrap()
-}
 
 fn one(name: &str, var: &Var) -> Vec<(String, Var)> {
     vec![(name.to_string(), var.clone())]

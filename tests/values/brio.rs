@@ -1,3 +1,4 @@
+use crate::common::lists::list;
 use crate::common::{EXACT, assert_close, bits, matrix, numbers};
 use candle_align::{
     BrioConfig, BrioPairs, Candidates, ReferenceTokens, SftConfig, Statistics, TokenLogProbs,
@@ -10,16 +11,6 @@ const SUMS: [f64; 4] = [-4.0, -8.0, -12.0, -4.0];
 const LENGTHS: [f64; 4] = [2.0, 4.0, 4.0, 4.0];
 /// From the best: −0.5, −1, −0.25, −0.75 (α = 2).
 const REWARDS: [f64; 4] = [0.6, 0.9, 0.1, 0.4];
-
-fn list(sums: &[f64], lengths: &[f64], rewards: &[f64]) -> Candidates {
-    Candidates::new(
-        &matrix(&[sums]),
-        &matrix(&[lengths]),
-        &matrix(&[rewards]),
-        None,
-    )
-    .unwrap()
-}
 
 fn ranking(c: &Candidates, config: &BrioConfig) -> Vec<f64> {
     numbers(&brio_loss(c, None, config).unwrap().ranking)

@@ -1,14 +1,11 @@
 use crate::common::adapted::*;
+use crate::common::adapters::{assert_gradients, objective};
 use crate::common::lora::*;
-use crate::common::{EXACT, assert_close, numbers, vector};
+use crate::common::{EXACT, assert_close, dot, numbers, vector};
 use candle_align::{DoraLinear, LoraBias, LoraConfig, LoraInit, Scaling};
 use candle_core::{DType, IndexOp, Tensor};
 use candle_nn::{Linear, Module};
 use rand::Rng;
-
-fn dot(row: &[f64], x: &[f64]) -> f64 {
-    row.iter().zip(x).map(|(w, x)| w * x).sum()
-}
 
 /// W₀ + s · B A in plain numbers.
 fn v(s: f64) -> [[f64; 4]; 3] {

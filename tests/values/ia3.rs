@@ -1,13 +1,10 @@
 use crate::common::adapted::*;
+use crate::common::adapters::{assert_gradients, objective};
 use crate::common::lora::*;
-use crate::common::{EXACT, assert_close, numbers};
+use crate::common::{EXACT, assert_close, dot, numbers};
 use candle_align::{Ia3Config, Ia3Linear, Ia3Place, TargetModules, Targets};
 use candle_core::DType;
 use candle_nn::{Linear, Module};
-
-fn dot(row: &[f64], x: &[f64]) -> f64 {
-    row.iter().zip(x).map(|(w, x)| w * x).sum()
-}
 
 #[test]
 fn each_output_or_each_input_has_its_factor() {

@@ -356,7 +356,7 @@ const ALONE: &str = "CANDLE_ALIGN_TEST_ALONE";
 #[test]
 fn few_logits_wake_no_other_thread() {
     if std::env::var_os(ALONE).is_none() {
-        let name = "log_probs::few_logits_wake_no_other_thread";
+        let name = "values::log_probs::few_logits_wake_no_other_thread";
         let program = std::env::current_exe().unwrap();
         let mut child = std::process::Command::new(program);
         let child = child.args([name, "--exact", "--nocapture"]).env(ALONE, "1");

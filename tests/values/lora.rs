@@ -1,3 +1,4 @@
+use crate::common::adapters::{assert_gradients, objective};
 use crate::common::lora::*;
 use crate::common::{EXACT, assert_close, matrix, numbers, vector};
 use candle_align::{

@@ -1,15 +1,13 @@
 use crate::common::lora::{
-    A, B, BIAS, NEW_BIAS, S, X, base, bits, config, irregular, rng, tensor, var,
+    A, B, BIAS, BIASES, NEW_BIAS, S, TYPES, X, base, bits, config, irregular, rng, tensor, var,
 };
-use crate::common::quantised::{SCALES, TYPES, over_dequantised, single, trained};
+use crate::common::quantised::{SCALES, over_dequantised, single, trained};
 use crate::common::{EXACT, GRADIENT, STEP, assert_close, numbers, vector};
 use candle_align::{
     BlockScale, LoraBias, LoraConfig, LoraInit, LoraLinear, NF4, Nf4Linear, QloraLinear, Scaling,
 };
 use candle_core::{DType, Tensor, Var};
 use candle_nn::{Linear, Module};
-
-const BIASES: [LoraBias; 3] = [LoraBias::Frozen, LoraBias::Base, LoraBias::Update];
 
 /// What four bits make of the weight, by hand: its largest magnitude is 2.
 fn four_bits() -> [[f64; 4]; 3] {

@@ -1,4 +1,4 @@
-use crate::common::lora::{bits, irregular, var};
+use crate::common::lora::{TYPES, bits, irregular, var};
 use crate::common::quantised::*;
 use crate::common::{EXACT, GRADIENT, STEP, assert_close, numbers};
 use candle_align::{BlockScale, FrozenLinear, NF4, Nf4Linear, Nf4Scales, Nf4Tensor};

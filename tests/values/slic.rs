@@ -1,20 +1,10 @@
-use crate::common::{EXACT, assert_close, bits, matrix, numbers, vector};
+use crate::common::lists::{lists, pair};
+use crate::common::{EXACT, assert_close, bits, matrix, numbers};
 use candle_align::{
-    Candidates, Pair, SlicConfig, slic_expected_reward_loss, slic_kl_regulariser, slic_list_loss,
+    Candidates, SlicConfig, slic_expected_reward_loss, slic_kl_regulariser, slic_list_loss,
     slic_margin_loss, slic_rank_loss,
 };
 use candle_core::{DType, Device, Tensor, Var};
-
-fn pair(chosen: &[f64], rejected: &[f64]) -> Pair<Tensor> {
-    Pair {
-        chosen: vector(chosen),
-        rejected: vector(rejected),
-    }
-}
-
-fn lists(sums: &[&[f64]], lengths: &[&[f64]], rewards: &[&[f64]]) -> Candidates {
-    Candidates::new(&matrix(sums), &matrix(lengths), &matrix(rewards), None).unwrap()
-}
 
 fn list_loss(c: &Candidates, delta: f64) -> Vec<f64> {
     numbers(&slic_list_loss(c, &SlicConfig { delta }).unwrap())

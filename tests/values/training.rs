@@ -1,13 +1,9 @@
-use crate::common::{EXACT, assert_close, numbers, vector};
+use crate::common::{EXACT, assert_close, numbers, var, vector};
 use candle_align::lora_plus_groups;
 use candle_align::training::{GradAccumulator, clip_grad_norm, grad_coverage, named_vars};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarMap;
-
-fn var(values: &[f64]) -> Var {
-    Var::from_tensor(&vector(values)).unwrap()
-}
 
 fn named(vars: &[(&str, &Var)]) -> Vec<(String, Var)> {
     vars.iter()

@@ -1,8 +1,5 @@
 //! Optima: on a policy small enough to enumerate, training arrives where theory says it must.
 
-#[path = "../common/mod.rs"]
-mod common;
-
 mod adalora;
 mod adapter;
 mod brio;

@@ -1,19 +1,9 @@
-//! Bad input: every message word for word.
-
-#[path = "../common/mod.rs"]
-mod common;
+//! Values: every expectation is a formula with the numbers in it, in f64.
 
 mod adalora;
 mod adamw;
 mod adapter;
-mod adapter_file_kinds;
-mod adapter_files;
-mod adapter_folder;
-mod adapter_layout;
-mod adapter_numbers;
-mod adapter_prefixes;
-mod adapter_settings;
-mod adapter_tied;
+mod agreement;
 mod brio;
 mod chain_of_hindsight;
 mod conditional_sft;
@@ -21,12 +11,12 @@ mod design_space;
 mod dora;
 mod dpo;
 mod expected_risk;
-mod expressions;
 mod forgetful;
 mod ia3;
 mod log_probs;
 mod lora;
-mod masks;
+mod math;
+mod pairs;
 mod ppo;
 mod prefix;
 mod pro;
@@ -34,16 +24,17 @@ mod prompt;
 mod qlora;
 mod quantise;
 mod raft;
+mod reduction;
 mod revision;
 mod reward_head;
 mod reward_model;
 mod rollout;
 mod rrhf;
 mod sampling;
+mod schedule;
 mod second_thoughts;
 mod sequence;
 mod sft;
-mod sizes;
 mod slic;
 mod stable_alignment;
 mod targets;

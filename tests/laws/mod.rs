@@ -1,15 +1,13 @@
 //! Every loss obeys the same laws: one table of losses (`tests/common/rows`) × the laws below. So does
 //! every layer, those in `layers.rs`, and none panics on nothing: `nothing.rs`.
 
-#[path = "../common/mod.rs"]
-mod common;
 mod empty;
 mod infinite;
 mod layers;
 mod nothing;
 
+use crate::common::{self, EXACT, Role, Row, rows};
 use candle_core::{DType, Device, Tensor, Var};
-use common::{EXACT, Role, Row, rows};
 
 /// Relative difference allowed between f32 and f64.
 const SINGLE: f64 = 2e-5;

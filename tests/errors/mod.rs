@@ -1,12 +1,16 @@
-//! Identities between methods: what each page lists under Properties.
-
-#[path = "../common/mod.rs"]
-mod common;
+//! Bad input: every message word for word.
 
 mod adalora;
-mod adapted;
+mod adamw;
 mod adapter;
-mod adapter_layer;
+mod adapter_file_kinds;
+mod adapter_files;
+mod adapter_folder;
+mod adapter_layout;
+mod adapter_numbers;
+mod adapter_prefixes;
+mod adapter_settings;
+mod adapter_tied;
 mod brio;
 mod chain_of_hindsight;
 mod conditional_sft;
@@ -14,11 +18,12 @@ mod design_space;
 mod dora;
 mod dpo;
 mod expected_risk;
+mod expressions;
+mod forgetful;
 mod ia3;
-mod lists;
 mod log_probs;
 mod lora;
-mod positions;
+mod masks;
 mod ppo;
 mod prefix;
 mod pro;
@@ -27,6 +32,7 @@ mod qlora;
 mod quantise;
 mod raft;
 mod revision;
+mod reward_head;
 mod reward_model;
 mod rollout;
 mod rrhf;
@@ -34,7 +40,9 @@ mod sampling;
 mod second_thoughts;
 mod sequence;
 mod sft;
+mod sizes;
 mod slic;
 mod stable_alignment;
+mod targets;
 mod training;
 mod vera;

@@ -2,12 +2,10 @@
 //! holds defaults, settings off the default, the start of training and ties. Those of methods that
 //! change a whole model are in `decoder.rs`; those of layers beside their values.
 
-#[path = "../common/mod.rs"]
-mod common;
 mod decoder;
 
+use crate::common::{self, GRADIENT, Role, Row, STEP, rows};
 use candle_core::{DType, Tensor, Var};
-use common::{GRADIENT, Role, Row, STEP, rows};
 
 /// Σ loss with element `at` of input `i` moved by `by`.
 fn moved(row: &Row, i: usize, at: usize, by: f64) -> f64 {

@@ -2,12 +2,9 @@
 //! every kind: up to ±1e4, with −∞, one that dominates, all equal; and the layouts and sizes that
 //! stand at the edge.
 
-#[path = "../common/mod.rs"]
-mod common;
-
+use crate::common::{self, ALL_STATISTICS, numbers};
 use candle_align::{Statistics, TokenLogProbs};
 use candle_core::{DType, Device, Tensor, Var};
-use common::numbers;
 use proptest::prelude::*;
 
 /// The bound on a log-probability: |error| ≤ ABSOLUTE + RELATIVE · |log p|. The first covers e^x
@@ -19,12 +16,6 @@ const RELATIVE: f64 = 1.2e-7;
 const SHARE: f64 = 1e-5;
 /// What is smaller than this is 0 in single precision.
 const TINY: f64 = 1e-37;
-
-const ALL: Statistics = Statistics {
-    entropy: true,
-    vocabulary_mean: true,
-    log_collision: true,
-};
 
 /// A row of logits of one kind.
 fn row(vocabulary: usize) -> impl Strategy<Value = Vec<f32>> {
@@ -91,8 +82,8 @@ proptest! {
 
     #[test]
     fn values_are_within_their_bound((data, vocabulary, targets) in table()) {
-        let single = log_probs(&var(&data, vocabulary, DType::F32), &targets, ALL);
-        let double = log_probs(&var(&data, vocabulary, DType::F64), &targets, ALL);
+        let single = log_probs(&var(&data, vocabulary, DType::F32), &targets, ALL_STATISTICS);
+        let double = log_probs(&var(&data, vocabulary, DType::F64), &targets, ALL_STATISTICS);
         for (what, got, want) in [
             ("log p", single.values(), double.values()),
             ("entropy", single.entropy().unwrap(), double.entropy().unwrap()),
@@ -161,7 +152,7 @@ fn a_forbidden_beginning_of_any_length_adds_nothing_and_hides_no_nan() {
         row.extend([1.5; 500]);
         let vocabulary = row.len();
         let logits = var(&row, vocabulary, DType::F32);
-        let out = log_probs(&logits, &[before as u32], ALL);
+        let out = log_probs(&logits, &[before as u32], ALL_STATISTICS);
         let uniform = (500f64).ln();
         for (column, want) in [
             (out.values(), -uniform),
@@ -184,7 +175,7 @@ fn a_forbidden_beginning_of_any_length_adds_nothing_and_hides_no_nan() {
 #[test]
 fn a_vocabulary_of_one_is_certain() {
     let logits = var(&[3.0, -7.0], 1, DType::F32);
-    let out = log_probs(&logits, &[0, 0], ALL);
+    let out = log_probs(&logits, &[0, 0], ALL_STATISTICS);
     for column in [
         out.values(),
         out.entropy().unwrap(),
@@ -210,13 +201,13 @@ fn no_rows_are_no_log_probabilities() {
 #[test]
 fn a_row_with_nan_says_so_and_leaves_the_others_alone() {
     let logits = var(&[0.0, f32::NAN, 1.0, 2.0, 0.5, -1.0], 3, DType::F32);
-    let out = log_probs(&logits, &[0, 0], ALL);
+    let out = log_probs(&logits, &[0, 0], ALL_STATISTICS);
     let values = numbers(out.values());
     assert!(values[0].is_nan() && values[1].is_finite());
 
     let targets = Tensor::new(&[[0u32, 0]], &Device::Cpu).unwrap();
     let second = Tensor::new(&[[0u8, 1]], &Device::Cpu).unwrap();
-    let out = TokenLogProbs::aligned(&logits, &targets, &second, ALL).unwrap();
+    let out = TokenLogProbs::aligned(&logits, &targets, &second, ALL_STATISTICS).unwrap();
     assert_eq!(numbers(out.values())[0], 0.0);
     let grads = out.values().sum_all().unwrap().backward().unwrap();
     let gradient = numbers(grads.get(&logits).unwrap());
@@ -237,7 +228,7 @@ fn the_number_of_threads_changes_no_bit() {
             .unwrap();
         pool.install(|| {
             let logits = var(&data, 3000, DType::F32);
-            let out = log_probs(&logits, &targets, ALL);
+            let out = log_probs(&logits, &targets, ALL_STATISTICS);
             let grads = out.values().sum_all().unwrap().backward().unwrap();
             [
                 numbers(out.values()),
@@ -268,7 +259,7 @@ fn half_precision_gradients_are_those_of_the_rounded_logits() {
             .unwrap();
         let wide = var(&rounded, 1500, DType::F32);
         let gradient = |logits: &Var| {
-            let out = log_probs(logits, &[3, 1400], ALL);
+            let out = log_probs(logits, &[3, 1400], ALL_STATISTICS);
             let loss = (out.values().sum_all().unwrap()
                 + out.entropy().unwrap().sum_all().unwrap())
             .unwrap();

@@ -1,12 +1,9 @@
-//! Values: every expectation is a formula with the numbers in it, in f64.
-
-#[path = "../common/mod.rs"]
-mod common;
+//! Identities between methods: what each page lists under Properties.
 
 mod adalora;
-mod adamw;
+mod adapted;
 mod adapter;
-mod agreement;
+mod adapter_layer;
 mod brio;
 mod chain_of_hindsight;
 mod conditional_sft;
@@ -14,12 +11,11 @@ mod design_space;
 mod dora;
 mod dpo;
 mod expected_risk;
-mod forgetful;
 mod ia3;
+mod lists;
 mod log_probs;
 mod lora;
-mod math;
-mod pairs;
+mod positions;
 mod ppo;
 mod prefix;
 mod pro;
@@ -27,19 +23,15 @@ mod prompt;
 mod qlora;
 mod quantise;
 mod raft;
-mod reduction;
 mod revision;
-mod reward_head;
 mod reward_model;
 mod rollout;
 mod rrhf;
 mod sampling;
-mod schedule;
 mod second_thoughts;
 mod sequence;
 mod sft;
 mod slic;
 mod stable_alignment;
-mod targets;
 mod training;
 mod vera;
