@@ -94,6 +94,7 @@ mod atomic;
 mod error;
 mod files;
 pub mod guide;
+mod in_order;
 mod known;
 pub mod language;
 pub mod log_probs;
@@ -109,6 +110,7 @@ mod sequence;
 pub mod sft;
 mod shape;
 pub mod survey;
+mod tensor_file;
 pub mod training;
 
 pub use error::{Error, Result};
@@ -157,12 +159,12 @@ pub use parameter_efficient::{
     Activation, AdaLoraConfig, AdaLoraLinear, AdaLoraScaling, AdaptedLayer, Allocation, BiasLinear,
     BlockScale, BottleneckAdapter, BottleneckConfig, DesignSpaceConfig, DoraLinear, FrozenLinear,
     Grouping, Ia3Config, Ia3Linear, Ia3Place, Insertion, LayerPlan, LayerSize, LoraBias,
-    LoraConfig, LoraEmbedding, LoraInit, LoraLinear, LoraPlusGroups, MamConfig, NF4, Nf4Linear,
-    Nf4Scales, Nf4Tensor, Orthogonality, Placement, PrefixConfig, PrefixEncoder, PrefixLayer,
-    PrefixMixture, PrefixShape, PromptConfig, PromptEmbedding, PromptInit, QloraLinear,
-    RankAllocator, RankAllocatorConfig, Reparametrisation, Scaling, Strategy, TargetModules,
-    Targets, VeraConfig, VeraLinear, VeraProjections, lora_plus_groups, orthogonality_penalty,
-    prefix_attention, prefix_mixing,
+    LoraConfig, LoraEmbedding, LoraInit, LoraLinear, MamConfig, NF4, Nf4Linear, Nf4Scales,
+    Nf4Tensor, Orthogonality, Placement, PrefixConfig, PrefixEncoder, PrefixLayer, PrefixMixture,
+    PrefixShape, PromptConfig, PromptEmbedding, PromptInit, QloraLinear, RankAllocator,
+    RankAllocatorConfig, Reparametrisation, Scaling, Strategy, TargetModules, Targets, VeraConfig,
+    VeraLinear, VeraProjections, lora_plus_groups, orthogonality_penalty, prefix_attention,
+    prefix_mixing,
 };
 pub use peft::{
     AdaLoraFile, AdapterConfig, AdapterFile, AdapterLayer, AdapterLayers, AdapterMethod, BaseModel,

@@ -137,7 +137,7 @@ pub use ia3::{Ia3Config, Ia3Linear, Ia3Place};
 pub use lora::LoraLinear;
 pub use lora::config::{LoraBias, LoraConfig, LoraInit, Scaling};
 pub use lora::embedding::LoraEmbedding;
-pub use lora::plus::{LoraPlusGroups, lora_plus_groups};
+pub use lora::plus::lora_plus_groups;
 pub use nf4::{BlockScale, NF4, Nf4Linear, Nf4Scales, Nf4Tensor};
 pub use prefix::attention::{PrefixMixture, prefix_attention, prefix_mixing};
 pub use prefix::{PrefixConfig, PrefixEncoder, PrefixLayer, PrefixShape, Reparametrisation};

@@ -138,7 +138,6 @@ mod starts;
 mod tensors;
 mod tied;
 mod tokens;
-mod unique;
 mod vectors;
 mod weights;
 mod write;

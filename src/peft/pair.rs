@@ -4,11 +4,12 @@
 //! `adapter_config.json` says whether these are the settings beside it.
 
 use super::absent;
-use super::tensors::{self, LONGEST_HEADER};
+use super::tensors;
 use super::{CONFIG, TENSORS};
 use crate::atomic::{Failure, Staged, is_staged};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::tensor_file::LONGEST_HEADER;
 use serde::Deserialize;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};

@@ -3,9 +3,9 @@
 use super::Strictness;
 use super::config::*;
 use super::keys::{Keys, Pattern, sorted};
-use super::unique::Unique;
 use super::{idle, sizes, starts, tokens, vectors};
 use crate::error::{Error, Result, shown};
+use crate::in_order::InOrder;
 use crate::parameter_efficient::adalora::schedule::RankAllocatorConfig;
 use crate::parameter_efficient::adalora::{AdaLoraConfig, AdaLoraScaling};
 use crate::parameter_efficient::ia3::Ia3Config;
@@ -45,12 +45,12 @@ pub(super) fn parse(
     text: &[u8],
     strictness: Strictness,
 ) -> Result<(AdapterConfig, Vec<String>)> {
-    let Unique(left) = serde_json::from_slice(text)
+    let InOrder(pairs) = serde_json::from_slice(text)
         .map_err(|e| Error::argument(function, source, format!("is not a config: {e}")))?;
     let mut keys = Keys {
         function,
         source,
-        left,
+        left: pairs.into_iter().collect(),
     };
     let name: String = keys.needed("peft_type")?;
     let method = match name.as_str() {
@@ -147,11 +147,7 @@ fn adalora(keys: &mut Keys) -> Result<AdaLoraFile> {
     starts::adalora(keys)?;
     keys.take::<usize>("r")?; // LoRA's; AdaLoRA does not use it
     let (default, budget) = (AdaLoraConfig::default(), RankAllocatorConfig::default());
-    let pattern: BTreeMap<String, Vec<bool>> =
-        match keys.take::<Unique<Vec<bool>>>("rank_pattern")? {
-            Some(Unique(pattern)) => pattern,
-            None => BTreeMap::new(),
-        };
+    let InOrder(pattern) = keys.or("rank_pattern", InOrder(Vec::new()))?;
     let mut kept = BTreeMap::new();
     for (name, entries) in pattern {
         let Some(path) = name.strip_suffix(".lora_E") else {

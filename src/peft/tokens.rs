@@ -6,8 +6,8 @@ use super::base_model::Tie;
 use super::config::AdapterConfig;
 use super::keys::Keys;
 use super::load::Loader;
-use super::unique::Unique;
 use crate::error::{Error, Result};
+use crate::in_order::InOrder;
 use candle_core::Tensor;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,8 +22,8 @@ pub(super) fn read(keys: &mut Keys) -> Result<Tokens> {
         "a list of rows, or an object of names and lists of rows",
     );
     if keys.starts_with(key, '{') {
-        let named: Option<Unique<Vec<usize>>> = keys.take_as(key, forms)?;
-        return Ok(named.map_or_else(Tokens::default, |Unique(named)| named));
+        let named: Option<InOrder<Vec<usize>>> = keys.take_as(key, forms)?;
+        return Ok(named.into_iter().flat_map(|InOrder(named)| named).collect());
     }
     let rows: Option<Vec<usize>> = keys.take_as(key, forms)?;
     Ok(rows.map_or_else(Tokens::default, |rows| {

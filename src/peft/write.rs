@@ -3,9 +3,10 @@
 use super::config::*;
 use super::{idle, pair, tokens, vectors};
 use crate::error::{Result, non_negative, require};
+use crate::in_order;
 use crate::parameter_efficient::adalora::AdaLoraScaling;
 use crate::parameter_efficient::lora::config::{LoraBias, LoraInit, Scaling};
-use crate::parameter_efficient::targets::{TargetModules, Targets, in_order};
+use crate::parameter_efficient::targets::{TargetModules, Targets};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;

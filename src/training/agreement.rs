@@ -1,8 +1,9 @@
 //! Whether the gradients are those of the loss.
 
 pub use super::differences::Agreement;
-use super::differences::{Found, Points, noise};
+use super::differences::Found;
 use super::distinct;
+use super::points::{Points, noise};
 use crate::error::{Error, Result, require};
 use candle_core::{DType, Tensor, Var};
 use rand::Rng;

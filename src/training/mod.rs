@@ -17,16 +17,19 @@ mod checkpoint;
 mod clip;
 mod coverage;
 mod differences;
+mod groups;
+mod points;
 mod schedule;
 mod state;
 mod state_file;
 mod step;
 
 pub use accumulate::GradAccumulator;
-pub use adamw::{AdamW, AdamWConfig, NonFinite, ParameterGroup};
+pub use adamw::AdamW;
 pub use agreement::{Agreement, GradientAgreement, VariableAgreement, gradient_agreement};
 pub use clip::clip_grad_norm;
 pub use coverage::{GradCoverage, grad_coverage};
+pub use groups::{AdamWConfig, NonFinite, ParameterGroup};
 pub use schedule::{Convention, Decay, Schedule};
 
 use crate::error::Result;

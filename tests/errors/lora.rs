@@ -230,12 +230,14 @@ fn a_token_outside_the_vocabulary_is_an_error() {
 fn the_rates_of_lora_plus_are_checked() {
     for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
         says(
-            lora_plus_groups(Vec::new(), bad, 16.0),
-            &format!("lora_plus_groups: `learning_rate` must be finite and > 0, got {bad}"),
-        );
-        says(
-            lora_plus_groups(Vec::new(), 1e-4, bad),
+            lora_plus_groups(Vec::new(), bad, 0.0),
             &format!("lora_plus_groups: `ratio` must be finite and > 0, got {bad}"),
+        );
+    }
+    for bad in [-1.0, f64::NAN, f64::INFINITY] {
+        says(
+            lora_plus_groups(Vec::new(), 16.0, bad),
+            &format!("lora_plus_groups: `weight_decay` must be finite and >= 0, got {bad}"),
         );
     }
 }

@@ -88,21 +88,13 @@ fn lora_plus_takes_the_steps_of_peft() {
         }
 
         let rate = case.number("rate");
-        let groups = lora_plus_groups(vars.clone(), rate, case.number("ratio"))?;
-        assert_eq!(groups.a_learning_rate, rate);
-        let faster = groups.b_learning_rate / rate;
-        let (biases, b) = groups.b.into_iter().partition(|(_, var)| var.rank() == 1);
-        let group = |vars, rate, weight_decay| ParameterGroup {
-            vars,
-            rate,
-            weight_decay,
-        };
         let decay = case.number("decay");
-        let groups = vec![
-            group(groups.a, 1.0, decay),
-            group(b, faster, decay),
-            group(biases, faster, 0.0),
-        ];
+        let mut groups = lora_plus_groups(vars.clone(), case.number("ratio"), decay)?;
+        let mut biases = groups[1].clone();
+        groups[1].vars.retain(|(_, var)| var.rank() > 1);
+        biases.vars.retain(|(_, var)| var.rank() == 1);
+        biases.weight_decay = 0.0;
+        groups.push(biases);
         let mut adamw = AdamW::new(groups, AdamWConfig::default())?;
         adamw.set_learning_rate(rate)?;
         let (x, target) = (case.input("x")?, case.input("target")?);

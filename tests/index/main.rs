@@ -434,8 +434,8 @@ fn no_reader_tries_the_forms_of_a_value_in_the_dark() {
 const FLOORS: [&[&str]; 11] = [
     &["atomic", "files"],
     &["error"],
-    &["known", "sequence"],
-    &["shape"],
+    &["in_order", "known", "sequence"],
+    &["shape", "tensor_file"],
     &["math"],
     &["log_probs", "reduction"],
     &["outputs", "training"],

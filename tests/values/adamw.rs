@@ -1,9 +1,11 @@
 use crate::common::{EXACT, assert_close, numbers, var, vector};
+use candle_align::lora_plus_groups;
 use candle_align::training::{
     AdamW, AdamWConfig, GradAccumulator, NonFinite, ParameterGroup, clip_grad_norm,
 };
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
+use candle_nn::{Optimizer, ParamsAdamW};
 
 fn one(name: &str, var: &Var) -> Vec<(String, Var)> {
     vec![(name.to_string(), var.clone())]
@@ -74,6 +76,60 @@ fn the_steps_are_those_of_the_equations_in_every_group() {
         by_hand(4.0, 0.02, 1.6, 10, 1),
     ];
     assert_close(&numbers(&fast), &want, EXACT, "fast");
+}
+
+/// Candle's optimizer of one variable, at a rate.
+fn of_candle(var: &Var, lr: f64) -> candle_nn::AdamW {
+    let AdamWConfig {
+        beta1,
+        beta2,
+        epsilon: eps,
+        ..
+    } = config();
+    let params = ParamsAdamW {
+        lr,
+        beta1,
+        beta2,
+        eps,
+        weight_decay: 0.02,
+    };
+    candle_nn::AdamW::new(vec![var.clone()], params).unwrap()
+}
+
+/// Two units in the last place per step: the same operations in another order, some in one rounding.
+#[test]
+fn the_steps_are_candles_to_the_last_place() {
+    for (dtype, unit) in [
+        (DType::F64, f64::EPSILON),
+        (DType::F32, f32::EPSILON.into()),
+    ] {
+        let matrix = |values: &[f64]| {
+            let column = vector(values).unsqueeze(1).unwrap();
+            column.to_dtype(dtype).unwrap()
+        };
+        let fresh = || Var::from_tensor(&matrix(&[1.0, -1.5])).unwrap();
+        let (ours, theirs) = ([fresh(), fresh()], [fresh(), fresh()]);
+        let vars = [one("q.lora_A", &ours[0]), one("q.lora_B", &ours[1])].concat();
+        let groups = lora_plus_groups(vars, 16.0, 0.02).unwrap();
+        let mut adamw = AdamW::new(groups, config()).unwrap();
+        let mut slow = of_candle(&theirs[0], 0.1);
+        let mut fast = of_candle(&theirs[1], 0.1 * 16.0);
+        for t in 1..=10 {
+            let mut grads = GradStore::default();
+            for var in ours.iter().chain(&theirs) {
+                grads.insert(var, matrix(&gradient(t)));
+            }
+            adamw.step(&grads).unwrap();
+            slow.step(&grads).unwrap();
+            fast.step(&grads).unwrap();
+            for (ours, theirs) in ours.iter().zip(&theirs) {
+                for (x, y) in numbers(ours).into_iter().zip(numbers(theirs)) {
+                    let bound = 2.0 * t as f64 * unit * x.abs().max(1.0);
+                    assert!((x - y).abs() <= bound, "{dtype:?}, step {t}: {x} {y}");
+                }
+            }
+        }
+    }
 }
 
 #[test]

@@ -755,12 +755,15 @@ fn lora_plus_gives_b_and_biases_the_faster_rate() {
     vars.extend(embedding(DType::F64).trainable("e"));
     vars.push(("head.weight".to_string(), var(&irregular(&[2, 2]))));
     vars.push(("norm.weight".to_string(), var(&irregular(&[2]))));
-    let groups = lora_plus_groups(vars, 2e-4, 16.0).unwrap();
+    let groups = lora_plus_groups(vars, 16.0, 0.1).unwrap();
+    let [a, b] = &groups[..] else {
+        panic!("{groups:?}")
+    };
     let names = |vars: &[(String, Var)]| -> Vec<String> {
         vars.iter().map(|(name, _)| name.clone()).collect()
     };
     assert_eq!(
-        names(&groups.a),
+        names(&a.vars),
         [
             "lora_Banana.q.lora_A.weight",
             "e.lora_embedding_A",
@@ -769,13 +772,13 @@ fn lora_plus_gives_b_and_biases_the_faster_rate() {
         ]
     );
     assert_eq!(
-        names(&groups.b),
+        names(&b.vars),
         [
             "lora_Banana.q.lora_B.bias",
             "lora_Banana.q.lora_B.weight",
             "norm.weight"
         ]
     );
-    assert_eq!(groups.a_learning_rate, 2e-4);
-    assert_eq!(groups.b_learning_rate, 2e-4 * 16.0);
+    assert_eq!((a.rate, b.rate), (1.0, 16.0));
+    assert_eq!((a.weight_decay, b.weight_decay), (0.1, 0.1));
 }

@@ -4,33 +4,25 @@ use super::adapter::budget::Budget;
 use super::error::Result;
 use super::trainer::Phase;
 use candle_align::lora_plus_groups;
+use candle_align::training::{AdamW, AdamWConfig, ParameterGroup};
 use candle_core::Var;
-use candle_nn::{AdamW, Optimizer, ParamsAdamW};
 
-/// AdamW with its learning rates relative to the schedule: two of them under LoRA+.
-pub fn optimisers(phase: &Phase, vars: &[(String, Var)]) -> Result<Vec<(AdamW, f64)>> {
+/// AdamW at the objective's peak rate: one group, or two under LoRA+.
+pub fn optimiser(phase: &Phase, vars: &[(String, Var)]) -> Result<AdamW> {
     let settings = phase.task.settings;
-    let peak = phase.task.objective.peak(settings);
-    let one = |vars: Vec<(String, Var)>, faster: f64| -> Result<(AdamW, f64)> {
-        let params = ParamsAdamW {
-            lr: peak * faster,
-            weight_decay: settings.weight_decay,
-            ..Default::default()
-        };
-        let vars = vars.into_iter().map(|(_, var)| var).collect();
-        Ok((AdamW::new(vars, params)?, faster))
-    };
     let ratio = match (phase.model.adapted(), &settings.adapter) {
         (Some(_), Some(adapter)) => adapter.lora_plus,
         _ => None,
     };
-    Ok(match ratio {
-        None => vec![one(vars.to_vec(), 1.0)?],
-        Some(ratio) => {
-            let groups = lora_plus_groups(vars.to_vec(), peak, ratio)?;
-            vec![one(groups.a, 1.0)?, one(groups.b, ratio)?]
-        }
-    })
+    let groups = match ratio {
+        None => vec![ParameterGroup::new(vars.to_vec(), settings.weight_decay)],
+        Some(ratio) => lora_plus_groups(vars.to_vec(), ratio, settings.weight_decay)?,
+    };
+    let config = AdamWConfig {
+        learning_rate: phase.task.objective.peak(settings),
+        ..Default::default()
+    };
+    Ok(AdamW::new(groups, config)?)
 }
 
 /// AdaLoRA's, of a model under it.

@@ -10,13 +10,12 @@ use super::micro_batches::{Order, micro_batches, window};
 use super::model::Model;
 use super::objectives::order::Ordered;
 use super::objectives::{Objective, Task, forward};
-use super::optimiser::{budget, optimisers};
+use super::optimiser::{budget, optimiser};
 use super::report::Scores;
 use candle_align::forgetful_mask;
 use candle_align::training::{Decay, GradAccumulator, Schedule, clip_grad_norm, grad_coverage};
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Var};
-use candle_nn::Optimizer;
 use indicatif::ProgressBar;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -73,7 +72,7 @@ impl<'a> Trainer<'a> {
         let schedule = Schedule::new(phase.steps, warmup, Decay::Cosine, settings.floor)?;
         let peak = phase.task.objective.peak(settings);
         let vars = phase.model.vars();
-        let mut optimisers = optimisers(phase, &vars)?;
+        let mut optimiser = optimiser(phase, &vars)?;
         let mut budget = budget(phase)?;
         let every = match settings.eval_every {
             0 => phase.steps.div_ceil(4).max(1),
@@ -84,9 +83,7 @@ impl<'a> Trainer<'a> {
         let mut order = Order::new(phase.train.len());
         for step in 1..=phase.steps {
             let rate = peak * schedule.factor(step - 1);
-            for (optimiser, faster) in &mut optimisers {
-                optimiser.set_learning_rate(rate * *faster);
-            }
+            optimiser.set_learning_rate(rate)?;
             let dropout = phase.model.adapted();
             if let Some(adapted) = dropout {
                 adapted.set_dropout(Some(StdRng::seed_from_u64(rng.random())));
@@ -100,9 +97,7 @@ impl<'a> Trainer<'a> {
                     self.step(step, batches, phase, &vars, budget.as_ref())
                 })
                 .and_then(|(metric, grads)| {
-                    for (optimiser, _) in &mut optimisers {
-                        optimiser.step(&grads)?;
-                    }
+                    optimiser.step(&grads)?;
                     if let Some(budget) = &mut budget {
                         budget.after(step, &grads)?;
                     }

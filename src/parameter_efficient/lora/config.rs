@@ -1,8 +1,9 @@
 //! The settings of LoRA.
 
 use crate::error::{Error, Result, positive, require, shown};
+use crate::in_order;
 use crate::parameter_efficient::expressions::{Expression, Expressions};
-use crate::parameter_efficient::targets::{Matcher, Targets, in_order};
+use crate::parameter_efficient::targets::{Matcher, Targets};
 use crate::shape::size;
 use serde::{Deserialize, Serialize};
 
