@@ -64,7 +64,7 @@ fn step(name: &str) -> Result<Measured> {
     };
     let (model, vars): (Transformer, Vec<(String, Var)>) = match name {
         "full" => (base.trainable()?, Vec::new()),
-        "LoRA rank 8" => adapted(AdapterConfig::Lora(lora))?,
+        "LoRA rank 8" => adapted(AdapterConfig::Lora(lora.into()))?,
         "QLoRA rank 8" => {
             let mut vars = Vec::new();
             let model = base.map_linears(|name, weight| {

@@ -157,14 +157,14 @@ pub use online::sampling::{SamplingConfig, sample};
 pub use outputs::{ListLoss, PreferenceLoss, TokenLoss};
 pub use parameter_efficient::{
     Activation, AdaLoraConfig, AdaLoraLinear, AdaLoraScaling, AdaptedLayer, Allocation, BiasLinear,
-    BlockScale, BottleneckAdapter, BottleneckConfig, DesignSpaceConfig, DoraLinear, FrozenLinear,
-    Grouping, Ia3Config, Ia3Linear, Ia3Place, Insertion, LayerPlan, LayerSize, LoraBias,
-    LoraConfig, LoraEmbedding, LoraInit, LoraLinear, MamConfig, NF4, Nf4Linear, Nf4Scales,
-    Nf4Tensor, Orthogonality, Placement, PrefixConfig, PrefixEncoder, PrefixLayer, PrefixMixture,
-    PrefixShape, PromptConfig, PromptEmbedding, PromptInit, QloraLinear, RankAllocator,
-    RankAllocatorConfig, Reparametrisation, Scaling, Strategy, TargetModules, Targets, VeraConfig,
-    VeraLinear, VeraProjections, lora_plus_groups, orthogonality_penalty, prefix_attention,
-    prefix_mixing,
+    BlockScale, BottleneckAdapter, BottleneckConfig, DesignSpaceConfig, DoraLinear, ForModel,
+    FrozenLinear, Grouping, Ia3ForModel, Ia3Linear, Ia3Place, Insertion, LayerPlan, LayerSize,
+    LoraBias, LoraConfig, LoraEmbedding, LoraForModel, LoraInit, LoraLinear,
+    MamConfig, NF4, Nf4Linear, Nf4Scales, Nf4Tensor, Orthogonality, Placement, PrefixConfig,
+    PrefixEncoder, PrefixLayer, PrefixMixture, PrefixShape, PromptConfig, PromptEmbedding,
+    PromptInit, QloraLinear, RankAllocator, RankAllocatorConfig, Reparametrisation, Scaling,
+    Strategy, TargetModules, Targets, VeraConfig, VeraLinear, VeraProjections, lora_plus_groups,
+    orthogonality_penalty, prefix_attention, prefix_mixing,
 };
 pub use peft::{
     AdaLoraFile, AdapterConfig, AdapterFile, AdapterLayer, AdapterLayers, AdapterMethod, BaseModel,

@@ -1,4 +1,4 @@
-//! The suites that share `common/` and the examples' model, as one program: both compile once.
+//! The suites that share `common/`, as one program: both compile once.
 //!
 //! `cargo test --test suite values::dpo` runs one file, `cargo test --test suite -- laws:: gradients::`
 //! two suites.
@@ -18,6 +18,4 @@ mod identities;
 mod laws;
 mod optimum;
 mod precision;
-#[path = "../examples/support/mod.rs"]
-mod support;
 mod values;

@@ -10,12 +10,14 @@
 //!
 //! Read next: [`lora`](crate::parameter_efficient::lora); [`vera`](crate::parameter_efficient::vera), which trains vectors too.
 
-use crate::error::{Result, require};
+use crate::error::{Error, Result, require, shown};
 use crate::parameter_efficient::expressions::Expressions;
 use crate::parameter_efficient::frozen_linear::FrozenLinear;
 use crate::parameter_efficient::low_rank::{named, stored};
 use crate::parameter_efficient::switches::switches;
-use crate::parameter_efficient::targets::{Choice, Matcher, TargetModules, Targets};
+use crate::parameter_efficient::targets::Targets;
+use crate::parameter_efficient::targets::matcher::Matcher;
+use crate::parameter_efficient::targets::modules::{Choice, TargetModules};
 use candle_core::{Tensor, Var};
 use candle_nn::{Linear, Module};
 use serde::{Deserialize, Serialize};
@@ -30,36 +32,66 @@ pub enum Ia3Place {
     Input,
 }
 
-/// Which modules of a model get (IA)³, and on which side.
+/// Settings of (IA)³ for a whole model: which modules get a layer, and on which side its factors are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Ia3Config {
-    /// Which modules get factors. Default none.
+pub struct Ia3ForModel {
+    /// Which modules get a layer. Default none.
     pub targets: Targets,
     /// The modules among them that get [`Ia3Place::Input`]. By PEFT's rule a name here needs no dot before it:
     /// `proj` matches every path that ends in it. Default none.
     pub feedforward_modules: TargetModules,
 }
 
-impl Ia3Config {
-    /// The place of the factors in the module at `path`; `None` if it gets none.
+impl Ia3ForModel {
+    /// The place of the factors in the module at `path`; `None` if it gets no layer. A name that matches no
+    /// module at all is not an error here.
     ///
     /// # Errors
-    /// As for [`Targets`]; [`Error::Parameter`](crate::Error::Parameter) if `feedforward_modules` is
-    /// "all-linear".
+    /// As for [`Targets`]; [`Error::Parameter`] if `feedforward_modules` is "all-linear".
     pub fn for_module(&self, path: &str) -> Result<Option<Ia3Place>> {
-        Ia3Rules::new("Ia3Config::for_module", self)?.of(path)
+        Ia3Rules::new("Ia3ForModel::for_module", self)?.of(path)
+    }
+
+    /// The place of the factors in every module that gets a layer, among the `paths` of a model's modules
+    /// and in their order.
+    ///
+    /// # Errors
+    /// As [`Ia3ForModel::for_module`]; and [`Error::Argument`] if no module is chosen, or if a name or an
+    /// expression has no effect: it matches none of the chosen modules.
+    pub fn for_modules(&self, paths: &[impl AsRef<str>]) -> Result<Vec<(String, Ia3Place)>> {
+        let function = "Ia3ForModel::for_modules";
+        let rules = Ia3Rules::new(function, self)?;
+        let chosen = (rules.targets).chosen(function, paths, |path| rules.place(path))?;
+        let idle = match &self.feedforward_modules {
+            TargetModules::Names(names) => {
+                let fits = |name: &str| chosen.iter().any(|(path, _)| path.ends_with(name));
+                names.iter().find(|name| !fits(name))
+            }
+            TargetModules::Pattern(pattern) => {
+                let inner = chosen.iter().any(|(_, place)| *place == Ia3Place::Input);
+                Some(pattern).filter(|_| !inner)
+            }
+            TargetModules::AllLinear => None, // refused above
+        };
+        match idle {
+            None => Ok(chosen),
+            Some(idle) => {
+                let text = format!("holds `{}`, which fits no chosen module", shown(idle));
+                Err(Error::argument(function, "feedforward_modules", text))
+            }
+        }
     }
 }
 
-/// [`Ia3Config`] with its expressions compiled.
+/// [`Ia3ForModel`] with its expressions compiled.
 pub(crate) struct Ia3Rules<'a> {
     targets: Matcher<'a>,
     inner: Choice<'a>,
 }
 
 impl<'a> Ia3Rules<'a> {
-    pub(crate) fn new(function: &'static str, config: &'a Ia3Config) -> Result<Self> {
+    pub(crate) fn new(function: &'static str, config: &'a Ia3ForModel) -> Result<Self> {
         let field = "feedforward_modules";
         require(
             config.feedforward_modules != TargetModules::AllLinear,
@@ -75,15 +107,21 @@ impl<'a> Ia3Rules<'a> {
         })
     }
 
+    /// The place in the module at `path`, if it gets a layer.
     pub(crate) fn of(&self, path: &str) -> Result<Option<Ia3Place>> {
+        let place = self.place(path)?;
+        Ok(self.targets.matches(path)?.then_some(place))
+    }
+
+    fn place(&self, path: &str) -> Result<Ia3Place> {
         let inner = match &self.inner {
             Choice::Names(names) => names.iter().any(|name| path.ends_with(name.as_str())),
             pattern => pattern.takes(path)?,
         };
-        Ok(self.targets.matches(path)?.then_some(match inner {
+        Ok(match inner {
             true => Ia3Place::Input,
             false => Ia3Place::Output,
-        }))
+        })
     }
 }
 
@@ -163,8 +201,7 @@ impl Ia3Linear {
     /// A layer at its start. The base weight is shared, not copied.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) and [`Error::DType`](crate::Error::DType) for a base that is
-    /// not `[out, in]` in f32, f64, bf16 or f16.
+    /// [`Error::Shape`] and [`Error::DType`] for a base that is not `[out, in]` in f32, f64, bf16 or f16.
     pub fn new(base: &Linear, place: Ia3Place) -> Result<Self> {
         let (weight, bias) = (base.weight().clone(), base.bias().cloned());
         let names = ["base.weight", "base.bias"];

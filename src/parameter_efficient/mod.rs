@@ -30,7 +30,7 @@
 //! | [(IA)³](ia3), [`Ia3Linear`] | a factor for each output, or for each input | d, or k | the base model: l = 1 | merged into W₀ |
 //! | [VeRA](vera), [`VeraLinear`] | λ_b ⊙ B(λ_d ⊙ A·x) beside W₀x, A and B random, frozen and shared | d + r | the base model: λ_b = 0 | merged into W₀ |
 //!
-//! [`targets`] and [`LoraConfig`] say which modules of a model get an adapter, and with which rank.
+//! [`targets`] says which modules of a model get which layer, and with which settings.
 //!
 //! In your own model they take a few lines, inside the forward pass that you write anyway:
 //!
@@ -133,15 +133,18 @@ pub use bottleneck::{
 pub use design_space::{DesignSpaceConfig, Grouping, LayerPlan, LayerSize, Strategy};
 pub use dora::DoraLinear;
 pub use frozen_linear::FrozenLinear;
-pub use ia3::{Ia3Config, Ia3Linear, Ia3Place};
+pub use ia3::{Ia3ForModel, Ia3Linear, Ia3Place};
 pub use lora::LoraLinear;
 pub use lora::config::{LoraBias, LoraConfig, LoraInit, Scaling};
 pub use lora::embedding::LoraEmbedding;
+pub use lora::for_model::LoraForModel;
 pub use lora::plus::lora_plus_groups;
 pub use nf4::{BlockScale, NF4, Nf4Linear, Nf4Scales, Nf4Tensor};
 pub use prefix::attention::{PrefixMixture, prefix_attention, prefix_mixing};
-pub use prefix::{PrefixConfig, PrefixEncoder, PrefixLayer, PrefixShape, Reparametrisation};
-pub use prompt::{PromptConfig, PromptEmbedding, PromptInit};
+pub use prefix::form::Reparametrisation;
+pub use prefix::{PrefixConfig, PrefixEncoder, PrefixLayer, PrefixShape};
+pub use prompt::PromptEmbedding;
+pub use prompt::start::{PromptConfig, PromptInit};
 pub use qlora::QloraLinear;
-pub use targets::{TargetModules, Targets};
+pub use targets::{ForModel, TargetModules, Targets};
 pub use vera::{VeraConfig, VeraLinear, VeraProjections};

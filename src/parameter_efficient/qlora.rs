@@ -137,8 +137,8 @@ impl QloraLinear {
     /// A layer at its start, over a base that is already quantized. The base is shared, not copied.
     ///
     /// # Errors
-    /// [`Error::Parameter`](crate::Error::Parameter) for a setting out of its range, or settings with
-    /// patterns or targets; [`Error::Argument`](crate::Error::Argument) for
+    /// [`Error::Parameter`](crate::Error::Parameter) for a setting out of its range;
+    /// [`Error::Argument`](crate::Error::Argument) for
     /// [`LoraBias::Base`](crate::LoraBias::Base) over a base without a bias.
     pub fn over(base: Nf4Linear, config: &LoraConfig, rng: &mut impl Rng) -> Result<Self> {
         let function = "QloraLinear::over";

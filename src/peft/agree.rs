@@ -26,7 +26,7 @@ pub(super) fn agrees(settings: &Settings, layer: &AdapterLayer) -> Result<(), St
             biases(config.bias, layer)
         }
         (Settings::AdaLora(file), AdapterLayer::AdaLora(layer)) => {
-            differs("scale", layer.scale(), file.config.scale())
+            differs("scale", layer.scale(), file.model.config.scale())
         }
         (Settings::Ia3(place), AdapterLayer::Ia3(layer)) if layer.place() == *place => Ok(()),
         (Settings::Ia3(place), AdapterLayer::Ia3(layer)) => Err(format!(
@@ -132,7 +132,7 @@ pub(super) fn table<'a>(
         return None;
     };
     let path = weight.strip_suffix(".weight")?;
-    let saved = Saved::new(config, &file.config.targets.modules_to_save);
+    let saved = Saved::new(config, &file.model.targets.modules_to_save);
     let whole = saved.holds(weight) || layers.layers.contains_key(path);
     if whole || layers.weights[weight].rank() != 2 {
         return None;

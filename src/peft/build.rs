@@ -179,10 +179,12 @@ impl Loader<'_> {
     ) -> Result<Option<AdapterLayer>> {
         let (outputs, inputs) = base.weight().dims2()?;
         let rank = match file.kept.get(path) {
-            None => file.config.rank,
-            Some(kept) if kept.len() == file.config.rank => kept.iter().filter(|k| **k).count(),
+            None => file.model.config.rank,
+            Some(kept) if kept.len() == file.model.config.rank => {
+                kept.iter().filter(|k| **k).count()
+            }
             Some(kept) => {
-                let (found, rank) = (kept.len(), file.config.rank);
+                let (found, rank) = (kept.len(), file.model.config.rank);
                 let text = format!("has {found} entries for `{path}`, and the rank is {rank}");
                 return Err(Error::argument(FUNCTION, "rank_pattern", text));
             }
@@ -195,7 +197,7 @@ impl Loader<'_> {
         let (Some(q), Some(p), Some(lambda)) = (q, p, lambda) else {
             return Ok(None);
         };
-        let layer = AdaLoraLinear::from_factors(base, &file.config, &p, &lambda, &q)?;
+        let layer = AdaLoraLinear::from_factors(base, &file.model.config, &p, &lambda, &q)?;
         Ok(Some(AdapterLayer::AdaLora(layer)))
     }
 

@@ -42,7 +42,7 @@ impl AdapterFile {
             agrees(&settings, layer).map_err(|text| problem(&text))?;
             let written = match (layer, &config.method) {
                 (AdapterLayer::AdaLora(layer), AdapterMethod::AdaLora(file)) => {
-                    file.config.check(FUNCTION)?; // before zeros fill it up to its rank
+                    file.model.config.check(FUNCTION)?; // before zeros fill it up to its rank
                     triplets(layer, file, path)?
                 }
                 _ => {
@@ -160,24 +160,20 @@ fn projections(shared: &VeraProjections, layers: &AdapterLayers) -> Result<(Tens
 
 /// The settings in the form of a file: names sorted, "all-linear" replaced by names.
 fn settle<'a>(method: &mut AdapterMethod, paths: impl Iterator<Item = &'a String> + Clone) {
-    let targets = match method {
-        AdapterMethod::Lora(file) => &mut file.config.targets,
-        AdapterMethod::AdaLora(file) => &mut file.targets,
-        AdapterMethod::Ia3(file) => {
-            let config = &mut file.config;
-            let mut inner = std::mem::take(&mut config.feedforward_modules);
-            if let (TargetModules::AllLinear, TargetModules::Names(names)) =
-                (&config.targets.target_modules, &mut inner)
-            {
-                // by name too: PEFT accepts only names that are among those of the targets
-                let ends = |path: &&String| names.iter().any(|name| path.ends_with(name.as_str()));
-                *names = paths.clone().filter(ends).cloned().collect();
-            }
-            config.feedforward_modules = sorted(inner);
-            &mut config.targets
+    if let AdapterMethod::Ia3(file) = method {
+        let model = &mut file.model;
+        if let (TargetModules::AllLinear, TargetModules::Names(names)) = (
+            &model.targets.target_modules,
+            &mut model.feedforward_modules,
+        ) {
+            // by name too: PEFT accepts only names that are among those of the targets
+            let ends = |path: &&String| names.iter().any(|name| path.ends_with(name.as_str()));
+            *names = paths.clone().filter(ends).cloned().collect();
         }
-        AdapterMethod::Vera(file) => &mut file.targets,
-        AdapterMethod::Prompt(_) | AdapterMethod::Prefix(_) => return,
+        model.feedforward_modules = sorted(std::mem::take(&mut model.feedforward_modules));
+    }
+    let Some(targets) = method.targets_mut() else {
+        return;
     };
     if targets.target_modules == TargetModules::AllLinear {
         targets.target_modules = TargetModules::Names(paths.cloned().collect());
@@ -192,7 +188,7 @@ fn triplets(
     file: &AdaLoraFile,
     path: &str,
 ) -> Result<Vec<(String, Tensor)>> {
-    let (rank, start) = (layer.rank(), file.config.rank);
+    let (rank, start) = (layer.rank(), file.model.config.rank);
     let problem = |text: String| Error::argument(FUNCTION, path, text);
     let vars = |layer: &AdaLoraLinear| -> Vec<(String, Tensor)> {
         let vars = layer.trainable(path).into_iter();

@@ -110,7 +110,7 @@ impl Loader<'_> {
                     .kept
                     .get(path)
                     .map(|kept| kept.iter().filter(|k| **k).count());
-                let rank = kept.unwrap_or(file.config.rank);
+                let rank = kept.unwrap_or(file.model.config.rank);
                 ("lora_A", vec![rank, inputs], vec![rank, outputs])
             }
             Settings::Ia3(Ia3Place::Output) => ("ia3_l", vec![outputs, 1], vec![inputs, 1]),

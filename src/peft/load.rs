@@ -130,7 +130,7 @@ impl Loader<'_> {
             }
         }
         if let AdapterMethod::Vera(file) = method {
-            self.projections(file.config.rank, &fitting)?;
+            self.projections(file.model.config.rank, &fitting)?;
         }
         for (path, settings) in &fitting {
             if let Some(layer) = self.layer(path, settings, method.fan_in_fan_out())? {

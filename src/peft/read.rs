@@ -8,9 +8,10 @@ use crate::error::{Error, Result, shown};
 use crate::in_order::InOrder;
 use crate::parameter_efficient::adalora::schedule::RankAllocatorConfig;
 use crate::parameter_efficient::adalora::{AdaLoraConfig, AdaLoraScaling};
-use crate::parameter_efficient::ia3::Ia3Config;
+use crate::parameter_efficient::ia3::Ia3ForModel;
 use crate::parameter_efficient::lora::config::{LoraBias, LoraConfig, Scaling};
-use crate::parameter_efficient::targets::{TargetModules, Targets};
+use crate::parameter_efficient::lora::for_model::LoraForModel;
+use crate::parameter_efficient::targets::{ForModel, TargetModules, Targets};
 use crate::parameter_efficient::vera::VeraConfig;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -119,12 +120,15 @@ fn lora(keys: &mut Keys) -> Result<LoraFile> {
         dropout: keys.or("lora_dropout", 0.0)?,
         init,
         bias,
+    };
+    let model = LoraForModel {
+        config,
         rank_pattern: keys.or("rank_pattern", Pattern(Vec::new()))?.0,
         alpha_pattern: keys.or("alpha_pattern", Pattern(Vec::new()))?.0,
         targets: keys.targets()?,
     };
     Ok(LoraFile {
-        config,
+        model,
         dora,
         all_biases,
         tokens: tokens::read(keys)?,
@@ -158,13 +162,13 @@ fn adalora(keys: &mut Keys) -> Result<AdaLoraFile> {
         };
         kept.insert(path.to_string(), entries);
     }
+    let config = AdaLoraConfig {
+        rank: keys.or("init_r", default.rank)?,
+        alpha: keys.or("lora_alpha", default.alpha)?,
+        scaling: AdaLoraScaling::RankWithEpsilon,
+        dropout: keys.or("lora_dropout", 0.0)?,
+    };
     Ok(AdaLoraFile {
-        config: AdaLoraConfig {
-            rank: keys.or("init_r", default.rank)?,
-            alpha: keys.or("lora_alpha", default.alpha)?,
-            scaling: AdaLoraScaling::RankWithEpsilon,
-            dropout: keys.or("lora_dropout", 0.0)?,
-        },
         allocator: RankAllocatorConfig {
             target_rank: keys.or("target_r", budget.target_rank)?,
             initial_steps: keys.or("tinit", 0)?,
@@ -175,7 +179,10 @@ fn adalora(keys: &mut Keys) -> Result<AdaLoraFile> {
             beta2: keys.or("beta2", budget.beta2)?,
         },
         orthogonality: keys.or("orth_reg_weight", 0.5)?,
-        targets: keys.targets()?,
+        model: ForModel {
+            config,
+            targets: keys.targets()?,
+        },
         kept,
         fan_in_fan_out: keys.or("fan_in_fan_out", false)?,
     })
@@ -193,7 +200,7 @@ fn ia3(keys: &mut Keys) -> Result<Ia3File> {
         return Err(keys.unsupported("feedforward_modules", "null", why));
     };
     Ok(Ia3File {
-        config: Ia3Config {
+        model: Ia3ForModel {
             feedforward_modules: sorted(inner),
             targets: without_layers(keys)?,
         },
@@ -220,14 +227,17 @@ fn vera(keys: &mut Keys) -> Result<VeraFile> {
         "it is true or false",
     )?;
     let default = VeraConfig::default();
+    let config = VeraConfig {
+        rank: keys.or("r", default.rank)?,
+        d_initial: keys.or("d_initial", default.d_initial)?,
+        dropout: keys.or("vera_dropout", 0.0)?,
+    };
     Ok(VeraFile {
-        config: VeraConfig {
-            rank: keys.or("r", default.rank)?,
-            d_initial: keys.or("d_initial", default.d_initial)?,
-            dropout: keys.or("vera_dropout", 0.0)?,
-        },
         seed: keys.or("projection_prng_key", 0)?,
-        targets: keys.targets()?,
+        model: ForModel {
+            config,
+            targets: keys.targets()?,
+        },
         fan_in_fan_out: keys.or("fan_in_fan_out", false)?,
     })
 }

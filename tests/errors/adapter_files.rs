@@ -4,10 +4,10 @@ use super::adapter_folder::tensor;
 use crate::common::says;
 use candle_align::{
     AdaLoraConfig, AdaLoraFile, AdaLoraScaling, AdapterConfig, AdapterFile, AdapterLayer,
-    AdapterLayers, AdapterMethod, BlockScale, DoraLinear, Ia3Linear, Ia3Place, LoraBias,
-    LoraConfig, LoraFile, LoraLinear, PrefixEncoder, PrefixFile, PrefixShape, PromptEmbedding,
-    PromptFile, QloraLinear, RankAllocatorConfig, Result, Strictness, TargetModules, Targets,
-    TaskType, VeraConfig, VeraFile, VeraLinear, VeraProjections,
+    AdapterLayers, AdapterMethod, BlockScale, DoraLinear, ForModel, Ia3Linear, Ia3Place, LoraBias,
+    LoraConfig, LoraFile, LoraForModel, LoraLinear, PrefixEncoder, PrefixFile, PrefixShape,
+    PromptEmbedding, PromptFile, QloraLinear, RankAllocatorConfig, Result, Strictness,
+    TargetModules, Targets, TaskType, VeraConfig, VeraFile, VeraLinear, VeraProjections,
 };
 use candle_core::{DType, Tensor};
 use candle_nn::Linear;
@@ -701,7 +701,7 @@ fn rows_of_a_table_are_named_and_checked() {
     // one that is trained whole is none of rows
     let mut config_of_both = file.config().clone();
     if let AdapterMethod::Lora(file) = &mut config_of_both.method {
-        file.config.targets.modules_to_save = vec!["head".to_string()];
+        file.model.targets.modules_to_save = vec!["head".to_string()];
     }
     let both = AdapterFile::from_layers(config_of_both, &more).unwrap();
     assert_eq!(
@@ -890,34 +890,47 @@ fn cannot(method: AdapterMethod, layers: &AdapterLayers, message: &str) {
 fn layers_that_are_not_those_of_the_settings_are_named() {
     let config = LoraConfig {
         rank: 2,
-        targets: names(&["q"]),
         ..Default::default()
+    };
+    let model = LoraForModel {
+        targets: names(&["q"]),
+        ..config.clone().into()
     };
     let file = LoraFile {
-        config: config.clone(),
+        model: model.clone(),
         ..Default::default()
     };
-    let of = |config: LoraConfig| {
+    let whole = |model: LoraForModel| {
         AdapterMethod::Lora(LoraFile {
-            config,
+            model,
             ..file.clone()
+        })
+    };
+    let of = |config: LoraConfig| {
+        whole(LoraForModel {
+            config,
+            ..model.clone()
         })
     };
     let layers = lora(LoraBias::Frozen);
     assert!(AdapterFile::from_layers(AdapterConfig::from(of(config.clone())), &layers).is_ok());
     let empty = AdapterLayers::default();
     cannot(of(config.clone()), &empty, "`layers` holds no layer");
-    let other = LoraConfig {
+    let other = LoraForModel {
         targets: names(&["v"]),
-        ..config.clone()
-    };
-    cannot(of(other), &layers, "`m.0.q` is not chosen by the settings");
-    let none = LoraConfig {
-        targets: Targets::default(),
-        ..config.clone()
+        ..model.clone()
     };
     cannot(
-        of(none),
+        whole(other),
+        &layers,
+        "`m.0.q` is not chosen by the settings",
+    );
+    let none = LoraForModel {
+        targets: Targets::default(),
+        ..model.clone()
+    };
+    cannot(
+        whole(none),
         &layers,
         "`target_modules` must be a choice of modules: an empty one stands for another thing in the file, got []",
     );
@@ -966,12 +979,12 @@ fn layers_that_are_not_those_of_the_settings_are_named() {
         ..Default::default()
     };
     let mut settings = LoraFile {
-        config: config.clone(),
+        model: model.clone(),
         dora: true,
         ..Default::default()
     };
-    settings.config.rank = 2;
-    settings.config.alpha = with_base.alpha;
+    settings.model.config.rank = 2;
+    settings.model.config.alpha = with_base.alpha;
     cannot(
         AdapterMethod::Lora(settings),
         &decomposed,
@@ -994,15 +1007,18 @@ fn layers_that_are_not_those_of_the_settings_are_named() {
         "`m.0.q` trains the bias Update, and the settings say Frozen",
     );
     // the first key that fits is the one that counts
-    let patterns = |first: (&str, usize), then: (&str, usize)| LoraConfig {
-        rank: 5,
+    let patterns = |first: (&str, usize), then: (&str, usize)| LoraForModel {
+        config: LoraConfig {
+            rank: 5,
+            ..config.clone()
+        },
         rank_pattern: [first, then].map(|(key, r)| (key.to_string(), r)).into(),
-        ..config.clone()
+        ..model.clone()
     };
-    let file_of = of(patterns(("m.0.q", 2), (".*q", 7)));
+    let file_of = whole(patterns(("m.0.q", 2), (".*q", 7)));
     assert!(AdapterFile::from_layers(AdapterConfig::from(file_of), &layers).is_ok());
     cannot(
-        of(patterns((".*q", 7), ("m.0.q", 2))),
+        whole(patterns((".*q", 7), ("m.0.q", 2))),
         &layers,
         "`m.0.q` has rank 2, and the settings say 7",
     );
@@ -1010,26 +1026,26 @@ fn layers_that_are_not_those_of_the_settings_are_named() {
         modules_to_save: vec!["head".to_string()],
         ..names(&["q"])
     };
-    let saved = of(LoraConfig {
+    let saved = whole(LoraForModel {
         targets: saved,
-        ..config.clone()
+        ..model.clone()
     });
     cannot(
         saved.clone(),
         &layers,
         "`layers` holds no weight of `modules_to_save` = `head`",
     );
-    let mut whole = layers.clone();
-    whole.weights = [("head.weight".to_string(), tensor(&[2, 3]))].into();
-    assert!(AdapterFile::from_layers(AdapterConfig::from(saved), &whole).is_ok());
+    let mut with_head = layers.clone();
+    with_head.weights = [("head.weight".to_string(), tensor(&[2, 3]))].into();
+    assert!(AdapterFile::from_layers(AdapterConfig::from(saved), &with_head).is_ok());
     let mut classes = AdapterConfig::from(of(config.clone()));
     classes.task = Some(TaskType::SequenceClassification);
     says(
-        AdapterFile::from_layers(classes.clone(), &whole),
+        AdapterFile::from_layers(classes.clone(), &with_head),
         "AdapterFile::from_layers: `layers` holds no weight of `classifier` or `score`, one of which the task trains",
     );
-    whole.weights = [("score.weight".to_string(), tensor(&[2, 3]))].into();
-    assert!(AdapterFile::from_layers(classes, &whole).is_ok());
+    with_head.weights = [("score.weight".to_string(), tensor(&[2, 3]))].into();
+    assert!(AdapterFile::from_layers(classes, &with_head).is_ok());
     let dora = AdapterMethod::Lora(LoraFile {
         dora: true,
         ..file.clone()
@@ -1041,7 +1057,7 @@ fn layers_that_are_not_those_of_the_settings_are_named() {
     };
     let dora = AdapterMethod::Lora(LoraFile {
         dora: true,
-        config,
+        model: LoraForModel { config, ..model },
         ..file.clone()
     });
     cannot(
@@ -1058,10 +1074,8 @@ fn layers_that_are_not_those_of_the_settings_are_named() {
         &layers,
         "`all_biases` must be false unless `bias` is `Base`, got true",
     );
-    let vera = candle_align::VeraFile {
-        targets: names(&["q"]),
-        ..Default::default()
-    };
+    let mut vera = VeraFile::default();
+    vera.model.targets = names(&["q"]);
     cannot(
         AdapterMethod::Vera(vera),
         &layers,
@@ -1074,28 +1088,28 @@ fn layers_that_are_not_those_of_the_settings_are_named() {
         ..Default::default()
     };
     let mut file = candle_align::Ia3File::default();
-    file.config.targets = names(&["q"]);
+    file.model.targets = names(&["q"]);
     cannot(
         AdapterMethod::Ia3(file.clone()),
         &layers,
         "`m.0.q` has its factors at the Input, and the settings say Output",
     );
     // Python takes no other names than those of the targets
-    file.config.feedforward_modules = TargetModules::Names(vec!["0.q".to_string()]);
+    file.model.feedforward_modules = TargetModules::Names(vec!["0.q".to_string()]);
     cannot(
         AdapterMethod::Ia3(file.clone()),
         &layers,
         "`feedforward_modules` must be names that `target_modules` has too: Python takes no others, got 0.q",
     );
-    file.config.targets.target_modules = TargetModules::AllLinear;
+    file.model.targets.target_modules = TargetModules::AllLinear;
     let written =
         AdapterFile::from_layers(AdapterConfig::from(AdapterMethod::Ia3(file)), &layers).unwrap();
     let AdapterMethod::Ia3(file) = &written.config().method else {
         panic!("{:?}", written.config());
     };
     let path = TargetModules::Names(vec!["m.0.q".to_string()]);
-    assert_eq!(file.config.feedforward_modules, path);
-    assert_eq!(file.config.targets.target_modules, path);
+    assert_eq!(file.model.feedforward_modules, path);
+    assert_eq!(file.model.targets.target_modules, path);
 }
 
 /// VeRA's projections may be larger than the layers that use them; those of the file are not.
@@ -1108,8 +1122,10 @@ fn projections_are_cut_to_the_largest_layer_and_are_those_of_the_layers() {
     let shared = VeraProjections::from_tensors(tensor(&[2, 5]), tensor(&[7, 2])).unwrap();
     let layer = VeraLinear::new(&Linear::new(tensor(&[2, 3]), None), &shared, &config).unwrap();
     let file = VeraFile {
-        config,
-        targets: names(&["q"]),
+        model: ForModel {
+            config,
+            targets: names(&["q"]),
+        },
         ..Default::default()
     };
     let mut layers = AdapterLayers {
@@ -1145,18 +1161,24 @@ fn settings_that_no_file_holds_are_named() {
         ..Default::default()
     };
     let file = AdaLoraFile {
-        targets: targets.clone(),
+        model: ForModel {
+            targets: targets.clone(),
+            ..Default::default()
+        },
         allocator,
         ..Default::default()
     };
-    let scaling = AdaLoraConfig {
-        scaling: AdaLoraScaling::Rank,
-        ..Default::default()
+    let scaling = ForModel {
+        config: AdaLoraConfig {
+            scaling: AdaLoraScaling::Rank,
+            ..Default::default()
+        },
+        targets: targets.clone(),
     };
     let layers = lora(LoraBias::Frozen);
     cannot(
         AdapterMethod::AdaLora(AdaLoraFile {
-            config: scaling,
+            model: scaling,
             ..file.clone()
         }),
         &layers,
@@ -1204,15 +1226,18 @@ fn settings_that_no_file_holds_are_named() {
         ..targets.clone()
     };
     cannot(
-        AdapterMethod::Vera(candle_align::VeraFile {
-            targets: excluded,
+        AdapterMethod::Vera(VeraFile {
+            model: ForModel {
+                targets: excluded,
+                ..Default::default()
+            },
             ..Default::default()
         }),
         &layers,
         "`exclude_modules` must be empty: the file of this method has no such key, got Names([\"q\"])",
     );
     let mut file = candle_align::Ia3File::default();
-    file.config.targets = Targets {
+    file.model.targets = Targets {
         layers_to_transform: vec![1],
         ..targets
     };

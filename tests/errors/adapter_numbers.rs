@@ -5,8 +5,8 @@ use crate::common::adapters::golden;
 use crate::common::says;
 use candle_align::{
     AdapterConfig, AdapterFile, AdapterLayer, AdapterLayers, AdapterMethod, BlockScale, LoraConfig,
-    LoraFile, LoraLinear, Nf4Linear, PrefixEncoder, PrefixFile, PrefixShape, PromptEmbedding,
-    PromptFile, Strictness, TargetModules, Targets,
+    LoraFile, LoraForModel, LoraLinear, Nf4Linear, PrefixEncoder, PrefixFile, PrefixShape,
+    PromptEmbedding, PromptFile, Strictness, TargetModules, Targets,
 };
 use candle_core::{DType, Device, Tensor};
 use candle_nn::Linear;
@@ -176,23 +176,22 @@ fn vectors_that_are_not_finite_make_no_file() {
 }
 
 fn trained(alpha: f64, dtype: DType, b: f64) -> AdapterFile {
-    let config = LoraConfig {
+    let one = LoraConfig {
         rank: 1,
         alpha,
+        ..Default::default()
+    };
+    let model = LoraForModel {
         targets: Targets {
             target_modules: TargetModules::Names(vec!["q".to_string()]),
             ..Default::default()
         },
-        ..Default::default()
+        ..one.clone().into()
     };
     let method = AdapterMethod::Lora(LoraFile {
-        config: config.clone(),
+        model,
         ..Default::default()
     });
-    let one = LoraConfig {
-        targets: Targets::default(),
-        ..config
-    };
     let layer = LoraLinear::new(
         &Linear::new(tensor(&[2, 3]), None),
         &one,

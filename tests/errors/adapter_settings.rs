@@ -1,7 +1,7 @@
 //! What an `adapter_config.json` holds wrongly: file, key, value and what it may be, in few words.
 
 use candle_align::{
-    AdapterConfig, AdapterFile, AdapterMethod, LoraConfig, LoraInit, Result, Strictness,
+    AdapterConfig, AdapterFile, AdapterMethod, LoraForModel, LoraInit, Result, Strictness,
     TargetModules,
 };
 use std::fs;
@@ -303,7 +303,7 @@ fn a_value_of_several_forms_is_told_all_of_them() {
 
 #[test]
 fn a_choice_of_modules_in_the_crates_own_json_says_what_it_may_be() {
-    let read = |json: &str| serde_json::from_str::<LoraConfig>(json);
+    let read = |json: &str| serde_json::from_str::<LoraForModel>(json);
     for (value, found) in [
         ("3", "integer `3`"),
         ("{\"a\": 1}", "map"),
@@ -340,7 +340,7 @@ fn every_start_is_told_what_it_is() {
     let init = |value: &str| {
         let config = strict(&lora(&format!(r#""init_lora_weights": {value}"#)))?;
         match config.method {
-            AdapterMethod::Lora(file) => Ok(file.config.init),
+            AdapterMethod::Lora(file) => Ok(file.model.config.init),
             other => panic!("{other:?}"),
         }
     };
@@ -458,7 +458,7 @@ fn no_text_of_a_file_makes_a_long_message() {
     // an expression too, wherever it stands
     let bad = format!("({long}");
     let at = |field: &str| {
-        let mut config = LoraConfig::default();
+        let mut config = LoraForModel::default();
         let pattern = TargetModules::Pattern(bad.clone());
         config.targets.target_modules = TargetModules::Names(vec!["q".into()]);
         match field {
@@ -484,7 +484,7 @@ fn no_text_of_a_file_makes_a_long_message() {
     }
 
     // a setting that is named in full elsewhere
-    let config = LoraConfig {
+    let config = LoraForModel {
         rank_pattern: vec![(long.clone(), 1)],
         ..Default::default()
     };

@@ -5,8 +5,8 @@ use crate::common::says;
 use candle_align::{
     AdaLoraConfig, AdaLoraLinear, AdapterConfig, BlockScale, BottleneckAdapter, BottleneckConfig,
     DesignSpaceConfig, DoraLinear, Grouping, Insertion, LayerSize, LoraConfig, LoraEmbedding,
-    LoraLinear, MamConfig, Nf4Linear, PrefixConfig, PrefixEncoder, PrefixShape, PromptConfig,
-    PromptEmbedding, PromptInit, QloraLinear, RankAllocator, RankAllocatorConfig,
+    LoraForModel, LoraLinear, MamConfig, Nf4Linear, PrefixConfig, PrefixEncoder, PrefixShape,
+    PromptConfig, PromptEmbedding, PromptInit, QloraLinear, RankAllocator, RankAllocatorConfig,
     Reparametrisation, Result, RewardHead, Strictness, TargetModules, Targets, VeraConfig,
     VeraLinear, VeraProjections,
 };
@@ -143,13 +143,13 @@ fn settings() -> Vec<Setting> {
             })
         }),
         setting("LoRA, a rank of its own", "rank", |n| {
-            let settings = LoraConfig {
+            let settings = LoraForModel {
                 rank_pattern: vec![("q".to_string(), n)],
                 targets: Targets {
                     target_modules: TargetModules::AllLinear,
                     ..Default::default()
                 },
-                ..config()
+                ..config().into()
             };
             both(settings, |c| {
                 let layer = c.for_module("m.q")?.expect("chosen");

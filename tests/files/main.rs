@@ -7,7 +7,7 @@ mod staged;
 
 use candle_align::{
     AdapterFile, AdapterLayer, AdapterLayers, AdapterMethod, BlockScale, LoraBias, LoraConfig,
-    LoraFile, LoraInit, LoraLinear, Nf4Linear, Strictness, TargetModules, Targets,
+    LoraFile, LoraForModel, LoraInit, LoraLinear, Nf4Linear, Strictness, TargetModules, Targets,
 };
 use candle_core::{DType, Device, Module, Tensor};
 use candle_nn::Linear;
@@ -322,6 +322,10 @@ fn a_start_that_peft_refuses_is_not_written() {
         let config = LoraConfig {
             init: LoraInit::Gaussian,
             bias,
+            ..Default::default()
+        };
+        let model = LoraForModel {
+            config,
             targets: Targets {
                 target_modules: TargetModules::Names(vec!["q".to_string()]),
                 ..Default::default()
@@ -329,7 +333,7 @@ fn a_start_that_peft_refuses_is_not_written() {
             ..Default::default()
         };
         let weight = Tensor::zeros((3, 4), DType::F32, &Device::Cpu).unwrap();
-        let one = config.for_module("q").unwrap().unwrap();
+        let one = model.for_module("q").unwrap().unwrap();
         let rng = &mut rand::rngs::StdRng::seed_from_u64(0);
         let layer = LoraLinear::new(&Linear::new(weight, None), &one, rng).unwrap();
         let layers = BTreeMap::from([("q".to_string(), AdapterLayer::Lora(layer))]);
@@ -338,7 +342,7 @@ fn a_start_that_peft_refuses_is_not_written() {
             ..Default::default()
         };
         let method = AdapterMethod::Lora(LoraFile {
-            config,
+            model,
             ..Default::default()
         });
         let out = tempfile::tempdir().unwrap();

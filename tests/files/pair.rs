@@ -52,7 +52,7 @@ fn read(folder: &Path) -> candle_align::Result<AdapterFile> {
 
 fn alpha(file: &AdapterFile) -> f64 {
     match &file.config().method {
-        AdapterMethod::Lora(file) => file.config.alpha,
+        AdapterMethod::Lora(file) => file.model.config.alpha,
         other => panic!("{other:?}"),
     }
 }

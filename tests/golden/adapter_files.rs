@@ -579,7 +579,7 @@ fn adapters_written_here_and_their_logits() {
     let mut config = file.config().clone();
     if let AdapterMethod::Lora(file) = &mut config.method {
         let ranks = [("v_proj", 1), ("layers.1.q_proj", 4), (".*q_proj", 2)];
-        file.config.rank_pattern = ranks.map(|(key, r)| (key.to_string(), r)).into();
+        file.model.rank_pattern = ranks.map(|(key, r)| (key.to_string(), r)).into();
     }
     let ordered = AdapterFile::from_layers(config, &layers).unwrap();
     files.push(("lora_patterns_ordered".to_string(), Kind::Stack, ordered));
@@ -618,11 +618,11 @@ fn a_baked_file_has_one_rank_and_no_scale() {
     let AdapterMethod::Lora(found) = &baked.config().method else {
         panic!("{:?}", baked.config());
     };
-    let config = &found.config;
+    let (model, config) = (&found.model, &found.model.config);
     assert_eq!((config.rank, config.alpha, config.scale()), (4, 4.0, 1.0));
-    assert!(config.rank_pattern.is_empty() && config.alpha_pattern.is_empty());
+    assert!(model.rank_pattern.is_empty() && model.alpha_pattern.is_empty());
     assert!(matches!(
-        config.targets.target_modules,
+        model.targets.target_modules,
         TargetModules::Names(_)
     ));
     for (name, tensor) in baked.tensors() {

@@ -3,9 +3,9 @@
 use super::EXACT;
 use super::reader::{Case, each};
 use candle_align::{
-    AdaLoraConfig, AdaLoraLinear, DoraLinear, Ia3Config, Ia3Linear, Ia3Place, LoraConfig,
-    Orthogonality, RankAllocator, RankAllocatorConfig, Result, Scaling, TargetModules, Targets,
-    VeraConfig, VeraLinear, VeraProjections, orthogonality_penalty,
+    AdaLoraConfig, AdaLoraLinear, DoraLinear, Ia3ForModel, Ia3Linear, Ia3Place, LoraConfig,
+    LoraForModel, Orthogonality, RankAllocator, RankAllocatorConfig, Result, Scaling,
+    TargetModules, Targets, VeraConfig, VeraLinear, VeraProjections, orthogonality_penalty,
 };
 use candle_core::{Device, Tensor, Var};
 use candle_nn::{Linear, Module};
@@ -78,7 +78,7 @@ fn ia3() {
 }
 
 fn places(case: &Case) -> Result<()> {
-    let config = Ia3Config {
+    let config = Ia3ForModel {
         targets: Targets {
             target_modules: TargetModules::AllLinear,
             ..Default::default()
@@ -218,7 +218,7 @@ fn targets() {
             case.word("rank_pattern"),
             case.word("alpha_pattern")
         );
-        let config: LoraConfig = serde_json::from_str(&config).expect("settings");
+        let config: LoraForModel = serde_json::from_str(&config).expect("settings");
         let resolved = paths.iter().map(|path| config.for_module(path));
         let resolved = resolved.collect::<Result<Option<Vec<_>>>>()?.expect("all");
         let ranks = resolved.iter().map(|layer| layer.rank as f64).collect();

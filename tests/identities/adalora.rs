@@ -4,8 +4,8 @@ use crate::common::lora::*;
 use crate::common::{EXACT, assert_close, numbers, vector};
 use candle_align::{
     AdaLoraConfig, AdaLoraFile, AdaLoraLinear, AdaLoraScaling, AdapterConfig, AdapterFile,
-    AdapterLayer, AdapterLayers, AdapterMethod, Orthogonality, RankAllocator, RankAllocatorConfig,
-    Result, TargetModules, Targets, orthogonality_penalty,
+    AdapterLayer, AdapterLayers, AdapterMethod, ForModel, Orthogonality, RankAllocator,
+    RankAllocatorConfig, Result, TargetModules, Targets, orthogonality_penalty,
 };
 use candle_core::{DType, Tensor};
 use candle_nn::Module;
@@ -99,13 +99,15 @@ fn a_pruned_triplet_adds_nothing_and_cutting_it_changes_nothing() {
 fn the_file_of_a_layer_with_all_triplets_is_that_of_the_layer_cut() {
     let file = |layer: AdaLoraLinear, kept: &[bool]| -> Result<AdapterFile> {
         let method = AdapterMethod::AdaLora(AdaLoraFile {
-            config: ada_config(),
+            model: ForModel {
+                config: ada_config(),
+                targets: Targets {
+                    target_modules: TargetModules::Names(vec!["q".to_string()]),
+                    ..Default::default()
+                },
+            },
             allocator: RankAllocatorConfig {
                 total_steps: 9,
-                ..Default::default()
-            },
-            targets: Targets {
-                target_modules: TargetModules::Names(vec!["q".to_string()]),
                 ..Default::default()
             },
             kept: [("m.q".to_string(), kept.to_vec())].into(),

@@ -2,7 +2,7 @@ use crate::common::adapted::*;
 use crate::common::adapters::{assert_gradients, objective};
 use crate::common::lora::*;
 use crate::common::{EXACT, assert_close, dot, numbers};
-use candle_align::{Ia3Config, Ia3Linear, Ia3Place, TargetModules, Targets};
+use candle_align::{Ia3ForModel, Ia3Linear, Ia3Place, TargetModules, Targets};
 use candle_core::DType;
 use candle_nn::{Linear, Module};
 
@@ -83,9 +83,9 @@ fn the_start_is_the_base_for_infinities_too() {
 fn a_path_gets_its_place() {
     let names =
         |names: &[&str]| TargetModules::Names(names.iter().map(|n| n.to_string()).collect());
-    let config = Ia3Config {
+    let config = Ia3ForModel {
         targets: Targets {
-            target_modules: names(&["k_proj", "v_proj", "down_proj"]),
+            target_modules: names(&["k_proj", "down_proj"]),
             ..Default::default()
         },
         feedforward_modules: names(&["down_proj"]),
@@ -96,7 +96,7 @@ fn a_path_gets_its_place() {
     assert_eq!(place("layers.0.q_proj"), None);
     // a name of a feed-forward module needs no dot before it; a target does
     assert_eq!(place("layers.0.mlp.xdown_proj"), None);
-    let config = Ia3Config {
+    let config = Ia3ForModel {
         feedforward_modules: TargetModules::Pattern(r".*\.mlp\..*".to_string()),
         ..config
     };
@@ -104,6 +104,16 @@ fn a_path_gets_its_place() {
     assert_eq!(place("layers.0.mlp.down_proj"), Some(Ia3Place::Input));
     assert_eq!(place("down_proj"), Some(Ia3Place::Output));
 
+    // of a whole model, in its order
+    let paths = [
+        "layers.0.mlp.down_proj",
+        "layers.0.q_proj",
+        "layers.0.k_proj",
+    ];
+    let found = config.for_modules(&paths).unwrap();
+    let want = [(paths[0], Ia3Place::Input), (paths[2], Ia3Place::Output)];
+    assert_eq!(found, want.map(|(path, place)| (path.to_string(), place)));
+
     let json = serde_json::to_string(&config).unwrap();
-    assert_eq!(serde_json::from_str::<Ia3Config>(&json).unwrap(), config);
+    assert_eq!(serde_json::from_str::<Ia3ForModel>(&json).unwrap(), config);
 }

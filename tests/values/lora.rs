@@ -2,8 +2,8 @@ use crate::common::adapters::{assert_gradients, objective};
 use crate::common::lora::*;
 use crate::common::{EXACT, assert_close, matrix, numbers, vector};
 use candle_align::{
-    FrozenLinear, LoraBias, LoraConfig, LoraEmbedding, LoraInit, LoraLinear, Scaling, Targets,
-    lora_plus_groups,
+    FrozenLinear, LoraBias, LoraConfig, LoraEmbedding, LoraForModel, LoraInit, LoraLinear, Scaling,
+    Targets, lora_plus_groups,
 };
 use candle_core::{DType, Device, IndexOp, Tensor, Var};
 use candle_nn::{Embedding, Linear, Module};
@@ -718,6 +718,9 @@ fn settings_keep_their_names_in_json_and_refuse_others() {
         dropout: 0.1,
         init: LoraInit::Gaussian,
         bias: LoraBias::Base,
+    };
+    let whole = LoraForModel {
+        config: config.clone(),
         rank_pattern: vec![("q".to_string(), 2)],
         alpha_pattern: vec![("v".to_string(), 0.5)],
         targets: Targets {
@@ -728,6 +731,14 @@ fn settings_keep_their_names_in_json_and_refuse_others() {
     let json = serde_json::to_value(&config).unwrap();
     let want = serde_json::json!({
         "rank": 3, "alpha": 5.0, "scaling": "rank_sqrt", "dropout": 0.1,
+        "init": "gaussian", "bias": "base"
+    });
+    assert_eq!(json, want);
+    assert_eq!(serde_json::from_value::<LoraConfig>(json).unwrap(), config);
+    // those of a model stand beside them
+    let json = serde_json::to_value(&whole).unwrap();
+    let want = serde_json::json!({
+        "rank": 3, "alpha": 5.0, "scaling": "rank_sqrt", "dropout": 0.1,
         "init": "gaussian", "bias": "base", "rank_pattern": {"q": 2}, "alpha_pattern": {"v": 0.5},
         "targets": {
             "target_modules": [], "exclude_modules": [], "modules_to_save": [],
@@ -735,7 +746,11 @@ fn settings_keep_their_names_in_json_and_refuse_others() {
         }
     });
     assert_eq!(json, want);
-    assert_eq!(serde_json::from_value::<LoraConfig>(json).unwrap(), config);
+    assert_eq!(serde_json::from_value::<LoraForModel>(json).unwrap(), whole);
+    let default = serde_json::from_str::<LoraForModel>("{}").unwrap();
+    assert_eq!(default, LoraForModel::default());
+    assert_eq!(default, LoraConfig::default().into());
+    assert!(serde_json::from_str::<LoraForModel>(r#"{"lora_alpha": 8}"#).is_err());
     let default = serde_json::from_str::<LoraConfig>("{}").unwrap();
     assert_eq!(default, LoraConfig::default());
     assert_eq!(

@@ -1,7 +1,7 @@
 //! The settings of a parameter-efficient method, and their form in JSON.
 
 use candle_align::{
-    AdaLoraConfig, BottleneckConfig, DesignSpaceConfig, Ia3Config, LoraConfig, MamConfig,
+    AdaLoraConfig, BottleneckConfig, DesignSpaceConfig, Ia3ForModel, LoraForModel, MamConfig,
     Placement, PrefixConfig, PromptConfig, Result, VeraConfig,
 };
 use serde::de::value::MapAccessDeserializer;
@@ -15,15 +15,15 @@ use std::fmt;
 #[serde(remote = "Self", rename_all = "snake_case", deny_unknown_fields)]
 pub enum AdapterConfig {
     /// LoRA on the linear maps of the blocks that the settings choose, or on all.
-    Lora(LoraConfig),
+    Lora(LoraForModel),
     /// LoRA over the linear maps in four bits; they are chosen in the same way.
-    Qlora(LoraConfig),
+    Qlora(LoraForModel),
     /// LoRA with a length for each row; chosen in the same way.
-    Dora(LoraConfig),
+    Dora(LoraForModel),
     /// AdaLoRA on every linear map of the blocks; see [`Adapted::triplets`].
     AdaLora(AdaLoraConfig),
     /// Factors of the linear maps that the settings choose.
-    Ia3(Ia3Config),
+    Ia3(Ia3ForModel),
     /// VeRA on every linear map of the blocks.
     Vera(VeraConfig),
     /// A trained bias on every linear map of the blocks.

@@ -5,8 +5,8 @@ use super::beside::Mode;
 use super::transformer::{Projection, Transformer};
 use candle_align::{
     AdaLoraLinear, AdapterLayer, BiasLinear, BlockScale, DoraLinear, Ia3Linear, LayerPlan,
-    LoraBias, LoraConfig, LoraLinear, QloraLinear, Result, TargetModules, Targets, VeraLinear,
-    VeraProjections,
+    LoraBias, LoraConfig, LoraForModel, LoraLinear, QloraLinear, Result, TargetModules, Targets,
+    VeraLinear, VeraProjections,
 };
 use candle_core::{Module, Tensor, Var};
 use candle_nn::Linear;
@@ -77,7 +77,7 @@ impl Maker {
             | AdapterConfig::Qlora(config)
             | AdapterConfig::Dora(config) => {
                 let targets = or_all(&config.targets);
-                let config = LoraConfig {
+                let config = LoraForModel {
                     targets,
                     ..config.clone()
                 };

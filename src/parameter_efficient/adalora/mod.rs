@@ -18,6 +18,7 @@
 
 pub mod allocator;
 pub mod schedule;
+mod state;
 
 use crate::error::{Error, Result, positive, require};
 use crate::parameter_efficient::frozen_linear::{FrozenLinear, compute_type, rows};

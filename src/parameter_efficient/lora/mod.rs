@@ -17,6 +17,7 @@
 
 pub mod config;
 pub mod embedding;
+pub(crate) mod for_model;
 pub mod plus;
 pub(crate) mod update;
 
@@ -46,8 +47,7 @@ use rand::rngs::StdRng;
 /// [`FrozenLinear`].
 /// # Errors
 /// [`Error::Shape`] and [`Error::DType`] as above. From [`LoraLinear::new`] [`Error::Parameter`]
-/// unless r ≥ 1 and [within the limits](super#sizes), α > 0, 0 ≤ p < 1, and the settings are those of
-/// one module ([`LoraConfig::for_module`]); [`Error::Argument`] for [`LoraBias::Base`] over a base
+/// unless r ≥ 1 and [within the limits](super#sizes), α > 0 and 0 ≤ p < 1; [`Error::Argument`] for [`LoraBias::Base`] over a base
 /// without a bias. From [`LoraLinear::forward_train`] [`Error::Argument`] while merged. From
 /// [`LoraLinear::merge`] [`Error::Argument`] if a merged weight would not be finite. A rank above
 /// min(in, out) is allowed, though it cannot express more.
@@ -134,7 +134,7 @@ impl LoraLinear {
     ///
     /// # Errors
     /// [`Error::Shape`] and [`Error::DType`] for a base that is not `[out, in]` in f32, f64, bf16 or f16;
-    /// [`Error::Parameter`] for a setting out of its range, or settings with patterns or targets;
+    /// [`Error::Parameter`] for a setting out of its range;
     /// [`Error::Argument`] for [`LoraBias::Base`](crate::LoraBias::Base) over a base without a bias.
     pub fn new(base: &Linear, config: &LoraConfig, rng: &mut impl Rng) -> Result<Self> {
         let function = "LoraLinear::new";

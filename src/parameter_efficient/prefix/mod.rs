@@ -19,9 +19,10 @@
 //! [`bottleneck`](crate::parameter_efficient::bottleneck) (the unified view).
 
 pub mod attention;
+pub(crate) mod form;
 
 use crate::error::{Error, Result, require};
-use crate::parameter_efficient::low_rank::{named, normal, uniform};
+use crate::parameter_efficient::prefix::form::{Form, Reparametrisation};
 use crate::shape::{Axes, made, size};
 use candle_core::{DType, Device, Tensor, Var};
 use rand::Rng;
@@ -45,20 +46,6 @@ impl Default for PrefixConfig {
             reparametrisation: Reparametrisation::Mlp { inner: 512 },
         }
     }
-}
-
-/// The trained form of a prefix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Reparametrisation {
-    /// The keys and values themselves.
-    Direct,
-    /// A smaller matrix P′ and a network that computes keys and values from it: Linear, tanh, Linear.
-    /// [`PrefixEncoder::finish`] drops the network.
-    Mlp {
-        /// The inner width, ≥ 1: 512 in the paper for table-to-text, 800 for summarization.
-        inner: usize,
-    },
 }
 
 /// The attention layers that get a prefix.
@@ -169,18 +156,6 @@ pub struct PrefixEncoder {
     enabled: bool,
 }
 
-#[derive(Clone, Debug)]
-enum Form {
-    /// P.
-    Plain(Var),
-    /// P′, W₁, b₁, W₂, b₂.
-    Mlp {
-        embedding: Var,
-        inner: (Var, Var),
-        outer: (Var, Var),
-    },
-}
-
 impl PrefixEncoder {
     /// A prefix at its start; `rng` draws it.
     ///
@@ -206,29 +181,14 @@ impl PrefixEncoder {
                 expected: "f32 or f64".to_string(),
             });
         }
-        let narrow = shape.width();
-        made(function, "length", &[length, wide])?;
-        let form = match config.reparametrisation {
-            Reparametrisation::Direct => {
-                Form::Plain(normal(1.0, (length, wide), dtype, device, rng)?)
-            }
-            Reparametrisation::Mlp { inner } => {
-                size(function, "inner", inner)?;
-                made(function, "inner", &[inner, wide])?;
-                let embedding = normal(1.0, (length, narrow), dtype, device, rng)?;
-                let mut map = |inputs: usize, outputs: usize| -> Result<(Var, Var)> {
-                    let bound = 1.0 / (inputs as f64).sqrt();
-                    let weight = uniform(bound, (outputs, inputs), dtype, device, rng)?;
-                    let bias = uniform(bound, (1, outputs), dtype, device, rng)?;
-                    Ok((weight, Var::from_tensor(&bias.flatten_all()?)?))
-                };
-                Form::Mlp {
-                    embedding,
-                    inner: map(narrow, inner)?,
-                    outer: map(inner, wide)?,
-                }
-            }
-        };
+        let form = Form::new(
+            function,
+            [length, shape.width(), wide],
+            config,
+            dtype,
+            device,
+            rng,
+        )?;
         Ok(Self {
             shape,
             form,
@@ -268,20 +228,7 @@ impl PrefixEncoder {
     /// # Errors
     /// Only candle's own.
     pub fn values(&self) -> Result<Tensor> {
-        match &self.form {
-            Form::Plain(values) => Ok(values.as_tensor().clone()),
-            Form::Mlp {
-                embedding,
-                inner,
-                outer,
-            } => {
-                let linear = |x: &Tensor, (weight, bias): &(Var, Var)| {
-                    x.matmul(&weight.t()?)?.broadcast_add(bias)
-                };
-                // W₂ tanh( W₁ P′[i, :] + b₁ ) + b₂
-                Ok(linear(&linear(embedding, inner)?.tanh()?, outer)?)
-            }
-        }
+        self.form.values()
     }
 
     /// Keys and values of every layer, differentiable; `None` while disabled. Call it once per
@@ -333,10 +280,7 @@ impl PrefixEncoder {
 
     /// p.
     pub fn length(&self) -> usize {
-        match &self.form {
-            Form::Plain(values) => values.dims()[0],
-            Form::Mlp { embedding, .. } => embedding.dims()[0],
-        }
+        self.form.length()
     }
 
     /// How many positions come before the first token's: p, or 0 while disabled. A model with rotary
@@ -364,20 +308,7 @@ impl PrefixEncoder {
     /// `transform.2.weight`, as in its modules. `prefix` as for
     /// [`LoraLinear::trainable`](crate::LoraLinear::trainable).
     pub fn trainable(&self, prefix: &str) -> Vec<(String, Var)> {
-        match &self.form {
-            Form::Plain(values) => vec![named(prefix, "prompt_embeddings", values)],
-            Form::Mlp {
-                embedding,
-                inner,
-                outer,
-            } => vec![
-                named(prefix, "embedding.weight", embedding),
-                named(prefix, "transform.0.bias", &inner.1),
-                named(prefix, "transform.0.weight", &inner.0),
-                named(prefix, "transform.2.bias", &outer.1),
-                named(prefix, "transform.2.weight", &outer.0),
-            ],
-        }
+        self.form.trainable(prefix)
     }
 
     /// Switches the prefix off, which gives exactly the base model, or on again.

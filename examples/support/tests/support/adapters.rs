@@ -3,9 +3,10 @@
 use crate::disturb::disturb;
 use candle_align::training::grad_coverage;
 use candle_align::{
-    AdaLoraConfig, BlockScale, BottleneckConfig, DesignSpaceConfig, Ia3Config, Insertion,
-    LoraConfig, MamConfig, Nf4Linear, Placement, PrefixConfig, PromptConfig, PromptInit, Reduction,
-    Reparametrisation, SftConfig, TargetModules, Targets, TokenLogProbs, VeraConfig, sft_loss,
+    AdaLoraConfig, BlockScale, BottleneckConfig, DesignSpaceConfig, Ia3ForModel, Insertion,
+    LoraConfig, LoraForModel, MamConfig, Nf4Linear, Placement, PrefixConfig, PromptConfig,
+    PromptInit, Reduction, Reparametrisation, SftConfig, TargetModules, Targets, TokenLogProbs,
+    VeraConfig, sft_loss,
 };
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{AdamW, Linear, Optimizer, ParamsAdamW};
@@ -81,7 +82,7 @@ fn methods() -> Vec<(AdapterConfig, usize)> {
     let planned = plans.iter().map(|p| p.parameters(&size)).sum();
     let names =
         |names: &[&str]| TargetModules::Names(names.iter().map(|n| n.to_string()).collect());
-    let ia3 = Ia3Config {
+    let ia3 = Ia3ForModel {
         targets: Targets {
             target_modules: names(&["attention.qkv", "feed_forward.down"]),
             ..Default::default()
@@ -100,9 +101,9 @@ fn methods() -> Vec<(AdapterConfig, usize)> {
     let sides = (d + 3 * d) + (d + d) + (d + m) + (m + d);
     let outputs = 3 * d + d + m + d;
     vec![
-        (AdapterConfig::Lora(lora.clone()), l * 2 * sides),
-        (AdapterConfig::Qlora(lora.clone()), l * 2 * sides),
-        (AdapterConfig::Dora(lora), l * (2 * sides + outputs)),
+        (AdapterConfig::Lora(lora.clone().into()), l * 2 * sides),
+        (AdapterConfig::Qlora(lora.clone().into()), l * 2 * sides),
+        (AdapterConfig::Dora(lora.into()), l * (2 * sides + outputs)),
         // r(in + out + 1) for each of the four
         (AdapterConfig::AdaLora(ada), l * 2 * (sides + 4)),
         // one for each output of qkv, one for each input of down
@@ -515,7 +516,7 @@ fn what_the_decoder_does_not_do_is_refused_by_name() {
     for method in ["lora", "qlora", "dora"] {
         says(
             &format!(r#"{{"{method}": {{"targets": {{"target_modules": "q_proj"}}}}}}"#),
-            "LoraConfig::for_modules: `target_modules` chooses no module",
+            "LoraForModel::for_modules: `target_modules` chooses no module",
         );
     }
     says(
@@ -576,16 +577,16 @@ fn a_method_is_a_setting() {
         rank: 4,
         ..Default::default()
     };
-    assert_eq!(short, AdapterConfig::Lora(lora));
+    assert_eq!(short, AdapterConfig::Lora(lora.into()));
     assert_eq!(
         read(r#""bit_fit""#).expect("read"),
         AdapterConfig::BitFit {}
     );
     for (name, config) in [
-        ("qlora", AdapterConfig::Qlora(LoraConfig::default())),
-        ("dora", AdapterConfig::Dora(LoraConfig::default())),
+        ("qlora", AdapterConfig::Qlora(LoraForModel::default())),
+        ("dora", AdapterConfig::Dora(LoraForModel::default())),
         ("ada_lora", AdapterConfig::AdaLora(AdaLoraConfig::default())),
-        ("ia3", AdapterConfig::Ia3(Ia3Config::default())),
+        ("ia3", AdapterConfig::Ia3(Ia3ForModel::default())),
         ("vera", AdapterConfig::Vera(VeraConfig::default())),
         ("prompt", AdapterConfig::Prompt(PromptConfig::default())),
         ("prefix", AdapterConfig::Prefix(PrefixConfig::default())),

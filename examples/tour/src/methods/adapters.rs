@@ -6,7 +6,7 @@ use super::pairs::{DPO_PAIRS, dpo_config, dpo_step};
 use crate::Result;
 use crate::lab::{Lab, Optimisation, Ran, Score, generator};
 use crate::report::Entry;
-use candle_align::{DpoConfig, LoraConfig};
+use candle_align::{DpoConfig, LoraConfig, LoraForModel};
 use indicatif::MultiProgress;
 use serde::Serialize;
 use std::time::Instant;
@@ -15,7 +15,7 @@ use support::adapters::{AdapterConfig, adapt};
 #[derive(Serialize)]
 struct AdapterSettings<'a> {
     loss: DpoConfig,
-    adapter: &'a LoraConfig,
+    adapter: &'a LoraForModel,
     trained: usize,
     pairs_per_step: usize,
     #[serde(flatten)]
@@ -26,11 +26,11 @@ struct AdapterSettings<'a> {
 /// and norms stay as they are.
 pub fn lora(lab: &Lab, title: Title, bars: &MultiProgress) -> Result<Entry> {
     let start = Instant::now();
-    let config = LoraConfig {
+    let config = LoraForModel::from(LoraConfig {
         rank: 4,
         alpha: 8.0,
         ..Default::default()
-    };
+    });
     let mut init = generator(lab.seed, 15);
     let adapted = adapt(
         &lab.reference,

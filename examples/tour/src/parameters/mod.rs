@@ -29,8 +29,9 @@ pub use table::{html, text};
 
 use super::methods::{Section, Title};
 use candle_align::{
-    AdaLoraConfig, BottleneckConfig, DesignSpaceConfig, Grouping, Ia3Config, LoraConfig, MamConfig,
-    Placement, PrefixConfig, PromptConfig, Reparametrisation, TargetModules, Targets, VeraConfig,
+    AdaLoraConfig, BottleneckConfig, DesignSpaceConfig, Grouping, Ia3ForModel, LoraConfig,
+    MamConfig, Placement, PrefixConfig, PromptConfig, Reparametrisation, TargetModules, Targets,
+    VeraConfig,
 };
 use clap::ValueEnum;
 use serde::Serialize;
@@ -249,16 +250,16 @@ impl Point {
                 }
             }
             Family::BitFit => AdapterConfig::BitFit {},
-            Family::Lora => AdapterConfig::Lora(lora),
-            Family::Qlora => AdapterConfig::Qlora(lora),
-            Family::Dora => AdapterConfig::Dora(lora),
+            Family::Lora => AdapterConfig::Lora(lora.into()),
+            Family::Qlora => AdapterConfig::Qlora(lora.into()),
+            Family::Dora => AdapterConfig::Dora(lora.into()),
             // The paper's proportion: one and a half times the final rank.
             Family::AdaLora => AdapterConfig::AdaLora(AdaLoraConfig {
                 rank: size * 3 / 2,
                 alpha: 3.0 * size as f64,
                 ..Default::default()
             }),
-            Family::Ia3 => AdapterConfig::Ia3(Ia3Config {
+            Family::Ia3 => AdapterConfig::Ia3(Ia3ForModel {
                 targets: Targets {
                     target_modules: names(&["attention.qkv", "feed_forward.down"]),
                     ..Default::default()

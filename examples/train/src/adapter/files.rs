@@ -15,8 +15,8 @@ use super::super::output::Folder;
 use super::Adapter;
 use super::budget::Kept;
 use candle_align::{
-    AdaLoraFile, AdapterFile, AdapterLayers, AdapterMethod, Ia3File, LoraConfig, LoraFile,
-    PrefixFile, PromptFile, RewardHead, TargetModules, Targets, TaskType, VeraFile,
+    AdaLoraFile, AdapterFile, AdapterLayers, AdapterMethod, ForModel, Ia3File, LoraFile,
+    LoraForModel, PrefixFile, PromptFile, RewardHead, TargetModules, Targets, TaskType, VeraFile,
 };
 use std::path::Path;
 use support::adapters::{Adapted, AdapterConfig};
@@ -42,13 +42,13 @@ pub fn peft(
         }
         targets
     };
-    let lora = |config: &LoraConfig, dora| {
-        let config = LoraConfig {
+    let lora = |config: &LoraForModel, dora| {
+        let model = LoraForModel {
             targets: targets(&config.targets),
             ..config.clone()
         };
         AdapterMethod::Lora(LoraFile {
-            config,
+            model,
             dora,
             ..Default::default()
         })
@@ -59,24 +59,28 @@ pub fn peft(
         AdapterConfig::Lora(config) | AdapterConfig::Qlora(config) => lora(config, false),
         AdapterConfig::Dora(config) => lora(config, true),
         AdapterConfig::AdaLora(config) => AdapterMethod::AdaLora(AdaLoraFile {
-            config: config.clone(),
+            model: ForModel {
+                config: config.clone(),
+                targets: targets(&adapter.targets),
+            },
             allocator: adapter.ada_lora.schedule(config.rank, steps),
             orthogonality: adapter.ada_lora.orthogonality,
-            targets: targets(&adapter.targets),
             kept: kept.clone(),
             fan_in_fan_out: false,
         }),
         AdapterConfig::Ia3(config) => {
-            let mut config = config.clone();
-            config.targets = targets(&config.targets);
+            let mut model = config.clone();
+            model.targets = targets(&model.targets);
             AdapterMethod::Ia3(Ia3File {
-                config,
+                model,
                 fan_in_fan_out: false,
             })
         }
         AdapterConfig::Vera(config) => AdapterMethod::Vera(VeraFile {
-            config: config.clone(),
-            targets: targets(&adapter.targets),
+            model: ForModel {
+                config: config.clone(),
+                targets: targets(&adapter.targets),
+            },
             ..Default::default()
         }),
         AdapterConfig::Prompt(_) => {

@@ -60,7 +60,7 @@ pub fn adapter(path: &Path, found: &Value, settings: &Settings) -> Result<Adapte
             path.display()
         ));
     }
-    if let Some(targets) = chosen(&mut config.method)
+    if let Some(targets) = config.method.targets_mut()
         && settings.objective == Objective::Reward
     {
         // it is trained in any case
@@ -112,8 +112,8 @@ pub fn adapter(path: &Path, found: &Value, settings: &Settings) -> Result<Adapte
             let why = "but rows of the embedding are not trained here".to_string();
             return refuse("trainable_token_indices", why);
         }
-        AdapterMethod::Lora(file) if file.dora => AdapterConfig::Dora(file.config),
-        AdapterMethod::Lora(file) => AdapterConfig::Lora(file.config),
+        AdapterMethod::Lora(file) if file.dora => AdapterConfig::Dora(file.model),
+        AdapterMethod::Lora(file) => AdapterConfig::Lora(file.model),
         AdapterMethod::AdaLora(file) => {
             if !file.kept.is_empty() {
                 let why = "what a run has left: a fresh adapter has all".to_string();
@@ -132,13 +132,13 @@ pub fn adapter(path: &Path, found: &Value, settings: &Settings) -> Result<Adapte
                 beta2: budget.beta2,
                 orthogonality: file.orthogonality,
             };
-            targets = file.targets;
-            AdapterConfig::AdaLora(file.config)
+            targets = file.model.targets;
+            AdapterConfig::AdaLora(file.model.config)
         }
-        AdapterMethod::Ia3(file) => AdapterConfig::Ia3(file.config),
+        AdapterMethod::Ia3(file) => AdapterConfig::Ia3(file.model),
         AdapterMethod::Vera(file) => {
-            targets = file.targets;
-            AdapterConfig::Vera(file.config)
+            targets = file.model.targets;
+            AdapterConfig::Vera(file.model.config)
         }
         AdapterMethod::Prompt(file) => AdapterConfig::Prompt(PromptConfig {
             length: file.length,
@@ -179,15 +179,4 @@ pub fn adapter(path: &Path, found: &Value, settings: &Settings) -> Result<Adapte
         notes,
         ..Adapter::from(method)
     })
-}
-
-/// Which modules get the adapter.
-fn chosen(method: &mut AdapterMethod) -> Option<&mut Targets> {
-    match method {
-        AdapterMethod::Lora(file) => Some(&mut file.config.targets),
-        AdapterMethod::AdaLora(file) => Some(&mut file.targets),
-        AdapterMethod::Ia3(file) => Some(&mut file.config.targets),
-        AdapterMethod::Vera(file) => Some(&mut file.targets),
-        AdapterMethod::Prompt(_) | AdapterMethod::Prefix(_) => None,
-    }
 }

@@ -2,8 +2,8 @@
 
 use crate::runs::{quiet, small, sums};
 use candle_align::{
-    AdaLoraConfig, LoraConfig, LoraInit, PrefixConfig, PromptConfig, PromptInit, Reparametrisation,
-    Scaling, TargetModules, Targets, VeraConfig,
+    AdaLoraConfig, LoraConfig, LoraForModel, LoraInit, PrefixConfig, PromptConfig, PromptInit,
+    Reparametrisation, Scaling, TargetModules, Targets, VeraConfig,
 };
 use clap::Parser;
 use std::fs;
@@ -41,7 +41,7 @@ fn a_method_alone_or_with_what_is_beside_it() {
         rank: 4,
         ..Default::default()
     };
-    let plain = Adapter::from(AdapterConfig::Lora(lora));
+    let plain = Adapter::from(AdapterConfig::Lora(lora.into()));
     assert_eq!(read(r#"{"lora": {"rank": 4}}"#).unwrap(), plain);
     assert_eq!(
         read(r#""bit_fit""#).unwrap(),
@@ -97,9 +97,9 @@ fn what_is_no_method_is_an_error_with_file_and_field() {
 #[test]
 fn a_method_without_settings_is_written_as_a_word_or_as_an_empty_map() {
     let defaults = [
-        AdapterConfig::Lora(LoraConfig::default()),
-        AdapterConfig::Qlora(LoraConfig::default()),
-        AdapterConfig::Dora(LoraConfig::default()),
+        AdapterConfig::Lora(LoraForModel::default()),
+        AdapterConfig::Qlora(LoraForModel::default()),
+        AdapterConfig::Dora(LoraForModel::default()),
         AdapterConfig::AdaLora(AdaLoraConfig::default()),
         AdapterConfig::Ia3(Default::default()),
         AdapterConfig::Vera(VeraConfig::default()),
@@ -204,10 +204,13 @@ fn the_file_of_alpaca_lora_starts_a_run_and_says_what_it_left_out() {
         "lora_dropout": 0.05, "merge_weights": false, "modules_to_save": null, "peft_type": "LORA",
         "r": 2, "target_modules": ["qkv"], "task_type": "CAUSAL_LM"}"#;
     let found = read(text).unwrap();
-    let lora = LoraConfig {
-        rank: 2,
-        alpha: 16.0,
-        dropout: 0.05,
+    let lora = LoraForModel {
+        config: LoraConfig {
+            rank: 2,
+            alpha: 16.0,
+            dropout: 0.05,
+            ..Default::default()
+        },
         targets: targets(&["qkv"]),
         ..Default::default()
     };
@@ -249,12 +252,15 @@ fn the_file_of_alpaca_lora_starts_a_run_and_says_what_it_left_out() {
 #[test]
 fn settings_of_peft_mean_what_they_mean_there() {
     let method = |text: &str| read(text).unwrap().method;
-    let lora = LoraConfig {
-        rank: 2,
-        alpha: 5.0,
-        scaling: Scaling::RankSqrt,
-        dropout: 0.25,
-        init: LoraInit::Gaussian,
+    let lora = LoraForModel {
+        config: LoraConfig {
+            rank: 2,
+            alpha: 5.0,
+            scaling: Scaling::RankSqrt,
+            dropout: 0.25,
+            init: LoraInit::Gaussian,
+            ..Default::default()
+        },
         rank_pattern: vec![("up".to_string(), 3)],
         targets: targets(&["qkv", "up"]),
         ..Default::default()
@@ -263,7 +269,7 @@ fn settings_of_peft_mean_what_they_mean_there() {
         "init_lora_weights": "gaussian", "rank_pattern": {"up": 3}, "target_modules": ["up", "qkv"],
         "task_type": "CAUSAL_LM", "base_model_name_or_path": "some/model"}"#;
     assert_eq!(method(text), AdapterConfig::Lora(lora));
-    let dora = LoraConfig {
+    let dora = LoraForModel {
         targets: targets(&["qkv"]),
         ..Default::default()
     };
@@ -438,7 +444,7 @@ fn what_cannot_be_trained_is_an_error_before_the_first_step() {
                 layers.0.feed_forward.up, layers.0.feed_forward.down";
     let q_proj = r#"{"peft_type": "LORA", "target_modules": ["q_proj"]}"#;
     let names = "`target_modules` names `q_proj`, which chooses no module";
-    says(q_proj, &format!("LoraConfig::for_modules: {names}{maps}"));
+    says(q_proj, &format!("LoraForModel::for_modules: {names}{maps}"));
     let vera = q_proj.replace("LORA", "VERA");
     says(&vera, &format!("Targets::choose: {names}{maps}"));
     let ia3 = r#"{"peft_type": "IA3", "target_modules": ["q_proj"], "feedforward_modules": []}"#;

@@ -12,65 +12,16 @@
 //!
 //! Read next: [`prefix`](crate::parameter_efficient::prefix), which puts learned vectors into every layer.
 
-use crate::error::{Error, Result, require};
+pub(crate) mod start;
+
+use crate::error::{Error, Result};
 use crate::known::readable;
-use crate::parameter_efficient::frozen_linear::{compute_type, stored_type};
-use crate::parameter_efficient::low_rank::{named, uniform};
-use crate::shape::{Axes, made, size};
+use crate::parameter_efficient::low_rank::named;
+use crate::parameter_efficient::prompt::start::PromptConfig;
+use crate::shape::Axes;
 use candle_core::{DType, Tensor, Var};
 use candle_nn::Module;
 use rand::Rng;
-use rand::seq::index;
-use serde::{Deserialize, Serialize};
-
-/// Settings of [`PromptEmbedding`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct PromptConfig {
-    /// p ≥ 1, the number of virtual positions. Default 100, the paper's (§3).
-    pub length: usize,
-    /// How the vectors start. Default: sampled vocabulary. The paper's default is its labels, which not every
-    /// task has; the paper fills the remaining positions with vocabulary (§3.2).
-    pub init: PromptInit,
-}
-
-impl Default for PromptConfig {
-    fn default() -> Self {
-        Self {
-            length: 100,
-            init: PromptInit::Vocabulary { common: 5000 },
-        }
-    }
-}
-
-/// How the vectors start.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum PromptInit {
-    /// Each number from U(−½, ½): the paper's "random uniform".
-    Uniform,
-    /// Rows of the table, drawn from its first `common` ones (5,000 in the paper, whose vocabulary is
-    /// sorted by frequency); from all of a smaller table. No row is drawn twice, unless there are fewer
-    /// rows than positions.
-    Vocabulary {
-        /// How many rows, counted from the first, may be drawn.
-        common: usize,
-    },
-    /// One position per label: the mean of the label's tokens. The remaining positions are drawn as for
-    /// [`PromptInit::Vocabulary`]. The paper's default, "class label".
-    Labels {
-        /// The tokens of each label; at most one label per position.
-        labels: Vec<Vec<u32>>,
-        /// How many rows, counted from the first, may be drawn for the remaining positions.
-        common: usize,
-    },
-    /// The rows of a text's tokens in order. A text that is too long is cut; one that is too short is
-    /// repeated. PEFT's `TEXT`.
-    Text {
-        /// The tokens of the text.
-        tokens: Vec<u32>,
-    },
-}
 
 /// Trained vectors in front of the embedded input.
 ///
@@ -155,86 +106,11 @@ impl PromptEmbedding {
     /// f16; [`Error::Parameter`] for a length or a `common` of 0 or beyond the limits; [`Error::Argument`]
     /// for an empty text or label, for more labels than positions, and for a token outside the table.
     pub fn new(table: &Tensor, config: &PromptConfig, rng: &mut impl Rng) -> Result<Self> {
-        let function = "PromptEmbedding::new";
-        let length = config.length;
-        size(function, "length", length)?;
-        Axes::new(function).axes("table", table, &["vocabulary", "dim"])?;
-        let dtype = compute_type(stored_type(function, "table", table)?);
-        let table = table.detach();
-        let (vocabulary, dim) = table.dims2()?;
-        made(function, "length", &[length, dim])?;
-
-        let known = |argument: &str, tokens: &[u32]| {
-            if tokens.is_empty() {
-                return Err(Error::argument(function, argument, "holds no token"));
-            }
-            match tokens.iter().find(|&&t| t as usize >= vocabulary) {
-                None => Ok(()),
-                Some(token) => Err(Error::argument(
-                    function,
-                    argument,
-                    format!("holds {token}, outside the vocabulary of {vocabulary}"),
-                )),
-            }
-        };
-        let rows = |tokens: &[u32]| -> Result<Tensor> {
-            let tokens = Tensor::new(tokens, table.device())?;
-            Ok(table.index_select(&tokens, 0)?.to_dtype(dtype)?)
-        };
-        let mut drawn = |common: usize| -> Result<Tensor> {
-            require(common >= 1, function, "common", ">= 1", common)?;
-            let population = common.min(vocabulary);
-            if population == 0 {
-                return Err(Error::argument(function, "table", "has a vocabulary of 0"));
-            }
-            let tokens: Vec<u32> = match length <= population {
-                true => index::sample(rng, population, length)
-                    .into_iter()
-                    .map(|token| token as u32)
-                    .collect(),
-                false => (0..length)
-                    .map(|_| rng.random_range(0..population as u32))
-                    .collect(),
-            };
-            rows(&tokens)
-        };
-
-        let values = match &config.init {
-            PromptInit::Uniform => {
-                let values = uniform(0.5, (length, dim), dtype, table.device(), rng)?;
-                return Ok(Self {
-                    values,
-                    enabled: true,
-                });
-            }
-            PromptInit::Vocabulary { common } => drawn(*common)?,
-            PromptInit::Labels { labels, common } => {
-                if labels.len() > length {
-                    return Err(Error::argument(
-                        function,
-                        "labels",
-                        format!(
-                            "are {}, but the prompt has {length} positions",
-                            labels.len()
-                        ),
-                    ));
-                }
-                let mut parts = Vec::new();
-                for label in labels {
-                    known("labels", label)?;
-                    parts.push(rows(label)?.mean_keepdim(0)?);
-                }
-                let rest = drawn(*common)?;
-                parts.push(rest.narrow(0, labels.len(), length - labels.len())?);
-                Tensor::cat(&parts, 0)?
-            }
-            PromptInit::Text { tokens } => {
-                known("tokens", tokens)?;
-                let tokens: Vec<u32> = tokens.iter().copied().cycle().take(length).collect();
-                rows(&tokens)?
-            }
-        };
-        Self::from_values(&values)
+        let values = config.start("PromptEmbedding::new", table, rng)?;
+        Ok(Self {
+            values,
+            enabled: true,
+        })
     }
 
     /// A prompt with these vectors `[length, dim]`, such as those of a file; they are copied.
