@@ -1,4 +1,4 @@
-//! The claims of the side by side, and the table of the docs that says the same in numbers.
+//! The claims of the picture, and the table of the docs with the same numbers.
 
 use losses::curves::{Loss, Point, all};
 use losses::{Report, run};
@@ -26,7 +26,7 @@ fn loss(function: &str) -> Loss {
     found.unwrap_or_else(|| panic!("no {function}"))
 }
 
-/// Every function of the ranking section, and both regularisers.
+/// Every function of the ranking section, and both regularizers.
 #[test]
 fn every_loss_is_drawn() {
     let mut functions: Vec<&str> = report().curves.iter().map(|c| c.loss.function).collect();
@@ -125,7 +125,7 @@ fn regularisers_pull_back_and_only_the_kl_lets_go() {
     assert!(at("sft_loss", 4.0).slope > at("sft_loss", 1.5).slope);
 }
 
-/// A number of the docs: a proper minus, ∞.
+/// A number as the docs write it, with `−` and `∞`.
 fn number(text: &str) -> f64 {
     match text.trim() {
         "∞" => f64::INFINITY,
@@ -151,7 +151,7 @@ fn the_table_of_the_docs_is_what_the_library_computes() {
             let got = loss.at(&[gap]).expect("computed")[0];
             match value.is_finite() {
                 true => assert!((got.value - value).abs() < 5.001e-5, "{row}: {got:?}"),
-                // at least linear, by the slope beside it
+                // at least linear, with the slope of the cell
                 false => assert!(got.value > 0.9 * slope.abs() * 60.0, "{row}: {got:?}"),
             }
             assert!((got.slope - slope).abs() < 5.001e-5, "{row}: {got:?}");
@@ -188,7 +188,7 @@ fn the_picture_is_written_where_it_is_asked_for() {
         std::fs::read_to_string(file).expect("readable"),
         report().svg
     );
-    // a picture that is a link elsewhere: what is there is not the picture's to replace
+    // if the picture is a link, the file that it leads to is not replaced
     #[cfg(unix)]
     {
         let elsewhere = dir.path().join("elsewhere");

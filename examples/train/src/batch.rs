@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! tokens   BOS  \n \n H u m a n …  A s s i s t a n t : ␣  t h e ␣ a n s w e r  EOS  PAD PAD
-//! learned   0    0 …                                   0  1 …                1   1    0   0
+//! covered   0    0 …                                   0  1 …                1   1    0   0
 //! real      1    1 …                                                         1   1    0   0
 //! ```
 //! The loss covers the end of the answer, because a model must learn to stop. The end and the padding

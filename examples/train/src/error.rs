@@ -1,11 +1,11 @@
-//! What can go wrong in a run, each with the place where it did.
+//! The errors of a run, each with the place where it happened.
 
 use std::path::Path;
 
 /// The result of everything in this example.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What can go wrong.
+/// An error of a run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A row of a file that cannot be read as what it claims to be.
@@ -45,7 +45,7 @@ impl Error {
         }
     }
 
-    /// What `serde_json` says of a file's text, with the setting at which it says it.
+    /// `serde_json`'s message about a file's text, with the setting that it is about.
     pub fn json(path: &Path, text: &str, error: &serde_json::Error) -> Self {
         let mut problem = cut(&error.to_string(), LONGEST);
         let at = open_at(text, error.line(), error.column());
@@ -59,8 +59,8 @@ impl Error {
 /// The most characters of a problem, whatever a file holds.
 const LONGEST: usize = 1_000;
 
-/// A text of any length, for a message: whole up to `most` characters, else its two ends and how
-/// much is between them.
+/// A text for a message: complete up to `most` characters, else its two ends and the number of
+/// characters between them.
 pub fn cut(text: &str, most: usize) -> String {
     let all: Vec<char> = text.chars().collect();
     if all.len() <= most {

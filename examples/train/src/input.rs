@@ -54,7 +54,7 @@ mod tests {
         says("cannot be read: it is a folder, not a file");
     }
 
-    /// A pipe's other end is held here, so that a reader that opens it would get a text.
+    /// The test holds the pipe's other end, so that a reader that opens it would get a text.
     #[cfg(unix)]
     #[test]
     fn a_named_pipe_is_not_waited_for() {

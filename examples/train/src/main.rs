@@ -16,7 +16,8 @@
 //! | objectives that write words around answers: their texts, and their evaluation | `objectives/language.rs` |
 //! | which rows of a file fit an objective | `fit.rs` |
 //! | which answers are compared, and how many at most | `comparisons.rs` |
-//! | micro-batches with the gradient of one batch, clipping, schedule | `trainer.rs` |
+//! | micro-batches with the gradient of one batch, clipping, schedule | `trainer.rs`, `micro_batches.rs` |
+//! | the evaluation on held-out examples | `held_out.rs` |
 //! | the model | `model.rs` |
 //! | an adapter on the model: its settings, AdaLoRA's budget, the files | `adapter/` |
 //! | every setting with its default | `settings.rs` |

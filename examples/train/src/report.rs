@@ -208,7 +208,7 @@ impl fmt::Display for Summary {
         }
         if let (Some(before), Some(after)) = (before.best_log_prob, after.best_log_prob) {
             let words = match self.objective.is_language() {
-                true => "under good words",
+                true => "after good words",
                 false => "on average",
             };
             writeln!(
@@ -220,7 +220,7 @@ impl fmt::Display for Summary {
             before.best_log_prob_bad_words,
             after.best_log_prob_bad_words,
         ) {
-            writeln!(f, "              {before:.1} → {after:.1} under bad words")?;
+            writeln!(f, "              {before:.1} → {after:.1} after bad words")?;
         }
         if let (Some(before), Some(after), Some(b)) =
             (before.accuracy, after.accuracy, &self.baselines)
@@ -228,7 +228,7 @@ impl fmt::Display for Summary {
             let percent = |x: f64| format!("{:.1} %", 100.0 * x);
             writeln!(
                 f,
-                "    accuracy  {} → {} of {} pairs to {} prompts (a coin: ± {})",
+                "    accuracy  {} → {} of {} pairs to {} prompts (a coin's standard error: {})",
                 percent(before),
                 percent(after),
                 b.pairs,
@@ -237,7 +237,7 @@ impl fmt::Display for Summary {
             )?;
             writeln!(
                 f,
-                "              {} the longer answer, {} the shorter, {} a coin",
+                "              baselines: longer answer {}, shorter answer {}, coin {}",
                 percent(b.longer),
                 percent(b.shorter),
                 percent(b.chance)
@@ -246,7 +246,7 @@ impl fmt::Display for Summary {
         }
         write!(
             f,
-            "  took      {:.0} s, {:.0} tokens/s",
+            "  time      {:.0} s, {:.0} tokens/s",
             self.seconds, self.tokens_per_second
         )?;
         if let Some(peak) = self.peak_memory_mib {
@@ -272,7 +272,7 @@ mod tests {
         let examples = [
             example(&[("long", 1.0), ("s", 0.0)]),
             example(&[("s", 1.0), ("long", 0.0)]),
-            // no ruler tells these apart
+            // neither baseline tells these apart
             example(&[("tall", 1.0), ("long", 0.0)]),
             example(&[("longer", 1.0), ("s", 0.0)]),
             example(&[("alone", 1.0)]),

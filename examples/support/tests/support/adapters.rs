@@ -48,10 +48,10 @@ fn prefix(reparametrisation: Reparametrisation) -> PrefixConfig {
     }
 }
 
-/// How much one layer of the design space may train.
+/// The number of parameters that one layer of the design space may train.
 const PER_LAYER: usize = 250;
 
-/// Every method, with the number that its formula says is trained.
+/// Every method, with its number of trained parameters by formula.
 fn methods() -> Vec<(AdapterConfig, usize)> {
     let (d, m, l) = (DIM, FEED_FORWARD, LAYERS);
     let lora = LoraConfig {
@@ -150,7 +150,7 @@ fn methods() -> Vec<(AdapterConfig, usize)> {
     ]
 }
 
-/// What a method stands on: the base, or under QLoRA the base in four bits.
+/// The model below a method: the base, or the base in four bits for QLoRA.
 fn underneath(base: &Transformer, config: &AdapterConfig) -> Transformer {
     match config {
         AdapterConfig::Qlora(_) => base.map_linears(|_, weight| {
@@ -278,7 +278,7 @@ fn everything_trained_learns_and_nothing_frozen_gets_a_gradient() {
         for (name, weight) in adapted.model.weights() {
             assert!(grads.get(weight).is_none(), "{config:?}: {name}");
         }
-        // nor does anything of the size of a frozen matrix stand among the gradients
+        // no gradient has the size of a frozen matrix either
         let own: Vec<_> = adapted.vars().iter().map(|(_, v)| v.id()).collect();
         for id in grads.get_ids().filter(|id| !own.contains(id)) {
             let dims = grads.get_id(*id).expect("listed").dims();
@@ -299,13 +299,13 @@ fn gradients_are_those_of_differences() {
         disturb(&adapted);
         let grads = loss(&adapted.model).backward().expect("backward");
         for (name, var) in adapted.vars() {
-            // DoRA's gradient takes the length of a row for a constant
+            // DoRA's gradient treats the length of a row as a constant
             if matches!(config, AdapterConfig::Dora(_)) && !name.ends_with("magnitude_vector") {
                 continue;
             }
             let grad = flat(grads.get(&var).expect("a gradient"));
             let values = flat(var.as_tensor());
-            // one number of each: the layers' own tests move all of them
+            // one number of each variable; the layers' own tests move all of them
             let i = values.len() / 2;
             let at = |x: f64| {
                 let mut moved = values.clone();
@@ -352,7 +352,7 @@ fn without_its_network_a_prefix_is_the_same_model() {
     assert_eq!(adapted.parameters(), 2 * LAYERS * 3 * DIM);
 }
 
-/// AdamW on what is trained; the loss before and after.
+/// Trains with AdamW, and returns the loss before and after.
 fn train(
     vars: Vec<(String, Var)>,
     rate: f64,
@@ -373,31 +373,31 @@ fn train(
     (before, flat(&loss())[0])
 }
 
-/// How much of the loss may be left, and how much must be.
+/// The share of the loss that may remain, and the share that must.
 fn left(config: &AdapterConfig) -> (f64, f64) {
     match config {
-        // Attention to the prompt adds one direction to every position: it never re-orders what the
-        // rows say, and this base has nothing to be asked for. Ten times the steps, at rates from
+        // Attention to the prompt adds one direction to every position. It cannot reorder the rows,
+        // and this base knows nothing that a prompt could ask for. Ten times the steps, at rates from
         // 0.01 to 1, leave 0.95.
         AdapterConfig::Prompt(_) => (0.98, 0.94),
-        // One direction for each map, whatever the row. Ten times the steps, at rates from 0.01 to
+        // One direction for each map, the same for every row. Ten times the steps, at rates from 0.01 to
         // 1, leave 0.83.
         AdapterConfig::BitFit {} => (0.93, 0.83),
-        // Factors of what is there: slow.
+        // Factors only scale what the base has, which is slow.
         AdapterConfig::Ia3(_) => (0.9, 0.0),
         _ => (0.8, 0.0),
     }
 }
 
-/// Four rows to learn by heart on a base that knows nothing: maps, keys and values of their own learn
-/// them, the other methods learn what can be learned without; and no step moves the base.
+/// Four rows to memorize on an untrained base. Methods that change maps, keys or values memorize them,
+/// and the others reach their limits. No step changes the base.
 #[test]
 fn every_method_learns_of_unknown_rows_what_it_can() {
     let base = base(DType::F32);
     let start = flat(&loss(&base))[0];
     for (config, _) in methods() {
         let adapted = adapted(&base, &config);
-        // numbers that start at size 1 have a longer way
+        // variables that start at 1 have farther to go
         let rate = match config {
             AdapterConfig::Prefix(PrefixConfig {
                 reparametrisation: Reparametrisation::Direct,
@@ -415,8 +415,8 @@ fn every_method_learns_of_unknown_rows_what_it_can() {
     }
 }
 
-/// A base that knows two rules, a → a + 1 and a → a + 2 (mod 5), each behind a token of its own, 5
-/// and 6; behind a third, 7, it takes both for equally likely.
+/// A base that knows two rules: a → a + 1 (mod 5) after token 5, and a → a + 2 after token 6. After token
+/// 7 it finds both equally likely.
 fn undecided() -> Transformer {
     let config = Config {
         vocabulary: 8,
@@ -450,7 +450,7 @@ fn last(model: &Transformer, rows: &Tensor) -> Tensor {
         .expect("a loss")
 }
 
-/// What steers is enough where the base knows already, also a prompt, biases and factors.
+/// If the base knows the rule already, steering is enough, even by a prompt, biases or factors.
 #[test]
 fn every_method_chooses_between_two_things_that_the_frozen_base_knows() {
     let base = undecided();
@@ -462,7 +462,7 @@ fn every_method_chooses_between_two_things_that_the_frozen_base_knows() {
     for (config, _) in methods() {
         let adapted = adapted(&base, &config);
         let (_, after) = train(adapted.vars(), 3e-2, 30, || last(&adapted.model, &wanted));
-        // in nats: nine of ten
+        // in nats: nine tenths
         assert!(after < 0.2 * toss, "{config:?}: {after}");
         assert!(
             flat(&last(&adapted.model, &other))[0] > 2.0 * toss,
@@ -527,7 +527,7 @@ fn what_the_decoder_does_not_do_is_refused_by_name() {
         r#"{"ia3": {"targets": {"target_modules": ["attention.qkv", "q_proj"]}}}"#,
         "Targets::choose: `target_modules` names `q_proj`, which chooses no module",
     );
-    // what is no probability at all is the layer's to refuse
+    // the layer itself refuses what is not a probability
     says(
         r#"{"lora": {"dropout": 1.5}}"#,
         "LoraLinear::new: `dropout` must be in [0, 1), got 1.5",
@@ -542,7 +542,7 @@ fn dropout_is_drawn_while_it_is_asked_for() {
         let config: AdapterConfig = serde_json::from_str(&json).expect("read");
         let adapted = adapted(&base, &config);
         for (_, var) in adapted.vars() {
-            // at their start the layers add nothing, and nothing of it can be dropped
+            // fresh layers add nothing, so dropout would change nothing
             let moved = (var.as_tensor() + 0.1).expect("a sum");
             var.set(&moved).expect("the same shape");
         }
@@ -557,7 +557,7 @@ fn dropout_is_drawn_while_it_is_asked_for() {
         assert!(first != other && first != plain, "{method}");
         adapted.set_dropout(None);
         assert_eq!(logits(), plain, "{method}");
-        // the base drops nothing
+        // the base has no dropout
         adapted.set_enabled(false);
         let off = logits();
         assert_eq!(drawn(1), off, "{method}");

@@ -57,7 +57,7 @@ fn every_variable_learns() {
     assert!(names.is_sorted(), "{names:?}");
 }
 
-/// Rows of a fused weight could be cut one by one: q and k must learn as well as v.
+/// The graph could be cut for some rows of the fused weight: q and k must learn as well as v.
 #[test]
 fn gradients_are_those_of_differences() {
     let model = model(DType::F64);
@@ -137,11 +137,11 @@ fn a_hidden_token_is_as_good_as_any_other() {
     let (plain, changed) = (with(&tokens(), &all), with(&other, &all));
     for i in 0..a.len() {
         let (at_row, at) = (i / 42, i / 7 % 6);
-        // only its own position, which holds it, sees the difference
+        // only its own position sees the difference
         assert_eq!(a[i] != b[i], (at_row, at) == (row, token), "{at_row}, {at}");
-        // which every later one would without the mask
+        // without the mask, every later position would
         assert_eq!(plain[i] != changed[i], at_row == row && at >= token);
-        // and hiding it changes them, and no other
+        // hiding it changes these positions and no others
         assert_eq!(plain[i] != a[i], at_row == row && at >= token);
     }
 }
@@ -158,7 +158,7 @@ fn what_one_position_forgets_another_may_see() {
     );
     for i in 0..a.len() {
         let (row, at) = (i / 42, i / 7 % 6);
-        // 5 differs by what it reads at 4
+        // position 5 differs through position 4
         assert_eq!(a[i] != plain[i], row == 0 && at >= 4, "{row}, {at}");
     }
 }
@@ -222,7 +222,7 @@ fn what_is_saved_comes_back() {
     );
 }
 
-/// Stands in for an adapter: twice the base.
+/// In place of an adapter: twice the base.
 struct Doubled(Linear);
 
 impl Module for Doubled {
@@ -283,7 +283,7 @@ fn answers_drawn_together_are_those_drawn_alone() {
         }
     }
 
-    // attention over padding on the right changes nothing: the same numbers from one pass over all
+    // padding on the right changes nothing: one pass over all rows gives the same numbers
     let batch = together.batch(0, &Device::Cpu).expect("a batch");
     let logits = read(&batch.tokens).expect("forward");
     let again = TokenLogProbs::next_token(&logits, &batch.tokens, &batch.mask).expect("numbers");

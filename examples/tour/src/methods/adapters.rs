@@ -1,4 +1,4 @@
-//! DPO through an adapter: the same loss on the same pairs, but little learns. The second picture has
+//! DPO through an adapter: the same loss on the same pairs, with few trained parameters. The second picture has
 //! every adapter, in fewer steps: [`crate::parameters`].
 
 use super::Title;
@@ -22,8 +22,8 @@ struct AdapterSettings<'a> {
     plan: Optimisation,
 }
 
-/// LoRA on every linear map of the blocks, on the very batches of the run without it; embedding, head
-/// and norms stay as they are.
+/// LoRA on every linear map of the blocks, on the same batches as the run without it; embedding, head
+/// and norms stay frozen.
 pub fn lora(lab: &Lab, title: Title, bars: &MultiProgress) -> Result<Entry> {
     let start = Instant::now();
     let config = LoraForModel::from(LoraConfig {

@@ -1,4 +1,4 @@
-//! Chains: a first answer and a better one after it. How they are learned and sampled.
+//! Chains of a first answer and a better one after it: training and sampling.
 //!
 //! The policy is the distribution of the answer at the end of a chain. Its probabilities are sums over
 //! all first drafts, which are too many to enumerate, so chains are sampled and the policy is
@@ -37,7 +37,7 @@ struct ChainSettings<F> {
 pub struct Lesson<F> {
     pub format: F,
     pub data: &'static str,
-    /// The stream of random numbers.
+    /// The purpose of the random numbers.
     pub purpose: u64,
 }
 

@@ -37,7 +37,7 @@ pub fn second_thoughts(lab: &Lab, title: Title, bars: &MultiProgress) -> Result<
     };
     let kind = Lesson {
         format: &editing,
-        data: "labelled pairs: from the rejected answer to the chosen one",
+        data: "labeled pairs: from the rejected answer to the chosen one",
         purpose: 43,
     };
     on_chains(lab, title, bars, kind, &editing, |rng| {

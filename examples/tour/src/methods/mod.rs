@@ -58,7 +58,7 @@ impl Section {
         Self::Parameters,
     ];
 
-    /// As the survey counts.
+    /// The survey's number.
     pub fn number(self) -> &'static str {
         match self {
             Self::Sft => "3",
@@ -80,7 +80,7 @@ impl Section {
     }
 }
 
-/// How a run is called.
+/// The names of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Title {
     /// In `report.json` and on the command line.
@@ -97,7 +97,7 @@ pub const SFT: Title = Title {
     section: Section::Sft,
 };
 
-/// No policy, but what many learn from.
+/// Not a policy: many methods learn from it.
 pub const REWARD_MODEL: Title = Title {
     name: "reward-model",
     label: "reward model",

@@ -1,4 +1,4 @@
-//! DPO and SLiC's losses on two answers: which answer of a pair of the reference's is better?
+//! DPO and SLiC's losses on pairs: which of two answers of the reference is better?
 //!
 //! DPO and the rank loss learn from the labeled pairs, without a reward model. The margin loss needs
 //! to know how much better an answer is, so it takes the same answers in the order of their scores.
@@ -17,7 +17,7 @@ use indicatif::MultiProgress;
 use serde::Serialize;
 use support::transformer::Transformer;
 
-/// The stream of pairs for DPO, whatever parameters are trained.
+/// The seed of DPO's pairs, the same whatever parameters are trained.
 pub const DPO_PAIRS: u64 = 10;
 
 /// Settings of a run on pairs.

@@ -16,7 +16,7 @@ use serde::Serialize;
 use std::time::Instant;
 use support::transformer::Transformer;
 
-/// Optimiser steps on each set of answers.
+/// Optimizer steps on each set of answers.
 const EPOCHS: usize = 4;
 
 #[derive(Serialize)]
@@ -49,7 +49,7 @@ pub fn run(lab: &Lab, title: Title, bars: &MultiProgress) -> Result<Entry> {
     let looks = looks(rounds, lab.sizes.points);
     let mut curve = Vec::new();
     for round in 0..rounds {
-        // The policy answers, the reward model scores, and the KL penalty is paid token by token.
+        // The policy answers, the reward model scores, and each token pays its KL penalty.
         let answers = generate(lab, &policy, answers_per_round, &mut rng)?;
         let (tokens, mask) = lab.world.batch(&answers)?;
         let rollout = Rollout {

@@ -135,7 +135,7 @@ fn draw(
             let outcome = lab.world.read(drawn.answer());
             answers.push(Answer {
                 prompt: prompts[row / config.answers],
-                outcome: outcome.ok_or("what was drawn is no answer")?,
+                outcome: outcome.ok_or("a sampled row is not an answer")?,
             });
         }
     }

@@ -33,7 +33,7 @@ pub fn selfee(lab: &Lab, title: Title, bars: &MultiProgress) -> Result<Entry> {
     };
     let kind = Lesson {
         format: &revising,
-        data: "labelled pairs: half of the chains a chosen answer, half a rejected one and then the chosen",
+        data: "labeled pairs: half of the chains are a chosen answer, half a rejected one and then the chosen one",
         purpose: 44,
     };
     on_chains(lab, title, bars, kind, &revising, |rng| {

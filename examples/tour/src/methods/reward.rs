@@ -136,11 +136,11 @@ impl Lab {
         match self.learned.get() {
             Some(Ok(learned)) => Ok(learned),
             Some(Err(message)) => Err(message.as_str().into()),
-            None => Err("no reward model was asked for".into()),
+            None => Err("no reward model was requested".into()),
         }
     }
 
-    /// The reward model, as soon as it is trained.
+    /// The reward model; waits until it is trained.
     pub fn wait_for_learned(&self) -> Result<&Learned> {
         self.learned.wait();
         self.learned()

@@ -44,7 +44,7 @@ fn every_method_and_size_has_its_point() {
     assert_eq!(ranks, [1, 2, 4, 8].map(Some));
 }
 
-/// By the formulas, not by the layers.
+/// From the formulas, not from the layers.
 #[test]
 fn as_many_numbers_learn_as_the_formulas_say() {
     let c = Sizes::quick().model;
@@ -54,7 +54,7 @@ fn as_many_numbers_learn_as_the_formulas_say() {
     for p in &report().points {
         let size = p.size.unwrap_or(0);
         let expected = match p.method {
-            // token and position tables, norms, the four maps, the head
+            // the token and position tables, the norms, the four maps, the head
             Family::Full => {
                 let block = 3 * d * d + d * d + 2 * d * m + 2 * d;
                 2 * c.vocabulary * d + c.max_len * d + d + l * block
@@ -63,7 +63,7 @@ fn as_many_numbers_learn_as_the_formulas_say() {
             Family::Prompt => size * d,
             Family::Adapter => 2 * l * (2 * size * d + size + d),
             Family::Mam => l * (2 * size * d + 2 * size * d),
-            // half for an adapter and half for LoRA on qkv; all biases, the rest half a prefix and
+            // half an adapter and half LoRA on qkv; all biases, then half of the rest a prefix and
             // half LoRA
             Family::DesignSpace => {
                 let (adapter, position, rank) = (2 * d, 2 * d, d + 3 * d);
@@ -122,7 +122,7 @@ fn no_point_is_above_the_frontier() {
         let identity = p.entry.identity.expect("a policy");
         assert!((regret - identity).abs() < 1e-9, "{}", p.entry.name);
 
-        // β·KL(π‖π_β) = largest E r − β·KL less this one's, and no less than the regret
+        // β·KL(π‖π_β) = the largest E r − β·KL minus this one's, and at least the regret
         let (beta, target) = (report().beta, &report().target);
         let lacks = (target.reward - beta * target.kl) - (reward - beta * kl);
         assert!((p.shortfall - lacks).abs() < 1e-9, "{}", p.entry.name);
@@ -130,7 +130,7 @@ fn no_point_is_above_the_frontier() {
     }
 }
 
-/// Whatever learns, DPO brings it nearer to its aim than the reference is.
+/// Whatever is trained, DPO ends nearer to its optimum than the reference is.
 #[test]
 fn every_point_comes_nearer_to_the_aim() {
     let (beta, target) = (report().beta, &report().target);
@@ -152,7 +152,7 @@ fn every_point_comes_nearer_to_the_aim() {
 #[test]
 fn adalora_keeps_its_budget() {
     for p in &report().points {
-        // of each of the four maps of two blocks, as many as the rank says, on average
+        // the rank's number of triplets, on average, for each of the four maps of two blocks
         let budget = p.size.map(|rank| 4 * 2 * rank);
         let budget = budget.filter(|_| p.method == Family::AdaLora);
         assert_eq!(p.left, budget, "{}", p.entry.name);
@@ -234,7 +234,7 @@ fn the_report_says_of_every_point_what_it_is() {
         assert!(p["method"].is_string() && p["section"].is_string());
         assert_eq!(p["settings"]["loss"]["beta"], 0.5);
         assert!(p["seconds"].as_f64() > Some(0.0));
-        // everything, or an adapter by its settings
+        // everything, or an adapter with its settings
         assert_eq!(p["settings"]["adapter"].is_null(), p["method"] == "full");
     }
     let lora = points.iter().find(|p| p["name"] == "lora-4").expect("lora");

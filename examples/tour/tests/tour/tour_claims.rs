@@ -20,7 +20,7 @@ pub fn quiet() -> MultiProgress {
     MultiProgress::with_draw_target(ProgressDrawTarget::hidden())
 }
 
-/// The report without what a clock says.
+/// The report without its times.
 pub fn without_times(report: &Report) -> Report {
     let mut report = report.clone();
     report.seconds = 0.0;
@@ -68,17 +68,17 @@ fn probabilities_add_up_to_one() {
     for name in policies() {
         match (entry(name).total, entry(name).error) {
             (Some(total), None) => assert!((total - 1.0).abs() < 1e-12, "{name}: {total}"),
-            // drawn from, not added up
+            // sampled, not summed
             (None, Some(_)) => assert!(DRAWN.contains(&name), "{name}"),
             other => panic!("{name}: {other:?}"),
         }
     }
 }
 
-/// Those whose answers come at the end of a chain: their policies are drawn from.
+/// Methods that answer at the end of a chain: their policies are sampled.
 const DRAWN: [&str; 3] = ["second-thoughts", "selfee", "self-debug"];
 
-/// How many standard errors an estimate may be off.
+/// An estimate may be wrong by this many standard errors.
 const ERRORS: f64 = 4.0;
 
 #[test]
@@ -105,7 +105,7 @@ fn every_entry_has_its_section_and_its_settings_in_the_surveys_order() {
     }
 }
 
-/// R*(KL(π)) − E r = b · KL(π‖π_b), b the β of the frontier at the same KL.
+/// R*(KL(π)) − E r = b · KL(π‖π_b), where b is the β of the frontier at the same KL.
 #[test]
 fn regret_is_a_divergence_from_the_frontier() {
     for name in policies().into_iter().filter(|name| !DRAWN.contains(name)) {
@@ -131,7 +131,7 @@ fn methods_raise_the_reward_and_win() {
     }
 }
 
-/// The aim of DPO is on the frontier; those of the others are not.
+/// DPO's optimum is on the frontier; the others' optima are not.
 #[test]
 fn dpo_comes_nearer_to_the_frontier_than_slic_pro_and_rrhf() {
     let (.., dpo) = place("dpo");
@@ -149,7 +149,7 @@ fn ppo_stops_at_the_optimum_of_the_learned_reward() {
     assert!((kl - aim.kl).abs() < 0.06, "{kl}: {aim:?}");
 }
 
-/// The noise of the labels is a ceiling, and chance a floor, for every score.
+/// Every score lies between chance and the limit that the noise of the labels sets.
 #[test]
 fn accuracies_lie_between_chance_and_the_true_rewards() {
     for e in report().entries.iter().filter(|e| e.name != "sft") {
@@ -163,7 +163,7 @@ fn accuracies_lie_between_chance_and_the_true_rewards() {
     }
 }
 
-/// Neither a clock, nor which thread ran what, nor which other methods ran changes a number.
+/// No number depends on the clock, on the thread of a method, or on the other methods of a run.
 #[test]
 fn one_seed_gives_one_report() {
     let again = run(&options(), &quiet()).expect("the tour runs");
@@ -227,7 +227,7 @@ fn the_reports_are_written_whole() {
                 }
                 (read, number) => assert_eq!(read, number, "{name}: {field}"),
             }
-            // a reward model is no policy
+            // a reward model is not a policy
             assert!(
                 number.is_some() || of.label == "reward model",
                 "{name}: {field}"
@@ -240,7 +240,7 @@ fn the_reports_are_written_whole() {
     assert!(html.contains("numbers with ± are estimates from sampled answers"));
     assert!(!html.contains("NaN") && !html.contains("<script") && !html.contains("src="));
 
-    // what only looks like a file of the report is the user's
+    // a file that only resembles one of the report belongs to the user
     let own = dir
         .path()
         .join(format!("report.{}.tmp", std::process::id()));
@@ -283,7 +283,7 @@ fn answers_are_numbered_one_by_one() {
     }
 }
 
-/// The frontier against what theory says of it.
+/// The frontier against theory.
 #[test]
 fn the_frontier_has_slope_beta() {
     let world = World::new(3, &mut generator(5, 1));
@@ -298,13 +298,13 @@ fn the_frontier_has_slope_beta() {
         let slope = (high.reward - low.reward) / (high.kl - low.kl);
         assert!((slope - beta).abs() < 1e-5 * beta, "{slope} at {beta}");
 
-        // the sums agree with the policy written down, and bisection finds it again
+        // the sums agree with the explicit policy, and bisection finds the same point
         let (best, policy) = (frontier.at(eta), frontier.policy(eta));
         assert!((best.reward - expectation(&policy, &world.rewards)).abs() < 1e-12);
         assert!((best.kl - kl(&policy, &reference)).abs() < 1e-12);
         assert!((frontier.at_kl(best.kl).eta - eta).abs() < 1e-9);
     }
-    // rewards of mean 0 for each prompt under the demonstrations
+    // under the demonstrations, rewards have mean 0 for each prompt
     let start = frontier.at(0.0);
     assert!(start.reward.abs() < 1e-12 && start.kl.abs() < 1e-12);
     // the end of the frontier: the best answer with certainty
@@ -312,7 +312,7 @@ fn the_frontier_has_slope_beta() {
     assert!((far.kl - frontier.largest_kl()).abs() < 1e-6);
 }
 
-/// Four answers whose frontier another solver has found: KL, then β and E r.
+/// Four answers, with a frontier that an independent solver found: KL, then β and E r.
 #[test]
 fn the_frontier_is_where_a_constrained_solver_finds_it() {
     let (reference, rewards) = (vec![log(&REFERENCE)], vec![REWARDS.to_vec()]);
@@ -335,7 +335,7 @@ fn the_frontier_is_where_a_constrained_solver_finds_it() {
     assert!((frontier.largest_kl() - 10f64.ln()).abs() < 1e-12);
 }
 
-/// Two prompts, the second with twice the rewards: every way to divide a mean KL between them.
+/// Two prompts, the second with doubled rewards, and every way to divide a mean KL between them.
 #[test]
 fn one_beta_for_all_prompts_spends_a_mean_kl_best() {
     let doubled = REWARDS.map(|r| 2.0 * r);
@@ -368,11 +368,11 @@ fn one_beta_for_all_prompts_spends_a_mean_kl_best() {
         let kl = f64::from(percent) / 100.0;
         assert!(divided(kl) < common.reward, "{kl}");
     }
-    // the same KL for each is well below it
+    // an equal KL for each is clearly worse
     assert!((divided(budget) - 2.0291215193).abs() < 1e-9);
 }
 
-/// Win rates against the sum over all pairs of answers.
+/// Win rates equal the sum over all pairs of answers.
 #[test]
 fn win_rates_count_pairs() {
     let world = World::new(2, &mut generator(5, 1));

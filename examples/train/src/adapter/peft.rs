@@ -29,8 +29,8 @@ use serde_json::{Value, json};
 use std::path::Path;
 use support::adapters::AdapterConfig;
 
-/// Keys that PEFT wrote once and now passes over, at the values at which they say nothing of the
-/// layers: which of the maps in one are adapted, and when an adapter is merged.
+/// Keys that PEFT once wrote and now ignores, with the values that do not concern the layers: which of
+/// the maps in one matrix are adapted, and when an adapter is merged.
 const FORMER: [(&str, &[Value]); 2] = [
     ("enable_lora", &[Value::Null]),
     (
@@ -63,7 +63,7 @@ pub fn adapter(path: &Path, found: &Value, settings: &Settings) -> Result<Adapte
     if let Some(targets) = config.method.targets_mut()
         && settings.objective == Objective::Reward
     {
-        // it is trained in any case
+        // the head is trained in any case
         targets.modules_to_save.retain(|module| module != HEAD);
     }
     let refuse = |key: &str, why: String| {

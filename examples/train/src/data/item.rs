@@ -57,7 +57,7 @@ impl Item {
     }
 }
 
-/// A text as a number (FNV-1a): two texts may share one, and are then taken for the same group.
+/// A text as a number (FNV-1a). Two texts with one number count as the same group.
 pub fn group(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)

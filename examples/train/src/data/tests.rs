@@ -20,7 +20,7 @@ fn read(text: &str) -> Data {
     from_text(text, "rows.jsonl", &READING).unwrap()
 }
 
-/// The prompt and the answers with their rewards of each item.
+/// Of each item, the prompt and the answers with their rewards.
 fn items(text: &str) -> Vec<(String, Vec<(String, f64)>)> {
     let answers = |item: Item| {
         item.answers
@@ -53,7 +53,7 @@ fn pairs_with_a_prompt() {
         r#"{"prompt": [{"role": "user", "content": "Q"}], "chosen": "good", "rejected": "bad"}"#,
         r#"{"prompt": [{"role": "user", "content": "Q"}], "chosen": [{"role": "assistant", "content": "good"}],
             "rejected": [{"role": "assistant", "content": "bad"}], "score": 3}"#,
-        // the lists hold the whole conversation; `prompt` says it again
+        // the lists have the whole conversation; `prompt` repeats its beginning
         r#"{"prompt": "Q", "chosen": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "good"}],
             "rejected": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "bad"}]}"#,
     ] {
@@ -312,7 +312,7 @@ fn malformed_rows_name_file_line_and_field() {
         let text = format!("{good}\n{row}\n{good}");
         assert_eq!(message(&text), format!("rows.jsonl:2: {problem}"), "{row}");
 
-        // the same row, when asked to, is counted and its message kept
+        // on request the same row is counted, and its message kept
         let reading = Reading {
             skip_bad_rows: true,
             ..READING
@@ -410,7 +410,7 @@ fn long_prompts_lose_their_beginning_and_no_character_is_cut_in_two() {
     assert_eq!(data.tally.prompts_cut, 1);
     let prompt = &data.items[0].prompt;
     assert!(prompt.starts_with('é') && prompt.ends_with("é\n\nAssistant: "));
-    // 256 − BOS − EOS − "good" is even, the rest of the prompt too
+    // 256 − BOS − EOS − "good" is even, and so is the rest of the prompt
     let rest = "\n\nAssistant: ".len();
     assert_eq!(prompt.len(), rest + (256 - MARKS - 4 - rest) / 2 * 2);
 }

@@ -1,4 +1,4 @@
-//! `--adapter-config`: its three kinds of file, and what is wrong with one.
+//! `--adapter-config`: its three kinds of file, and the errors about them.
 
 use crate::runs::{quiet, small, sums};
 use candle_align::{
@@ -14,7 +14,7 @@ use train::batch::VOCABULARY;
 use train::objectives::Objective;
 use train::settings::Settings;
 
-/// The file's path stands as `FILE` in messages.
+/// Messages show the file's path as `FILE`.
 fn read(text: &str) -> Result<Adapter, String> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("adapter_config.json");
@@ -120,7 +120,7 @@ fn a_method_without_settings_is_written_as_a_word_or_as_an_empty_map() {
             assert_eq!(read(&text).as_ref(), Ok(&want), "{text}");
         }
     }
-    // two have settings without a default
+    // two methods have settings without a default
     for (name, field) in [("adapter", "placement"), ("design_space", "space")] {
         for text in [format!("\"{name}\""), format!(r#"{{"{name}": {{}}}}"#)] {
             let error = read(&text).unwrap_err();
@@ -236,13 +236,13 @@ fn the_file_of_alpaca_lora_starts_a_run_and_says_what_it_left_out() {
     let mut settings = small(Objective::Dpo, &dir.path().join("out"));
     (settings.adapter, settings.steps) = (Some(found), 1);
     quiet(&settings).unwrap();
-    // what a run keeps of its settings holds no notes
+    // the settings that a run writes have no notes
     let kept = fs::read_to_string(dir.path().join("out/config.json")).unwrap();
     assert!(
         !kept.contains("enable_lora") && !kept.contains("notes"),
         "{kept}"
     );
-    // one that chose parts of a map is another layer
+    // an adapter that chose parts of a map is another layer
     assert_eq!(
         read(&text.replace("\"enable_lora\": null", "\"enable_lora\": [true, false]")).unwrap_err(),
         "FILE: `enable_lora` is [true,false], but LoRA here is on a whole map, not on parts of one"
@@ -420,7 +420,7 @@ fn settings_of_peft_that_do_not_fit_are_named() {
     );
 }
 
-/// The message of a run that must fail before its first step, and leaves no folder.
+/// The message of a run that must fail before its first step, without leaving a folder.
 fn failure(text: &str, objective: Objective) -> String {
     let dir = tempfile::tempdir().unwrap();
     let mut settings = small(objective, &dir.path().join("out"));
@@ -493,7 +493,7 @@ fn what_cannot_be_trained_is_an_error_before_the_first_step() {
         r#"{"method": {"ada_lora": {}}, "ada_lora": {"orthogonality": -1}}"#,
         "AdapterFile::from_layers: `orthogonality` must be finite and >= 0, got -1",
     );
-    // a file of PEFT has no other scale: not after the training, but before it
+    // PEFT's file has no other scale: the error comes before training, not after it
     says(
         r#"{"ada_lora": {"scaling": "rank"}}"#,
         "AdapterFile::from_layers: `scaling` must be RankWithEpsilon: a file has no other, got Rank",
@@ -540,7 +540,7 @@ fn the_file_comes_after_the_other_settings_and_before_its_own() {
     );
     assert_eq!(parsed(&[]).unwrap_err(), width);
 
-    // weights to start from come instead of supervised steps, unless these are asked for
+    // weights to start from replace the supervised steps, unless these are requested
     let base = ["--set", "width=32", "--base", "model.safetensors"];
     let found = parsed(&base).unwrap();
     assert_eq!(
@@ -559,7 +559,7 @@ fn what_a_run_wrote_is_a_file_for_the_next() {
     (settings.adapter, settings.steps) = (Some(read(json).unwrap()), 1);
     quiet(&settings).unwrap();
     let written = dir.path().join("out/adapter/adapter_config.json");
-    // the reward head in it is trained again, as it is without a file
+    // the reward head in it is trained again, as without a file
     let again = Adapter::read(&written, &settings).unwrap();
     assert_eq!(Some(&again), settings.adapter.as_ref());
     settings.objective = Objective::Dpo;

@@ -16,7 +16,7 @@ use train::objectives::Objective;
 use train::run::{Run, train};
 use train::settings::Settings;
 
-/// Every method by its JSON, those that PEFT knows first.
+/// Every method as JSON; those that PEFT knows come first.
 const METHODS: [&str; 15] = [
     r#"{"lora": {"rank": 2, "alpha": 6}}"#,
     r#"{"lora": {"rank": 2, "alpha": 5, "scaling": "rank_sqrt", "bias": "update", "init": "gaussian",
@@ -37,7 +37,7 @@ const METHODS: [&str; 15] = [
     r#"{"design_space": {"per_layer": 300,
         "space": {"grouping": {"sizes": [1]}, "strategies": [["prefix", "bit_fit"]]}}}"#,
 ];
-/// How many of them.
+/// The number of methods that PEFT knows.
 const OF_PEFT: usize = 10;
 
 fn adapter(json: &str) -> Adapter {
@@ -123,7 +123,7 @@ fn every_method_learns_on_a_base_that_stays_and_comes_back_from_its_files() {
         let run = trained(&settings);
         run.write(&settings).unwrap();
 
-        // it learns: the base's supervised steps came before, these are the adapter's
+        // it learns; the base's supervised steps came first, these steps are the adapter's
         let summary = &run.summary;
         assert_eq!((summary.sft_steps, summary.steps), (8, 12));
         assert!(
@@ -136,7 +136,7 @@ fn every_method_learns_on_a_base_that_stays_and_comes_back_from_its_files() {
             (8, 12)
         );
 
-        // little of it is trained
+        // few parameters are trained
         let adapted = run.model.adapted().unwrap();
         let own = adapted.model.parameters();
         assert_eq!(summary.parameters, adapted.parameters(), "{json}");
@@ -152,7 +152,7 @@ fn every_method_learns_on_a_base_that_stays_and_comes_back_from_its_files() {
         );
         assert!(text.contains(&counted), "{text}");
 
-        // what is written
+        // these files are written
         bases.push(fs::read(out.path().join("base.safetensors")).unwrap());
         let expected = [
             "adapter",
@@ -169,7 +169,7 @@ fn every_method_learns_on_a_base_that_stays_and_comes_back_from_its_files() {
             settings
         );
 
-        // and comes back
+        // and they give the same model
         let folder = out.path().join("adapter");
         let learned = logits(&adapted.model);
         adapted.set_enabled(false);
@@ -210,7 +210,7 @@ fn every_method_learns_on_a_base_that_stays_and_comes_back_from_its_files() {
             assert!(text.contains("PEFT has no file for"), "{text}");
         }
     }
-    // no objective's step moved a bit of a base, under whatever method
+    // no step changed a bit of a base, under any method
     assert!(bases.iter().all(|base| *base == bases[0]));
 }
 
@@ -231,7 +231,7 @@ fn every_objective_trains_an_adapter() {
         assert_eq!(head.is_some(), reward, "{objective}");
         let saved = &file.config().method.targets().unwrap().modules_to_save;
         assert_eq!(saved.len(), usize::from(reward), "{objective}");
-        // the head is trained beside the adapter: 16 numbers
+        // the head is trained too: 16 numbers
         let adapted = run.model.adapted().unwrap().parameters();
         let own = run.summary.parameters - adapted;
         assert_eq!(own, if reward { 16 } else { 0 }, "{objective}");
@@ -254,7 +254,7 @@ fn a_reward_head_is_a_module_to_save_or_stands_beside() {
         assert_eq!(file.tensors().contains_key(name), inside, "{json}");
         if inside {
             assert_eq!(numbers(&file.tensors()[name]), trained);
-            // on a base that has such a module it is that module's weight
+            // on a base with such a module, it is that module's weight
             let weights = base(out.path()).weights().clone();
             let mut dict: HashMap<String, Tensor> = weights.into_iter().collect();
             let other = head["reward_head.weight"].zeros_like().unwrap();
@@ -267,7 +267,7 @@ fn a_reward_head_is_a_module_to_save_or_stands_beside() {
 
 #[test]
 fn dpo_compares_an_adapter_with_its_own_base() {
-    // LoRA starts as its base, in four bits or not: every margin is 0
+    // LoRA starts as its base, in four bits or not, so every margin is 0
     for json in [METHODS[0], METHODS[2]] {
         let out = tempfile::tempdir().unwrap();
         let summary = quiet(&under(json, Objective::Dpo, out.path())).unwrap();
@@ -277,7 +277,7 @@ fn dpo_compares_an_adapter_with_its_own_base() {
         let own = losses(&metrics(out.path()), "dpo");
         assert!(own.last() < own.first(), "{own:?}");
     }
-    // SLiC's KL from the base: none at the start, and then it counts
+    // SLiC's KL from the base is 0 at the start, and then it counts
     let slic = |weight| {
         let out = tempfile::tempdir().unwrap();
         let mut settings = under(METHODS[0], Objective::Slic, out.path());
@@ -288,7 +288,7 @@ fn dpo_compares_an_adapter_with_its_own_base() {
     let (without, with) = (slic(0.0), slic(10.0));
     assert!((without.0 - with.0).abs() < 1e-3, "{without:?} {with:?}");
     assert!((without.1 - with.1).abs() > 1e-2, "{without:?} {with:?}");
-    // a prompt does not
+    // a prompt does not start as its base
     let out = tempfile::tempdir().unwrap();
     let summary = quiet(&under(METHODS[7], Objective::Dpo, out.path())).unwrap();
     assert!((summary.before.loss - 2f64.ln()).abs() > 1e-4, "{summary}");
@@ -310,7 +310,7 @@ fn the_same_seed_trains_the_same_adapter_with_dropout_too() {
     };
     assert!(of(dropping, 1) == of(dropping, 1));
     assert!(of(dropping, 1).1 != of(dropping, 2).1);
-    // dropout is of training: it changes what is learned, not what is measured at the start
+    // dropout belongs to training: it changes the result, not the evaluation at the start
     let (with, without) = (of(dropping, 1), of(METHODS[0], 1));
     assert!(with.1 != without.1);
     let first = |text: &[u8]| {
@@ -325,7 +325,7 @@ fn the_same_seed_trains_the_same_adapter_with_dropout_too() {
 fn micro_batches_change_nothing_but_rounding_under_an_adapter() {
     for (json, objective) in [
         (METHODS[0], Objective::Dpo),
-        // a penalty that is added once, whatever the micro-batches
+        // the penalty is added once per step, however many micro-batches there are
         (METHODS[4], Objective::Sft),
         (METHODS[8], Objective::Reward),
         (METHODS[3], Objective::CRlft),
@@ -361,7 +361,7 @@ fn adalora_pays_its_penalty_and_ends_within_its_budget() {
     (own.ada_lora.final_steps, own.ada_lora.interval) = (3, 2);
     let run = trained(&settings);
     run.write(&settings).unwrap();
-    // near 0 the vectors are √r from orthonormal ones, and the weight is ½
+    // near 0 the vectors are at distance √r from orthonormal ones, and the weight is ½
     let penalties = metrics(out.path())
         .into_iter()
         .filter_map(|m| m["penalty"].as_f64());
@@ -372,7 +372,7 @@ fn adalora_pays_its_penalty_and_ends_within_its_budget() {
         "{penalties:?}"
     );
     assert!(penalties[11] < penalties[0], "{penalties:?}");
-    // one triplet for each of four layers, over all of them
+    // one triplet per layer on average, over four layers
     let file = AdapterFile::read(out.path().join("adapter"), Strictness::Strict).unwrap();
     let AdapterMethod::AdaLora(found) = &file.config().method else {
         panic!("{:?}", file.config());
@@ -394,7 +394,7 @@ fn adalora_pays_its_penalty_and_ends_within_its_budget() {
             lambda.to_vec1::<f32>().unwrap()
         });
     assert_eq!(left.filter(|lambda| *lambda != 0.0).count(), 4);
-    // the target that nobody names is two thirds
+    // the default target is two thirds
     let out = tempfile::tempdir().unwrap();
     quiet(&under(METHODS[4], Objective::Sft, out.path())).unwrap();
     let file = AdapterFile::read(out.path().join("adapter"), Strictness::Strict).unwrap();
@@ -425,11 +425,11 @@ fn lora_plus_lets_b_learn_faster() {
     assert_eq!(plain, one);
     for (name, plain) in &plain {
         if name.contains("lora_A") {
-            // B was 0: A got no gradient yet, and decays alike
+            // B was 0, so A got no gradient yet; both only decay
             assert_eq!(plain, &ten[name], "{name}");
             continue;
         }
-        // Adam's first step has the size of the rate, whatever the gradient
+        // Adam's first step has the size of the learning rate, whatever the gradient
         for (plain, ten) in plain.iter().zip(&ten[name]) {
             assert!(
                 (ten - 10.0 * plain).abs() < 1e-3 * ten.abs(),
@@ -456,7 +456,7 @@ fn a_run_starts_from_what_another_wrote() {
     assert_eq!(run.summary.sft_steps, 0);
     let base = dir.path().join("lora/base.safetensors");
     assert!(fs::read(&base).unwrap() == fs::read(&weights).unwrap());
-    // and on the base that this wrote, whole
+    // and on the whole base that this run wrote
     let mut whole = second(&base, METHODS[0], "whole");
     whole.adapter = None;
     let summary = quiet(&whole).unwrap();
@@ -512,7 +512,7 @@ fn weights_that_do_not_fit_are_named() {
         "`norm.weight` is f16, expected f32",
     );
 
-    // heads leave no mark in a weight
+    // the number of heads does not show in a weight
     let mut settings = small(Objective::Dpo, &dir.path().join("out"));
     (settings.base, settings.heads) = (Some(weights.clone()), 4);
     let beside = dir.path().join("model.json");

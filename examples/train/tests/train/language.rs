@@ -1,4 +1,4 @@
-//! What the objectives that are read write, row by row, and what they ask.
+//! The texts that the language objectives write, row by row, and the probes of their evaluation.
 
 use candle_align::language::conditional_sft::{CRlftConfig, ClassWeighting};
 use candle_align::{DebugLearned, HindsightFeedback, HindsightOrder, Sequence, TokenLogProbs};
@@ -46,7 +46,7 @@ fn task<'a>(settings: &'a Settings, item: &Item) -> Task<'a> {
     }
 }
 
-/// A row as text: learned parts in ⟦ ⟧, the mark at the start ^, at the end $, edit tokens {0} to {15}.
+/// A row as text: covered parts in ⟦ ⟧, ^ at the start, $ at the end, edit tokens {0} to {15}.
 fn text(row: &Sequence) -> String {
     let mut bytes = Vec::new();
     let mut learned = 0;
@@ -150,7 +150,7 @@ fn hindsight_writes_every_pair_in_every_order() {
     settings.chain_of_hindsight.orders = vec![HindsightOrder::GoodOnly];
     assert_eq!(written(&settings, &pair), ["^¶Human: Q¶Assistant: +⟦y$⟧"]);
 
-    // wordings are drawn: a dozen rows do not all have the same
+    // wordings are random: a dozen rows do not all have the same one
     let settings = small(Objective::ChainOfHindsight);
     let many = item(&[("a", 0.0), ("b", 1.0), ("c", 2.0), ("d", 3.0)]);
     let found = written(&settings, &many);
@@ -164,9 +164,9 @@ fn second_thoughts_edits_towards_the_nearest_best_answer() {
     let settings = small(Objective::SecondThoughts);
     let list = item(&[("is 4", 0.0), ("some 5", 1.0), ("is 5", 1.0)]);
     let expected = [
-        // replace token 3 by a 5
+        // replaces token 3 by a 5
         "^¶Human: Q¶Assistant: is 4{0}⟦{3}{9}{4}5{5}is 5$⟧",
-        // the best ones stand
+        // the best ones are kept
         "^¶Human: Q¶Assistant: some 5{0}⟦{5}some 5$⟧",
         "^¶Human: Q¶Assistant: is 5{0}⟦{5}is 5$⟧",
     ];
@@ -191,7 +191,7 @@ fn selfee_revises_a_worse_answer_and_lets_the_best_stand() {
         "^¶Human: Q¶Assistant: ⟦y|f1:Revision is not needed.$⟧",
     ];
     assert_eq!(written(&settings, &pair), expected);
-    // nothing stands alone where the repair is too long
+    // where the repair is too long, no answer is used alone
     settings.max_len = 80;
     let too_long = item(&[("y", 1.0), ("n".repeat(60).as_str(), 0.0)]);
     assert_eq!(written(&settings, &too_long), Vec::<String>::new());
@@ -212,7 +212,7 @@ fn self_debug_repairs_a_wrong_answer_and_is_asked_whether_it_would_repeat_it() {
     settings.self_debug.right = "yes".to_string();
     let pair = item(&[("5", 1.0), ("4", 0.0)]);
     assert_eq!(written(&settings, &pair), ["^¶Human: Q$4$no$⟦5$⟧yes$"]);
-    // whatever is learned, it is the second solution that is asked about
+    // whatever the loss covers, the probe is about the second solution
     settings.self_debug.learned = DebugLearned::AllButTask;
     assert_eq!(written(&settings, &pair), ["^¶Human: Q$⟦4$no$5$yes$⟧"]);
     let expected = ["^¶Human: Q$4$no$⟦5$⟧yes$", "^¶Human: Q$4$no$⟦4$⟧yes$"];
@@ -240,7 +240,7 @@ fn rows_too_long_lose_the_beginning_of_their_prompt_or_are_left_out() {
         for example in &all {
             let example = example.as_ref().unwrap();
             let longest = example.longest();
-            // an é that does not fit takes two bytes
+            // an é that does not fit removes two bytes
             assert!(longest <= 180, "{objective}: {longest}");
             cut += usize::from(longest >= 179);
             // the rows of one question see the same prompt
@@ -268,7 +268,7 @@ fn model(settings: &Settings) -> Model {
     Model::new(settings, &mut StdRng::seed_from_u64(1)).unwrap()
 }
 
-/// log P of the learned part of one row by itself, and how many tokens it has.
+/// log P of the covered part of one row alone, and its number of tokens.
 fn alone(model: &Model, row: &Sequence) -> (f64, f64) {
     let tensor = |values: Tensor| values.unsqueeze(0).unwrap();
     let tokens = tensor(Tensor::new(row.tokens(), &Device::Cpu).unwrap());
@@ -284,7 +284,7 @@ fn batch(examples: &[Option<Example>]) -> Batch {
     Batch::new(&examples.iter().flatten().collect::<Vec<_>>()).unwrap()
 }
 
-/// Lists of three and of two, so that one is filled up.
+/// Lists of three and of two answers, so that one is padded.
 fn two_items() -> [Item; 2] {
     [three(), item(&[("no", 0.0), ("indeed", 3.0)])]
 }

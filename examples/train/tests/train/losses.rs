@@ -1,4 +1,4 @@
-//! What each objective makes of a batch, against numbers computed row by row from the same model.
+//! Each objective's loss of a batch, against numbers computed row by row from the same model.
 
 use candle_align::{RewardHead, TokenLogProbs};
 use candle_core::{DType, Device};
@@ -54,7 +54,7 @@ fn items(examples: &[Example]) -> Vec<Item> {
     examples.iter().map(item).collect()
 }
 
-/// log P of each answer by itself, unpadded, and how many tokens it has.
+/// log P of each answer alone, without padding, and its number of tokens.
 fn log_probs(model: &Transformer, example: &Example) -> Vec<(f64, f64)> {
     let one = |answer: &Answer| {
         let alone = example_of(example, answer);
@@ -135,7 +135,7 @@ fn sft_is_the_cross_entropy_of_the_best_answer_alone() {
         assert!((f64::from(loss) + expected).abs() < ROUNDING * expected.abs());
         assert!((f64::from(best) - expected).abs() < ROUNDING * expected.abs());
     }
-    // the scores are those of all answers: mean log-probabilities
+    // the scores of all answers are mean log-probabilities
     let scores = found.scores.to_vec2::<f32>().unwrap();
     for (example, scores) in lists().iter().zip(scores) {
         for ((sum, length), score) in log_probs(&model(1), example).iter().zip(scores) {
@@ -166,18 +166,18 @@ fn slic_adds_cross_entropy_of_the_best() {
         hinge(6.0 - p[0].0 + p[1].0) - 0.3 * p[0].0
     });
 
-    // δ · (1 − F) of their words: none in common with "good", nor "no" with "yes"
+    // δ · (1 − F) of their words: no word in common with "good", and "no" has none with "yes"
     settings.slic_form = SlicForm::Margin;
     check(Objective::Slic, &settings, &pairs(), |_, p| {
         hinge(6.0 - p[0].0 + p[1].0) - 0.3 * p[0].0
     });
-    // one word of two and three in common: 2 · 1 / 5
+    // one common word, of two and three: 2 · 1 / 5
     let alike = [example("Q: ", &[("good one", 1.0), ("a bad one", 0.0)])];
     check(Objective::Slic, &settings, &alike, |_, p| {
         hinge(6.0 * (1.0 - 0.4) - p[0].0 + p[1].0) - 0.3 * p[0].0
     });
 
-    // δ per place in the ranking
+    // δ for each place in the ranking
     settings.slic_form = SlicForm::List;
     check(Objective::Slic, &settings, &lists(), |_, p| {
         let pair = |i: usize, j: usize| hinge(6.0 * (j - i) as f64 - p[i].0 + p[j].0);
@@ -336,7 +336,7 @@ fn a_reward_model_reads_the_end_of_each_answer() {
         body: model(1).into(),
         head: Some(RewardHead::new(16, &mut rng, DType::F32, &Device::Cpu).unwrap()),
     };
-    // the score of an answer alone, where the last position needs no search
+    // the score of an answer alone, whose last position is known
     let head = model
         .head
         .as_ref()

@@ -1,4 +1,4 @@
-//! What rows teach: runs on files of which some rows must not be learned, or not all of a row can be.
+//! Runs on files with rows that must not be learned, or not completely.
 
 use crate::runs::{metrics, quiet, small};
 use std::fs;
@@ -17,7 +17,7 @@ fn settings(objective: Objective, folder: &Path, rows: &str) -> Settings {
     settings
 }
 
-/// What a run learned, in numbers, and what it said.
+/// The numbers of a run, and its messages.
 fn run(objective: Objective, rows: &str) -> (String, Summary) {
     let folder = tempfile::tempdir().unwrap();
     let settings = settings(objective, folder.path(), rows);
@@ -58,7 +58,7 @@ fn supervised_steps_learn_right_answers_alone() {
         text.contains("4 left out (an answer marked wrong)"),
         "{text}"
     );
-    // solutions are marked in their own way
+    // solutions have their own marks
     let solution = |i: usize, right: bool| {
         format!(
             r#"{{"question": "number {i}", "a": {{"solution": "answer {i}", "is_correct": {right}}}}}"#
@@ -77,7 +77,7 @@ fn classes_take_both_kinds_and_the_steps_before_them_the_right_ones() {
         assert_eq!(summary.train_examples + summary.held_out_examples, 12);
         // nothing is compared
         assert_eq!((summary.after.accuracy, summary.baselines), (None, None));
-        // the label is what the rows differ in
+        // the rows differ only in the label
         let flipped = join((0..12).map(|i| row(i, i % 3 == 0)));
         assert_ne!(learned, run(objective, &flipped).0);
     }
@@ -108,7 +108,7 @@ fn unpaired_rows_are_refused_by_what_compares_answers() {
         refusal(Objective::Sft, &wrong, |_| {}),
         "rows.jsonl: sft learns good answers, and every row has a `label` that is false"
     );
-    // beside rows that can be used they are counted
+    // among usable rows they are counted
     let pair = |i: usize| format!(r#"{{"prompt": "{i}", "chosen": "a", "rejected": "b"}}"#);
     let mixed = join((0..4).map(pair).chain((0..3).map(|i| row(i, true))));
     let (_, summary) = run(Objective::Dpo, &mixed);

@@ -1,4 +1,4 @@
-//! Short runs of a tiny model on the example's own rows.
+//! Short runs of a tiny model on the built-in rows.
 
 use candle_align::{ClassWeighting, RewardHead};
 use candle_core::Device;
@@ -27,7 +27,7 @@ const RESULTS: [&str; 6] = [
     "summary.json",
 ];
 
-/// Seconds, even without optimisation: 16 numbers per position, some twenty steps.
+/// Takes seconds, even without optimization: width 16, about twenty steps.
 pub fn small(objective: Objective, out: &Path) -> Settings {
     Settings {
         objective,
@@ -67,7 +67,7 @@ pub fn metrics(folder: &Path) -> Vec<Value> {
         .collect()
 }
 
-/// Training losses of the objective's own steps.
+/// Training losses of the objective's steps.
 pub fn losses(metrics: &[Value], phase: &str) -> Vec<f64> {
     let own = metrics
         .iter()
@@ -90,7 +90,7 @@ fn every_objective_has_one_name_everywhere() {
     assert_eq!(Objective::value_variants().len(), 15);
 }
 
-/// The whole run: what falls, what is written, what can be read again.
+/// A whole run: the loss falls, the files are written, and they can be read again.
 fn whole_run(settings: Settings) -> Summary {
     let out = settings.out();
     let summary = quiet(&settings).unwrap();
@@ -142,7 +142,7 @@ fn sft_learns_to_spell() {
     let out = tempfile::tempdir().unwrap();
     let summary = whole_run(small(Objective::Sft, out.path()));
     assert!(summary.after.loss < summary.before.loss, "{summary}");
-    // it starts as good as no model: log 259
+    // it starts at the uniform model's loss, ln 259
     assert!((summary.before.loss - 259f64.ln()).abs() < 0.1, "{summary}");
 }
 
@@ -155,7 +155,7 @@ fn a_reward_model_comes_from_pairs() {
 
 #[test]
 fn a_reward_model_comes_from_choices_and_from_rankings() {
-    // on lists of two all forms are one, draw by draw
+    // on lists of two, all forms are the same, for the same seed
     let run = |form| {
         let out = tempfile::tempdir().unwrap();
         let mut settings = small(Objective::Reward, out.path());
@@ -192,7 +192,7 @@ fn dpo_starts_where_policy_and_reference_agree() {
     let mut settings = small(Objective::Dpo, out.path());
     settings.dpo.beta = 0.5;
     let summary = whole_run(settings);
-    // every margin is exactly 0: ties, and ln 2
+    // every margin is exactly 0: only ties, and a loss of ln 2
     assert_eq!(summary.before.accuracy, Some(0.5));
     assert!((summary.before.loss - 2f64.ln()).abs() < 1e-6, "{summary}");
     let pairs = summary.baselines.map(|baselines| baselines.pairs);
@@ -273,7 +273,7 @@ fn words_around_answers_are_learned_and_answers_are_scored_by_them() {
         let summary = whole_run(settings);
         assert!(summary.after.loss < summary.before.loss, "{summary}");
 
-        // scores before and after, beside rulers, on the pairs of what is held out
+        // scores before and after, with baselines, on the held-out pairs
         assert_eq!(
             summary.baselines.map(|b| (b.pairs, b.prompts)),
             Some((10, 10))
@@ -301,7 +301,7 @@ fn words_around_answers_are_learned_and_answers_are_scored_by_them() {
         assert!(text.contains("nats per token"), "{text}");
         assert_eq!(text.contains("under bad words"), conditioned, "{text}");
         assert!(text.contains(objective.score()), "{text}");
-        // two texts to a prompt, one for self-debug alone
+        // two texts per prompt; self-debug has only one
         let texts = match objective {
             Objective::SelfDebug => 40,
             _ => 80,
@@ -312,7 +312,7 @@ fn words_around_answers_are_learned_and_answers_are_scored_by_them() {
 
 #[test]
 fn the_good_class_is_told_from_the_bad_one() {
-    // what a class says does not depend on the prompt here: a few steps show it
+    // here the class predicts the answer for any prompt, which a few steps can show
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("rows.jsonl");
     let row =
@@ -347,7 +347,7 @@ fn the_past_is_hidden_from_hindsight_while_it_learns() {
         )
     };
     let (seen, hidden) = (first(0.0), first(0.9));
-    // what is held out is seen whole
+    // nothing of a held-out row is hidden
     assert_eq!(seen.0, hidden.0);
     assert_ne!(seen.1, hidden.1);
 }
@@ -426,7 +426,7 @@ fn lists_become_pairs_for_dpo_and_stay_lists_for_a_reward_model() {
     let (dpo, reward) = (run(Objective::Dpo), run(Objective::Reward));
     assert_eq!((dpo.train_prompts, dpo.train_examples), (8, 16));
     assert_eq!((reward.train_prompts, reward.train_examples), (8, 8));
-    // of each list two pairs differ in rank
+    // two pairs of each list differ in rank
     assert_eq!(
         reward.baselines.map(|b| (b.pairs, b.longer)),
         Some((4, 0.25))
@@ -434,7 +434,7 @@ fn lists_become_pairs_for_dpo_and_stay_lists_for_a_reward_model() {
     assert_eq!(dpo.baselines, reward.baselines);
 }
 
-/// The message of a run that must fail, and that leaves nothing behind.
+/// The message of a run that must fail without leaving files.
 fn failure(rows: &str, objective: Objective, change: fn(&mut Settings)) -> String {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("rows.jsonl");
@@ -540,7 +540,7 @@ fn settings_out_of_range_are_named() {
         |s| s.language_learning_rate = 0.0,
         "`language_learning_rate` must be finite and > 0, got 0",
     );
-    // the library's own checks, with the step at which they spoke
+    // the library's own checks, with the step at which they failed
     check(
         |s| s.dpo.beta = 0.0,
         "dpo_loss: `beta` must be finite and > 0, got 0",
@@ -636,7 +636,7 @@ fn flags_go_over_the_file_and_assignments_over_flags() {
         .unwrap();
     assert_eq!((found.seed, found.steps, found.batch), (3, 8, 9));
     assert_eq!(found.objective, Objective::Sft);
-    // the rate of the objective that runs
+    // the learning rate of the objective that runs
     let default = Settings::default().learning_rate;
     assert_eq!(
         (found.sft_learning_rate, found.learning_rate),

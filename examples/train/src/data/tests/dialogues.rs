@@ -1,9 +1,9 @@
-//! What a row says beside its texts: labels, weights, systems, histories, answers that have begun.
-//! Each kind was seen in other frameworks; the threads stand beside the tests.
+//! Parts of a row besides its texts: labels, weights, system turns, histories, answers that have begun.
+//! Each kind of fault was reported for another framework; the comments name the threads.
 
 use super::*;
 
-/// Lines of a row as one.
+/// The lines of a row, joined.
 fn row(text: &str) -> String {
     text.replace('\n', " ")
 }
@@ -205,14 +205,14 @@ fn a_prompt_beside_lists_that_hold_the_dialogue_is_kept_or_contradicted() {
             assert_eq!(refused(&with_prompt(prompt, format)), expected, "{prompt}");
         }
     }
-    // a turn that only begins like the prompt
+    // a turn that has the prompt only as its beginning
     let longer =
         with_prompt(r#""Q""#, "pair").replace(r#""content": "Q""#, r#""content": "Q, too""#);
     assert_eq!(
         refused(&longer),
         "`chosen` does not begin with `prompt`: which holds?"
     );
-    // a system turn that stands in the lists alone; two that differ
+    // a system turn only in the lists; two different ones
     let lists = |prompt: &str| {
         format!(
             r#"{{"prompt": {prompt}, "completion": [{{"role": "system", "content": "S"}},
@@ -342,7 +342,7 @@ fn an_answer_that_has_begun_in_the_prompt_goes_on() {
     }
     let row = format!(r#"{{"prompt": {list}, "answers": [" 4", " 5"], "rewards": [1, 0]}}"#);
     assert_eq!(items(&row), one(prompt, &[(" 4", 1.0), (" 5", 0.0)]));
-    // more turns after the one that has begun; an empty turn has not begun
+    // more turns after an answer that has begun; an empty turn has not begun
     let row = format!(
         r#"{{"prompt": {list}, "completion": [{{"role": "assistant", "content": " 4."}}, {{"role": "user", "content": "Sure?"}}, {{"role": "assistant", "content": "Yes"}}]}}"#
     );
@@ -353,7 +353,7 @@ fn an_answer_that_has_begun_in_the_prompt_goes_on() {
         list.replace("It is", " ")
     );
     assert_eq!(items(&row), one(Q, &[("A", 1.0)]));
-    // blanks alone are no answer
+    // blanks alone are not an answer
     let row = format!(r#"{{"prompt": {list}, "completion": "  "}}"#);
     assert_eq!(left_out(&row), [(Reason::EmptyAnswer, 1)].into());
 }
@@ -378,7 +378,7 @@ fn lists_without_a_prompt_are_an_error_as_texts_are() {
         refused(r#"{"prompt": [], "completion": "a"}"#),
         "`prompt` is an empty list"
     );
-    // with prompts that differ they are left out as texts are
+    // pairs with different prompts are left out, as for texts
     let pair = r#"{"chosen": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "a"}],
         "rejected": [{"role": "user", "content": "R"}, {"role": "assistant", "content": "b"}]}"#;
     assert_eq!(left_out(pair), [(Reason::PromptsDiffer, 1)].into());
@@ -440,7 +440,7 @@ fn a_row_that_gives_nothing_is_counted() {
 
 #[test]
 fn what_many_answers_share_is_kept_once() {
-    // half a megabyte of prompt before two thousand answers, and as the beginning of as many turns
+    // half a megabyte of prompt, before two thousand answers or before as many turns
     let long = "x".repeat(1 << 19);
     let reply = r#"{"text": "A", "role": "assistant", "replies": []}"#;
     let question = format!(r#"{{"text": "R", "role": "prompter", "replies": [{reply}]}}"#);
@@ -467,7 +467,7 @@ fn what_many_answers_share_is_kept_once() {
         });
         let prompts: Vec<usize> = prompts.collect();
         assert_eq!(prompts.len(), 2000);
-        // the first may be whole
+        // the first may be complete
         let most = long.len() + 2000 * 300;
         assert!(prompts.iter().sum::<usize>() < most, "{:?}", &prompts[..3]);
         let data = read(&row);

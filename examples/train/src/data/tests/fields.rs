@@ -1,5 +1,5 @@
-//! The rule of the reader, over every field of every format: a field is used, or it is on the list of
-//! those that mean nothing, or the row is refused by the field's name.
+//! The rule of the reader, for every field of every format: the field is used, or it is on the list of
+//! fields without effect, or the row is refused with the field's name.
 
 use super::super::fields::{
     COMPLETION, Fields, INSTANCE, INSTRUCTION, MESSAGE, MESSAGES, ORIGIN, PAIR, QUESTION, RANKED,
@@ -8,8 +8,8 @@ use super::super::fields::{
 use super::*;
 use serde_json::{Value, json};
 
-/// Rows that hold every field of their format that can stand beside the others, and the objects in
-/// them with what these may hold.
+/// Rows with all fields of their format that can be combined, and the objects in them with their
+/// allowed fields.
 fn formats() -> Vec<(Value, Vec<(&'static str, Fields)>)> {
     let user = json!({"role": "user", "content": "Q"});
     let says = |text: &str| json!({"role": "assistant", "content": text});
@@ -128,7 +128,7 @@ fn every_object_of_every_format_stands_in_a_row_here() {
     assert_eq!(found, ALL.iter().map(|fields| fields.of).collect());
 }
 
-/// All names that any format knows, and some that none does.
+/// All names that some format knows, and a few unknown ones.
 fn all_names() -> Vec<String> {
     let known = ALL.iter().flat_map(|of| of.read.iter().chain(of.nothing));
     let mut names: Vec<&str> = known.chain(ORIGIN).copied().collect();
@@ -172,22 +172,22 @@ fn outcome(row: &Value, ignored: &[&str]) -> Result<Data> {
     from_text(&row.to_string(), "rows.jsonl", &reading)
 }
 
-/// What was learned or counted of a row.
+/// The training data or the count that a row gives.
 fn learned(data: &Data) -> (&[Item], &BTreeMap<Reason, usize>) {
     (&data.items, &data.tally.left_out)
 }
 
-/// Whether a value is what the format takes a field for that is not there, or says what stands there
-/// in another word.
+/// Whether a value equals the format's default for a missing field, or is another word for the present
+/// value.
 fn is_the_default(at: &str, name: &str, value: &Value, old: Option<&Value>) -> bool {
     let of_prompter = ["/prompt", "/prompt/replies/0/replies/0"].contains(&at);
     match name {
         "deleted" => value == false,
         "review_result" => value == true,
         "role" => value == "user" && old.is_some_and(|old| old == "prompter"),
-        // of what a tree's prompter says, only the answers are compared
+        // for the prompter of a tree only the answers are compared
         "rank" => of_prompter,
-        // a turn that is learned anyway, or that is not learned anyway
+        // the turn is covered anyway, or not covered anyway
         "weight" => match at {
             "/chosen/1" | "/rejected/1" | "/completion/0" | "/messages/3" => true,
             _ => value == 0,
@@ -196,7 +196,7 @@ fn is_the_default(at: &str, name: &str, value: &Value, old: Option<&Value>) -> b
     }
 }
 
-/// Whether setting the field had an effect; what had none must be allowed to have none.
+/// Whether setting the field had an effect; a field without effect must be on the list.
 fn check(
     (row, base): (&Value, &Data),
     at: &str,
@@ -209,14 +209,14 @@ fn check(
     let old = object.insert(name.to_string(), value.clone());
     let path = at.trim_start_matches('/');
     let named = || format!("{at}: {name} = {value} in {row}");
-    // what makes it a row of solutions, which have fields of any name
+    // this makes it a row of solutions, which may have fields of any name
     let open = value.get("is_correct").is_some() || fields.of == "solutions" && value.is_object();
     match outcome(&changed, &[]) {
         Err(error) => {
             let message = error.to_string();
             let told = || format!("{}: {message}", named());
             assert!(!fields.means_nothing(name, path), "{}", told());
-            // a field that some format reads may make the row another format, and clash with others
+            // a field that some format reads may change the row's format and clash with other fields
             let needle = match open || ALL.iter().any(|of| of.read.contains(&name)) {
                 true => "`".to_string(),
                 false => format!("{name}`"),
@@ -249,7 +249,7 @@ fn every_field_is_used_or_means_nothing_or_is_refused_by_name() {
                 for value in &values {
                     used |= check((&row, &base), at, &fields, name, value);
                 }
-                // what is said to be read is read
+                // fields that are listed as read are read
                 let rank_of_prompter = name == "rank" && !used;
                 let read = fields.read.contains(&name.as_str());
                 assert!(used || !read || rank_of_prompter, "{at}: {name} in {row}");
@@ -309,7 +309,7 @@ proptest! {
         for (row, objects) in formats() {
             let base = outcome(&row, &[]).unwrap();
             for (at, fields) in objects {
-                // a row of solutions has fields of any name
+                // a row of solutions may have fields of any name
                 if fields.of != "solutions" {
                     prop_assert!(check((&row, &base), at, &fields, &name, &value));
                 }
