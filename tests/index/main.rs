@@ -430,6 +430,19 @@ fn no_reader_tries_the_forms_of_a_value_in_the_dark() {
     }
 }
 
+#[test]
+fn a_map_and_a_header_of_tensors_have_one_reader_each() {
+    for (what, reader) in [
+        ("fn visit_map", "in_order.rs"),
+        ("data_offsets:", "tensor_file.rs"),
+    ] {
+        let src = root().join("src");
+        let reads = |path: &PathBuf| code(&fs::read_to_string(path).unwrap()).contains(what);
+        let found: Vec<_> = sources(&src).into_iter().filter(reads).collect();
+        assert_eq!(found, [src.join(reader)], "{what}");
+    }
+}
+
 /// The rooms of `src/`, from the ground up. A room imports from lower floors only.
 const FLOORS: [&[&str]; 11] = [
     &["atomic", "files"],
