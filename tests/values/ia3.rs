@@ -85,7 +85,7 @@ fn a_path_gets_its_place() {
         |names: &[&str]| TargetModules::Names(names.iter().map(|n| n.to_string()).collect());
     let config = Ia3ForModel {
         targets: Targets {
-            target_modules: names(&["k_proj", "down_proj"]),
+            target_modules: names(&["k_proj", "v_proj", "down_proj"]),
             ..Default::default()
         },
         feedforward_modules: names(&["down_proj"]),
@@ -108,10 +108,15 @@ fn a_path_gets_its_place() {
     let paths = [
         "layers.0.mlp.down_proj",
         "layers.0.q_proj",
+        "layers.0.v_proj",
         "layers.0.k_proj",
     ];
     let found = config.for_modules(&paths).unwrap();
-    let want = [(paths[0], Ia3Place::Input), (paths[2], Ia3Place::Output)];
+    let want = [
+        (paths[0], Ia3Place::Input),
+        (paths[2], Ia3Place::Output),
+        (paths[3], Ia3Place::Output),
+    ];
     assert_eq!(found, want.map(|(path, place)| (path.to_string(), place)));
 
     let json = serde_json::to_string(&config).unwrap();

@@ -17,7 +17,7 @@
 
 pub mod config;
 pub mod embedding;
-pub(crate) mod for_model;
+pub mod for_model;
 pub mod plus;
 pub(crate) mod update;
 

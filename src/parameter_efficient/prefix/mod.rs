@@ -19,12 +19,14 @@
 //! [`bottleneck`](crate::parameter_efficient::bottleneck) (the unified view).
 
 pub mod attention;
-pub(crate) mod form;
+mod form;
+
+pub use form::Reparametrisation;
 
 use crate::error::{Error, Result, require};
-use crate::parameter_efficient::prefix::form::{Form, Reparametrisation};
 use crate::shape::{Axes, made, size};
 use candle_core::{DType, Device, Tensor, Var};
+use form::Form;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 

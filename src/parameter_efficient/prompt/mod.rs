@@ -12,12 +12,13 @@
 //!
 //! Read next: [`prefix`](crate::parameter_efficient::prefix), which puts learned vectors into every layer.
 
-pub(crate) mod start;
+mod start;
+
+pub use start::{PromptConfig, PromptInit};
 
 use crate::error::{Error, Result};
 use crate::known::readable;
 use crate::parameter_efficient::low_rank::named;
-use crate::parameter_efficient::prompt::start::PromptConfig;
 use crate::shape::Axes;
 use candle_core::{DType, Tensor, Var};
 use candle_nn::Module;
