@@ -437,8 +437,8 @@ impl BottleneckAdapter {
     }
 
     /// Combines the adapter and a sub-layer into one layer.
-    pub fn around<M: Module>(self, layer: M) -> AdaptedLayer<M> {
-        AdaptedLayer {
+    pub fn around<M: Module>(self, layer: M) -> BottleneckLayer<M> {
+        BottleneckLayer {
             layer,
             adapter: self,
         }
@@ -447,14 +447,14 @@ impl BottleneckAdapter {
 
 /// A sub-layer, such as a linear map or a whole feed-forward part, with an adapter around it.
 #[derive(Clone, Debug)]
-pub struct AdaptedLayer<M> {
+pub struct BottleneckLayer<M> {
     /// The frozen part: use [`FrozenLinear`](crate::FrozenLinear)s in it.
     pub layer: M,
     /// The trained part.
     pub adapter: BottleneckAdapter,
 }
 
-impl<M: Module> Module for AdaptedLayer<M> {
+impl<M: Module> Module for BottleneckLayer<M> {
     /// [`BottleneckAdapter::insert`] with the input and the sub-layer's output.
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         Ok(self.adapter.insert(x, &self.layer.forward(x)?)?)

@@ -128,7 +128,8 @@ pub use adalora::{
 };
 pub use bitfit::BiasLinear;
 pub use bottleneck::{
-    Activation, AdaptedLayer, BottleneckAdapter, BottleneckConfig, Insertion, MamConfig, Placement,
+    Activation, BottleneckAdapter, BottleneckConfig, BottleneckLayer, Insertion, MamConfig,
+    Placement,
 };
 pub use design_space::{DesignSpaceConfig, Grouping, LayerPlan, LayerSize, Strategy};
 pub use dora::DoraLinear;

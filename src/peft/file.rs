@@ -1,6 +1,6 @@
 //! The two files of an adapter, read and written.
 
-use super::config::{AdapterConfig, AdapterMethod, PrefixFile};
+use super::config::{AdapterMethod, PeftConfig, PrefixFile};
 use super::{DEFAULT, PROMPT, Strictness, TENSORS};
 use super::{finite, pair, read, tensors, write};
 use crate::error::{Error, Result};
@@ -33,7 +33,7 @@ use std::path::Path;
 /// PEFT's loader accepts missing and unexpected tensors; see the page above.
 /// # Examples
 /// ```
-/// use candle_align::{AdapterConfig, AdapterFile, AdapterLayer, AdapterLayers, AdapterMethod};
+/// use candle_align::{PeftConfig, AdapterFile, AnyAdapter, ModelAdapters, AdapterMethod};
 /// use candle_align::{LoraConfig, LoraFile, LoraForModel, LoraLinear, Strictness, TargetModules, Targets};
 /// use candle_core::{Device, Tensor};
 /// use candle_nn::{Linear, Module};
@@ -53,10 +53,10 @@ use std::path::Path;
 /// let targets = Targets { target_modules: TargetModules::Names(vec!["q_proj".into()]), ..Default::default() };
 /// let model = LoraForModel { config, targets, ..Default::default() };
 /// let method = AdapterMethod::Lora(LoraFile { model, ..Default::default() });
-/// let layers = BTreeMap::from([("layers.0.q_proj".to_string(), AdapterLayer::Lora(layer.clone()))]);
-/// let layers = AdapterLayers { layers, ..Default::default() };
+/// let layers = BTreeMap::from([("layers.0.q_proj".to_string(), AnyAdapter::Lora(layer.clone()))]);
+/// let layers = ModelAdapters { layers, ..Default::default() };
 /// let folder = std::env::temp_dir().join("candle-align-adapter");
-/// AdapterFile::from_layers(AdapterConfig::from(method), &layers)?.write(&folder)?;
+/// AdapterFile::from_layers(PeftConfig::from(method), &layers)?.write(&folder)?;
 ///
 /// // and back
 /// let file = AdapterFile::read(&folder, Strictness::Strict)?;
@@ -76,7 +76,7 @@ use std::path::Path;
 #[doc(alias = "PeftModel")]
 #[derive(Clone, Debug)]
 pub struct AdapterFile {
-    pub(super) config: AdapterConfig,
+    pub(super) config: PeftConfig,
     pub(super) tensors: BTreeMap<String, Tensor>,
     pub(super) left_out: Vec<String>,
 }
@@ -134,7 +134,7 @@ impl AdapterFile {
     }
 
     /// The settings.
-    pub fn config(&self) -> &AdapterConfig {
+    pub fn config(&self) -> &PeftConfig {
         &self.config
     }
 

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 /// One layer under an adapter.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)] // the types say it
-pub enum AdapterLayer {
+pub enum AnyAdapter {
     Lora(LoraLinear),
     LoraEmbedding(LoraEmbedding),
     Dora(DoraLinear),
@@ -30,18 +30,18 @@ pub enum AdapterLayer {
 macro_rules! each {
     ($layer:expr, $found:ident => $what:expr) => {
         match $layer {
-            AdapterLayer::Lora($found) => $what,
-            AdapterLayer::LoraEmbedding($found) => $what,
-            AdapterLayer::Dora($found) => $what,
-            AdapterLayer::AdaLora($found) => $what,
-            AdapterLayer::Ia3($found) => $what,
-            AdapterLayer::Vera($found) => $what,
-            AdapterLayer::Qlora($found) => $what,
+            AnyAdapter::Lora($found) => $what,
+            AnyAdapter::LoraEmbedding($found) => $what,
+            AnyAdapter::Dora($found) => $what,
+            AnyAdapter::AdaLora($found) => $what,
+            AnyAdapter::Ia3($found) => $what,
+            AnyAdapter::Vera($found) => $what,
+            AnyAdapter::Qlora($found) => $what,
         }
     };
 }
 
-impl AdapterLayer {
+impl AnyAdapter {
     /// The trained variables, under the names of the file without `base_model.model.`; `prefix` is the path
     /// of the module.
     pub fn trainable(&self, prefix: &str) -> Vec<(String, Var)> {
@@ -89,7 +89,7 @@ impl AdapterLayer {
     }
 }
 
-impl Module for AdapterLayer {
+impl Module for AnyAdapter {
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         each!(self, layer => layer.forward(x))
     }
@@ -97,9 +97,9 @@ impl Module for AdapterLayer {
 
 /// The result of applying a file to a base model, or the source of a new file.
 #[derive(Clone, Debug, Default)]
-pub struct AdapterLayers {
+pub struct ModelAdapters {
     /// The layers under an adapter, by the path of their module.
-    pub layers: BTreeMap<String, AdapterLayer>,
+    pub layers: BTreeMap<String, AnyAdapter>,
     /// Weights that replace the base model's, under the same names: the modules that were trained as a
     /// whole, biases of other modules, a vocabulary that was saved with the adapter.
     pub weights: BTreeMap<String, Tensor>,

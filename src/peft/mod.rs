@@ -5,7 +5,7 @@
 //!
 //! | file | what is in it |
 //! |---|---|
-//! | `adapter_config.json` | [`AdapterConfig`]: JSON, keys sorted, every key of PEFT 0.21.2 |
+//! | `adapter_config.json` | [`PeftConfig`]: JSON, keys sorted, every key of PEFT 0.21.2 |
 //! | `adapter_model.safetensors` | the tensors below, with the metadata `{"format": "pt"}` and a copy of the settings |
 //!
 //! An adapter with a name other than `default` is in a folder with that name: read that folder.
@@ -89,7 +89,7 @@
 //! The last column is the result of PEFT's `merge_and_unload`. Where it is not the trained model, PEFT
 //! warns and recommends untying the model first. [`AdapterFile::merged`] always returns the trained
 //! model. Its result has both names if they no longer hold one table; set `tie_word_embeddings = false`
-//! in the model then. [`AdapterLayers::tied`] holds the tensor under a name that the adapter itself does
+//! in the model then. [`ModelAdapters::tied`] holds the tensor under a name that the adapter itself does
 //! not change. A state dict without this information is read as that of an untied model. Where a tied
 //! model would mean something else, it is refused with a question: for an embedding under an adapter or
 //! trained as a whole while there is no output layer of its shape, and for rows of a table that occurs
@@ -145,11 +145,11 @@ mod write;
 
 pub use base_model::BaseModel;
 pub use config::{
-    AdaLoraFile, AdapterConfig, AdapterMethod, Ia3File, LoraFile, PrefixFile, PromptFile, TaskType,
+    AdaLoraFile, AdapterMethod, Ia3File, LoraFile, PeftConfig, PrefixFile, PromptFile, TaskType,
     VeraFile,
 };
 pub use file::AdapterFile;
-pub use layer::{AdapterLayer, AdapterLayers};
+pub use layer::{AnyAdapter, ModelAdapters};
 pub use merged::MergedModel;
 
 use crate::error::{Error, Result};

@@ -2,7 +2,7 @@
 
 use crate::common::adapters::golden;
 use candle_align::{
-    AdapterFile, AdapterLayer, AdapterMethod, BaseModel, PrefixLayer, Result, Strictness,
+    AdapterFile, AdapterMethod, AnyAdapter, BaseModel, PrefixLayer, Result, Strictness,
     TargetModules,
 };
 use candle_core::{D, DType, Device, IndexOp, Module, Tensor};
@@ -112,7 +112,7 @@ fn base(kind: Kind) -> HashMap<String, Tensor> {
 struct Model {
     kind: Kind,
     weights: HashMap<String, Tensor>,
-    layers: BTreeMap<String, AdapterLayer>,
+    layers: BTreeMap<String, AnyAdapter>,
     prompt: Option<Tensor>,
     prefix: Vec<Option<PrefixLayer>>,
 }

@@ -8,19 +8,19 @@
 //! ```
 //!
 //! A new layer that replaces a linear map is one arm of `Maker::linear` and one variant of
-//! [`AdapterConfig`], in `adapter_config.rs`.
+//! [`AdapterSettings`], in `adapter_config.rs`.
 //!
 //! **Positions.** Virtual positions have no position embedding: a prompt learns its own offset, and a
 //! prefix comes after the embedding. So the tokens keep the positions that the model was trained with,
 //! and `max_len` counts only them. PEFT's models count a prefix and a prompt, so their tokens start at
 //! `virtual_positions()`; this decoder differs from them here.
 
-pub use super::adapter_config::AdapterConfig;
+pub use super::adapter_config::AdapterSettings;
 use super::beside::{Mode, beside};
 use super::linear_adapters::{Maker, Switched};
 use super::transformer::Transformer;
 use candle_align::{
-    AdaLoraLinear, AdapterLayer, FrozenLinear, LayerSize, Result, Targets, VeraProjections,
+    AdaLoraLinear, AnyAdapter, FrozenLinear, LayerSize, Result, Targets, VeraProjections,
 };
 use candle_core::Var;
 use candle_nn::Linear;
@@ -33,7 +33,7 @@ use std::sync::atomic::Ordering;
 pub struct Adapted {
     pub model: Transformer,
     linear_vars: Vec<(String, Var)>,
-    layers: BTreeMap<String, AdapterLayer>,
+    layers: BTreeMap<String, AnyAdapter>,
     projections: Option<VeraProjections>,
     triplets: Vec<(String, AdaLoraLinear)>,
 }
@@ -48,7 +48,7 @@ impl Adapted {
     }
 
     /// The layers that replace linear maps, by name and without biases: the content of a PEFT file.
-    pub fn layers(&self) -> &BTreeMap<String, AdapterLayer> {
+    pub fn layers(&self) -> &BTreeMap<String, AnyAdapter> {
         &self.layers
     }
 
@@ -89,7 +89,7 @@ impl Adapted {
 ///
 /// # Errors
 /// As [`adapt_at`].
-pub fn adapt(base: &Transformer, config: &AdapterConfig, rng: &mut StdRng) -> Result<Adapted> {
+pub fn adapt(base: &Transformer, config: &AdapterSettings, rng: &mut StdRng) -> Result<Adapted> {
     adapt_at(base, config, &Targets::default(), rng)
 }
 
@@ -101,7 +101,7 @@ pub fn adapt(base: &Transformer, config: &AdapterConfig, rng: &mut StdRng) -> Re
 /// that chooses nothing.
 pub fn adapt_at(
     base: &Transformer,
-    config: &AdapterConfig,
+    config: &AdapterSettings,
     targets: &Targets,
     rng: &mut StdRng,
 ) -> Result<Adapted> {
@@ -109,7 +109,7 @@ pub fn adapt_at(
     let mode = Arc::new(Mode::default());
     mode.on.store(true, Ordering::Relaxed);
     let plans = match config {
-        AdapterConfig::DesignSpace { space, per_layer } => {
+        AdapterSettings::DesignSpace { space, per_layer } => {
             space.plan(base.config().layers, *per_layer, &layer_size(base))?
         }
         _ => Vec::new(),
@@ -134,7 +134,7 @@ pub fn adapt_at(
         ..
     } = maker;
     let triplets = layers.iter().filter_map(|(name, layer)| match layer {
-        AdapterLayer::AdaLora(layer) => Some((name.clone(), layer.clone())),
+        AnyAdapter::AdaLora(layer) => Some((name.clone(), layer.clone())),
         _ => None,
     });
     let triplets = triplets.collect();
@@ -150,10 +150,12 @@ pub fn adapt_at(
 }
 
 /// Refuses settings that would have no effect here.
-fn answered(config: &AdapterConfig, targets: &Targets) -> Result<()> {
+fn answered(config: &AdapterSettings, targets: &Targets) -> Result<()> {
     let targets = match config {
-        AdapterConfig::Lora(c) | AdapterConfig::Qlora(c) | AdapterConfig::Dora(c) => &c.targets,
-        AdapterConfig::Ia3(c) => &c.targets,
+        AdapterSettings::Lora(c) | AdapterSettings::Qlora(c) | AdapterSettings::Dora(c) => {
+            &c.targets
+        }
+        AdapterSettings::Ia3(c) => &c.targets,
         _ => targets,
     };
     match targets.modules_to_save.is_empty() {

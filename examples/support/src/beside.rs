@@ -1,7 +1,7 @@
 //! The adapters beside the linear maps: before the input, inside the attention, around the parts of a
 //! block.
 
-use super::adapter_config::AdapterConfig;
+use super::adapter_config::AdapterSettings;
 use super::transformer::Transformer;
 use candle_align::{
     BottleneckAdapter, BottleneckConfig, LayerPlan, Placement, PrefixConfig, PrefixEncoder,
@@ -161,7 +161,7 @@ impl Adapters {
 /// The adapters beside the linear maps.
 pub(super) fn beside(
     base: &Transformer,
-    config: &AdapterConfig,
+    config: &AdapterSettings,
     plans: &[LayerPlan],
     rng: &mut StdRng,
 ) -> Result<Adapters> {
@@ -182,20 +182,20 @@ pub(super) fn beside(
         BottleneckAdapter::new(c.dim, c.dim, config, dtype, device, rng)
     };
     match config {
-        AdapterConfig::Lora(_)
-        | AdapterConfig::Qlora(_)
-        | AdapterConfig::Dora(_)
-        | AdapterConfig::AdaLora(_)
-        | AdapterConfig::Ia3(_)
-        | AdapterConfig::Vera(_)
-        | AdapterConfig::BitFit {} => {}
-        AdapterConfig::Prompt(config) => {
+        AdapterSettings::Lora(_)
+        | AdapterSettings::Qlora(_)
+        | AdapterSettings::Dora(_)
+        | AdapterSettings::AdaLora(_)
+        | AdapterSettings::Ia3(_)
+        | AdapterSettings::Vera(_)
+        | AdapterSettings::BitFit {} => {}
+        AdapterSettings::Prompt(config) => {
             adapters.prompt = Some(PromptEmbedding::new(table, config, rng)?);
         }
-        AdapterConfig::Prefix(config) => {
+        AdapterSettings::Prefix(config) => {
             adapters.prefixes = vec![prefix(config, (0..c.layers).collect(), rng)?];
         }
-        AdapterConfig::Adapter {
+        AdapterSettings::Adapter {
             placement,
             adapter: config,
         } => {
@@ -210,14 +210,14 @@ pub(super) fn beside(
                     .push((Part::FeedForward, l, adapter(config, rng)?));
             }
         }
-        AdapterConfig::Mam(config) => {
+        AdapterSettings::Mam(config) => {
             adapters.prefixes = vec![prefix(&config.prefix, (0..c.layers).collect(), rng)?];
             for l in 0..c.layers {
                 let adapter = adapter(&config.adapter, rng)?;
                 adapters.parts.push((Part::FeedForward, l, adapter));
             }
         }
-        AdapterConfig::DesignSpace { .. } => {
+        AdapterSettings::DesignSpace { .. } => {
             for (l, plan) in plans.iter().enumerate() {
                 if plan.prefix > 0 {
                     let config = PrefixConfig {

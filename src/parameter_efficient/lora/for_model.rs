@@ -2,10 +2,10 @@
 
 use super::config::{LoraBias, LoraConfig, LoraInit, Scaling};
 use crate::error::{Error, Result, shown};
-use crate::parameter_efficient::expressions::{Expression, Expressions};
-use crate::parameter_efficient::targets::matcher::Matcher;
 use crate::in_order;
+use crate::parameter_efficient::expressions::{Expression, Expressions};
 use crate::parameter_efficient::targets::Targets;
+use crate::parameter_efficient::targets::matcher::Matcher;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 

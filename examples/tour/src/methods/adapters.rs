@@ -10,7 +10,7 @@ use candle_align::{DpoConfig, LoraConfig, LoraForModel};
 use indicatif::MultiProgress;
 use serde::Serialize;
 use std::time::Instant;
-use support::adapters::{AdapterConfig, adapt};
+use support::adapters::{AdapterSettings, adapt};
 
 #[derive(Serialize)]
 struct AdapterSettings<'a> {
@@ -34,7 +34,7 @@ pub fn lora(lab: &Lab, title: Title, bars: &MultiProgress) -> Result<Entry> {
     let mut init = generator(lab.seed, 15);
     let adapted = adapt(
         &lab.reference,
-        &AdapterConfig::Lora(config.clone()),
+        &AdapterSettings::Lora(config.clone()),
         &mut init,
     )?;
     let plan = lab.plan(1e-2);

@@ -13,7 +13,7 @@ use candle_core::Var;
 use indicatif::MultiProgress;
 use serde::Serialize;
 use std::time::Instant;
-use support::adapters::{Adapted, AdapterConfig, adapt};
+use support::adapters::{Adapted, AdapterSettings, adapt};
 use support::transformer::Transformer;
 
 /// The result of a point.
@@ -36,7 +36,7 @@ pub struct Placed {
 #[derive(Serialize)]
 struct PointSettings<'a> {
     loss: DpoConfig,
-    adapter: Option<&'a AdapterConfig>,
+    adapter: Option<&'a AdapterSettings>,
     #[serde(skip_serializing_if = "Option::is_none")]
     budget: Option<&'a Budget>,
     pairs_per_step: usize,
@@ -59,7 +59,7 @@ enum Learner {
 }
 
 impl Learner {
-    fn new(lab: &Lab, point: Point, adapter: Option<&AdapterConfig>) -> Result<Self> {
+    fn new(lab: &Lab, point: Point, adapter: Option<&AdapterSettings>) -> Result<Self> {
         Ok(match adapter {
             None => Self::Everything(lab.reference.trainable()?),
             Some(adapter) => {

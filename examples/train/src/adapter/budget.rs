@@ -5,7 +5,7 @@ use candle_align::{AdaLoraLinear, Orthogonality, RankAllocator, Result, orthogon
 use candle_core::Tensor;
 use candle_core::backprop::GradStore;
 use std::collections::BTreeMap;
-use support::adapters::{Adapted, AdapterConfig};
+use support::adapters::{Adapted, AdapterSettings};
 
 /// Which triplets of each layer are left, by its name.
 pub type Kept = BTreeMap<String, Vec<bool>>;
@@ -20,7 +20,7 @@ pub struct Budget {
 impl Budget {
     /// For a run of this many steps; none for methods other than AdaLoRA.
     pub fn new(adapter: &Adapter, adapted: &Adapted, steps: usize) -> Result<Option<Self>> {
-        let AdapterConfig::AdaLora(config) = &adapter.method else {
+        let AdapterSettings::AdaLora(config) = &adapter.method else {
             return Ok(None);
         };
         let schedule = adapter.ada_lora.schedule(config.rank, steps);

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 use support::adapter_files::{Weights, put_on};
-use support::adapters::AdapterConfig;
+use support::adapters::AdapterSettings;
 use support::transformer::{Config, Transformer};
 use train::adapter::Adapter;
 use train::objectives::Objective;
@@ -41,7 +41,7 @@ const METHODS: [&str; 15] = [
 const OF_PEFT: usize = 10;
 
 fn adapter(json: &str) -> Adapter {
-    let method: AdapterConfig =
+    let method: AdapterSettings =
         serde_json::from_str(json).unwrap_or_else(|e| panic!("{json}: {e}"));
     method.into()
 }
@@ -185,7 +185,7 @@ fn every_method_learns_on_a_base_that_stays_and_comes_back_from_its_files() {
             );
             let file = AdapterFile::read(&folder, Strictness::Strict).unwrap();
             let weights = match settings.adapter.as_ref().unwrap().method {
-                AdapterConfig::Qlora(_) => Weights::FourBits,
+                AdapterSettings::Qlora(_) => Weights::FourBits,
                 _ => Weights::Wide,
             };
             let again = put_on(&base(out.path()), &file, weights).unwrap();
