@@ -26,7 +26,7 @@ use candle_nn::Linear;
 use harness::{Group, Measured, compare, decoder, measure, numbers, targets};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use support::adapters::{AdapterConfig, adapt};
+use support::adapters::{AdapterSettings, adapt};
 use support::transformer::Transformer;
 
 #[global_allocator]
@@ -67,7 +67,7 @@ fn step(name: &str) -> Result<Measured> {
     };
     let (model, vars): (Transformer, Vec<(String, Var)>) = match name {
         "full" => (base.trainable()?, Vec::new()),
-        "LoRA rank 8" => adapted(AdapterConfig::Lora(lora))?,
+        "LoRA rank 8" => adapted(AdapterSettings::Lora(lora))?,
         "QLoRA rank 8" => {
             let mut vars = Vec::new();
             let model = base.map_linears(|name, weight| {
@@ -78,7 +78,7 @@ fn step(name: &str) -> Result<Measured> {
             })?;
             (model, vars)
         }
-        _ => adapted(AdapterConfig::Prompt(PromptConfig {
+        _ => adapted(AdapterSettings::Prompt(PromptConfig {
             length: 20,
             ..Default::default()
         }))?,

@@ -154,19 +154,19 @@ pub use online::samples::{Sample, Samples};
 pub use online::sampling::{SamplingConfig, sample};
 pub use outputs::{ListLoss, PreferenceLoss, TokenLoss};
 pub use parameter_efficient::{
-    Activation, AdaLoraConfig, AdaLoraLinear, AdaLoraScaling, AdaptedLayer, Allocation, BiasLinear,
-    BlockScale, BottleneckAdapter, BottleneckConfig, DesignSpaceConfig, DoraLinear, FrozenLinear,
-    Grouping, Ia3Config, Ia3Linear, Ia3Place, Insertion, LayerPlan, LayerSize, LoraBias,
-    LoraConfig, LoraEmbedding, LoraInit, LoraLinear, LoraPlusGroups, MamConfig, NF4, Nf4Linear,
-    Nf4Scales, Nf4Tensor, Orthogonality, Placement, PrefixConfig, PrefixEncoder, PrefixLayer,
-    PrefixMixture, PrefixShape, PromptConfig, PromptEmbedding, PromptInit, QloraLinear,
-    RankAllocator, RankAllocatorConfig, Reparametrisation, Scaling, Strategy, TargetModules,
-    Targets, VeraConfig, VeraLinear, VeraProjections, lora_plus_groups, orthogonality_penalty,
-    prefix_attention, prefix_mixing,
+    Activation, AdaLoraConfig, AdaLoraLinear, AdaLoraScaling, Adapter, AdapterState, Allocation,
+    BiasLinear, BlockScale, BottleneckAdapter, BottleneckConfig, BottleneckLayer,
+    DesignSpaceConfig, DoraLinear, FrozenBase, FrozenLinear, Grouping, Ia3Config, Ia3Linear,
+    Ia3Place, Insertion, LayerPlan, LayerSize, LinearAdapter, LoraBias, LoraConfig, LoraEmbedding,
+    LoraInit, LoraLinear, LoraPlusGroups, MamConfig, NF4, Nf4Linear, Nf4Scales, Nf4Tensor,
+    Orthogonality, Placement, PrefixConfig, PrefixEncoder, PrefixLayer, PrefixMixture, PrefixShape,
+    PromptConfig, PromptEmbedding, PromptInit, QloraLinear, RankAllocator, RankAllocatorConfig,
+    Reparametrisation, Scaling, Strategy, TargetModules, Targets, VeraConfig, VeraLinear,
+    VeraProjections, lora_plus_groups, orthogonality_penalty, prefix_attention, prefix_mixing,
 };
 pub use peft::{
-    AdaLoraFile, AdapterConfig, AdapterFile, AdapterLayer, AdapterLayers, AdapterMethod, BaseModel,
-    Ia3File, LoraFile, MergedModel, PrefixFile, PromptFile, Strictness, TaskType, VeraFile,
+    AdaLoraFile, AdapterFile, AdapterMethod, AnyAdapter, BaseModel, Ia3File, LoraFile, MergedModel,
+    ModelAdapters, PeftConfig, PrefixFile, PromptFile, Strictness, TaskType, VeraFile,
 };
 pub use ranking::ReferenceTokens;
 pub use ranking::brio::{BrioConfig, BrioPairs, brio_loss};

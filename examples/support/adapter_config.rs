@@ -13,7 +13,7 @@ use std::fmt;
 /// out: `{"lora": {}}`, or `"lora"`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(remote = "Self", rename_all = "snake_case", deny_unknown_fields)]
-pub enum AdapterConfig {
+pub enum AdapterSettings {
     /// LoRA on the linear maps of the blocks that the settings choose, or on all.
     Lora(LoraConfig),
     /// LoRA over the linear maps in four bits; they are chosen in the same way.
@@ -47,14 +47,14 @@ pub enum AdapterConfig {
     },
 }
 
-impl Serialize for AdapterConfig {
+impl Serialize for AdapterSettings {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         // that of the derive, which `remote` makes a function beside the trait's
         Self::serialize(self, serializer)
     }
 }
 
-impl<'de> Deserialize<'de> for AdapterConfig {
+impl<'de> Deserialize<'de> for AdapterSettings {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(NameOrMap)
     }
@@ -64,19 +64,19 @@ impl<'de> Deserialize<'de> for AdapterConfig {
 struct NameOrMap;
 
 impl<'de> Visitor<'de> for NameOrMap {
-    type Value = AdapterConfig;
+    type Value = AdapterSettings;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(r#"a method, as `"lora"` or `{"lora": {"rank": 4}}`"#)
     }
 
-    fn visit_str<E: Error>(self, name: &str) -> Result<AdapterConfig, E> {
+    fn visit_str<E: Error>(self, name: &str) -> Result<AdapterSettings, E> {
         let alone = serde_json::json!({ name: {} });
-        AdapterConfig::deserialize(alone).map_err(E::custom)
+        AdapterSettings::deserialize(alone).map_err(E::custom)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<AdapterConfig, A::Error> {
-        let found = AdapterConfig::deserialize(MapAccessDeserializer::new(OneKey(&mut map)))?;
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<AdapterSettings, A::Error> {
+        let found = AdapterSettings::deserialize(MapAccessDeserializer::new(OneKey(&mut map)))?;
         match map.next_key::<String>()? {
             None => Ok(found),
             Some(_) => Err(Error::custom("a second method beside the first")),
@@ -108,7 +108,7 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for OneKey<'_, A> {
     }
 }
 
-impl AdapterConfig {
+impl AdapterSettings {
     /// Its name in JSON.
     pub fn name(&self) -> &'static str {
         match self {

@@ -8,18 +8,18 @@
 //! ```
 //!
 //! A new layer that replaces a linear map is one arm of `Maker::linear` and one variant of
-//! [`AdapterConfig`], in `adapter_config.rs`.
+//! [`AdapterSettings`], in `adapter_config.rs`.
 //!
 //! **Positions.** Virtual positions have no position embedding: a prompt learns its own offset, and a
 //! prefix comes after the embedding. So the tokens keep the positions that the model was trained with,
 //! and `max_len` counts only them. PEFT's models count a prefix and a prompt, so their tokens start at
 //! `virtual_positions()`; this decoder differs from them here.
 
-pub use super::adapter_config::AdapterConfig;
+pub use super::adapter_config::AdapterSettings;
 use super::linear_adapters::{Maker, Switched};
 use super::transformer::Transformer;
 use candle_align::{
-    AdaLoraLinear, AdapterLayer, BottleneckAdapter, BottleneckConfig, FrozenLinear, LayerPlan,
+    AdaLoraLinear, AnyAdapter, BottleneckAdapter, BottleneckConfig, FrozenLinear, LayerPlan,
     LayerSize, Placement, PrefixConfig, PrefixEncoder, PrefixLayer, PrefixShape, PromptEmbedding,
     Reparametrisation, Result, Targets, VeraProjections,
 };
@@ -180,7 +180,7 @@ impl Adapters {
 pub struct Adapted {
     pub model: Transformer,
     linear_vars: Vec<(String, Var)>,
-    layers: BTreeMap<String, AdapterLayer>,
+    layers: BTreeMap<String, AnyAdapter>,
     projections: Option<VeraProjections>,
     triplets: Vec<(String, AdaLoraLinear)>,
 }
@@ -195,7 +195,7 @@ impl Adapted {
     }
 
     /// The layers that replace linear maps, by name and without biases: the content of a PEFT file.
-    pub fn layers(&self) -> &BTreeMap<String, AdapterLayer> {
+    pub fn layers(&self) -> &BTreeMap<String, AnyAdapter> {
         &self.layers
     }
 
@@ -236,7 +236,7 @@ impl Adapted {
 ///
 /// # Errors
 /// As [`adapt_at`].
-pub fn adapt(base: &Transformer, config: &AdapterConfig, rng: &mut StdRng) -> Result<Adapted> {
+pub fn adapt(base: &Transformer, config: &AdapterSettings, rng: &mut StdRng) -> Result<Adapted> {
     adapt_at(base, config, &Targets::default(), rng)
 }
 
@@ -248,7 +248,7 @@ pub fn adapt(base: &Transformer, config: &AdapterConfig, rng: &mut StdRng) -> Re
 /// that chooses nothing.
 pub fn adapt_at(
     base: &Transformer,
-    config: &AdapterConfig,
+    config: &AdapterSettings,
     targets: &Targets,
     rng: &mut StdRng,
 ) -> Result<Adapted> {
@@ -256,7 +256,7 @@ pub fn adapt_at(
     let mode = Arc::new(Mode::default());
     mode.on.store(true, Ordering::Relaxed);
     let plans = match config {
-        AdapterConfig::DesignSpace { space, per_layer } => {
+        AdapterSettings::DesignSpace { space, per_layer } => {
             space.plan(base.config().layers, *per_layer, &layer_size(base))?
         }
         _ => Vec::new(),
@@ -281,7 +281,7 @@ pub fn adapt_at(
         ..
     } = maker;
     let triplets = layers.iter().filter_map(|(name, layer)| match layer {
-        AdapterLayer::AdaLora(layer) => Some((name.clone(), layer.clone())),
+        AnyAdapter::AdaLora(layer) => Some((name.clone(), layer.clone())),
         _ => None,
     });
     let triplets = triplets.collect();
@@ -297,10 +297,12 @@ pub fn adapt_at(
 }
 
 /// Refuses settings that would have no effect here.
-fn answered(config: &AdapterConfig, targets: &Targets) -> Result<()> {
+fn answered(config: &AdapterSettings, targets: &Targets) -> Result<()> {
     let targets = match config {
-        AdapterConfig::Lora(c) | AdapterConfig::Qlora(c) | AdapterConfig::Dora(c) => &c.targets,
-        AdapterConfig::Ia3(c) => &c.targets,
+        AdapterSettings::Lora(c) | AdapterSettings::Qlora(c) | AdapterSettings::Dora(c) => {
+            &c.targets
+        }
+        AdapterSettings::Ia3(c) => &c.targets,
         _ => targets,
     };
     match targets.modules_to_save.is_empty() {
@@ -316,7 +318,7 @@ fn answered(config: &AdapterConfig, targets: &Targets) -> Result<()> {
 /// The adapters beside the linear maps.
 fn beside(
     base: &Transformer,
-    config: &AdapterConfig,
+    config: &AdapterSettings,
     plans: &[LayerPlan],
     rng: &mut StdRng,
 ) -> Result<Adapters> {
@@ -337,20 +339,20 @@ fn beside(
         BottleneckAdapter::new(c.dim, c.dim, config, dtype, device, rng)
     };
     match config {
-        AdapterConfig::Lora(_)
-        | AdapterConfig::Qlora(_)
-        | AdapterConfig::Dora(_)
-        | AdapterConfig::AdaLora(_)
-        | AdapterConfig::Ia3(_)
-        | AdapterConfig::Vera(_)
-        | AdapterConfig::BitFit {} => {}
-        AdapterConfig::Prompt(config) => {
+        AdapterSettings::Lora(_)
+        | AdapterSettings::Qlora(_)
+        | AdapterSettings::Dora(_)
+        | AdapterSettings::AdaLora(_)
+        | AdapterSettings::Ia3(_)
+        | AdapterSettings::Vera(_)
+        | AdapterSettings::BitFit {} => {}
+        AdapterSettings::Prompt(config) => {
             adapters.prompt = Some(PromptEmbedding::new(table, config, rng)?);
         }
-        AdapterConfig::Prefix(config) => {
+        AdapterSettings::Prefix(config) => {
             adapters.prefixes = vec![prefix(config, (0..c.layers).collect(), rng)?];
         }
-        AdapterConfig::Adapter {
+        AdapterSettings::Adapter {
             placement,
             adapter: config,
         } => {
@@ -365,14 +367,14 @@ fn beside(
                     .push((Part::FeedForward, l, adapter(config, rng)?));
             }
         }
-        AdapterConfig::Mam(config) => {
+        AdapterSettings::Mam(config) => {
             adapters.prefixes = vec![prefix(&config.prefix, (0..c.layers).collect(), rng)?];
             for l in 0..c.layers {
                 let adapter = adapter(&config.adapter, rng)?;
                 adapters.parts.push((Part::FeedForward, l, adapter));
             }
         }
-        AdapterConfig::DesignSpace { .. } => {
+        AdapterSettings::DesignSpace { .. } => {
             for (l, plan) in plans.iter().enumerate() {
                 if plan.prefix > 0 {
                     let config = PrefixConfig {

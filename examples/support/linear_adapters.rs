@@ -1,10 +1,10 @@
 //! The layers that replace the linear maps of the decoder.
 
-use super::adapters::{AdapterConfig, Mode};
+use super::adapters::{AdapterSettings, Mode};
 use super::transformer::{Projection, Transformer};
 use candle_align::{
-    AdaLoraLinear, AdapterLayer, BiasLinear, BlockScale, DoraLinear, Ia3Linear, LayerPlan,
-    LoraBias, LoraConfig, LoraLinear, QloraLinear, Result, TargetModules, Targets, VeraLinear,
+    AdaLoraLinear, AnyAdapter, BiasLinear, BlockScale, DoraLinear, Ia3Linear, LayerPlan, LoraBias,
+    LoraConfig, LoraLinear, QloraLinear, Result, TargetModules, Targets, VeraLinear,
     VeraProjections,
 };
 use candle_core::{Module, Tensor, Var};
@@ -34,7 +34,7 @@ pub(super) type Replacement = Option<(Layer, Option<Projection>)>;
 
 /// The replacement of a linear map.
 pub(super) enum Layer {
-    Adapter(AdapterLayer),
+    Adapter(AnyAdapter),
     Bias(BiasLinear),
 }
 
@@ -55,13 +55,13 @@ pub(super) struct Maker {
     pub(super) shared: Option<VeraProjections>,
     pub(super) plans: Vec<LayerPlan>,
     pub(super) vars: Vec<(String, Var)>,
-    pub(super) layers: BTreeMap<String, AdapterLayer>,
+    pub(super) layers: BTreeMap<String, AnyAdapter>,
 }
 
 impl Maker {
     pub(super) fn new(
         base: &Transformer,
-        config: &AdapterConfig,
+        config: &AdapterSettings,
         targets: &Targets,
         plans: Vec<LayerPlan>,
         rng: &mut StdRng,
@@ -72,9 +72,9 @@ impl Maker {
             Ok(chosen.map(|name| (name, LoraConfig::default())).collect())
         };
         let chosen = match config {
-            AdapterConfig::Lora(config)
-            | AdapterConfig::Qlora(config)
-            | AdapterConfig::Dora(config) => {
+            AdapterSettings::Lora(config)
+            | AdapterSettings::Qlora(config)
+            | AdapterSettings::Dora(config) => {
                 let targets = or_all(&config.targets);
                 let config = LoraConfig {
                     targets,
@@ -82,13 +82,13 @@ impl Maker {
                 };
                 config.for_modules(&names)?
             }
-            AdapterConfig::AdaLora(_) | AdapterConfig::Vera(_) => plain(&or_all(targets))?,
-            AdapterConfig::Ia3(config) => plain(&config.targets)?,
+            AdapterSettings::AdaLora(_) | AdapterSettings::Vera(_) => plain(&or_all(targets))?,
+            AdapterSettings::Ia3(config) => plain(&config.targets)?,
             _ => Vec::new(),
         };
         let chosen: BTreeMap<String, LoraConfig> = chosen.into_iter().collect();
         let shared = match config {
-            AdapterConfig::Vera(config) => {
+            AdapterSettings::Vera(config) => {
                 let (mut inputs, mut outputs) = (0, 0);
                 for name in chosen.keys() {
                     let (output, input) = base.weights()[&format!("{name}.weight")].dims2()?;
@@ -114,45 +114,45 @@ impl Maker {
     /// The replacement of a linear map; `None` leaves it frozen.
     pub(super) fn linear(
         &mut self,
-        config: &AdapterConfig,
+        config: &AdapterSettings,
         name: &str,
         base: &Linear,
         rng: &mut StdRng,
     ) -> Result<Replacement> {
         let chosen = self.chosen.get(name);
         let layer = match (config, chosen) {
-            (AdapterConfig::Lora(_), Some(config)) => {
-                AdapterLayer::Lora(LoraLinear::new(base, config, rng)?)
+            (AdapterSettings::Lora(_), Some(config)) => {
+                AnyAdapter::Lora(LoraLinear::new(base, config, rng)?)
             }
-            (AdapterConfig::Qlora(_), Some(config)) => {
+            (AdapterSettings::Qlora(_), Some(config)) => {
                 let layer = QloraLinear::new(base, BlockScale::Double, config, rng)?;
                 // off, it is its base: the map in four bits
                 let under: Projection = Box::new(layer.base().clone());
-                let (layer, _) = self.put(name, AdapterLayer::Qlora(layer));
+                let (layer, _) = self.put(name, AnyAdapter::Qlora(layer));
                 return Ok(Some((layer, Some(under))));
             }
-            (AdapterConfig::Dora(_), Some(config)) => {
-                AdapterLayer::Dora(DoraLinear::new(base, config, rng)?)
+            (AdapterSettings::Dora(_), Some(config)) => {
+                AnyAdapter::Dora(DoraLinear::new(base, config, rng)?)
             }
-            (AdapterConfig::AdaLora(config), Some(_)) => {
-                AdapterLayer::AdaLora(AdaLoraLinear::new(base, config, rng)?)
+            (AdapterSettings::AdaLora(config), Some(_)) => {
+                AnyAdapter::AdaLora(AdaLoraLinear::new(base, config, rng)?)
             }
-            (AdapterConfig::Vera(config), Some(_)) => match &self.shared {
-                Some(shared) => AdapterLayer::Vera(VeraLinear::new(base, shared, config)?),
+            (AdapterSettings::Vera(config), Some(_)) => match &self.shared {
+                Some(shared) => AnyAdapter::Vera(VeraLinear::new(base, shared, config)?),
                 None => return Ok(None),
             },
-            (AdapterConfig::Ia3(config), Some(_)) => match config.for_module(name)? {
-                Some(place) => AdapterLayer::Ia3(Ia3Linear::new(base, place)?),
+            (AdapterSettings::Ia3(config), Some(_)) => match config.for_module(name)? {
+                Some(place) => AnyAdapter::Ia3(Ia3Linear::new(base, place)?),
                 None => return Ok(None),
             },
-            (AdapterConfig::BitFit {}, _) => return self.biases(name, base),
-            (AdapterConfig::DesignSpace { .. }, _) => return self.planned(name, base, rng),
+            (AdapterSettings::BitFit {}, _) => return self.biases(name, base),
+            (AdapterSettings::DesignSpace { .. }, _) => return self.planned(name, base, rng),
             _ => return Ok(None),
         };
         Ok(Some(self.put(name, layer)))
     }
 
-    fn put(&mut self, name: &str, layer: AdapterLayer) -> (Layer, Option<Projection>) {
+    fn put(&mut self, name: &str, layer: AnyAdapter) -> (Layer, Option<Projection>) {
         self.vars.extend(layer.trainable(name));
         self.layers.insert(name.to_string(), layer.clone());
         (Layer::Adapter(layer), None)
@@ -191,7 +191,7 @@ impl Maker {
             false => None,
         };
         let layer = LoraLinear::new(&Linear::new(base.weight().clone(), bias), &config, rng)?;
-        Ok(Some(self.put(name, AdapterLayer::Lora(layer))))
+        Ok(Some(self.put(name, AnyAdapter::Lora(layer))))
     }
 }
 

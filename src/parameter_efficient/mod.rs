@@ -104,6 +104,7 @@
 //! Read next: [`lora`]; then [`frozen_linear`], without which none of these would save memory on candle.
 
 pub mod adalora;
+pub mod adapter;
 pub mod bitfit;
 pub mod bottleneck;
 pub mod design_space;
@@ -117,7 +118,6 @@ pub mod nf4;
 pub mod prefix;
 pub mod prompt;
 pub mod qlora;
-mod switches;
 pub mod targets;
 pub mod vera;
 
@@ -126,9 +126,11 @@ pub use adalora::schedule::RankAllocatorConfig;
 pub use adalora::{
     AdaLoraConfig, AdaLoraLinear, AdaLoraScaling, Orthogonality, orthogonality_penalty,
 };
+pub use adapter::{Adapter, AdapterState, FrozenBase, LinearAdapter};
 pub use bitfit::BiasLinear;
 pub use bottleneck::{
-    Activation, AdaptedLayer, BottleneckAdapter, BottleneckConfig, Insertion, MamConfig, Placement,
+    Activation, BottleneckAdapter, BottleneckConfig, BottleneckLayer, Insertion, MamConfig,
+    Placement,
 };
 pub use design_space::{DesignSpaceConfig, Grouping, LayerPlan, LayerSize, Strategy};
 pub use dora::DoraLinear;

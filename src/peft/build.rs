@@ -3,11 +3,12 @@
 use super::FUNCTION;
 use super::PREFIX;
 use super::config::AdaLoraFile;
-use super::layer::AdapterLayer;
+use super::layer::AnyAdapter;
 use super::load::Loader;
 use super::settings::Settings;
 use crate::error::{Error, Result};
 use crate::parameter_efficient::adalora::AdaLoraLinear;
+use crate::parameter_efficient::adapter::Adapter;
 use crate::parameter_efficient::dora::DoraLinear;
 use crate::parameter_efficient::frozen_linear::compute_type;
 use crate::parameter_efficient::ia3::Ia3Linear;
@@ -63,7 +64,7 @@ impl Loader<'_> {
         path: &str,
         settings: &Settings,
         fan_in_fan_out: bool,
-    ) -> Result<Option<AdapterLayer>> {
+    ) -> Result<Option<AnyAdapter>> {
         let embedding = ["A", "B"].iter().any(|factor| {
             let name = format!("{PREFIX}{path}.lora_embedding_{factor}");
             self.left.contains_key(&name)
@@ -99,18 +100,18 @@ impl Loader<'_> {
                 };
                 let dim = base.weight().dim(1)?;
                 let table = Embedding::new(base.weight().clone(), dim);
-                AdapterLayer::LoraEmbedding(LoraEmbedding::new(&table, &config, rng)?)
+                AnyAdapter::LoraEmbedding(LoraEmbedding::new(&table, &config, rng)?)
             }
             Settings::Lora(config, true) => {
                 let config = with_bias(config, base.bias().is_some());
-                AdapterLayer::Dora(DoraLinear::new(&base, &config, rng)?)
+                AnyAdapter::Dora(DoraLinear::new(&base, &config, rng)?)
             }
             Settings::Lora(config, false) => {
                 let config = with_bias(config, base.bias().is_some());
-                AdapterLayer::Lora(LoraLinear::new(&base, &config, rng)?)
+                AnyAdapter::Lora(LoraLinear::new(&base, &config, rng)?)
             }
             Settings::AdaLora(file) => return self.triplets(path, &base, file),
-            Settings::Ia3(place) => AdapterLayer::Ia3(Ia3Linear::new(&base, *place)?),
+            Settings::Ia3(place) => AnyAdapter::Ia3(Ia3Linear::new(&base, *place)?),
             Settings::Vera(config) => {
                 let Some(shared) = &self.found.projections else {
                     return Ok(None);
@@ -119,14 +120,14 @@ impl Loader<'_> {
                 let device = base.weight().device();
                 let wide = |t: &Tensor| t.to_dtype(dtype)?.to_device(device);
                 let shared = VeraProjections::from_tensors(wide(shared.a())?, wide(shared.b())?)?;
-                AdapterLayer::Vera(VeraLinear::new(&base, &shared, config)?)
+                AnyAdapter::Vera(VeraLinear::new(&base, &shared, config)?)
             }
         };
         self.filled(path, layer)
     }
 
     /// The layer with the file's numbers in it; `None` if one is missing.
-    fn filled(&mut self, path: &str, layer: AdapterLayer) -> Result<Option<AdapterLayer>> {
+    fn filled(&mut self, path: &str, layer: AnyAdapter) -> Result<Option<AnyAdapter>> {
         let mut whole = true;
         for (name, var) in layer.trainable(path) {
             match self.factor(&format!("{PREFIX}{name}"), var.dims(), &var)? {
@@ -151,7 +152,7 @@ impl Loader<'_> {
         path: &str,
         settings: &Settings,
         fan_in_fan_out: bool,
-    ) -> Result<Option<AdapterLayer>> {
+    ) -> Result<Option<AnyAdapter>> {
         let Settings::Lora(config, false) = settings else {
             let text = format!("holds `{path}` quantised, over which only LoRA is supported");
             return Err(Error::argument(FUNCTION, "base", text));
@@ -168,7 +169,7 @@ impl Loader<'_> {
         }
         let config = with_bias(config, base.bias().is_some());
         let layer = QloraLinear::over(base, &config, &mut StdRng::seed_from_u64(0))?;
-        self.filled(path, AdapterLayer::Qlora(layer))
+        self.filled(path, AnyAdapter::Qlora(layer))
     }
 
     fn triplets(
@@ -176,7 +177,7 @@ impl Loader<'_> {
         path: &str,
         base: &Linear,
         file: &AdaLoraFile,
-    ) -> Result<Option<AdapterLayer>> {
+    ) -> Result<Option<AnyAdapter>> {
         let (outputs, inputs) = base.weight().dims2()?;
         let rank = match file.kept.get(path) {
             None => file.config.rank,
@@ -196,7 +197,7 @@ impl Loader<'_> {
             return Ok(None);
         };
         let layer = AdaLoraLinear::from_factors(base, &file.config, &p, &lambda, &q)?;
-        Ok(Some(AdapterLayer::AdaLora(layer)))
+        Ok(Some(AnyAdapter::AdaLora(layer)))
     }
 
     /// VeRA's A and B, as large as the largest chosen module needs.

@@ -1,13 +1,14 @@
 //! From the layers of a model to a file.
 
 use super::agree::{agrees, table, whole};
-use super::config::{AdaLoraFile, AdapterConfig, AdapterMethod, PrefixFile, PromptFile};
+use super::config::{AdaLoraFile, AdapterMethod, PeftConfig, PrefixFile, PromptFile};
 use super::keys::sorted;
 use super::settings::Rules;
-use super::{AdapterFile, AdapterLayer, AdapterLayers, PREFIX, PROMPT};
+use super::{AdapterFile, AnyAdapter, ModelAdapters, PREFIX, PROMPT};
 use super::{finite, tokens};
 use crate::error::{Error, Result};
 use crate::parameter_efficient::adalora::AdaLoraLinear;
+use crate::parameter_efficient::adapter::Adapter;
 use crate::parameter_efficient::prefix::PrefixEncoder;
 use crate::parameter_efficient::prompt::PromptEmbedding;
 use crate::parameter_efficient::targets::TargetModules;
@@ -30,7 +31,7 @@ impl AdapterFile {
     /// to which they give another rank, scale or place; for a module to save without weights; for a number
     /// that is not finite; and for VeRA without projections, or with others than those of its layers.
     /// [`Error::Parameter`] for settings that a file cannot hold.
-    pub fn from_layers(mut config: AdapterConfig, layers: &AdapterLayers) -> Result<Self> {
+    pub fn from_layers(mut config: PeftConfig, layers: &ModelAdapters) -> Result<Self> {
         settle(&mut config.method, layers.layers.keys());
         super::write::text(FUNCTION, &config)?;
         let rules = Rules::new(FUNCTION, &config.method)?;
@@ -41,7 +42,7 @@ impl AdapterFile {
             let settings = settings.ok_or_else(|| problem("is not chosen by the settings"))?;
             agrees(&settings, layer).map_err(|text| problem(&text))?;
             let written = match (layer, &config.method) {
-                (AdapterLayer::AdaLora(layer), AdapterMethod::AdaLora(file)) => {
+                (AnyAdapter::AdaLora(layer), AdapterMethod::AdaLora(file)) => {
                     file.config.check(FUNCTION)?; // before zeros fill it up to its rank
                     triplets(layer, file, path)?
                 }
@@ -94,7 +95,7 @@ impl AdapterFile {
     /// # Errors
     /// [`Error::Argument`] unless `config` is for a prompt of this length and width and its numbers are
     /// finite.
-    pub fn from_prompt(config: AdapterConfig, prompt: &PromptEmbedding) -> Result<Self> {
+    pub fn from_prompt(config: PeftConfig, prompt: &PromptEmbedding) -> Result<Self> {
         let (length, dim) = prompt.values().dims2()?;
         let expected = match &config.method {
             AdapterMethod::Prompt(PromptFile { length, dim, .. }) => Some((*length, *dim)),
@@ -113,7 +114,7 @@ impl AdapterFile {
     /// # Errors
     /// [`Error::Argument`] unless `config` is for a prefix of this length and shape and its numbers are
     /// finite.
-    pub fn from_prefix(config: AdapterConfig, prefix: &PrefixEncoder) -> Result<Self> {
+    pub fn from_prefix(config: PeftConfig, prefix: &PrefixEncoder) -> Result<Self> {
         let (length, shape) = (prefix.length(), prefix.shape());
         if config.method != AdapterMethod::Prefix(PrefixFile { length, shape }) {
             let text = format!("is not of a prefix of length {length} and {shape:?}");
@@ -125,7 +126,7 @@ impl AdapterFile {
 
     fn of_vectors(
         function: &'static str,
-        config: AdapterConfig,
+        config: PeftConfig,
         argument: &str,
         values: Tensor,
     ) -> Result<Self> {
@@ -140,10 +141,10 @@ impl AdapterFile {
 }
 
 /// VeRA's A and B, as large as the largest layer: PEFT accepts no others.
-fn projections(shared: &VeraProjections, layers: &AdapterLayers) -> Result<(Tensor, Tensor)> {
+fn projections(shared: &VeraProjections, layers: &ModelAdapters) -> Result<(Tensor, Tensor)> {
     let (mut outputs, mut inputs) = (0, 0);
     for (path, layer) in &layers.layers {
-        let AdapterLayer::Vera(layer) = layer else {
+        let AnyAdapter::Vera(layer) = layer else {
             continue; // was an error above
         };
         if !layer.uses(shared)? {

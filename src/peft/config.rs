@@ -15,7 +15,7 @@ pub(super) const PEFT: &str = "0.21.2";
 
 /// The settings of an adapter: an `adapter_config.json`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct AdapterConfig {
+pub struct PeftConfig {
     /// The method and its settings: `peft_type` and most keys.
     pub method: AdapterMethod,
     /// `base_model_name_or_path`.
@@ -28,7 +28,7 @@ pub struct AdapterConfig {
     pub auto_mapping: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
-impl From<AdapterMethod> for AdapterConfig {
+impl From<AdapterMethod> for PeftConfig {
     /// Without information on the base model.
     fn from(method: AdapterMethod) -> Self {
         Self {
@@ -118,7 +118,7 @@ pub struct LoraFile {
     pub all_biases: bool,
     /// `trainable_token_indices`: which rows of which tables were trained, by the end of a module's
     /// path. The empty name stands for the tables for which the file has rows. The tables with these rows
-    /// are among the weights ([`AdapterLayers::weights`](crate::AdapterLayers::weights)); only the rows are
+    /// are among the weights ([`ModelAdapters::weights`](crate::ModelAdapters::weights)); only the rows are
     /// written.
     pub tokens: BTreeMap<String, Vec<usize>>,
     /// `fan_in_fan_out`.

@@ -5,7 +5,7 @@
 //!
 //! | file | what is in it |
 //! |---|---|
-//! | `adapter_config.json` | [`AdapterConfig`]: JSON, keys sorted, every key of PEFT 0.21.2 |
+//! | `adapter_config.json` | [`PeftConfig`]: JSON, keys sorted, every key of PEFT 0.21.2 |
 //! | `adapter_model.safetensors` | the tensors below, with the metadata `{"format": "pt"}` and a copy of the settings |
 //!
 //! An adapter with a name other than `default` is in a folder with that name: read that folder.
@@ -89,7 +89,7 @@
 //! The last column is the result of PEFT's `merge_and_unload`. Where it is not the trained model, PEFT
 //! warns and recommends untying the model first. [`AdapterFile::merged`] always returns the trained
 //! model. Its result has both names if they no longer hold one table; set `tie_word_embeddings = false`
-//! in the model then. [`AdapterLayers::tied`] holds the tensor under a name that the adapter itself does
+//! in the model then. [`ModelAdapters::tied`] holds the tensor under a name that the adapter itself does
 //! not change. A state dict without this information is read as that of an untied model. Where a tied
 //! model would mean something else, it is refused with a question: for an embedding under an adapter or
 //! trained as a whole while there is no output layer of its shape, and for rows of a table that occurs
@@ -145,10 +145,10 @@ mod write;
 
 pub use base_model::BaseModel;
 pub use config::{
-    AdaLoraFile, AdapterConfig, AdapterMethod, Ia3File, LoraFile, PrefixFile, PromptFile, TaskType,
+    AdaLoraFile, AdapterMethod, Ia3File, LoraFile, PeftConfig, PrefixFile, PromptFile, TaskType,
     VeraFile,
 };
-pub use layer::{AdapterLayer, AdapterLayers};
+pub use layer::{AnyAdapter, ModelAdapters};
 pub use merged::MergedModel;
 
 use crate::error::{Error, Result};
@@ -209,7 +209,7 @@ pub enum Strictness {
 /// PEFT's loader accepts missing and unexpected tensors; see the page above.
 /// # Examples
 /// ```
-/// use candle_align::{AdapterConfig, AdapterFile, AdapterLayer, AdapterLayers, AdapterMethod};
+/// use candle_align::{PeftConfig, AdapterFile, AnyAdapter, ModelAdapters, AdapterMethod};
 /// use candle_align::{LoraConfig, LoraFile, LoraLinear, Strictness, TargetModules, Targets};
 /// use candle_core::{Device, Tensor};
 /// use candle_nn::{Linear, Module};
@@ -228,10 +228,10 @@ pub enum Strictness {
 /// // to a folder that Python can load
 /// let targets = Targets { target_modules: TargetModules::Names(vec!["q_proj".into()]), ..Default::default() };
 /// let method = AdapterMethod::Lora(LoraFile { config: LoraConfig { targets, ..config }, ..Default::default() });
-/// let layers = BTreeMap::from([("layers.0.q_proj".to_string(), AdapterLayer::Lora(layer.clone()))]);
-/// let layers = AdapterLayers { layers, ..Default::default() };
+/// let layers = BTreeMap::from([("layers.0.q_proj".to_string(), AnyAdapter::Lora(layer.clone()))]);
+/// let layers = ModelAdapters { layers, ..Default::default() };
 /// let folder = std::env::temp_dir().join("candle-align-adapter");
-/// AdapterFile::from_layers(AdapterConfig::from(method), &layers)?.write(&folder)?;
+/// AdapterFile::from_layers(PeftConfig::from(method), &layers)?.write(&folder)?;
 ///
 /// // and back
 /// let file = AdapterFile::read(&folder, Strictness::Strict)?;
@@ -251,7 +251,7 @@ pub enum Strictness {
 #[doc(alias = "PeftModel")]
 #[derive(Clone, Debug)]
 pub struct AdapterFile {
-    config: AdapterConfig,
+    config: PeftConfig,
     tensors: BTreeMap<String, Tensor>,
     left_out: Vec<String>,
 }
@@ -309,7 +309,7 @@ impl AdapterFile {
     }
 
     /// The settings.
-    pub fn config(&self) -> &AdapterConfig {
+    pub fn config(&self) -> &PeftConfig {
         &self.config
     }
 

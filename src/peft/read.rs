@@ -16,7 +16,7 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-impl AdapterConfig {
+impl PeftConfig {
     /// Reads only an `adapter_config.json`: the settings of an adapter that is yet to be trained. Returned
     /// with them, sorted, are the unknown keys that a lenient reader left out; a strict one leaves none out.
     ///
@@ -32,7 +32,7 @@ impl AdapterConfig {
     /// [`AdapterFile::read`](crate::AdapterFile::read).
     /// [`AdapterFile::read`](crate::AdapterFile::read).
     pub fn read(path: impl AsRef<Path>, strictness: Strictness) -> Result<(Self, Vec<String>)> {
-        let function = "AdapterConfig::read";
+        let function = "PeftConfig::read";
         let (source, text) = super::bytes(function, path.as_ref())?;
         parse(function, &source, &text, strictness)
     }
@@ -44,7 +44,7 @@ pub(super) fn parse(
     source: &str,
     text: &[u8],
     strictness: Strictness,
-) -> Result<(AdapterConfig, Vec<String>)> {
+) -> Result<(PeftConfig, Vec<String>)> {
     let Unique(left) = serde_json::from_slice(text)
         .map_err(|e| Error::argument(function, source, format!("is not a config: {e}")))?;
     let mut keys = Keys {
@@ -66,7 +66,7 @@ pub(super) fn parse(
         }
     };
     sizes::check(&keys, &method)?;
-    let config = AdapterConfig {
+    let config = PeftConfig {
         method,
         base_model: keys.take("base_model_name_or_path")?,
         revision: keys.take("revision")?,

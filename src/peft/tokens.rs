@@ -3,7 +3,7 @@
 use super::FUNCTION;
 use super::PREFIX;
 use super::base_model::Tie;
-use super::config::AdapterConfig;
+use super::config::PeftConfig;
 use super::keys::Keys;
 use super::load::Loader;
 use super::unique::Unique;
@@ -84,7 +84,7 @@ pub(super) fn replaced(
 
 impl Loader<'_> {
     /// The tables with the trained rows instead of the base's.
-    pub(super) fn tokens(&mut self, config: &AdapterConfig, tokens: &Tokens) -> Result<()> {
+    pub(super) fn tokens(&mut self, config: &PeftConfig, tokens: &Tokens) -> Result<()> {
         let mut paths = self.parameters(|name| name.ends_with(".weight"));
         paths
             .iter_mut()

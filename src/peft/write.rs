@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 /// The text of a file, as Python writes it: keys sorted, two spaces. The keys of a pattern keep their
 /// order, which Python preserves too when it reads them. The version is followed by the mark of these
 /// settings.
-pub(super) fn text(function: &'static str, config: &AdapterConfig) -> Result<String> {
+pub(super) fn text(function: &'static str, config: &PeftConfig) -> Result<String> {
     let mut map = match &config.method {
         AdapterMethod::Lora(file) => lora_map(function, file)?,
         AdapterMethod::AdaLora(file) => adalora_map(function, file)?,

@@ -1,6 +1,6 @@
 //! What stands where a file of an adapter should: each is told what it is and what to do.
 
-use candle_align::{AdapterConfig, AdapterFile, Strictness};
+use candle_align::{AdapterFile, PeftConfig, Strictness};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -81,12 +81,12 @@ fn a_file_of_another_kind_is_told_what_it_is() {
         let path = path.path(CONFIG);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, content).unwrap();
-        let error = AdapterConfig::read(&path, Strictness::Strict)
+        let error = PeftConfig::read(&path, Strictness::Strict)
             .unwrap_err()
             .to_string();
         assert_eq!(
             error,
-            format!("AdapterConfig::read: `{}` {problem}", path.display())
+            format!("PeftConfig::read: `{}` {problem}", path.display())
         );
         fs::remove_dir_all(path.parent().unwrap()).unwrap();
     }
@@ -216,12 +216,12 @@ fn the_path_of_a_file_is_not_that_of_its_folder() {
             format!("AdapterFile::read: `{}` {problem}", path.display())
         );
     }
-    let error = AdapterConfig::read(folder.0.path(), Strictness::Strict)
+    let error = PeftConfig::read(folder.0.path(), Strictness::Strict)
         .unwrap_err()
         .to_string();
     let problem = "cannot be read: it is a folder, not a file";
     let path = folder.0.path().display();
-    assert_eq!(error, format!("AdapterConfig::read: `{path}` {problem}"));
+    assert_eq!(error, format!("PeftConfig::read: `{path}` {problem}"));
 }
 
 #[cfg(unix)]
@@ -267,12 +267,12 @@ mod no_file {
         let folder = Folder::new();
         let path = folder.path(CONFIG);
         with_a_pipe_in_the_place_of(&path, || {
-            let error = AdapterConfig::read(&path, Strictness::Strict)
+            let error = PeftConfig::read(&path, Strictness::Strict)
                 .unwrap_err()
                 .to_string();
             assert_eq!(
                 error,
-                format!("AdapterConfig::read: `{}` {problem}", path.display())
+                format!("PeftConfig::read: `{}` {problem}", path.display())
             );
         });
     }

@@ -1,11 +1,11 @@
 //! Files that are not what they should be: what is wrong, by file, key or tensor.
 
 use candle_align::{
-    AdaLoraConfig, AdaLoraFile, AdaLoraScaling, AdapterConfig, AdapterFile, AdapterLayer,
-    AdapterLayers, AdapterMethod, BlockScale, DoraLinear, Ia3Linear, Ia3Place, LoraBias,
-    LoraConfig, LoraFile, LoraLinear, PrefixEncoder, PrefixFile, PrefixShape, PromptEmbedding,
-    PromptFile, QloraLinear, RankAllocatorConfig, Result, Strictness, TargetModules, Targets,
-    TaskType, VeraConfig, VeraFile, VeraLinear, VeraProjections,
+    AdaLoraConfig, AdaLoraFile, AdaLoraScaling, AdapterFile, AdapterMethod, AnyAdapter, BlockScale,
+    DoraLinear, Ia3Linear, Ia3Place, LoraBias, LoraConfig, LoraFile, LoraLinear, ModelAdapters,
+    PeftConfig, PrefixEncoder, PrefixFile, PrefixShape, PromptEmbedding, PromptFile, QloraLinear,
+    RankAllocatorConfig, Result, Strictness, TargetModules, Targets, TaskType, VeraConfig,
+    VeraFile, VeraLinear, VeraProjections,
 };
 use candle_core::{DType, Device, Tensor};
 use candle_nn::Linear;
@@ -184,19 +184,19 @@ fn settings_without_tensors_are_read_as_strictly() {
     let folder = Folder::new(LORA, &[]);
     let path = folder.0.path().join("adapter_config.json");
     fs::remove_file(folder.0.path().join("adapter_model.safetensors")).unwrap();
-    let (config, left_out) = AdapterConfig::read(&path, Strictness::Strict).unwrap();
+    let (config, left_out) = PeftConfig::read(&path, Strictness::Strict).unwrap();
     assert!(left_out.is_empty());
     assert_eq!(config.method.targets().unwrap(), &names(&["q"]));
     fs::write(&path, LORA.replace("\"r\"", "\"rank\"")).unwrap();
     folder.says(
-        AdapterConfig::read(&path, Strictness::Strict),
-        "AdapterConfig::read: `DIR/adapter_config.json` holds `rank`, which is no key of LORA in PEFT \
+        PeftConfig::read(&path, Strictness::Strict),
+        "PeftConfig::read: `DIR/adapter_config.json` holds `rank`, which is no key of LORA in PEFT \
          0.21.2",
     );
     fs::remove_file(&path).unwrap();
     folder.says(
-        AdapterConfig::read(&path, Strictness::Strict),
-        "AdapterConfig::read: `DIR/adapter_config.json` cannot be read: No such file or directory (os \
+        PeftConfig::read(&path, Strictness::Strict),
+        "PeftConfig::read: `DIR/adapter_config.json` cannot be read: No such file or directory (os \
          error 2)",
     );
 }
@@ -842,7 +842,7 @@ fn a_prompt_or_a_prefix_is_one_tensor_of_its_shape() {
 
     let values = PromptEmbedding::from_values(&tensor(&[2, 3])).unwrap();
     let config = |length| {
-        AdapterConfig::from(AdapterMethod::Prompt(PromptFile {
+        PeftConfig::from(AdapterMethod::Prompt(PromptFile {
             length,
             dim: 3,
             layers: None,
@@ -860,7 +860,7 @@ fn a_prompt_or_a_prefix_is_one_tensor_of_its_shape() {
         head_dim: 2,
     };
     let values = PrefixEncoder::from_values(shape, &tensor(&[2, 8])).unwrap();
-    let config = |length| AdapterConfig::from(AdapterMethod::Prefix(PrefixFile { length, shape }));
+    let config = |length| PeftConfig::from(AdapterMethod::Prefix(PrefixFile { length, shape }));
     assert!(AdapterFile::from_prefix(config(2), &values).is_ok());
     says(
         AdapterFile::from_prefix(config(1), &values),
@@ -875,7 +875,7 @@ fn names(names: &[&str]) -> Targets {
     }
 }
 
-fn lora(bias: LoraBias) -> AdapterLayers {
+fn lora(bias: LoraBias) -> ModelAdapters {
     let config = LoraConfig {
         rank: 2,
         bias,
@@ -883,17 +883,17 @@ fn lora(bias: LoraBias) -> AdapterLayers {
     };
     let base = Linear::new(tensor(&[2, 3]), Some(tensor(&[2])));
     let layer = LoraLinear::new(&base, &config, &mut StdRng::seed_from_u64(1)).unwrap();
-    let layers = [("m.0.q".to_string(), AdapterLayer::Lora(layer))].into();
-    AdapterLayers {
+    let layers = [("m.0.q".to_string(), AnyAdapter::Lora(layer))].into();
+    ModelAdapters {
         layers,
         ..Default::default()
     }
 }
 
 #[track_caller]
-fn cannot(method: AdapterMethod, layers: &AdapterLayers, message: &str) {
+fn cannot(method: AdapterMethod, layers: &ModelAdapters, message: &str) {
     says(
-        AdapterFile::from_layers(AdapterConfig::from(method), layers),
+        AdapterFile::from_layers(PeftConfig::from(method), layers),
         &format!("AdapterFile::from_layers: {message}"),
     );
 }
@@ -916,8 +916,8 @@ fn layers_that_are_not_those_of_the_settings_are_named() {
         })
     };
     let layers = lora(LoraBias::Frozen);
-    assert!(AdapterFile::from_layers(AdapterConfig::from(of(config.clone())), &layers).is_ok());
-    let empty = AdapterLayers::default();
+    assert!(AdapterFile::from_layers(PeftConfig::from(of(config.clone())), &layers).is_ok());
+    let empty = ModelAdapters::default();
     cannot(of(config.clone()), &empty, "`layers` holds no layer");
     let other = LoraConfig {
         targets: names(&["v"]),
@@ -973,8 +973,8 @@ fn layers_that_are_not_those_of_the_settings_are_named() {
         ..Default::default()
     };
     let dora = DoraLinear::new(&base, &with_base, rng).unwrap();
-    let decomposed = AdapterLayers {
-        layers: [("m.0.q".to_string(), AdapterLayer::Dora(dora))].into(),
+    let decomposed = ModelAdapters {
+        layers: [("m.0.q".to_string(), AnyAdapter::Dora(dora))].into(),
         ..Default::default()
     };
     let mut settings = LoraFile {
@@ -996,8 +996,8 @@ fn layers_that_are_not_those_of_the_settings_are_named() {
     };
     let rng = &mut StdRng::seed_from_u64(1);
     let qlora = QloraLinear::new(&base, BlockScale::Single, &update, rng).unwrap();
-    let quantised = AdapterLayers {
-        layers: [("m.0.q".to_string(), AdapterLayer::Qlora(qlora))].into(),
+    let quantised = ModelAdapters {
+        layers: [("m.0.q".to_string(), AnyAdapter::Qlora(qlora))].into(),
         ..Default::default()
     };
     cannot(
@@ -1012,7 +1012,7 @@ fn layers_that_are_not_those_of_the_settings_are_named() {
         ..config.clone()
     };
     let file_of = of(patterns(("m.0.q", 2), (".*q", 7)));
-    assert!(AdapterFile::from_layers(AdapterConfig::from(file_of), &layers).is_ok());
+    assert!(AdapterFile::from_layers(PeftConfig::from(file_of), &layers).is_ok());
     cannot(
         of(patterns((".*q", 7), ("m.0.q", 2))),
         &layers,
@@ -1033,8 +1033,8 @@ fn layers_that_are_not_those_of_the_settings_are_named() {
     );
     let mut whole = layers.clone();
     whole.weights = [("head.weight".to_string(), tensor(&[2, 3]))].into();
-    assert!(AdapterFile::from_layers(AdapterConfig::from(saved), &whole).is_ok());
-    let mut classes = AdapterConfig::from(of(config.clone()));
+    assert!(AdapterFile::from_layers(PeftConfig::from(saved), &whole).is_ok());
+    let mut classes = PeftConfig::from(of(config.clone()));
     classes.task = Some(TaskType::SequenceClassification);
     says(
         AdapterFile::from_layers(classes.clone(), &whole),
@@ -1081,8 +1081,8 @@ fn layers_that_are_not_those_of_the_settings_are_named() {
     );
 
     let ia3 = Ia3Linear::new(&Linear::new(tensor(&[2, 3]), None), Ia3Place::Input).unwrap();
-    let layers = AdapterLayers {
-        layers: [("m.0.q".to_string(), AdapterLayer::Ia3(ia3))].into(),
+    let layers = ModelAdapters {
+        layers: [("m.0.q".to_string(), AnyAdapter::Ia3(ia3))].into(),
         ..Default::default()
     };
     let mut file = candle_align::Ia3File::default();
@@ -1101,7 +1101,7 @@ fn layers_that_are_not_those_of_the_settings_are_named() {
     );
     file.config.targets.target_modules = TargetModules::AllLinear;
     let written =
-        AdapterFile::from_layers(AdapterConfig::from(AdapterMethod::Ia3(file)), &layers).unwrap();
+        AdapterFile::from_layers(PeftConfig::from(AdapterMethod::Ia3(file)), &layers).unwrap();
     let AdapterMethod::Ia3(file) = &written.config().method else {
         panic!("{:?}", written.config());
     };
@@ -1124,13 +1124,13 @@ fn projections_are_cut_to_the_largest_layer_and_are_those_of_the_layers() {
         targets: names(&["q"]),
         ..Default::default()
     };
-    let mut layers = AdapterLayers {
-        layers: [("m.0.q".to_string(), AdapterLayer::Vera(layer))].into(),
+    let mut layers = ModelAdapters {
+        layers: [("m.0.q".to_string(), AnyAdapter::Vera(layer))].into(),
         projections: Some(shared),
         ..Default::default()
     };
     let method = AdapterMethod::Vera(file);
-    let written = AdapterFile::from_layers(AdapterConfig::from(method.clone()), &layers).unwrap();
+    let written = AdapterFile::from_layers(PeftConfig::from(method.clone()), &layers).unwrap();
     assert_eq!(written.tensors()["base_model.vera_A"].dims(), [2, 3]);
     assert_eq!(written.tensors()["base_model.vera_B"].dims(), [2, 2]);
     assert!(written.layers(&base(), Strictness::Strict).is_ok());

@@ -2,8 +2,8 @@
 
 use crate::adapter_folder::{folder, golden, says, tensor, tensors};
 use candle_align::{
-    AdapterConfig, AdapterFile, AdapterLayer, AdapterLayers, AdapterMethod, BlockScale, LoraConfig,
-    LoraFile, LoraLinear, Nf4Linear, PrefixEncoder, PrefixFile, PrefixShape, PromptEmbedding,
+    AdapterFile, AdapterMethod, AnyAdapter, BlockScale, LoraConfig, LoraFile, LoraLinear,
+    ModelAdapters, Nf4Linear, PeftConfig, PrefixEncoder, PrefixFile, PrefixShape, PromptEmbedding,
     PromptFile, Strictness, TargetModules, Targets,
 };
 use candle_core::{DType, Device, Tensor};
@@ -150,7 +150,7 @@ fn every_tensor_of_every_method_is_looked_at() {
 fn vectors_that_are_not_finite_make_no_file() {
     let values = with(&tensor(&[2, 4]), 5, f32::NAN);
     let prompt = PromptEmbedding::from_values(&values).unwrap();
-    let config = AdapterConfig::from(AdapterMethod::Prompt(PromptFile {
+    let config = PeftConfig::from(AdapterMethod::Prompt(PromptFile {
         length: 2,
         dim: 4,
         layers: None,
@@ -166,7 +166,7 @@ fn vectors_that_are_not_finite_make_no_file() {
         head_dim: 1,
     };
     let prefix = PrefixEncoder::from_values(shape, &values).unwrap();
-    let config = AdapterConfig::from(AdapterMethod::Prefix(PrefixFile { length: 2, shape }));
+    let config = PeftConfig::from(AdapterMethod::Prefix(PrefixFile { length: 2, shape }));
     says(
         AdapterFile::from_prefix(config, &prefix),
         "AdapterFile::from_prefix: `prefix` holds `prompt_embeddings`, with NaN at flat position 5",
@@ -201,11 +201,11 @@ fn trained(alpha: f64, dtype: DType, b: f64) -> AdapterFile {
         .b()
         .set(&Tensor::full(b as f32, (2, 1), &Device::Cpu).unwrap())
         .unwrap();
-    let layers = AdapterLayers {
-        layers: [("m.0.q".to_string(), AdapterLayer::Lora(layer))].into(),
+    let layers = ModelAdapters {
+        layers: [("m.0.q".to_string(), AnyAdapter::Lora(layer))].into(),
         ..Default::default()
     };
-    let file = AdapterFile::from_layers(AdapterConfig::from(method), &layers).unwrap();
+    let file = AdapterFile::from_layers(PeftConfig::from(method), &layers).unwrap();
     let folder = tempfile::tempdir().unwrap();
     file.write(folder.path()).unwrap();
     let tensors: HashMap<String, Tensor> = file

@@ -1,7 +1,7 @@
 //! Names that begin otherwise than PEFT's: what is there, what was looked for, what would fit.
 
 use crate::adapter_folder::{golden, read, says, tensor, tensors};
-use candle_align::{AdapterFile, AdapterLayer, Strictness};
+use candle_align::{AdapterFile, AnyAdapter, Strictness};
 use candle_core::{Device, Tensor};
 use std::collections::HashMap;
 use std::fs;
@@ -348,7 +348,7 @@ fn an_adapter_of_which_nothing_is_left_is_an_error_in_every_manner() {
     let found = read(LORA, &list)
         .layers(&base(), Strictness::Lenient)
         .unwrap();
-    assert!(matches!(found.layers["m.0.q"], AdapterLayer::Lora(_)));
+    assert!(matches!(found.layers["m.0.q"], AnyAdapter::Lora(_)));
 }
 
 #[test]

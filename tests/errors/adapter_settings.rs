@@ -1,27 +1,26 @@
 //! What an `adapter_config.json` holds wrongly: file, key, value and what it may be, in few words.
 
 use candle_align::{
-    AdapterConfig, AdapterFile, AdapterMethod, LoraConfig, LoraInit, Result, Strictness,
-    TargetModules,
+    AdapterFile, AdapterMethod, LoraConfig, LoraInit, PeftConfig, Result, Strictness, TargetModules,
 };
 use std::fs;
 
 /// The settings alone, with the file's path as `FILE` in messages.
-fn read(text: &str, strictness: Strictness) -> Result<(AdapterConfig, Vec<String>), String> {
+fn read(text: &str, strictness: Strictness) -> Result<(PeftConfig, Vec<String>), String> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("adapter_config.json");
     fs::write(&path, text).unwrap();
-    let found = AdapterConfig::read(&path, strictness).map_err(|error| error.to_string());
+    let found = PeftConfig::read(&path, strictness).map_err(|error| error.to_string());
     found.map_err(|error| error.replace(&path.display().to_string(), "FILE"))
 }
 
-fn strict(text: &str) -> Result<AdapterConfig, String> {
+fn strict(text: &str) -> Result<PeftConfig, String> {
     read(text, Strictness::Strict).map(|(config, _)| config)
 }
 
 #[track_caller]
 fn says(text: &str, message: &str) {
-    let message = format!("AdapterConfig::read: `FILE` {message}");
+    let message = format!("PeftConfig::read: `FILE` {message}");
     assert_eq!(strict(text).unwrap_err(), message, "{text}");
 }
 
@@ -219,7 +218,7 @@ fn every_wrong_value_is_answered_with_file_key_value_and_what_it_may_be() {
                 let Err(error) = strict(&text) else { continue };
                 refused += 1;
                 let brief: String = error.chars().take(1_500).collect();
-                let begins = error.starts_with("AdapterConfig::read: `FILE` holds `");
+                let begins = error.starts_with("PeftConfig::read: `FILE` holds `");
                 assert!(begins, "{brief}");
                 // the bounds between keys name one of the two
                 let own = error.contains(&format!("holds `{key}` = "));
@@ -388,7 +387,7 @@ fn every_start_is_told_what_it_is() {
         ("[]", known.to_string()),
     ] {
         let message = format!(
-            "AdapterConfig::read: `FILE` holds `init_lora_weights` = {value}, which is not supported: {why}"
+            "PeftConfig::read: `FILE` holds `init_lora_weights` = {value}, which is not supported: {why}"
         );
         assert_eq!(init(value), Err(message));
     }
@@ -421,7 +420,7 @@ const ALPACA_LORA: &str = r#"{
 fn a_lenient_reader_of_settings_leaves_out_unknown_keys_and_returns_them() {
     assert_eq!(
         strict(ALPACA_LORA).unwrap_err(),
-        "AdapterConfig::read: `FILE` holds `enable_lora`, which is no key of LORA in PEFT 0.21.2"
+        "PeftConfig::read: `FILE` holds `enable_lora`, which is no key of LORA in PEFT 0.21.2"
     );
     let (config, left_out) = read(ALPACA_LORA, Strictness::Lenient).unwrap();
     assert_eq!(left_out, ["enable_lora", "merge_weights"]);

@@ -3,10 +3,10 @@
 use super::lora::says;
 use crate::common::lora::{base, config, irregular, rng, table};
 use candle_align::{
-    AdaLoraConfig, AdaLoraLinear, AdapterConfig, BlockScale, BottleneckAdapter, BottleneckConfig,
+    AdaLoraConfig, AdaLoraLinear, BlockScale, BottleneckAdapter, BottleneckConfig,
     DesignSpaceConfig, DoraLinear, Grouping, Insertion, LayerSize, LoraConfig, LoraEmbedding,
-    LoraLinear, MamConfig, Nf4Linear, PrefixConfig, PrefixEncoder, PrefixShape, PromptConfig,
-    PromptEmbedding, PromptInit, QloraLinear, RankAllocator, RankAllocatorConfig,
+    LoraLinear, MamConfig, Nf4Linear, PeftConfig, PrefixConfig, PrefixEncoder, PrefixShape,
+    PromptConfig, PromptEmbedding, PromptInit, QloraLinear, RankAllocator, RankAllocatorConfig,
     Reparametrisation, Result, RewardHead, Strictness, TargetModules, Targets, VeraConfig,
     VeraLinear, VeraProjections,
 };
@@ -487,11 +487,11 @@ fn numbers_that_make_nothing_may_be_of_any_size() {
 }
 
 /// A file with these settings.
-fn read(config: &str) -> Result<AdapterConfig> {
+fn read(config: &str) -> Result<PeftConfig> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("adapter_config.json");
     std::fs::write(&path, config).unwrap();
-    AdapterConfig::read(&path, Strictness::Strict).map(|(config, _)| config)
+    PeftConfig::read(&path, Strictness::Strict).map(|(config, _)| config)
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! One decoder under every parameter-efficient method.
 
-use crate::support::adapters::{Adapted, AdapterConfig, adapt, layer_size};
+use crate::support::adapters::{Adapted, AdapterSettings, adapt, layer_size};
 use crate::support::transformer::{Config, Transformer};
 use candle_align::training::grad_coverage;
 use candle_align::{
@@ -50,7 +50,7 @@ fn prefix(reparametrisation: Reparametrisation) -> PrefixConfig {
 const PER_LAYER: usize = 250;
 
 /// Every method, with the number that its formula says is trained.
-fn methods() -> Vec<(AdapterConfig, usize)> {
+fn methods() -> Vec<(AdapterSettings, usize)> {
     let (d, m, l) = (DIM, FEED_FORWARD, LAYERS);
     let lora = LoraConfig {
         rank: 2,
@@ -63,7 +63,7 @@ fn methods() -> Vec<(AdapterConfig, usize)> {
             tokens: vec![3, 1, 4],
         },
     };
-    let adapter = |placement, insertion, bias| AdapterConfig::Adapter {
+    let adapter = |placement, insertion, bias| AdapterSettings::Adapter {
         placement,
         adapter: bottleneck(insertion, bias),
     };
@@ -99,22 +99,22 @@ fn methods() -> Vec<(AdapterConfig, usize)> {
     let sides = (d + 3 * d) + (d + d) + (d + m) + (m + d);
     let outputs = 3 * d + d + m + d;
     vec![
-        (AdapterConfig::Lora(lora.clone()), l * 2 * sides),
-        (AdapterConfig::Qlora(lora.clone()), l * 2 * sides),
-        (AdapterConfig::Dora(lora), l * (2 * sides + outputs)),
+        (AdapterSettings::Lora(lora.clone()), l * 2 * sides),
+        (AdapterSettings::Qlora(lora.clone()), l * 2 * sides),
+        (AdapterSettings::Dora(lora), l * (2 * sides + outputs)),
         // r(in + out + 1) for each of the four
-        (AdapterConfig::AdaLora(ada), l * 2 * (sides + 4)),
+        (AdapterSettings::AdaLora(ada), l * 2 * (sides + 4)),
         // one for each output of qkv, one for each input of down
-        (AdapterConfig::Ia3(ia3), l * (3 * d + m)),
-        (AdapterConfig::Vera(vera), l * (outputs + 4 * 5)),
-        (AdapterConfig::BitFit {}, l * outputs),
-        (AdapterConfig::Prompt(prompt), 5 * d),
+        (AdapterSettings::Ia3(ia3), l * (3 * d + m)),
+        (AdapterSettings::Vera(vera), l * (outputs + 4 * 5)),
+        (AdapterSettings::BitFit {}, l * outputs),
+        (AdapterSettings::Prompt(prompt), 5 * d),
         (
-            AdapterConfig::Prefix(prefix(Reparametrisation::Direct)),
+            AdapterSettings::Prefix(prefix(Reparametrisation::Direct)),
             2 * l * 3 * d,
         ),
         (
-            AdapterConfig::Prefix(prefix(Reparametrisation::Mlp { inner: 8 })),
+            AdapterSettings::Prefix(prefix(Reparametrisation::Mlp { inner: 8 })),
             3 * d + 8 * (d + 1) + 2 * l * d * (8 + 1),
         ),
         (
@@ -137,9 +137,9 @@ fn methods() -> Vec<(AdapterConfig, usize)> {
             adapter(Placement::FeedForward, Insertion::Sequential, false),
             l * 2 * 4 * d,
         ),
-        (AdapterConfig::Mam(mam), l * (2 * 3 * d + 2 * 4 * d)),
+        (AdapterSettings::Mam(mam), l * (2 * 3 * d + 2 * 4 * d)),
         (
-            AdapterConfig::DesignSpace {
+            AdapterSettings::DesignSpace {
                 space,
                 per_layer: PER_LAYER,
             },
@@ -149,9 +149,9 @@ fn methods() -> Vec<(AdapterConfig, usize)> {
 }
 
 /// What a method stands on: the base, or under QLoRA the base in four bits.
-fn underneath(base: &Transformer, config: &AdapterConfig) -> Transformer {
+fn underneath(base: &Transformer, config: &AdapterSettings) -> Transformer {
     match config {
-        AdapterConfig::Qlora(_) => base.map_linears(|_, weight| {
+        AdapterSettings::Qlora(_) => base.map_linears(|_, weight| {
             let linear = Linear::new(weight, None);
             Ok(Box::new(Nf4Linear::quantise(&linear, BlockScale::Double)?))
         }),
@@ -160,7 +160,7 @@ fn underneath(base: &Transformer, config: &AdapterConfig) -> Transformer {
     .expect("a copy")
 }
 
-fn adapted(base: &Transformer, config: &AdapterConfig) -> Adapted {
+fn adapted(base: &Transformer, config: &AdapterSettings) -> Adapted {
     adapt(base, config, &mut StdRng::seed_from_u64(2)).unwrap_or_else(|e| panic!("{config:?}: {e}"))
 }
 
@@ -229,23 +229,23 @@ fn methods_that_promise_it_start_at_the_base_to_the_bit() {
         for (config, _) in methods() {
             let same = bits(&logits(&adapted(&base, &config).model)) == want;
             let promised = match config {
-                AdapterConfig::Lora(_)
-                | AdapterConfig::Dora(_)
-                | AdapterConfig::AdaLora(_)
-                | AdapterConfig::Ia3(_)
-                | AdapterConfig::Vera(_)
-                | AdapterConfig::BitFit {}
-                | AdapterConfig::Adapter { .. } => true,
-                AdapterConfig::Qlora(_)
-                | AdapterConfig::Prompt(_)
-                | AdapterConfig::Prefix(_)
-                | AdapterConfig::Mam(_)
-                | AdapterConfig::DesignSpace { .. } => false,
+                AdapterSettings::Lora(_)
+                | AdapterSettings::Dora(_)
+                | AdapterSettings::AdaLora(_)
+                | AdapterSettings::Ia3(_)
+                | AdapterSettings::Vera(_)
+                | AdapterSettings::BitFit {}
+                | AdapterSettings::Adapter { .. } => true,
+                AdapterSettings::Qlora(_)
+                | AdapterSettings::Prompt(_)
+                | AdapterSettings::Prefix(_)
+                | AdapterSettings::Mam(_)
+                | AdapterSettings::DesignSpace { .. } => false,
             };
             assert_eq!(same, promised, "{config:?}");
             let own = underneath(&base, &config);
             let same = bits(&logits(&adapted(&base, &config).model)) == bits(&logits(&own));
-            let quantised = matches!(config, AdapterConfig::Qlora(_));
+            let quantised = matches!(config, AdapterSettings::Qlora(_));
             assert_eq!(same, promised || quantised, "{config:?}");
         }
     }
@@ -312,7 +312,7 @@ fn gradients_are_those_of_differences() {
         let grads = loss(&adapted.model).backward().expect("backward");
         for (name, var) in adapted.vars() {
             // DoRA's gradient takes the length of a row for a constant
-            if matches!(config, AdapterConfig::Dora(_)) && !name.ends_with("magnitude_vector") {
+            if matches!(config, AdapterSettings::Dora(_)) && !name.ends_with("magnitude_vector") {
                 continue;
             }
             let grad = flat(grads.get(&var).expect("a gradient"));
@@ -355,7 +355,7 @@ fn no_position_sees_what_follows() {
 #[test]
 fn without_its_network_a_prefix_is_the_same_model() {
     let base = base(DType::F32);
-    let config = AdapterConfig::Prefix(prefix(Reparametrisation::Mlp { inner: 8 }));
+    let config = AdapterSettings::Prefix(prefix(Reparametrisation::Mlp { inner: 8 }));
     let mut adapted = adapted(&base, &config);
     disturb(&adapted);
     let before = bits(&logits(&adapted.model));
@@ -386,17 +386,17 @@ fn train(
 }
 
 /// How much of the loss may be left, and how much must be.
-fn left(config: &AdapterConfig) -> (f64, f64) {
+fn left(config: &AdapterSettings) -> (f64, f64) {
     match config {
         // Attention to the prompt adds one direction to every position: it never re-orders what the
         // rows say, and this base has nothing to be asked for. Ten times the steps, at rates from
         // 0.01 to 1, leave 0.95.
-        AdapterConfig::Prompt(_) => (0.98, 0.94),
+        AdapterSettings::Prompt(_) => (0.98, 0.94),
         // One direction for each map, whatever the row. Ten times the steps, at rates from 0.01 to
         // 1, leave 0.83.
-        AdapterConfig::BitFit {} => (0.93, 0.83),
+        AdapterSettings::BitFit {} => (0.93, 0.83),
         // Factors of what is there: slow.
-        AdapterConfig::Ia3(_) => (0.9, 0.0),
+        AdapterSettings::Ia3(_) => (0.9, 0.0),
         _ => (0.8, 0.0),
     }
 }
@@ -411,7 +411,7 @@ fn every_method_learns_of_unknown_rows_what_it_can() {
         let adapted = adapted(&base, &config);
         // numbers that start at size 1 have a longer way
         let rate = match config {
-            AdapterConfig::Prefix(PrefixConfig {
+            AdapterSettings::Prefix(PrefixConfig {
                 reparametrisation: Reparametrisation::Direct,
                 ..
             }) => 0.1,
@@ -493,7 +493,7 @@ fn only_adalora_has_triplets() {
         let adapted = adapted(&base, &config);
         let names: Vec<&str> = adapted.triplets().iter().map(|(n, _)| n.as_str()).collect();
         match config {
-            AdapterConfig::AdaLora(_) => {
+            AdapterSettings::AdaLora(_) => {
                 assert_eq!(names.len(), 4 * LAYERS);
                 for (name, layer) in adapted.triplets() {
                     // the layer of the model, not a copy of it
@@ -512,7 +512,7 @@ fn only_adalora_has_triplets() {
 fn what_the_decoder_does_not_do_is_refused_by_name() {
     let base = base(DType::F32);
     let says = |json: &str, message: &str| {
-        let config: AdapterConfig = serde_json::from_str(json).expect("read");
+        let config: AdapterSettings = serde_json::from_str(json).expect("read");
         match adapt(&base, &config, &mut StdRng::seed_from_u64(2)) {
             Ok(_) => panic!("{json} is not refused"),
             Err(error) => assert_eq!(error.to_string(), message, "{json}"),
@@ -551,7 +551,7 @@ fn dropout_is_drawn_while_it_is_asked_for() {
     let base = base(DType::F32);
     for method in ["lora", "qlora", "dora", "ada_lora", "vera"] {
         let json = format!(r#"{{"{method}": {{"dropout": 0.5}}}}"#);
-        let config: AdapterConfig = serde_json::from_str(&json).expect("read");
+        let config: AdapterSettings = serde_json::from_str(&json).expect("read");
         let adapted = adapted(&base, &config);
         for (_, var) in adapted.vars() {
             // at their start the layers add nothing, and nothing of it can be dropped
@@ -580,29 +580,32 @@ fn dropout_is_drawn_while_it_is_asked_for() {
 fn a_method_is_a_setting() {
     for (config, _) in methods() {
         let json = serde_json::to_string(&config).expect("json");
-        let again: AdapterConfig = serde_json::from_str(&json).expect("read");
+        let again: AdapterSettings = serde_json::from_str(&json).expect("read");
         assert_eq!(again, config);
     }
-    let read = |json: &str| serde_json::from_str::<AdapterConfig>(json);
+    let read = |json: &str| serde_json::from_str::<AdapterSettings>(json);
     let short = read(r#"{"lora":{"rank":4}}"#).expect("read");
     let lora = LoraConfig {
         rank: 4,
         ..Default::default()
     };
-    assert_eq!(short, AdapterConfig::Lora(lora));
+    assert_eq!(short, AdapterSettings::Lora(lora));
     assert_eq!(
         read(r#""bit_fit""#).expect("read"),
-        AdapterConfig::BitFit {}
+        AdapterSettings::BitFit {}
     );
     for (name, config) in [
-        ("qlora", AdapterConfig::Qlora(LoraConfig::default())),
-        ("dora", AdapterConfig::Dora(LoraConfig::default())),
-        ("ada_lora", AdapterConfig::AdaLora(AdaLoraConfig::default())),
-        ("ia3", AdapterConfig::Ia3(Ia3Config::default())),
-        ("vera", AdapterConfig::Vera(VeraConfig::default())),
-        ("prompt", AdapterConfig::Prompt(PromptConfig::default())),
-        ("prefix", AdapterConfig::Prefix(PrefixConfig::default())),
-        ("mam", AdapterConfig::Mam(MamConfig::default())),
+        ("qlora", AdapterSettings::Qlora(LoraConfig::default())),
+        ("dora", AdapterSettings::Dora(LoraConfig::default())),
+        (
+            "ada_lora",
+            AdapterSettings::AdaLora(AdaLoraConfig::default()),
+        ),
+        ("ia3", AdapterSettings::Ia3(Ia3Config::default())),
+        ("vera", AdapterSettings::Vera(VeraConfig::default())),
+        ("prompt", AdapterSettings::Prompt(PromptConfig::default())),
+        ("prefix", AdapterSettings::Prefix(PrefixConfig::default())),
+        ("mam", AdapterSettings::Mam(MamConfig::default())),
     ] {
         let empty = format!(r#"{{"{name}":{{}}}}"#);
         assert_eq!(read(&empty).expect("read"), config);

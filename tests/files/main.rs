@@ -6,8 +6,8 @@ mod pair;
 mod staged;
 
 use candle_align::{
-    AdapterFile, AdapterLayer, AdapterLayers, AdapterMethod, BlockScale, LoraBias, LoraConfig,
-    LoraFile, LoraInit, LoraLinear, Nf4Linear, Strictness, TargetModules, Targets,
+    AdapterFile, AdapterMethod, AnyAdapter, BlockScale, LoraBias, LoraConfig, LoraFile, LoraInit,
+    LoraLinear, ModelAdapters, Nf4Linear, Strictness, TargetModules, Targets,
 };
 use candle_core::{DType, Device, Module, Tensor};
 use candle_nn::Linear;
@@ -323,8 +323,8 @@ fn a_start_that_peft_refuses_is_not_written() {
         let one = config.for_module("q").unwrap().unwrap();
         let rng = &mut rand::rngs::StdRng::seed_from_u64(0);
         let layer = LoraLinear::new(&Linear::new(weight, None), &one, rng).unwrap();
-        let layers = BTreeMap::from([("q".to_string(), AdapterLayer::Lora(layer))]);
-        let layers = AdapterLayers {
+        let layers = BTreeMap::from([("q".to_string(), AnyAdapter::Lora(layer))]);
+        let layers = ModelAdapters {
             layers,
             ..Default::default()
         };
@@ -391,7 +391,7 @@ fn an_embedding_has_no_dropout_whatever_the_settings_say() {
     let folder = folder(with.as_bytes(), &file_of("lora_embedding", TENSORS));
     let file = AdapterFile::read(folder.path(), Strictness::Strict).unwrap();
     let found = file.layers(&stack(), Strictness::Strict).unwrap();
-    let embedding = |layer: &AdapterLayer| matches!(layer, AdapterLayer::LoraEmbedding(_));
+    let embedding = |layer: &AnyAdapter| matches!(layer, AnyAdapter::LoraEmbedding(_));
     assert!(found.layers.values().any(embedding));
 }
 
@@ -503,7 +503,7 @@ fn an_adapter_goes_on_a_quantised_base() {
         let over = file.layers(&four_bits, Strictness::Strict).unwrap();
         let beside = file.layers(&wide, Strictness::Strict).unwrap();
         for (path, layer) in &over.layers {
-            let AdapterLayer::Qlora(found) = layer else {
+            let AnyAdapter::Qlora(found) = layer else {
                 panic!("{name}, {path}: {layer:?}");
             };
             let x = Tensor::arange(0f32, 2.0 * found.a().dims()[1] as f32, &Device::Cpu).unwrap();

@@ -1,7 +1,7 @@
 //! The adapters that PEFT wrote (`adapters/`, by `adapter_files.py`), read, run, merged and written.
 
 use candle_align::{
-    AdapterFile, AdapterLayer, AdapterMethod, BaseModel, PrefixLayer, Result, Strictness,
+    AdapterFile, AdapterMethod, AnyAdapter, BaseModel, PrefixLayer, Result, Strictness,
     TargetModules,
 };
 use candle_core::{D, DType, Device, IndexOp, Module, Tensor};
@@ -117,7 +117,7 @@ fn base(kind: Kind) -> HashMap<String, Tensor> {
 struct Model {
     kind: Kind,
     weights: HashMap<String, Tensor>,
-    layers: BTreeMap<String, AdapterLayer>,
+    layers: BTreeMap<String, AnyAdapter>,
     prompt: Option<Tensor>,
     prefix: Vec<Option<PrefixLayer>>,
 }

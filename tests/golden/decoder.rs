@@ -2,7 +2,7 @@
 
 use crate::EXACT;
 use crate::reader::{Case, each};
-use crate::support::adapters::{AdapterConfig, adapt};
+use crate::support::adapters::{AdapterSettings, adapt};
 use crate::support::transformer::{Config, Transformer};
 use candle_align::{
     BottleneckConfig, DesignSpaceConfig, MamConfig, PrefixConfig, Reparametrisation,
@@ -56,16 +56,16 @@ enum Sizes {
     DesignSpace {
         per_layer: usize,
     },
-    Other(AdapterConfig),
+    Other(AdapterSettings),
 }
 
-fn method(case: &Case) -> AdapterConfig {
+fn method(case: &Case) -> AdapterSettings {
     match case.part("adapter") {
         Sizes::Mam {
             length,
             inner,
             width,
-        } => AdapterConfig::Mam(MamConfig {
+        } => AdapterSettings::Mam(MamConfig {
             prefix: PrefixConfig {
                 length,
                 reparametrisation: Reparametrisation::Mlp { inner },
@@ -75,7 +75,7 @@ fn method(case: &Case) -> AdapterConfig {
                 ..MamConfig::default().adapter
             },
         }),
-        Sizes::DesignSpace { per_layer } => AdapterConfig::DesignSpace {
+        Sizes::DesignSpace { per_layer } => AdapterSettings::DesignSpace {
             space: DesignSpaceConfig::default(),
             per_layer,
         },

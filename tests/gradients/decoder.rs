@@ -1,7 +1,7 @@
 //! Methods of a whole model, on the examples' decoder: every number that is trained.
 
 use crate::common::adapters::{assert_gradients, disturb, objective};
-use crate::support::adapters::{AdapterConfig, adapt};
+use crate::support::adapters::{AdapterSettings, adapt};
 use crate::support::transformer::{Config, Transformer};
 use candle_align::{
     Activation, BottleneckConfig, DesignSpaceConfig, MamConfig, PrefixConfig, Reparametrisation,
@@ -10,7 +10,7 @@ use candle_core::{DType, Device, Tensor};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-fn check(what: &str, layers: usize, config: &AdapterConfig) {
+fn check(what: &str, layers: usize, config: &AdapterSettings) {
     let sizes = Config {
         vocabulary: 5,
         dim: 4,
@@ -46,14 +46,14 @@ fn the_mam_adapter() {
                 ..MamConfig::default().adapter
             },
         };
-        check(&format!("{config:?}"), 2, &AdapterConfig::Mam(config));
+        check(&format!("{config:?}"), 2, &AdapterSettings::Mam(config));
     }
 }
 
 #[test]
 fn the_s4_design() {
     let space = DesignSpaceConfig::default();
-    let config = AdapterConfig::DesignSpace {
+    let config = AdapterSettings::DesignSpace {
         space,
         per_layer: 60,
     };

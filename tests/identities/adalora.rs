@@ -2,8 +2,8 @@ use crate::common::adapted::*;
 use crate::common::lora::*;
 use crate::common::{EXACT, assert_close, numbers, vector};
 use candle_align::{
-    AdaLoraConfig, AdaLoraFile, AdaLoraLinear, AdaLoraScaling, AdapterConfig, AdapterFile,
-    AdapterLayer, AdapterLayers, AdapterMethod, Orthogonality, RankAllocator, RankAllocatorConfig,
+    AdaLoraConfig, AdaLoraFile, AdaLoraLinear, AdaLoraScaling, AdapterFile, AdapterMethod,
+    AnyAdapter, ModelAdapters, Orthogonality, PeftConfig, RankAllocator, RankAllocatorConfig,
     Result, TargetModules, Targets, orthogonality_penalty,
 };
 use candle_core::{DType, Tensor};
@@ -110,11 +110,11 @@ fn the_file_of_a_layer_with_all_triplets_is_that_of_the_layer_cut() {
             kept: [("m.q".to_string(), kept.to_vec())].into(),
             ..Default::default()
         });
-        let layers = AdapterLayers {
-            layers: [("m.q".to_string(), AdapterLayer::AdaLora(layer))].into(),
+        let layers = ModelAdapters {
+            layers: [("m.q".to_string(), AnyAdapter::AdaLora(layer))].into(),
             ..Default::default()
         };
-        AdapterFile::from_layers(AdapterConfig::from(method), &layers)
+        AdapterFile::from_layers(PeftConfig::from(method), &layers)
     };
     let tensors = |file: Result<AdapterFile>| -> Vec<(String, Vec<f64>)> {
         let each = file.unwrap();

@@ -6,7 +6,7 @@ use crate::train::adapter::{AdaLora, Adapter};
 use crate::train::batch::VOCABULARY;
 use crate::train::objectives::Objective;
 use crate::train::settings::Settings;
-use crate::train::support::adapters::AdapterConfig;
+use crate::train::support::adapters::AdapterSettings;
 use candle_align::{
     AdaLoraConfig, LoraConfig, LoraInit, PrefixConfig, PromptConfig, PromptInit, Reparametrisation,
     Scaling, TargetModules, Targets, VeraConfig,
@@ -41,11 +41,11 @@ fn a_method_alone_or_with_what_is_beside_it() {
         rank: 4,
         ..Default::default()
     };
-    let plain = Adapter::from(AdapterConfig::Lora(lora));
+    let plain = Adapter::from(AdapterSettings::Lora(lora));
     assert_eq!(read(r#"{"lora": {"rank": 4}}"#).unwrap(), plain);
     assert_eq!(
         read(r#""bit_fit""#).unwrap(),
-        AdapterConfig::BitFit {}.into()
+        AdapterSettings::BitFit {}.into()
     );
     let plus = Adapter {
         lora_plus: Some(16.0),
@@ -97,16 +97,16 @@ fn what_is_no_method_is_an_error_with_file_and_field() {
 #[test]
 fn a_method_without_settings_is_written_as_a_word_or_as_an_empty_map() {
     let defaults = [
-        AdapterConfig::Lora(LoraConfig::default()),
-        AdapterConfig::Qlora(LoraConfig::default()),
-        AdapterConfig::Dora(LoraConfig::default()),
-        AdapterConfig::AdaLora(AdaLoraConfig::default()),
-        AdapterConfig::Ia3(Default::default()),
-        AdapterConfig::Vera(VeraConfig::default()),
-        AdapterConfig::BitFit {},
-        AdapterConfig::Prompt(PromptConfig::default()),
-        AdapterConfig::Prefix(PrefixConfig::default()),
-        AdapterConfig::Mam(Default::default()),
+        AdapterSettings::Lora(LoraConfig::default()),
+        AdapterSettings::Qlora(LoraConfig::default()),
+        AdapterSettings::Dora(LoraConfig::default()),
+        AdapterSettings::AdaLora(AdaLoraConfig::default()),
+        AdapterSettings::Ia3(Default::default()),
+        AdapterSettings::Vera(VeraConfig::default()),
+        AdapterSettings::BitFit {},
+        AdapterSettings::Prompt(PromptConfig::default()),
+        AdapterSettings::Prefix(PrefixConfig::default()),
+        AdapterSettings::Mam(Default::default()),
     ];
     for config in defaults {
         let name = config.name();
@@ -211,7 +211,7 @@ fn the_file_of_alpaca_lora_starts_a_run_and_says_what_it_left_out() {
         targets: targets(&["qkv"]),
         ..Default::default()
     };
-    assert_eq!(found.method, AdapterConfig::Lora(lora));
+    assert_eq!(found.method, AdapterSettings::Lora(lora));
     let notes: Vec<String> = found
         .notes
         .iter()
@@ -262,13 +262,13 @@ fn settings_of_peft_mean_what_they_mean_there() {
     let text = r#"{"peft_type": "LORA", "r": 2, "lora_alpha": 5, "use_rslora": true, "lora_dropout": 0.25,
         "init_lora_weights": "gaussian", "rank_pattern": {"up": 3}, "target_modules": ["up", "qkv"],
         "task_type": "CAUSAL_LM", "base_model_name_or_path": "some/model"}"#;
-    assert_eq!(method(text), AdapterConfig::Lora(lora));
+    assert_eq!(method(text), AdapterSettings::Lora(lora));
     let dora = LoraConfig {
         targets: targets(&["qkv"]),
         ..Default::default()
     };
     let text = r#"{"peft_type": "LORA", "use_dora": true, "target_modules": ["qkv"]}"#;
-    assert_eq!(method(text), AdapterConfig::Dora(dora));
+    assert_eq!(method(text), AdapterSettings::Dora(dora));
 
     let ada_lora = Adapter {
         targets: targets(&["qkv"]),
@@ -281,7 +281,7 @@ fn settings_of_peft_mean_what_they_mean_there() {
             beta2: 0.9,
             orthogonality: 0.1,
         },
-        ..AdapterConfig::AdaLora(AdaLoraConfig {
+        ..AdapterSettings::AdaLora(AdaLoraConfig {
             rank: 3,
             alpha: 6.0,
             ..Default::default()
@@ -294,7 +294,7 @@ fn settings_of_peft_mean_what_they_mean_there() {
     assert_eq!(read(text).unwrap(), ada_lora);
 
     let text = r#"{"peft_type": "IA3", "target_modules": ["qkv", "down"], "feedforward_modules": ["down"]}"#;
-    let AdapterConfig::Ia3(ia3) = method(text) else {
+    let AdapterSettings::Ia3(ia3) = method(text) else {
         panic!("{text}");
     };
     assert_eq!(
@@ -310,7 +310,7 @@ fn settings_of_peft_mean_what_they_mean_there() {
     };
     let vera = Adapter {
         targets: targets(&["up"]),
-        ..AdapterConfig::Vera(vera).into()
+        ..AdapterSettings::Vera(vera).into()
     };
     assert_eq!(read(text).unwrap(), vera);
 
@@ -332,7 +332,7 @@ fn settings_of_peft_mean_what_they_mean_there() {
                 "prompt_tuning_init": {start}}}"#
         );
         let prompt = PromptConfig { length: 3, init };
-        assert_eq!(method(&text), AdapterConfig::Prompt(prompt));
+        assert_eq!(method(&text), AdapterSettings::Prompt(prompt));
     }
     for (network, reparametrisation) in [
         ("", Reparametrisation::Direct),
@@ -353,7 +353,7 @@ fn settings_of_peft_mean_what_they_mean_there() {
             length: 3,
             reparametrisation,
         };
-        assert_eq!(method(&text), AdapterConfig::Prefix(prefix));
+        assert_eq!(method(&text), AdapterSettings::Prefix(prefix));
     }
 }
 
@@ -368,7 +368,7 @@ fn settings_of_peft_that_do_not_fit_are_named() {
     );
     says(
         r#"{"peft_type": "LOHA"}"#,
-        "AdapterConfig::read: `FILE` holds `peft_type` = \"LOHA\", which is not supported: known are \
+        "PeftConfig::read: `FILE` holds `peft_type` = \"LOHA\", which is not supported: known are \
          LORA, ADALORA, IA3, VERA, PROMPT_TUNING and PREFIX_TUNING",
     );
     says(
@@ -523,7 +523,7 @@ fn the_file_comes_after_the_other_settings_and_before_its_own() {
         "width=32",
     ];
     let found = parsed(&own).unwrap();
-    let AdapterConfig::Prompt(prompt) = &found.adapter.as_ref().unwrap().method else {
+    let AdapterSettings::Prompt(prompt) = &found.adapter.as_ref().unwrap().method else {
         panic!("{found:?}");
     };
     assert_eq!(prompt.length, 5);

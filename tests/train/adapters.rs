@@ -6,7 +6,7 @@ use crate::train::objectives::Objective;
 use crate::train::run::{Run, train};
 use crate::train::settings::Settings;
 use crate::train::support::adapter_files::{Weights, put_on};
-use crate::train::support::adapters::AdapterConfig;
+use crate::train::support::adapters::AdapterSettings;
 use crate::train::support::transformer::{Config, Transformer};
 use candle_align::{AdapterFile, AdapterMethod, Strictness};
 use candle_core::{DType, Device, Tensor};
@@ -41,7 +41,7 @@ const METHODS: [&str; 15] = [
 const OF_PEFT: usize = 10;
 
 fn adapter(json: &str) -> Adapter {
-    let method: AdapterConfig =
+    let method: AdapterSettings =
         serde_json::from_str(json).unwrap_or_else(|e| panic!("{json}: {e}"));
     method.into()
 }
@@ -183,7 +183,7 @@ fn every_method_learns_on_a_base_that_stays_and_comes_back_from_its_files() {
             );
             let file = AdapterFile::read(&folder, Strictness::Strict).unwrap();
             let weights = match settings.adapter.as_ref().unwrap().method {
-                AdapterConfig::Qlora(_) => Weights::FourBits,
+                AdapterSettings::Qlora(_) => Weights::FourBits,
                 _ => Weights::Wide,
             };
             let again = put_on(&base(out.path()), &file, weights).unwrap();

@@ -3,7 +3,7 @@
 
 use super::Title;
 use super::pairs::{DPO_PAIRS, dpo_config, dpo_step};
-use crate::support::adapters::{AdapterConfig, adapt};
+use crate::support::adapters::{AdapterSettings, adapt};
 use crate::tour::Result;
 use crate::tour::lab::{Lab, Optimisation, Ran, Score, generator};
 use crate::tour::report::Entry;
@@ -34,7 +34,7 @@ pub fn lora(lab: &Lab, title: Title, bars: &MultiProgress) -> Result<Entry> {
     let mut init = generator(lab.seed, 15);
     let adapted = adapt(
         &lab.reference,
-        &AdapterConfig::Lora(config.clone()),
+        &AdapterSettings::Lora(config.clone()),
         &mut init,
     )?;
     let plan = lab.plan(1e-2);

@@ -28,7 +28,7 @@ pub use run::{Placed, run};
 pub use table::{html, text};
 
 use super::methods::{Section, Title};
-use crate::support::adapters::AdapterConfig;
+use crate::support::adapters::AdapterSettings;
 use candle_align::{
     AdaLoraConfig, BottleneckConfig, DesignSpaceConfig, Grouping, Ia3Config, LoraConfig, MamConfig,
     Placement, PrefixConfig, PromptConfig, Reparametrisation, TargetModules, Targets, VeraConfig,
@@ -201,7 +201,7 @@ impl Point {
     }
 
     /// The adapter on the reference; none if the reference itself is trained.
-    pub fn adapter(self) -> Option<AdapterConfig> {
+    pub fn adapter(self) -> Option<AdapterSettings> {
         let size = self.size;
         let names = |names: &[&str]| {
             TargetModules::Names(names.iter().map(|name| name.to_string()).collect())
@@ -218,19 +218,19 @@ impl Point {
         };
         Some(match self.family {
             Family::Full => return None,
-            Family::Prefix => AdapterConfig::Prefix(prefix),
-            Family::Prompt => AdapterConfig::Prompt(PromptConfig {
+            Family::Prefix => AdapterSettings::Prefix(prefix),
+            Family::Prompt => AdapterSettings::Prompt(PromptConfig {
                 length: size,
                 ..Default::default()
             }),
-            Family::Adapter => AdapterConfig::Adapter {
+            Family::Adapter => AdapterSettings::Adapter {
                 placement: Placement::AttentionAndFeedForward,
                 adapter: BottleneckConfig {
                     width: size,
                     ..Default::default()
                 },
             },
-            Family::Mam => AdapterConfig::Mam(MamConfig {
+            Family::Mam => AdapterSettings::Mam(MamConfig {
                 prefix,
                 adapter: BottleneckConfig {
                     width: size,
@@ -240,7 +240,7 @@ impl Point {
             // Two blocks are too few for four groups; the first and the last group remain.
             Family::DesignSpace => {
                 let groups = DesignSpaceConfig::default().strategies;
-                AdapterConfig::DesignSpace {
+                AdapterSettings::DesignSpace {
                     space: DesignSpaceConfig {
                         grouping: Grouping::Sizes(vec![1, 1]),
                         strategies: vec![groups[0].clone(), groups[groups.len() - 1].clone()],
@@ -248,24 +248,24 @@ impl Point {
                     per_layer: size,
                 }
             }
-            Family::BitFit => AdapterConfig::BitFit {},
-            Family::Lora => AdapterConfig::Lora(lora),
-            Family::Qlora => AdapterConfig::Qlora(lora),
-            Family::Dora => AdapterConfig::Dora(lora),
+            Family::BitFit => AdapterSettings::BitFit {},
+            Family::Lora => AdapterSettings::Lora(lora),
+            Family::Qlora => AdapterSettings::Qlora(lora),
+            Family::Dora => AdapterSettings::Dora(lora),
             // The paper's proportion: one and a half times the final rank.
-            Family::AdaLora => AdapterConfig::AdaLora(AdaLoraConfig {
+            Family::AdaLora => AdapterSettings::AdaLora(AdaLoraConfig {
                 rank: size * 3 / 2,
                 alpha: 3.0 * size as f64,
                 ..Default::default()
             }),
-            Family::Ia3 => AdapterConfig::Ia3(Ia3Config {
+            Family::Ia3 => AdapterSettings::Ia3(Ia3Config {
                 targets: Targets {
                     target_modules: names(&["attention.qkv", "feed_forward.down"]),
                     ..Default::default()
                 },
                 feedforward_modules: names(&["feed_forward.down"]),
             }),
-            Family::Vera => AdapterConfig::Vera(VeraConfig {
+            Family::Vera => AdapterSettings::Vera(VeraConfig {
                 rank: size,
                 ..Default::default()
             }),

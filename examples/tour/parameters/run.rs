@@ -1,7 +1,7 @@
 //! One point: DPO with only these parameters trained, and its result.
 
 use super::{Family, Point};
-use crate::support::adapters::{Adapted, AdapterConfig, adapt};
+use crate::support::adapters::{Adapted, AdapterSettings, adapt};
 use crate::support::transformer::Transformer;
 use crate::tour::Result;
 use crate::tour::lab::{Adam, Lab, Optimisation, Ran, Score, bar, generator, looks, point as look};
@@ -36,7 +36,7 @@ pub struct Placed {
 #[derive(Serialize)]
 struct PointSettings<'a> {
     loss: DpoConfig,
-    adapter: Option<&'a AdapterConfig>,
+    adapter: Option<&'a AdapterSettings>,
     #[serde(skip_serializing_if = "Option::is_none")]
     budget: Option<&'a Budget>,
     pairs_per_step: usize,
@@ -59,7 +59,7 @@ enum Learner {
 }
 
 impl Learner {
-    fn new(lab: &Lab, point: Point, adapter: Option<&AdapterConfig>) -> Result<Self> {
+    fn new(lab: &Lab, point: Point, adapter: Option<&AdapterSettings>) -> Result<Self> {
         Ok(match adapter {
             None => Self::Everything(lab.reference.trainable()?),
             Some(adapter) => {

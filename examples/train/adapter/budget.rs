@@ -1,6 +1,6 @@
 //! AdaLoRA's additions to a step: the penalty on its vectors, and the pruning after the step.
 
-use super::super::support::adapters::{Adapted, AdapterConfig};
+use super::super::support::adapters::{Adapted, AdapterSettings};
 use super::Adapter;
 use candle_align::{AdaLoraLinear, Orthogonality, RankAllocator, Result, orthogonality_penalty};
 use candle_core::Tensor;
@@ -20,7 +20,7 @@ pub struct Budget {
 impl Budget {
     /// For a run of this many steps; none for methods other than AdaLoRA.
     pub fn new(adapter: &Adapter, adapted: &Adapted, steps: usize) -> Result<Option<Self>> {
-        let AdapterConfig::AdaLora(config) = &adapter.method else {
+        let AdapterSettings::AdaLora(config) = &adapter.method else {
             return Ok(None);
         };
         let schedule = adapter.ada_lora.schedule(config.rank, steps);

@@ -12,11 +12,11 @@
 
 use super::super::error::{Error, Result};
 use super::super::output::Folder;
-use super::super::support::adapters::{Adapted, AdapterConfig};
+use super::super::support::adapters::{Adapted, AdapterSettings};
 use super::Adapter;
 use super::budget::Kept;
 use candle_align::{
-    AdaLoraFile, AdapterFile, AdapterLayers, AdapterMethod, Ia3File, LoraConfig, LoraFile,
+    AdaLoraFile, AdapterFile, AdapterMethod, Ia3File, LoraConfig, LoraFile, ModelAdapters,
     PrefixFile, PromptFile, RewardHead, TargetModules, Targets, TaskType, VeraFile,
 };
 use std::path::Path;
@@ -56,9 +56,9 @@ pub fn peft(
     let beside = adapted.model.adapters();
     let size = adapted.model.config();
     let method = match &adapter.method {
-        AdapterConfig::Lora(config) | AdapterConfig::Qlora(config) => lora(config, false),
-        AdapterConfig::Dora(config) => lora(config, true),
-        AdapterConfig::AdaLora(config) => AdapterMethod::AdaLora(AdaLoraFile {
+        AdapterSettings::Lora(config) | AdapterSettings::Qlora(config) => lora(config, false),
+        AdapterSettings::Dora(config) => lora(config, true),
+        AdapterSettings::AdaLora(config) => AdapterMethod::AdaLora(AdaLoraFile {
             config: config.clone(),
             allocator: adapter.ada_lora.schedule(config.rank, steps),
             orthogonality: adapter.ada_lora.orthogonality,
@@ -66,7 +66,7 @@ pub fn peft(
             kept: kept.clone(),
             fan_in_fan_out: false,
         }),
-        AdapterConfig::Ia3(config) => {
+        AdapterSettings::Ia3(config) => {
             let mut config = config.clone();
             config.targets = targets(&config.targets);
             AdapterMethod::Ia3(Ia3File {
@@ -74,12 +74,12 @@ pub fn peft(
                 fan_in_fan_out: false,
             })
         }
-        AdapterConfig::Vera(config) => AdapterMethod::Vera(VeraFile {
+        AdapterSettings::Vera(config) => AdapterMethod::Vera(VeraFile {
             config: config.clone(),
             targets: targets(&adapter.targets),
             ..Default::default()
         }),
-        AdapterConfig::Prompt(_) => {
+        AdapterSettings::Prompt(_) => {
             let Some(prompt) = beside.prompt() else {
                 return Ok(None);
             };
@@ -91,7 +91,7 @@ pub fn peft(
             });
             return AdapterFile::from_prompt(of_a_model(method), prompt).map(Some);
         }
-        AdapterConfig::Prefix(_) => {
+        AdapterSettings::Prefix(_) => {
             let Some(prefix) = beside.prefix() else {
                 return Ok(None);
             };
@@ -101,12 +101,12 @@ pub fn peft(
             });
             return AdapterFile::from_prefix(of_a_model(method), prefix).map(Some);
         }
-        AdapterConfig::BitFit {}
-        | AdapterConfig::Adapter { .. }
-        | AdapterConfig::Mam(_)
-        | AdapterConfig::DesignSpace { .. } => return Ok(None),
+        AdapterSettings::BitFit {}
+        | AdapterSettings::Adapter { .. }
+        | AdapterSettings::Mam(_)
+        | AdapterSettings::DesignSpace { .. } => return Ok(None),
     };
-    let mut layers = AdapterLayers {
+    let mut layers = ModelAdapters {
         layers: adapted.layers().clone(),
         projections: adapted.projections().cloned(),
         ..Default::default()
@@ -118,8 +118,8 @@ pub fn peft(
 }
 
 /// Prompts and prefixes need a task before Python can wrap a model with them.
-fn of_a_model(method: AdapterMethod) -> candle_align::AdapterConfig {
-    candle_align::AdapterConfig {
+fn of_a_model(method: AdapterMethod) -> candle_align::PeftConfig {
+    candle_align::PeftConfig {
         task: Some(TaskType::CausalLanguageModel),
         ..method.into()
     }

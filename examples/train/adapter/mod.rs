@@ -22,7 +22,7 @@ use super::error::{Error, Result};
 use super::input;
 use super::objectives::Objective;
 use super::settings::Settings;
-use super::support::adapters::{Adapted, AdapterConfig, adapt_at};
+use super::support::adapters::{Adapted, AdapterSettings, adapt_at};
 use super::support::linear_adapters::linear_names;
 use super::support::transformer::Transformer;
 use budget::Budget;
@@ -38,7 +38,7 @@ use std::path::Path;
 #[serde(deny_unknown_fields)]
 pub struct Adapter {
     /// Which method, with the library's own settings.
-    pub method: AdapterConfig,
+    pub method: AdapterSettings,
     /// For `ada_lora` and `vera`: which linear maps; none: all. Other methods have their own choice, or
     /// none.
     #[serde(default)]
@@ -106,8 +106,8 @@ impl AdaLora {
     }
 }
 
-impl From<AdapterConfig> for Adapter {
-    fn from(method: AdapterConfig) -> Self {
+impl From<AdapterSettings> for Adapter {
+    fn from(method: AdapterSettings) -> Self {
         Self {
             method,
             targets: Targets::default(),
@@ -131,7 +131,7 @@ impl Adapter {
         match found.get("method") {
             Some(_) => serde_json::from_str(&text).map_err(json),
             None => Ok(Self::from(
-                serde_json::from_str::<AdapterConfig>(&text).map_err(json)?,
+                serde_json::from_str::<AdapterSettings>(&text).map_err(json)?,
             )),
         }
     }
@@ -157,7 +157,7 @@ impl Adapter {
     pub fn check(&self, base: &Transformer, settings: &Settings) -> Result<()> {
         let usage = |text: String| Err(Error::Usage(format!("adapter: {text}")));
         let name = self.method.name();
-        let of = |method: &AdapterConfig, names: &[&str]| names.contains(&method.name());
+        let of = |method: &AdapterSettings, names: &[&str]| names.contains(&method.name());
         if self.targets != Targets::default() && !of(&self.method, &["ada_lora", "vera"]) {
             return usage(format!(
                 "`targets` beside the method is for ada_lora and vera, not {name}"

@@ -19,7 +19,7 @@ use super::super::batch::VOCABULARY;
 use super::super::error::{Error, Result, cut};
 use super::super::objectives::Objective;
 use super::super::settings::Settings;
-use super::super::support::adapters::AdapterConfig;
+use super::super::support::adapters::AdapterSettings;
 use super::files::HEAD;
 use super::{AdaLora, Adapter};
 use candle_align::{
@@ -41,7 +41,7 @@ const FORMER: [(&str, &[Value]); 2] = [
 
 /// `found` is what `path` holds.
 pub fn adapter(path: &Path, found: &Value, settings: &Settings) -> Result<Adapter> {
-    let (mut config, left_out) = candle_align::AdapterConfig::read(path, Strictness::Lenient)?;
+    let (mut config, left_out) = candle_align::PeftConfig::read(path, Strictness::Lenient)?;
     let mut notes = Vec::new();
     for key in left_out {
         let value = cut(&found[&key].to_string(), 80);
@@ -112,8 +112,8 @@ pub fn adapter(path: &Path, found: &Value, settings: &Settings) -> Result<Adapte
             let why = "but rows of the embedding are not trained here".to_string();
             return refuse("trainable_token_indices", why);
         }
-        AdapterMethod::Lora(file) if file.dora => AdapterConfig::Dora(file.config),
-        AdapterMethod::Lora(file) => AdapterConfig::Lora(file.config),
+        AdapterMethod::Lora(file) if file.dora => AdapterSettings::Dora(file.config),
+        AdapterMethod::Lora(file) => AdapterSettings::Lora(file.config),
         AdapterMethod::AdaLora(file) => {
             if !file.kept.is_empty() {
                 let why = "what a run has left: a fresh adapter has all".to_string();
@@ -133,14 +133,14 @@ pub fn adapter(path: &Path, found: &Value, settings: &Settings) -> Result<Adapte
                 orthogonality: file.orthogonality,
             };
             targets = file.targets;
-            AdapterConfig::AdaLora(file.config)
+            AdapterSettings::AdaLora(file.config)
         }
-        AdapterMethod::Ia3(file) => AdapterConfig::Ia3(file.config),
+        AdapterMethod::Ia3(file) => AdapterSettings::Ia3(file.config),
         AdapterMethod::Vera(file) => {
             targets = file.targets;
-            AdapterConfig::Vera(file.config)
+            AdapterSettings::Vera(file.config)
         }
-        AdapterMethod::Prompt(file) => AdapterConfig::Prompt(PromptConfig {
+        AdapterMethod::Prompt(file) => AdapterSettings::Prompt(PromptConfig {
             length: file.length,
             init: match found["prompt_tuning_init"].as_str() {
                 Some("TEXT") => {
@@ -159,7 +159,7 @@ pub fn adapter(path: &Path, found: &Value, settings: &Settings) -> Result<Adapte
             let PrefixShape {
                 heads, head_dim, ..
             } = file.shape;
-            AdapterConfig::Prefix(PrefixConfig {
+            AdapterSettings::Prefix(PrefixConfig {
                 length: file.length,
                 reparametrisation: match (
                     found["prefix_projection"].as_bool(),
