@@ -3,8 +3,8 @@
 use super::adapters::{AdapterSettings, Mode};
 use super::transformer::{Projection, Transformer};
 use candle_align::{
-    AdaLoraLinear, AnyAdapter, BiasLinear, BlockScale, DoraLinear, Ia3Linear, LayerPlan, LoraBias,
-    LoraConfig, LoraLinear, QloraLinear, Result, TargetModules, Targets, VeraLinear,
+    AdaLoraLinear, Adapter, AnyAdapter, BiasLinear, BlockScale, DoraLinear, Ia3Linear, LayerPlan,
+    LoraBias, LoraConfig, LoraLinear, QloraLinear, Result, TargetModules, Targets, VeraLinear,
     VeraProjections,
 };
 use candle_core::{Module, Tensor, Var};

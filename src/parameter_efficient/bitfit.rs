@@ -29,7 +29,7 @@ use candle_nn::{Linear, Module};
 /// for an f64 base and f32 for any other.
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) and [`Error::DType`](crate::Error::DType) as for
-/// [`FrozenLinear`]; from [`BiasLinear::merged_linear`]
+/// [`FrozenLinear`]; from [`LinearAdapter::merged_linear`]
 /// [`Error::Argument`](crate::Error::Argument) if the merged bias would not be finite.
 /// # Properties
 /// * At the start it is the base layer bit for bit (save that −0 may become 0).

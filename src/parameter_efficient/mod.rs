@@ -30,13 +30,16 @@
 //! | [(IA)³](ia3), [`Ia3Linear`] | a factor for each output, or for each input | d, or k | the base model: l = 1 | merged into W₀ |
 //! | [VeRA](vera), [`VeraLinear`] | λ_b ⊙ B(λ_d ⊙ A·x) beside W₀x, A and B random, frozen and shared | d + r | the base model: λ_b = 0 | merged into W₀ |
 //!
+//! Every layer over a frozen base is an [`Adapter`]: it can be switched off, merged and trained with dropout.
+//! A model holds its layers as `Box<dyn Adapter>`, [your own](adapter) among them.
+//!
 //! [`targets`] and [`LoraConfig`] say which modules of a model get an adapter, and with which rank.
 //!
 //! In your own model they take a few lines, inside the forward pass that you write anyway:
 //!
 //! ```
 //! use candle_align::{
-//!     BottleneckAdapter, BottleneckConfig, FrozenLinear, LoraConfig, LoraLinear, PrefixConfig,
+//!     Adapter, BottleneckAdapter, BottleneckConfig, FrozenLinear, LoraConfig, LoraLinear, PrefixConfig,
 //!     PrefixEncoder, PrefixShape, PromptConfig, PromptEmbedding, PromptInit, prefix_attention,
 //!     training::grad_coverage,
 //! };

@@ -39,7 +39,7 @@ use rand::Rng;
 /// Those of [`Nf4Linear::quantise`]. From [`QloraLinear::new`] and [`QloraLinear::over`]
 /// [`Error::Parameter`] unless r ≥ 1 and [within the limits](super#sizes), α > 0 and 0 ≤ p < 1;
 /// [`Error::Argument`] for [`LoraBias::Base`] over a base without a bias. From
-/// [`QloraLinear::merged_linear`] [`Error::Argument`] if a merged weight would not be finite.
+/// [`LinearAdapter::merged_linear`] [`Error::Argument`] if a merged weight would not be finite.
 /// # Properties
 /// * At the start h is the quantized layer's output, not that of the original layer; ∂L/∂A = 0 and
 ///   ∂L/∂B ≠ 0.
@@ -47,7 +47,8 @@ use rand::Rng;
 ///   the rounding of a sum in another order: in values, gradients and initial distribution.
 /// * r(in + out) numbers are trained. Nothing frozen gets a gradient.
 /// * Disabled, the layer is its quantized base bit for bit, however long it was trained.
-/// * Merged and unmerged layers agree to rounding.
+/// * Merged and unmerged layers agree to rounding. While merged, the layer holds an ordinary weight beside
+///   the four bits.
 /// * Trained toward the layer that was quantized, it repairs what quantization lost: completely if the
 ///   rank is full, else by the best change of rank r, weighted by the inputs' covariance.
 /// * Quantizing the merged weight again loses the adapter: a change much smaller than the gaps between
@@ -61,7 +62,7 @@ use rand::Rng;
 /// on every linear layer.
 /// # Examples
 /// ```
-/// use candle_align::{BlockScale, LoraConfig, NF4, QloraLinear};
+/// use candle_align::{Adapter, BlockScale, LoraConfig, NF4, QloraLinear};
 /// use candle_core::{Device, Tensor};
 /// use candle_nn::{Linear, Module};
 /// use rand::{SeedableRng, rngs::StdRng};

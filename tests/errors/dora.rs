@@ -2,7 +2,7 @@ use super::lora::says;
 use crate::common::adapted::*;
 use crate::common::lora::*;
 use crate::common::vector;
-use candle_align::{DoraLinear, LoraBias, LoraConfig};
+use candle_align::{Adapter, DoraLinear, LoraBias, LoraConfig};
 use candle_core::DType;
 use candle_nn::{Linear, Module};
 

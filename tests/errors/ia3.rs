@@ -2,7 +2,7 @@ use super::lora::says;
 use crate::common::adapted::*;
 use crate::common::lora::*;
 use crate::common::vector;
-use candle_align::{Ia3Config, Ia3Linear, Ia3Place, TargetModules};
+use candle_align::{Adapter, Ia3Config, Ia3Linear, Ia3Place, LinearAdapter, TargetModules};
 use candle_core::DType;
 use candle_nn::{Linear, Module};
 

@@ -2,7 +2,7 @@ use super::lora::says;
 use crate::common::adapted::*;
 use crate::common::lora::*;
 use crate::common::vector;
-use candle_align::{VeraConfig, VeraLinear, VeraProjections};
+use candle_align::{Adapter, LinearAdapter, VeraConfig, VeraLinear, VeraProjections};
 use candle_core::{DType, Device};
 use candle_nn::{Linear, Module};
 

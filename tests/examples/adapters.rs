@@ -4,7 +4,7 @@ use crate::support::adapters::{Adapted, AdapterSettings, adapt, layer_size};
 use crate::support::transformer::{Config, Transformer};
 use candle_align::training::grad_coverage;
 use candle_align::{
-    AdaLoraConfig, BlockScale, BottleneckConfig, DesignSpaceConfig, Ia3Config, Insertion,
+    AdaLoraConfig, Adapter, BlockScale, BottleneckConfig, DesignSpaceConfig, Ia3Config, Insertion,
     LoraConfig, MamConfig, Nf4Linear, Placement, PrefixConfig, PromptConfig, PromptInit, Reduction,
     Reparametrisation, SftConfig, TargetModules, Targets, TokenLogProbs, VeraConfig, sft_loss,
 };

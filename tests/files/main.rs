@@ -6,8 +6,8 @@ mod pair;
 mod staged;
 
 use candle_align::{
-    AdapterFile, AdapterMethod, AnyAdapter, BlockScale, LoraBias, LoraConfig, LoraFile, LoraInit,
-    LoraLinear, ModelAdapters, Nf4Linear, Strictness, TargetModules, Targets,
+    Adapter, AdapterFile, AdapterMethod, AnyAdapter, BlockScale, LoraBias, LoraConfig, LoraFile,
+    LoraInit, LoraLinear, ModelAdapters, Nf4Linear, Strictness, TargetModules, Targets,
 };
 use candle_core::{DType, Device, Module, Tensor};
 use candle_nn::Linear;

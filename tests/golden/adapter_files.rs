@@ -1,7 +1,7 @@
 //! The adapters that PEFT wrote (`adapters/`, by `adapter_files.py`), read, run, merged and written.
 
 use candle_align::{
-    AdapterFile, AdapterMethod, AnyAdapter, BaseModel, PrefixLayer, Result, Strictness,
+    Adapter, AdapterFile, AdapterMethod, AnyAdapter, BaseModel, PrefixLayer, Result, Strictness,
     TargetModules,
 };
 use candle_core::{D, DType, Device, IndexOp, Module, Tensor};

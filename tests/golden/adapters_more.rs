@@ -3,9 +3,9 @@
 use crate::EXACT;
 use crate::reader::{Case, each};
 use candle_align::{
-    AdaLoraConfig, AdaLoraLinear, DoraLinear, Ia3Config, Ia3Linear, Ia3Place, LoraConfig,
-    Orthogonality, RankAllocator, RankAllocatorConfig, Result, Scaling, TargetModules, Targets,
-    VeraConfig, VeraLinear, VeraProjections, orthogonality_penalty,
+    AdaLoraConfig, AdaLoraLinear, Adapter, DoraLinear, Ia3Config, Ia3Linear, Ia3Place,
+    LinearAdapter, LoraConfig, Orthogonality, RankAllocator, RankAllocatorConfig, Result, Scaling,
+    TargetModules, Targets, VeraConfig, VeraLinear, VeraProjections, orthogonality_penalty,
 };
 use candle_core::{Device, Tensor, Var};
 use candle_nn::{Linear, Module};

@@ -1,7 +1,9 @@
 use crate::common::lora::{base, bits, config, irregular, rng, var};
 use crate::common::quantised::{SCALES, TYPES, normal, over_dequantised, quantised, trained};
 use crate::common::{EXACT, assert_close, numbers};
-use candle_align::{BlockScale, LoraBias, LoraConfig, QloraLinear, Scaling};
+use candle_align::{
+    Adapter, BlockScale, LinearAdapter, LoraBias, LoraConfig, QloraLinear, Scaling,
+};
 use candle_core::{DType, Tensor};
 use candle_nn::{Linear, Module};
 

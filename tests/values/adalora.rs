@@ -2,7 +2,7 @@ use crate::common::adapted::*;
 use crate::common::lora::*;
 use crate::common::{EXACT, assert_close, matrix, numbers, vector};
 use candle_align::{
-    AdaLoraConfig, AdaLoraLinear, AdaLoraScaling, Orthogonality, RankAllocator,
+    AdaLoraConfig, AdaLoraLinear, AdaLoraScaling, Adapter, Orthogonality, RankAllocator,
     RankAllocatorConfig, orthogonality_penalty,
 };
 use candle_core::backprop::GradStore;

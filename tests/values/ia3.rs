@@ -1,7 +1,9 @@
 use crate::common::adapted::*;
 use crate::common::lora::*;
 use crate::common::{EXACT, assert_close, numbers};
-use candle_align::{Ia3Config, Ia3Linear, Ia3Place, TargetModules, Targets};
+use candle_align::{
+    Adapter, Ia3Config, Ia3Linear, Ia3Place, LinearAdapter, TargetModules, Targets,
+};
 use candle_core::DType;
 use candle_nn::{Linear, Module};
 

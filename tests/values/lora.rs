@@ -1,8 +1,8 @@
 use crate::common::lora::*;
 use crate::common::{EXACT, assert_close, matrix, numbers, vector};
 use candle_align::{
-    FrozenLinear, LoraBias, LoraConfig, LoraEmbedding, LoraInit, LoraLinear, Scaling, Targets,
-    lora_plus_groups,
+    Adapter, FrozenLinear, LinearAdapter, LoraBias, LoraConfig, LoraEmbedding, LoraInit,
+    LoraLinear, Scaling, Targets, lora_plus_groups,
 };
 use candle_core::{DType, Device, IndexOp, Tensor, Var};
 use candle_nn::{Embedding, Linear, Module};

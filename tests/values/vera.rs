@@ -1,7 +1,7 @@
 use crate::common::adapted::*;
 use crate::common::lora::*;
 use crate::common::{EXACT, assert_close, numbers};
-use candle_align::{VeraConfig, VeraLinear, VeraProjections};
+use candle_align::{Adapter, VeraConfig, VeraLinear, VeraProjections};
 use candle_core::{DType, Device};
 use candle_nn::Module;
 use rand::Rng;

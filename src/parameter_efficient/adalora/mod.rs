@@ -136,7 +136,7 @@ const START: f64 = 0.02;
 /// ```
 /// # Inspect
 /// * λ: all 0 at the start. If they stay 0, the optimizer does not have
-///   [`AdaLoraLinear::trainable`].
+///   [`Adapter::trainable`].
 /// * [`orthogonality_penalty`] on its own: if it stays near its initial value, it is missing from the
 ///   loss or its weight is too small. Then λ alone no longer tells how large a triplet is.
 /// # Try

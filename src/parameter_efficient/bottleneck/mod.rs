@@ -295,7 +295,7 @@ impl BottleneckAdapter {
 
     /// What is trained, sorted by name: `down_proj.weight`, `up_proj.weight`, and their `.bias`, as
     /// in the unified view's code. `prefix` as for
-    /// [`LoraLinear::trainable`](crate::LoraLinear::trainable).
+    /// [`Adapter::trainable`](crate::Adapter::trainable).
     pub fn trainable(&self, prefix: &str) -> Vec<(String, Var)> {
         let mut vars = vec![
             named(prefix, "down_proj.weight", &self.down),

@@ -39,7 +39,7 @@ use rand::Rng;
 /// is `[vocabulary, dim]` in f32, f64, bf16 or f16; [`Error::Parameter`](crate::Error::Parameter)
 /// unless r ≥ 1 and [within the limits](super#sizes), α > 0, and dropout and bias are at their defaults,
 /// since an embedding has neither; [`Error::Argument`](crate::Error::Argument) from
-/// [`LoraEmbedding::merge`], as for the linear layer. A token outside the vocabulary is candle's error,
+/// [`Adapter::merge`], as for the linear layer. A token outside the vocabulary is candle's error,
 /// except for the largest number of its type, for which candle gives 0.
 /// # Properties
 /// * At the start h is the base table's row bit for bit, ∂L/∂B = 0 and ∂L/∂A ≠ 0.

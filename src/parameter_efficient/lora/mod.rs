@@ -49,8 +49,8 @@ use rand::Rng;
 /// [`Error::Shape`] and [`Error::DType`] as above. From [`LoraLinear::new`] [`Error::Parameter`]
 /// unless r ≥ 1 and [within the limits](super#sizes), α > 0, 0 ≤ p < 1, and the settings are those of
 /// one module ([`LoraConfig::for_module`]); [`Error::Argument`] for [`LoraBias::Base`] over a base
-/// without a bias. From [`LoraLinear::forward_train`] [`Error::Argument`] while merged. From
-/// [`LoraLinear::merge`] [`Error::Argument`] if a merged weight would not be finite. A rank above
+/// without a bias. From [`Adapter::forward_train`] [`Error::Argument`] while merged. From
+/// [`Adapter::merge`] [`Error::Argument`] if a merged weight would not be finite. A rank above
 /// min(in, out) is allowed, though it cannot express more.
 /// # Properties
 /// * At the start h is the base layer's output bit for bit (except that −0 may become 0, and that an
@@ -75,7 +75,7 @@ use rand::Rng;
 /// and then the sum; here the sum is rounded once.
 /// # Examples
 /// ```
-/// use candle_align::{LoraConfig, LoraLinear};
+/// use candle_align::{Adapter, LoraConfig, LoraLinear};
 /// use candle_core::{Device, Tensor};
 /// use candle_nn::{Linear, Module};
 /// use rand::{SeedableRng, rngs::StdRng};
@@ -105,7 +105,7 @@ use rand::Rng;
 ///   `lora_A.weight`, `learning` lists `lora_B.weight`. If A is still in `zero` after a step, the
 ///   optimizer did not move B.
 /// * The norm of [`LoraLinear::delta`] beside that of W₀. It starts at 0 and stays there if the optimizer
-///   does not have [`LoraLinear::trainable`]. If it becomes as large as W₀, the learning rate or α is too
+///   does not have [`Adapter::trainable`]. If it becomes as large as W₀, the learning rate or α is too
 ///   high.
 /// * The KL to the disabled layer. If it is not 0 at the first step, the reference is another model.
 /// # Try
@@ -117,6 +117,10 @@ use rand::Rng;
 /// Hu et al. 2021, arXiv:2106.09685v2, eq. 3 and the sentence after it; authors' code
 /// microsoft/LoRA, `loralib/layers.py`, `Linear`.
 ///
+/// [`Error::Shape`]: crate::Error::Shape
+/// [`Error::DType`]: crate::Error::DType
+/// [`Error::Parameter`]: crate::Error::Parameter
+/// [`Error::Argument`]: crate::Error::Argument
 /// [`Scaling::RankSqrt`]: crate::Scaling::RankSqrt
 /// [`LoraBias::Base`]: crate::LoraBias::Base
 /// [`LoraBias::Update`]: crate::LoraBias::Update
@@ -133,9 +137,10 @@ impl LoraLinear {
     /// A layer at its start. The base weight is shared, not copied; `rng` draws A.
     ///
     /// # Errors
-    /// [`Error::Shape`] and [`Error::DType`] for a base that is not `[out, in]` in f32, f64, bf16 or f16;
-    /// [`Error::Parameter`] for a setting out of its range, or settings with patterns or targets;
-    /// [`Error::Argument`] for [`LoraBias::Base`](crate::LoraBias::Base) over a base without a bias.
+    /// [`Error::Shape`](crate::Error::Shape) and [`Error::DType`](crate::Error::DType) for a base that is not
+    /// `[out, in]` in f32, f64, bf16 or f16; [`Error::Parameter`](crate::Error::Parameter) for a setting out
+    /// of its range, or settings with patterns or targets; [`Error::Argument`](crate::Error::Argument) for
+    /// [`LoraBias::Base`](crate::LoraBias::Base) over a base without a bias.
     pub fn new(base: &Linear, config: &LoraConfig, rng: &mut impl Rng) -> Result<Self> {
         let function = "LoraLinear::new";
         config.check(function)?;
