@@ -15,8 +15,8 @@ mod harness;
 
 use candle_align::training::{AdamW, AdamWConfig, ParameterGroup};
 use candle_align::{
-    BlockScale, LoraConfig, LoraLinear, Nf4Tensor, OutputHead, PromptConfig, QloraLinear, Result,
-    Statistics, TokenLogProbs,
+    Adapter, BlockScale, LinearAdapter, LoraConfig, LoraLinear, Nf4Tensor, OutputHead,
+    PromptConfig, QloraLinear, Result, Statistics, TokenLogProbs,
 };
 use candle_core::{DType, Var};
 use candle_nn::Linear;

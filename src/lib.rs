@@ -156,15 +156,16 @@ pub use online::samples::{Sample, Samples};
 pub use online::sampling::{SamplingConfig, sample};
 pub use outputs::{ListLoss, PreferenceLoss, TokenLoss};
 pub use parameter_efficient::{
-    Activation, AdaLoraConfig, AdaLoraLinear, AdaLoraScaling, Allocation, BiasLinear, BlockScale,
-    BottleneckAdapter, BottleneckConfig, BottleneckLayer, DesignSpaceConfig, DoraLinear, ForModel,
-    FrozenLinear, Grouping, Ia3ForModel, Ia3Linear, Ia3Place, Insertion, LayerPlan, LayerSize,
-    LoraBias, LoraConfig, LoraEmbedding, LoraForModel, LoraInit, LoraLinear, MamConfig, NF4,
-    Nf4Linear, Nf4Scales, Nf4Tensor, Orthogonality, Placement, PrefixConfig, PrefixEncoder,
-    PrefixLayer, PrefixMixture, PrefixShape, PromptConfig, PromptEmbedding, PromptInit,
-    QloraLinear, RankAllocator, RankAllocatorConfig, Reparametrisation, Scaling, Strategy,
-    TargetModules, Targets, VeraConfig, VeraLinear, VeraProjections, lora_plus_groups,
-    orthogonality_penalty, prefix_attention, prefix_mixing,
+    Activation, AdaLoraConfig, AdaLoraLinear, AdaLoraScaling, Adapter, AdapterState, Allocation,
+    BiasLinear, BlockScale, BottleneckAdapter, BottleneckConfig, BottleneckLayer,
+    DesignSpaceConfig, DoraLinear, ForModel, FrozenBase, FrozenLinear, Grouping, Ia3ForModel,
+    Ia3Linear, Ia3Place, Insertion, LayerPlan, LayerSize, LinearAdapter, LoraBias, LoraConfig,
+    LoraEmbedding, LoraForModel, LoraInit, LoraLinear, MamConfig, NF4, Nf4Linear, Nf4Scales,
+    Nf4Tensor, Orthogonality, Placement, PrefixConfig, PrefixEncoder, PrefixLayer, PrefixMixture,
+    PrefixShape, PromptConfig, PromptEmbedding, PromptInit, QloraLinear, RankAllocator,
+    RankAllocatorConfig, Reparametrisation, Scaling, Strategy, TargetModules, Targets, VeraConfig,
+    VeraLinear, VeraProjections, lora_plus_groups, orthogonality_penalty, prefix_attention,
+    prefix_mixing,
 };
 pub use peft::{
     AdaLoraFile, AdapterFile, AdapterMethod, AnyAdapter, BaseModel, Ia3File, LoraFile, MergedModel,

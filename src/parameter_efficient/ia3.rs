@@ -11,10 +11,11 @@
 //! Read next: [`lora`](crate::parameter_efficient::lora); [`vera`](crate::parameter_efficient::vera), which trains vectors too.
 
 use crate::error::{Error, Result, require, shown};
+use crate::parameter_efficient::adapter::{
+    Adapter, AdapterState, FrozenBase, LinearAdapter, names,
+};
 use crate::parameter_efficient::expressions::Expressions;
 use crate::parameter_efficient::frozen_linear::FrozenLinear;
-use crate::parameter_efficient::low_rank::{named, stored};
-use crate::parameter_efficient::switches::switches;
 use crate::parameter_efficient::targets::Targets;
 use crate::parameter_efficient::targets::matcher::Matcher;
 use crate::parameter_efficient::targets::modules::{Choice, TargetModules};
@@ -191,11 +192,8 @@ pub struct Ia3Linear {
     base: FrozenLinear,
     place: Ia3Place,
     scale: Var,
-    enabled: bool,
-    merged: Option<FrozenLinear>,
+    state: AdapterState,
 }
-
-switches!(Ia3Linear);
 
 impl Ia3Linear {
     /// A layer at its start. The base weight is shared, not copied.
@@ -203,22 +201,52 @@ impl Ia3Linear {
     /// # Errors
     /// [`Error::Shape`] and [`Error::DType`] for a base that is not `[out, in]` in f32, f64, bf16 or f16.
     pub fn new(base: &Linear, place: Ia3Place) -> Result<Self> {
-        let (weight, bias) = (base.weight().clone(), base.bias().cloned());
-        let names = ["base.weight", "base.bias"];
-        let base = FrozenLinear::checked("Ia3Linear::new", names, weight, bias)?;
+        let base = FrozenLinear::of("Ia3Linear::new", base)?;
         let (outputs, inputs) = base.weight().dims2()?;
         let shape = match place {
             Ia3Place::Output => (outputs, 1),
             Ia3Place::Input => (1, inputs),
         };
-        let dtype = crate::parameter_efficient::frozen_linear::compute_type(base.weight().dtype());
         Ok(Self {
-            scale: Var::ones(shape, dtype, base.weight().device())?,
+            scale: Var::ones(shape, base.wide(), base.weight().device())?,
             base,
             place,
-            enabled: true,
-            merged: None,
+            state: AdapterState::named(names!("Ia3Linear"), 0.0),
         })
+    }
+
+    /// The frozen base layer.
+    pub fn base(&self) -> &FrozenLinear {
+        &self.base
+    }
+
+    /// l, `[out, 1]` or `[1, in]`.
+    pub fn scale(&self) -> &Var {
+        &self.scale
+    }
+
+    /// Which side l multiplies.
+    pub fn place(&self) -> Ia3Place {
+        self.place
+    }
+}
+
+impl Adapter for Ia3Linear {
+    fn frozen(&self) -> FrozenBase<'_> {
+        FrozenBase::Linear(&self.base)
+    }
+
+    fn state(&self) -> &AdapterState {
+        &self.state
+    }
+
+    fn state_mut(&mut self) -> &mut AdapterState {
+        &mut self.state
+    }
+
+    /// `ia3_l`.
+    fn vars(&self) -> Vec<(&'static str, &Var)> {
+        vec![("ia3_l", &self.scale)]
     }
 
     fn adapted(&self, x: &Tensor, _: &Tensor) -> Result<Tensor> {
@@ -231,33 +259,28 @@ impl Ia3Linear {
         })
     }
 
-    fn merged_in(&self, function: &'static str) -> Result<FrozenLinear> {
-        let (weight, dtype) = (self.base.weight(), self.base.weight().dtype());
-        let wide = weight.to_dtype(self.wide())?.broadcast_mul(&self.scale)?;
-        let weight = stored(function, "weight", &wide, dtype)?;
-        let bias = match (self.place, self.base.bias()) {
+    fn merge_into(
+        &self,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let wide = self.base.wide();
+        let weight = weight.to_dtype(wide)?.broadcast_mul(&self.scale)?;
+        let bias = match (self.place, bias) {
             (Ia3Place::Output, Some(bias)) => {
-                let wide = (bias.to_dtype(self.wide())? * self.scale.flatten_all()?)?;
-                Some(stored(function, "bias", &wide, dtype)?)
+                Some((bias.to_dtype(wide)? * self.scale.flatten_all()?)?)
             }
-            (_, bias) => bias.cloned(),
+            _ => None,
         };
-        FrozenLinear::new(weight, bias)
+        Ok((Some(weight), bias))
     }
+}
 
-    /// l, `[out, 1]` or `[1, in]`.
-    pub fn scale(&self) -> &Var {
-        &self.scale
-    }
+impl LinearAdapter for Ia3Linear {}
 
-    /// Which side l multiplies.
-    pub fn place(&self) -> Ia3Place {
-        self.place
-    }
-
-    /// What is trained, under the name that PEFT gives it: `ia3_l`. `prefix` as for
-    /// [`LoraLinear::trainable`](crate::LoraLinear::trainable).
-    pub fn trainable(&self, prefix: &str) -> Vec<(String, Var)> {
-        vec![named(prefix, "ia3_l", &self.scale)]
+impl Module for Ia3Linear {
+    /// [`Adapter::forward_eval`].
+    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        Ok(self.forward_eval(x)?)
     }
 }

@@ -30,13 +30,16 @@
 //! | [(IA)³](ia3), [`Ia3Linear`] | a factor for each output, or for each input | d, or k | the base model: l = 1 | merged into W₀ |
 //! | [VeRA](vera), [`VeraLinear`] | λ_b ⊙ B(λ_d ⊙ A·x) beside W₀x, A and B random, frozen and shared | d + r | the base model: λ_b = 0 | merged into W₀ |
 //!
+//! Every layer over a frozen base is an [`Adapter`]: it can be switched off, merged and trained with dropout.
+//! A model holds its layers as `Box<dyn Adapter>`, [your own](adapter) among them.
+//!
 //! [`targets`] says which modules of a model get which layer, and with which settings.
 //!
 //! In your own model they take a few lines, inside the forward pass that you write anyway:
 //!
 //! ```
 //! use candle_align::{
-//!     BottleneckAdapter, BottleneckConfig, FrozenLinear, LoraConfig, LoraLinear, PrefixConfig,
+//!     Adapter, BottleneckAdapter, BottleneckConfig, FrozenLinear, LoraConfig, LoraLinear, PrefixConfig,
 //!     PrefixEncoder, PrefixShape, PromptConfig, PromptEmbedding, PromptInit, prefix_attention,
 //!     training::grad_coverage,
 //! };
@@ -104,6 +107,7 @@
 //! Read next: [`lora`]; then [`frozen_linear`], without which none of these would save memory on candle.
 
 pub mod adalora;
+pub mod adapter;
 pub mod bitfit;
 pub mod bottleneck;
 pub mod design_space;
@@ -117,7 +121,6 @@ pub mod nf4;
 pub mod prefix;
 pub mod prompt;
 pub mod qlora;
-mod switches;
 pub mod targets;
 pub mod vera;
 
@@ -126,6 +129,7 @@ pub use adalora::schedule::RankAllocatorConfig;
 pub use adalora::{
     AdaLoraConfig, AdaLoraLinear, AdaLoraScaling, Orthogonality, orthogonality_penalty,
 };
+pub use adapter::{Adapter, AdapterState, FrozenBase, LinearAdapter};
 pub use bitfit::BiasLinear;
 pub use bottleneck::{
     Activation, BottleneckAdapter, BottleneckConfig, BottleneckLayer, Insertion, MamConfig,

@@ -5,6 +5,7 @@ use super::saved::Saved;
 use super::settings::Settings;
 use super::{AnyAdapter, ModelAdapters};
 use crate::error::{Error, Result};
+use crate::parameter_efficient::adapter::{Adapter, FrozenBase};
 
 /// Whether the layer is the one that the settings of its module describe.
 pub(super) fn agrees(settings: &Settings, layer: &AnyAdapter) -> Result<(), String> {
@@ -49,15 +50,15 @@ fn biases(
     use crate::parameter_efficient::LoraBias::Base;
     use crate::parameter_efficient::LoraBias::Frozen;
     use crate::parameter_efficient::LoraBias::Update;
-    let (names, base) = match layer {
-        AnyAdapter::Lora(layer) => (layer.trainable(""), layer.base().bias()),
-        AnyAdapter::Qlora(layer) => (layer.trainable(""), layer.base().bias()),
-        AnyAdapter::Dora(layer) => (layer.trainable(""), layer.base().bias()),
-        _ => return Ok(()),
+    let base = match layer.frozen() {
+        FrozenBase::Linear(base) => base.bias(),
+        FrozenBase::Nf4(base) => base.bias(),
+        FrozenBase::Embedding(_) => return Ok(()),
     };
-    let found = match names.iter().find(|(name, _)| name.ends_with("bias")) {
+    let vars = layer.vars();
+    let found = match vars.iter().find(|(name, _)| name.ends_with("bias")) {
         None => Frozen,
-        Some((name, _)) if name == "base_layer.bias" => Base,
+        Some((name, _)) if *name == "base_layer.bias" => Base,
         Some(_) => Update,
     };
     // a layer without a bias has none to train

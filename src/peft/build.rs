@@ -8,6 +8,7 @@ use super::load::Loader;
 use super::settings::Settings;
 use crate::error::{Error, Result};
 use crate::parameter_efficient::adalora::AdaLoraLinear;
+use crate::parameter_efficient::adapter::Adapter;
 use crate::parameter_efficient::dora::DoraLinear;
 use crate::parameter_efficient::frozen_linear::compute_type;
 use crate::parameter_efficient::ia3::Ia3Linear;

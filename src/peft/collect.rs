@@ -8,6 +8,7 @@ use super::{AdapterFile, AnyAdapter, ModelAdapters, PREFIX, PROMPT};
 use super::{finite, tokens};
 use crate::error::{Error, Result};
 use crate::parameter_efficient::adalora::AdaLoraLinear;
+use crate::parameter_efficient::adapter::Adapter;
 use crate::parameter_efficient::prefix::PrefixEncoder;
 use crate::parameter_efficient::prompt::PromptEmbedding;
 use crate::parameter_efficient::targets::TargetModules;

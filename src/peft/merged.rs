@@ -3,6 +3,7 @@
 use super::load::Loader;
 use super::{AdapterFile, AnyAdapter, BaseModel, Strictness, finite};
 use crate::error::{Error, Result};
+use crate::parameter_efficient::adapter::Adapter;
 use candle_core::Tensor;
 use std::collections::HashMap;
 
@@ -38,7 +39,7 @@ impl AdapterFile {
         let mut merged = base.tensors.clone();
         merged.extend(found.weights);
         for (path, layer) in &found.layers {
-            let (weight, bias) = layer.merged().map_err(|error| of(path, error))?;
+            let (weight, bias) = layer.merged_weights().map_err(|error| of(path, error))?;
             let embedding = matches!(layer, AnyAdapter::LoraEmbedding(_));
             let weight = match turned.contains(path) && !embedding {
                 true => weight.t()?.contiguous()?,

@@ -3,9 +3,9 @@
 use super::adapted::{ada_config, shared, vera_config};
 use super::lora::{base, config, irregular, rng};
 use candle_align::{
-    AdaLoraLinear, BiasLinear, BlockScale, BottleneckAdapter, BottleneckConfig, DoraLinear,
-    FrozenLinear, Ia3Linear, Ia3Place, Insertion, LoraBias, LoraConfig, LoraLinear, Nf4Linear,
-    PrefixConfig, PrefixEncoder, PrefixShape, PromptConfig, PromptEmbedding, PromptInit,
+    AdaLoraLinear, Adapter, BiasLinear, BlockScale, BottleneckAdapter, BottleneckConfig,
+    DoraLinear, FrozenLinear, Ia3Linear, Ia3Place, Insertion, LoraBias, LoraConfig, LoraLinear,
+    Nf4Linear, PrefixConfig, PrefixEncoder, PrefixShape, PromptConfig, PromptEmbedding, PromptInit,
     QloraLinear, Reparametrisation, Result, VeraLinear, prefix_attention,
 };
 use candle_core::{D, DType, Device, Tensor, Var};

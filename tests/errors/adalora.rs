@@ -2,8 +2,8 @@ use crate::common::adapted::*;
 use crate::common::lora::*;
 use crate::common::says;
 use candle_align::{
-    AdaLoraConfig, AdaLoraLinear, Orthogonality, RankAllocator, RankAllocatorConfig,
-    orthogonality_penalty,
+    AdaLoraConfig, AdaLoraLinear, Adapter, LinearAdapter, Orthogonality, RankAllocator,
+    RankAllocatorConfig, orthogonality_penalty,
 };
 use candle_core::{DType, Tensor};
 use candle_nn::Module;

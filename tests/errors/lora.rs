@@ -1,7 +1,8 @@
 use crate::common::lora::*;
 use crate::common::{says, vector};
 use candle_align::{
-    FrozenLinear, LoraBias, LoraConfig, LoraEmbedding, LoraLinear, lora_plus_groups,
+    Adapter, FrozenLinear, LinearAdapter, LoraBias, LoraConfig, LoraEmbedding, LoraLinear,
+    lora_plus_groups,
 };
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{Embedding, Linear, Module};

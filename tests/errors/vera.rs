@@ -1,7 +1,7 @@
 use crate::common::adapted::*;
 use crate::common::lora::*;
 use crate::common::{says, vector};
-use candle_align::{VeraConfig, VeraLinear, VeraProjections};
+use candle_align::{Adapter, LinearAdapter, VeraConfig, VeraLinear, VeraProjections};
 use candle_core::{DType, Device};
 use candle_nn::{Linear, Module};
 

@@ -6,7 +6,7 @@ mod pair;
 mod staged;
 
 use candle_align::{
-    AdapterFile, AdapterMethod, AnyAdapter, BlockScale, LoraBias, LoraConfig, LoraFile,
+    Adapter, AdapterFile, AdapterMethod, AnyAdapter, BlockScale, LoraBias, LoraConfig, LoraFile,
     LoraForModel, LoraInit, LoraLinear, ModelAdapters, Nf4Linear, Strictness, TargetModules,
     Targets,
 };

@@ -2,7 +2,7 @@
 
 use crate::common::adapters::golden;
 use candle_align::{
-    AdapterFile, AdapterMethod, AnyAdapter, BaseModel, PrefixLayer, Result, Strictness,
+    Adapter, AdapterFile, AdapterMethod, AnyAdapter, BaseModel, PrefixLayer, Result, Strictness,
     TargetModules,
 };
 use candle_core::{D, DType, Device, IndexOp, Module, Tensor};

@@ -2,7 +2,9 @@
 
 use super::EXACT;
 use super::reader::{Case, each};
-use candle_align::{LoraBias, LoraConfig, LoraEmbedding, LoraLinear, Result, Scaling};
+use candle_align::{
+    Adapter, LinearAdapter, LoraBias, LoraConfig, LoraEmbedding, LoraLinear, Result, Scaling,
+};
 use candle_nn::{Embedding, Linear, Module};
 use rand::SeedableRng;
 use rand::rngs::StdRng;

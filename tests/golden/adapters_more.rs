@@ -3,9 +3,10 @@
 use super::EXACT;
 use super::reader::{Case, each};
 use candle_align::{
-    AdaLoraConfig, AdaLoraLinear, DoraLinear, Ia3ForModel, Ia3Linear, Ia3Place, LoraConfig,
-    LoraForModel, Orthogonality, RankAllocator, RankAllocatorConfig, Result, Scaling,
-    TargetModules, Targets, VeraConfig, VeraLinear, VeraProjections, orthogonality_penalty,
+    AdaLoraConfig, AdaLoraLinear, Adapter, DoraLinear, Ia3ForModel, Ia3Linear, Ia3Place,
+    LinearAdapter, LoraConfig, LoraForModel, Orthogonality, RankAllocator, RankAllocatorConfig,
+    Result, Scaling, TargetModules, Targets, VeraConfig, VeraLinear, VeraProjections,
+    orthogonality_penalty,
 };
 use candle_core::{Device, Tensor, Var};
 use candle_nn::{Linear, Module};

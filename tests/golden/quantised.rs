@@ -4,7 +4,7 @@
 use super::EXACT;
 use super::adapters::config;
 use super::reader::{Case, each};
-use candle_align::{BlockScale, Nf4Linear, Nf4Tensor, QloraLinear, Result};
+use candle_align::{Adapter, BlockScale, Nf4Linear, Nf4Tensor, QloraLinear, Result};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{Linear, Module};
 use rand::SeedableRng;

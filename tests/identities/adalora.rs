@@ -3,7 +3,7 @@ use crate::common::adapters::objective;
 use crate::common::lora::*;
 use crate::common::{EXACT, assert_close, numbers, vector};
 use candle_align::{
-    AdaLoraConfig, AdaLoraFile, AdaLoraLinear, AdaLoraScaling, AdapterFile, AdapterMethod,
+    AdaLoraConfig, AdaLoraFile, AdaLoraLinear, AdaLoraScaling, Adapter, AdapterFile, AdapterMethod,
     AnyAdapter, ForModel, ModelAdapters, Orthogonality, PeftConfig, RankAllocator,
     RankAllocatorConfig, Result, TargetModules, Targets, orthogonality_penalty,
 };

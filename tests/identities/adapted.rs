@@ -234,7 +234,10 @@ fn all_that_is_trained_gets_a_gradient_and_nothing_else() {
             var.set(&some).unwrap();
         }
         let x = var(&irregular(&[2, 30]));
-        for y in [layer.forward(&x), Ok(layer.train(&x, &mut rng(1)).unwrap())] {
+        for y in [
+            layer.forward(&x),
+            Ok(layer.forward_train(&x, &mut rng(1)).unwrap()),
+        ] {
             let grads = y.unwrap().sqr().unwrap().backward().unwrap();
             assert!(
                 grads.get(&weight).is_none() && grads.get(&bias).is_none(),
@@ -296,7 +299,7 @@ fn the_types_follow_the_base() {
             }
             for x in inputs(stored) {
                 assert_eq!(layer.forward(&x).unwrap().dtype(), x.dtype(), "{name}");
-                let y = layer.train(&x, &mut rng(1)).unwrap();
+                let y = layer.forward_train(&x, &mut rng(1)).unwrap();
                 assert_eq!(bits(&y), bits(&layer.forward(&x).unwrap()), "{name}");
             }
         }

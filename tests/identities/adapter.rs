@@ -3,7 +3,7 @@ use crate::common::lora::{BIAS, WEIGHT, bits, irregular, rng, tensor};
 use crate::common::{EXACT, assert_close, numbers, vector};
 use candle_align::training::grad_coverage;
 use candle_align::{
-    Activation, BottleneckAdapter, BottleneckConfig, FrozenLinear, Insertion, LoraConfig,
+    Activation, Adapter, BottleneckAdapter, BottleneckConfig, FrozenLinear, Insertion, LoraConfig,
     LoraLinear, MamConfig,
 };
 use candle_core::{DType, Device, Tensor};

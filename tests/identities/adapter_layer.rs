@@ -1,7 +1,7 @@
 use crate::common::adapted::*;
 use crate::common::lora::*;
 use candle_align::{
-    AdaLoraConfig, AnyAdapter, BlockScale, Ia3Place, LoraConfig, QloraLinear, VeraConfig,
+    AdaLoraConfig, Adapter, AnyAdapter, BlockScale, Ia3Place, LoraConfig, QloraLinear, VeraConfig,
 };
 use candle_core::DType;
 use candle_nn::Module;

@@ -1,6 +1,8 @@
 use crate::common::lora::*;
 use crate::common::{EXACT, assert_close, matrix, numbers, vector};
-use candle_align::{LoraBias, LoraConfig, LoraEmbedding, LoraLinear, Scaling};
+use candle_align::{
+    Adapter, LinearAdapter, LoraBias, LoraConfig, LoraEmbedding, LoraLinear, Scaling,
+};
 use candle_core::{DType, Device, IndexOp, Tensor, Var};
 use candle_nn::{Embedding, Linear, Module};
 

@@ -4,6 +4,7 @@ mod adalora;
 mod adapted;
 mod adapter;
 mod adapter_layer;
+mod adapter_trait;
 mod brio;
 mod chain_of_hindsight;
 mod conditional_sft;

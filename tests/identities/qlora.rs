@@ -1,7 +1,7 @@
 use crate::common::lora::{BIASES, TYPES, base, bits, config, irregular, rng, var};
 use crate::common::quantised::{SCALES, normal, over_dequantised, quantised, trained};
 use crate::common::{EXACT, assert_close, numbers};
-use candle_align::{BlockScale, LoraConfig, QloraLinear, Scaling};
+use candle_align::{Adapter, BlockScale, LinearAdapter, LoraConfig, QloraLinear, Scaling};
 use candle_core::{DType, Tensor};
 use candle_nn::{Linear, Module};
 

@@ -7,12 +7,12 @@ use crate::common::layers::all;
 use crate::common::lora::{base, config, irregular, rng, table};
 use crate::common::numbers;
 use candle_align::{
-    AdaLoraLinear, BiasLinear, BlockScale, BottleneckAdapter, BottleneckConfig, DoraLinear,
-    FrozenLinear, Ia3Linear, Ia3Place, Insertion, LoraBias, LoraConfig, LoraEmbedding, LoraLinear,
-    Nf4Linear, Orthogonality, PrefixConfig, PrefixEncoder, PrefixLayer, PrefixShape, PromptConfig,
-    PromptEmbedding, PromptInit, QloraLinear, RankAllocator, RankAllocatorConfig,
-    Reparametrisation, Result, RewardHead, VeraLinear, orthogonality_penalty, prefix_attention,
-    prefix_mixing,
+    AdaLoraLinear, Adapter, BiasLinear, BlockScale, BottleneckAdapter, BottleneckConfig,
+    DoraLinear, FrozenLinear, Ia3Linear, Ia3Place, Insertion, LinearAdapter, LoraBias, LoraConfig,
+    LoraEmbedding, LoraLinear, Nf4Linear, Orthogonality, PrefixConfig, PrefixEncoder, PrefixLayer,
+    PrefixShape, PromptConfig, PromptEmbedding, PromptInit, QloraLinear, RankAllocator,
+    RankAllocatorConfig, Reparametrisation, Result, RewardHead, VeraLinear, orthogonality_penalty,
+    prefix_attention, prefix_mixing,
 };
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{Embedding, Linear, Module};

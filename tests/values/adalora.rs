@@ -3,7 +3,7 @@ use crate::common::adapters::{assert_gradients, objective};
 use crate::common::lora::*;
 use crate::common::{EXACT, assert_close, dot, matrix, numbers, vector};
 use candle_align::{
-    AdaLoraConfig, AdaLoraLinear, AdaLoraScaling, Orthogonality, RankAllocator,
+    AdaLoraConfig, AdaLoraLinear, AdaLoraScaling, Adapter, Orthogonality, RankAllocator,
     RankAllocatorConfig, orthogonality_penalty,
 };
 use candle_core::backprop::GradStore;

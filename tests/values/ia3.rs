@@ -2,7 +2,9 @@ use crate::common::adapted::*;
 use crate::common::adapters::{assert_gradients, objective};
 use crate::common::lora::*;
 use crate::common::{EXACT, assert_close, dot, numbers};
-use candle_align::{Ia3ForModel, Ia3Linear, Ia3Place, TargetModules, Targets};
+use candle_align::{
+    Adapter, Ia3ForModel, Ia3Linear, Ia3Place, LinearAdapter, TargetModules, Targets,
+};
 use candle_core::DType;
 use candle_nn::{Linear, Module};
 

@@ -2,8 +2,8 @@ use crate::common::adapters::{assert_gradients, objective};
 use crate::common::lora::*;
 use crate::common::{EXACT, assert_close, matrix, numbers, vector};
 use candle_align::{
-    FrozenLinear, LoraBias, LoraConfig, LoraEmbedding, LoraForModel, LoraInit, LoraLinear, Scaling,
-    Targets, lora_plus_groups,
+    Adapter, FrozenLinear, LinearAdapter, LoraBias, LoraConfig, LoraEmbedding, LoraForModel,
+    LoraInit, LoraLinear, Scaling, Targets, lora_plus_groups,
 };
 use candle_core::{DType, Device, IndexOp, Tensor, Var};
 use candle_nn::{Embedding, Linear, Module};

@@ -4,7 +4,8 @@ use crate::common::lora::{
 use crate::common::quantised::{SCALES, over_dequantised, single, trained};
 use crate::common::{EXACT, GRADIENT, STEP, assert_close, numbers, vector};
 use candle_align::{
-    BlockScale, LoraBias, LoraConfig, LoraInit, LoraLinear, NF4, Nf4Linear, QloraLinear, Scaling,
+    Adapter, BlockScale, LinearAdapter, LoraBias, LoraConfig, LoraInit, LoraLinear, NF4, Nf4Linear,
+    QloraLinear, Scaling,
 };
 use candle_core::{DType, Tensor, Var};
 use candle_nn::{Linear, Module};

@@ -4,9 +4,9 @@ use super::adapter_config::AdapterSettings;
 use super::beside::Mode;
 use super::transformer::{Projection, Transformer};
 use candle_align::{
-    AdaLoraLinear, AnyAdapter, BiasLinear, BlockScale, DoraLinear, Ia3Linear, LayerPlan, LoraBias,
-    LoraConfig, LoraForModel, LoraLinear, QloraLinear, Result, TargetModules, Targets, VeraLinear,
-    VeraProjections,
+    AdaLoraLinear, Adapter, AnyAdapter, BiasLinear, BlockScale, DoraLinear, Ia3Linear, LayerPlan,
+    LoraBias, LoraConfig, LoraForModel, LoraLinear, QloraLinear, Result, TargetModules, Targets,
+    VeraLinear, VeraProjections,
 };
 use candle_core::{Module, Tensor, Var};
 use candle_nn::Linear;

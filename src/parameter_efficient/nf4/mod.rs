@@ -17,6 +17,7 @@
 
 mod code;
 mod linear;
+mod product;
 mod state_dict;
 
 pub use code::NF4;

@@ -308,7 +308,7 @@ impl PrefixEncoder {
     /// The trained variables, sorted by name: `prompt_embeddings`, as in PEFT's files, or with the network
     /// `embedding.weight`, `transform.0.bias`, `transform.0.weight`, `transform.2.bias` and
     /// `transform.2.weight`, as in its modules. `prefix` as for
-    /// [`LoraLinear::trainable`](crate::LoraLinear::trainable).
+    /// [`Adapter::trainable`](crate::Adapter::trainable).
     pub fn trainable(&self, prefix: &str) -> Vec<(String, Var)> {
         self.form.trainable(prefix)
     }

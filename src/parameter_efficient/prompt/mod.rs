@@ -239,7 +239,7 @@ impl PromptEmbedding {
     }
 
     /// The trained variable, under the name in PEFT's files: `prompt_embeddings`.
-    /// `prefix` as for [`LoraLinear::trainable`](crate::LoraLinear::trainable).
+    /// `prefix` as for [`Adapter::trainable`](crate::Adapter::trainable).
     pub fn trainable(&self, prefix: &str) -> Vec<(String, Var)> {
         vec![named(prefix, "prompt_embeddings", &self.values)]
     }

@@ -3,10 +3,10 @@
 use crate::disturb::disturb;
 use candle_align::training::grad_coverage;
 use candle_align::{
-    AdaLoraConfig, BlockScale, BottleneckConfig, DesignSpaceConfig, Ia3ForModel, Insertion,
-    LoraConfig, LoraForModel, MamConfig, Nf4Linear, Placement, PrefixConfig, PromptConfig,
-    PromptInit, Reduction, Reparametrisation, SftConfig, TargetModules, Targets, TokenLogProbs,
-    VeraConfig, sft_loss,
+    AdaLoraConfig, Adapter, BlockScale, BottleneckConfig, DesignSpaceConfig, Ia3ForModel,
+    Insertion, LoraConfig, LoraForModel, MamConfig, Nf4Linear, Placement, PrefixConfig,
+    PromptConfig, PromptInit, Reduction, Reparametrisation, SftConfig, TargetModules, Targets,
+    TokenLogProbs, VeraConfig, sft_loss,
 };
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{AdamW, Linear, Optimizer, ParamsAdamW};

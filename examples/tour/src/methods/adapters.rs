@@ -13,7 +13,7 @@ use std::time::Instant;
 use support::adapters::{AdapterSettings, adapt};
 
 #[derive(Serialize)]
-struct AdapterSettings<'a> {
+struct Shown<'a> {
     loss: DpoConfig,
     adapter: &'a LoraForModel,
     trained: usize,
@@ -38,7 +38,7 @@ pub fn lora(lab: &Lab, title: Title, bars: &MultiProgress) -> Result<Entry> {
         &mut init,
     )?;
     let plan = lab.plan(1e-2);
-    let settings = AdapterSettings {
+    let settings = Shown {
         loss: dpo_config(),
         adapter: &config,
         trained: adapted.parameters(),
