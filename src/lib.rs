@@ -108,6 +108,7 @@ pub mod reduction;
 mod sequence;
 pub mod sft;
 mod shape;
+mod simd;
 pub mod survey;
 pub mod training;
 
