@@ -109,6 +109,7 @@ pub mod reduction;
 mod sequence;
 pub mod sft;
 mod shape;
+mod simd;
 pub mod survey;
 mod tensor_file;
 pub mod training;

@@ -23,6 +23,7 @@ mod schedule;
 mod state;
 mod state_file;
 mod step;
+mod update;
 
 pub use accumulate::GradAccumulator;
 pub use adamw::AdamW;

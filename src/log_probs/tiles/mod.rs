@@ -9,50 +9,19 @@
 //! ```
 //! With one column and frozen weights the gradient is computed in the forward pass, up to the factor g.
 
-use super::composed;
+mod gradients;
+mod work;
+
 use super::head::OutputHead;
-use super::kernel;
 use super::statistics::Statistics;
-use super::sum::Sum;
+use super::{composed, kernel};
 use crate::error::Result;
 use crate::known;
-use candle_core::{Tensor, Var};
+use candle_core::Tensor;
+use gradients::{Wants, composed_gradient, gradients_by_rows, gradients_by_symbols, on_cpu};
 use std::sync::Arc;
-
-/// The start of each part, and its length.
-fn spans(all: usize, size: usize) -> impl Iterator<Item = (usize, usize)> {
-    (0..all)
-        .step_by(size)
-        .map(move |from| (from, size.min(all - from)))
-}
-
-/// How much is computed at a time.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Sizes {
-    /// Whole rows.
-    rows: usize,
-    /// Rows and symbols in a tile.
-    tile: (usize, usize),
-}
-
-impl Sizes {
-    /// Sizes for which no more than about `held` logits exist at once.
-    pub(super) fn new(held: usize, rows: usize, vocabulary: usize) -> Self {
-        let height = rows.clamp(1, 4096);
-        Self {
-            rows: (held / vocabulary).clamp(16, 4096),
-            tile: (height, (held / height).max(16)),
-        }
-    }
-}
-
-/// What both passes share: the rows, and what to compute for them.
-struct Work {
-    head: OutputHead,
-    targets: Arc<Vec<u32>>,
-    ask: Statistics,
-    sizes: Sizes,
-}
+pub(super) use work::Sizes;
+use work::{Work, spans};
 
 /// The columns of every row of `hidden` `[rows, dim]`, with their gradients.
 pub(super) fn select(
@@ -131,139 +100,10 @@ pub(super) fn select(
     Ok(hidden.apply_op3(&head.weight, &bias, known::Three::new(columns, backward))?)
 }
 
-/// Which gradients are wanted.
-#[derive(Clone, Copy)]
-struct Wants {
-    hidden: bool,
-    weight: bool,
-    bias: bool,
-}
-
-/// The gradient of h Wᵀ + b for the logits of a tile, in their memory if possible.
-fn on_cpu(
-    head: &OutputHead,
-    rows: &kernel::RowGradients,
-    logits: Tensor,
-    row: usize,
-    symbol: usize,
-) -> Result<Tensor> {
-    let gradient = match head.soft_cap {
-        // the cap's slope needs the logits themselves
-        Some(_) => logits.copy()?,
-        None => logits.clone(),
-    };
-    rows.write_over(&gradient, row, symbol)?;
-    Ok(head.before_cap(gradient, &logits)?)
-}
-
-/// The same from ordinary operations, for whole rows.
-fn composed_gradient(
-    head: &OutputHead,
-    logits: &Tensor,
-    targets: &[u32],
-    ask: Statistics,
-    grad: &Tensor,
-) -> Result<Tensor> {
-    let variable = Var::from_tensor(logits)?;
-    let columns = composed::select(&variable, targets, ask)?;
-    let mut grads = (columns * grad)?.sum_all()?.backward()?;
-    let gradient = grads
-        .remove(&variable)
-        .map_or_else(|| logits.zeros_like(), Ok)?;
-    Ok(head.before_cap(gradient, logits)?)
-}
-
-/// The gradients on the CPU, one part of the vocabulary at a time. Each row's sum is known from the
-/// forward pass. So the gradient of the matrix is written once, and only that of the hidden states,
-/// which is small, is accumulated.
-fn gradients_by_symbols(
-    work: &Work,
-    hidden: &Tensor,
-    rows: &[kernel::Row],
-    grad: &Tensor,
-    wants: Wants,
-) -> Result<[Option<Tensor>; 3]> {
-    let rows = kernel::RowGradients::new(work.ask, rows, work.targets.clone(), grad)?;
-    let head = &work.head;
-    let (vocabulary, count) = (head.weight.dim(0)?, hidden.dim(0)?);
-    let (height, width) = work.sizes.tile;
-    let to_weight = match wants.weight {
-        true => Some(head.weight.zeros_like()?),
-        false => None,
-    };
-    let mut to_bias = Vec::new();
-    let mut to_hidden: Vec<Sum> = spans(count, height).map(|_| Sum::default()).collect();
-    for (symbol, symbols) in spans(vocabulary, width) {
-        let part = OutputHead {
-            weight: head.weight.narrow(0, symbol, symbols)?,
-            bias: match &head.bias {
-                Some(bias) => Some(bias.narrow(0, symbol, symbols)?),
-                None => None,
-            },
-            ..head.clone()
-        };
-        let (mut weight, mut bias) = (Sum::default(), Sum::default());
-        for ((row, n), to_hidden) in spans(count, height).zip(&mut to_hidden) {
-            let hidden = hidden.narrow(0, row, n)?;
-            let gradient = on_cpu(&part, &rows, part.logits(&hidden)?, row, symbol)?;
-            if wants.hidden {
-                to_hidden.add(gradient.matmul(&part.weight)?)?;
-            }
-            if wants.weight {
-                weight.add(gradient.t()?.matmul(&hidden)?)?;
-            }
-            if wants.bias {
-                bias.add(gradient.sum(0)?)?;
-            }
-        }
-        if let (Some(whole), Some(part)) = (&to_weight, weight.0) {
-            whole.slice_set(&part, 0, symbol)?;
-        }
-        to_bias.extend(bias.0);
-    }
-    let joined = |parts: Vec<Tensor>| match parts.is_empty() {
-        true => Ok(None),
-        false => Tensor::cat(&parts, 0).map(Some),
-    };
-    let to_hidden = to_hidden.into_iter().filter_map(|sum| sum.0).collect();
-    Ok([joined(to_hidden)?, to_weight, joined(to_bias)?])
-}
-
-/// The gradients from ordinary operations, a few rows at a time.
-fn gradients_by_rows(
-    work: &Work,
-    hidden: &Tensor,
-    grad: &Tensor,
-    wants: Wants,
-) -> Result<[Option<Tensor>; 3]> {
-    let head = &work.head;
-    let (mut to_hidden, mut to_weight, mut to_bias) = (Vec::new(), Sum::default(), Sum::default());
-    for (from, n) in spans(hidden.dim(0)?, work.sizes.rows) {
-        let hidden = hidden.narrow(0, from, n)?;
-        let (targets, grad) = (&work.targets[from..from + n], grad.narrow(0, from, n)?);
-        let logits = head.logits(&hidden)?;
-        let gradient = composed_gradient(head, &logits, targets, work.ask, &grad)?;
-        if wants.hidden {
-            to_hidden.push(gradient.matmul(&head.weight)?);
-        }
-        if wants.weight {
-            to_weight.add(gradient.t()?.matmul(&hidden)?)?;
-        }
-        if wants.bias {
-            to_bias.add(gradient.sum(0)?)?;
-        }
-    }
-    let to_hidden = match wants.hidden {
-        true => Some(Tensor::cat(&to_hidden, 0)?),
-        false => None,
-    };
-    Ok([to_hidden, to_weight.0, to_bias.0])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
+    use candle_core::{Device, Var};
 
     /// Two orders of the same double-precision arithmetic.
     const DOUBLE: f64 = 1e-12;
