@@ -2,7 +2,7 @@
 //!
 //! The policy is the distribution of the answer at the end of a chain. Its probabilities are sums over
 //! all first drafts, which are too many to enumerate, so chains are sampled and the policy is
-//! estimated: [`estimate`]. A chain that is cut off, or whose parts do not fit, gives no answer and is
+//! estimated: `estimate`. A chain that is cut off, or whose parts do not fit, gives no answer and is
 //! sampled again; the share of such chains is reported.
 
 use super::Title;

@@ -129,7 +129,7 @@ fn of_a_model(method: AdapterMethod) -> candle_align::PeftConfig {
     }
 }
 
-/// What [`write`] writes, in words.
+/// What [`write()`] writes, in words.
 pub fn described(adapter: &Adapter, file: Option<&AdapterFile>) -> String {
     match file {
         Some(_) => "adapter/ for Python's PEFT, on base.safetensors".to_string(),

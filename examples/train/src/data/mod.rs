@@ -9,9 +9,9 @@
 //! | [`dialogue`], [`taught`] | the text before an answer; the answer with it |
 //! | [`formats`] | one object to prompts and answers, with the table of formats; [`tree`] is one of them |
 //! | [`tally`] | what was not used, by reason |
-//! | [`item`] | a prompt and its answers |
-//! | [`admit`] | limits |
-//! | [`split`](mod@split) | the held-out split |
+//! | `item` | a prompt and its answers |
+//! | `admit` | limits |
+//! | `split` | the held-out split |
 //! | here | files and lines |
 //!
 //! # The rule

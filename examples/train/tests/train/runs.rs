@@ -299,7 +299,7 @@ fn words_around_answers_are_learned_and_answers_are_scored_by_them() {
         assert_eq!(peak, 1e-2);
         let text = summary.to_string();
         assert!(text.contains("nats per token"), "{text}");
-        assert_eq!(text.contains("under bad words"), conditioned, "{text}");
+        assert_eq!(text.contains("after bad words"), conditioned, "{text}");
         assert!(text.contains(objective.score()), "{text}");
         // two texts per prompt; self-debug has only one
         let texts = match objective {
