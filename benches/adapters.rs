@@ -40,10 +40,10 @@ const GROUPS: [Group; 2] = [
         &[
             "copy f32",
             "LoRA merge f32",
-            "NF4 quantise f32",
-            "NF4 dequantise f32",
+            "NF4 quantize f32",
+            "NF4 dequantize f32",
             "copy bf16",
-            "NF4 dequantise bf16",
+            "NF4 dequantize bf16",
         ],
         &[],
     ),
@@ -97,7 +97,7 @@ fn step(name: &str) -> Result<Measured> {
     let tokens = targets(4 * 256, 49152).reshape((4, 256))?;
     let mask = tokens.ones_like()?.to_dtype(DType::U8)?;
     let groups = vec![ParameterGroup::new(vars, 0.0)];
-    let mut optimiser = AdamW::new(groups, AdamWConfig::default())?;
+    let mut optimizer = AdamW::new(groups, AdamWConfig::default())?;
     measure(
         || {
             let hidden = model.hidden(&tokens)?;
@@ -105,7 +105,7 @@ fn step(name: &str) -> Result<Measured> {
                 TokenLogProbs::from_hidden(&hidden, &head, &tokens, &mask, Statistics::default())?;
             Ok(log_probs.sum()?.mean_all()?.neg()?)
         },
-        |loss| optimiser.step(&loss.backward()?),
+        |loss| optimizer.step(&loss.backward()?),
     )
 }
 
@@ -135,14 +135,14 @@ fn weights(name: &str) -> Result<Measured> {
             }))
         }
         _ => {
-            let quantised = Nf4Tensor::quantise(&weight, BlockScale::Double)?;
-            match name.contains("dequantise") {
+            let quantized = Nf4Tensor::quantize(&weight, BlockScale::Double)?;
+            match name.contains("dequantize") {
                 true => of(Box::new(move || {
-                    std::hint::black_box(quantised.dequantise()?);
+                    std::hint::black_box(quantized.dequantize()?);
                     Ok(())
                 })),
                 false => of(Box::new(move || {
-                    std::hint::black_box(Nf4Tensor::quantise(&weight, BlockScale::Double)?);
+                    std::hint::black_box(Nf4Tensor::quantize(&weight, BlockScale::Double)?);
                     Ok(())
                 })),
             }
@@ -165,9 +165,9 @@ fn main() {
         ("step QLoRA rank 8", "step full"),
         ("step prompt of 20", "step full"),
         ("weights LoRA merge f32", "weights copy f32"),
-        ("weights NF4 quantise f32", "weights copy f32"),
-        ("weights NF4 dequantise f32", "weights copy f32"),
-        ("weights NF4 dequantise bf16", "weights copy bf16"),
+        ("weights NF4 quantize f32", "weights copy f32"),
+        ("weights NF4 dequantize f32", "weights copy f32"),
+        ("weights NF4 dequantize bf16", "weights copy bf16"),
     ] {
         if let (Some(a), Some(b)) = (results.get(name), results.get(base)) {
             println!("| {name} / {base} | {:.2} | {:.2} |", a.1 / b.1, a.2 / b.2);

@@ -224,7 +224,7 @@ fn lora(name: &str) -> Result<Measured> {
     let tokens = targets(4 * 256, 49152).reshape((4, 256))?;
     let mask = tokens.ones_like()?.to_dtype(DType::U8)?;
     let groups = vec![ParameterGroup::new(vars, 0.0)];
-    let mut optimiser = training::AdamW::new(groups, AdamWConfig::default())?;
+    let mut optimizer = training::AdamW::new(groups, AdamWConfig::default())?;
     measure(
         || {
             let hidden = model.hidden(&tokens)?;
@@ -232,7 +232,7 @@ fn lora(name: &str) -> Result<Measured> {
                 TokenLogProbs::from_hidden(&hidden, &head, &tokens, &mask, Statistics::default())?;
             Ok(log_probs.sum()?.mean_all()?.neg()?)
         },
-        |loss| optimiser.step(&loss.backward()?),
+        |loss| optimizer.step(&loss.backward()?),
     )
 }
 

@@ -145,7 +145,7 @@ pub use online::ppo::{
     PolicyLoss, PolicyMetrics, PpoConfig, PpoValueConfig, ppo_policy_loss, ppo_value_loss,
 };
 pub use online::raft::{RaftConfig, RefreshedSet, best_of_k, kl_adjusted_rewards, top_share};
-pub use online::reward_head::{RewardHead, RewardNormalisation};
+pub use online::reward_head::{RewardHead, RewardNormalization};
 pub use online::reward_model::{
     PairwiseRewardConfig, RankedRewardConfig, Ties, choose_best_loss, pairwise_reward_loss,
     plackett_luce_reward_loss, ranked_reward_loss, ranking_accuracy,
@@ -164,7 +164,7 @@ pub use parameter_efficient::{
     LoraEmbedding, LoraForModel, LoraInit, LoraLinear, MamConfig, NF4, Nf4Linear, Nf4Scales,
     Nf4Tensor, Orthogonality, Placement, PrefixConfig, PrefixEncoder, PrefixLayer, PrefixMixture,
     PrefixShape, PromptConfig, PromptEmbedding, PromptInit, QloraLinear, RankAllocator,
-    RankAllocatorConfig, Reparametrisation, Scaling, Strategy, TargetModules, Targets, VeraConfig,
+    RankAllocatorConfig, Reparametrization, Scaling, Strategy, TargetModules, Targets, VeraConfig,
     VeraLinear, VeraProjections, lora_plus_groups, orthogonality_penalty, prefix_attention,
     prefix_mixing,
 };
@@ -179,7 +179,7 @@ pub use ranking::expected_risk::{ExpectedRiskConfig, expected_risk_loss};
 pub use ranking::pro::{ProConfig, ProTemperature, pro_loss};
 pub use ranking::rrhf::{RrhfConfig, rrhf_loss};
 pub use ranking::slic::{
-    SlicConfig, slic_expected_reward_loss, slic_kl_regulariser, slic_list_loss, slic_margin_loss,
+    SlicConfig, slic_expected_reward_loss, slic_kl_regularizer, slic_list_loss, slic_margin_loss,
     slic_rank_loss,
 };
 pub use reduction::Reduction;

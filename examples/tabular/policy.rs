@@ -16,7 +16,7 @@ pub const BETA: f64 = 0.5;
 /// π* ∝ π_ref · e^{r/β}: the maximum of E r − β KL(π‖π_ref).
 pub fn optimum() -> Vec<f64> {
     let weights = REFERENCE.iter().zip(REWARDS);
-    normalised(
+    normalized(
         &weights
             .map(|(p, r)| p * (r / BETA).exp())
             .collect::<Vec<_>>(),
@@ -41,7 +41,7 @@ pub fn descend(
 
 pub fn softmax(theta: &[f64]) -> Vec<f64> {
     let highest = theta.iter().copied().fold(f64::MIN, f64::max);
-    normalised(
+    normalized(
         &theta
             .iter()
             .map(|t| (t - highest).exp())
@@ -49,7 +49,7 @@ pub fn softmax(theta: &[f64]) -> Vec<f64> {
     )
 }
 
-pub fn normalised(weights: &[f64]) -> Vec<f64> {
+pub fn normalized(weights: &[f64]) -> Vec<f64> {
     let total: f64 = weights.iter().sum();
     weights.iter().map(|w| w / total).collect()
 }

@@ -181,7 +181,7 @@ impl TokenLogProbs {
     /// # Errors
     /// Only candle's own.
     pub fn mean(&self) -> Result<Tensor> {
-        self.length_penalised(1.0)
+        self.length_penalized(1.0)
     }
 
     /// log π(y│x) / |y|^α: `[batch]`. α = 0 is the sum, and α = 1 is the mean. A sequence that counts no
@@ -191,8 +191,8 @@ impl TokenLogProbs {
     /// [`Error::Parameter`] unless α is finite and not negative.
     #[doc(alias = "length_penalized")]
     #[doc(alias = "length normalization")]
-    pub fn length_penalised(&self, alpha: f64) -> Result<Tensor> {
-        non_negative("TokenLogProbs::length_penalised", "alpha", alpha)?;
+    pub fn length_penalized(&self, alpha: f64) -> Result<Tensor> {
+        non_negative("TokenLogProbs::length_penalized", "alpha", alpha)?;
         let penalty = at_least_one(&self.lengths()?)?.powf(alpha)?;
         Ok((self.sum()? / penalty)?)
     }

@@ -83,7 +83,7 @@ pub struct RaftConfig {
 ///   in most, the KL decides the ranking and not the reward.
 /// # Try
 /// * Start a round exactly at π*, and another one next to it. Where does each end? Solution:
-///   `tests/optimum/raft.rs::the_kl_penalised_optimum_is_a_fixed_point_that_does_not_attract`.
+///   `tests/optimum/raft.rs::the_kl_penalized_optimum_is_a_fixed_point_that_does_not_attract`.
 /// # Source
 /// Dong et al. 2023, arXiv:2304.06767v4, eq. 5; the values of β: its table 7. Equation and values were
 /// read in public summaries that quote them, not in the paper itself.

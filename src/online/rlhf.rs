@@ -17,7 +17,7 @@
 //! | step | who | what is easy to get wrong |
 //! |---|---|---|
 //! | answers, log π_old, log π_ref, V_old | the caller, [`sample`](crate::sample) | the same temperature for drawing and for log-probabilities; dropout off; the mask tells padding from the end token |
-//! | scores | the caller, [`RewardHead`](crate::RewardHead) | read at the last token; normalized on answers of the reference ([`RewardNormalisation`](crate::RewardNormalisation)) |
+//! | scores | the caller, [`RewardHead`](crate::RewardHead) | read at the last token; normalized on answers of the reference ([`RewardNormalization`](crate::RewardNormalization)) |
 //! | rewards, advantages | [`Rollout::experience`](crate::Rollout::experience) | see the comments there |
 //! | minibatches | [`Experience::minibatches`] | a new order in every epoch; none dropped |
 //! | log π_θ, V_θ of a minibatch | the caller | the same code as for π_old |

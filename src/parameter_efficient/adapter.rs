@@ -329,7 +329,7 @@ impl FrozenBase<'_> {
         Ok(match self {
             Self::Linear(base) => (base.weight().clone(), base.bias().cloned()),
             Self::Nf4(base) => {
-                let weight = base.weight().dequantise()?;
+                let weight = base.weight().dequantize()?;
                 // a merged layer has one type; the base's bias may have another
                 let bias = base.bias().map(|bias| bias.to_dtype(weight.dtype()));
                 (weight, bias.transpose()?)

@@ -121,7 +121,7 @@ impl DoraLinear {
             config.bias != LoraBias::Update,
             function,
             "bias",
-            "FrozenBase or Base: DoRA has no bias of B",
+            "Frozen or Base: DoRA has no bias of B",
             format!("{:?}", config.bias),
         )?;
         let base = FrozenLinear::of(function, base)?;

@@ -146,7 +146,7 @@ pub use lora::for_model::LoraForModel;
 pub use lora::plus::lora_plus_groups;
 pub use nf4::{BlockScale, NF4, Nf4Linear, Nf4Scales, Nf4Tensor};
 pub use prefix::attention::{PrefixMixture, prefix_attention, prefix_mixing};
-pub use prefix::{PrefixConfig, PrefixEncoder, PrefixLayer, PrefixShape, Reparametrisation};
+pub use prefix::{PrefixConfig, PrefixEncoder, PrefixLayer, PrefixShape, Reparametrization};
 pub use prompt::{PromptConfig, PromptEmbedding, PromptInit};
 pub use qlora::QloraLinear;
 pub use targets::{ForModel, TargetModules, Targets};

@@ -36,14 +36,14 @@ use rand::Rng;
 /// `x` `[.., in]`, the result `[.., out]`, in types as for [`Nf4Linear`]. A, B and a trained bias
 /// are f64 over a base quantized from f64, and f32 over any other.
 /// # Errors
-/// Those of [`Nf4Linear::quantise`]. From [`QloraLinear::new`] and [`QloraLinear::over`]
+/// Those of [`Nf4Linear::quantize`]. From [`QloraLinear::new`] and [`QloraLinear::over`]
 /// [`Error::Parameter`] unless r ≥ 1 and [within the limits](super#sizes), α > 0 and 0 ≤ p < 1;
 /// [`Error::Argument`] for [`LoraBias::Base`] over a base without a bias. From
 /// [`LinearAdapter::merged_linear`] [`Error::Argument`] if a merged weight would not be finite.
 /// # Properties
 /// * At the start h is the quantized layer's output, not that of the original layer; ∂L/∂A = 0 and
 ///   ∂L/∂B ≠ 0.
-/// * It is [`LoraLinear`](crate::LoraLinear) over [`Nf4Tensor::dequantise`] with the same A and B, up to
+/// * It is [`LoraLinear`](crate::LoraLinear) over [`Nf4Tensor::dequantize`] with the same A and B, up to
 ///   the rounding of a sum in another order: in values, gradients and initial distribution.
 /// * r(in + out) numbers are trained. Nothing frozen gets a gradient.
 /// * Disabled, the layer is its quantized base bit for bit, however long it was trained.
@@ -97,9 +97,9 @@ use rand::Rng;
 ///   it again.
 /// # Try
 /// * Let the adapter repair the quantization error.
-///   `tests/optimum/qlora.rs::at_full_rank_the_error_of_quantisation_is_repaired`
+///   `tests/optimum/qlora.rs::at_full_rank_the_error_of_quantization_is_repaired`
 /// * Quantize a merged weight: what is left of the adapter?
-///   `tests/identities/qlora.rs::quantising_the_merged_weight_again_loses_the_adapter`
+///   `tests/identities/qlora.rs::quantizing_the_merged_weight_again_loses_the_adapter`
 /// # Source
 /// Dettmers et al. 2023, arXiv:2305.14314v1, eqs 5 and 6; authors' code artidoro/qlora, `qlora.py`.
 /// Equations and settings come from notes on the paper. PEFT 0.21.2, `tuners/lora/bnb.py`, with which
@@ -108,7 +108,7 @@ use rand::Rng;
 /// [`Error::Parameter`]: crate::Error::Parameter
 /// [`Error::Argument`]: crate::Error::Argument
 /// [`LoraBias::Base`]: crate::LoraBias::Base
-/// [`Nf4Tensor::dequantise`]: crate::Nf4Tensor::dequantise
+/// [`Nf4Tensor::dequantize`]: crate::Nf4Tensor::dequantize
 #[doc(alias = "QLoRA")]
 #[doc(alias = "QLoRA NF4")]
 #[doc(alias = "4-bit LoRA")]
@@ -123,7 +123,7 @@ impl QloraLinear {
     /// A layer at its start, over `base`, which is quantized here; `rng` draws A.
     ///
     /// # Errors
-    /// Those of [`Nf4Linear::quantise`] and of [`QloraLinear::over`].
+    /// Those of [`Nf4Linear::quantize`] and of [`QloraLinear::over`].
     pub fn new(
         base: &Linear,
         scale: BlockScale,
@@ -132,7 +132,7 @@ impl QloraLinear {
     ) -> Result<Self> {
         let function = "QloraLinear::new";
         config.check(function)?;
-        let base = Nf4Linear::quantised(function, base, scale)?;
+        let base = Nf4Linear::quantized(function, base, scale)?;
         Self::start(function, base, config, rng)
     }
 

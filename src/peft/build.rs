@@ -69,9 +69,9 @@ impl Loader<'_> {
             let name = format!("{PREFIX}{path}.lora_embedding_{factor}");
             self.left.contains_key(&name)
         });
-        let quantised = format!("{path}.weight.quant_state.bitsandbytes__nf4");
-        if self.base.contains_key(&quantised) {
-            return self.quantised(path, settings, fan_in_fan_out);
+        let quantized = format!("{path}.weight.quant_state.bitsandbytes__nf4");
+        if self.base.contains_key(&quantized) {
+            return self.quantized(path, settings, fan_in_fan_out);
         }
         let base = self.module(path, self.turned.contains(path) && !embedding)?;
         // before a rank that only the settings name allocates memory
@@ -147,18 +147,18 @@ impl Loader<'_> {
     }
 
     /// LoRA over a weight of four bits.
-    fn quantised(
+    fn quantized(
         &mut self,
         path: &str,
         settings: &Settings,
         fan_in_fan_out: bool,
     ) -> Result<Option<AnyAdapter>> {
         let Settings::Lora(config, false) = settings else {
-            let text = format!("holds `{path}` quantised, over which only LoRA is supported");
+            let text = format!("holds `{path}` quantized, over which only LoRA is supported");
             return Err(Error::argument(FUNCTION, "base", text));
         };
         if fan_in_fan_out {
-            let text = format!("is true, and `{path}` is quantised, which is `[out, in]` alone");
+            let text = format!("is true, and `{path}` is quantized, which is `[out, in]` alone");
             return Err(Error::argument(FUNCTION, "fan_in_fan_out", text));
         }
         let base = Nf4Linear::from_state_dict(&self.base, path)?;

@@ -126,7 +126,7 @@ impl AdapterFile {
         let function = "AdapterFile::write";
         finite::require(function, TENSORS, &self.tensors)?;
         let text = write::text(function, &self.config)?;
-        let content = tensors::serialise(&self.tensors, &text)?;
+        let content = tensors::serialize(&self.tensors, &text)?;
         pair::write(folder.as_ref(), &text, &content).map_err(|failure| {
             let problem = format!("cannot be written: {}", failure.cause);
             Error::argument(function, failure.path, problem)

@@ -240,7 +240,7 @@ mod tests {
     /// Settings, and tensors that hold them.
     fn adapter(text: &str) -> (String, Vec<u8>) {
         let settings = format!(r#"{{"peft_version": "0{}"}}"#, mark(text));
-        let content = tensors::serialise(&BTreeMap::new(), &settings).unwrap();
+        let content = tensors::serialize(&BTreeMap::new(), &settings).unwrap();
         (settings, content)
     }
 

@@ -48,7 +48,7 @@ pub(super) fn settings(start: &[u8]) -> Option<String> {
 
 /// The bytes of a file with these tensors, which also holds these settings. The same tensors and settings
 /// give the same bytes.
-pub(super) fn serialise(tensors: &BTreeMap<String, Tensor>, settings: &str) -> Result<Vec<u8>> {
+pub(super) fn serialize(tensors: &BTreeMap<String, Tensor>, settings: &str) -> Result<Vec<u8>> {
     let file = safetensors::serialize(tensors, None).map_err(candle_core::Error::from)?;
     let not_a_header = || candle_core::Error::msg("safetensors without a header");
     let (length, rest) = file.split_first_chunk::<8>().ok_or_else(not_a_header)?;

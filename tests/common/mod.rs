@@ -8,7 +8,7 @@ pub mod layers;
 pub mod lists;
 pub mod lora;
 pub mod policy;
-pub mod quantised;
+pub mod quantized;
 pub mod rankings;
 pub mod rows;
 pub mod table;

@@ -25,7 +25,7 @@ pub fn reference() -> Tensor {
 
 /// π* ∝ ρ · e^{r/β}.
 pub fn tilted(reference: &[f64], rewards: &[f64], beta: f64) -> Vec<f64> {
-    normalised(
+    normalized(
         &reference
             .iter()
             .zip(rewards)
@@ -34,7 +34,7 @@ pub fn tilted(reference: &[f64], rewards: &[f64], beta: f64) -> Vec<f64> {
     )
 }
 
-pub fn normalised(weights: &[f64]) -> Vec<f64> {
+pub fn normalized(weights: &[f64]) -> Vec<f64> {
     let total: f64 = weights.iter().sum();
     weights.iter().map(|w| w / total).collect()
 }
@@ -62,7 +62,7 @@ pub fn descend(
         loss(&log_softmax(theta, D::Minus1)?)
     });
     let highest = theta.iter().fold(f64::MIN, |a, &b| a.max(b));
-    normalised(
+    normalized(
         &theta
             .iter()
             .map(|t| (t - highest).exp())

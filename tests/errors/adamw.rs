@@ -177,7 +177,7 @@ fn a_state_of_other_variables_is_refused_by_name() {
 }
 
 #[test]
-fn a_state_that_no_optimiser_wrote_is_refused_by_name() {
+fn a_state_that_no_optimizer_wrote_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.safetensors");
     let a = var(&[1.0, 2.0]);

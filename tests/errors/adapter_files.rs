@@ -997,13 +997,13 @@ fn layers_that_are_not_those_of_the_settings_are_named() {
     };
     let rng = &mut StdRng::seed_from_u64(1);
     let qlora = QloraLinear::new(&base, BlockScale::Single, &update, rng).unwrap();
-    let quantised = ModelAdapters {
+    let quantized = ModelAdapters {
         layers: [("m.0.q".to_string(), AnyAdapter::Qlora(qlora))].into(),
         ..Default::default()
     };
     cannot(
         of(config.clone()),
-        &quantised,
+        &quantized,
         "`m.0.q` trains the bias Update, and the settings say Frozen",
     );
     // the first key that fits is the one that counts

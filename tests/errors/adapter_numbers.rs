@@ -416,11 +416,11 @@ fn a_merge_that_would_not_be_finite_names_the_module() {
     }
 }
 
-/// A bias that is not trained may be beyond the type that a weight was quantised from.
+/// A bias that is not trained may be beyond the type that a weight was quantized from.
 #[test]
 fn a_bias_that_a_merged_weight_cannot_stand_beside_is_named() {
     let weight = tensor(&[2, 64]).to_dtype(DType::F16).unwrap();
-    let four = Nf4Linear::quantise(&Linear::new(weight, None), BlockScale::Single).unwrap();
+    let four = Nf4Linear::quantize(&Linear::new(weight, None), BlockScale::Single).unwrap();
     let mut base = four.to_state_dict("m.0.q").unwrap();
     base.insert("m.0.q.bias".to_string(), with(&tensor(&[2]), 1, 1e6));
     let config = LORA.replace("\"r\": 2", "\"r\": 1");

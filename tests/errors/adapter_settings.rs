@@ -362,7 +362,7 @@ fn every_start_is_told_what_it_is() {
                   (the adapter as it was before training), and read that: it is plain LoRA";
     let known = "it is no start in PEFT 0.21.2; known are true, false, \"gaussian\", \"orthogonal\", \
                  \"eva\" and \"mica\"";
-    let loftq = "LoftQ put quantised weights in the place of the base's, so that the file means nothing on \
+    let loftq = "LoftQ put quantized weights in the place of the base's, so that the file means nothing on \
                  the base as it was; save that base too, put the file on it, and set the key to true";
     let pissa = format!("PiSSA took the first singular directions {remedy}");
     for (value, why) in [

@@ -29,7 +29,7 @@ mod prefix;
 mod pro;
 mod prompt;
 mod qlora;
-mod quantise;
+mod quantize;
 mod raft;
 mod revision;
 mod reward_head;

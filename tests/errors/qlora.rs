@@ -1,5 +1,5 @@
 use crate::common::lora::{A, base, config, irregular, rng, tensor};
-use crate::common::quantised::trained;
+use crate::common::quantized::trained;
 use crate::common::{says, vector};
 use candle_align::{
     Adapter, BlockScale, LinearAdapter, LoraBias, LoraConfig, Nf4Linear, QloraLinear, Result,
@@ -16,7 +16,7 @@ fn every_setting_is_checked() {
     let both = |config: LoraConfig, rest: &str| {
         let base = base(DType::F32);
         says(new(&base, &config), &format!("QloraLinear::new: {rest}"));
-        let base = Nf4Linear::quantise(&base, BlockScale::Double).unwrap();
+        let base = Nf4Linear::quantize(&base, BlockScale::Double).unwrap();
         let over = QloraLinear::over(base, &config, &mut rng(1));
         says(over, &format!("QloraLinear::over: {rest}"));
     };

@@ -7,7 +7,7 @@ use candle_align::{
     DesignSpaceConfig, DoraLinear, Grouping, Insertion, LayerSize, LoraConfig, LoraEmbedding,
     LoraForModel, LoraLinear, MamConfig, Nf4Linear, PeftConfig, PrefixConfig, PrefixEncoder,
     PrefixShape, PromptConfig, PromptEmbedding, PromptInit, QloraLinear, RankAllocator,
-    RankAllocatorConfig, Reparametrisation, Result, RewardHead, Strictness, TargetModules, Targets,
+    RankAllocatorConfig, Reparametrization, Result, RewardHead, Strictness, TargetModules, Targets,
     VeraConfig, VeraLinear, VeraProjections,
 };
 use candle_core::{DType, Device};
@@ -72,10 +72,10 @@ const SHAPE: PrefixShape = PrefixShape {
     head_dim: 4,
 };
 
-fn prefix(shape: PrefixShape, length: usize, reparametrisation: Reparametrisation) -> Result<()> {
+fn prefix(shape: PrefixShape, length: usize, reparametrization: Reparametrization) -> Result<()> {
     let settings = PrefixConfig {
         length,
-        reparametrisation,
+        reparametrization,
     };
     both(settings, |config| {
         PrefixEncoder::new(shape, config, F32, CPU, &mut rng(1)).map(drop)
@@ -89,8 +89,8 @@ fn shape(shape: PrefixShape) -> Result<()> {
     assert!(values.is_err());
     for inner in [None, Some(3)] {
         let form = match inner {
-            None => Reparametrisation::Direct,
-            Some(inner) => Reparametrisation::Mlp { inner },
+            None => Reparametrization::Direct,
+            Some(inner) => Reparametrization::Mlp { inner },
         };
         prefix(shape, 2, form)?;
     }
@@ -166,7 +166,7 @@ fn settings() -> Vec<Setting> {
             })
         }),
         setting("QLoRA over four bits", "rank", |n| {
-            let four = Nf4Linear::quantise(&base(F32), BlockScale::Single).unwrap();
+            let four = Nf4Linear::quantize(&base(F32), BlockScale::Single).unwrap();
             lora(n, |c| {
                 QloraLinear::over(four.clone(), c, &mut rng(1)).map(drop)
             })
@@ -254,13 +254,13 @@ fn settings() -> Vec<Setting> {
             prompt(n, PromptInit::Text { tokens: vec![1, 2] })
         }),
         setting("prefix", "length", |n| {
-            prefix(SHAPE, n, Reparametrisation::Direct)
+            prefix(SHAPE, n, Reparametrization::Direct)
         }),
         setting("prefix by a network", "length", |n| {
-            prefix(SHAPE, n, Reparametrisation::Mlp { inner: 3 })
+            prefix(SHAPE, n, Reparametrization::Mlp { inner: 3 })
         }),
         setting("prefix by a network", "inner", |inner| {
-            prefix(SHAPE, 2, Reparametrisation::Mlp { inner })
+            prefix(SHAPE, 2, Reparametrization::Mlp { inner })
         }),
         setting("prefix", "layers", |layers| {
             shape(PrefixShape { layers, ..SHAPE })
@@ -371,12 +371,12 @@ fn the_largest_size_and_one_more() {
         head_dim: 1 << 7,
     };
     says(
-        prefix(shape, 1 << 10, Reparametrisation::Direct),
+        prefix(shape, 1 << 10, Reparametrization::Direct),
         "PrefixEncoder::new: `length` must be small enough that no tensor has more than 2147483648 \
          elements, got one of [1024, 4194304]",
     );
     says(
-        prefix(shape, 1, Reparametrisation::Mlp { inner: 1 << 10 }),
+        prefix(shape, 1, Reparametrization::Mlp { inner: 1 << 10 }),
         "PrefixEncoder::new: `inner` must be small enough that no tensor has more than 2147483648 \
          elements, got one of [1024, 4194304]",
     );
@@ -386,7 +386,7 @@ fn the_largest_size_and_one_more() {
         head_dim: 1 << 20,
     };
     says(
-        prefix(shape, 1, Reparametrisation::Direct),
+        prefix(shape, 1, Reparametrization::Direct),
         "PrefixEncoder::new: `layers` must be small enough that no tensor has more than 2147483648 \
          elements, got one of [2, 1048576, 1048576, 1048576]",
     );

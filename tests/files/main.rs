@@ -494,7 +494,7 @@ fn new_tensors_of_the_same_settings_take_their_place_in_one_step() {
 /// LoRA on a base whose weights are bitsandbytes' four bits: the same adapter on the weights that
 /// those bits stand for.
 #[test]
-fn an_adapter_goes_on_a_quantised_base() {
+fn an_adapter_goes_on_a_quantized_base() {
     for name in ["lora", "lora_bias_only", "lora_bias_update"] {
         let file = AdapterFile::read(golden(name), Strictness::Strict).unwrap();
         let (mut four_bits, mut wide) = (stack(), stack());
@@ -507,10 +507,10 @@ fn an_adapter_goes_on_a_quantised_base() {
         for path in &paths {
             let weight = wide[&format!("{path}.weight")].clone();
             let bias = wide.get(&format!("{path}.bias")).cloned();
-            let base = Nf4Linear::quantise(&Linear::new(weight, bias), BlockScale::Double).unwrap();
+            let base = Nf4Linear::quantize(&Linear::new(weight, bias), BlockScale::Double).unwrap();
             wide.insert(
                 format!("{path}.weight"),
-                base.weight().dequantise().unwrap(),
+                base.weight().dequantize().unwrap(),
             );
             four_bits.extend(base.to_state_dict(path).unwrap());
         }
@@ -548,7 +548,7 @@ fn an_adapter_goes_on_a_quantised_base() {
     let mut base = stack();
     let q = "model.layers.0.q_proj";
     let weight = base[&format!("{q}.weight")].clone();
-    let nf4 = Nf4Linear::quantise(&Linear::new(weight, None), BlockScale::Single).unwrap();
+    let nf4 = Nf4Linear::quantize(&Linear::new(weight, None), BlockScale::Single).unwrap();
     base.extend(nf4.to_state_dict(q).unwrap());
     let error = file
         .layers(&base, Strictness::Lenient)
@@ -556,6 +556,6 @@ fn an_adapter_goes_on_a_quantised_base() {
         .to_string();
     assert_eq!(
         error,
-        "AdapterFile::layers: `base` holds `model.layers.0.q_proj` quantised, over which only LoRA is supported"
+        "AdapterFile::layers: `base` holds `model.layers.0.q_proj` quantized, over which only LoRA is supported"
     );
 }

@@ -629,7 +629,7 @@ fn a_baked_file_has_one_rank_and_no_scale() {
         let axis = usize::from(name.contains("lora_B"));
         assert_eq!(tensor.dims()[axis], 4, "{name}");
     }
-    // √2 of rank stabilisation, α = 7 by its pattern
+    // √2 of rank stabilization, α = 7 by its pattern
     let b = "base_model.model.model.layers.0.down_proj.lora_B.weight";
     let (was, is) = (&file.tensors()[b], &baked.tensors()[b]);
     let want = (was * (7.0 / 2f64.sqrt()))

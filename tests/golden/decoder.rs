@@ -3,7 +3,7 @@
 use super::EXACT;
 use super::reader::{Case, each};
 use candle_align::{
-    BottleneckConfig, DesignSpaceConfig, MamConfig, PrefixConfig, Reparametrisation,
+    BottleneckConfig, DesignSpaceConfig, MamConfig, PrefixConfig, Reparametrization,
 };
 use candle_core::{DType, Device, Tensor};
 use rand::SeedableRng;
@@ -68,7 +68,7 @@ fn method(case: &Case) -> AdapterSettings {
         } => AdapterSettings::Mam(MamConfig {
             prefix: PrefixConfig {
                 length,
-                reparametrisation: Reparametrisation::Mlp { inner },
+                reparametrization: Reparametrization::Mlp { inner },
             },
             adapter: BottleneckConfig {
                 width,

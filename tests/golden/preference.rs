@@ -86,7 +86,7 @@ fn pairwise(case: &Case) -> Result<()> {
         false => None,
     };
     let config = PairwiseRewardConfig {
-        centring: case.number("centring"),
+        centering: case.number("centering"),
     };
     let loss = pairwise_reward_loss(&scores, margin.as_ref(), &config)?
         .loss

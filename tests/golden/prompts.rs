@@ -5,7 +5,7 @@ use super::EXACT;
 use super::reader::{Case, each};
 use candle_align::{
     Activation, BottleneckAdapter, BottleneckConfig, Insertion, PrefixConfig, PrefixEncoder,
-    PrefixLayer, PrefixShape, PromptConfig, PromptEmbedding, PromptInit, Reparametrisation, Result,
+    PrefixLayer, PrefixShape, PromptConfig, PromptEmbedding, PromptInit, Reparametrization, Result,
     prefix_attention, prefix_mixing,
 };
 use candle_core::{DType, Device, Tensor, Var};
@@ -39,9 +39,9 @@ fn prefix(case: &Case) -> Result<()> {
     };
     let config = PrefixConfig {
         length: size("length"),
-        reparametrisation: match case.optional("inner") {
-            None => Reparametrisation::Direct,
-            Some(inner) => Reparametrisation::Mlp {
+        reparametrization: match case.optional("inner") {
+            None => Reparametrization::Direct,
+            Some(inner) => Reparametrization::Mlp {
                 inner: inner as usize,
             },
         },

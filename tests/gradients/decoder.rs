@@ -2,7 +2,7 @@
 
 use crate::common::adapters::{assert_gradients, disturb, objective};
 use candle_align::{
-    Activation, BottleneckConfig, DesignSpaceConfig, MamConfig, PrefixConfig, Reparametrisation,
+    Activation, BottleneckConfig, DesignSpaceConfig, MamConfig, PrefixConfig, Reparametrization,
 };
 use candle_core::{DType, Device, Tensor};
 use rand::SeedableRng;
@@ -31,14 +31,14 @@ fn check(what: &str, layers: usize, config: &AdapterSettings) {
 
 #[test]
 fn the_mam_adapter() {
-    for (reparametrisation, activation) in [
-        (Reparametrisation::Direct, Activation::Relu),
-        (Reparametrisation::Mlp { inner: 3 }, Activation::Gelu),
+    for (reparametrization, activation) in [
+        (Reparametrization::Direct, Activation::Relu),
+        (Reparametrization::Mlp { inner: 3 }, Activation::Gelu),
     ] {
         let config = MamConfig {
             prefix: PrefixConfig {
                 length: 2,
-                reparametrisation,
+                reparametrization,
             },
             adapter: BottleneckConfig {
                 width: 3,

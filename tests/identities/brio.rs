@@ -144,8 +144,8 @@ fn only_the_order_of_the_rewards_counts() {
 }
 
 #[test]
-fn the_zero_set_is_that_of_neighbours() {
-    // leads of exactly λ between neighbours leave no pair short, in either weighting
+fn the_zero_set_is_that_of_neighbors() {
+    // leads of exactly λ between neighbors leave no pair short, in either weighting
     for pairs in [BrioPairs::Sum, BrioPairs::MeanPerDistance] {
         let config = BrioConfig {
             pairs,

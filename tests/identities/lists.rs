@@ -155,7 +155,7 @@ fn ranked(x: &Lists, ties: Ties) -> Result<Tensor> {
     let config = RankedRewardConfig {
         ties,
         margin: 0.3,
-        centring: 0.0,
+        centering: 0.0,
     };
     ranked_reward_loss(&x.sums, &x.rewards, Some(&x.mask), &config)
 }

@@ -261,7 +261,7 @@ fn k2_as_a_loss_is_the_kl_of_answers_on_sums_and_not_per_token() {
 }
 
 #[test]
-fn shaped_rewards_add_up_to_the_penalised_score() {
+fn shaped_rewards_add_up_to_the_penalized_score() {
     let policy = tree(&vector(&TREE)).unwrap();
     let reference = tree(&vector(&TREE_REFERENCE)).unwrap();
     let config = ShapedRewardsConfig {

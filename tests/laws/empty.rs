@@ -230,7 +230,7 @@ fn of_tokens(log_probs: &TokenLogProbs) -> Result<Vec<Tensor>> {
         log_probs.sum()?,
         log_probs.mean()?,
         log_probs.lengths()?,
-        log_probs.length_penalised(0.5)?,
+        log_probs.length_penalized(0.5)?,
     ];
     let more = [
         log_probs.entropy(),
@@ -548,18 +548,18 @@ fn functions() -> Vec<Function> {
                 Ok(vec![head.forward(&x[0], &x[1])?])
             },
         ),
-        function("RewardNormalisation", &[(F, "b")], |x| {
-            let scale = RewardNormalisation {
+        function("RewardNormalization", &[(F, "b")], |x| {
+            let scale = RewardNormalization {
                 gain: 2.0,
                 bias: 1.0,
             };
             let applied = scale.apply(&x[0])?;
-            RewardNormalisation::zero_mean(&x[0])?;
-            RewardNormalisation::zero_mean_unit_variance(&x[0])?;
+            RewardNormalization::zero_mean(&x[0])?;
+            RewardNormalization::zero_mean_unit_variance(&x[0])?;
             Ok(vec![applied])
         }),
-        function("RewardNormalisation, variance", &[(F, "b")], |x| {
-            RewardNormalisation::zero_mean_unit_variance(&x[0])?;
+        function("RewardNormalization, variance", &[(F, "b")], |x| {
+            RewardNormalization::zero_mean_unit_variance(&x[0])?;
             Ok(Vec::new())
         }),
         function("SamplingConfig::probabilities", &[(F, "bv")], |x| {

@@ -27,7 +27,7 @@ fn value(p: &[f64], pairs: BrioPairs) -> f64 {
     numbers(&loss(&vector(&log(p)), pairs).unwrap())[0]
 }
 
-/// The leads of neighbours in f, worst first.
+/// The leads of neighbors in f, worst first.
 fn leads(p: &[f64]) -> Vec<f64> {
     let f = |i: usize| p[i].ln() / LENGTHS[i].powf(POWER);
     ORDER.windows(2).map(|w| f(w[1]) - f(w[0])).collect()

@@ -508,7 +508,7 @@ fn a_pruned_triplet_can_return_until_the_ranks_are_final() {
         .unwrap();
     assert_eq!(kept(&allocator), [false, true, true]);
     assert_eq!(numbers(layers[0].1.lambda()), [0.0]);
-    // the optimiser gives it a value again, and the loss now depends on it
+    // the optimizer gives it a value again, and the loss now depends on it
     set(layers[0].1.lambda(), vector(&[4.0]));
     set(layers[0].1.p(), vector(&[9.0, 9.0]));
     allocator

@@ -196,7 +196,7 @@ fn matrices_decay_and_vectors_do_not() {
 #[test]
 fn a_saved_state_continues_where_it_was() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("optimiser.safetensors");
+    let path = folder.path().join("optimizer.safetensors");
     for dtype in [DType::F64, DType::F32, DType::BF16] {
         let start = vector(&[1.0, -2.0]).to_dtype(dtype).unwrap();
         let group = |theta: &Var| vec![ParameterGroup::new(one("w", theta), 0.01)];
@@ -249,10 +249,10 @@ fn a_narrow_variable_takes_a_gradient_in_single_precision() {
         let start = vector(&[1.0, -2.0]).to_dtype(dtype).unwrap();
         let narrow = Var::from_tensor(&start).unwrap();
         let wide = Var::from_tensor(&start.to_dtype(DType::F32).unwrap()).unwrap();
-        let optimiser = |var: &Var| {
+        let optimizer = |var: &Var| {
             AdamW::new(vec![ParameterGroup::new(one("w", var), 0.01)], config()).unwrap()
         };
-        let (mut first, mut second) = (optimiser(&narrow), optimiser(&wide));
+        let (mut first, mut second) = (optimizer(&narrow), optimizer(&wide));
         for t in 1..=10 {
             let grad = vector(&gradient(t)).to_dtype(DType::F32).unwrap();
             for (adamw, var) in [(&mut first, &narrow), (&mut second, &wide)] {

@@ -162,12 +162,12 @@ fn a_trained_bias_stands_in_place_of_the_base_layers() {
 
 #[test]
 fn gradients_are_central_differences_with_the_norm_held_still() {
-    let rank_stabilised = LoraConfig {
+    let rank_stabilized = LoraConfig {
         scaling: Scaling::RankSqrt,
         ..config()
     };
-    let starting = DoraLinear::new(&base(DType::F64), &rank_stabilised, &mut rng(7)).unwrap();
-    for layer in [dora(&rank_stabilised, DType::F64), starting] {
+    let starting = DoraLinear::new(&base(DType::F64), &rank_stabilized, &mut rng(7)).unwrap();
+    for layer in [dora(&rank_stabilized, DType::F64), starting] {
         for shape in [&[2, 4][..], &[2, 3, 4]] {
             let x = var(&irregular(shape));
             let still = layer.norm().unwrap();

@@ -22,7 +22,7 @@ mod prefix;
 mod pro;
 mod prompt;
 mod qlora;
-mod quantise;
+mod quantize;
 mod raft;
 mod reduction;
 mod revision;

@@ -196,7 +196,7 @@ fn an_answer_that_did_not_end_pays() {
 }
 
 #[test]
-fn generalised_advantages_by_hand() {
+fn generalized_advantages_by_hand() {
     let (g, l) = (0.9, 0.8);
     let config = GaeConfig {
         gamma: g,

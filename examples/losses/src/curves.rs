@@ -5,7 +5,7 @@ use candle_align::math::log_sigmoid;
 use candle_align::{
     BrioConfig, Candidates, DpoConfig, ExpectedRiskConfig, Pair, ProConfig, RrhfConfig, SftConfig,
     SlicConfig, TokenLogProbs, brio_loss, dpo_loss, expected_risk_loss, pro_loss, rrhf_loss,
-    sft_loss, slic_expected_reward_loss, slic_kl_regulariser, slic_list_loss, slic_margin_loss,
+    sft_loss, slic_expected_reward_loss, slic_kl_regularizer, slic_list_loss, slic_margin_loss,
     slic_rank_loss,
 };
 use candle_core::{DType, Device, Tensor, Var};
@@ -18,7 +18,7 @@ pub struct Loss {
     /// Its text in the legend.
     pub label: &'static str,
     /// Whether it pulls back instead of pushing.
-    pub regulariser: bool,
+    pub regularizer: bool,
     of: fn(&World) -> candle_align::Result<Tensor>,
 }
 
@@ -96,8 +96,8 @@ impl World {
 /// In the order of the legend.
 #[rustfmt::skip]
 pub fn all() -> Vec<Loss> {
-    let loss = |function, label, of| Loss { function, label, regulariser: false, of };
-    let regulariser = |function, label, of| Loss { function, label, regulariser: true, of };
+    let loss = |function, label, of| Loss { function, label, regularizer: false, of };
+    let regularizer = |function, label, of| Loss { function, label, regularizer: true, of };
     vec![
         loss("dpo_loss", "DPO, β = ½", dpo),
         loss("pro_loss", "PRO, rewards 1 apart", pro),
@@ -111,8 +111,8 @@ pub fn all() -> Vec<Loss> {
         loss("brio_loss", "BRIO, two tokens, α = 1, λ = ¾, γ = 1", brio),
         loss("expected_risk_loss", "expected risk, two tokens, rewards 1 apart",
             |w| Ok(expected_risk_loss(&w.list(2.0)?, None, &ExpectedRiskConfig::default())?.loss)),
-        regulariser("slic_kl_regulariser", "holds back: KL from an even start", kl),
-        regulariser("sft_loss", "holds back: cross-entropy on both evenly", cross_entropy),
+        regularizer("slic_kl_regularizer", "holds back: KL from an even start", kl),
+        regularizer("sft_loss", "holds back: cross-entropy on both evenly", cross_entropy),
     ]
 }
 
@@ -153,7 +153,7 @@ fn brio(world: &World) -> candle_align::Result<Tensor> {
 fn kl(world: &World) -> candle_align::Result<Tensor> {
     let (logits, mask) = world.logits()?;
     let even = logits.zeros_like()?;
-    Ok(slic_kl_regulariser(&logits, &even, &mask)?
+    Ok(slic_kl_regularizer(&logits, &even, &mask)?
         .loss
         .squeeze(1)?)
 }

@@ -25,7 +25,7 @@ fn style(function: &str) -> (RGBColor, u32) {
         "pro_loss" => (RGBColor(0, 158, 115), 4),
         "slic_expected_reward_loss" => (RGBColor(86, 180, 233), 4),
         "expected_risk_loss" => (RGBColor(139, 90, 43), 4),
-        "slic_kl_regulariser" => (RGBColor(120, 120, 120), 2),
+        "slic_kl_regularizer" => (RGBColor(120, 120, 120), 2),
         "sft_loss" => (RGBColor(60, 60, 200), 2),
         _ => (RGBColor(0, 0, 0), 3),
     }
@@ -86,18 +86,18 @@ fn panel(
         .set_all_tick_mark_size(12)
         .draw()?;
     for curve in curves {
-        let (colour, width) = style(curve.loss.function);
+        let (color, width) = style(curve.loss.function);
         let points: Vec<(f64, f64)> = curve.points.iter().map(|p| (p.gap, of(p))).collect();
         let dots: Vec<(f64, f64)> = points
             .iter()
             .copied()
-            .filter(|p| curve.loss.regulariser && (2.0 * p.0).fract() == 0.0)
+            .filter(|p| curve.loss.regularizer && (2.0 * p.0).fract() == 0.0)
             .collect();
         chart.draw_series(LineSeries::new(
             corners(&points),
-            colour.stroke_width(width),
+            color.stroke_width(width),
         ))?;
-        chart.draw_series(dots.into_iter().map(|p| Circle::new(p, 6, colour.filled())))?;
+        chart.draw_series(dots.into_iter().map(|p| Circle::new(p, 6, color.filled())))?;
     }
     Ok(())
 }
@@ -127,13 +127,13 @@ fn legend(area: &Area, curves: &[Curve]) -> Result<(), Box<dyn std::error::Error
     let rows = curves.len().div_ceil(2);
     let text = ("sans-serif", 33).into_font().color(&INK);
     for (i, curve) in curves.iter().enumerate() {
-        let (colour, width) = style(curve.loss.function);
+        let (color, width) = style(curve.loss.function);
         let x = 128 + (i / rows) as i32 * 920;
         let y = 24 + (i % rows) as i32 * 46;
         let line = vec![(x, y), (x + 68, y)];
-        area.draw(&PathElement::new(line, colour.stroke_width(width)))?;
-        if curve.loss.regulariser {
-            area.draw(&Circle::new((x + 34, y), 6, colour.filled()))?;
+        area.draw(&PathElement::new(line, color.stroke_width(width)))?;
+        if curve.loss.regularizer {
+            area.draw(&Circle::new((x + 34, y), 6, color.filled()))?;
         }
         area.draw(&Text::new(curve.loss.label, (x + 88, y - 13), text.clone()))?;
     }

@@ -31,7 +31,7 @@ fn loss(function: &str) -> Loss {
 fn every_loss_is_drawn() {
     let mut functions: Vec<&str> = report().curves.iter().map(|c| c.loss.function).collect();
     functions.sort();
-    let mut want = vec!["sft_loss".to_string(), "slic_kl_regulariser".to_string()];
+    let mut want = vec!["sft_loss".to_string(), "slic_kl_regularizer".to_string()];
     for entry in
         std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../src/ranking")).unwrap()
     {
@@ -114,14 +114,14 @@ fn expected_reward_and_risk_push_most_at_the_tie_and_give_up() {
 }
 
 #[test]
-fn regularisers_pull_back_and_only_the_kl_lets_go() {
-    for function in ["slic_kl_regulariser", "sft_loss"] {
+fn regularizers_pull_back_and_only_the_kl_lets_go() {
+    for function in ["slic_kl_regularizer", "sft_loss"] {
         for p in curve(function) {
             assert!(p.slope * p.gap >= 0.0, "{function}: {p:?}");
         }
         assert!(at(function, 0.0).slope.abs() < 1e-15, "{function}");
     }
-    assert!(at("slic_kl_regulariser", 4.0).slope < 0.5 * at("slic_kl_regulariser", 1.5).slope);
+    assert!(at("slic_kl_regularizer", 4.0).slope < 0.5 * at("slic_kl_regularizer", 1.5).slope);
     assert!(at("sft_loss", 4.0).slope > at("sft_loss", 1.5).slope);
 }
 

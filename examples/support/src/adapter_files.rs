@@ -38,7 +38,7 @@ pub fn put_on(base: &Transformer, file: &AdapterFile, weights: Weights) -> Resul
     if weights == Weights::FourBits {
         for name in linear_names(base) {
             if let Some(weight) = dict.remove(&format!("{name}.weight")) {
-                let four = Nf4Linear::quantise(&Linear::new(weight, None), BlockScale::Double)?;
+                let four = Nf4Linear::quantize(&Linear::new(weight, None), BlockScale::Double)?;
                 dict.extend(four.to_state_dict(&name)?);
             }
         }

@@ -5,7 +5,7 @@ use super::adapter_config::AdapterSettings;
 use super::transformer::Transformer;
 use candle_align::{
     BottleneckAdapter, BottleneckConfig, LayerPlan, Placement, PrefixConfig, PrefixEncoder,
-    PrefixLayer, PrefixShape, PromptEmbedding, Reparametrisation, Result,
+    PrefixLayer, PrefixShape, PromptEmbedding, Reparametrization, Result,
 };
 use candle_core::{Tensor, Var};
 use rand::rngs::StdRng;
@@ -222,7 +222,7 @@ pub(super) fn beside(
                 if plan.prefix > 0 {
                     let config = PrefixConfig {
                         length: plan.prefix,
-                        reparametrisation: Reparametrisation::Direct,
+                        reparametrization: Reparametrization::Direct,
                     };
                     adapters.prefixes.push(prefix(&config, vec![l], rng)?);
                 }

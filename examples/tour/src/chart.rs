@@ -89,11 +89,11 @@ impl Chart {
         );
     }
 
-    pub fn line(&mut self, points: &[(f64, f64)], colour: &str, width: f64, dash: &str) {
+    pub fn line(&mut self, points: &[(f64, f64)], color: &str, width: f64, dash: &str) {
         let path = self.path(points);
         let _ = write!(
             self.body,
-            r#"<path d="{path}" fill="none" stroke="{colour}" stroke-width="{width}" stroke-dasharray="{dash}" stroke-linejoin="round"/>"#
+            r#"<path d="{path}" fill="none" stroke="{color}" stroke-width="{width}" stroke-dasharray="{dash}" stroke-linejoin="round"/>"#
         );
     }
 
@@ -158,9 +158,9 @@ impl Chart {
     }
 
     /// Bars of a standard error each way.
-    pub fn bars(&mut self, (x, y): (f64, f64), (across, up): (f64, f64), colour: &str) {
-        self.line(&[(x - across, y), (x + across, y)], colour, 1.5, "");
-        self.line(&[(x, y - up), (x, y + up)], colour, 1.5, "");
+    pub fn bars(&mut self, (x, y): (f64, f64), (across, up): (f64, f64), color: &str) {
+        self.line(&[(x - across, y), (x + across, y)], color, 1.5, "");
+        self.line(&[(x, y - up), (x, y + up)], color, 1.5, "");
     }
 
     /// Clips the drawing at the axes.
@@ -188,20 +188,20 @@ impl Chart {
                 let _ = write!(
                     self.body,
                     r#"<path d="M{x:.1} {y:.1}L{to_x:.1} {to_y:.1}" stroke="{}" stroke-width="0.8"/>"#,
-                    label.colour
+                    label.color
                 );
             }
         }
         for (label, spot) in labels.iter().zip(places) {
-            self.write((spot[0], spot[1]), &label.text, label.colour);
+            self.write((spot[0], spot[1]), &label.text, label.color);
         }
     }
 
     /// Text whose box begins here, with a white edge so that lines do not run through it.
-    pub fn write(&mut self, (x, y): (f64, f64), text: &str, colour: &str) {
+    pub fn write(&mut self, (x, y): (f64, f64), text: &str, color: &str) {
         let _ = write!(
             self.body,
-            r#"<text x="{x:.1}" y="{:.1}" fill="{colour}" stroke="white" stroke-width="3" paint-order="stroke">{text}</text>"#,
+            r#"<text x="{x:.1}" y="{:.1}" fill="{color}" stroke="white" stroke-width="3" paint-order="stroke">{text}</text>"#,
             y + 12.0
         );
     }
@@ -220,8 +220,8 @@ impl Chart {
             *place = place.min(limit);
             limit = *place - 15.0;
         }
-        for ((_, text, colour), y) in ends.iter().zip(places) {
-            self.write((x + 6.0, y - 8.0), text, colour);
+        for ((_, text, color), y) in ends.iter().zip(places) {
+            self.write((x + 6.0, y - 8.0), text, color);
         }
     }
 

@@ -4,7 +4,7 @@
 pub struct Label {
     pub at: (f64, f64),
     pub text: String,
-    pub colour: &'static str,
+    pub color: &'static str,
 }
 
 /// A rectangle: x, y, width, height.
@@ -50,9 +50,9 @@ fn spots(label: &Label) -> impl Iterator<Item = (Area, f64)> {
     DISTANCES.into_iter().flat_map(move |far| {
         (0..DIRECTIONS).map(move |i| {
             let turn = std::f64::consts::TAU * i as f64 / DIRECTIONS as f64;
-            let centre_x = x + turn.cos() * (10.0 + far + 0.5 * wide);
-            let centre_y = y + turn.sin() * (10.0 + far + 0.5 * HEIGHT);
-            let spot = [centre_x - 0.5 * wide, centre_y - 0.5 * HEIGHT, wide, HEIGHT];
+            let center_x = x + turn.cos() * (10.0 + far + 0.5 * wide);
+            let center_y = y + turn.sin() * (10.0 + far + 0.5 * HEIGHT);
+            let spot = [center_x - 0.5 * wide, center_y - 0.5 * HEIGHT, wide, HEIGHT];
             (spot, far)
         })
     })

@@ -18,7 +18,7 @@ fn style(section: Section) -> (&'static str, Shape) {
 }
 
 /// Colors for the methods of one section, in the section's own picture.
-const COLOURS: [&str; 9] = [
+const COLORS: [&str; 9] = [
     "#0072B2", "#D55E00", "#00835c", "#B0468A", "#8A6D00", "#3FA7DC", "#222222", "#E69F00",
     "#7A7A7A",
 ];
@@ -67,17 +67,17 @@ pub fn frontier(report: &Report) -> String {
     // The regret of each: straight up to the frontier.
     for (entry, kl, reward) in policies(report) {
         let regret = entry.regret.unwrap_or(0.0);
-        let colour = style(entry.section).0;
-        chart.line(&[(kl, reward), (kl, reward + regret)], colour, 0.8, "1.5 3");
+        let color = style(entry.section).0;
+        chart.line(&[(kl, reward), (kl, reward + regret)], color, 0.8, "1.5 3");
     }
     let reference = (0.0, curve.first().map_or(0.0, |c| c.1));
     let target = (report.target.kl, report.target.reward);
     let mut labels = Vec::new();
-    let mut label = |chart: &Chart, (x, y): (f64, f64), text: &str, colour| {
+    let mut label = |chart: &Chart, (x, y): (f64, f64), text: &str, color| {
         labels.push(Label {
             at: chart.at(x, y),
             text: text.into(),
-            colour,
+            color,
         });
     };
     chart.mark(reference, Shape::Circle, INK, "white");
@@ -85,16 +85,16 @@ pub fn frontier(report: &Report) -> String {
     label(&chart, reference, "reference (SFT)", INK);
     label(&chart, target, &report.target.label, INK);
     for (entry, kl, reward) in policies(report) {
-        let (colour, shape) = style(entry.section);
+        let (color, shape) = style(entry.section);
         if let Some(error) = entry.error {
-            chart.bars((kl, reward), (error.kl, error.reward), colour);
+            chart.bars((kl, reward), (error.kl, error.reward), color);
         }
         let (fill, stroke) = match entry.error {
-            Some(_) => ("white", colour),
-            None => (colour, "white"),
+            Some(_) => ("white", color),
+            None => (color, "white"),
         };
         chart.mark((kl, reward), shape, fill, stroke);
-        label(&chart, (kl, reward), &entry.label, colour);
+        label(&chart, (kl, reward), &entry.label, color);
     }
     // On top and unfilled, so that a policy that arrived is visible inside.
     if let Some(learned) = &report.learned_target {
@@ -133,17 +133,17 @@ fn legend(chart: &mut Chart, report: &Report) {
         r##"<rect x="{left:.1}" y="{top:.1}" width="{wide:.1}" height="{high:.1}" fill="white" stroke="#ccc"/>"##
     );
     for (i, (text, section, open)) in rows.into_iter().enumerate() {
-        let (colour, shape) = style(section);
+        let (color, shape) = style(section);
         let y = top + 14.0 + 20.0 * i as f64;
         let (fill, stroke) = match open {
-            true => ("white", colour),
-            false => (colour, "white"),
+            true => ("white", color),
+            false => (color, "white"),
         };
         chart.mark_at((left + 14.0, y), shape, fill, stroke);
         chart.write(
             (left + 28.0, y - 7.5),
             text,
-            if open { INK } else { colour },
+            if open { INK } else { color },
         );
     }
 }
@@ -170,10 +170,10 @@ fn over_steps(
     chart.right = 132.0;
     chart.axes("optimizer steps", &format!("{}: {what}", section.heading()));
     let mut ends = Vec::new();
-    for ((entry, points), colour) in lines.iter().zip(COLOURS.iter().cycle()) {
-        chart.line(points, colour, 1.8, "");
+    for ((entry, points), color) in lines.iter().zip(COLORS.iter().cycle()) {
+        chart.line(points, color, 1.8, "");
         if let Some(end) = points.last() {
-            ends.push((end.1, entry.label.clone(), *colour));
+            ends.push((end.1, entry.label.clone(), *color));
         }
     }
     chart.ends(ends);

@@ -105,7 +105,7 @@ pub fn gradients(beta: f64) -> Result<Vec<Gradient>> {
     ])
 }
 
-fn colour(name: &str) -> &'static str {
+fn color(name: &str) -> &'static str {
     match name {
         "ppo" => "#D55E00",
         "dpo" => "#0072B2",
@@ -122,17 +122,17 @@ pub fn pulls(report: &Report) -> String {
     chart.axes("lead of the better answer, nats", "pull: −∂loss/∂lead");
     let (x, _) = chart.at(4.0, 1.3);
     for (i, gradient) in report.gradients.iter().enumerate() {
-        let colour = colour(&gradient.name);
+        let color = color(&gradient.name);
         // Where two lines lie on each other, the dashes of the upper one let the lower one through.
         let dash = if gradient.name == "rrhf" { "7 5" } else { "" };
-        chart.line(&gradient.points, colour, 2.2, dash);
+        chart.line(&gradient.points, color, 2.2, dash);
         let y = 30.0 + 24.0 * i as f64;
         let _ = write!(
             chart.body,
-            r#"<path d="M{:.1} {y:.1}h24" stroke="{colour}" stroke-width="3" stroke-dasharray="{dash}"/>"#,
+            r#"<path d="M{:.1} {y:.1}h24" stroke="{color}" stroke-width="3" stroke-dasharray="{dash}"/>"#,
             x + 14.0
         );
-        chart.write((x + 44.0, y - 8.0), &gradient.label, colour);
+        chart.write((x + 44.0, y - 8.0), &gradient.label, color);
     }
     chart.svg("How hard each loss pulls, against the lead of the better answer")
 }

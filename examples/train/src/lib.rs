@@ -13,7 +13,7 @@ pub mod metric;
 pub mod micro_batches;
 pub mod model;
 pub mod objectives;
-pub mod optimiser;
+pub mod optimizer;
 pub mod output;
 pub mod plot;
 pub mod report;

@@ -9,14 +9,14 @@ use plotters::prelude::*;
 
 const BLUE: RGBColor = RGBColor(31, 119, 180);
 const ORANGE: RGBColor = RGBColor(255, 127, 14);
-const GREY: RGBColor = RGBColor(127, 127, 127);
+const GRAY: RGBColor = RGBColor(127, 127, 127);
 const GREEN: RGBColor = RGBColor(44, 160, 44);
 
 /// One curve over the steps.
 struct Curve {
     name: String,
     points: Vec<(f64, f64)>,
-    colour: RGBColor,
+    color: RGBColor,
     /// Whether points are marked, because there are few.
     marked: bool,
 }
@@ -44,10 +44,10 @@ fn draw(
     };
     let loss = |m: &Metric| Some(m.loss);
     let accuracy = |m: &Metric| m.accuracy;
-    let level = |name: String, y: f64, colour| Curve {
+    let level = |name: String, y: f64, color| Curve {
         name,
         points: vec![(0.0, y), (summary.steps as f64, y)],
-        colour,
+        color,
         marked: false,
     };
     let two = |value: fn(&Metric) -> Option<f64>| {
@@ -55,23 +55,23 @@ fn draw(
             Curve {
                 name: "training, moving mean".to_string(),
                 points: smooth(&of("train", value)),
-                colour: BLUE,
+                color: BLUE,
                 marked: false,
             },
             Curve {
                 name: "held out".to_string(),
                 points: of("held_out", value),
-                colour: ORANGE,
+                color: ORANGE,
                 marked: true,
             },
         ]
     };
     let mut losses = two(loss);
     if let Some(y) = summary.byte_frequencies {
-        losses.push(level(format!("byte frequencies {y:.2}"), y, GREY));
+        losses.push(level(format!("byte frequencies {y:.2}"), y, GRAY));
     }
     if matches!(summary.objective, Objective::Dpo | Objective::Reward) {
-        losses.push(level("no opinion: ln 2".to_string(), 2f64.ln(), GREY));
+        losses.push(level("no opinion: ln 2".to_string(), 2f64.ln(), GRAY));
     }
     let root = SVGBackend::with_string(svg, (960, 420)).into_drawing_area();
     root.fill(&WHITE)?;
@@ -90,7 +90,7 @@ fn draw(
             shares.push(level(
                 format!("shorter answer {}", percent(shorter)),
                 shorter,
-                GREY,
+                GRAY,
             ));
             let (left, right) = root.split_horizontally(480);
             panel(&left, "loss", losses, None)?;
@@ -131,16 +131,16 @@ fn panel(
         .light_line_style(TRANSPARENT)
         .draw()?;
     for curve in curves.iter().filter(|curve| !curve.points.is_empty()) {
-        let colour = curve.colour;
+        let color = curve.color;
         chart
             .draw_series(LineSeries::new(
                 curve.points.iter().copied(),
-                colour.stroke_width(2),
+                color.stroke_width(2),
             ))?
             .label(&curve.name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], color.stroke_width(2)));
         if curve.marked {
-            let mark = |p: &(f64, f64)| Circle::new(*p, 3, colour.filled());
+            let mark = |p: &(f64, f64)| Circle::new(*p, 3, color.filled());
             chart.draw_series(curve.points.iter().map(mark))?;
         }
     }
@@ -151,7 +151,7 @@ fn panel(
             None => SeriesLabelPosition::UpperRight,
         })
         .background_style(WHITE.mix(0.8))
-        .border_style(GREY.mix(0.4))
+        .border_style(GRAY.mix(0.4))
         .draw()?;
     Ok(())
 }

@@ -10,7 +10,7 @@ use super::micro_batches::{Order, micro_batches, window};
 use super::model::Model;
 use super::objectives::order::Ordered;
 use super::objectives::{Objective, Task, forward};
-use super::optimiser::{budget, optimiser};
+use super::optimizer::{budget, optimizer};
 use super::report::Scores;
 use candle_align::forgetful_mask;
 use candle_align::training::{Decay, GradAccumulator, Schedule, clip_grad_norm, grad_coverage};
@@ -72,7 +72,7 @@ impl<'a> Trainer<'a> {
         let schedule = Schedule::new(phase.steps, warmup, Decay::Cosine, settings.floor)?;
         let peak = phase.task.objective.peak(settings);
         let vars = phase.model.vars();
-        let mut optimiser = optimiser(phase, &vars)?;
+        let mut optimizer = optimizer(phase, &vars)?;
         let mut budget = budget(phase)?;
         let every = match settings.eval_every {
             0 => phase.steps.div_ceil(4).max(1),
@@ -83,7 +83,7 @@ impl<'a> Trainer<'a> {
         let mut order = Order::new(phase.train.len());
         for step in 1..=phase.steps {
             let rate = peak * schedule.factor(step - 1);
-            optimiser.set_learning_rate(rate)?;
+            optimizer.set_learning_rate(rate)?;
             let dropout = phase.model.adapted();
             if let Some(adapted) = dropout {
                 adapted.set_dropout(Some(StdRng::seed_from_u64(rng.random())));
@@ -97,7 +97,7 @@ impl<'a> Trainer<'a> {
                     self.step(step, batches, phase, &vars, budget.as_ref())
                 })
                 .and_then(|(metric, grads)| {
-                    optimiser.step(&grads)?;
+                    optimizer.step(&grads)?;
                     if let Some(budget) = &mut budget {
                         budget.after(step, &grads)?;
                     }

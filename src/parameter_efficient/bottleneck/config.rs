@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::math::hinge;
-use crate::parameter_efficient::{PrefixConfig, Reparametrisation};
+use crate::parameter_efficient::{PrefixConfig, Reparametrization};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
@@ -105,7 +105,7 @@ impl Default for MamConfig {
         Self {
             prefix: PrefixConfig {
                 length: 30,
-                reparametrisation: Reparametrisation::Mlp { inner: 512 },
+                reparametrization: Reparametrization::Mlp { inner: 512 },
             },
             adapter: BottleneckConfig {
                 width: 512,

@@ -24,10 +24,10 @@ use candle_nn::{Linear, Module};
 /// | f64 | f64 | f64 |
 /// | f32, bf16, f16 | f32, the result rounded once | f32, bf16 or f16 |
 /// # Errors
-/// [`Error::Shape`] and [`Error::DType`] as above; from [`Nf4Linear::quantise`] those of
-/// [`Nf4Tensor::quantise`].
+/// [`Error::Shape`] and [`Error::DType`] as above; from [`Nf4Linear::quantize`] those of
+/// [`Nf4Tensor::quantize`].
 /// # Properties
-/// * The layer is [`FrozenLinear`](crate::FrozenLinear) over [`Nf4Tensor::dequantise`], up to the
+/// * The layer is [`FrozenLinear`](crate::FrozenLinear) over [`Nf4Tensor::dequantize`], up to the
 ///   rounding of a sum in another order.
 /// * Of a large weight at most 2²⁰ elements, or 64 rows or columns, are dequantized at a time, forward and
 ///   backward: the whole weight never exists in 16 or 32 bits.
@@ -44,7 +44,7 @@ use candle_nn::{Linear, Module};
 /// use candle_nn::{Linear, Module};
 ///
 /// let weight = Tensor::new(&[[0.5f32, -1.0], [2.0, 0.2]], &Device::Cpu)?;
-/// let layer = Nf4Linear::quantise(&Linear::new(weight, None), BlockScale::Single)?;
+/// let layer = Nf4Linear::quantize(&Linear::new(weight, None), BlockScale::Single)?;
 /// let y = layer.forward(&Tensor::new(&[3.0f32, 1.0], &Device::Cpu)?)?;
 /// let (a, b, c) = (2.0 * NF4[10], 2.0 * NF4[2], 2.0 * NF4[8]);
 /// assert_eq!(y.to_vec1::<f32>()?, [a * 3.0 + b, 2.0 * 3.0 + c]);
@@ -64,14 +64,14 @@ impl Nf4Linear {
     /// From a layer in 16, 32 or 64 bits. The bias is shared, not copied.
     ///
     /// # Errors
-    /// Those of [`Nf4Tensor::quantise`]; [`Error::Shape`] and [`Error::DType`] unless the weight is
+    /// Those of [`Nf4Tensor::quantize`]; [`Error::Shape`] and [`Error::DType`] unless the weight is
     /// `[out, in]` and the bias `[out]`, in one of the types of the table above.
-    pub fn quantise(base: &Linear, scale: BlockScale) -> Result<Self> {
-        Self::quantised("Nf4Linear::quantise", base, scale)
+    pub fn quantize(base: &Linear, scale: BlockScale) -> Result<Self> {
+        Self::quantized("Nf4Linear::quantize", base, scale)
     }
 
-    /// As `quantise`, in the name of `function`.
-    pub(crate) fn quantised(
+    /// As `quantize`, in the name of `function`.
+    pub(crate) fn quantized(
         function: &'static str,
         base: &Linear,
         scale: BlockScale,

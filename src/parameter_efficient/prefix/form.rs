@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 /// The trained form of a prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Reparametrisation {
+pub enum Reparametrization {
     /// The keys and values themselves.
     Direct,
     /// A smaller matrix P′ and a network that computes keys and values from it: Linear, tanh, Linear.
@@ -46,11 +46,11 @@ impl Form {
         rng: &mut impl Rng,
     ) -> Result<Self> {
         made(function, "length", &[length, wide])?;
-        Ok(match config.reparametrisation {
-            Reparametrisation::Direct => {
+        Ok(match config.reparametrization {
+            Reparametrization::Direct => {
                 Self::Plain(normal(1.0, (length, wide), dtype, device, rng)?)
             }
-            Reparametrisation::Mlp { inner } => {
+            Reparametrization::Mlp { inner } => {
                 size(function, "inner", inner)?;
                 made(function, "inner", &[inner, wide])?;
                 let embedding = normal(1.0, (length, narrow), dtype, device, rng)?;

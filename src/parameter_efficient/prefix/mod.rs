@@ -6,7 +6,7 @@
 //! | paper | here | shape |
 //! |---|---|---|
 //! | P_θ | [`PrefixEncoder::values`] | `[length, 2 · layers · heads · head_dim]` |
-//! | P_θ\[i, :\] = MLP_θ(P′_θ\[i, :\]) | [`Reparametrisation::Mlp`] | P′ `[length, heads · head_dim]` |
+//! | P_θ\[i, :\] = MLP_θ(P′_θ\[i, :\]) | [`Reparametrization::Mlp`] | P′ `[length, heads · head_dim]` |
 //! | P_k, P_v of one layer | [`PrefixLayer::key`], [`PrefixLayer::value`] | `[heads, length, head_dim]` |
 //! | Attn(q, \[P_k; K\], \[P_v; V\]) | [`prefix_attention`](crate::parameter_efficient::prefix::attention::prefix_attention) | `[batch, heads, time, head_dim]` |
 //!
@@ -21,7 +21,7 @@
 pub mod attention;
 mod form;
 
-pub use form::Reparametrisation;
+pub use form::Reparametrization;
 
 use crate::error::{Error, Result, require};
 use crate::shape::{Axes, made, size};
@@ -38,14 +38,14 @@ pub struct PrefixConfig {
     /// in the paper (§7.2; 200 for summarization).
     pub length: usize,
     /// What is trained. Default: the paper's network (§4.3).
-    pub reparametrisation: Reparametrisation,
+    pub reparametrization: Reparametrization,
 }
 
 impl Default for PrefixConfig {
     fn default() -> Self {
         Self {
             length: 10,
-            reparametrisation: Reparametrisation::Mlp { inner: 512 },
+            reparametrization: Reparametrization::Mlp { inner: 512 },
         }
     }
 }
@@ -114,12 +114,12 @@ pub struct PrefixLayer {
 /// positions: with other positions than those above, a prefix from PEFT gives other logits than in PEFT.
 /// # Examples
 /// ```
-/// use candle_align::{PrefixConfig, PrefixEncoder, PrefixShape, Reparametrisation};
+/// use candle_align::{PrefixConfig, PrefixEncoder, PrefixShape, Reparametrization};
 /// use candle_core::{DType, Device};
 /// use rand::{SeedableRng, rngs::StdRng};
 ///
 /// let shape = PrefixShape { layers: 2, heads: 2, head_dim: 3 };
-/// let config = PrefixConfig { length: 5, reparametrisation: Reparametrisation::Mlp { inner: 7 } };
+/// let config = PrefixConfig { length: 5, reparametrization: Reparametrization::Mlp { inner: 7 } };
 /// let mut rng = StdRng::seed_from_u64(0);
 /// let prefix = PrefixEncoder::new(shape, &config, DType::F64, &Device::Cpu, &mut rng)?;
 /// let d = 2 * 3;

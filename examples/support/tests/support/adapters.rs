@@ -5,7 +5,7 @@ use candle_align::training::grad_coverage;
 use candle_align::{
     AdaLoraConfig, Adapter, BlockScale, BottleneckConfig, DesignSpaceConfig, Ia3ForModel,
     Insertion, LoraConfig, LoraForModel, MamConfig, Nf4Linear, Placement, PrefixConfig,
-    PromptConfig, PromptInit, Reduction, Reparametrisation, SftConfig, TargetModules, Targets,
+    PromptConfig, PromptInit, Reduction, Reparametrization, SftConfig, TargetModules, Targets,
     TokenLogProbs, VeraConfig, sft_loss,
 };
 use candle_core::{DType, Device, Tensor, Var};
@@ -41,10 +41,10 @@ fn bottleneck(insertion: Insertion, bias: bool) -> BottleneckConfig {
     }
 }
 
-fn prefix(reparametrisation: Reparametrisation) -> PrefixConfig {
+fn prefix(reparametrization: Reparametrization) -> PrefixConfig {
     PrefixConfig {
         length: 3,
-        reparametrisation,
+        reparametrization,
     }
 }
 
@@ -70,7 +70,7 @@ fn methods() -> Vec<(AdapterSettings, usize)> {
         adapter: bottleneck(insertion, bias),
     };
     let mam = MamConfig {
-        prefix: prefix(Reparametrisation::Direct),
+        prefix: prefix(Reparametrization::Direct),
         adapter: BottleneckConfig {
             width: 4,
             ..MamConfig::default().adapter
@@ -115,11 +115,11 @@ fn methods() -> Vec<(AdapterSettings, usize)> {
         (AdapterSettings::BitFit {}, l * outputs),
         (AdapterSettings::Prompt(prompt), 5 * d),
         (
-            AdapterSettings::Prefix(prefix(Reparametrisation::Direct)),
+            AdapterSettings::Prefix(prefix(Reparametrization::Direct)),
             2 * l * 3 * d,
         ),
         (
-            AdapterSettings::Prefix(prefix(Reparametrisation::Mlp { inner: 8 })),
+            AdapterSettings::Prefix(prefix(Reparametrization::Mlp { inner: 8 })),
             3 * d + 8 * (d + 1) + 2 * l * d * (8 + 1),
         ),
         (
@@ -158,7 +158,7 @@ fn underneath(base: &Transformer, config: &AdapterSettings) -> Transformer {
     match config {
         AdapterSettings::Qlora(_) => base.map_linears(|_, weight| {
             let linear = Linear::new(weight, None);
-            Ok(Box::new(Nf4Linear::quantise(&linear, BlockScale::Double)?))
+            Ok(Box::new(Nf4Linear::quantize(&linear, BlockScale::Double)?))
         }),
         _ => base.frozen(),
     }
@@ -236,8 +236,8 @@ fn methods_that_promise_it_start_at_the_base_to_the_bit() {
             assert_eq!(same, promised, "{config:?}");
             let own = underneath(&base, &config);
             let same = bits(&logits(&adapted(&base, &config).model)) == bits(&logits(&own));
-            let quantised = matches!(config, AdapterSettings::Qlora(_));
-            assert_eq!(same, promised || quantised, "{config:?}");
+            let quantized = matches!(config, AdapterSettings::Qlora(_));
+            assert_eq!(same, promised || quantized, "{config:?}");
         }
     }
 }
@@ -346,7 +346,7 @@ fn no_position_sees_what_follows() {
 #[test]
 fn without_its_network_a_prefix_is_the_same_model() {
     let base = base(DType::F32);
-    let config = AdapterSettings::Prefix(prefix(Reparametrisation::Mlp { inner: 8 }));
+    let config = AdapterSettings::Prefix(prefix(Reparametrization::Mlp { inner: 8 }));
     let mut adapted = adapted(&base, &config);
     disturb(&adapted);
     let before = bits(&logits(&adapted.model));
@@ -368,10 +368,10 @@ fn train(
         ..Default::default()
     };
     let vars = vars.into_iter().map(|(_, var)| var).collect();
-    let mut optimiser = AdamW::new(vars, settings).expect("an optimiser");
+    let mut optimizer = AdamW::new(vars, settings).expect("an optimizer");
     let before = flat(&loss())[0];
     for _ in 0..steps {
-        optimiser.backward_step(&loss()).expect("a step");
+        optimizer.backward_step(&loss()).expect("a step");
     }
     (before, flat(&loss())[0])
 }
@@ -403,7 +403,7 @@ fn every_method_learns_of_unknown_rows_what_it_can() {
         // variables that start at 1 have farther to go
         let rate = match config {
             AdapterSettings::Prefix(PrefixConfig {
-                reparametrisation: Reparametrisation::Direct,
+                reparametrization: Reparametrization::Direct,
                 ..
             }) => 0.1,
             _ => 0.03,

@@ -194,9 +194,9 @@ fn training_lowers_the_loss_and_leaves_copies_alone() {
         weight_decay: 0.0,
         ..Default::default()
     };
-    let mut optimiser = AdamW::new(vars, settings).expect("an optimiser");
+    let mut optimizer = AdamW::new(vars, settings).expect("an optimizer");
     for _ in 0..40 {
-        optimiser.backward_step(&loss(&model)).expect("a step");
+        optimizer.backward_step(&loss(&model)).expect("a step");
     }
     assert!(flat(&loss(&model))[0] < 0.3 * before);
     assert_eq!(flat(&loss(&frozen))[0], before);

@@ -9,7 +9,7 @@ mod training;
 pub use numbers::{Place, Ran, Score};
 pub use rows::{answer_logits, look_up, rows};
 pub use sizes::Sizes;
-pub use training::{Adam, Optimisation, bar, looks, point};
+pub use training::{Adam, Optimization, bar, looks, point};
 
 use super::methods::SFT;
 use super::report::Entry;
@@ -87,7 +87,7 @@ impl Lab {
             sizes,
             world,
         };
-        let plan = Optimisation {
+        let plan = Optimization {
             steps: options.steps.unwrap_or(lab.sizes.sft_steps),
             learning_rate: 1e-2,
         };
@@ -236,5 +236,5 @@ struct SftSettings {
     loss: SftConfig,
     demonstrations_per_step: usize,
     #[serde(flatten)]
-    plan: Optimisation,
+    plan: Optimization,
 }

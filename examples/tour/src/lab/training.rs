@@ -14,15 +14,15 @@ use support::transformer::Transformer;
 
 /// How a run is optimized: AdamW without decay, the gradient clipped at norm 1.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Optimisation {
+pub struct Optimization {
     pub steps: usize,
     pub learning_rate: f64,
 }
 
 impl Lab {
     /// The plan of a method, with the common number of steps.
-    pub fn plan(&self, learning_rate: f64) -> Optimisation {
-        Optimisation {
+    pub fn plan(&self, learning_rate: f64) -> Optimization {
+        Optimization {
             steps: self.steps,
             learning_rate,
         }
@@ -33,7 +33,7 @@ impl Lab {
         &self,
         title: Title,
         settings: &impl Serialize,
-        plan: Optimisation,
+        plan: Optimization,
         bars: &MultiProgress,
         score: Score,
         mut loss: impl FnMut(&Transformer, usize) -> Result<Tensor>,
@@ -55,14 +55,14 @@ impl Lab {
     pub fn train(
         &self,
         name: &str,
-        plan: Optimisation,
+        plan: Optimization,
         vars: Vec<(String, Var)>,
         bars: &MultiProgress,
         mut loss: impl FnMut(usize) -> Result<Tensor>,
         place: impl Fn(&Self) -> Result<Option<Place>>,
     ) -> Result<Vec<CurvePoint>> {
         let bar = bar(bars, name, plan.steps);
-        let mut optimiser = Adam::new(plan, vars)?;
+        let mut optimizer = Adam::new(plan, vars)?;
         let mut curve = Vec::new();
         let looks = looks(plan.steps, self.sizes.points);
         for step in 0..plan.steps {
@@ -70,7 +70,7 @@ impl Lab {
             if looks.contains(&step) {
                 curve.push(point(step, Some(&loss), place(self)?)?);
             }
-            optimiser.step(&loss)?;
+            optimizer.step(&loss)?;
             bar.inc(1);
         }
         curve.push(point(plan.steps, None, place(self)?)?);
@@ -81,7 +81,7 @@ impl Lab {
 
 /// AdamW with a warm-up, a cosine decay to a tenth, and a clipped gradient.
 pub struct Adam {
-    optimiser: AdamW,
+    optimizer: AdamW,
     vars: Vec<(String, Var)>,
     schedule: Schedule,
     learning_rate: f64,
@@ -89,7 +89,7 @@ pub struct Adam {
 }
 
 impl Adam {
-    pub fn new(plan: Optimisation, vars: Vec<(String, Var)>) -> Result<Self> {
+    pub fn new(plan: Optimization, vars: Vec<(String, Var)>) -> Result<Self> {
         let settings = AdamWConfig {
             learning_rate: plan.learning_rate,
             beta2: 0.99,
@@ -98,7 +98,7 @@ impl Adam {
         let warmup = (plan.steps / 20).min(20);
         let group = ParameterGroup::new(vars.clone(), 0.0);
         Ok(Self {
-            optimiser: AdamW::new(vec![group], settings)?,
+            optimizer: AdamW::new(vec![group], settings)?,
             vars,
             schedule: Schedule::new(plan.steps, warmup, Decay::Cosine, 0.05)?,
             learning_rate: plan.learning_rate,
@@ -111,8 +111,8 @@ impl Adam {
         let mut grads = loss.backward()?;
         clip_grad_norm(&self.vars, &mut grads, 1.0)?;
         let rate = self.learning_rate * self.schedule.factor(self.step);
-        self.optimiser.set_learning_rate(rate)?;
-        self.optimiser.step(&grads)?;
+        self.optimizer.set_learning_rate(rate)?;
+        self.optimizer.step(&grads)?;
         self.step += 1;
         Ok(grads)
     }

@@ -4,7 +4,7 @@
 use super::Title;
 use super::pairs::{DPO_PAIRS, dpo_config, dpo_step};
 use crate::Result;
-use crate::lab::{Lab, Optimisation, Ran, Score, generator};
+use crate::lab::{Lab, Optimization, Ran, Score, generator};
 use crate::report::Entry;
 use candle_align::{DpoConfig, LoraConfig, LoraForModel};
 use indicatif::MultiProgress;
@@ -19,7 +19,7 @@ struct Shown<'a> {
     trained: usize,
     pairs_per_step: usize,
     #[serde(flatten)]
-    plan: Optimisation,
+    plan: Optimization,
 }
 
 /// LoRA on every linear map of the blocks, on the same batches as the run without it; embedding, head

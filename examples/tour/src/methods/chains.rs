@@ -9,7 +9,7 @@ use super::Title;
 use super::conditions::log_probs;
 use super::estimate::{Revision, estimate};
 use crate::Result;
-use crate::lab::{Lab, Optimisation, Ran, generator};
+use crate::lab::{Lab, Optimization, Ran, generator};
 use crate::report::Entry;
 use crate::world::{Answer, PROMPTS};
 use candle_align::{Reduction, Sample, SamplingConfig, Sequence, SftConfig, sample, sft_loss};
@@ -30,7 +30,7 @@ struct ChainSettings<F> {
     chains_drawn: usize,
     drafts_averaged: usize,
     #[serde(flatten)]
-    plan: Optimisation,
+    plan: Optimization,
 }
 
 /// The parts of chains.
@@ -55,7 +55,7 @@ pub fn on_chains(
     mut lesson: impl FnMut(&mut StdRng) -> Result<Vec<Sequence>>,
 ) -> Result<Entry> {
     let start = Instant::now();
-    let plan = Optimisation {
+    let plan = Optimization {
         steps: lab.chain_steps,
         learning_rate: 1e-2,
     };

@@ -7,7 +7,7 @@
 
 use super::Title;
 use crate::Result;
-use crate::lab::{Lab, Optimisation, Ran, Score, generator};
+use crate::lab::{Lab, Optimization, Ran, Score, generator};
 use crate::report::Entry;
 use crate::world::{Answer, PROMPTS, PerAnswer, STOP, encode};
 use candle_align::language::conditional_sft::ClassWeighting;
@@ -44,7 +44,7 @@ struct ClassSettings<L> {
     class_weights: Option<[f32; 2]>,
     answers_per_step: usize,
     #[serde(flatten)]
-    plan: Optimisation,
+    plan: Optimization,
 }
 
 impl<L> ClassSettings<L> {
@@ -140,7 +140,7 @@ struct HindsightSettings {
     texts_per_step: usize,
     pairs_per_step: usize,
     #[serde(flatten)]
-    plan: Optimisation,
+    plan: Optimization,
 }
 
 pub fn hindsight(lab: &Lab, title: Title, bars: &MultiProgress) -> Result<Entry> {
@@ -195,7 +195,7 @@ fn behind(
     lab: &Lab,
     title: Title,
     bars: &MultiProgress,
-    (settings, plan): (&impl Serialize, Optimisation),
+    (settings, plan): (&impl Serialize, Optimization),
     contexts: &[Vec<u32>],
     mut loss: impl FnMut(&Transformer) -> Result<Tensor>,
 ) -> Result<Entry> {

@@ -6,9 +6,9 @@
 //! expected risk), or the KL to the reference (SLiC).
 
 use super::Title;
-use super::pairs::{KlRegulariser, SLIC_KL, along};
+use super::pairs::{KlRegularizer, SLIC_KL, along};
 use crate::Result;
-use crate::lab::{Lab, Optimisation, Score, generator, look_up, rows};
+use crate::lab::{Lab, Optimization, Score, generator, look_up, rows};
 use crate::report::Entry;
 use crate::world::{Answer, PROMPTS};
 use candle_align::{
@@ -32,7 +32,7 @@ const LIST: usize = 4;
 struct ListSettings<L> {
     loss: L,
     #[serde(skip_serializing_if = "Option::is_none")]
-    regulariser: Option<KlRegulariser>,
+    regularizer: Option<KlRegularizer>,
     /// Where the reference answers come from, if the loss has any.
     #[serde(skip_serializing_if = "Option::is_none")]
     reference_answers: Option<&'static str>,
@@ -40,14 +40,14 @@ struct ListSettings<L> {
     lists_per_step: usize,
     answers_per_list: usize,
     #[serde(flatten)]
-    plan: Optimisation,
+    plan: Optimization,
 }
 
 impl<L> ListSettings<L> {
     fn new(lab: &Lab, loss: L) -> Self {
         Self {
             loss,
-            regulariser: None,
+            regularizer: None,
             reference_answers: None,
             rewards: "scores of the reward model",
             // The same number of answers per step as for the methods that learn from pairs.
@@ -115,7 +115,7 @@ pub fn risk(lab: &Lab, title: Title, bars: &MultiProgress) -> Result<Entry> {
 pub fn slic_list(lab: &Lab, title: Title, bars: &MultiProgress) -> Result<Entry> {
     let config = SlicConfig::default();
     let mut settings = ListSettings::new(lab, &config);
-    settings.regulariser = Some(SLIC_KL);
+    settings.regularizer = Some(SLIC_KL);
     on_lists(lab, title, bars, (settings, 34, Score::Sum), |step| {
         let calibration = slic_list_loss(&step.candidates, &config)?.mean_all()?;
         Ok((calibration + step.kl()?)?)
@@ -124,7 +124,7 @@ pub fn slic_list(lab: &Lab, title: Title, bars: &MultiProgress) -> Result<Entry>
 
 pub fn slic_reward(lab: &Lab, title: Title, bars: &MultiProgress) -> Result<Entry> {
     let mut settings = ListSettings::new(lab, "minus the expected reward within the list");
-    settings.regulariser = Some(SLIC_KL);
+    settings.regularizer = Some(SLIC_KL);
     on_lists(lab, title, bars, (settings, 35, Score::Sum), |step| {
         let calibration = slic_expected_reward_loss(&step.candidates)?.mean_all()?;
         Ok((calibration + step.kl()?)?)

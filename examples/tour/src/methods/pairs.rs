@@ -5,11 +5,11 @@
 
 use super::{BETA, Title};
 use crate::Result;
-use crate::lab::{Lab, Optimisation, Score, generator, look_up, rows};
+use crate::lab::{Lab, Optimization, Score, generator, look_up, rows};
 use crate::report::Entry;
 use crate::world::{Answer, PROMPT, SYMBOLS};
 use candle_align::{
-    DpoConfig, Pair, Reduction, SlicConfig, TokenLogProbs, dpo_loss, slic_kl_regulariser,
+    DpoConfig, Pair, Reduction, SlicConfig, TokenLogProbs, dpo_loss, slic_kl_regularizer,
     slic_margin_loss, slic_rank_loss,
 };
 use candle_core::{Device, Tensor};
@@ -25,21 +25,21 @@ pub const DPO_PAIRS: u64 = 10;
 struct PairSettings<L> {
     loss: L,
     #[serde(skip_serializing_if = "Option::is_none")]
-    regulariser: Option<KlRegulariser>,
+    regularizer: Option<KlRegularizer>,
     order: &'static str,
     pairs_per_step: usize,
     #[serde(flatten)]
-    plan: Optimisation,
+    plan: Optimization,
 }
 
 /// SLiC's KL to the reference, along the better answers.
 #[derive(Clone, Copy, Serialize)]
-pub struct KlRegulariser {
+pub struct KlRegularizer {
     pub kl_weight: f64,
 }
 
 /// The regularizer of all four losses of SLiC; the survey reports rank with KL as the best.
-pub const SLIC_KL: KlRegulariser = KlRegulariser { kl_weight: 0.5 };
+pub const SLIC_KL: KlRegularizer = KlRegularizer { kl_weight: 0.5 };
 
 /// The settings of the DPO run, with and without an adapter.
 pub fn dpo_config() -> DpoConfig {
@@ -62,7 +62,7 @@ pub fn dpo(lab: &Lab, title: Title, bars: &MultiProgress) -> Result<Entry> {
     let plan = lab.plan(6e-3);
     let settings = PairSettings {
         loss: dpo_config(),
-        regulariser: None,
+        regularizer: None,
         order: "labels",
         pairs_per_step: lab.sizes.batch,
         plan,
@@ -121,7 +121,7 @@ fn slic(
     let plan = lab.plan(6e-3);
     let settings = PairSettings {
         loss: config.clone(),
-        regulariser: Some(SLIC_KL),
+        regularizer: Some(SLIC_KL),
         order,
         pairs_per_step: lab.sizes.batch,
         plan,
@@ -148,7 +148,7 @@ pub fn along(
     let targets: Vec<Answer> = rows.iter().map(|&row| answers[row]).collect();
     let rows: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
     let rows = Tensor::from_vec(rows, targets.len(), &Device::Cpu)?;
-    let kl = slic_kl_regulariser(
+    let kl = slic_kl_regularizer(
         &logits.contiguous()?.index_select(&rows, 0)?,
         &reference_logits(lab, &targets)?,
         &log_probs.mask().contiguous()?.index_select(&rows, 0)?,

@@ -4,7 +4,7 @@ use super::reward::Scorer;
 use super::{BETA, Title};
 use crate::Result;
 use crate::lab::{
-    Adam, Lab, Optimisation, Ran, Score, answer_logits, bar, generator, look_up, looks, point, rows,
+    Adam, Lab, Optimization, Ran, Score, answer_logits, bar, generator, look_up, looks, point, rows,
 };
 use crate::report::Entry;
 use crate::world::{Answer, END, PROMPTS, choose, log_softmax};
@@ -25,7 +25,7 @@ struct PpoSettings<'a> {
     answers_per_round: usize,
     steps_per_round: usize,
     #[serde(flatten)]
-    plan: Optimisation,
+    plan: Optimization,
 }
 
 pub fn run(lab: &Lab, title: Title, bars: &MultiProgress) -> Result<Entry> {
@@ -43,8 +43,8 @@ pub fn run(lab: &Lab, title: Title, bars: &MultiProgress) -> Result<Entry> {
     config.value_weight = 1.0;
 
     let mut rng = generator(lab.seed, 14);
-    let mut policy_optimiser = Adam::new(plan, policy.vars())?;
-    let mut critic_optimiser = Adam::new(plan, critic.vars())?;
+    let mut policy_optimizer = Adam::new(plan, policy.vars())?;
+    let mut critic_optimizer = Adam::new(plan, critic.vars())?;
     let bar = bar(bars, title.label, rounds);
     let looks = looks(rounds, lab.sizes.points);
     let mut curve = Vec::new();
@@ -72,8 +72,8 @@ pub fn run(lab: &Lab, title: Title, bars: &MultiProgress) -> Result<Entry> {
             if epoch == 0 && looks.contains(&round) {
                 curve.push(point(round * EPOCHS, Some(&loss), lab.place(&policy)?)?);
             }
-            policy_optimiser.step(&loss)?;
-            critic_optimiser.step(&out.value.reduce(Reduction::TokenMean)?)?;
+            policy_optimizer.step(&loss)?;
+            critic_optimizer.step(&out.value.reduce(Reduction::TokenMean)?)?;
         }
         bar.inc(1);
     }

@@ -5,7 +5,7 @@
 
 use super::Title;
 use crate::Result;
-use crate::lab::{Lab, Optimisation, Score, answer_logits, generator, look_up};
+use crate::lab::{Lab, Optimization, Score, answer_logits, generator, look_up};
 use crate::report::Entry;
 use crate::world::{Answer, END, PROMPTS, PerAnswer};
 use candle_align::{
@@ -32,7 +32,7 @@ struct RaftSettings {
     answers_per_round: usize,
     answers_per_step: usize,
     #[serde(flatten)]
-    plan: Optimisation,
+    plan: Optimization,
 }
 
 /// Which answers are kept.

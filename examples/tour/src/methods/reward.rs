@@ -2,7 +2,7 @@
 
 use super::REWARD_MODEL;
 use crate::Result;
-use crate::lab::{Lab, Learned, Optimisation, Ran, generator};
+use crate::lab::{Lab, Learned, Optimization, Ran, generator};
 use crate::report::Entry;
 use crate::world::{Answer, PerAnswer, expectation};
 use candle_align::{Pair, PairwiseRewardConfig, RewardHead, pairwise_reward_loss};
@@ -17,7 +17,7 @@ struct RewardSettings {
     loss: PairwiseRewardConfig,
     pairs_per_step: usize,
     #[serde(flatten)]
-    plan: Optimisation,
+    plan: Optimization,
 }
 
 /// A body and a head that scores.
@@ -151,13 +151,13 @@ impl Lab {
         let (mut both, mut one, mut other) = (0.0, 0.0, 0.0);
         for (prompt, log_p) in self.reference_log_probs.iter().enumerate() {
             let p: Vec<f64> = log_p.iter().map(|l| l.exp()).collect();
-            let centred = |x: &[f64]| -> Vec<f64> {
+            let centered = |x: &[f64]| -> Vec<f64> {
                 let mean: f64 = x.iter().zip(&p).map(|(x, p)| x * p).sum();
                 x.iter().map(|x| x - mean).collect()
             };
             let (s, r) = (
-                centred(&scores[prompt]),
-                centred(&self.world.rewards[prompt]),
+                centered(&scores[prompt]),
+                centered(&self.world.rewards[prompt]),
             );
             for ((s, r), p) in s.iter().zip(&r).zip(&p) {
                 both += p * s * r;

@@ -30,7 +30,7 @@ pub use table::{html, text};
 use super::methods::{Section, Title};
 use candle_align::{
     AdaLoraConfig, BottleneckConfig, DesignSpaceConfig, Grouping, Ia3ForModel, LoraConfig,
-    MamConfig, Placement, PrefixConfig, PromptConfig, Reparametrisation, TargetModules, Targets,
+    MamConfig, Placement, PrefixConfig, PromptConfig, Reparametrization, TargetModules, Targets,
     VeraConfig,
 };
 use clap::ValueEnum;
@@ -215,7 +215,7 @@ impl Point {
         };
         let prefix = PrefixConfig {
             length: size,
-            reparametrisation: Reparametrisation::Direct,
+            reparametrization: Reparametrization::Direct,
         };
         Some(match self.family {
             Family::Full => return None,

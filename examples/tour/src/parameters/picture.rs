@@ -105,8 +105,8 @@ fn panel(
     let mut labels = Vec::new();
     let mut named = None;
     for (point, at) in &placed {
-        let (colour, shape) = style(point.method);
-        chart.mark(*at, shape, colour, "white");
+        let (color, shape) = style(point.method);
+        chart.mark(*at, shape, color, "white");
         let first = named.replace(point.method) != Some(point.method);
         let name = point.method.label();
         let text = match (first, point.size) {
@@ -117,7 +117,7 @@ fn panel(
         labels.push(Label {
             at: chart.at(at.0, at.1),
             text,
-            colour,
+            color,
         });
     }
     chart.label(&labels);

@@ -2,7 +2,7 @@
 
 use super::{Family, Point};
 use crate::Result;
-use crate::lab::{Adam, Lab, Optimisation, Ran, Score, bar, generator, looks, point as look};
+use crate::lab::{Adam, Lab, Optimization, Ran, Score, bar, generator, looks, point as look};
 use crate::methods::pairs::{DPO_PAIRS, dpo_config, dpo_step};
 use crate::report::Entry;
 use candle_align::{
@@ -41,7 +41,7 @@ struct PointSettings<'a> {
     budget: Option<&'a Budget>,
     pairs_per_step: usize,
     #[serde(flatten)]
-    plan: Optimisation,
+    plan: Optimization,
 }
 
 /// What AdaLoRA adds to a loss.
@@ -117,7 +117,7 @@ pub fn run(point: Point, lab: &Lab, bars: &MultiProgress) -> Result<Placed> {
     let adapter = point.adapter();
     let learner = Learner::new(lab, point, adapter.as_ref())?;
     let model = learner.model();
-    let plan = Optimisation {
+    let plan = Optimization {
         steps: lab.point_steps,
         learning_rate: point.family.learning_rate(),
     };
@@ -130,7 +130,7 @@ pub fn run(point: Point, lab: &Lab, bars: &MultiProgress) -> Result<Placed> {
 
     let label = point.label();
     let bar = bar(bars, &label, plan.steps);
-    let mut optimiser = Adam::new(plan, learner.vars())?;
+    let mut optimizer = Adam::new(plan, learner.vars())?;
     let mut rng = generator(lab.seed, DPO_PAIRS);
     let mut curve = Vec::new();
     let looks = looks(plan.steps, lab.sizes.points);
@@ -144,7 +144,7 @@ pub fn run(point: Point, lab: &Lab, bars: &MultiProgress) -> Result<Placed> {
             Some(b) => (dpo + (orthogonality_penalty(&triplets, b.form)? * b.orthogonality)?)?,
             None => dpo,
         };
-        let grads = optimiser.step(&loss)?;
+        let grads = optimizer.step(&loss)?;
         if let Some(allocator) = &mut allocator {
             allocator.update(step, &grads)?;
         }

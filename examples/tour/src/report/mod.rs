@@ -117,7 +117,7 @@ pub struct Report {
     pub answers_per_prompt: usize,
     pub most_tokens: usize,
     pub parameters: usize,
-    pub labelled_pairs: usize,
+    pub labeled_pairs: usize,
     /// β of PPO and DPO.
     pub beta: f64,
     /// E r of the best answer to each prompt.
@@ -167,7 +167,7 @@ impl Report {
             answers_per_prompt: lab.world.outcomes(),
             most_tokens: lab.world.tokens,
             parameters: lab.reference.parameters(),
-            labelled_pairs: lab.pairs.len(),
+            labeled_pairs: lab.pairs.len(),
             beta: BETA,
             best_reward: rewards.iter().map(best).sum::<f64>() / rewards.len() as f64,
             largest_kl: frontier.largest_kl(),

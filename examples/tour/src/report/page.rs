@@ -81,7 +81,7 @@ when the policy has moved away from the one that wrote the answers by more than 
             answers = self.answers_per_prompt,
             tokens = self.most_tokens,
             parameters = self.parameters,
-            pairs = self.labelled_pairs,
+            pairs = self.labeled_pairs,
             ceiling = 100.0 * self.best_accuracy,
             seed = self.seed,
             beta = self.beta,

@@ -8,7 +8,7 @@
 //!
 //! A reward head goes into PEFT's file as a module of `modules_to_save`, if the method has them, and
 //! always into `reward_head.safetensors`. QLoRA's file has LoRA's format. It needs the base in four
-//! bits, which `Nf4Linear::quantise` reproduces from `base.safetensors` bit for bit.
+//! bits, which `Nf4Linear::quantize` reproduces from `base.safetensors` bit for bit.
 
 use super::super::error::{Error, Result};
 use super::super::output::Folder;

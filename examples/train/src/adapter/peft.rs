@@ -22,7 +22,7 @@ use super::super::settings::Settings;
 use super::files::HEAD;
 use super::{AdaLora, Adapter};
 use candle_align::{
-    AdapterMethod, PrefixConfig, PrefixShape, PromptConfig, PromptInit, Reparametrisation,
+    AdapterMethod, PrefixConfig, PrefixShape, PromptConfig, PromptInit, Reparametrization,
     Strictness, Targets,
 };
 use serde_json::{Value, json};
@@ -161,14 +161,14 @@ pub fn adapter(path: &Path, found: &Value, settings: &Settings) -> Result<Adapte
             } = file.shape;
             AdapterSettings::Prefix(PrefixConfig {
                 length: file.length,
-                reparametrisation: match (
+                reparametrization: match (
                     found["prefix_projection"].as_bool(),
                     found["encoder_hidden_size"].as_u64(),
                 ) {
-                    (Some(true), inner) => Reparametrisation::Mlp {
+                    (Some(true), inner) => Reparametrization::Mlp {
                         inner: inner.map_or(heads * head_dim, |inner| inner as usize),
                     },
-                    _ => Reparametrisation::Direct,
+                    _ => Reparametrization::Direct,
                 },
             })
         }

@@ -7,7 +7,7 @@
 //! | … `reward_form` | lists (`choose_best`, `plackett_luce`) | `choose_best_loss`, `plackett_luce_reward_loss` | the same |
 //! | `dpo` | pairs | `dpo_loss` | β · (log π − log π_ref) |
 //! | `pro` | lists (a pair is a list of two) | `pro_loss` | mean log-probability |
-//! | `slic` | pairs (`rank`, `margin`) or lists (`list`, `expected_reward`) | `slic_*_loss` + λ · cross-entropy of the best + λ · `slic_kl_regulariser` on it | sum of log-probabilities |
+//! | `slic` | pairs (`rank`, `margin`) or lists (`list`, `expected_reward`) | `slic_*_loss` + λ · cross-entropy of the best + λ · `slic_kl_regularizer` on it | sum of log-probabilities |
 //! | `rrhf` | lists | `rrhf_loss` | mean log-probability |
 //! | `brio` | lists | `brio_loss`, the best answer as its reference | sum over length^α |
 //! | `expected_risk` | lists | `expected_risk_loss`, the same | sum over length^a |

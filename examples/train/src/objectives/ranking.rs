@@ -8,7 +8,7 @@ use super::{Objective, RewardForm, SlicForm, Task, after_first, best_rows};
 use candle_align::{
     Candidates, Pair, PreferenceLoss, TokenLogProbs, TokenLoss, brio_loss, choose_best_loss,
     dpo_loss, expected_risk_loss, pairwise_reward_loss, plackett_luce_reward_loss, pro_loss,
-    ranked_reward_loss, rrhf_loss, sft_loss, slic_expected_reward_loss, slic_kl_regulariser,
+    ranked_reward_loss, rrhf_loss, sft_loss, slic_expected_reward_loss, slic_kl_regularizer,
     slic_list_loss, slic_margin_loss, slic_rank_loss, stable_alignment_loss,
 };
 use candle_core::{DType, Device, Tensor};
@@ -46,7 +46,7 @@ pub fn loss(
     let candidates =
         || Candidates::from_token_log_probs(log_probs, &batch.rewards, Some(&batch.exists));
     // log P / length^power; a row that does not count has no length
-    let normalised = |power: f64| -> Result<Tensor> {
+    let normalized = |power: f64| -> Result<Tensor> {
         let lengths = log_probs.lengths()?.maximum(1.0)?.powf(power)?;
         Ok((&sums / lengths.reshape(lists)?)?)
     };
@@ -67,13 +67,13 @@ pub fn loss(
         Objective::Brio => {
             let best = best_answer(task, batch, log_probs)?;
             let out = brio_loss(&candidates()?, Some(&best), &settings.brio)?;
-            (out.loss, normalised(settings.brio.length_power)?)
+            (out.loss, normalized(settings.brio.length_power)?)
         }
         Objective::ExpectedRisk => {
             let config = &settings.expected_risk;
             let best = best_answer(task, batch, log_probs)?;
             let out = expected_risk_loss(&candidates()?, Some(&best), config)?;
-            (out.loss, normalised(config.length_power)?)
+            (out.loss, normalized(config.length_power)?)
         }
         Objective::Slic => {
             let of_list = |loss: Tensor| (loss, sums.clone());
@@ -125,7 +125,7 @@ fn kl_of_best(model: &Model, reference: Option<&Model>, batch: &Batch) -> Result
     let Some(reference) = model.against(reference, logits)? else {
         return Ok(None);
     };
-    let kl = slic_kl_regulariser(&logits(model)?, &reference, &mask)?;
+    let kl = slic_kl_regularizer(&logits(model)?, &reference, &mask)?;
     Ok(Some(kl.loss.sum(1)?))
 }
 

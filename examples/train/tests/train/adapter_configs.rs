@@ -3,7 +3,7 @@
 use crate::runs::{quiet, small, sums};
 use candle_align::{
     AdaLoraConfig, LoraConfig, LoraForModel, LoraInit, PrefixConfig, PromptConfig, PromptInit,
-    Reparametrisation, Scaling, TargetModules, Targets, VeraConfig,
+    Reparametrization, Scaling, TargetModules, Targets, VeraConfig,
 };
 use clap::Parser;
 use std::fs;
@@ -340,15 +340,15 @@ fn settings_of_peft_mean_what_they_mean_there() {
         let prompt = PromptConfig { length: 3, init };
         assert_eq!(method(&text), AdapterSettings::Prompt(prompt));
     }
-    for (network, reparametrisation) in [
-        ("", Reparametrisation::Direct),
+    for (network, reparametrization) in [
+        ("", Reparametrization::Direct),
         (
             r#", "prefix_projection": true"#,
-            Reparametrisation::Mlp { inner: 16 },
+            Reparametrization::Mlp { inner: 16 },
         ),
         (
             r#", "prefix_projection": true, "encoder_hidden_size": 5"#,
-            Reparametrisation::Mlp { inner: 5 },
+            Reparametrization::Mlp { inner: 5 },
         ),
     ] {
         let text = format!(
@@ -357,7 +357,7 @@ fn settings_of_peft_mean_what_they_mean_there() {
         );
         let prefix = PrefixConfig {
             length: 3,
-            reparametrisation,
+            reparametrization,
         };
         assert_eq!(method(&text), AdapterSettings::Prefix(prefix));
     }

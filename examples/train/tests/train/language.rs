@@ -109,12 +109,12 @@ fn the_best_answers_are_good_and_the_others_bad() {
 fn a_label_is_the_class_of_its_answer_and_a_wrong_one_is_not_asked_about_as_best() {
     for objective in [Objective::ConditionalSft, Objective::CRlft] {
         let settings = small(objective);
-        let labelled = |reward| {
-            let mut labelled = item(&[("answer", reward)]);
-            labelled.judged = true;
-            labelled
+        let labeled = |reward| {
+            let mut labeled = item(&[("answer", reward)]);
+            labeled.judged = true;
+            labeled
         };
-        let (right, wrong) = (labelled(1.0), labelled(0.0));
+        let (right, wrong) = (labeled(1.0), labeled(0.0));
         let good = "^¶Human: Q$¶Assistant good: ⟦answer$⟧";
         let bad = "^¶Human: Q$¶Assistant bad: ⟦answer$⟧";
         assert_eq!(written(&settings, &right), [good]);

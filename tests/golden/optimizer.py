@@ -33,14 +33,14 @@ def adamw():
         groups = [
             dict(params=[x], weight_decay=decay, lr=0.0) for x, decay in zip(variables, decays)
         ]
-        optimiser = torch.optim.AdamW(groups, betas=betas, eps=epsilon)
+        optimizer = torch.optim.AdamW(groups, betas=betas, eps=epsilon)
         for step in range(STEPS):
-            for group, rate in zip(optimiser.param_groups, rates):
+            for group, rate in zip(optimizer.param_groups, rates):
                 group["lr"] = 0.02 * factors[step] * rate
             for x, slope in zip(variables, slopes):
                 x.grad = slope[step].to(kind)
-            optimiser.step()
-        state = [optimiser.state[x] for x in variables]
+            optimizer.step()
+        state = [optimizer.state[x] for x in variables]
         cases.append(
             case(
                 name,
@@ -91,15 +91,15 @@ def lora_plus():
         }
         for key, parameter in trained.items():
             inputs[f"start {key}"] = fill(parameter, draw.normal(*parameter.shape, scale=0.5)).detach().clone()
-        optimiser = create_loraplus_optimizer(
+        optimizer = create_loraplus_optimizer(
             model, torch.optim.AdamW, lr=rate, loraplus_lr_ratio=ratio, loraplus_weight_decay=decay
         )
         losses = []
         for _ in range(steps):
             loss = 0.5 * ((model(inputs["x"]) - inputs["target"]) ** 2).sum()
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
             losses.append(loss.item())
         cases.append(
             case(
@@ -124,12 +124,12 @@ def schedule():
             ("cosine", 0.0, lambda o: get_cosine_schedule_with_warmup(o, **shape)),
             ("cosine", 0.1, lambda o: get_cosine_with_min_lr_schedule_with_warmup(o, **shape, min_lr_rate=0.1)),
         ]:
-            optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-            scheduler = make(optimiser)
+            optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+            scheduler = make(optimizer)
             factors = []
             for _ in range(steps + 1):
                 factors.append(scheduler.get_last_lr()[0])
-                optimiser.step()
+                optimizer.step()
                 scheduler.step()
             cases.append(
                 case(

@@ -17,8 +17,8 @@ const SINGLE: f64 = 2e-6;
 const SINGLE_GRADIENT: f64 = 1e-5;
 
 #[test]
-fn quantised() {
-    each("quantised", |case| match case.word("kind") {
+fn quantized() {
+    each("quantized", |case| match case.word("kind") {
         "tensor" => tensor(case, case.input("x")?, 1),
         "counted" => tensor(case, counted(64 * 258 + 1)?, 97),
         "linear" => linear(case),
@@ -55,8 +55,8 @@ fn tensor(case: &Case, x: Tensor, step: usize) -> Result<()> {
         "float16" => DType::F16,
         other => panic!("{}: {other}", case.name),
     })?;
-    let single = Nf4Tensor::quantise(&x, BlockScale::Single)?;
-    let double = Nf4Tensor::quantise(&x, BlockScale::Double)?;
+    let single = Nf4Tensor::quantize(&x, BlockScale::Single)?;
+    let double = Nf4Tensor::quantize(&x, BlockScale::Double)?;
     assert_eq!(single.packed(), double.packed());
 
     let bytes: Vec<f32> = single.packed().iter().map(|x| f32::from(*x)).collect();
@@ -73,7 +73,7 @@ fn tensor(case: &Case, x: Tensor, step: usize) -> Result<()> {
 
     let step = case.number("every") as usize;
     let values = |q: &Nf4Tensor| -> Result<Vec<f32>> {
-        let y = q.dequantise()?;
+        let y = q.dequantize()?;
         assert_eq!((y.dims(), y.dtype()), (x.dims(), x.dtype()));
         Ok(every(&floats(&y)?, step))
     };
@@ -101,15 +101,15 @@ fn linear(case: &Case) -> Result<()> {
     let tensors = state_dict(case)?;
     let layer = Nf4Linear::from_state_dict(&tensors, "model.q")?;
     assert_eq!(layer.bias().is_some(), case.flag("bias"));
-    case.check_single("weight", &floats(&layer.weight().dequantise()?)?);
+    case.check_single("weight", &floats(&layer.weight().dequantize()?)?);
 
-    // its own quantisation of the weight is the one that was stored
+    // its own quantization of the weight is the one that was stored
     let scale = layer.weight().block_scale();
-    let again = Nf4Tensor::quantise(&case.typed("original", DType::F32)?, scale)?;
+    let again = Nf4Tensor::quantize(&case.typed("original", DType::F32)?, scale)?;
     assert_eq!(again.packed(), layer.weight().packed());
     assert_eq!(
-        floats(&again.dequantise()?)?,
-        floats(&layer.weight().dequantise()?)?
+        floats(&again.dequantize()?)?,
+        floats(&layer.weight().dequantize()?)?
     );
 
     // written again, it is the same dictionary; of the JSON, the same content
@@ -156,8 +156,8 @@ fn qlora() {
                     false => BlockScale::Single,
                 };
                 let layer = QloraLinear::new(&base, scale, &config, &mut rng)?;
-                let dequantised = layer.base().weight().dequantise()?;
-                case.check("dequantised", &dequantised, EXACT)?;
+                let dequantized = layer.base().weight().dequantize()?;
+                case.check("dequantized", &dequantized, EXACT)?;
                 (layer, DType::F64, EXACT, EXACT)
             }
         };

@@ -1,5 +1,5 @@
 use crate::common::lora::{TYPES, bits, irregular};
-use crate::common::quantised::*;
+use crate::common::quantized::*;
 use crate::common::{assert_close, numbers};
 use candle_align::{BlockScale, NF4, Nf4Linear, Nf4Tensor};
 use candle_core::{DType, Device, Tensor};
@@ -7,14 +7,14 @@ use candle_nn::{Linear, Module};
 use std::collections::HashMap;
 
 #[test]
-fn quantising_again_changes_no_index() {
+fn quantizing_again_changes_no_index() {
     for scale in SCALES {
         for dtype in TYPES {
-            let once = quantised(&uneven(&[37, 45], dtype), scale);
-            let again = quantised(&once.dequantise().unwrap(), scale);
+            let once = quantized(&uneven(&[37, 45], dtype), scale);
+            let again = quantized(&once.dequantize().unwrap(), scale);
             assert_eq!(again.packed(), once.packed(), "{scale:?} {dtype:?}");
             if scale == BlockScale::Single {
-                let (once, again) = (once.dequantise().unwrap(), again.dequantise().unwrap());
+                let (once, again) = (once.dequantize().unwrap(), again.dequantize().unwrap());
                 assert_eq!(
                     bits(&once),
                     bits(&again),
@@ -29,12 +29,12 @@ fn quantising_again_changes_no_index() {
 fn a_power_of_two_multiplies_the_scales_alone() {
     let x = uneven(&[29, 31], DType::F32);
     for scale in SCALES {
-        let plain = quantised(&x, scale);
+        let plain = quantized(&x, scale);
         for factor in [0.125, 16.0] {
-            let more = quantised(&(&x * factor).unwrap(), scale);
+            let more = quantized(&(&x * factor).unwrap(), scale);
             assert_eq!(more.packed(), plain.packed());
-            let want = (plain.dequantise().unwrap() * factor).unwrap();
-            assert_eq!(bits(&more.dequantise().unwrap()), bits(&want));
+            let want = (plain.dequantize().unwrap() * factor).unwrap();
+            assert_eq!(bits(&more.dequantize().unwrap()), bits(&want));
         }
     }
 }
@@ -117,7 +117,7 @@ fn a_layer_survives_a_file() {
                 ("model.layers.0.q_proj", "model.layers.0.q_proj.weight"),
                 ("", "weight"),
             ] {
-                let weight = quantised(&weight.to_dtype(dtype).unwrap(), scale);
+                let weight = quantized(&weight.to_dtype(dtype).unwrap(), scale);
                 let layer = Nf4Linear::new(weight, Some(bias.clone())).unwrap();
                 let mut tensors = layer.to_state_dict(module).unwrap();
                 assert_eq!(
@@ -147,13 +147,13 @@ fn a_layer_survives_a_file() {
 #[test]
 fn a_weight_of_any_shape_survives_its_state_dict() {
     for shape in [&[1][..], &[65], &[3, 1], &[2, 3, 5, 7]] {
-        let q = quantised(&uneven(shape, DType::F32), BlockScale::Double);
+        let q = quantized(&uneven(shape, DType::F32), BlockScale::Double);
         let tensors = q.to_state_dict("w").unwrap();
         let again = Nf4Tensor::from_state_dict(&tensors, "w").unwrap();
         assert_eq!(again.shape().dims(), shape);
         assert_eq!(
-            bits(&again.dequantise().unwrap()),
-            bits(&q.dequantise().unwrap())
+            bits(&again.dequantize().unwrap()),
+            bits(&q.dequantize().unwrap())
         );
     }
 }
@@ -163,7 +163,7 @@ fn another_table_of_scales_is_obeyed() {
     // some releases had −1 at the beginning of the dynamic map
     let mut x = vec![0.0; 2 * BLOCK];
     (x[0], x[BLOCK]) = (1.0, 3.0);
-    let q = quantised(&vector32(&x), BlockScale::Double);
+    let q = quantized(&vector32(&x), BlockScale::Double);
     let mut tensors: HashMap<String, Tensor> = q.to_state_dict("w").unwrap();
     let mut map = tensors["w.nested_quant_map"].to_vec1::<f32>().unwrap();
     map[0] = -1.0;
@@ -171,7 +171,7 @@ fn another_table_of_scales_is_obeyed() {
     tensors.insert("w.nested_quant_map".into(), map.clone());
     let again = Nf4Tensor::from_state_dict(&tensors, "w").unwrap();
     // μ = 2, c₁ = 1
-    let y = numbers(&again.dequantise().unwrap());
+    let y = numbers(&again.dequantize().unwrap());
     assert_close(&[y[0], y[BLOCK]], &[2.0 - 1.0, 2.0 + 1.0], 1e-6, "x");
     let written = again.to_state_dict("w").unwrap();
     assert_eq!(bits(&written["w.nested_quant_map"]), bits(&map));
@@ -179,13 +179,13 @@ fn another_table_of_scales_is_obeyed() {
 
 #[test]
 fn a_clone_shares_the_bytes() {
-    let q = quantised(&irregular(&[9, 9]), BlockScale::Double);
+    let q = quantized(&irregular(&[9, 9]), BlockScale::Double);
     assert!(std::ptr::eq(q.packed(), q.clone().packed()));
     let text = format!("{q:?}");
     assert!(
         text.contains("[9, 9]") && text.contains("F64") && text.len() < 100,
         "{text}"
     );
-    let layer = Nf4Linear::quantise(&Linear::new(irregular(&[9, 9]), None), BlockScale::Double);
+    let layer = Nf4Linear::quantize(&Linear::new(irregular(&[9, 9]), None), BlockScale::Double);
     assert!(!format!("{:?}", layer.unwrap()).contains("packed"));
 }

@@ -1,5 +1,5 @@
 use crate::common::lora::irregular;
-use crate::common::quantised::{quantised, vector32};
+use crate::common::quantized::{quantized, vector32};
 use crate::common::{says, vector};
 use candle_align::{BlockScale, Nf4Linear, Nf4Tensor};
 use candle_core::{DType, Device, Tensor};
@@ -7,15 +7,15 @@ use candle_nn::{Linear, Module};
 use std::collections::HashMap;
 
 #[test]
-fn what_cannot_be_quantised_is_named() {
-    let quantise = |x: &Tensor| Nf4Tensor::quantise(x, BlockScale::Double);
+fn what_cannot_be_quantized_is_named() {
+    let quantize = |x: &Tensor| Nf4Tensor::quantize(x, BlockScale::Double);
     says(
-        quantise(&Tensor::zeros((3, 0), DType::F32, &Device::Cpu).unwrap()),
-        "Nf4Tensor::quantise: `tensor` has no elements",
+        quantize(&Tensor::zeros((3, 0), DType::F32, &Device::Cpu).unwrap()),
+        "Nf4Tensor::quantize: `tensor` has no elements",
     );
     says(
-        quantise(&Tensor::new(&[1u32], &Device::Cpu).unwrap()),
-        "Nf4Tensor::quantise: `tensor` is u32, expected f32, f64, bf16 or f16",
+        quantize(&Tensor::new(&[1u32], &Device::Cpu).unwrap()),
+        "Nf4Tensor::quantize: `tensor` is u32, expected f32, f64, bf16 or f16",
     );
     for (bad, text) in [
         (f64::NAN, "NaN"),
@@ -28,23 +28,23 @@ fn what_cannot_be_quantised_is_named() {
             x[at] = bad;
             x[40_002] = bad;
             let problem = format!("holds {text} at flat position {at}; it must be finite in f32");
-            let message = format!("Nf4Tensor::quantise: `tensor` {problem}");
-            says(quantise(&vector32(&x)), &message);
-            says(quantise(&vector(&x)), &message);
+            let message = format!("Nf4Tensor::quantize: `tensor` {problem}");
+            says(quantize(&vector32(&x)), &message);
+            says(quantize(&vector(&x)), &message);
         }
         for dtype in [DType::BF16, DType::F16] {
             let x = vector(&[1.0, bad]).to_dtype(dtype).unwrap();
             says(
-                quantise(&x),
+                quantize(&x),
                 &format!(
-                    "Nf4Tensor::quantise: `tensor` holds {text} at flat position 1; it must be finite in f32"
+                    "Nf4Tensor::quantize: `tensor` holds {text} at flat position 1; it must be finite in f32"
                 ),
             );
         }
     }
     says(
-        quantise(&vector(&[1.0, -2.0, 1e39])),
-        "Nf4Tensor::quantise: `tensor` holds 1000000000000000000000000000000000000000 at flat \
+        quantize(&vector(&[1.0, -2.0, 1e39])),
+        "Nf4Tensor::quantize: `tensor` holds 1000000000000000000000000000000000000000 at flat \
          position 2; it must be finite in f32",
     );
 }
@@ -52,23 +52,23 @@ fn what_cannot_be_quantised_is_named() {
 #[test]
 fn a_layer_names_what_does_not_fit() {
     let weight = irregular(&[3, 4]).to_dtype(DType::F32).unwrap();
-    let quantise = |weight: &Tensor, bias: Option<Tensor>| {
-        Nf4Linear::quantise(&Linear::new(weight.clone(), bias), BlockScale::Double)
+    let quantize = |weight: &Tensor, bias: Option<Tensor>| {
+        Nf4Linear::quantize(&Linear::new(weight.clone(), bias), BlockScale::Double)
     };
     says(
-        quantise(&vector(&[1.0]), None),
-        "Nf4Linear::quantise: `base.weight` has shape [1], expected [out, in]",
+        quantize(&vector(&[1.0]), None),
+        "Nf4Linear::quantize: `base.weight` has shape [1], expected [out, in]",
     );
     says(
-        quantise(&vector(&[f64::NAN]).unsqueeze(0).unwrap(), None),
-        "Nf4Linear::quantise: `base.weight` holds NaN at flat position 0; it must be finite in f32",
+        quantize(&vector(&[f64::NAN]).unsqueeze(0).unwrap(), None),
+        "Nf4Linear::quantize: `base.weight` holds NaN at flat position 0; it must be finite in f32",
     );
     says(
-        quantise(&weight, Some(vector32(&[1.0]))),
-        "Nf4Linear::quantise: `base.bias` has shape [1], expected [out=3 (from `base.weight`)]",
+        quantize(&weight, Some(vector32(&[1.0]))),
+        "Nf4Linear::quantize: `base.bias` has shape [1], expected [out=3 (from `base.weight`)]",
     );
     let new = |dtype, bias: Tensor| {
-        let weight = quantised(&weight.to_dtype(dtype).unwrap(), BlockScale::Single);
+        let weight = quantized(&weight.to_dtype(dtype).unwrap(), BlockScale::Single);
         Nf4Linear::new(weight, Some(bias))
     };
     says(
@@ -84,11 +84,11 @@ fn a_layer_names_what_does_not_fit() {
         "Nf4Linear::new: `bias` is f32, expected f64 (from `weight`)",
     );
     says(
-        Nf4Linear::new(quantised(&irregular(&[2, 3, 4]), BlockScale::Single), None),
+        Nf4Linear::new(quantized(&irregular(&[2, 3, 4]), BlockScale::Single), None),
         "Nf4Linear::new: `weight` has shape [2, 3, 4], expected [out, in]",
     );
 
-    let layer = quantise(&weight, None).unwrap();
+    let layer = quantize(&weight, None).unwrap();
     for shape in [&[2, 3][..], &[4, 3], &[]] {
         let x = irregular(shape).to_dtype(DType::F32).unwrap();
         says(
@@ -102,7 +102,7 @@ fn a_layer_names_what_does_not_fit() {
         layer.forward(&irregular(&[2, 4])),
         "Nf4Linear::forward: `x` is f64, expected f32, bf16 or f16 (from `weight`)",
     );
-    let wide = quantise(&irregular(&[3, 4]), None).unwrap();
+    let wide = quantize(&irregular(&[3, 4]), None).unwrap();
     says(
         wide.forward(&irregular(&[2, 4]).to_dtype(DType::F32).unwrap()),
         "Nf4Linear::forward: `x` is f32, expected f64 (from `weight`)",
@@ -113,7 +113,7 @@ const STATE: &str = "w.quant_state.bitsandbytes__nf4";
 
 fn dictionary(scale: BlockScale) -> HashMap<String, Tensor> {
     let x = irregular(&[5, 27]).to_dtype(DType::F32).unwrap();
-    quantised(&x, scale).to_state_dict("w").unwrap()
+    quantized(&x, scale).to_state_dict("w").unwrap()
 }
 
 /// The message for a dictionary with one tensor replaced, or without it.
@@ -302,11 +302,11 @@ fn a_state_of_other_settings_is_named() {
     );
     single(
         "{",
-        "holds no quantisation state: EOF while parsing an object at line 1 column 1",
+        "holds no quantization state: EOF while parsing an object at line 1 column 1",
     );
     single(
         r#"{"quant_type":"nf4","blocksize":64,"dtype":"float32","shape":[5,27],"more":1}"#,
-        "holds no quantisation state: unknown field `more`, expected one of `quant_type`, \
+        "holds no quantization state: unknown field `more`, expected one of `quant_type`, \
          `blocksize`, `dtype`, `shape`, `nested_blocksize`, `nested_dtype`, `nested_offset` at \
          line 1 column 74",
     );
@@ -358,14 +358,14 @@ fn a_layer_of_the_dictionary_is_checked_like_any_other() {
         Nf4Linear::from_state_dict(&tensors, "q"),
         "Nf4Linear::from_state_dict: `q.bias` is f64, expected f32, bf16 or f16 (from `q.weight`)",
     );
-    let flat = quantised(&vector32(&[1.0, 2.0]), BlockScale::Single);
+    let flat = quantized(&vector32(&[1.0, 2.0]), BlockScale::Single);
     let tensors = flat.to_state_dict("q.weight").unwrap();
     says(
         Nf4Linear::from_state_dict(&tensors, "q"),
         "Nf4Linear::from_state_dict: `q.weight` has shape [2], expected [out, in]",
     );
     says(
-        quantised(&vector(&[1.0, 2.0]), BlockScale::Single).to_state_dict("w"),
+        quantized(&vector(&[1.0, 2.0]), BlockScale::Single).to_state_dict("w"),
         "Nf4Tensor::to_state_dict: `self` is f64, expected f32, bf16 or f16",
     );
 }

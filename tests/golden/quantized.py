@@ -1,4 +1,4 @@
-"""NF4 with double quantisation, by bitsandbytes on the CPU, in float32; QLoRA by PEFT over it, and written
+"""NF4 with double quantization, by bitsandbytes on the CPU, in float32; QLoRA by PEFT over it, and written
 out over its numbers in float64."""
 
 import bitsandbytes as bnb
@@ -29,7 +29,7 @@ def plain(x):
 
 
 def tie(scale):
-    """Numbers that lie, once divided, on the middles between values, and their neighbours."""
+    """Numbers that lie, once divided, on the middles between values, and their neighbors."""
     code = bf.get_4bit_type("nf4", "cpu")
     middles = (code[:-1] + code[1:]) / 2
     up, down = (torch.nextafter(middles, torch.tensor(x)) for x in (2.0, -2.0))
@@ -43,7 +43,7 @@ def counted(n):
     return ((7919 * i + 31 * i * i) % 2003 - 1001).float() / 256 * (1 + (37 * (i // 64)) % 101).float() / 64
 
 
-def quantised():
+def quantized():
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
     cases = []
@@ -110,7 +110,7 @@ def quantised():
         if bias:
             state["bias"] = draw.normal(outside).float()
         layer.load_state_dict(state)
-        layer = layer.to("cpu")  # quantises
+        layer = layer.to("cpu")  # quantizes
         layer.train()
         x = draw.normal(2, 3, inside).float().requires_grad_()
         upstream = draw.normal(2, 3, outside, decimals=2).float()
@@ -127,7 +127,7 @@ def quantised():
         grads = dict(x=plain(gradient))
         cases.append(case(name, text + how, config=config, inputs=inputs, outputs=outputs, grads=grads))
     torch.set_default_dtype(before)
-    write("quantised", cases)
+    write("quantized", cases)
 
 
 def qlora():
@@ -141,14 +141,14 @@ def qlora_by_peft():
     cases = []
     for name, inside, outside, double, trained, rslora in [
         ("double", 9, 7, True, "none", False),
-        ("single, rank-stabilised, the base's bias trained", 6, 5, False, "base", True),
+        ("single, rank-stabilized, the base's bias trained", 6, 5, False, "base", True),
         ("single, a bias on B", 5, 6, False, "update", False),
     ]:
         draw, r, alpha = Draw(f"qlora {name}"), 2, 3
         normal = lambda *shape, **how: draw.normal(*shape, **how).float()  # noqa: E731
         base = bnb.nn.Linear4bit(inside, outside, bias=True, quant_type="nf4", compress_statistics=double)
         base.load_state_dict(dict(weight=normal(outside, inside), bias=normal(outside)))
-        base = base.to("cpu")  # quantises
+        base = base.to("cpu")  # quantizes
         saved = {f"state {k}": plain(v) for k, v in base.state_dict().items()}
         model = Model(base)
         model.is_loaded_in_4bit = True
@@ -178,7 +178,7 @@ def qlora_by_peft():
             case(
                 f"PEFT, {name}",
                 "peft 0.21.2 tuners.lora.bnb.Linear4bit over bitsandbytes 0.50.2 nn.Linear4bit in float32",
-                config=dict(kind="peft", r=r, alpha=alpha, rank_stabilised=rslora, trained_bias=trained, double=double),
+                config=dict(kind="peft", r=r, alpha=alpha, rank_stabilized=rslora, trained_bias=trained, double=double),
                 inputs=inputs,
                 outputs=outputs,
                 grads={k: plain(v) for k, v in grads.items()},
@@ -221,9 +221,9 @@ def qlora_written_out():
             case(
                 f"written out, double {double}",
                 "QLoRA, eq. 5 and 6, written out over quantize_4bit of bitsandbytes 0.50.2",
-                config=dict(kind="written out", r=r, alpha=alpha, rank_stabilised=False, trained_bias="none", double=double),
+                config=dict(kind="written out", r=r, alpha=alpha, rank_stabilized=False, trained_bias="none", double=double),
                 inputs=dict(weight=weight, bias=bias, upstream=upstream, **{k: v.clone() for k, v in given.items()}),
-                outputs=dict(y=y, loss=(y * upstream).sum(), dequantised=torch.stack(rows)),
+                outputs=dict(y=y, loss=(y * upstream).sum(), dequantized=torch.stack(rows)),
                 grads=gradients(y * upstream, **given),
             )
         )

@@ -1,5 +1,5 @@
 use crate::common::lora::{TYPES, bits, irregular, var};
-use crate::common::quantised::*;
+use crate::common::quantized::*;
 use crate::common::{EXACT, GRADIENT, STEP, assert_close, numbers};
 use candle_align::{BlockScale, FrozenLinear, NF4, Nf4Linear, Nf4Scales, Nf4Tensor};
 use candle_core::{DType, Device, Tensor, Var};
@@ -65,7 +65,7 @@ fn a_number_on_a_middle_goes_down_and_the_next_one_up() {
             x.resize(BLOCK, 0.0);
             want.resize(BLOCK, 7);
         }
-        let q = quantised(&Tensor::new(x, &Device::Cpu).unwrap(), BlockScale::Single);
+        let q = quantized(&Tensor::new(x, &Device::Cpu).unwrap(), BlockScale::Single);
         assert_eq!(indices(&q, want.len()), want);
     }
 }
@@ -88,7 +88,7 @@ fn a_whole_block_is_multiplied_by_the_inverse_and_a_ragged_one_divided() {
             for (length, above) in [(BLOCK, product), (BLOCK - 1, quotient), (2, quotient)] {
                 let mut block = vec![0.0; length];
                 (block[0], block[1]) = (scale, x);
-                let q = quantised(
+                let q = quantized(
                     &Tensor::new(block, &Device::Cpu).unwrap(),
                     BlockScale::Single,
                 );
@@ -103,16 +103,16 @@ fn a_whole_block_is_multiplied_by_the_inverse_and_a_ragged_one_divided() {
 fn two_indices_share_a_byte_the_first_in_its_high_half() {
     // shares of 4: 1, −1, 0.5, −0.1, 0.03; the byte of an odd last one is filled up with 7, for 0
     let x = vector32(&[4.0, -4.0, 2.0, -0.4, 0.12]);
-    let nf4 = quantised(&x, BlockScale::Single);
+    let nf4 = quantized(&x, BlockScale::Single);
     assert_eq!(nf4.packed(), [0xF0, 0xC6, 0x77]);
     let want = [4.0, -4.0, single(q(12) * 4.0), single(q(6) * 4.0), 0.0];
-    assert_eq!(numbers(&nf4.dequantise().unwrap()), want);
+    assert_eq!(numbers(&nf4.dequantize().unwrap()), want);
     assert_eq!(nf4.bytes(), 3 + 4);
     // one number is its block's largest
     for x in [-0.3, 0.3] {
-        let nf4 = quantised(&vector32(&[x]), BlockScale::Single);
+        let nf4 = quantized(&vector32(&[x]), BlockScale::Single);
         assert_eq!(nf4.packed(), [if x < 0.0 { 0x07 } else { 0xF7 }]);
-        assert_eq!(numbers(&nf4.dequantise().unwrap()), [single(x)]);
+        assert_eq!(numbers(&nf4.dequantize().unwrap()), [single(x)]);
     }
 }
 
@@ -172,15 +172,15 @@ fn the_types_round_as_the_page_says() {
     let x = uneven(&[5, 33], DType::F64);
     for dtype in TYPES {
         let typed = x.to_dtype(dtype).unwrap();
-        let nf4 = quantised(&typed, BlockScale::Single);
+        let nf4 = quantized(&typed, BlockScale::Single);
         assert_eq!((nf4.dtype(), nf4.shape().dims()), (dtype, &[5, 33][..]));
-        let got = nf4.dequantise().unwrap();
+        let got = nf4.dequantize().unwrap();
         assert_eq!((got.dtype(), got.dims()), (dtype, &[5, 33][..]));
         // compared as f32
         let wide = typed.to_dtype(DType::F32).unwrap();
-        let reference = quantised(&wide, BlockScale::Single);
+        let reference = quantized(&wide, BlockScale::Single);
         assert_eq!(nf4.packed(), reference.packed());
-        let products = numbers(&reference.dequantise().unwrap());
+        let products = numbers(&reference.dequantize().unwrap());
         let want: Vec<f64> = products
             .into_iter()
             .map(|x| match dtype {
@@ -280,9 +280,9 @@ fn memory_is_counted_to_the_byte() {
     for n in [1, 2, 63, 64, 65, 4096, 16_384, 16_385, 100_000] {
         let x = irregular(&[n]).to_dtype(DType::F32).unwrap();
         let blocks = n.div_ceil(64);
-        let single = quantised(&x, BlockScale::Single);
+        let single = quantized(&x, BlockScale::Single);
         assert_eq!(single.bytes(), n.div_ceil(2) + 4 * blocks);
-        let double = quantised(&x, BlockScale::Double);
+        let double = quantized(&x, BlockScale::Double);
         let bytes = n.div_ceil(2) + blocks + 4 * blocks.div_ceil(256) + 4;
         assert_eq!(double.bytes(), bytes);
         assert_eq!(double.bits_per_parameter(), 8.0 * bytes as f64 / n as f64);
@@ -290,8 +290,8 @@ fn memory_is_counted_to_the_byte() {
         assert_eq!(double.block_scale(), BlockScale::Double);
     }
     let x = Tensor::ones((1024, 256), DType::BF16, &Device::Cpu).unwrap();
-    assert_eq!(quantised(&x, BlockScale::Single).bits_per_parameter(), 4.5);
-    let double = quantised(&x, BlockScale::Double).bits_per_parameter();
+    assert_eq!(quantized(&x, BlockScale::Single).bits_per_parameter(), 4.5);
+    let double = quantized(&x, BlockScale::Double).bits_per_parameter();
     assert_eq!(
         double,
         4.0 + 8.0 / 64.0 + 32.0 / (64.0 * 256.0) + 32.0 / 262_144.0
@@ -344,13 +344,13 @@ fn settings_have_their_names_in_json() {
 fn layer(dtype: DType, scale: BlockScale, bias: bool) -> (Nf4Linear, FrozenLinear) {
     let weight = uneven(&[7, 13], dtype);
     let bias = bias.then(|| irregular(&[7]).to_dtype(dtype).unwrap());
-    let layer = Nf4Linear::quantise(&Linear::new(weight, bias.clone()), scale).unwrap();
-    let same = FrozenLinear::new(layer.weight().dequantise().unwrap(), bias).unwrap();
+    let layer = Nf4Linear::quantize(&Linear::new(weight, bias.clone()), scale).unwrap();
+    let same = FrozenLinear::new(layer.weight().dequantize().unwrap(), bias).unwrap();
     (layer, same)
 }
 
 #[test]
-fn the_layer_is_a_frozen_one_over_the_dequantised_weight() {
+fn the_layer_is_a_frozen_one_over_the_dequantized_weight() {
     for scale in SCALES {
         for dtype in TYPES {
             for bias in [true, false] {
@@ -474,8 +474,8 @@ fn a_large_weight_is_used_part_by_part() {
     // 2.6 million elements: three parts of at most 64 rows, three of at most 2²⁰/130 columns
     let (outputs, inputs) = (130, 20_001);
     let weight = normal(&[outputs, inputs], 5);
-    let layer = Nf4Linear::quantise(&Linear::new(weight, None), BlockScale::Double).unwrap();
-    let same = FrozenLinear::new(layer.weight().dequantise().unwrap(), None).unwrap();
+    let layer = Nf4Linear::quantize(&Linear::new(weight, None), BlockScale::Double).unwrap();
+    let same = FrozenLinear::new(layer.weight().dequantize().unwrap(), None).unwrap();
     let x = Var::from_tensor(&normal(&[2, inputs], 6)).unwrap();
     let (got, want) = (layer.forward(&x).unwrap(), same.forward(&x).unwrap());
     // sums of 20 001 products about 1
@@ -490,7 +490,7 @@ fn nothing_of_a_four_bit_layer_stays_among_the_gradients() {
     let weight = var(&irregular(&[40, 30]));
     let bias = var(&irregular(&[40]));
     let base = Linear::new(weight.as_tensor().clone(), Some(bias.as_tensor().clone()));
-    let layer = Nf4Linear::quantise(&base, BlockScale::Double).unwrap();
+    let layer = Nf4Linear::quantize(&base, BlockScale::Double).unwrap();
     assert!(!layer.bias().unwrap().track_op());
     let x = var(&irregular(&[2, 30]));
     let grads = layer
@@ -508,20 +508,20 @@ fn nothing_of_a_four_bit_layer_stays_among_the_gradients() {
     // the bias is shared, the weight is not
     weight.set(&weight.zeros_like().unwrap()).unwrap();
     assert!(
-        numbers(&layer.weight().dequantise().unwrap())
+        numbers(&layer.weight().dequantize().unwrap())
             .iter()
             .any(|w| *w != 0.0)
     );
 }
 
 #[test]
-fn a_seeded_tensor_is_quantised_alike_by_any_number_of_threads() {
+fn a_seeded_tensor_is_quantized_alike_by_any_number_of_threads() {
     let x = uneven(&[700, 99], DType::F32);
     let pool = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
         pool.unwrap().install(|| {
-            let q = quantised(&x, BlockScale::Double);
-            (q.packed().to_vec(), bits(&q.dequantise().unwrap()))
+            let q = quantized(&x, BlockScale::Double);
+            (q.packed().to_vec(), bits(&q.dequantize().unwrap()))
         })
     };
     let one = pool(1);
@@ -555,11 +555,11 @@ fn all_parts_are_shown_and_make_the_tensor() {
     for shape in [[3, 5], [64, 1], [128, 257], [1, 16_449]] {
         let x = irregular(&shape).to_dtype(DType::F32).unwrap();
         for scale in [BlockScale::Single, BlockScale::Double] {
-            let q = Nf4Tensor::quantise(&x, scale).unwrap();
+            let q = Nf4Tensor::quantize(&x, scale).unwrap();
             let (n, blocks) = (shape[0] * shape[1], (shape[0] * shape[1]).div_ceil(64));
-            let dequantised = q.dequantise().unwrap();
-            let dequantised = dequantised.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-            assert_eq!(rebuilt(&q), dequantised, "{shape:?} {scale:?}");
+            let dequantized = q.dequantize().unwrap();
+            let dequantized = dequantized.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            assert_eq!(rebuilt(&q), dequantized, "{shape:?} {scale:?}");
             assert_eq!(q.scales().values().len(), blocks);
             // bytes as they are counted
             let bytes = match q.scales() {
@@ -585,7 +585,7 @@ fn all_parts_are_shown_and_make_the_tensor() {
     }
     // m is the largest magnitude of its block
     let x = Tensor::new(&[[0.5f32, -1.0], [2.0, 0.2]], &Device::Cpu).unwrap();
-    let q = Nf4Tensor::quantise(&x, BlockScale::Single).unwrap();
+    let q = Nf4Tensor::quantize(&x, BlockScale::Single).unwrap();
     assert_eq!(q.scales(), &Nf4Scales::Single(vec![2.0]));
     assert_eq!(q.scales().values(), [2.0]);
     // two blocks of 1 and 3: μ = 2, c₁ = 1, d = −0.993 and 1
@@ -596,7 +596,7 @@ fn all_parts_are_shown_and_make_the_tensor() {
         ],
         0,
     );
-    let q = Nf4Tensor::quantise(&x.unwrap(), BlockScale::Double).unwrap();
+    let q = Nf4Tensor::quantize(&x.unwrap(), BlockScale::Double).unwrap();
     let Nf4Scales::Double {
         indices,
         nested,

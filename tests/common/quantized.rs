@@ -21,13 +21,13 @@ pub fn vector32(data: &[f64]) -> Tensor {
     Tensor::new(data, &Device::Cpu).unwrap()
 }
 
-pub fn quantised(x: &Tensor, scale: BlockScale) -> Nf4Tensor {
-    Nf4Tensor::quantise(x, scale).unwrap()
+pub fn quantized(x: &Tensor, scale: BlockScale) -> Nf4Tensor {
+    Nf4Tensor::quantize(x, scale).unwrap()
 }
 
 /// What four bits make of it.
 pub fn through(x: &Tensor, scale: BlockScale) -> Tensor {
-    quantised(x, scale).dequantise().unwrap()
+    quantized(x, scale).dequantize().unwrap()
 }
 
 /// The indices of the first `n` elements.
@@ -73,8 +73,8 @@ pub fn trained(config: &LoraConfig, dtype: DType, scale: BlockScale) -> QloraLin
 }
 
 /// The same LoRA layer over the weight that the four bits stand for.
-pub fn over_dequantised(layer: &QloraLinear, config: &LoraConfig) -> LoraLinear {
-    let weight = layer.base().weight().dequantise().unwrap();
+pub fn over_dequantized(layer: &QloraLinear, config: &LoraConfig) -> LoraLinear {
+    let weight = layer.base().weight().dequantize().unwrap();
     let bias = layer.base().bias().cloned();
     let same = LoraLinear::new(&Linear::new(weight, bias), config, &mut rng(7)).unwrap();
     for ((name, from), (other, to)) in layer.trainable("").iter().zip(same.trainable("")) {

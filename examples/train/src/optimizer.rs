@@ -8,7 +8,7 @@ use candle_align::training::{AdamW, AdamWConfig, ParameterGroup};
 use candle_core::Var;
 
 /// AdamW at the objective's peak rate: one group, or two under LoRA+.
-pub fn optimiser(phase: &Phase, vars: &[(String, Var)]) -> Result<AdamW> {
+pub fn optimizer(phase: &Phase, vars: &[(String, Var)]) -> Result<AdamW> {
     let settings = phase.task.settings;
     let ratio = match (phase.model.adapted(), &settings.adapter) {
         (Some(_), Some(adapter)) => adapter.lora_plus,
