@@ -13,11 +13,12 @@
 #[allow(dead_code)]
 mod harness;
 
-use candle_align::training::{AdamW, AdamWConfig, ParameterGroup};
-use candle_align::{
-    Adapter, BlockScale, LinearAdapter, LoraConfig, LoraLinear, Nf4Tensor, OutputHead,
-    PromptConfig, QloraLinear, Result, Statistics, TokenLogProbs,
+use candle_align::parameter_efficient::{
+    Adapter, BlockScale, LinearAdapter, LoraConfig, LoraLinear, Nf4Tensor, PromptConfig,
+    QloraLinear,
 };
+use candle_align::training::{AdamW, AdamWConfig, ParameterGroup};
+use candle_align::{OutputHead, Result, Statistics, TokenLogProbs};
 use candle_core::{DType, Var};
 use candle_nn::Linear;
 use harness::{Group, Measured, compare, decoder, measure, numbers, targets};

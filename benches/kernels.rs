@@ -15,10 +15,9 @@
 mod harness;
 
 use candle_align::log_probs::selective_log_softmax_with_gradient;
+use candle_align::parameter_efficient::{Adapter, LoraConfig, LoraLinear};
 use candle_align::training::{self, AdamWConfig, ParameterGroup};
-use candle_align::{
-    Adapter, LoraConfig, LoraLinear, OutputHead, Result, Statistics, TokenLogProbs,
-};
+use candle_align::{OutputHead, Result, Statistics, TokenLogProbs};
 use candle_core::{DType, Module, Tensor, Var};
 use candle_nn::Linear;
 use harness::{Group, Measured, Numbers, compare, decoder, measure, numbers, targets};

@@ -31,10 +31,9 @@ mod policy;
 #[path = "tabular/table.rs"]
 mod table;
 
-use candle_align::{
-    CRlftConfig, ClassPrompt, ClassWeighting, LearnedAnswers, SftConfig, Turn, c_rlft_loss,
-    sft_loss,
-};
+use candle_align::language::LearnedAnswers;
+use candle_align::language::conditional_sft::{ClassPrompt, ClassWeighting, Turn};
+use candle_align::{CRlftConfig, SftConfig, c_rlft_loss, sft_loss};
 use candle_core::{Device, Tensor};
 use policy::{BETA, Result, table as shown};
 use table::learn;

@@ -26,7 +26,7 @@
 #[path = "tabular/policy.rs"]
 mod policy;
 
-use candle_align::{Adapter, LoraConfig, LoraLinear};
+use candle_align::parameter_efficient::{Adapter, LoraConfig, LoraLinear};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{Linear, Module};
 use policy::{Result, table};

@@ -28,7 +28,8 @@
 #[path = "tabular/policy.rs"]
 mod policy;
 
-use candle_align::{SamplingConfig, best_of_k};
+use candle_align::SamplingConfig;
+use candle_align::online::raft::best_of_k;
 use candle_core::{Device, Tensor};
 use policy::{REFERENCE, REWARDS, Result, kl, log, table};
 

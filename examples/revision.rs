@@ -30,10 +30,11 @@ mod policy;
 #[path = "tabular/table.rs"]
 mod table;
 
-use candle_align::{
-    Attempt, DebugFeedback, DebugFormat, DebugLearned, DebugTurn, RevisionTemplate, Sequence,
-    SftConfig, Verdict, debug_sequence, sft_loss,
+use candle_align::language::revision::{
+    Attempt, DebugFeedback, DebugFormat, DebugLearned, DebugTurn, RevisionTemplate, Verdict,
+    debug_sequence,
 };
+use candle_align::{Sequence, SftConfig, sft_loss};
 use policy::Result;
 use table::learn;
 

@@ -31,9 +31,10 @@
 #[path = "tabular/policy.rs"]
 mod policy;
 
+use candle_align::online::controller::KlController;
 use candle_align::{
-    KlController, KlEstimator, PpoConfig, ShapedRewardsConfig, TokenLogProbs, kl_loss,
-    ppo_policy_loss, shaped_rewards,
+    KlEstimator, PpoConfig, ShapedRewardsConfig, TokenLogProbs, kl_loss, ppo_policy_loss,
+    shaped_rewards,
 };
 use candle_core::{D, DType, Device, Tensor};
 use candle_nn::ops::log_softmax;

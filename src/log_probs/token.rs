@@ -189,7 +189,6 @@ impl TokenLogProbs {
     ///
     /// # Errors
     /// [`Error::Parameter`] unless α is finite and not negative.
-    #[doc(alias = "length_penalized")]
     #[doc(alias = "length normalization")]
     pub fn length_penalized(&self, alpha: f64) -> Result<Tensor> {
         non_negative("TokenLogProbs::length_penalized", "alpha", alpha)?;

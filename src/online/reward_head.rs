@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 /// answers whose scores differ by less than one step would tie.
 ///
 /// ```
-/// use candle_align::RewardHead;
+/// use candle_align::online::reward_head::RewardHead;
 /// use candle_core::{DType, Device, Tensor};
 /// use rand::{SeedableRng, rngs::StdRng};
 ///
@@ -257,7 +257,7 @@ fn require_float(function: &'static str, argument: &str, dtype: DType) -> Result
 /// | [`RewardNormalization::zero_mean_unit_variance`] | gain and bias, on samples of the policy before training | Ziegler et al. 2019, arXiv:1909.08593v2 |
 ///
 /// ```
-/// use candle_align::RewardNormalization;
+/// use candle_align::online::reward_head::RewardNormalization;
 /// use candle_core::{Device, Tensor};
 ///
 /// let demonstrations = Tensor::new(&[1.0f64, 4.0, 7.0], &Device::Cpu)?;
@@ -267,7 +267,6 @@ fn require_float(function: &'static str, argument: &str, dtype: DType) -> Result
 /// # Ok::<(), candle_align::Error>(())
 /// ```
 #[doc(alias = "reward normalization")]
-#[doc(alias = "RewardNormalization")]
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RewardNormalization {

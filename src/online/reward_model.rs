@@ -19,8 +19,8 @@
 //! | a ranking | [`plackett_luce_reward_loss`]: a softmax per stage | r up to a constant |
 //!
 //! The four agree only if the labels follow the Bradley–Terry and Plackett–Luce models, in which an
-//! answer wins with odds e^r. Scores come from a [`RewardHead`](crate::RewardHead). No comparison
-//! determines their additive constant; [`RewardNormalization`](crate::RewardNormalization) sets it
+//! answer wins with odds e^r. Scores come from a [`RewardHead`](crate::online::reward_head::RewardHead). No comparison
+//! determines their additive constant; [`RewardNormalization`](crate::online::reward_head::RewardNormalization) sets it
 //! afterwards.
 //!
 //! Read next: [`crate::ranking::dpo`] (the same pairwise loss, with the policy itself as the reward
@@ -78,7 +78,7 @@ pub struct PairwiseRewardConfig {
 /// * If every answer is paired with only one other answer, only the constant is set, at r_w + r_l = 0.
 ///   If an answer is paired with several others, the scores shrink as well:
 ///   Σ_{i≠j}(sᵢ + sⱼ)² = 2(K − 2) Σs² + 2(Σs)². Subtracting a mean after training only moves the
-///   constant ([`RewardNormalization`](crate::RewardNormalization)).
+///   constant ([`RewardNormalization`](crate::online::reward_head::RewardNormalization)).
 ///
 /// With any c, a score of −∞ for the chosen answer costs +∞ with slope −1. For the rejected answer it
 /// costs 0 (centering adds +∞). If both are −∞, there is no margin and the loss is NaN.
@@ -400,7 +400,7 @@ pub fn plackett_luce_reward_loss(
 /// scores and rewards are both f32 or both f64 and the mask u8.
 ///
 /// ```
-/// use candle_align::ranking_accuracy;
+/// use candle_align::online::reward_model::ranking_accuracy;
 /// use candle_core::{Device, Tensor};
 ///
 /// let scores = Tensor::new(&[[2.0f64, 1.0, 1.0]], &Device::Cpu)?;

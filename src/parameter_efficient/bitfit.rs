@@ -42,7 +42,7 @@ use candle_nn::{Linear, Module};
 /// that starts at 0.
 /// # Examples
 /// ```
-/// use candle_align::BiasLinear;
+/// use candle_align::parameter_efficient::BiasLinear;
 /// use candle_core::{Device, Tensor};
 /// use candle_nn::{Linear, Module};
 ///

@@ -39,10 +39,10 @@ use rand::Rng;
 /// With dropout, placed as in PEFT, hₒ = (W₀ x + b)ₒ + (mₒ/nₒ − 1)·(W₀ x̃)ₒ + mₒ/nₒ · s·(B A x̃)ₒ, where x̃
 /// is the input after dropout.
 /// # Shapes
-/// Inputs, outputs and types as for [`LoraLinear`](crate::LoraLinear); m is `[out]`, in the type of
+/// Inputs, outputs and types as for [`LoraLinear`](crate::parameter_efficient::LoraLinear); m is `[out]`, in the type of
 /// A and B.
 /// # Errors
-/// As for [`LoraLinear`](crate::LoraLinear); and [`Error::Parameter`] if [`LoraConfig::bias`] is
+/// As for [`LoraLinear`](crate::parameter_efficient::LoraLinear); and [`Error::Parameter`] if [`LoraConfig::bias`] is
 /// [`LoraBias::Update`].
 /// # Properties
 /// * At the start h is the base layer's output bit for bit, as for LoRA; ∂L/∂A = 0.
@@ -65,7 +65,7 @@ use rand::Rng;
 /// norm again, from a product B·A that the backward pass does not keep.
 /// # Examples
 /// ```
-/// use candle_align::{DoraLinear, LoraConfig};
+/// use candle_align::parameter_efficient::{DoraLinear, LoraConfig};
 /// use candle_core::{Device, Tensor};
 /// use candle_nn::{Linear, Module};
 /// use rand::{SeedableRng, rngs::StdRng};
@@ -113,7 +113,7 @@ impl DoraLinear {
     /// A layer at its start. The base weight is shared, not copied; `rng` draws A.
     ///
     /// # Errors
-    /// As [`LoraLinear::new`](crate::LoraLinear::new), and [`Error::Parameter`] for [`LoraBias::Update`].
+    /// As [`LoraLinear::new`](crate::parameter_efficient::LoraLinear::new), and [`Error::Parameter`] for [`LoraBias::Update`].
     pub fn new(base: &Linear, config: &LoraConfig, rng: &mut impl Rng) -> Result<Self> {
         let function = "DoraLinear::new";
         config.check(function)?;

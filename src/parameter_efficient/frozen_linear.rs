@@ -9,7 +9,7 @@
 //! | b | [`FrozenLinear::bias`] | `[out]` |
 //! | x | argument of `forward` | `[.., in]` |
 //!
-//! Read next: [`LoraLinear`](crate::LoraLinear), which adds the trained part.
+//! Read next: [`LoraLinear`](crate::parameter_efficient::LoraLinear), which adds the trained part.
 
 use crate::error::{Error, Result};
 use crate::known::readable;
@@ -54,7 +54,7 @@ use candle_nn::{Linear, Module};
 /// as candle's own product.
 /// # Examples
 /// ```
-/// use candle_align::FrozenLinear;
+/// use candle_align::parameter_efficient::FrozenLinear;
 /// use candle_core::{Device, Var};
 /// use candle_nn::Module;
 ///

@@ -135,10 +135,10 @@ impl<'a> Ia3Rules<'a> {
 /// l = 1                      at the start
 /// ```
 /// # Shapes
-/// Inputs, outputs and types as for [`LoraLinear`](crate::LoraLinear); l is `[out, 1]` or `[1, in]`, in
+/// Inputs, outputs and types as for [`LoraLinear`](crate::parameter_efficient::LoraLinear); l is `[out, 1]` or `[1, in]`, in
 /// f64 over an f64 base and in f32 over any other.
 /// # Errors
-/// As for [`LoraLinear`](crate::LoraLinear), except for its settings.
+/// As for [`LoraLinear`](crate::parameter_efficient::LoraLinear), except for its settings.
 /// # Properties
 /// * At the start h is the base layer's output bit for bit, without exceptions.
 /// * `out` or `in` numbers are trained; W and b get no gradient.
@@ -154,7 +154,7 @@ impl<'a> Ia3Rules<'a> {
 /// PEFT unmerges by dividing by l + 10⁻⁸, which cannot restore what a factor of 0 has deleted.
 /// # Examples
 /// ```
-/// use candle_align::{Ia3Linear, Ia3Place};
+/// use candle_align::parameter_efficient::{Ia3Linear, Ia3Place};
 /// use candle_core::{Device, Tensor};
 /// use candle_nn::{Linear, Module};
 ///

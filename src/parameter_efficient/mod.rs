@@ -38,11 +38,10 @@
 //! In your own model they take a few lines, inside the forward pass that you write anyway:
 //!
 //! ```
-//! use candle_align::{
-//!     Adapter, BottleneckAdapter, BottleneckConfig, FrozenLinear, LoraConfig, LoraLinear, PrefixConfig,
-//!     PrefixEncoder, PrefixShape, PromptConfig, PromptEmbedding, PromptInit, prefix_attention,
-//!     training::grad_coverage,
-//! };
+//! use candle_align::training::grad_coverage;
+//! use candle_align::parameter_efficient::{Adapter, BottleneckAdapter, BottleneckConfig,
+//!     FrozenLinear, LoraConfig, LoraLinear, PrefixConfig, PrefixEncoder, PrefixShape,
+//!     PromptConfig, PromptEmbedding, PromptInit, prefix_attention};
 //! use candle_core::{DType, Device, Tensor};
 //! use candle_nn::{Linear, Module};
 //! use rand::{SeedableRng, rngs::StdRng};

@@ -31,7 +31,7 @@ use rand::Rng;
 /// h = doubleDequant(c₁, c₂, W^NF4) x + b + s · B A dropout(x)                        eq. 5
 /// doubleDequant(c₁, c₂, W) = dequant(dequant(c₁, c₂), W)                             eq. 6
 /// ```
-/// A, B, s and the trained biases are those of [`LoraLinear`](crate::LoraLinear).
+/// A, B, s and the trained biases are those of [`LoraLinear`](crate::parameter_efficient::LoraLinear).
 /// # Shapes
 /// `x` `[.., in]`, the result `[.., out]`, in types as for [`Nf4Linear`]. A, B and a trained bias
 /// are f64 over a base quantized from f64, and f32 over any other.
@@ -43,7 +43,7 @@ use rand::Rng;
 /// # Properties
 /// * At the start h is the quantized layer's output, not that of the original layer; ∂L/∂A = 0 and
 ///   ∂L/∂B ≠ 0.
-/// * It is [`LoraLinear`](crate::LoraLinear) over [`Nf4Tensor::dequantize`] with the same A and B, up to
+/// * It is [`LoraLinear`](crate::parameter_efficient::LoraLinear) over [`Nf4Tensor::dequantize`] with the same A and B, up to
 ///   the rounding of a sum in another order: in values, gradients and initial distribution.
 /// * r(in + out) numbers are trained. Nothing frozen gets a gradient.
 /// * Disabled, the layer is its quantized base bit for bit, however long it was trained.
@@ -62,7 +62,7 @@ use rand::Rng;
 /// on every linear layer.
 /// # Examples
 /// ```
-/// use candle_align::{Adapter, BlockScale, LoraConfig, NF4, QloraLinear};
+/// use candle_align::parameter_efficient::{Adapter, BlockScale, LoraConfig, NF4, QloraLinear};
 /// use candle_core::{Device, Tensor};
 /// use candle_nn::{Linear, Module};
 /// use rand::{SeedableRng, rngs::StdRng};
@@ -107,8 +107,8 @@ use rand::Rng;
 ///
 /// [`Error::Parameter`]: crate::Error::Parameter
 /// [`Error::Argument`]: crate::Error::Argument
-/// [`LoraBias::Base`]: crate::LoraBias::Base
-/// [`Nf4Tensor::dequantize`]: crate::Nf4Tensor::dequantize
+/// [`LoraBias::Base`]: crate::parameter_efficient::LoraBias::Base
+/// [`Nf4Tensor::dequantize`]: crate::parameter_efficient::Nf4Tensor::dequantize
 #[doc(alias = "QLoRA")]
 #[doc(alias = "QLoRA NF4")]
 #[doc(alias = "4-bit LoRA")]
@@ -141,7 +141,7 @@ impl QloraLinear {
     /// # Errors
     /// [`Error::Parameter`](crate::Error::Parameter) for a setting out of its range;
     /// [`Error::Argument`](crate::Error::Argument) for
-    /// [`LoraBias::Base`](crate::LoraBias::Base) over a base without a bias.
+    /// [`LoraBias::Base`](crate::parameter_efficient::LoraBias::Base) over a base without a bias.
     pub fn over(base: Nf4Linear, config: &LoraConfig, rng: &mut impl Rng) -> Result<Self> {
         let function = "QloraLinear::over";
         config.check(function)?;
@@ -205,7 +205,7 @@ impl Adapter for QloraLinear {
         &mut self.state
     }
 
-    /// As for [`LoraLinear`](crate::LoraLinear).
+    /// As for [`LoraLinear`](crate::parameter_efficient::LoraLinear).
     fn vars(&self) -> Vec<(&'static str, &Var)> {
         self.update.vars()
     }

@@ -124,11 +124,11 @@ impl VeraProjections {
 /// λ_b = 0,   λ_d = 0.1                       at the start
 /// ```
 /// # Shapes
-/// Inputs, outputs and types as for [`LoraLinear`](crate::LoraLinear); λ_d `[rank]`, λ_b `[out]`.
+/// Inputs, outputs and types as for [`LoraLinear`](crate::parameter_efficient::LoraLinear); λ_d `[rank]`, λ_b `[out]`.
 /// [`VeraProjections`] are f64 for an f64 base and f32 for any other. A layer that uses them whole shares
 /// them; a layer that uses a part copies it.
 /// # Errors
-/// As for [`LoraLinear`](crate::LoraLinear); [`Error::Parameter`] unless the initial λ_d is finite and
+/// As for [`LoraLinear`](crate::parameter_efficient::LoraLinear); [`Error::Parameter`] unless the initial λ_d is finite and
 /// 0 ≤ p < 1; [`Error::Argument`] for projections smaller than the layer, or of another rank than that
 /// of the settings.
 /// # Properties
@@ -143,7 +143,7 @@ impl VeraProjections {
 /// starts d at 10⁻¹ or 10⁻⁷, depending on the task; the default is PEFT's.
 /// # Examples
 /// ```
-/// use candle_align::{VeraConfig, VeraLinear, VeraProjections};
+/// use candle_align::parameter_efficient::{VeraConfig, VeraLinear, VeraProjections};
 /// use candle_core::{Device, Tensor};
 /// use candle_nn::{Linear, Module};
 ///

@@ -121,15 +121,15 @@ impl AdapterMethod {
 pub struct LoraFile {
     /// Rank, α, patterns, targets, and what is trained beside A and B.
     pub model: LoraForModel,
-    /// `use_dora`: the layers are [`DoraLinear`](crate::DoraLinear). Only for linear layers, and without a
+    /// `use_dora`: the layers are [`DoraLinear`](crate::parameter_efficient::DoraLinear). Only for linear layers, and without a
     /// bias of B.
     pub dora: bool,
     /// `bias = "all"`: the biases of all other modules were trained too, beside those of the chosen modules,
-    /// for which it needs [`LoraBias::Base`](crate::LoraBias::Base).
+    /// for which it needs [`LoraBias::Base`](crate::parameter_efficient::LoraBias::Base).
     pub all_biases: bool,
     /// `trainable_token_indices`: which rows of which tables were trained, by the end of a module's
     /// path. The empty name stands for the tables for which the file has rows. The tables with these rows
-    /// are among the weights ([`ModelAdapters::weights`](crate::ModelAdapters::weights)); only the rows are
+    /// are among the weights ([`ModelAdapters::weights`](crate::peft::ModelAdapters::weights)); only the rows are
     /// written.
     pub tokens: BTreeMap<String, Vec<usize>>,
     /// `fan_in_fan_out`.

@@ -33,8 +33,9 @@ use std::path::Path;
 /// PEFT's loader accepts missing and unexpected tensors; see the page above.
 /// # Examples
 /// ```
-/// use candle_align::{PeftConfig, AdapterFile, AnyAdapter, ModelAdapters, AdapterMethod};
-/// use candle_align::{LoraConfig, LoraFile, LoraForModel, LoraLinear, Strictness, TargetModules, Targets};
+/// use candle_align::peft::{AdapterFile, AdapterMethod, AnyAdapter, ModelAdapters, PeftConfig};
+/// use candle_align::parameter_efficient::{LoraConfig, LoraForModel, LoraLinear, TargetModules, Targets};
+/// use candle_align::peft::{LoraFile, Strictness};
 /// use candle_core::{Device, Tensor};
 /// use candle_nn::{Linear, Module};
 /// use rand::{SeedableRng, rngs::StdRng};

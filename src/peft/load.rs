@@ -16,7 +16,7 @@ impl AdapterFile {
     /// Applies the adapter to a base model, given as its state dict, or as a [`BaseModel`] where the output
     /// layer is the embedding. The base weights are shared, not copied; the adapter is copied, into f64 over
     /// an f64 base and into f32 over any other. Over a weight in bitsandbytes' NF4
-    /// ([`Nf4Linear`](crate::Nf4Linear)) LoRA becomes a [`QloraLinear`](crate::QloraLinear).
+    /// ([`Nf4Linear`](crate::parameter_efficient::Nf4Linear)) LoRA becomes a [`QloraLinear`](crate::parameter_efficient::QloraLinear).
     ///
     /// # Errors
     /// [`Error::Argument`] for a tensor that is missing, has another shape, belongs to no module that the

@@ -27,17 +27,17 @@
 //!
 //! | what | name: `base_model.model.`, the module's path, and | shape |
 //! |---|---|---|
-//! | [`LoraLinear`](crate::LoraLinear), [`QloraLinear`](crate::QloraLinear) | `.lora_A.weight`, `.lora_B.weight` | `[rank, in]`, `[out, rank]` |
-//! | … with [`LoraBias::Update`](crate::LoraBias::Update) | `.lora_B.bias` | `[out]` |
-//! | … with [`LoraBias::Base`](crate::LoraBias::Base) | `.base_layer.bias` | `[out]` |
-//! | [`LoraEmbedding`](crate::LoraEmbedding) | `.lora_embedding_A`, `.lora_embedding_B` | `[rank, vocabulary]`, `[dim, rank]` |
-//! | [`DoraLinear`](crate::DoraLinear) | those of `LoraLinear` and `.lora_magnitude_vector` | `[out]` |
-//! | [`AdaLoraLinear`](crate::AdaLoraLinear) | `.lora_A`, `.lora_B`, `.lora_E`: Q, P, Λ | `[rank, in]`, `[out, rank]`, `[rank, 1]` |
-//! | [`Ia3Linear`](crate::Ia3Linear) | `.ia3_l` | `[out, 1]` or `[1, in]` |
-//! | [`VeraLinear`](crate::VeraLinear) | `.vera_lambda_b`, `.vera_lambda_d` | `[out]`, `[rank]` |
-//! | [`VeraProjections`](crate::VeraProjections) | full name: `base_model.vera_A`, `base_model.vera_B` | `[rank, most inputs]`, `[most outputs, rank]` |
-//! | [`PromptEmbedding`](crate::PromptEmbedding) | full name: `prompt_embeddings` | `[length, dim]` |
-//! | [`PrefixEncoder`](crate::PrefixEncoder); the tokens' positions start at its [length](crate::PrefixEncoder::virtual_positions) | full name: `prompt_embeddings` | `[length, 2 · layers · heads · head_dim]` |
+//! | [`LoraLinear`](crate::parameter_efficient::LoraLinear), [`QloraLinear`](crate::parameter_efficient::QloraLinear) | `.lora_A.weight`, `.lora_B.weight` | `[rank, in]`, `[out, rank]` |
+//! | … with [`LoraBias::Update`](crate::parameter_efficient::LoraBias::Update) | `.lora_B.bias` | `[out]` |
+//! | … with [`LoraBias::Base`](crate::parameter_efficient::LoraBias::Base) | `.base_layer.bias` | `[out]` |
+//! | [`LoraEmbedding`](crate::parameter_efficient::LoraEmbedding) | `.lora_embedding_A`, `.lora_embedding_B` | `[rank, vocabulary]`, `[dim, rank]` |
+//! | [`DoraLinear`](crate::parameter_efficient::DoraLinear) | those of `LoraLinear` and `.lora_magnitude_vector` | `[out]` |
+//! | [`AdaLoraLinear`](crate::parameter_efficient::AdaLoraLinear) | `.lora_A`, `.lora_B`, `.lora_E`: Q, P, Λ | `[rank, in]`, `[out, rank]`, `[rank, 1]` |
+//! | [`Ia3Linear`](crate::parameter_efficient::Ia3Linear) | `.ia3_l` | `[out, 1]` or `[1, in]` |
+//! | [`VeraLinear`](crate::parameter_efficient::VeraLinear) | `.vera_lambda_b`, `.vera_lambda_d` | `[out]`, `[rank]` |
+//! | [`VeraProjections`](crate::parameter_efficient::VeraProjections) | full name: `base_model.vera_A`, `base_model.vera_B` | `[rank, most inputs]`, `[most outputs, rank]` |
+//! | [`PromptEmbedding`](crate::parameter_efficient::PromptEmbedding) | full name: `prompt_embeddings` | `[length, dim]` |
+//! | [`PrefixEncoder`](crate::parameter_efficient::PrefixEncoder); the tokens' positions start at its [length](crate::parameter_efficient::PrefixEncoder::virtual_positions) | full name: `prompt_embeddings` | `[length, 2 · layers · heads · head_dim]` |
 //! | a module of `modules_to_save` | its own parameters | theirs |
 //! | the trained rows of a table, under `trainable_token_indices` | `.token_adapter.trainable_tokens_delta` | `[rows, dim]` |
 //! | any other parameter of the base, which PEFT loads whatever the settings say | its own name | its own |
@@ -55,7 +55,7 @@
 //! | `target_parameters`, `ensure_weight_tying` | adapters of bare parameters, and copies of one adapter in two places |
 //! | LoRA on a convolution, DoRA on an embedding | this crate has no such layer |
 //! | "all-linear", a null `target_modules` or `feedforward_modules` | the first needs the model: names and shapes do not tell a linear layer from an embedding or an output layer; the others need a table of known models. PEFT writes the modules that it found instead, so none of its own files holds them |
-//! | an expression that would take gigabytes or minutes; a size such as `r` above 2²⁰ | see [`Targets`](crate::Targets) and [the sizes](super#sizes) |
+//! | an expression that would take gigabytes or minutes; a size such as `r` above 2²⁰ | see [`Targets`](crate::parameter_efficient::Targets) and [the sizes](super#sizes) |
 //! | AdaLoRA with `alpha_pattern`, biases or `use_rslora`; VeRA with biases or without its projections | this crate has no such layer; the random numbers come from one Python library |
 //! | a prompt or a prefix with `modules_to_save`, or for an encoder and a decoder | only the vectors are read |
 //! | every other `peft_type` | not implemented |

@@ -30,8 +30,8 @@ impl PeftConfig {
     /// # Errors
     /// [`Error::Argument`] with the path, for a file that cannot be read, a key that is unknown (to a
     /// strict reader) or not supported, and an invalid value; as
-    /// [`AdapterFile::read`](crate::AdapterFile::read).
-    /// [`AdapterFile::read`](crate::AdapterFile::read).
+    /// [`AdapterFile::read`](crate::peft::AdapterFile::read).
+    /// [`AdapterFile::read`](crate::peft::AdapterFile::read).
     pub fn read(path: impl AsRef<Path>, strictness: Strictness) -> Result<(Self, Vec<String>)> {
         let function = "PeftConfig::read";
         let (source, text) = super::bytes(function, path.as_ref())?;

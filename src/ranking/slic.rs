@@ -245,7 +245,7 @@ pub fn slic_margin_loss(
 ///   δ · k(k² − 1)/6. Compare only lists of the same k.
 /// * A start far above that means that the order is wrong. It is often the order of lengths: sums of
 ///   log-probabilities put short answers first.
-/// * Ask [`ranking_accuracy`](crate::ranking_accuracy) of [`Candidates::sums`] for the order itself.
+/// * Ask [`ranking_accuracy`](crate::online::reward_model::ranking_accuracy) of [`Candidates::sums`] for the order itself.
 /// # Try
 /// * Write a list of three as rank losses of its pairs. Which δ does each pair get? Solution:
 ///   `tests/identities/slic.rs::a_list_is_the_rank_losses_of_its_pairs_with_their_distances`.

@@ -111,7 +111,7 @@ impl fmt::Display for GradientAgreement {
 /// than `error` is not found, and neither is a wrong element among many right ones: a difference must show
 /// in a sum over all elements with random signs. A kink or noise gives
 /// [`Undetermined`](Agreement::Undetermined), not a verdict. A part that a loss detaches on purpose, such as
-/// the norm of [`DoraLinear`](crate::DoraLinear), differs in the same way as one that is cut by accident.
+/// the norm of [`DoraLinear`](crate::parameter_efficient::DoraLinear), differs in the same way as one that is cut by accident.
 ///
 /// # Errors
 /// [`Error::Parameter`] unless `directions` ≥ 1; [`Error::DType`] that names a variable that is neither f32

@@ -7,7 +7,7 @@
 //!
 //! One variable under two names, such as an embedding that is also the output layer, is one variable:
 //! [`GradAccumulator::add`], [`clip_grad_norm`], [`grad_coverage`], [`gradient_agreement`] and
-//! [`lora_plus_groups`](crate::lora_plus_groups) use it once, under the first of its names.
+//! [`lora_plus_groups`](crate::parameter_efficient::lora_plus_groups) use it once, under the first of its names.
 //! [`AdamW::new`] refuses it, since the name is also the name of its moments in a file: list it once.
 
 mod accumulate;

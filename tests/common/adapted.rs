@@ -3,7 +3,7 @@
 
 use super::lora::{A, B, base, irregular, rng, tensor};
 use super::vector;
-use candle_align::{
+use candle_align::parameter_efficient::{
     AdaLoraConfig, AdaLoraLinear, DoraLinear, FrozenBase, FrozenLinear, Ia3Linear, Ia3Place,
     LinearAdapter, LoraConfig, VeraConfig, VeraLinear, VeraProjections,
 };

@@ -1,7 +1,8 @@
 //! Every possible draw, and a model whose next token depends on all before it.
 
 use super::dot;
-use candle_align::{Result, best_of_k};
+use candle_align::Result;
+use candle_align::online::raft::best_of_k;
 use candle_core::{Device, Tensor};
 
 /// The symbols of [`history`].

@@ -2,11 +2,12 @@
 
 use super::adapted::{ada_config, shared, vera_config};
 use super::lora::{base, config, irregular, rng};
-use candle_align::{
+use candle_align::Result;
+use candle_align::parameter_efficient::{
     AdaLoraLinear, Adapter, BiasLinear, BlockScale, BottleneckAdapter, BottleneckConfig,
     DoraLinear, FrozenLinear, Ia3Linear, Ia3Place, Insertion, LoraBias, LoraConfig, LoraLinear,
     Nf4Linear, PrefixConfig, PrefixEncoder, PrefixShape, PromptConfig, PromptEmbedding, PromptInit,
-    QloraLinear, Reparametrization, Result, VeraLinear, prefix_attention,
+    QloraLinear, Reparametrization, VeraLinear, prefix_attention,
 };
 use candle_core::{D, DType, Device, Tensor, Var};
 use candle_nn::{Linear, Module};

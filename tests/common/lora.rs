@@ -1,7 +1,7 @@
 //! A LoRA layer small enough to write down: 4 inputs, 3 outputs, rank 2, α = 3, away from its start.
 
 use super::{dot, matrix, numbers, vector};
-use candle_align::{Adapter, LoraBias, LoraConfig, LoraEmbedding, LoraLinear};
+use candle_align::parameter_efficient::{Adapter, LoraBias, LoraConfig, LoraEmbedding, LoraLinear};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{Embedding, Linear};
 use rand::{SeedableRng, rngs::StdRng};

@@ -1,7 +1,9 @@
 //! Tensors for the four-bit layers.
 
 use super::lora::{self, irregular, rng};
-use candle_align::{Adapter, BlockScale, LoraConfig, LoraLinear, Nf4Tensor, QloraLinear};
+use candle_align::parameter_efficient::{
+    Adapter, BlockScale, LoraConfig, LoraLinear, Nf4Tensor, QloraLinear,
+};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::Linear;
 use rand_distr::{Distribution, StandardNormal};

@@ -1,7 +1,7 @@
 use crate::common::adapted::*;
 use crate::common::lora::*;
 use crate::common::says;
-use candle_align::{
+use candle_align::parameter_efficient::{
     AdaLoraConfig, AdaLoraLinear, Adapter, LinearAdapter, Orthogonality, RankAllocator,
     RankAllocatorConfig, orthogonality_penalty,
 };

@@ -1,7 +1,7 @@
 //! What stands where a file of an adapter should: each is told what it is and what to do.
 
 use crate::common::adapters::golden;
-use candle_align::{AdapterFile, PeftConfig, Strictness};
+use candle_align::peft::{AdapterFile, PeftConfig, Strictness};
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -2,12 +2,15 @@
 
 use super::adapter_folder::tensor;
 use crate::common::says;
-use candle_align::{
-    AdaLoraConfig, AdaLoraFile, AdaLoraScaling, AdapterFile, AdapterMethod, AnyAdapter, BlockScale,
-    DoraLinear, ForModel, Ia3Linear, Ia3Place, LoraBias, LoraConfig, LoraFile, LoraForModel,
-    LoraLinear, ModelAdapters, PeftConfig, PrefixEncoder, PrefixFile, PrefixShape, PromptEmbedding,
-    PromptFile, QloraLinear, RankAllocatorConfig, Result, Strictness, TargetModules, Targets,
-    TaskType, VeraConfig, VeraFile, VeraLinear, VeraProjections,
+use candle_align::Result;
+use candle_align::parameter_efficient::{
+    AdaLoraConfig, AdaLoraScaling, BlockScale, DoraLinear, ForModel, Ia3Linear, Ia3Place, LoraBias,
+    LoraConfig, LoraForModel, LoraLinear, PrefixEncoder, PrefixShape, PromptEmbedding, QloraLinear,
+    RankAllocatorConfig, TargetModules, Targets, VeraConfig, VeraLinear, VeraProjections,
+};
+use candle_align::peft::{
+    AdaLoraFile, AdapterFile, AdapterMethod, AnyAdapter, LoraFile, ModelAdapters, PeftConfig,
+    PrefixFile, PromptFile, Strictness, TaskType, VeraFile,
 };
 use candle_core::{DType, Tensor};
 use candle_nn::Linear;
@@ -1087,7 +1090,7 @@ fn layers_that_are_not_those_of_the_settings_are_named() {
         layers: [("m.0.q".to_string(), AnyAdapter::Ia3(ia3))].into(),
         ..Default::default()
     };
-    let mut file = candle_align::Ia3File::default();
+    let mut file = candle_align::peft::Ia3File::default();
     file.model.targets = names(&["q"]);
     cannot(
         AdapterMethod::Ia3(file.clone()),
@@ -1236,7 +1239,7 @@ fn settings_that_no_file_holds_are_named() {
         &layers,
         "`exclude_modules` must be empty: the file of this method has no such key, got Names([\"q\"])",
     );
-    let mut file = candle_align::Ia3File::default();
+    let mut file = candle_align::peft::Ia3File::default();
     file.model.targets = Targets {
         layers_to_transform: vec![1],
         ..targets

@@ -1,6 +1,6 @@
 //! Adapters in folders, for the messages that they bring about.
 
-use candle_align::{AdapterFile, Strictness};
+use candle_align::peft::{AdapterFile, Strictness};
 use candle_core::{Device, Tensor};
 use std::collections::HashMap;
 use std::fs;

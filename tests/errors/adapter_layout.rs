@@ -2,7 +2,7 @@
 
 use super::adapter_folder::{read, tensors};
 use crate::common::says;
-use candle_align::{AnyAdapter, Strictness};
+use candle_align::peft::{AnyAdapter, Strictness};
 use candle_core::Tensor;
 use std::collections::HashMap;
 
@@ -25,7 +25,12 @@ fn factors(path: &str, outputs: usize, inputs: usize) -> Vec<(String, Vec<usize>
     ]
 }
 
-fn adapter(setting: bool, path: &str, outputs: usize, inputs: usize) -> candle_align::AdapterFile {
+fn adapter(
+    setting: bool,
+    path: &str,
+    outputs: usize,
+    inputs: usize,
+) -> candle_align::peft::AdapterFile {
     let name = path.rsplit('.').next().unwrap();
     let list = factors(path, outputs, inputs);
     let list: Vec<(&str, &[usize])> = list.iter().map(|(n, s)| (n.as_str(), &s[..])).collect();

@@ -3,10 +3,13 @@
 use super::adapter_folder::{folder, tensor, tensors};
 use crate::common::adapters::golden;
 use crate::common::says;
-use candle_align::{
-    AdapterFile, AdapterMethod, AnyAdapter, BlockScale, LoraConfig, LoraFile, LoraForModel,
-    LoraLinear, ModelAdapters, Nf4Linear, PeftConfig, PrefixEncoder, PrefixFile, PrefixShape,
-    PromptEmbedding, PromptFile, Strictness, TargetModules, Targets,
+use candle_align::parameter_efficient::{
+    BlockScale, LoraConfig, LoraForModel, LoraLinear, Nf4Linear, PrefixEncoder, PrefixShape,
+    PromptEmbedding, TargetModules, Targets,
+};
+use candle_align::peft::{
+    AdapterFile, AdapterMethod, AnyAdapter, LoraFile, ModelAdapters, PeftConfig, PrefixFile,
+    PromptFile, Strictness,
 };
 use candle_core::{DType, Device, Tensor};
 use candle_nn::Linear;

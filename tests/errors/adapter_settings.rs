@@ -1,9 +1,8 @@
 //! What an `adapter_config.json` holds wrongly: file, key, value and what it may be, in few words.
 
-use candle_align::{
-    AdapterFile, AdapterMethod, LoraForModel, LoraInit, PeftConfig, Result, Strictness,
-    TargetModules,
-};
+use candle_align::Result;
+use candle_align::parameter_efficient::{LoraForModel, LoraInit, TargetModules};
+use candle_align::peft::{AdapterFile, AdapterMethod, PeftConfig, Strictness};
 use std::fs;
 
 /// The settings alone, with the file's path as `FILE` in messages.

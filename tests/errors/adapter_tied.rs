@@ -3,7 +3,7 @@
 use super::adapter_folder::{read, tensor, tensors};
 use crate::common::adapters::golden;
 use crate::common::says;
-use candle_align::{AdapterFile, BaseModel, Strictness};
+use candle_align::peft::{AdapterFile, BaseModel, Strictness};
 use candle_core::{Device, Tensor};
 use std::collections::HashMap;
 

@@ -1,7 +1,7 @@
 use crate::common::adapted::*;
 use crate::common::lora::*;
 use crate::common::{says, vector};
-use candle_align::{Adapter, DoraLinear, LoraBias, LoraConfig};
+use candle_align::parameter_efficient::{Adapter, DoraLinear, LoraBias, LoraConfig};
 use candle_core::DType;
 use candle_nn::{Linear, Module};
 

@@ -1,7 +1,8 @@
 //! Expressions of a configuration: what costs too much is an error by its name, before it costs it.
 
 use crate::common::says;
-use candle_align::{Ia3ForModel, LoraConfig, LoraForModel, Result, Targets};
+use candle_align::Result;
+use candle_align::parameter_efficient::{Ia3ForModel, LoraConfig, LoraForModel, Targets};
 
 fn config(json: &str) -> LoraForModel {
     serde_json::from_str(json).unwrap()

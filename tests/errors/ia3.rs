@@ -1,7 +1,9 @@
 use crate::common::adapted::*;
 use crate::common::lora::*;
 use crate::common::{says, vector};
-use candle_align::{Adapter, Ia3ForModel, Ia3Linear, Ia3Place, LinearAdapter, TargetModules};
+use candle_align::parameter_efficient::{
+    Adapter, Ia3ForModel, Ia3Linear, Ia3Place, LinearAdapter, TargetModules,
+};
 use candle_core::DType;
 use candle_nn::{Linear, Module};
 

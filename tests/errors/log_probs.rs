@@ -1,6 +1,7 @@
 use crate::common::{bits, matrix, vector};
+use candle_align::math::Whiten;
 use candle_align::math::{plackett_luce, whiten};
-use candle_align::{Candidates, Pair, Reduction, Statistics, TokenLogProbs, Whiten};
+use candle_align::{Candidates, Pair, Reduction, Statistics, TokenLogProbs};
 use candle_core::{DType, Device, Tensor};
 
 fn logits() -> Tensor {

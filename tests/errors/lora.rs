@@ -1,6 +1,6 @@
 use crate::common::lora::*;
 use crate::common::{says, vector};
-use candle_align::{
+use candle_align::parameter_efficient::{
     Adapter, FrozenLinear, LinearAdapter, LoraBias, LoraConfig, LoraEmbedding, LoraLinear,
     lora_plus_groups,
 };

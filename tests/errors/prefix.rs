@@ -1,6 +1,6 @@
 use crate::common::lora::{irregular, rng};
 use crate::common::says;
-use candle_align::{
+use candle_align::parameter_efficient::{
     PrefixConfig, PrefixEncoder, PrefixLayer, PrefixShape, Reparametrization, prefix_attention,
     prefix_mixing,
 };

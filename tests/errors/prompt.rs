@@ -1,6 +1,6 @@
 use crate::common::lora::{irregular, rng};
 use crate::common::{bits, says};
-use candle_align::{PromptConfig, PromptEmbedding, PromptInit};
+use candle_align::parameter_efficient::{PromptConfig, PromptEmbedding, PromptInit};
 use candle_core::{DType, Tensor};
 use candle_nn::Module;
 

@@ -1,8 +1,9 @@
 use crate::common::lora::{A, base, config, irregular, rng, tensor};
 use crate::common::quantized::trained;
 use crate::common::{says, vector};
-use candle_align::{
-    Adapter, BlockScale, LinearAdapter, LoraBias, LoraConfig, Nf4Linear, QloraLinear, Result,
+use candle_align::Result;
+use candle_align::parameter_efficient::{
+    Adapter, BlockScale, LinearAdapter, LoraBias, LoraConfig, Nf4Linear, QloraLinear,
 };
 use candle_core::DType;
 use candle_nn::{Linear, Module};

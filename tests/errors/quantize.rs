@@ -1,7 +1,7 @@
 use crate::common::lora::irregular;
 use crate::common::quantized::{quantized, vector32};
 use crate::common::{says, vector};
-use candle_align::{BlockScale, Nf4Linear, Nf4Tensor};
+use candle_align::parameter_efficient::{BlockScale, Nf4Linear, Nf4Tensor};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{Linear, Module};
 use std::collections::HashMap;
@@ -258,7 +258,7 @@ fn numbers_that_cannot_be_are_named() {
         Some(vector32(&[f64::INFINITY])),
         "`w.nested_absmax` holds inf at position 0; it must be finite",
     );
-    let mut map = candle_align::NF4;
+    let mut map = candle_align::parameter_efficient::NF4;
     map[3] = 0.0625;
     with(
         BlockScale::Double,

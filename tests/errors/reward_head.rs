@@ -1,5 +1,5 @@
 use crate::common::{bits, matrix, vector};
-use candle_align::{RewardHead, RewardNormalization};
+use candle_align::online::reward_head::{RewardHead, RewardNormalization};
 use candle_core::{DType, Device, Tensor};
 use rand::{SeedableRng, rngs::StdRng};
 

@@ -1,7 +1,8 @@
 use crate::common::{bits, matrix, vector};
+use candle_align::online::reward_model::ranking_accuracy;
 use candle_align::{
     Pair, PairwiseRewardConfig, RankedRewardConfig, choose_best_loss, pairwise_reward_loss,
-    plackett_luce_reward_loss, ranked_reward_loss, ranking_accuracy,
+    plackett_luce_reward_loss, ranked_reward_loss,
 };
 use candle_core::{DType, Device, Tensor};
 

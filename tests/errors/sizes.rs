@@ -2,14 +2,16 @@
 
 use crate::common::lora::{base, config, irregular, rng, table};
 use crate::common::says;
-use candle_align::{
+use candle_align::Result;
+use candle_align::online::reward_head::RewardHead;
+use candle_align::parameter_efficient::{
     AdaLoraConfig, AdaLoraLinear, BlockScale, BottleneckAdapter, BottleneckConfig,
     DesignSpaceConfig, DoraLinear, Grouping, Insertion, LayerSize, LoraConfig, LoraEmbedding,
-    LoraForModel, LoraLinear, MamConfig, Nf4Linear, PeftConfig, PrefixConfig, PrefixEncoder,
-    PrefixShape, PromptConfig, PromptEmbedding, PromptInit, QloraLinear, RankAllocator,
-    RankAllocatorConfig, Reparametrization, Result, RewardHead, Strictness, TargetModules, Targets,
-    VeraConfig, VeraLinear, VeraProjections,
+    LoraForModel, LoraLinear, MamConfig, Nf4Linear, PrefixConfig, PrefixEncoder, PrefixShape,
+    PromptConfig, PromptEmbedding, PromptInit, QloraLinear, RankAllocator, RankAllocatorConfig,
+    Reparametrization, TargetModules, Targets, VeraConfig, VeraLinear, VeraProjections,
 };
+use candle_align::peft::{PeftConfig, Strictness};
 use candle_core::{DType, Device};
 use serde::{Serialize, de::DeserializeOwned};
 

@@ -1,6 +1,6 @@
 use crate::common::lora::*;
 use crate::common::says;
-use candle_align::{
+use candle_align::parameter_efficient::{
     AdaLoraConfig, ForModel, Ia3ForModel, LoraConfig, LoraForModel, LoraLinear, TargetModules,
     Targets, VeraConfig,
 };

@@ -1,5 +1,5 @@
 use crate::common::vector;
-use candle_align::lora_plus_groups;
+use candle_align::parameter_efficient::lora_plus_groups;
 use candle_align::training::{Decay, Schedule, clip_grad_norm, gradient_agreement};
 use candle_core::{DType, Device, Var};
 use rand::SeedableRng;

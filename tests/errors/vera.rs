@@ -1,7 +1,9 @@
 use crate::common::adapted::*;
 use crate::common::lora::*;
 use crate::common::{says, vector};
-use candle_align::{Adapter, LinearAdapter, VeraConfig, VeraLinear, VeraProjections};
+use candle_align::parameter_efficient::{
+    Adapter, LinearAdapter, VeraConfig, VeraLinear, VeraProjections,
+};
 use candle_core::{DType, Device};
 use candle_nn::{Linear, Module};
 

@@ -5,10 +5,12 @@ mod adamw;
 mod pair;
 mod staged;
 
-use candle_align::{
-    Adapter, AdapterFile, AdapterMethod, AnyAdapter, BlockScale, LoraBias, LoraConfig, LoraFile,
-    LoraForModel, LoraInit, LoraLinear, ModelAdapters, Nf4Linear, Strictness, TargetModules,
-    Targets,
+use candle_align::parameter_efficient::{
+    Adapter, BlockScale, LoraBias, LoraConfig, LoraForModel, LoraInit, LoraLinear, Nf4Linear,
+    TargetModules, Targets,
+};
+use candle_align::peft::{
+    AdapterFile, AdapterMethod, AnyAdapter, LoraFile, ModelAdapters, Strictness,
 };
 use candle_core::{DType, Device, Module, Tensor};
 use candle_nn::Linear;

@@ -6,7 +6,7 @@
 //! | `FILES_KILLS` | how many processes are killed that save in a loop | 10 |
 
 use super::{CONFIG, TENSORS, bits, golden, names};
-use candle_align::{AdapterFile, AdapterMethod, Strictness};
+use candle_align::peft::{AdapterFile, AdapterMethod, Strictness};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use std::fs;
 use std::io::{BufRead, BufReader};

@@ -1,8 +1,8 @@
 //! What a writer puts beside the place of a file, and what happens to it.
 
 use super::{CONFIG, TENSORS, bits, golden, names};
+use candle_align::peft::{AdapterFile, Strictness};
 use candle_align::training::{AdamW, AdamWConfig, ParameterGroup};
-use candle_align::{AdapterFile, Strictness};
 use candle_core::{Device, Tensor, Var};
 use std::fs;
 use std::path::Path;

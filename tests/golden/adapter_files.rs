@@ -1,10 +1,9 @@
 //! The adapters that PEFT wrote (`adapters/`, by `adapter_files.py`), read, run, merged and written.
 
 use crate::common::adapters::golden;
-use candle_align::{
-    Adapter, AdapterFile, AdapterMethod, AnyAdapter, BaseModel, PrefixLayer, Result, Strictness,
-    TargetModules,
-};
+use candle_align::Result;
+use candle_align::parameter_efficient::{Adapter, PrefixLayer, TargetModules};
+use candle_align::peft::{AdapterFile, AdapterMethod, AnyAdapter, BaseModel, Strictness};
 use candle_core::{D, DType, Device, IndexOp, Module, Tensor};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};

@@ -2,8 +2,9 @@
 
 use super::EXACT;
 use super::reader::{Case, each};
-use candle_align::{
-    Adapter, LinearAdapter, LoraBias, LoraConfig, LoraEmbedding, LoraLinear, Result, Scaling,
+use candle_align::Result;
+use candle_align::parameter_efficient::{
+    Adapter, LinearAdapter, LoraBias, LoraConfig, LoraEmbedding, LoraLinear, Scaling,
 };
 use candle_nn::{Embedding, Linear, Module};
 use rand::SeedableRng;

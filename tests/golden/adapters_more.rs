@@ -2,10 +2,11 @@
 
 use super::EXACT;
 use super::reader::{Case, each};
-use candle_align::{
+use candle_align::Result;
+use candle_align::parameter_efficient::{
     AdaLoraConfig, AdaLoraLinear, Adapter, DoraLinear, Ia3ForModel, Ia3Linear, Ia3Place,
     LinearAdapter, LoraConfig, LoraForModel, Orthogonality, RankAllocator, RankAllocatorConfig,
-    Result, Scaling, TargetModules, Targets, VeraConfig, VeraLinear, VeraProjections,
+    Scaling, TargetModules, Targets, VeraConfig, VeraLinear, VeraProjections,
     orthogonality_penalty,
 };
 use candle_core::{Device, Tensor, Var};

@@ -3,9 +3,8 @@
 use super::EXACT;
 use super::ranking::{candidates, check_list};
 use super::reader::each;
-use candle_align::{
-    EditCosts, StableAlignmentConfig, StableAlignmentForm, edit_script, stable_alignment_loss,
-};
+use candle_align::language::edits::{EditCosts, edit_script};
+use candle_align::{StableAlignmentConfig, StableAlignmentForm, stable_alignment_loss};
 use candle_core::{Device, Tensor};
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::EXACT;
 use super::reader::{Case, each};
-use candle_align::{
+use candle_align::parameter_efficient::{
     BottleneckConfig, DesignSpaceConfig, MamConfig, PrefixConfig, Reparametrization,
 };
 use candle_core::{DType, Device, Tensor};

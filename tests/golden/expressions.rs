@@ -1,6 +1,6 @@
 //! Which paths an expression chooses: Python's `re`, in the three ways that PEFT uses it.
 
-use candle_align::{LoraConfig, LoraForModel, TargetModules, Targets};
+use candle_align::parameter_efficient::{LoraConfig, LoraForModel, TargetModules, Targets};
 use serde::Deserialize;
 
 #[derive(Deserialize)]

@@ -1,7 +1,9 @@
 use super::EXACT;
 use super::reader::each;
+use candle_align::parameter_efficient::{
+    Adapter, LoraBias, LoraConfig, LoraLinear, lora_plus_groups,
+};
 use candle_align::training::{AdamW, AdamWConfig, ParameterGroup, Schedule};
-use candle_align::{Adapter, LoraBias, LoraConfig, LoraLinear, lora_plus_groups};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{Linear, Module};

@@ -3,9 +3,10 @@
 
 use super::EXACT;
 use super::reader::{Case, each};
-use candle_align::{
+use candle_align::Result;
+use candle_align::parameter_efficient::{
     Activation, BottleneckAdapter, BottleneckConfig, Insertion, PrefixConfig, PrefixEncoder,
-    PrefixLayer, PrefixShape, PromptConfig, PromptEmbedding, PromptInit, Reparametrization, Result,
+    PrefixLayer, PrefixShape, PromptConfig, PromptEmbedding, PromptInit, Reparametrization,
     prefix_attention, prefix_mixing,
 };
 use candle_core::{DType, Device, Tensor, Var};

@@ -4,7 +4,8 @@
 use super::EXACT;
 use super::adapters::config;
 use super::reader::{Case, each};
-use candle_align::{Adapter, BlockScale, Nf4Linear, Nf4Tensor, QloraLinear, Result};
+use candle_align::Result;
+use candle_align::parameter_efficient::{Adapter, BlockScale, Nf4Linear, Nf4Tensor, QloraLinear};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{Linear, Module};
 use rand::SeedableRng;

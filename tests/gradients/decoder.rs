@@ -1,7 +1,7 @@
 //! Methods of a whole model, on the examples' decoder: every number that is trained.
 
 use crate::common::adapters::{assert_gradients, disturb, objective};
-use candle_align::{
+use candle_align::parameter_efficient::{
     Activation, BottleneckConfig, DesignSpaceConfig, MamConfig, PrefixConfig, Reparametrization,
 };
 use candle_core::{DType, Device, Tensor};

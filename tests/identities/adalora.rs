@@ -2,10 +2,13 @@ use crate::common::adapted::*;
 use crate::common::adapters::objective;
 use crate::common::lora::*;
 use crate::common::{EXACT, assert_close, numbers, vector};
-use candle_align::{
-    AdaLoraConfig, AdaLoraFile, AdaLoraLinear, AdaLoraScaling, Adapter, AdapterFile, AdapterMethod,
-    AnyAdapter, ForModel, ModelAdapters, Orthogonality, PeftConfig, RankAllocator,
-    RankAllocatorConfig, Result, TargetModules, Targets, orthogonality_penalty,
+use candle_align::Result;
+use candle_align::parameter_efficient::{
+    AdaLoraConfig, AdaLoraLinear, AdaLoraScaling, Adapter, ForModel, Orthogonality, RankAllocator,
+    RankAllocatorConfig, TargetModules, Targets, orthogonality_penalty,
+};
+use candle_align::peft::{
+    AdaLoraFile, AdapterFile, AdapterMethod, AnyAdapter, ModelAdapters, PeftConfig,
 };
 use candle_core::{DType, Tensor};
 use candle_nn::Module;

@@ -1,8 +1,9 @@
 use crate::common::adapted::*;
 use crate::common::lora::*;
-use candle_align::{
-    AdaLoraConfig, Adapter, AnyAdapter, BlockScale, Ia3Place, LoraConfig, QloraLinear, VeraConfig,
+use candle_align::parameter_efficient::{
+    AdaLoraConfig, Adapter, BlockScale, Ia3Place, LoraConfig, QloraLinear, VeraConfig,
 };
+use candle_align::peft::AnyAdapter;
 use candle_core::DType;
 use candle_nn::Module;
 

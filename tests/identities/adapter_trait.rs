@@ -4,10 +4,12 @@ use crate::common::adapted::starts;
 use crate::common::adapters::disturb;
 use crate::common::lora::*;
 use crate::common::{EXACT, assert_close, numbers};
-use candle_align::{
-    Adapter, AdapterState, AnyAdapter, BiasLinear, BlockScale, FrozenBase, FrozenLinear, LoraBias,
-    LoraConfig, LoraEmbedding, LoraLinear, QloraLinear, Result,
+use candle_align::Result;
+use candle_align::parameter_efficient::{
+    Adapter, AdapterState, BiasLinear, BlockScale, FrozenBase, FrozenLinear, LoraBias, LoraConfig,
+    LoraEmbedding, LoraLinear, QloraLinear,
 };
+use candle_align::peft::AnyAdapter;
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{Embedding, Module};
 

@@ -1,8 +1,10 @@
 use crate::common::lists::list;
 use crate::common::{EXACT, assert_close, matrix, numbers, vector};
+use candle_align::ranking::ReferenceTokens;
+use candle_align::ranking::brio::BrioPairs;
 use candle_align::{
-    BrioConfig, BrioPairs, Candidates, Pair, ReferenceTokens, RrhfConfig, SlicConfig, TokenLoss,
-    brio_loss, rrhf_loss, slic_list_loss, slic_rank_loss,
+    BrioConfig, Candidates, Pair, RrhfConfig, SlicConfig, TokenLoss, brio_loss, rrhf_loss,
+    slic_list_loss, slic_rank_loss,
 };
 use candle_core::{DType, Tensor, Var};
 

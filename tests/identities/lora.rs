@@ -1,6 +1,6 @@
 use crate::common::lora::*;
 use crate::common::{EXACT, assert_close, matrix, numbers, vector};
-use candle_align::{
+use candle_align::parameter_efficient::{
     Adapter, LinearAdapter, LoraBias, LoraConfig, LoraEmbedding, LoraLinear, Scaling,
 };
 use candle_core::{DType, Device, IndexOp, Tensor, Var};

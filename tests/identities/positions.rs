@@ -3,7 +3,7 @@
 
 use crate::common::lora::{irregular, rng};
 use crate::common::{EXACT, assert_close, numbers};
-use candle_align::{
+use candle_align::parameter_efficient::{
     PrefixConfig, PrefixEncoder, PrefixLayer, PrefixShape, PromptEmbedding, Reparametrization,
     prefix_attention,
 };

@@ -1,10 +1,12 @@
 use crate::common::policy::{BETA, REFERENCE, answers, log, reference};
 use crate::common::{EXACT, assert_close, bits, matrix, numbers, vector};
 use candle_align::math::{Whiten, whiten};
+use candle_align::online::controller::KlController;
+use candle_align::online::rewards::missing_eos_penalty;
 use candle_align::{
-    GaeConfig, KlController, KlEstimator, PpoConfig, PpoValueConfig, PtxConfig, Reduction, Result,
-    SftConfig, ShapedRewardsConfig, TokenLogProbs, gae, kl_loss, missing_eos_penalty,
-    ppo_policy_loss, ppo_value_loss, ptx_loss, sft_loss, shaped_rewards,
+    GaeConfig, KlEstimator, PpoConfig, PpoValueConfig, PtxConfig, Reduction, Result, SftConfig,
+    ShapedRewardsConfig, TokenLogProbs, gae, kl_loss, ppo_policy_loss, ppo_value_loss, ptx_loss,
+    sft_loss, shaped_rewards,
 };
 use candle_core::{D, DType, Device, Tensor, Var};
 use candle_nn::ops::log_softmax;

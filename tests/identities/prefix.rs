@@ -1,6 +1,6 @@
 use crate::common::lora::{bits, irregular, rng, var};
 use crate::common::{EXACT, assert_close, numbers};
-use candle_align::{
+use candle_align::parameter_efficient::{
     PrefixConfig, PrefixEncoder, PrefixLayer, PrefixShape, Reparametrization, prefix_attention,
     prefix_mixing,
 };

@@ -1,7 +1,9 @@
 use crate::common::lora::{BIASES, TYPES, base, bits, config, irregular, rng, var};
 use crate::common::quantized::{SCALES, normal, over_dequantized, quantized, trained};
 use crate::common::{EXACT, assert_close, numbers};
-use candle_align::{Adapter, BlockScale, LinearAdapter, LoraConfig, QloraLinear, Scaling};
+use candle_align::parameter_efficient::{
+    Adapter, BlockScale, LinearAdapter, LoraConfig, QloraLinear, Scaling,
+};
 use candle_core::{DType, Tensor};
 use candle_nn::{Linear, Module};
 
@@ -100,7 +102,9 @@ fn disabled_it_is_its_base_to_the_bit() {
                     layer.set_enabled(false);
                     assert!(!layer.is_enabled());
                     let off = layer.forward(&x).unwrap();
-                    let base = candle_align::Nf4Linear::quantize(&base(dtype), scale).unwrap();
+                    let base =
+                        candle_align::parameter_efficient::Nf4Linear::quantize(&base(dtype), scale)
+                            .unwrap();
                     assert_eq!(bits(&off), bits(&base.forward(&x).unwrap()));
                     assert_ne!(bits(&off), bits(&on));
                     layer.set_enabled(true);

@@ -1,7 +1,7 @@
 use crate::common::lora::{TYPES, bits, irregular};
 use crate::common::quantized::*;
 use crate::common::{assert_close, numbers};
-use candle_align::{BlockScale, NF4, Nf4Linear, Nf4Tensor};
+use candle_align::parameter_efficient::{BlockScale, NF4, Nf4Linear, Nf4Tensor};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{Linear, Module};
 use std::collections::HashMap;

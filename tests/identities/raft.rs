@@ -1,10 +1,8 @@
 use crate::common::draws::{best_of, best_of_formula, expectation, kl};
 use crate::common::policy::{BETA, REFERENCE, REWARDS, log, normalized, tilted};
 use crate::common::{EXACT, assert_close, bits, matrix, numbers, vector};
-use candle_align::{
-    RaftConfig, RefreshedSet, SftConfig, TokenLogProbs, best_of_k, kl_adjusted_rewards, sft_loss,
-    top_share,
-};
+use candle_align::online::raft::{RefreshedSet, best_of_k, kl_adjusted_rewards, top_share};
+use candle_align::{RaftConfig, SftConfig, TokenLogProbs, sft_loss};
 use candle_core::{D, DType, Device, Tensor, Var};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 

@@ -2,10 +2,11 @@ use crate::common::policy::{REWARDS, ordered_pairs};
 use crate::common::{
     EXACT, assert_close, bits, logistic_loss, matrix, numbers, rankings, sigma, vector,
 };
+use candle_align::online::reward_head::{RewardHead, RewardNormalization};
+use candle_align::online::reward_model::{Ties, ranking_accuracy};
 use candle_align::{
-    DpoConfig, Pair, PairwiseRewardConfig, RankedRewardConfig, Result, RewardHead,
-    RewardNormalization, Ties, choose_best_loss, dpo_loss, pairwise_reward_loss,
-    plackett_luce_reward_loss, ranked_reward_loss, ranking_accuracy,
+    DpoConfig, Pair, PairwiseRewardConfig, RankedRewardConfig, Result, choose_best_loss, dpo_loss,
+    pairwise_reward_loss, plackett_luce_reward_loss, ranked_reward_loss,
 };
 use candle_core::{DType, Device, Tensor, Var};
 use rand::{SeedableRng, rngs::StdRng};
@@ -265,7 +266,12 @@ fn centering_a_ranking_pulls_all_scores_alike() -> Result<()> {
         })
     };
     let (plain, centered) = (with(0.0), with(0.3));
-    let pull: Vec<f64> = centered.1.iter().zip(&plain.1).map(|(c, p)| c - p).collect();
+    let pull: Vec<f64> = centered
+        .1
+        .iter()
+        .zip(&plain.1)
+        .map(|(c, p)| c - p)
+        .collect();
     // c · (2 · mean)², whose slope is 8c/K · mean for every answer
     let mean = SCORES.iter().sum::<f64>() / 4.0;
     assert_close(&pull, &[8.0 * 0.3 / 4.0 * mean; 4], EXACT, "pull");

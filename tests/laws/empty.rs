@@ -3,6 +3,13 @@
 
 use crate::common::{self, ALL_STATISTICS, EXACT, Role, Row, rows};
 use candle_align::math;
+use candle_align::language::edits::{EditCosts, edit_script};
+use candle_align::language::forgetful::{forgetful_mask, forgetful_pair_mask};
+use candle_align::math::Whiten;
+use candle_align::online::raft::{RefreshedSet, best_of_k, kl_adjusted_rewards, top_share};
+use candle_align::online::reward_head::{RewardHead, RewardNormalization};
+use candle_align::online::reward_model::ranking_accuracy;
+use candle_align::online::rewards::missing_eos_penalty;
 use candle_align::*;
 use candle_core::{DType, Device, Tensor, Var};
 use rand::{SeedableRng, rngs::StdRng};

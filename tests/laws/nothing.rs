@@ -6,13 +6,15 @@ use crate::common::adapters::disturb;
 use crate::common::layers::all;
 use crate::common::lora::{base, config, irregular, rng, table};
 use crate::common::numbers;
-use candle_align::{
+use candle_align::Result;
+use candle_align::online::reward_head::RewardHead;
+use candle_align::parameter_efficient::{
     AdaLoraLinear, Adapter, BiasLinear, BlockScale, BottleneckAdapter, BottleneckConfig,
     DoraLinear, FrozenLinear, Ia3Linear, Ia3Place, Insertion, LinearAdapter, LoraBias, LoraConfig,
     LoraEmbedding, LoraLinear, Nf4Linear, Orthogonality, PrefixConfig, PrefixEncoder, PrefixLayer,
     PrefixShape, PromptConfig, PromptEmbedding, PromptInit, QloraLinear, RankAllocator,
-    RankAllocatorConfig, Reparametrization, Result, RewardHead, VeraLinear, orthogonality_penalty,
-    prefix_attention, prefix_mixing,
+    RankAllocatorConfig, Reparametrization, VeraLinear, orthogonality_penalty, prefix_attention,
+    prefix_mixing,
 };
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{Embedding, Linear, Module};

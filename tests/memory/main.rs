@@ -4,7 +4,7 @@
 //! thread ([`alone`]), so no other thread holds a part of what is measured, and no other thread's
 //! memory is in the count, however the machine is used.
 
-use candle_align::{BlockScale, Nf4Linear};
+use candle_align::parameter_efficient::{BlockScale, Nf4Linear};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{Linear, Module};
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -2,7 +2,7 @@
 
 use crate::common::lora::rng;
 use crate::common::{assert_close, numbers};
-use candle_align::{
+use candle_align::parameter_efficient::{
     AdaLoraConfig, AdaLoraLinear, AdaLoraScaling, Adapter, Orthogonality, RankAllocator,
     RankAllocatorConfig, orthogonality_penalty,
 };

@@ -1,6 +1,7 @@
 use crate::common::policy::{REFERENCE, REWARDS, descend, descend_free, log};
 use crate::common::{bits, matrix, numbers, sigma, vector};
-use candle_align::{BrioConfig, BrioPairs, Candidates, Result, TokenLoss, brio_loss};
+use candle_align::ranking::brio::BrioPairs;
+use candle_align::{BrioConfig, Candidates, Result, TokenLoss, brio_loss};
 use candle_core::{D, Tensor};
 use candle_nn::ops::log_softmax;
 

@@ -1,9 +1,10 @@
 use crate::common::policy::{BETA, REFERENCE, REWARDS, distance, normalized, tilted};
 use crate::common::table::{Table, learn};
 use crate::common::vector;
+use candle_align::language::LearnedAnswers;
+use candle_align::language::conditional_sft::{ClassPrompt, ClassWeighting, Turn};
 use candle_align::{
-    CRlftConfig, ClassPrompt, ClassWeighting, LearnedAnswers, Result, Sequence, SftConfig,
-    TokenLogProbs, Turn, c_rlft_loss, sft_loss,
+    CRlftConfig, Result, Sequence, SftConfig, TokenLogProbs, c_rlft_loss, sft_loss,
 };
 use candle_core::Tensor;
 

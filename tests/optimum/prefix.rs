@@ -3,7 +3,7 @@
 use crate::common::adapters::descend;
 use crate::common::lora::rng;
 use crate::common::numbers;
-use candle_align::{
+use candle_align::parameter_efficient::{
     PrefixConfig, PrefixEncoder, PrefixShape, Reparametrization, prefix_attention, prefix_mixing,
 };
 use candle_core::{D, DType, Device, Tensor};

@@ -4,7 +4,7 @@ use crate::common::adapters::descend;
 use crate::common::lora::{irregular, rng};
 use crate::common::policy::{distance, normalized};
 use crate::common::{assert_close, numbers};
-use candle_align::{FrozenLinear, PromptConfig, PromptEmbedding, PromptInit};
+use candle_align::parameter_efficient::{FrozenLinear, PromptConfig, PromptEmbedding, PromptInit};
 use candle_core::{D, DType, Device, Tensor};
 use candle_nn::{Embedding, Module, ops::log_softmax};
 

@@ -3,7 +3,9 @@
 
 use crate::common::lora::{irregular, rng};
 use crate::common::{assert_close, numbers};
-use candle_align::{Adapter, BlockScale, LinearAdapter, LoraConfig, NF4, QloraLinear};
+use candle_align::parameter_efficient::{
+    Adapter, BlockScale, LinearAdapter, LoraConfig, NF4, QloraLinear,
+};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{Linear, Module};
 

@@ -1,9 +1,10 @@
 use crate::common::draws::{best_of, best_of_formula, kl};
 use crate::common::policy::{BETA, REFERENCE, REWARDS, descend, distance, log, normalized, tilted};
 use crate::common::{EXACT, assert_close, matrix, numbers, vector};
+use candle_align::online::raft::{best_of_k, kl_adjusted_rewards, top_share};
 use candle_align::{
-    RaftConfig, Reduction, Result, SamplingConfig, SftConfig, Statistics, TokenLogProbs, best_of_k,
-    kl_adjusted_rewards, sample, sft_loss, top_share,
+    RaftConfig, Reduction, Result, SamplingConfig, SftConfig, Statistics, TokenLogProbs, sample,
+    sft_loss,
 };
 use candle_core::{DType, Device, Tensor, Var};
 use rand::{SeedableRng, rngs::StdRng};

@@ -5,9 +5,10 @@ use crate::common::policy::{
     REFERENCE, REWARDS, descend_free, distance, normalized, ordered_pairs,
 };
 use crate::common::{assert_close, matrix, rankings, sigma, vector};
+use candle_align::online::reward_model::Ties;
 use candle_align::{
-    Pair, PairwiseRewardConfig, RankedRewardConfig, Result, Ties, choose_best_loss,
-    pairwise_reward_loss, plackett_luce_reward_loss, ranked_reward_loss,
+    Pair, PairwiseRewardConfig, RankedRewardConfig, Result, choose_best_loss, pairwise_reward_loss,
+    plackett_luce_reward_loss, ranked_reward_loss,
 };
 use candle_core::{Device, Tensor};
 

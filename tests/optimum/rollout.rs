@@ -4,9 +4,10 @@ use crate::common::policy::{
     BETA, REFERENCE, REWARDS, answers, descend, descend_free, distance, log, tilted,
 };
 use crate::common::{bits, numbers, vector};
+use candle_align::math::Whiten;
 use candle_align::{
     ExperienceConfig, GaeConfig, KlEstimator, Result, RlhfConfig, Rollout, ShapedRewardsConfig,
-    TokenLogProbs, Whiten, kl_loss, rlhf_loss,
+    TokenLogProbs, kl_loss, rlhf_loss,
 };
 use candle_core::{D, DType, Device, Tensor, Var};
 use candle_nn::ops::log_softmax;

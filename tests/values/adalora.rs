@@ -2,7 +2,7 @@ use crate::common::adapted::*;
 use crate::common::adapters::{assert_gradients, objective};
 use crate::common::lora::*;
 use crate::common::{EXACT, assert_close, dot, matrix, numbers, vector};
-use candle_align::{
+use candle_align::parameter_efficient::{
     AdaLoraConfig, AdaLoraLinear, AdaLoraScaling, Adapter, Orthogonality, RankAllocator,
     RankAllocatorConfig, orthogonality_penalty,
 };

@@ -1,7 +1,7 @@
 use crate::common::adapters::{assert_gradients, disturb, objective};
 use crate::common::lora::{irregular, rng, tensor, var};
 use crate::common::{EXACT, assert_close, numbers, sigma, vector};
-use candle_align::{
+use candle_align::parameter_efficient::{
     Activation, BottleneckAdapter, BottleneckConfig, FrozenLinear, Insertion, MamConfig,
     PrefixConfig, Reparametrization,
 };

@@ -1,8 +1,9 @@
 use crate::common::lists::list;
 use crate::common::{EXACT, assert_close, bits, matrix, numbers};
+use candle_align::ranking::ReferenceTokens;
+use candle_align::ranking::brio::BrioPairs;
 use candle_align::{
-    BrioConfig, BrioPairs, Candidates, ReferenceTokens, SftConfig, Statistics, TokenLogProbs,
-    TokenLoss, brio_loss, sft_loss,
+    BrioConfig, Candidates, SftConfig, Statistics, TokenLogProbs, TokenLoss, brio_loss, sft_loss,
 };
 use candle_core::{Device, Tensor};
 

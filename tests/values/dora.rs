@@ -2,7 +2,9 @@ use crate::common::adapted::*;
 use crate::common::adapters::{assert_gradients, objective};
 use crate::common::lora::*;
 use crate::common::{EXACT, assert_close, dot, numbers, vector};
-use candle_align::{Adapter, DoraLinear, LinearAdapter, LoraBias, LoraConfig, LoraInit, Scaling};
+use candle_align::parameter_efficient::{
+    Adapter, DoraLinear, LinearAdapter, LoraBias, LoraConfig, LoraInit, Scaling,
+};
 use candle_core::{DType, IndexOp, Tensor};
 use candle_nn::{Linear, Module};
 use rand::Rng;

@@ -1,8 +1,7 @@
 use crate::common::lists::list;
 use crate::common::{EXACT, assert_close, bits, matrix, numbers};
-use candle_align::{
-    Candidates, ExpectedRiskConfig, ReferenceTokens, TokenLoss, expected_risk_loss,
-};
+use candle_align::ranking::ReferenceTokens;
+use candle_align::{Candidates, ExpectedRiskConfig, TokenLoss, expected_risk_loss};
 
 fn risk(c: &Candidates, length_power: f64) -> Vec<f64> {
     let config = ExpectedRiskConfig {

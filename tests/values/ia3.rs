@@ -2,7 +2,7 @@ use crate::common::adapted::*;
 use crate::common::adapters::{assert_gradients, objective};
 use crate::common::lora::*;
 use crate::common::{EXACT, assert_close, dot, numbers};
-use candle_align::{
+use candle_align::parameter_efficient::{
     Adapter, Ia3ForModel, Ia3Linear, Ia3Place, LinearAdapter, TargetModules, Targets,
 };
 use candle_core::DType;

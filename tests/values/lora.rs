@@ -1,7 +1,7 @@
 use crate::common::adapters::{assert_gradients, objective};
 use crate::common::lora::*;
 use crate::common::{EXACT, assert_close, matrix, numbers, vector};
-use candle_align::{
+use candle_align::parameter_efficient::{
     Adapter, FrozenLinear, LinearAdapter, LoraBias, LoraConfig, LoraEmbedding, LoraForModel,
     LoraInit, LoraLinear, Scaling, Targets, lora_plus_groups,
 };

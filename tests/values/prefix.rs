@@ -1,7 +1,7 @@
 use crate::common::adapters::{assert_gradients, disturb, objective};
 use crate::common::lora::{irregular, rng, var};
 use crate::common::{EXACT, assert_close, numbers};
-use candle_align::{
+use candle_align::parameter_efficient::{
     PrefixConfig, PrefixEncoder, PrefixLayer, PrefixShape, Reparametrization, prefix_attention,
     prefix_mixing,
 };

@@ -3,7 +3,7 @@ use crate::common::lora::{
 };
 use crate::common::quantized::{SCALES, over_dequantized, single, trained};
 use crate::common::{EXACT, GRADIENT, STEP, assert_close, numbers, vector};
-use candle_align::{
+use candle_align::parameter_efficient::{
     Adapter, BlockScale, LinearAdapter, LoraBias, LoraConfig, LoraInit, LoraLinear, NF4, Nf4Linear,
     QloraLinear, Scaling,
 };

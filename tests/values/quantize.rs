@@ -1,7 +1,9 @@
 use crate::common::lora::{TYPES, bits, irregular, var};
 use crate::common::quantized::*;
 use crate::common::{EXACT, GRADIENT, STEP, assert_close, numbers};
-use candle_align::{BlockScale, FrozenLinear, NF4, Nf4Linear, Nf4Scales, Nf4Tensor};
+use candle_align::parameter_efficient::{
+    BlockScale, FrozenLinear, NF4, Nf4Linear, Nf4Scales, Nf4Tensor,
+};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{Linear, Module};
 use half::{bf16, f16};

@@ -1,5 +1,6 @@
 use crate::common::{EXACT, assert_close, bits, matrix, numbers, vector};
-use candle_align::{Result, RewardHead, RewardNormalization};
+use candle_align::Result;
+use candle_align::online::reward_head::{RewardHead, RewardNormalization};
 use candle_core::{DType, Device, Tensor, Var};
 use rand::{SeedableRng, rngs::StdRng};
 

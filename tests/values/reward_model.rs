@@ -1,7 +1,8 @@
 use crate::common::{EXACT, assert_close, bits, logistic_loss as lost, matrix, numbers, vector};
+use candle_align::online::reward_model::{Ties, ranking_accuracy};
 use candle_align::{
-    Pair, PairwiseRewardConfig, RankedRewardConfig, Result, Ties, choose_best_loss,
-    pairwise_reward_loss, plackett_luce_reward_loss, ranked_reward_loss, ranking_accuracy,
+    Pair, PairwiseRewardConfig, RankedRewardConfig, Result, choose_best_loss, pairwise_reward_loss,
+    plackett_luce_reward_loss, ranked_reward_loss,
 };
 use candle_core::{DType, Device, Tensor};
 

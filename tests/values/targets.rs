@@ -1,6 +1,6 @@
 //! The choice of modules, and the settings of one of them.
 
-use candle_align::{
+use candle_align::parameter_efficient::{
     AdaLoraConfig, BottleneckConfig, ForModel, LoraBias, LoraConfig, LoraForModel, LoraInit,
     Scaling, TargetModules, Targets, VeraConfig,
 };

@@ -1,5 +1,5 @@
 use crate::common::{EXACT, assert_close, numbers, var, vector};
-use candle_align::lora_plus_groups;
+use candle_align::parameter_efficient::lora_plus_groups;
 use candle_align::training::{GradAccumulator, clip_grad_norm, grad_coverage, named_vars};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};

@@ -2,7 +2,7 @@ use crate::common::adapted::*;
 use crate::common::adapters::{assert_gradients, objective};
 use crate::common::lora::*;
 use crate::common::{EXACT, assert_close, dot, numbers};
-use candle_align::{Adapter, VeraConfig, VeraLinear, VeraProjections};
+use candle_align::parameter_efficient::{Adapter, VeraConfig, VeraLinear, VeraProjections};
 use candle_core::{DType, Device};
 use candle_nn::Module;
 use rand::Rng;

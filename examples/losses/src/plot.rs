@@ -93,10 +93,7 @@ fn panel(
             .copied()
             .filter(|p| curve.loss.regularizer && (2.0 * p.0).fract() == 0.0)
             .collect();
-        chart.draw_series(LineSeries::new(
-            corners(&points),
-            color.stroke_width(width),
-        ))?;
+        chart.draw_series(LineSeries::new(corners(&points), color.stroke_width(width)))?;
         chart.draw_series(dots.into_iter().map(|p| Circle::new(p, 6, color.filled())))?;
     }
     Ok(())

@@ -1,8 +1,9 @@
 //! The settings of a parameter-efficient method, and their form in JSON.
 
-use candle_align::{
+use candle_align::Result;
+use candle_align::parameter_efficient::{
     AdaLoraConfig, BottleneckConfig, DesignSpaceConfig, Ia3ForModel, LoraForModel, MamConfig,
-    Placement, PrefixConfig, PromptConfig, Result, VeraConfig,
+    Placement, PrefixConfig, PromptConfig, VeraConfig,
 };
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Visitor};

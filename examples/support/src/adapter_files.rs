@@ -3,9 +3,9 @@
 use super::beside::Adapters;
 use super::linear_adapters::linear_names;
 use super::transformer::Transformer;
-use candle_align::{
-    AdapterFile, AdapterMethod, BlockScale, FrozenLinear, Nf4Linear, Result, Strictness,
-};
+use candle_align::Result;
+use candle_align::parameter_efficient::{BlockScale, FrozenLinear, Nf4Linear};
+use candle_align::peft::{AdapterFile, AdapterMethod, Strictness};
 use candle_core::Tensor;
 use candle_nn::Linear;
 use std::collections::HashMap;

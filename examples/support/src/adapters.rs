@@ -19,9 +19,11 @@ pub use super::adapter_config::AdapterSettings;
 use super::beside::{Mode, beside};
 use super::linear_adapters::{Maker, Switched};
 use super::transformer::Transformer;
-use candle_align::{
-    AdaLoraLinear, AnyAdapter, FrozenLinear, LayerSize, Result, Targets, VeraProjections,
+use candle_align::Result;
+use candle_align::parameter_efficient::{
+    AdaLoraLinear, FrozenLinear, LayerSize, Targets, VeraProjections,
 };
+use candle_align::peft::AnyAdapter;
 use candle_core::Var;
 use candle_nn::Linear;
 use rand::rngs::StdRng;

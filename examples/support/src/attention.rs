@@ -1,7 +1,8 @@
 //! Attention of the decoder, over the positions that are visible.
 
 use super::softmax::{Visible, visible_softmax};
-use candle_align::{PrefixLayer, Result, prefix_attention};
+use candle_align::Result;
+use candle_align::parameter_efficient::{PrefixLayer, prefix_attention};
 use candle_core::{Device, Tensor};
 
 /// The positions before each position that are `visible`: `[batch · heads, time, time]`.

@@ -3,9 +3,10 @@
 
 use super::adapter_config::AdapterSettings;
 use super::transformer::Transformer;
-use candle_align::{
+use candle_align::Result;
+use candle_align::parameter_efficient::{
     BottleneckAdapter, BottleneckConfig, LayerPlan, Placement, PrefixConfig, PrefixEncoder,
-    PrefixLayer, PrefixShape, PromptEmbedding, Reparametrization, Result,
+    PrefixLayer, PrefixShape, PromptEmbedding, Reparametrization,
 };
 use candle_core::{Tensor, Var};
 use rand::rngs::StdRng;

@@ -3,11 +3,13 @@
 use super::adapter_config::AdapterSettings;
 use super::beside::Mode;
 use super::transformer::{Projection, Transformer};
-use candle_align::{
-    AdaLoraLinear, Adapter, AnyAdapter, BiasLinear, BlockScale, DoraLinear, Ia3Linear, LayerPlan,
-    LoraBias, LoraConfig, LoraForModel, LoraLinear, QloraLinear, Result, TargetModules, Targets,
-    VeraLinear, VeraProjections,
+use candle_align::Result;
+use candle_align::parameter_efficient::{
+    AdaLoraLinear, Adapter, BiasLinear, BlockScale, DoraLinear, Ia3Linear, LayerPlan, LoraBias,
+    LoraConfig, LoraForModel, LoraLinear, QloraLinear, TargetModules, Targets, VeraLinear,
+    VeraProjections,
 };
+use candle_align::peft::AnyAdapter;
 use candle_core::{Module, Tensor, Var};
 use candle_nn::Linear;
 use rand::rngs::StdRng;

@@ -140,11 +140,7 @@ fn legend(chart: &mut Chart, report: &Report) {
             false => (color, "white"),
         };
         chart.mark_at((left + 14.0, y), shape, fill, stroke);
-        chart.write(
-            (left + 28.0, y - 7.5),
-            text,
-            if open { INK } else { color },
-        );
+        chart.write((left + 28.0, y - 7.5), text, if open { INK } else { color });
     }
 }
 

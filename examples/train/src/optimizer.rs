@@ -3,7 +3,7 @@
 use super::adapter::budget::Budget;
 use super::error::Result;
 use super::trainer::Phase;
-use candle_align::lora_plus_groups;
+use candle_align::parameter_efficient::lora_plus_groups;
 use candle_align::training::{AdamW, AdamWConfig, ParameterGroup};
 use candle_core::Var;
 

@@ -6,10 +6,11 @@ use super::error::{Error, Result, cut};
 use super::input;
 use super::objectives::words::{CRlft, Classes, Hindsight};
 use super::objectives::{Objective, RewardForm, SlicForm};
+use candle_align::language::edits::EditCosts;
+use candle_align::language::revision::{DebugFormat, RevisionTemplate};
 use candle_align::{
-    BrioConfig, DebugFormat, DpoConfig, EditCosts, ExpectedRiskConfig, PairwiseRewardConfig,
-    ProConfig, RankedRewardConfig, RevisionTemplate, RrhfConfig, SftConfig, SlicConfig,
-    StableAlignmentConfig,
+    BrioConfig, DpoConfig, ExpectedRiskConfig, PairwiseRewardConfig, ProConfig, RankedRewardConfig,
+    RrhfConfig, SftConfig, SlicConfig, StableAlignmentConfig,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

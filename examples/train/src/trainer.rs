@@ -12,7 +12,7 @@ use super::objectives::order::Ordered;
 use super::objectives::{Objective, Task, forward};
 use super::optimizer::{budget, optimizer};
 use super::report::Scores;
-use candle_align::forgetful_mask;
+use candle_align::language::forgetful::forgetful_mask;
 use candle_align::training::{Decay, GradAccumulator, Schedule, clip_grad_norm, grad_coverage};
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Var};

@@ -69,7 +69,8 @@ pub struct Allocation {
 /// neither does this crate.
 /// # Examples
 /// ```
-/// use candle_align::{AdaLoraConfig, AdaLoraLinear, RankAllocator, RankAllocatorConfig};
+/// use candle_align::parameter_efficient::{AdaLoraConfig, AdaLoraLinear, RankAllocator,
+///     RankAllocatorConfig};
 /// use candle_core::{DType, Device, Tensor};
 /// use candle_nn::{Linear, Module};
 /// use rand::{SeedableRng, rngs::StdRng};

@@ -11,7 +11,7 @@
 //! | Q | [`AdaLoraLinear::q`]: right singular vectors | `[rank, in]` |
 //! | R(P, Q) | [`orthogonality_penalty`] | number |
 //! | 𝒢ₖ,ᵢ | the triplet of row i of Q, element i of Λ and column i of P of matrix k | |
-//! | b⁽ᵗ⁾, S⁽ᵗ⁾ | [`RankAllocator`](crate::RankAllocator) | numbers |
+//! | b⁽ᵗ⁾, S⁽ᵗ⁾ | [`RankAllocator`](crate::parameter_efficient::RankAllocator) | numbers |
 //!
 //! Read next: [`allocator`], which decides where the rank goes;
 //! [`lora`](crate::parameter_efficient::lora).
@@ -100,10 +100,10 @@ const START: f64 = 0.02;
 /// Λ = 0,   P, Q ~ N(0, 0.02²)                at the start
 /// ```
 /// # Shapes
-/// Inputs, outputs and types as for [`LoraLinear`](crate::LoraLinear); P `[out, r]`, Λ's diagonal
+/// Inputs, outputs and types as for [`LoraLinear`](crate::parameter_efficient::LoraLinear); P `[out, r]`, Λ's diagonal
 /// `[r, 1]`, Q `[r, in]`.
 /// # Errors
-/// As for [`LoraLinear`](crate::LoraLinear), for the settings of [`AdaLoraConfig`].
+/// As for [`LoraLinear`](crate::parameter_efficient::LoraLinear), for the settings of [`AdaLoraConfig`].
 /// # Properties
 /// * At the start h is the base layer's output bit for bit, as for LoRA; ∂L/∂P = ∂L/∂Q = 0, ∂L/∂Λ ≠ 0.
 /// * r(in + out + 1) numbers are trained; W⁽⁰⁾ gets no gradient.
@@ -119,7 +119,7 @@ const START: f64 = 0.02;
 /// and keep the initial r; that is the default here. Dropout and the bias are as in LoRA.
 /// # Examples
 /// ```
-/// use candle_align::{AdaLoraConfig, AdaLoraLinear, AdaLoraScaling};
+/// use candle_align::parameter_efficient::{AdaLoraConfig, AdaLoraLinear, AdaLoraScaling};
 /// use candle_core::{Device, Tensor};
 /// use candle_nn::{Linear, Module};
 ///

@@ -41,7 +41,8 @@ pub enum Orthogonality {
 /// `forward` bypasses the one that adds it (0.21.2, run). Here it is a term like any other.
 /// # Examples
 /// ```
-/// use candle_align::{AdaLoraConfig, AdaLoraLinear, Orthogonality, orthogonality_penalty};
+/// use candle_align::parameter_efficient::{AdaLoraConfig, AdaLoraLinear, Orthogonality,
+///     orthogonality_penalty};
 /// use candle_core::{Device, Tensor};
 /// use candle_nn::Linear;
 ///
@@ -60,7 +61,7 @@ pub enum Orthogonality {
 /// # Source
 /// Zhang et al. 2023, arXiv:2303.10512, eq. 4; authors' code QingruZhang/AdaLoRA, `loralib/adalora.py`,
 /// `compute_orth_regu`. The form of norms was compared with PEFT 0.21.2, in a training run together
-/// with [`RankAllocator`](crate::RankAllocator).
+/// with [`RankAllocator`](crate::parameter_efficient::RankAllocator).
 #[doc(alias = "orth_reg_weight")]
 pub fn orthogonality_penalty(layers: &[&AdaLoraLinear], form: Orthogonality) -> Result<Tensor> {
     let function = "orthogonality_penalty";

@@ -20,9 +20,9 @@
 //!
 //! | method | functional form of Δh | insertion | modified representation | composition |
 //! |---|---|---|---|---|
-//! | prefix tuning, [`prefix_mixing`](crate::prefix_mixing) | softmax(x W_q P_kᵀ/√head_dim) P_v | parallel | head attention | (1 − λ)h + λΔh |
+//! | prefix tuning, [`prefix_mixing`](crate::parameter_efficient::prefix_mixing) | softmax(x W_q P_kᵀ/√head_dim) P_v | parallel | head attention | (1 − λ)h + λΔh |
 //! | adapter | relu(h W_down) W_up | sequential | feed-forward, attention | h + Δh |
-//! | LoRA, [`LoraLinear`](crate::LoraLinear) | x W_down W_up | parallel | a linear map | h + s·Δh |
+//! | LoRA, [`LoraLinear`](crate::parameter_efficient::LoraLinear) | x W_down W_up | parallel | a linear map | h + s·Δh |
 //! | parallel adapter | relu(x W_down) W_up | parallel | feed-forward, attention | h + Δh |
 //! | scaled parallel adapter | relu(x W_down) W_up | parallel | feed-forward, attention | h + s·Δh |
 //! | MAM adapter, [`MamConfig`] | a prefix of 30 in the attention, and a scaled parallel adapter with r = 512, s = 4 at the feed-forward part | | | |
@@ -82,7 +82,7 @@ use rand::Rng;
 /// sum.
 /// # Examples
 /// ```
-/// use candle_align::{BottleneckAdapter, BottleneckConfig, Insertion};
+/// use candle_align::parameter_efficient::{BottleneckAdapter, BottleneckConfig, Insertion};
 /// use candle_core::{DType, Device, Tensor};
 /// use rand::{SeedableRng, rngs::StdRng};
 ///
@@ -295,7 +295,7 @@ impl BottleneckAdapter {
 
     /// What is trained, sorted by name: `down_proj.weight`, `up_proj.weight`, and their `.bias`, as
     /// in the unified view's code. `prefix` as for
-    /// [`Adapter::trainable`](crate::Adapter::trainable).
+    /// [`Adapter::trainable`](crate::parameter_efficient::Adapter::trainable).
     pub fn trainable(&self, prefix: &str) -> Vec<(String, Var)> {
         let mut vars = vec![
             named(prefix, "down_proj.weight", &self.down),
@@ -330,7 +330,7 @@ impl BottleneckAdapter {
 /// A sub-layer, such as a linear map or a whole feed-forward part, with an adapter around it.
 #[derive(Clone, Debug)]
 pub struct BottleneckLayer<M> {
-    /// The frozen part: use [`FrozenLinear`](crate::FrozenLinear)s in it.
+    /// The frozen part: use [`FrozenLinear`](crate::parameter_efficient::FrozenLinear)s in it.
     pub layer: M,
     /// The trained part.
     pub adapter: BottleneckAdapter,

@@ -4,10 +4,10 @@ use crate::error::{Result, positive, require};
 use crate::shape::size;
 use serde::{Deserialize, Serialize};
 
-/// Settings of one [`LoraLinear`](crate::LoraLinear), [`LoraEmbedding`](crate::LoraEmbedding),
-/// [`QloraLinear`](crate::QloraLinear) or [`DoraLinear`](crate::DoraLinear).
+/// Settings of one [`LoraLinear`](crate::parameter_efficient::LoraLinear), [`LoraEmbedding`](crate::parameter_efficient::LoraEmbedding),
+/// [`QloraLinear`](crate::parameter_efficient::QloraLinear) or [`DoraLinear`](crate::parameter_efficient::DoraLinear).
 ///
-/// [`LoraForModel`](crate::LoraForModel) holds those of a whole model: which modules get a layer, and where
+/// [`LoraForModel`](crate::parameter_efficient::LoraForModel) holds those of a whole model: which modules get a layer, and where
 /// rank and α differ.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -29,7 +29,7 @@ use rand::Rng;
 /// h(t) = W₀ᵀ[t] + s · B A[:, t]              s = α/r, or α/√r
 /// A = 0,   B ~ N(0, 1)                       at the start
 /// ```
-/// It is [`LoraLinear`](crate::LoraLinear) on the one-hot vector of t, without dropout, and with the
+/// It is [`LoraLinear`](crate::parameter_efficient::LoraLinear) on the one-hot vector of t, without dropout, and with the
 /// initial roles of A and B exchanged.
 /// # Shapes
 /// Tokens of any shape, in u8, u32 or i64. The result has one more axis, `dim`, in the type of the
@@ -49,11 +49,11 @@ use rand::Rng;
 /// * Merging, unmerging and disabling are as for the linear layer.
 /// # Departures
 /// The survey and the paper's equation cover linear layers only. As in the authors' code and PEFT,
-/// [`LoraInit`](crate::LoraInit) makes no difference here. PEFT ignores dropout for embeddings; here it
+/// [`LoraInit`](crate::parameter_efficient::LoraInit) makes no difference here. PEFT ignores dropout for embeddings; here it
 /// is an error.
 /// # Examples
 /// ```
-/// use candle_align::{LoraConfig, LoraEmbedding};
+/// use candle_align::parameter_efficient::{LoraConfig, LoraEmbedding};
 /// use candle_core::{Device, Tensor};
 /// use candle_nn::{Embedding, Module};
 /// use rand::{SeedableRng, rngs::StdRng};

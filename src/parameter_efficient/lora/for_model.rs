@@ -36,7 +36,7 @@ use std::collections::HashSet;
 /// two match one module, the file can mean another rank than the training used.
 /// # Examples
 /// ```
-/// use candle_align::LoraForModel;
+/// use candle_align::parameter_efficient::LoraForModel;
 ///
 /// let config: LoraForModel = serde_json::from_str(r#"{
 ///     "rank": 8, "alpha": 16.0,

@@ -75,7 +75,7 @@ use rand::Rng;
 /// and then the sum; here the sum is rounded once.
 /// # Examples
 /// ```
-/// use candle_align::{Adapter, LoraConfig, LoraLinear};
+/// use candle_align::parameter_efficient::{Adapter, LoraConfig, LoraLinear};
 /// use candle_core::{Device, Tensor};
 /// use candle_nn::{Linear, Module};
 /// use rand::{SeedableRng, rngs::StdRng};
@@ -121,9 +121,9 @@ use rand::Rng;
 /// [`Error::DType`]: crate::Error::DType
 /// [`Error::Parameter`]: crate::Error::Parameter
 /// [`Error::Argument`]: crate::Error::Argument
-/// [`Scaling::RankSqrt`]: crate::Scaling::RankSqrt
-/// [`LoraBias::Base`]: crate::LoraBias::Base
-/// [`LoraBias::Update`]: crate::LoraBias::Update
+/// [`Scaling::RankSqrt`]: crate::parameter_efficient::Scaling::RankSqrt
+/// [`LoraBias::Base`]: crate::parameter_efficient::LoraBias::Base
+/// [`LoraBias::Update`]: crate::parameter_efficient::LoraBias::Update
 #[doc(alias = "LoRA")]
 #[doc(alias = "low-rank adaptation")]
 #[derive(Clone, Debug)]
@@ -140,7 +140,7 @@ impl LoraLinear {
     /// [`Error::Shape`](crate::Error::Shape) and [`Error::DType`](crate::Error::DType) for a base that is not
     /// `[out, in]` in f32, f64, bf16 or f16; [`Error::Parameter`](crate::Error::Parameter) for a setting out
     /// of its range; [`Error::Argument`](crate::Error::Argument) for
-    /// [`LoraBias::Base`](crate::LoraBias::Base) over a base without a bias.
+    /// [`LoraBias::Base`](crate::parameter_efficient::LoraBias::Base) over a base without a bias.
     pub fn new(base: &Linear, config: &LoraConfig, rng: &mut impl Rng) -> Result<Self> {
         let function = "LoraLinear::new";
         config.check(function)?;

@@ -27,7 +27,7 @@ use candle_nn::{Linear, Module};
 /// [`Error::Shape`] and [`Error::DType`] as above; from [`Nf4Linear::quantize`] those of
 /// [`Nf4Tensor::quantize`].
 /// # Properties
-/// * The layer is [`FrozenLinear`](crate::FrozenLinear) over [`Nf4Tensor::dequantize`], up to the
+/// * The layer is [`FrozenLinear`](crate::parameter_efficient::FrozenLinear) over [`Nf4Tensor::dequantize`], up to the
 ///   rounding of a sum in another order.
 /// * Of a large weight at most 2²⁰ elements, or 64 rows or columns, are dequantized at a time, forward and
 ///   backward: the whole weight never exists in 16 or 32 bits.
@@ -39,7 +39,7 @@ use candle_nn::{Linear, Module};
 /// layer computes on the CPU.
 /// # Examples
 /// ```
-/// use candle_align::{BlockScale, NF4, Nf4Linear};
+/// use candle_align::parameter_efficient::{BlockScale, NF4, Nf4Linear};
 /// use candle_core::{Device, Tensor};
 /// use candle_nn::{Linear, Module};
 ///

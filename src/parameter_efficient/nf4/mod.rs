@@ -98,7 +98,7 @@ pub enum BlockScale {
 /// block sizes and no packing into other types than u8.
 /// # Examples
 /// ```
-/// use candle_align::{BlockScale, NF4, Nf4Tensor};
+/// use candle_align::parameter_efficient::{BlockScale, NF4, Nf4Tensor};
 /// use candle_core::{Device, Tensor};
 ///
 /// // shares of the largest: 0.25, −0.5, 1, 0.1, so the nearest are q₁₀, q₂, q₁₅, q₈

@@ -15,7 +15,7 @@ pub enum Reparametrization {
     /// The keys and values themselves.
     Direct,
     /// A smaller matrix P′ and a network that computes keys and values from it: Linear, tanh, Linear.
-    /// [`PrefixEncoder::finish`](crate::PrefixEncoder::finish) drops the network.
+    /// [`PrefixEncoder::finish`](crate::parameter_efficient::PrefixEncoder::finish) drops the network.
     Mlp {
         /// The inner width, ≥ 1: 512 in the paper for table-to-text, 800 for summarization.
         inner: usize,

@@ -114,7 +114,7 @@ pub struct PrefixLayer {
 /// positions: with other positions than those above, a prefix from PEFT gives other logits than in PEFT.
 /// # Examples
 /// ```
-/// use candle_align::{PrefixConfig, PrefixEncoder, PrefixShape, Reparametrization};
+/// use candle_align::parameter_efficient::{PrefixConfig, PrefixEncoder, PrefixShape, Reparametrization};
 /// use candle_core::{DType, Device};
 /// use rand::{SeedableRng, rngs::StdRng};
 ///
@@ -134,7 +134,7 @@ pub struct PrefixLayer {
 /// # Ok::<(), candle_align::Error>(())
 /// ```
 /// # Inspect
-/// * The gate λ of [`prefix_mixing`](crate::prefix_mixing), by layer and head. Near 0 the prefix is
+/// * The gate λ of [`prefix_mixing`](crate::parameter_efficient::prefix_mixing), by layer and head. Near 0 the prefix is
 ///   ignored, and its gradients vanish with λ. Near 1 the layer reads only the prefix.
 /// * The rows of [`PrefixEncoder::values`]: with the network they can become equal, and p positions then
 ///   act as one.
@@ -308,7 +308,7 @@ impl PrefixEncoder {
     /// The trained variables, sorted by name: `prompt_embeddings`, as in PEFT's files, or with the network
     /// `embedding.weight`, `transform.0.bias`, `transform.0.weight`, `transform.2.bias` and
     /// `transform.2.weight`, as in its modules. `prefix` as for
-    /// [`Adapter::trainable`](crate::Adapter::trainable).
+    /// [`Adapter::trainable`](crate::parameter_efficient::Adapter::trainable).
     pub fn trainable(&self, prefix: &str) -> Vec<(String, Var)> {
         self.form.trainable(prefix)
     }

@@ -58,7 +58,7 @@ use rand::Rng;
 /// its random start is N(0, 1).
 /// # Examples
 /// ```
-/// use candle_align::{PromptConfig, PromptEmbedding, PromptInit};
+/// use candle_align::parameter_efficient::{PromptConfig, PromptEmbedding, PromptInit};
 /// use candle_core::{Device, Tensor};
 /// use rand::{SeedableRng, rngs::StdRng};
 ///
@@ -239,7 +239,7 @@ impl PromptEmbedding {
     }
 
     /// The trained variable, under the name in PEFT's files: `prompt_embeddings`.
-    /// `prefix` as for [`Adapter::trainable`](crate::Adapter::trainable).
+    /// `prefix` as for [`Adapter::trainable`](crate::parameter_efficient::Adapter::trainable).
     pub fn trainable(&self, prefix: &str) -> Vec<(String, Var)> {
         vec![named(prefix, "prompt_embeddings", &self.values)]
     }

@@ -9,7 +9,7 @@ use rand::Rng;
 use rand::seq::index;
 use serde::{Deserialize, Serialize};
 
-/// Settings of [`PromptEmbedding`](crate::PromptEmbedding).
+/// Settings of [`PromptEmbedding`](crate::parameter_efficient::PromptEmbedding).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PromptConfig {

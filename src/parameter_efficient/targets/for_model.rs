@@ -10,14 +10,14 @@ use serde::{Deserialize, Serialize};
 ///
 /// For methods whose layers all have the same settings: `ForModel<AdaLoraConfig>`,
 /// `ForModel<VeraConfig>`, or the settings of your own layer.
-/// [`LoraForModel`](crate::LoraForModel) and [`Ia3ForModel`](crate::Ia3ForModel) have the same methods, and
+/// [`LoraForModel`](crate::parameter_efficient::LoraForModel) and [`Ia3ForModel`](crate::parameter_efficient::Ia3ForModel) have the same methods, and
 /// settings that differ between modules.
 ///
 /// In JSON `targets` stands beside the keys of the layer's settings, as in the example.
 ///
 /// # Examples
 /// ```
-/// use candle_align::{ForModel, VeraConfig};
+/// use candle_align::parameter_efficient::{ForModel, VeraConfig};
 ///
 /// let config: ForModel<VeraConfig> = serde_json::from_str(
 ///     r#"{"rank": 4, "targets": {"target_modules": ["q_proj", "v_proj"]}}"#,

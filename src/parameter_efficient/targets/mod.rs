@@ -12,25 +12,25 @@
 //! | `rank_pattern`, `alpha_pattern` | [`LoraForModel::rank_pattern`], [`LoraForModel::alpha_pattern`] | other ranks and α for some modules |
 //! | `feedforward_modules` | [`Ia3ForModel::feedforward_modules`] | (IA)³ on the input of these modules |
 //!
-//! The settings of a layer ([`LoraConfig`](crate::LoraConfig), [`VeraConfig`](crate::VeraConfig), …) say
+//! The settings of a layer ([`LoraConfig`](crate::parameter_efficient::LoraConfig), [`VeraConfig`](crate::parameter_efficient::VeraConfig), …) say
 //! nothing about the model. These types hold the settings of a whole model, and derive from them those of
 //! each chosen module:
 //!
 //! | methods | type | what a module gets |
 //! |---|---|---|
-//! | LoRA, QLoRA, DoRA | [`LoraForModel`] | a [`LoraConfig`](crate::LoraConfig), with the module's rank and α |
-//! | (IA)³ | [`Ia3ForModel`] | an [`Ia3Place`](crate::Ia3Place) |
+//! | LoRA, QLoRA, DoRA | [`LoraForModel`] | a [`LoraConfig`](crate::parameter_efficient::LoraConfig), with the module's rank and α |
+//! | (IA)³ | [`Ia3ForModel`] | an [`Ia3Place`](crate::parameter_efficient::Ia3Place) |
 //! | AdaLoRA, VeRA, any other | [`ForModel`] | the same settings as every other module |
 //!
 //! All have a field `targets` and the methods `for_module` and `for_modules`, which mean the same.
 //!
 //! Read next: [`lora`](crate::parameter_efficient::lora).
 //!
-//! [`LoraForModel`]: crate::LoraForModel
-//! [`LoraForModel::rank_pattern`]: crate::LoraForModel::rank_pattern
-//! [`LoraForModel::alpha_pattern`]: crate::LoraForModel::alpha_pattern
-//! [`Ia3ForModel`]: crate::Ia3ForModel
-//! [`Ia3ForModel::feedforward_modules`]: crate::Ia3ForModel::feedforward_modules
+//! [`LoraForModel`]: crate::parameter_efficient::LoraForModel
+//! [`LoraForModel::rank_pattern`]: crate::parameter_efficient::LoraForModel::rank_pattern
+//! [`LoraForModel::alpha_pattern`]: crate::parameter_efficient::LoraForModel::alpha_pattern
+//! [`Ia3ForModel`]: crate::parameter_efficient::Ia3ForModel
+//! [`Ia3ForModel::feedforward_modules`]: crate::parameter_efficient::Ia3ForModel::feedforward_modules
 
 mod for_model;
 pub(crate) mod matcher;
@@ -91,7 +91,7 @@ use serde::{Deserialize, Serialize};
 /// directly.
 /// # Examples
 /// ```
-/// use candle_align::Targets;
+/// use candle_align::parameter_efficient::Targets;
 ///
 /// let targets: Targets = serde_json::from_str(
 ///     r#"{"target_modules": ["q_proj", "v_proj"], "layers_to_transform": [1, 2]}"#,

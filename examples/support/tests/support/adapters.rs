@@ -1,13 +1,13 @@
 //! One decoder under every parameter-efficient method.
 
 use crate::disturb::disturb;
-use candle_align::training::grad_coverage;
-use candle_align::{
+use candle_align::parameter_efficient::{
     AdaLoraConfig, Adapter, BlockScale, BottleneckConfig, DesignSpaceConfig, Ia3ForModel,
     Insertion, LoraConfig, LoraForModel, MamConfig, Nf4Linear, Placement, PrefixConfig,
-    PromptConfig, PromptInit, Reduction, Reparametrization, SftConfig, TargetModules, Targets,
-    TokenLogProbs, VeraConfig, sft_loss,
+    PromptConfig, PromptInit, Reparametrization, TargetModules, Targets, VeraConfig,
 };
+use candle_align::training::grad_coverage;
+use candle_align::{Reduction, SftConfig, TokenLogProbs, sft_loss};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{AdamW, Linear, Optimizer, ParamsAdamW};
 use rand::SeedableRng;

@@ -10,12 +10,17 @@ use crate::Result;
 use crate::lab::{Lab, Optimization, Ran, Score, generator};
 use crate::report::Entry;
 use crate::world::{Answer, PROMPTS, PerAnswer, STOP, encode};
+use candle_align::language::LearnedAnswers;
+use candle_align::language::chain_of_hindsight::{
+    HindsightFeedback, HindsightFormat, HindsightOrder, HindsightPair, hindsight_prompt,
+    hindsight_sequence,
+};
 use candle_align::language::conditional_sft::ClassWeighting;
+use candle_align::language::conditional_sft::{ClassPrompt, Turn};
+use candle_align::language::forgetful::forgetful_mask;
 use candle_align::{
-    CRlftConfig, ClassPrompt, ForgetfulConfig, HindsightConfig, HindsightFeedback, HindsightFormat,
-    HindsightOrder, HindsightPair, LearnedAnswers, Reduction, Sequence, SequenceBatch, SftConfig,
-    TokenLogProbs, Turn, c_rlft_loss, chain_of_hindsight_loss, forgetful_mask, hindsight_prompt,
-    hindsight_sequence, sft_loss,
+    CRlftConfig, ForgetfulConfig, HindsightConfig, Reduction, Sequence, SequenceBatch, SftConfig,
+    TokenLogProbs, c_rlft_loss, chain_of_hindsight_loss, sft_loss,
 };
 use candle_core::{Device, Tensor};
 use indicatif::MultiProgress;

@@ -7,10 +7,11 @@ use crate::Result;
 use crate::lab::Lab;
 use crate::report::Entry;
 use crate::world::{Answer, EDITS, STOP};
-use candle_align::{
-    EditCosts, EditTokens, Sample, Sequence, edit_script, second_thoughts_prompt,
-    second_thoughts_sequence,
+use candle_align::language::edits::{EditCosts, edit_script};
+use candle_align::language::second_thoughts::{
+    EditTokens, second_thoughts_prompt, second_thoughts_sequence,
 };
+use candle_align::{Sample, Sequence};
 use indicatif::MultiProgress;
 use rand::rngs::StdRng;
 use serde::Serialize;

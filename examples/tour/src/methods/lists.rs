@@ -11,11 +11,11 @@ use crate::Result;
 use crate::lab::{Lab, Optimization, Score, generator, look_up, rows};
 use crate::report::Entry;
 use crate::world::{Answer, PROMPTS};
+use candle_align::online::raft::best_of_k;
 use candle_align::{
     BrioConfig, Candidates, ExpectedRiskConfig, ProConfig, RrhfConfig, SftConfig, SlicConfig,
-    StableAlignmentConfig, TokenLogProbs, TokenLoss, best_of_k, brio_loss, expected_risk_loss,
-    pro_loss, rrhf_loss, sft_loss, slic_expected_reward_loss, slic_list_loss,
-    stable_alignment_loss,
+    StableAlignmentConfig, TokenLogProbs, TokenLoss, brio_loss, expected_risk_loss, pro_loss,
+    rrhf_loss, sft_loss, slic_expected_reward_loss, slic_list_loss, stable_alignment_loss,
 };
 use candle_core::Tensor;
 use indicatif::MultiProgress;

@@ -8,10 +8,8 @@ use crate::Result;
 use crate::lab::{Lab, Optimization, Score, answer_logits, generator, look_up};
 use crate::report::Entry;
 use crate::world::{Answer, END, PROMPTS, PerAnswer};
-use candle_align::{
-    RaftConfig, Reduction, RefreshedSet, SamplingConfig, SftConfig, best_of_k, kl_adjusted_rewards,
-    sample, sft_loss, top_share,
-};
+use candle_align::online::raft::{RefreshedSet, best_of_k, kl_adjusted_rewards, top_share};
+use candle_align::{RaftConfig, Reduction, SamplingConfig, SftConfig, sample, sft_loss};
 use candle_core::{Device, Tensor};
 use indicatif::MultiProgress;
 use rand::Rng;

@@ -11,11 +11,11 @@ use crate::Result;
 use crate::lab::Lab;
 use crate::report::Entry;
 use crate::world::{Answer, PROMPTS, STOP, encode};
-use candle_align::language::revision::{DebugLearned, Verdict};
-use candle_align::{
-    Attempt, DebugFeedback, DebugFormat, DebugTurn, RevisionTemplate, Sample, Sequence,
-    debug_sequence,
+use candle_align::language::revision::{
+    Attempt, DebugFeedback, DebugFormat, DebugTurn, RevisionTemplate, debug_sequence,
 };
+use candle_align::language::revision::{DebugLearned, Verdict};
+use candle_align::{Sample, Sequence};
 use indicatif::MultiProgress;
 use rand::Rng;
 use rand::rngs::StdRng;

@@ -28,7 +28,7 @@ pub use run::{Placed, run};
 pub use table::{html, text};
 
 use super::methods::{Section, Title};
-use candle_align::{
+use candle_align::parameter_efficient::{
     AdaLoraConfig, BottleneckConfig, DesignSpaceConfig, Grouping, Ia3ForModel, LoraConfig,
     MamConfig, Placement, PrefixConfig, PromptConfig, Reparametrization, TargetModules, Targets,
     VeraConfig,

@@ -5,9 +5,9 @@ use crate::Result;
 use crate::lab::{Adam, Lab, Optimization, Ran, Score, bar, generator, looks, point as look};
 use crate::methods::pairs::{DPO_PAIRS, dpo_config, dpo_step};
 use crate::report::Entry;
-use candle_align::{
-    AdaLoraLinear, DpoConfig, Orthogonality, RankAllocator, RankAllocatorConfig,
-    orthogonality_penalty,
+use candle_align::DpoConfig;
+use candle_align::parameter_efficient::{
+    AdaLoraLinear, Orthogonality, RankAllocator, RankAllocatorConfig, orthogonality_penalty,
 };
 use candle_core::Var;
 use indicatif::MultiProgress;

@@ -1,7 +1,10 @@
 //! AdaLoRA's additions to a step: the penalty on its vectors, and the pruning after the step.
 
 use super::Adapter;
-use candle_align::{AdaLoraLinear, Orthogonality, RankAllocator, Result, orthogonality_penalty};
+use candle_align::Result;
+use candle_align::parameter_efficient::{
+    AdaLoraLinear, Orthogonality, RankAllocator, orthogonality_penalty,
+};
 use candle_core::Tensor;
 use candle_core::backprop::GradStore;
 use std::collections::BTreeMap;

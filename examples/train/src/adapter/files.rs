@@ -14,9 +14,11 @@ use super::super::error::{Error, Result};
 use super::super::output::Folder;
 use super::Adapter;
 use super::budget::Kept;
-use candle_align::{
-    AdaLoraFile, AdapterFile, AdapterMethod, ForModel, Ia3File, LoraFile, LoraForModel,
-    ModelAdapters, PrefixFile, PromptFile, RewardHead, TargetModules, Targets, TaskType, VeraFile,
+use candle_align::online::reward_head::RewardHead;
+use candle_align::parameter_efficient::{ForModel, LoraForModel, TargetModules, Targets};
+use candle_align::peft::{
+    AdaLoraFile, AdapterFile, AdapterMethod, Ia3File, LoraFile, ModelAdapters, PrefixFile,
+    PromptFile, TaskType, VeraFile,
 };
 use std::path::Path;
 use support::adapters::{Adapted, AdapterSettings};
@@ -122,8 +124,8 @@ pub fn peft(
 }
 
 /// Prompts and prefixes need a task before Python can wrap a model with them.
-fn of_a_model(method: AdapterMethod) -> candle_align::PeftConfig {
-    candle_align::PeftConfig {
+fn of_a_model(method: AdapterMethod) -> candle_align::peft::PeftConfig {
+    candle_align::peft::PeftConfig {
         task: Some(TaskType::CausalLanguageModel),
         ..method.into()
     }

@@ -23,7 +23,7 @@ use super::input;
 use super::objectives::Objective;
 use super::settings::Settings;
 use budget::Budget;
-use candle_align::{RankAllocatorConfig, Targets};
+use candle_align::parameter_efficient::{RankAllocatorConfig, Targets};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde::{Deserialize, Serialize};

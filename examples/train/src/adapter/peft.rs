@@ -21,10 +21,10 @@ use super::super::objectives::Objective;
 use super::super::settings::Settings;
 use super::files::HEAD;
 use super::{AdaLora, Adapter};
-use candle_align::{
-    AdapterMethod, PrefixConfig, PrefixShape, PromptConfig, PromptInit, Reparametrization,
-    Strictness, Targets,
+use candle_align::parameter_efficient::{
+    PrefixConfig, PrefixShape, PromptConfig, PromptInit, Reparametrization, Targets,
 };
+use candle_align::peft::{AdapterMethod, Strictness};
 use serde_json::{Value, json};
 use std::path::Path;
 use support::adapters::AdapterSettings;
@@ -41,7 +41,7 @@ const FORMER: [(&str, &[Value]); 2] = [
 
 /// `found` is what `path` holds.
 pub fn adapter(path: &Path, found: &Value, settings: &Settings) -> Result<Adapter> {
-    let (mut config, left_out) = candle_align::PeftConfig::read(path, Strictness::Lenient)?;
+    let (mut config, left_out) = candle_align::peft::PeftConfig::read(path, Strictness::Lenient)?;
     let mut notes = Vec::new();
     for key in left_out {
         let value = cut(&found[&key].to_string(), 80);

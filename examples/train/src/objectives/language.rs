@@ -19,10 +19,13 @@ use super::rows::{
 };
 use super::words::edit_tokens;
 use super::{Objective, Task, after_first};
+use candle_align::language::LearnedAnswers;
+use candle_align::language::chain_of_hindsight::{HindsightFormat, HindsightOrder};
+use candle_align::language::edits::{EditScript, edit_script};
+use candle_align::language::revision::{DebugFormat, DebugLearned};
+use candle_align::language::second_thoughts::second_thoughts_prompt;
 use candle_align::{
-    DebugFormat, DebugLearned, EditScript, HindsightConfig, HindsightFormat, HindsightOrder,
-    LearnedAnswers, Sequence, TokenLogProbs, c_rlft_loss, chain_of_hindsight_loss, edit_script,
-    second_thoughts_prompt, sft_loss,
+    HindsightConfig, Sequence, TokenLogProbs, c_rlft_loss, chain_of_hindsight_loss, sft_loss,
 };
 use candle_core::{DType, Tensor};
 use rand::Rng;

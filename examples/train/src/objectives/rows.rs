@@ -5,11 +5,17 @@ use super::super::data::{Item, OPENING, last_bytes, longest_answer};
 use super::super::error::Result;
 use super::super::settings::Settings;
 use super::words::edit_tokens;
-use candle_align::{
-    Attempt, ClassPrompt, DebugFeedback, DebugFormat, DebugTurn, EditScript, HindsightFormat,
-    HindsightPair, LearnedAnswers, Sequence, Turn, Verdict, debug_sequence, hindsight_sequence,
-    second_thoughts_sequence,
+use candle_align::Sequence;
+use candle_align::language::LearnedAnswers;
+use candle_align::language::chain_of_hindsight::{
+    HindsightFormat, HindsightPair, hindsight_sequence,
 };
+use candle_align::language::conditional_sft::{ClassPrompt, Turn};
+use candle_align::language::edits::EditScript;
+use candle_align::language::revision::{
+    Attempt, DebugFeedback, DebugFormat, DebugTurn, Verdict, debug_sequence,
+};
+use candle_align::language::second_thoughts::second_thoughts_sequence;
 
 /// The rows with as much of the prompt's end as fits; `None` if the rest leaves too little room.
 pub fn fitted(

@@ -2,10 +2,11 @@
 
 use super::super::batch::VOCABULARY;
 use super::super::error::{Error, Result};
-use candle_align::{
-    CRlftConfig, ClassPrompt, EditTokens, ForgetfulConfig, HindsightFeedback, HindsightOrder,
-    LearnedAnswers,
-};
+use candle_align::language::LearnedAnswers;
+use candle_align::language::chain_of_hindsight::{HindsightFeedback, HindsightOrder};
+use candle_align::language::conditional_sft::ClassPrompt;
+use candle_align::language::second_thoughts::EditTokens;
+use candle_align::{CRlftConfig, ForgetfulConfig};
 use serde::{Deserialize, Serialize};
 
 /// The words around the answers of each class, for `conditional_sft` and `c_rlft`.

@@ -1,7 +1,7 @@
 //! `--adapter-config`: its three kinds of file, and the errors about them.
 
 use crate::runs::{quiet, small, sums};
-use candle_align::{
+use candle_align::parameter_efficient::{
     AdaLoraConfig, LoraConfig, LoraForModel, LoraInit, PrefixConfig, PromptConfig, PromptInit,
     Reparametrization, Scaling, TargetModules, Targets, VeraConfig,
 };

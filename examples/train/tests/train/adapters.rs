@@ -1,7 +1,7 @@
 //! Runs under an adapter: what is trained, what is written, and what comes back from the files.
 
 use crate::runs::{losses, metrics, names, quiet, small, sums};
-use candle_align::{AdapterFile, AdapterMethod, Strictness};
+use candle_align::peft::{AdapterFile, AdapterMethod, Strictness};
 use candle_core::{DType, Device, Tensor};
 use clap::ValueEnum;
 use indicatif::ProgressBar;

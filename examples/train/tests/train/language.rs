@@ -1,7 +1,9 @@
 //! The texts that the language objectives write, row by row, and the probes of their evaluation.
 
+use candle_align::language::chain_of_hindsight::{HindsightFeedback, HindsightOrder};
 use candle_align::language::conditional_sft::{CRlftConfig, ClassWeighting};
-use candle_align::{DebugLearned, HindsightFeedback, HindsightOrder, Sequence, TokenLogProbs};
+use candle_align::language::revision::DebugLearned;
+use candle_align::{Sequence, TokenLogProbs};
 use candle_core::{DType, Device, Tensor};
 use rand::SeedableRng;
 use rand::rngs::StdRng;

@@ -1,6 +1,7 @@
 //! Each objective's loss of a batch, against numbers computed row by row from the same model.
 
-use candle_align::{RewardHead, TokenLogProbs};
+use candle_align::TokenLogProbs;
+use candle_align::online::reward_head::RewardHead;
 use candle_core::{DType, Device};
 use rand::SeedableRng;
 use rand::rngs::StdRng;

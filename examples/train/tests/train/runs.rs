@@ -1,6 +1,7 @@
 //! Short runs of a tiny model on the built-in rows.
 
-use candle_align::{ClassWeighting, RewardHead};
+use candle_align::language::conditional_sft::ClassWeighting;
+use candle_align::online::reward_head::RewardHead;
 use candle_core::Device;
 use clap::{Parser, ValueEnum};
 use flate2::Compression;
