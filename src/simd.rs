@@ -1,64 +1,92 @@
 //! One piece of code, compiled for every width of instructions and run at the widest.
 //!
-//! A kernel is an ordinary loop that the compiler vectorizes. [`pulp`] compiles it once per width and
-//! chooses when the program runs:
+//! A kernel is an ordinary loop that the compiler vectorizes. It is compiled once per width, and the width
+//! is chosen when the program runs:
 //! ```text
 //! widest(#[inline(always)] |fused| sums(fused, row))
 //! ```
 //! The closure and every function of ours that it calls are `#[inline(always)]`. A function that is not
 //! inlined is compiled for the width of the whole program.
 
-use pulp::{Arch, Simd, WithSimd};
 use std::ops::{Add, Div, Mul};
 
 /// Whether a product and a sum compile to one instruction without a check of the processor.
 const PLAIN_FMA: bool = cfg!(target_feature = "fma") || cfg!(target_arch = "aarch64");
 
 /// A width of instructions that this processor has.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Width(Arch);
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Width(Kind);
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    /// The width that the program was compiled for.
+    Plain,
+    /// Eight numbers at a time.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// Sixteen.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
 
 impl Width {
     /// The widest.
     #[inline]
     pub(crate) fn widest() -> Self {
-        Self(Arch::new())
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("fma") && is_x86_feature_detected!("avx2") {
+            let both = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq");
+            return Self(if both { Kind::Avx512 } else { Kind::Avx2 });
+        }
+        Self(Kind::Plain)
     }
 
     /// Runs `work`, compiled for this width.
     #[inline(always)]
     pub(crate) fn run<R>(self, work: impl FnOnce(Fused) -> R) -> R {
-        self.0.dispatch(Work(work))
+        match self.0 {
+            Kind::Plain => work(Fused(PLAIN_FMA)),
+            // SAFETY: `widest` and `all`, which alone make this value, found the instructions.
+            #[cfg(target_arch = "x86_64")]
+            #[allow(unsafe_code)]
+            Kind::Avx2 => unsafe { avx2(work) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            #[allow(unsafe_code)]
+            Kind::Avx512 => unsafe { avx512(work) },
+        }
     }
 
     /// Every width that this processor has, from the plain one on.
     #[cfg(test)]
     pub(crate) fn all() -> Vec<Self> {
-        let mut all = vec![Arch::Scalar];
+        let mut all = vec![Self(Kind::Plain)];
         #[cfg(target_arch = "x86_64")]
-        all.extend(pulp::x86::V3::try_new().map(Arch::V3));
-        all.push(Arch::new());
-        all.into_iter().map(Self).collect()
+        match Self::widest().0 {
+            Kind::Plain => {}
+            Kind::Avx2 => all.push(Self(Kind::Avx2)),
+            Kind::Avx512 => all.extend([Self(Kind::Avx2), Self(Kind::Avx512)]),
+        }
+        all
     }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn avx2<R>(work: impl FnOnce(Fused) -> R) -> R {
+    work(Fused(true))
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512dq,avx2,fma")]
+fn avx512<R>(work: impl FnOnce(Fused) -> R) -> R {
+    work(Fused(true))
 }
 
 /// Runs `work` in the widest instructions of this processor.
 #[inline(always)]
 pub(crate) fn widest<R>(work: impl FnOnce(Fused) -> R) -> R {
     Width::widest().run(work)
-}
-
-struct Work<F>(F);
-
-impl<R, F: FnOnce(Fused) -> R> WithSimd for Work<F> {
-    type Output = R;
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> R {
-        // every wider x86 has the instruction; WebAssembly does not
-        let wide = cfg!(target_arch = "x86_64") && !S::IS_SCALAR;
-        (self.0)(Fused(wide || PLAIN_FMA))
-    }
 }
 
 /// Whether a product and a sum are one instruction, known when the code is compiled. Without that
@@ -123,29 +151,14 @@ mod tests {
 
     #[test]
     fn only_the_plain_width_may_round_twice() {
-        let all = Width::all();
-        assert_eq!(in_one_rounding(all[0]), PLAIN_FMA);
-        for &width in &all[1..] {
-            let plain = matches!(width.0, Arch::Scalar);
-            let fused = cfg!(target_arch = "x86_64") && !plain || PLAIN_FMA;
+        for width in Width::all() {
+            let fused = PLAIN_FMA || width != Width(Kind::Plain);
             assert_eq!(in_one_rounding(width), fused, "{width:?}");
         }
     }
 
-    #[cfg(target_arch = "x86_64")]
     #[test]
-    fn the_widest_is_what_the_processor_has() {
-        let widest = Width::widest().0;
-        let avx2 = is_x86_feature_detected!("avx2")
-            && is_x86_feature_detected!("fma")
-            && is_x86_feature_detected!("bmi2");
-        let avx512 = avx2
-            && is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512cd")
-            && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512vl");
-        assert_eq!(matches!(widest, Arch::V4(_)), avx512, "{widest:?}");
-        assert_eq!(matches!(widest, Arch::V3(_)), avx2 && !avx512, "{widest:?}");
+    fn the_widest_is_among_all() {
+        assert_eq!(Width::all().last(), Some(&Width::widest()));
     }
 }

@@ -5,6 +5,9 @@ use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor, Var, bail}
 use half::{bf16, f16};
 use rayon::prelude::*;
 
+/// Numbers that are updated at a time.
+const LANES: usize = 16;
+
 /// How many elements one task updates: a few pages of each array.
 pub(super) const CHUNK: usize = 1 << 14;
 
@@ -64,18 +67,32 @@ fn step_with<T: Real>(
     v: &mut [T],
     u: &Update,
 ) {
-    // one length and one number type, so that the loop becomes vector instructions
     let n = theta.len();
     let (g, m, v) = (&g[..n], &mut m[..n], &mut v[..n]);
     let (beta1, beta2) = (T::nearest(u.beta1), T::nearest(u.beta2));
     let (rest1, rest2) = (T::nearest(1.0 - u.beta1), T::nearest(1.0 - u.beta2));
     let (keep, minus_rate) = (T::nearest(u.keep), T::nearest(-u.rate));
     let (scale, epsilon) = (T::nearest(u.scale), T::nearest(u.epsilon));
-    for i in 0..n {
-        m[i] = fused.multiply_add(beta1, m[i], rest1 * g[i]);
-        v[i] = fused.multiply_add(beta2, v[i], rest2 * g[i] * g[i]);
-        let root = fused.multiply_add(v[i].root(), scale, epsilon);
-        theta[i] = fused.multiply_add(theta[i], keep, minus_rate * (m[i] / root));
+    let one = |theta: &mut T, g: T, m: &mut T, v: &mut T| {
+        *m = fused.multiply_add(beta1, *m, rest1 * g);
+        *v = fused.multiply_add(beta2, *v, rest2 * g * g);
+        let root = fused.multiply_add(v.root(), scale, epsilon);
+        *theta = fused.multiply_add(*theta, keep, minus_rate * (*m / root));
+    };
+    // Copies of a few numbers cannot overlap, which slices behind a closure might for all that the compiler
+    // knows: so the loop over them becomes vector instructions.
+    let (thetas, theta_rest) = theta.as_chunks_mut::<LANES>();
+    let ((gs, g_rest), (ms, m_rest)) = (g.as_chunks::<LANES>(), m.as_chunks_mut::<LANES>());
+    let (vs, v_rest) = v.as_chunks_mut::<LANES>();
+    for (((theta, g), m), v) in thetas.iter_mut().zip(gs).zip(ms).zip(vs) {
+        let (mut theta_now, g, mut m_now, mut v_now) = (*theta, *g, *m, *v);
+        for i in 0..LANES {
+            one(&mut theta_now[i], g[i], &mut m_now[i], &mut v_now[i]);
+        }
+        (*theta, *m, *v) = (theta_now, m_now, v_now);
+    }
+    for (((theta, g), m), v) in theta_rest.iter_mut().zip(g_rest).zip(m_rest).zip(v_rest) {
+        one(theta, *g, m, v);
     }
 }
 
