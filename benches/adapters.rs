@@ -10,23 +10,21 @@
 //! matrix [4096, 4096]; `forward` is empty). Memory is the peak resident set of the process above
 //! its resident set before the first repetition (Linux): gradients, activations and moments, not the weights.
 
-#[path = "../examples/support/mod.rs"]
-mod support;
-
 #[allow(dead_code)]
 mod harness;
 
-use candle_align::training::{AdamW, AdamWConfig, ParameterGroup};
-use candle_align::{
-    BlockScale, LoraConfig, LoraLinear, Nf4Tensor, OutputHead, PromptConfig, QloraLinear, Result,
-    Statistics, TokenLogProbs,
+use candle_align::parameter_efficient::{
+    Adapter, BlockScale, LinearAdapter, LoraConfig, LoraLinear, Nf4Tensor, PromptConfig,
+    QloraLinear,
 };
+use candle_align::training::{AdamW, AdamWConfig, ParameterGroup};
+use candle_align::{OutputHead, Result, Statistics, TokenLogProbs};
 use candle_core::{DType, Var};
 use candle_nn::Linear;
 use harness::{Group, Measured, compare, decoder, measure, numbers, targets};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use support::adapters::{AdapterConfig, adapt};
+use support::adapters::{AdapterSettings, adapt};
 use support::transformer::Transformer;
 
 #[global_allocator]
@@ -43,10 +41,10 @@ const GROUPS: [Group; 2] = [
         &[
             "copy f32",
             "LoRA merge f32",
-            "NF4 quantise f32",
-            "NF4 dequantise f32",
+            "NF4 quantize f32",
+            "NF4 dequantize f32",
             "copy bf16",
-            "NF4 dequantise bf16",
+            "NF4 dequantize bf16",
         ],
         &[],
     ),
@@ -67,7 +65,7 @@ fn step(name: &str) -> Result<Measured> {
     };
     let (model, vars): (Transformer, Vec<(String, Var)>) = match name {
         "full" => (base.trainable()?, Vec::new()),
-        "LoRA rank 8" => adapted(AdapterConfig::Lora(lora))?,
+        "LoRA rank 8" => adapted(AdapterSettings::Lora(lora.into()))?,
         "QLoRA rank 8" => {
             let mut vars = Vec::new();
             let model = base.map_linears(|name, weight| {
@@ -78,7 +76,7 @@ fn step(name: &str) -> Result<Measured> {
             })?;
             (model, vars)
         }
-        _ => adapted(AdapterConfig::Prompt(PromptConfig {
+        _ => adapted(AdapterSettings::Prompt(PromptConfig {
             length: 20,
             ..Default::default()
         }))?,
@@ -100,7 +98,7 @@ fn step(name: &str) -> Result<Measured> {
     let tokens = targets(4 * 256, 49152).reshape((4, 256))?;
     let mask = tokens.ones_like()?.to_dtype(DType::U8)?;
     let groups = vec![ParameterGroup::new(vars, 0.0)];
-    let mut optimiser = AdamW::new(groups, AdamWConfig::default())?;
+    let mut optimizer = AdamW::new(groups, AdamWConfig::default())?;
     measure(
         || {
             let hidden = model.hidden(&tokens)?;
@@ -108,7 +106,7 @@ fn step(name: &str) -> Result<Measured> {
                 TokenLogProbs::from_hidden(&hidden, &head, &tokens, &mask, Statistics::default())?;
             Ok(log_probs.sum()?.mean_all()?.neg()?)
         },
-        |loss| optimiser.step(&loss.backward()?),
+        |loss| optimizer.step(&loss.backward()?),
     )
 }
 
@@ -138,14 +136,14 @@ fn weights(name: &str) -> Result<Measured> {
             }))
         }
         _ => {
-            let quantised = Nf4Tensor::quantise(&weight, BlockScale::Double)?;
-            match name.contains("dequantise") {
+            let quantized = Nf4Tensor::quantize(&weight, BlockScale::Double)?;
+            match name.contains("dequantize") {
                 true => of(Box::new(move || {
-                    std::hint::black_box(quantised.dequantise()?);
+                    std::hint::black_box(quantized.dequantize()?);
                     Ok(())
                 })),
                 false => of(Box::new(move || {
-                    std::hint::black_box(Nf4Tensor::quantise(&weight, BlockScale::Double)?);
+                    std::hint::black_box(Nf4Tensor::quantize(&weight, BlockScale::Double)?);
                     Ok(())
                 })),
             }
@@ -168,9 +166,9 @@ fn main() {
         ("step QLoRA rank 8", "step full"),
         ("step prompt of 20", "step full"),
         ("weights LoRA merge f32", "weights copy f32"),
-        ("weights NF4 quantise f32", "weights copy f32"),
-        ("weights NF4 dequantise f32", "weights copy f32"),
-        ("weights NF4 dequantise bf16", "weights copy bf16"),
+        ("weights NF4 quantize f32", "weights copy f32"),
+        ("weights NF4 dequantize f32", "weights copy f32"),
+        ("weights NF4 dequantize bf16", "weights copy bf16"),
     ] {
         if let (Some(a), Some(b)) = (results.get(name), results.get(base)) {
             println!("| {name} / {base} | {:.2} | {:.2} |", a.1 / b.1, a.2 / b.2);

@@ -89,8 +89,8 @@ def adamw(name):
     variables = [numbers(*shape).requires_grad_() for shape in shapes]
     for variable in variables:
         variable.grad = numbers(*variable.shape, scale=0.01)
-    optimiser = torch.optim.AdamW(variables, weight_decay=0.01, fused=True)
-    measure(lambda: None, lambda _: optimiser.step())
+    optimizer = torch.optim.AdamW(variables, weight_decay=0.01, fused=True)
+    measure(lambda: None, lambda _: optimizer.step())
 
 
 if __name__ == "__main__":

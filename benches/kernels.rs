@@ -12,14 +12,12 @@
 //! (`pip install torch==2.15.0`) on the same shapes, under glibc's allocator with and without huge
 //! pages; the better of the two counts.
 
-#[path = "../examples/support/mod.rs"]
-mod support;
-
 mod harness;
 
 use candle_align::log_probs::selective_log_softmax_with_gradient;
+use candle_align::parameter_efficient::{Adapter, LoraConfig, LoraLinear};
 use candle_align::training::{self, AdamWConfig, ParameterGroup};
-use candle_align::{LoraConfig, LoraLinear, OutputHead, Result, Statistics, TokenLogProbs};
+use candle_align::{OutputHead, Result, Statistics, TokenLogProbs};
 use candle_core::{DType, Module, Tensor, Var};
 use candle_nn::Linear;
 use harness::{Group, Measured, Numbers, compare, decoder, measure, numbers, targets};
@@ -225,7 +223,7 @@ fn lora(name: &str) -> Result<Measured> {
     let tokens = targets(4 * 256, 49152).reshape((4, 256))?;
     let mask = tokens.ones_like()?.to_dtype(DType::U8)?;
     let groups = vec![ParameterGroup::new(vars, 0.0)];
-    let mut optimiser = training::AdamW::new(groups, AdamWConfig::default())?;
+    let mut optimizer = training::AdamW::new(groups, AdamWConfig::default())?;
     measure(
         || {
             let hidden = model.hidden(&tokens)?;
@@ -233,7 +231,7 @@ fn lora(name: &str) -> Result<Measured> {
                 TokenLogProbs::from_hidden(&hidden, &head, &tokens, &mask, Statistics::default())?;
             Ok(log_probs.sum()?.mean_all()?.neg()?)
         },
-        |loss| optimiser.step(&loss.backward()?),
+        |loss| optimizer.step(&loss.backward()?),
     )
 }
 

@@ -3,6 +3,7 @@
 //!
 //! `cargo bench --bench losses`
 
+use candle_align::parameter_efficient::{LoraConfig, LoraLinear};
 use candle_align::*;
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{Linear, Module};

@@ -5,9 +5,6 @@
 //! cargo bench --bench system_allocator
 //! ```
 
-#[path = "../examples/support/mod.rs"]
-mod support;
-
 #[allow(dead_code)]
 mod harness;
 

@@ -26,15 +26,14 @@
 //! Change `CLASS_REWARDS` to `[1.0, 0.5]` and see: the last row moves back toward `not told`, and the
 //! rows above it do not change.
 
-#[path = "support/policy.rs"]
+#[path = "tabular/policy.rs"]
 mod policy;
-#[path = "support/table.rs"]
+#[path = "tabular/table.rs"]
 mod table;
 
-use candle_align::{
-    CRlftConfig, ClassPrompt, ClassWeighting, LearnedAnswers, SftConfig, Turn, c_rlft_loss,
-    sft_loss,
-};
+use candle_align::language::LearnedAnswers;
+use candle_align::language::conditional_sft::{ClassPrompt, ClassWeighting, Turn};
+use candle_align::{CRlftConfig, SftConfig, c_rlft_loss, sft_loss};
 use candle_core::{Device, Tensor};
 use policy::{BETA, Result, table as shown};
 use table::learn;

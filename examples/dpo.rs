@@ -22,7 +22,7 @@
 //! Change `&[0, 1, 2]` in `run` to `&[1, 2, 3]` and see: A is never compared instead, and in the last
 //! row it keeps 0.334 where π* gives it 0.046.
 
-#[path = "support/policy.rs"]
+#[path = "tabular/policy.rs"]
 mod policy;
 
 use candle_align::{

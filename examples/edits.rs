@@ -30,10 +30,9 @@
 //! Change `GOOD` to `"you are new to code"` and see: the end of the answer stays, and both totals fall
 //! to 3.
 
-use candle_align::{
-    EditCosts, EditScript, EditTokens, Result, Sequence, decipher, edit_script,
-    second_thoughts_sequence,
-};
+use candle_align::language::edits::{EditCosts, EditScript, edit_script};
+use candle_align::language::second_thoughts::{EditTokens, decipher, second_thoughts_sequence};
+use candle_align::{Result, Sequence};
 use std::cell::RefCell;
 use std::fmt::Write;
 

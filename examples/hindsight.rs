@@ -22,13 +22,14 @@
 //! Change `hindsight(4.0)` to `hindsight(0.0)` and see: with random labels its row stays at
 //! π_ref.
 
-#[path = "support/policy.rs"]
+#[path = "tabular/policy.rs"]
 mod policy;
 
-use candle_align::{
-    HindsightConfig, HindsightFeedback, HindsightFormat, HindsightOrder, HindsightPair,
-    LearnedAnswers, SequenceBatch, TokenLogProbs, chain_of_hindsight_loss, hindsight_sequence,
+use candle_align::language::LearnedAnswers;
+use candle_align::language::chain_of_hindsight::{
+    HindsightFeedback, HindsightFormat, HindsightOrder, HindsightPair, hindsight_sequence,
 };
+use candle_align::{HindsightConfig, SequenceBatch, TokenLogProbs, chain_of_hindsight_loss};
 use candle_core::{DType, Device, Tensor};
 use policy::{REFERENCE, REWARDS, Result, descend, log, policies, softmax};
 

@@ -23,10 +23,10 @@
 //! Change `SIZES` to `[1.0; 4]` and see: with equal inputs rank 1 learns the first input, and `error`
 //! equals `cut Δ`.
 
-#[path = "support/policy.rs"]
+#[path = "tabular/policy.rs"]
 mod policy;
 
-use candle_align::{LoraConfig, LoraLinear};
+use candle_align::parameter_efficient::{Adapter, LoraConfig, LoraLinear};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{Linear, Module};
 use policy::{Result, table};

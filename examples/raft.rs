@@ -25,10 +25,11 @@
 //! Change the temperature `0.85` in `run` to `1.0` and see: the last row stays at π_ref. At `1.2` it
 //! flattens instead.
 
-#[path = "support/policy.rs"]
+#[path = "tabular/policy.rs"]
 mod policy;
 
-use candle_align::{SamplingConfig, best_of_k};
+use candle_align::SamplingConfig;
+use candle_align::online::raft::best_of_k;
 use candle_core::{Device, Tensor};
 use policy::{REFERENCE, REWARDS, Result, kl, log, table};
 

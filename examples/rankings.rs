@@ -25,7 +25,7 @@
 //! Change `drawn(3.0, 15.0, 200)` to `drawn(2.0, 6.0, 200)` and see: with answers of two tokens, D has
 //! e² = 7.4 times the probability of B, and 0.831 in all.
 
-#[path = "support/policy.rs"]
+#[path = "tabular/policy.rs"]
 mod policy;
 
 use candle_align::{

@@ -25,15 +25,16 @@
 //! Change `0.75` to `0.5` and `0.25` to `0.5` in `CHAINS` and see: `wrong` is learned with 0.500, and
 //! the last two rows fall to 0.571, because more wrong answers pass.
 
-#[path = "support/policy.rs"]
+#[path = "tabular/policy.rs"]
 mod policy;
-#[path = "support/table.rs"]
+#[path = "tabular/table.rs"]
 mod table;
 
-use candle_align::{
-    Attempt, DebugFeedback, DebugFormat, DebugLearned, DebugTurn, RevisionTemplate, Sequence,
-    SftConfig, Verdict, debug_sequence, sft_loss,
+use candle_align::language::revision::{
+    Attempt, DebugFeedback, DebugFormat, DebugLearned, DebugTurn, RevisionTemplate, Verdict,
+    debug_sequence,
 };
+use candle_align::{Sequence, SftConfig, sft_loss};
 use policy::Result;
 use table::learn;
 

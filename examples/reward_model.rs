@@ -26,12 +26,12 @@
 //! Change the condition in `islands` to `i.abs_diff(j) == 1` and see: the comparisons A–B, B–C, C–D
 //! connect all answers, and the row `A with B, C with D` becomes the rewards.
 
-#[path = "support/policy.rs"]
+#[path = "tabular/policy.rs"]
 mod policy;
 
 use candle_align::{Pair, PairwiseRewardConfig, pairwise_reward_loss};
 use candle_core::{Device, Tensor};
-use policy::{REFERENCE, REWARDS, Result, descend, normalised, pick, preferences, table};
+use policy::{REFERENCE, REWARDS, Result, descend, normalized, pick, preferences, table};
 
 /// One set of comparisons, and the trained scores.
 pub struct Trained {
@@ -74,7 +74,7 @@ fn train(
 ) -> Result<Trained> {
     let pairs = preferences(&[0, 1, 2, 3]);
     let often: Vec<f64> = pairs.iter().map(|&(i, j, p)| p * how_often(i, j)).collect();
-    let shares = normalised(&often);
+    let shares = normalized(&often);
     let weights = Tensor::new(shares.as_slice(), &Device::Cpu)?;
     let margins: Vec<f64> = pairs.iter().map(|&(i, j, _)| margin(i, j)).collect();
     let margins = Tensor::new(margins, &Device::Cpu)?;

@@ -28,12 +28,13 @@
 //! Steps over all answers have no rollout to split into minibatches; `Experience::minibatches` is for
 //! sampled ones.
 
-#[path = "support/policy.rs"]
+#[path = "tabular/policy.rs"]
 mod policy;
 
+use candle_align::online::controller::KlController;
 use candle_align::{
-    KlController, KlEstimator, PpoConfig, ShapedRewardsConfig, TokenLogProbs, kl_loss,
-    ppo_policy_loss, shaped_rewards,
+    KlEstimator, PpoConfig, ShapedRewardsConfig, TokenLogProbs, kl_loss, ppo_policy_loss,
+    shaped_rewards,
 };
 use candle_core::{D, DType, Device, Tensor};
 use candle_nn::ops::log_softmax;

@@ -23,7 +23,7 @@
 //! Change `&[0, 1, 2, 3]` in `run` to `&[0, 1, 2, 3, 3]` and see: `ha ha ha` is twice as frequent, the
 //! sum learns 0.400 for it, and the mean of means learns 0.267.
 
-#[path = "support/policy.rs"]
+#[path = "tabular/policy.rs"]
 mod policy;
 
 use candle_align::{Reduction, SftConfig, Statistics, TokenLogProbs, sft_loss};

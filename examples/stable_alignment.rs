@@ -25,7 +25,7 @@
 //! Change `margin: 1.0` to `margin: 0.5` and see: the largest term alone stops near π ∝ e^{r/2}, with
 //! 0.41 for D.
 
-#[path = "support/policy.rs"]
+#[path = "tabular/policy.rs"]
 mod policy;
 
 use candle_align::{

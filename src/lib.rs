@@ -96,6 +96,7 @@ mod files;
 #[allow(missing_docs)]
 pub mod decoder;
 pub mod guide;
+mod in_order;
 mod known;
 pub mod language;
 pub mod log_probs;
@@ -110,74 +111,43 @@ pub mod reduction;
 mod sequence;
 pub mod sft;
 mod shape;
+mod simd;
 pub mod survey;
+mod tensor_file;
 pub mod training;
 
 pub use error::{Error, Result};
-pub use language::LearnedAnswers;
-pub use language::chain_of_hindsight::{
-    HindsightConfig, HindsightFeedback, HindsightFormat, HindsightLoss, HindsightOrder,
-    HindsightPair, chain_of_hindsight_loss, hindsight_prompt, hindsight_sequence,
-};
-pub use language::conditional_sft::{
-    CRlftConfig, ClassPrompt, ClassWeightedLoss, ClassWeighting, Turn, c_rlft_loss,
-};
-pub use language::edits::{Edit, EditCosts, EditScript, edit_script, edit_scripts};
-pub use language::forgetful::{ForgetfulConfig, forgetful_mask, forgetful_pair_mask};
-pub use language::revision::{
-    Attempt, DebugFeedback, DebugFormat, DebugLearned, DebugTurn, RevisionTemplate, Verdict,
-    debug_sequence,
-};
-pub use language::second_thoughts::{
-    EditTokens, decipher, second_thoughts_prompt, second_thoughts_sequence,
-};
+pub use language::chain_of_hindsight::{HindsightConfig, HindsightLoss, chain_of_hindsight_loss};
+pub use language::conditional_sft::{CRlftConfig, ClassWeightedLoss, c_rlft_loss};
+pub use language::forgetful::ForgetfulConfig;
 pub use language::stable_alignment::{
     StableAlignmentConfig, StableAlignmentForm, stable_alignment_loss,
 };
 pub use log_probs::{Candidates, OutputHead, Pair, Statistics, TokenLogProbs};
-pub use math::Whiten;
 pub use online::advantages::{Advantages, GaeConfig, gae};
 pub use online::auxiliary::{EntropyConfig, PtxConfig, entropy_loss, ptx_loss};
-pub use online::controller::KlController;
-pub use online::kl::{KlEstimator, LOG_RATIO_BOUND, kl_loss};
+pub use online::kl::{KlEstimator, kl_loss};
 pub use online::ppo::{
     PolicyLoss, PolicyMetrics, PpoConfig, PpoValueConfig, ppo_policy_loss, ppo_value_loss,
 };
-pub use online::raft::{RaftConfig, RefreshedSet, best_of_k, kl_adjusted_rewards, top_share};
-pub use online::reward_head::{RewardHead, RewardNormalisation};
+pub use online::raft::RaftConfig;
 pub use online::reward_model::{
-    PairwiseRewardConfig, RankedRewardConfig, Ties, choose_best_loss, pairwise_reward_loss,
-    plackett_luce_reward_loss, ranked_reward_loss, ranking_accuracy,
+    PairwiseRewardConfig, RankedRewardConfig, choose_best_loss, pairwise_reward_loss,
+    plackett_luce_reward_loss, ranked_reward_loss,
 };
-pub use online::rewards::{ShapedRewardsConfig, missing_eos_penalty, shaped_rewards};
+pub use online::rewards::{ShapedRewardsConfig, shaped_rewards};
 pub use online::rlhf::{RlhfConfig, RlhfLoss, RlhfMetrics, rlhf_loss};
 pub use online::rollout::{Experience, ExperienceConfig, Rollout};
 pub use online::samples::{Sample, Samples};
 pub use online::sampling::{SamplingConfig, sample};
 pub use outputs::{ListLoss, PreferenceLoss, TokenLoss};
-pub use parameter_efficient::{
-    Activation, AdaLoraConfig, AdaLoraLinear, AdaLoraScaling, AdaptedLayer, Allocation, BiasLinear,
-    BlockScale, BottleneckAdapter, BottleneckConfig, DesignSpaceConfig, DoraLinear, FrozenLinear,
-    Grouping, Ia3Config, Ia3Linear, Ia3Place, Insertion, LayerPlan, LayerSize, LoraBias,
-    LoraConfig, LoraEmbedding, LoraInit, LoraLinear, LoraPlusGroups, MamConfig, NF4, Nf4Linear,
-    Nf4Scales, Nf4Tensor, Orthogonality, Placement, PrefixConfig, PrefixEncoder, PrefixLayer,
-    PrefixMixture, PrefixShape, PromptConfig, PromptEmbedding, PromptInit, QloraLinear,
-    RankAllocator, RankAllocatorConfig, Reparametrisation, Scaling, Strategy, TargetModules,
-    Targets, VeraConfig, VeraLinear, VeraProjections, lora_plus_groups, orthogonality_penalty,
-    prefix_attention, prefix_mixing,
-};
-pub use peft::{
-    AdaLoraFile, AdapterConfig, AdapterFile, AdapterLayer, AdapterLayers, AdapterMethod, BaseModel,
-    Ia3File, LoraFile, MergedModel, PrefixFile, PromptFile, Strictness, TaskType, VeraFile,
-};
-pub use ranking::ReferenceTokens;
-pub use ranking::brio::{BrioConfig, BrioPairs, brio_loss};
+pub use ranking::brio::{BrioConfig, brio_loss};
 pub use ranking::dpo::{DpoConfig, dpo_loss};
 pub use ranking::expected_risk::{ExpectedRiskConfig, expected_risk_loss};
 pub use ranking::pro::{ProConfig, ProTemperature, pro_loss};
 pub use ranking::rrhf::{RrhfConfig, rrhf_loss};
 pub use ranking::slic::{
-    SlicConfig, slic_expected_reward_loss, slic_kl_regulariser, slic_list_loss, slic_margin_loss,
+    SlicConfig, slic_expected_reward_loss, slic_kl_regularizer, slic_list_loss, slic_margin_loss,
     slic_rank_loss,
 };
 pub use reduction::Reduction;

@@ -233,13 +233,13 @@ pub fn whiten(x: &Tensor, mask: &Tensor, mean: Whiten) -> Result<Tensor> {
 
     // μ, σ²
     let mu = masked_mean(&y, &counted)?;
-    let centred = masked(&y.broadcast_sub(&mu)?, &counted)?;
-    let variance = masked_mean(&centred.sqr()?, &counted)?;
+    let centered = masked(&y.broadcast_sub(&mu)?, &counted)?;
+    let variance = masked_mean(&centered.sqr()?, &counted)?;
 
     // x̂
     let epsilon = (size.recip()? * WHITEN_EPSILON.sqrt())?.sqr()?;
     let deviation = ((variance + epsilon)? + SMALLEST_VARIANCE)?.sqrt()?;
-    let scaled = centred.broadcast_div(&deviation)?;
+    let scaled = centered.broadcast_div(&deviation)?;
     let out = match mean {
         Whiten::ZeroMean => scaled,
         Whiten::KeepMean => {

@@ -165,3 +165,22 @@ pub(crate) fn made(function: &'static str, field: &'static str, axes: &[usize]) 
         format!("one of {axes:?}"),
     )
 }
+
+/// Requires this size of the last axis, whatever stands before it.
+pub(crate) fn last_axis(
+    function: &'static str,
+    argument: &str,
+    x: &Tensor,
+    (axis, size): (&str, usize),
+    from: &str,
+) -> Result<()> {
+    match x.dims().last() == Some(&size) {
+        true => Ok(()),
+        false => Err(Error::Shape {
+            function,
+            argument: argument.to_string(),
+            shape: x.dims().to_vec(),
+            expected: format!(".., {axis}={size} (from {from})"),
+        }),
+    }
+}

@@ -16,10 +16,10 @@ pub fn step(name: &str) -> Result<Measured> {
     }
     if name.ends_with("ours") {
         let groups = vec![ParameterGroup::new(vars, 0.01)];
-        let mut optimiser = AdamW::new(groups, AdamWConfig::default())?;
-        return measure(|| Ok(()), |()| optimiser.step(&grads));
+        let mut optimizer = AdamW::new(groups, AdamWConfig::default())?;
+        return measure(|| Ok(()), |()| optimizer.step(&grads));
     }
     let vars = vars.into_iter().map(|(_, var)| var).collect();
-    let mut optimiser = candle_nn::AdamW::new(vars, candle_nn::ParamsAdamW::default())?;
-    measure(|| Ok(()), |()| Ok(optimiser.step(&grads)?))
+    let mut optimizer = candle_nn::AdamW::new(vars, candle_nn::ParamsAdamW::default())?;
+    measure(|| Ok(()), |()| Ok(optimizer.step(&grads)?))
 }

@@ -3,7 +3,6 @@
 
 pub mod adamw;
 
-use crate::support::transformer::{Config, Transformer};
 use candle_align::Result;
 use candle_core::{DType, Device, Tensor};
 use rand::SeedableRng;
@@ -12,6 +11,7 @@ use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::Instant;
+use support::transformer::{Config, Transformer};
 
 /// Repetitions of a variant after one warm-up.
 pub const REPEATS: usize = 7;

@@ -176,7 +176,7 @@ impl<T> EditScript<T> {
 /// numbers (or halves, quarters, …) where exact ties matter, because 0.1 + 0.2 is not 0.3.
 /// # Examples
 /// ```
-/// use candle_align::{Edit, EditCosts, edit_script};
+/// use candle_align::language::edits::{Edit, EditCosts, edit_script};
 ///
 /// let costs = EditCosts { insert: 1.0, delete: 1.0, replace: 1.5 };
 /// let script = edit_script(&["you", "are", "so", "dumb"], &["you", "are", "kind"], &costs)?;
@@ -217,7 +217,7 @@ pub fn edit_script<T: Eq + Clone>(
 ///
 /// # Examples
 /// ```
-/// use candle_align::{EditCosts, edit_scripts};
+/// use candle_align::language::edits::{EditCosts, edit_scripts};
 ///
 /// let costs = |insert, delete, replace| EditCosts { insert, delete, replace };
 /// let sets = [costs(1.0, 1.0, 1.0), costs(1.0, 1.0, 2.0), costs(1.0, 1.0, 3.0)];

@@ -72,7 +72,8 @@ impl EditTokens {
     ///
     /// # Examples
     /// ```
-    /// # use candle_align::{Edit, EditScript, EditTokens};
+    /// # use candle_align::language::edits::{Edit, EditScript};
+    /// # use candle_align::language::second_thoughts::EditTokens;
     /// let digits = [20, 21, 22, 23, 24, 25, 26, 27, 28, 29];
     /// let tokens = EditTokens { separator: 10, insert: 11, delete: 12, replace: 13, content: 14, target: 15, digits };
     /// let script = EditScript { edits: vec![Edit::Delete { position: 0 }, Edit::Insert { position: 31, token: 5 }] };
@@ -201,7 +202,8 @@ impl EditTokens {
 /// * The survey describes the method in words and prints no equation.
 /// # Examples
 /// ```
-/// use candle_align::{EditCosts, EditTokens, edit_script, second_thoughts_sequence};
+/// use candle_align::language::edits::{EditCosts, edit_script};
+/// use candle_align::language::second_thoughts::{EditTokens, second_thoughts_sequence};
 ///
 /// let digits = [20, 21, 22, 23, 24, 25, 26, 27, 28, 29];
 /// let tokens = EditTokens { separator: 10, insert: 11, delete: 12, replace: 13, content: 14, target: 15, digits };
@@ -273,7 +275,9 @@ pub fn second_thoughts_prompt(
 ///
 /// # Examples
 /// ```
-/// # use candle_align::{EditCosts, Result, decipher, edit_script};
+/// # use candle_align::Result;
+/// # use candle_align::language::edits::{EditCosts, edit_script};
+/// # use candle_align::language::second_thoughts::decipher;
 /// let encode = |text: &str| -> Result<Vec<u32>> { Ok(text.bytes().map(u32::from).collect()) };
 /// let (source, target) = (encode("cat")?, encode("can")?);
 /// let script = edit_script(&source, &target, &EditCosts::default())?;

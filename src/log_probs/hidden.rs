@@ -1,10 +1,11 @@
 //! Log-probabilities directly from hidden states, without ever storing all logits.
 
 use super::head::OutputHead;
+use super::inputs::{Ahead, after_the_first, logits_type, mask_of, row_targets};
 use super::kernel::{self, IGNORE};
 use super::statistics::Statistics;
 use super::tiles::{Sizes, select};
-use super::token::{Ahead, TokenLogProbs, mask_of, row_targets};
+use super::token::TokenLogProbs;
 use crate::error::Result;
 use crate::shape::Axes;
 use candle_core::{DType, Tensor};
@@ -44,14 +45,14 @@ impl TokenLogProbs {
         let tokens = axes.index("tokens", tokens, &["batch", "time"])?;
         let mask = mask_of(&mut axes, mask, &tokens, Ahead::Tokens)?;
         let (batch, time, dim) = hidden.dims3()?;
-        let (tokens, mask) = super::token::after_the_first(function, &tokens, &mask)?;
+        let (tokens, mask) = after_the_first(function, &tokens, &mask)?;
         let vocabulary = head.weight.dim(0)?;
         let targets = row_targets(function, "tokens", &tokens, &mask, 1, vocabulary)?;
 
         let compute = match hidden.dtype() {
             DType::F64 => DType::F64,
             DType::F32 | DType::BF16 | DType::F16 => DType::F32,
-            other => return Err(super::token::logits_type(function, "hidden", other)),
+            other => return Err(logits_type(function, "hidden", other)),
         };
         let head = OutputHead {
             weight: head.weight.to_dtype(compute)?,

@@ -13,6 +13,7 @@ mod candidates;
 mod composed;
 mod head;
 mod hidden;
+mod inputs;
 mod kernel;
 mod pair;
 mod statistics;

@@ -80,7 +80,7 @@ pub struct Advantages {
 /// # Departures
 /// None from the recursion. The paper's sum is infinite; here it ends with the answer. An answer that
 /// was cut off is treated as if it had ended there, as in the authors' code for language models
-/// ([`missing_eos_penalty`](crate::missing_eos_penalty) is the common remedy).
+/// ([`missing_eos_penalty`](crate::online::rewards::missing_eos_penalty) is the common remedy).
 /// # Examples
 /// ```
 /// use candle_align::{GaeConfig, gae};

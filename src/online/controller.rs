@@ -82,7 +82,7 @@ impl KlController {
     /// K_β = samples / horizon. The paper's form is `horizon` = 10 · `samples`.
     /// # Examples
     /// ```
-    /// use candle_align::KlController;
+    /// use candle_align::online::controller::KlController;
     ///
     /// // twice the target has the effect of 1.2 times: 256 of 10 000 answers move β by 0.2 · 0.0256
     /// let next = KlController::default().update(12.0, 256)?;

@@ -14,7 +14,7 @@
 //! | [`plackett_luce_reward_loss`](reward_model::plackett_luce_reward_loss) | k scores and a ranking | a sum over its stages |
 //!
 //! Scores come from [`RewardHead`](reward_head::RewardHead), their scale from
-//! [`RewardNormalisation`](reward_head::RewardNormalisation). All four losses are logistic losses or
+//! [`RewardNormalization`](reward_head::RewardNormalization). All four losses are logistic losses or
 //! softmax cross-entropies of scores. Without centering they do not determine the additive constant
 //! of the reward.
 //!

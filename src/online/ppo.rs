@@ -296,7 +296,7 @@ impl Default for PpoValueConfig {
 /// The mean loss without a clip, beside half the variance of the returns, which is the loss of a critic
 /// that predicts their mean. A critic above that is worse than a constant, and its advantages are mostly
 /// noise. If the loss jumps whenever the scores change their scale, normalize the scores
-/// ([`RewardNormalisation`](crate::RewardNormalisation)).
+/// ([`RewardNormalization`](crate::online::reward_head::RewardNormalization)).
 /// # Try
 /// * Where does a critic end that sees several returns at one state? Does the clip move that point?
 ///   Solution: `tests/optimum/ppo.rs::a_value_arrives_at_the_mean_return_also_by_clipped_steps`.

@@ -64,7 +64,8 @@ pub struct RaftConfig {
 /// None from the paper. The survey does not mention the term.
 /// # Examples
 /// ```
-/// use candle_align::{RaftConfig, best_of_k, kl_adjusted_rewards};
+/// use candle_align::RaftConfig;
+/// use candle_align::online::raft::{best_of_k, kl_adjusted_rewards};
 /// use candle_core::{Device, Tensor};
 ///
 /// let row = |x: [f64; 2]| Tensor::new(&[x], &Device::Cpu);
@@ -83,7 +84,7 @@ pub struct RaftConfig {
 ///   in most, the KL decides the ranking and not the reward.
 /// # Try
 /// * Start a round exactly at π*, and another one next to it. Where does each end? Solution:
-///   `tests/optimum/raft.rs::the_kl_penalised_optimum_is_a_fixed_point_that_does_not_attract`.
+///   `tests/optimum/raft.rs::the_kl_penalized_optimum_is_a_fixed_point_that_does_not_attract`.
 /// # Source
 /// Dong et al. 2023, arXiv:2304.06767v4, eq. 5; the values of β: its table 7. Equation and values were
 /// read in public summaries that quote them, not in the paper itself.
@@ -142,9 +143,8 @@ pub fn kl_adjusted_rewards(
 /// mask of the sequence decides, and [`sample`](crate::sample) sets it on the answer alone.
 /// # Examples
 /// ```
-/// use candle_align::{
-///     Reduction, SamplingConfig, SftConfig, TokenLogProbs, best_of_k, sample, sft_loss,
-/// };
+/// use candle_align::{Reduction, SamplingConfig, SftConfig, TokenLogProbs, sample, sft_loss};
+/// use candle_align::online::raft::best_of_k;
 /// use candle_core::{DType, Device, Tensor, Var};
 /// use rand::{SeedableRng, rngs::StdRng};
 ///
@@ -225,7 +225,7 @@ pub fn best_of_k(rewards: &Tensor, mask: Option<&Tensor>) -> Result<Vec<usize>> 
 /// here the batch is what the caller passes.
 /// # Examples
 /// ```
-/// use candle_align::{best_of_k, top_share};
+/// use candle_align::online::raft::{best_of_k, top_share};
 /// use candle_core::{Device, Tensor};
 ///
 /// // two answers to each of three prompts, the second prompt an easy one
@@ -284,7 +284,7 @@ pub fn top_share(rewards: &Tensor, mask: Option<&Tensor>, share: f64) -> Result<
 /// not compared with each other, so an item that was drawn twice is in the set twice.
 /// # Examples
 /// ```
-/// use candle_align::RefreshedSet;
+/// use candle_align::online::raft::RefreshedSet;
 ///
 /// let mut set = RefreshedSet::new(2)?;
 /// set.merge([("fair", 0.5), ("bad", -1.0)])?;

@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | the transformer's last hidden state | `hidden` | `[batch, time, dim]` |
 //! | r_θ(x, y), the scalar head at the last token | [`RewardHead::forward`] | `[batch]` |
-//! | gain · r + bias | [`RewardNormalisation`] | as the scores |
+//! | gain · r + bias | [`RewardNormalization`] | as the scores |
 //!
 //! Read next: [`super::reward_model`] (the losses on these scores).
 
@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 /// answers whose scores differ by less than one step would tie.
 ///
 /// ```
-/// use candle_align::RewardHead;
+/// use candle_align::online::reward_head::RewardHead;
 /// use candle_core::{DType, Device, Tensor};
 /// use rand::{SeedableRng, rngs::StdRng};
 ///
@@ -253,38 +253,37 @@ fn require_float(function: &'static str, argument: &str, dtype: DType) -> Result
 ///
 /// | fit | what is fitted | from |
 /// |---|---|---|
-/// | [`RewardNormalisation::zero_mean`] | bias alone, on demonstrations | InstructGPT, arXiv:2203.02155v1, §3.5 |
-/// | [`RewardNormalisation::zero_mean_unit_variance`] | gain and bias, on samples of the policy before training | Ziegler et al. 2019, arXiv:1909.08593v2 |
+/// | [`RewardNormalization::zero_mean`] | bias alone, on demonstrations | InstructGPT, arXiv:2203.02155v1, §3.5 |
+/// | [`RewardNormalization::zero_mean_unit_variance`] | gain and bias, on samples of the policy before training | Ziegler et al. 2019, arXiv:1909.08593v2 |
 ///
 /// ```
-/// use candle_align::RewardNormalisation;
+/// use candle_align::online::reward_head::RewardNormalization;
 /// use candle_core::{Device, Tensor};
 ///
 /// let demonstrations = Tensor::new(&[1.0f64, 4.0, 7.0], &Device::Cpu)?;
-/// let scale = RewardNormalisation::zero_mean(&demonstrations)?;
-/// assert_eq!(scale, RewardNormalisation { gain: 1.0, bias: -4.0 });
+/// let scale = RewardNormalization::zero_mean(&demonstrations)?;
+/// assert_eq!(scale, RewardNormalization { gain: 1.0, bias: -4.0 });
 /// assert_eq!(scale.apply(&demonstrations)?.to_vec1::<f64>()?, [-3.0, 0.0, 3.0]);
 /// # Ok::<(), candle_align::Error>(())
 /// ```
 #[doc(alias = "reward normalization")]
-#[doc(alias = "RewardNormalization")]
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RewardNormalisation {
+pub struct RewardNormalization {
     /// Finite and > 0.
     pub gain: f64,
     /// Finite.
     pub bias: f64,
 }
 
-impl RewardNormalisation {
+impl RewardNormalization {
     /// The bias that gives these scores mean 0; the gain is 1.
     ///
     /// # Errors
     /// [`Error::Shape`] unless `scores` is `[batch]`, [`Error::DType`] unless f32 or f64,
     /// [`Error::Argument`] if it is empty or holds a number that is not finite.
     pub fn zero_mean(scores: &Tensor) -> Result<Self> {
-        let scores = finite_scores("RewardNormalisation::zero_mean", scores)?;
+        let scores = finite_scores("RewardNormalization::zero_mean", scores)?;
         Ok(Self {
             gain: 1.0,
             bias: -mean(&scores),
@@ -297,9 +296,9 @@ impl RewardNormalisation {
     /// gain = 1/√( (1/n) Σ (r − r̄)² )        bias = −gain · r̄
     /// ```
     /// # Errors
-    /// As [`RewardNormalisation::zero_mean`]; [`Error::Argument`] if all scores are equal.
+    /// As [`RewardNormalization::zero_mean`]; [`Error::Argument`] if all scores are equal.
     pub fn zero_mean_unit_variance(scores: &Tensor) -> Result<Self> {
-        let function = "RewardNormalisation::zero_mean_unit_variance";
+        let function = "RewardNormalization::zero_mean_unit_variance";
         let scores = finite_scores(function, scores)?;
         if scores.iter().all(|score| *score == scores[0]) {
             return Err(Error::argument(
@@ -308,12 +307,12 @@ impl RewardNormalisation {
                 format!("holds {} alone; equal scores have no spread", scores[0]),
             ));
         }
-        let centre = mean(&scores);
-        let squares: Vec<f64> = scores.iter().map(|r| (r - centre).powi(2)).collect();
+        let center = mean(&scores);
+        let squares: Vec<f64> = scores.iter().map(|r| (r - center).powi(2)).collect();
         let gain = 1.0 / mean(&squares).sqrt();
         Ok(Self {
             gain,
-            bias: -gain * centre,
+            bias: -gain * center,
         })
     }
 
@@ -323,7 +322,7 @@ impl RewardNormalisation {
     /// [`Error::DType`] for another type; [`Error::Parameter`] unless the gain is finite and > 0 and
     /// the bias finite.
     pub fn apply(&self, scores: &Tensor) -> Result<Tensor> {
-        let function = "RewardNormalisation::apply";
+        let function = "RewardNormalization::apply";
         positive(function, "gain", self.gain)?;
         require(self.bias.is_finite(), function, "bias", "finite", self.bias)?;
         require_float(function, "scores", scores.dtype())?;

@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | r_θ(x, y_w), r_θ(x, y_l) | `scores.chosen`, `scores.rejected` of [`pairwise_reward_loss`] | `[batch]` |
 //! | r_θ(x, y₁) … r_θ(x, y_K) | `scores` of the other three losses | `[batch, k]` |
-//! | the labellers' ranking | `rewards`: any numbers that order the answers, higher is better | `[batch, k]` |
+//! | the labelers' ranking | `rewards`: any numbers that order the answers, higher is better | `[batch, k]` |
 //! | b, the answer that was picked | `best` of [`choose_best_loss`] | `[batch]` |
 //! | m | `margin` | `[batch]`, or [`RankedRewardConfig::margin`] |
 //!
@@ -19,8 +19,8 @@
 //! | a ranking | [`plackett_luce_reward_loss`]: a softmax per stage | r up to a constant |
 //!
 //! The four agree only if the labels follow the Bradley–Terry and Plackett–Luce models, in which an
-//! answer wins with odds e^r. Scores come from a [`RewardHead`](crate::RewardHead). No comparison
-//! determines their additive constant; [`RewardNormalisation`](crate::RewardNormalisation) sets it
+//! answer wins with odds e^r. Scores come from a [`RewardHead`](crate::online::reward_head::RewardHead). No comparison
+//! determines their additive constant; [`RewardNormalization`](crate::online::reward_head::RewardNormalization) sets it
 //! afterwards.
 //!
 //! Read next: [`crate::ranking::dpo`] (the same pairwise loss, with the policy itself as the reward
@@ -43,7 +43,7 @@ pub struct PairwiseRewardConfig {
     /// c ≥ 0, how strongly the scores of each pair are pulled towards a mean of 0. Default 0, which is
     /// InstructGPT's loss. Libraries that offer it recommend 0.01.
     #[doc(alias = "center_rewards_coefficient")]
-    pub centring: f64,
+    pub centering: f64,
 }
 
 /// The loss of each pair.
@@ -78,7 +78,7 @@ pub struct PairwiseRewardConfig {
 /// * If every answer is paired with only one other answer, only the constant is set, at r_w + r_l = 0.
 ///   If an answer is paired with several others, the scores shrink as well:
 ///   Σ_{i≠j}(sᵢ + sⱼ)² = 2(K − 2) Σs² + 2(Σs)². Subtracting a mean after training only moves the
-///   constant ([`RewardNormalisation`](crate::RewardNormalisation)).
+///   constant ([`RewardNormalization`](crate::online::reward_head::RewardNormalization)).
 ///
 /// With any c, a score of −∞ for the chosen answer costs +∞ with slope −1. For the rejected answer it
 /// costs 0 (centering adds +∞). If both are −∞, there is no margin and the loss is NaN.
@@ -93,7 +93,7 @@ pub struct PairwiseRewardConfig {
 ///
 /// let at = |x: f64| Tensor::new(&[x], &Device::Cpu);
 /// let scores = Pair { chosen: at(1.5)?, rejected: at(0.5)? };
-/// let config = PairwiseRewardConfig { centring: 0.01 };
+/// let config = PairwiseRewardConfig { centering: 0.01 };
 ///
 /// let out = pairwise_reward_loss(&scores, Some(&at(0.25)?), &config)?;
 /// let loss = out.loss.to_vec1::<f64>()?[0];
@@ -110,7 +110,7 @@ pub struct PairwiseRewardConfig {
 /// * Compare A only with B, and C only with D. Which of A and C gets the higher score? Solution:
 ///   `cargo run --example reward_model`, row "A with B, C with D".
 /// * Does centering move the constant alone? Solution:
-///   `tests/optimum/reward_model.rs::centring_pairs_fixes_the_constant_of_two_and_shrinks_four`.
+///   `tests/optimum/reward_model.rs::centering_pairs_fixes_the_constant_of_two_and_shrinks_four`.
 /// # Source
 /// Ouyang et al. 2022 (InstructGPT), arXiv:2203.02155v1, eq. 1; margin: Touvron et al. 2023
 /// (Llama 2), arXiv:2307.09288v2, eq. 2; centering: Eisenstein et al. 2023, arXiv:2312.09244.
@@ -123,7 +123,7 @@ pub fn pairwise_reward_loss(
     config: &PairwiseRewardConfig,
 ) -> Result<PreferenceLoss> {
     let function = "pairwise_reward_loss";
-    non_negative(function, "centring", config.centring)?;
+    non_negative(function, "centering", config.centering)?;
     let mut axes = Axes::new(function);
     let scores = axes.pair("scores", scores)?;
 
@@ -137,9 +137,9 @@ pub fn pairwise_reward_loss(
     // −log σ( … )
     let mut loss = log_sigmoid(&ahead)?.neg()?;
     // + c · ( r_w + r_l )²
-    if config.centring > 0.0 {
+    if config.centering > 0.0 {
         let sum = (&scores.chosen + &scores.rejected)?;
-        loss = (loss + (sum.sqr()? * config.centring)?)?;
+        loss = (loss + (sum.sqr()? * config.centering)?)?;
     }
     PreferenceLoss::new(loss, &scores)
 }
@@ -166,7 +166,7 @@ pub struct RankedRewardConfig {
     pub margin: f64,
     /// c ≥ 0, how strongly the scores of each list are pulled towards a mean of 0. Default 0, the
     /// paper's loss.
-    pub centring: f64,
+    pub centering: f64,
 }
 
 /// The loss of each list of ranked answers: the mean over its pairs.
@@ -240,7 +240,7 @@ pub fn ranked_reward_loss(
 ) -> Result<Tensor> {
     let function = "ranked_reward_loss";
     non_negative(function, "margin", config.margin)?;
-    non_negative(function, "centring", config.centring)?;
+    non_negative(function, "centering", config.centering)?;
     let (scores, rewards, mask) = check_lists(function, scores, rewards, mask)?;
     let scores = masked(&scores, &mask)?;
     let pairs = Pairs::new(&rewards, &mask, config.ties)?;
@@ -252,10 +252,10 @@ pub fn ranked_reward_loss(
     let mut loss = pairs.mean(&of_wins, &of_ties)?;
 
     // + c · ( (1/N) Σ (s_w + s_l) )²
-    if config.centring > 0.0 {
+    if config.centering > 0.0 {
         let sums = scores.unsqueeze(2)?.broadcast_add(&scores.unsqueeze(1)?)?;
-        let centre = pairs.mean(&sums, &sums)?;
-        loss = (loss + (centre.sqr()? * config.centring)?)?;
+        let center = pairs.mean(&sums, &sums)?;
+        loss = (loss + (center.sqr()? * config.centering)?)?;
     }
     Ok(loss)
 }
@@ -400,7 +400,7 @@ pub fn plackett_luce_reward_loss(
 /// scores and rewards are both f32 or both f64 and the mask u8.
 ///
 /// ```
-/// use candle_align::ranking_accuracy;
+/// use candle_align::online::reward_model::ranking_accuracy;
 /// use candle_core::{Device, Tensor};
 ///
 /// let scores = Tensor::new(&[[2.0f64, 1.0, 1.0]], &Device::Cpu)?;

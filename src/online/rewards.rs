@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | r(x, y) | `scores` | `[batch]` |
 //! | log π_old, log π_ref | `old`, `reference` | `[batch, time]` |
-//! | β | [`ShapedRewardsConfig::beta`], or [`KlController::beta`](crate::KlController::beta) | number |
+//! | β | [`ShapedRewardsConfig::beta`], or [`KlController::beta`](crate::online::controller::KlController::beta) | number |
 //! | rₜ | the result of [`shaped_rewards`] | `[batch, time]` |
 //!
 //! Read next: [`crate::online::advantages`], which passes a token's reward back to the tokens before it.
@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 #[serde(default, deny_unknown_fields)]
 pub struct ShapedRewardsConfig {
     /// β ≥ 0, the price of one nat. Default 0.02, InstructGPT's (its appendix C.4). If a
-    /// [`KlController`](crate::KlController) steers β, set its current value here.
+    /// [`KlController`](crate::online::controller::KlController) steers β, set its current value here.
     #[doc(alias = "KL coefficient")]
     pub beta: f64,
     /// Which estimate of the KL enters the reward. Default k₁, the only one that leads to the optimum of
@@ -164,7 +164,7 @@ fn last_counted(mask: &Tensor) -> Result<Tensor> {
 /// later code, so that answers that were cut off keep their order.
 /// # Examples
 /// ```
-/// use candle_align::missing_eos_penalty;
+/// use candle_align::online::rewards::missing_eos_penalty;
 /// use candle_core::{Device, Tensor};
 ///
 /// let scores = Tensor::new(&[2.0f64, 2.0], &Device::Cpu)?;

@@ -17,14 +17,14 @@
 //! | step | who | what is easy to get wrong |
 //! |---|---|---|
 //! | answers, log π_old, log π_ref, V_old | the caller, [`sample`](crate::sample) | the same temperature for drawing and for log-probabilities; dropout off; the mask tells padding from the end token |
-//! | scores | the caller, [`RewardHead`](crate::RewardHead) | read at the last token; normalized on answers of the reference ([`RewardNormalisation`](crate::RewardNormalisation)) |
+//! | scores | the caller, [`RewardHead`](crate::online::reward_head::RewardHead) | read at the last token; normalized on answers of the reference ([`RewardNormalization`](crate::online::reward_head::RewardNormalization)) |
 //! | rewards, advantages | [`Rollout::experience`](crate::Rollout::experience) | see the comments there |
 //! | minibatches | [`Experience::minibatches`] | a new order in every epoch; none dropped |
 //! | log π_θ, V_θ of a minibatch | the caller | the same code as for π_old |
 //! | the loss | [`rlhf_loss`], [`ptx_loss`](crate::ptx_loss) beside it for PPO-ptx | see the comments there |
 //! | one number | [`TokenLoss::reduce`] | the divisor: see *Properties* of [`rlhf_loss`] |
 //! | the update | the caller, [`AdamW`](crate::training::AdamW) | after every minibatch, not after every epoch |
-//! | β of the next batch | [`KlController`](crate::KlController), from [`Experience::mean_kl`] | once per batch, in nats per answer |
+//! | β of the next batch | [`KlController`](crate::online::controller::KlController), from [`Experience::mean_kl`] | once per batch, in nats per answer |
 //!
 //! Values in the papers and the authors' code: InstructGPT has 512 answers, 8 minibatches and one epoch;
 //! lm-human-preferences has 64 answers, one minibatch and 4 epochs.
@@ -71,7 +71,7 @@
 //!   0.944, and training moves away from it. A policy sharper than the second point ends at the best answer
 //!   alone, in spite of the KL. Below the fold every policy does.
 //! * **The deviation of rewards**, KL in the reward. Score and KL are divided by the same number, so β keeps
-//!   its meaning. But [`Whiten::KeepMean`](crate::Whiten::KeepMean) adds μ(1 − 1/s) to every token,
+//!   its meaning. But [`Whiten::KeepMean`](crate::math::Whiten::KeepMean) adds μ(1 − 1/s) to every token,
 //!   which rewards or penalizes length ([`Rollout::experience`](crate::Rollout::experience)).
 //! * **Scores of 0 and 1**, whitened within the answers to one prompt. The gradient is that of
 //!   2 arcsin √p, with p the probability of success. Rare successes and rare failures weigh more.

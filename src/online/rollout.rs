@@ -34,7 +34,7 @@ pub struct ExperienceConfig {
     /// p ≥ 0, subtracted from the score of an answer that did not end. Default 0. If it is above 0, the
     /// rollout must say which answers ended.
     pub missing_eos_penalty: f64,
-    /// The KL in the reward. If a [`KlController`](crate::KlController) steers β, write its current
+    /// The KL in the reward. If a [`KlController`](crate::online::controller::KlController) steers β, write its current
     /// value here before each batch.
     pub rewards: ShapedRewardsConfig,
     /// How the rewards are scaled. Default [`Whiten::KeepMean`], as in lm-human-preferences. None
@@ -273,7 +273,7 @@ impl Experience {
         self.len() == 0
     }
 
-    /// KL(π_old‖π_ref) in nats per answer, for [`KlController::update`](crate::KlController::update):
+    /// KL(π_old‖π_ref) in nats per answer, for [`KlController::update`](crate::online::controller::KlController::update):
     /// k₁ summed over each answer, then averaged over the answers that count a token.
     ///
     /// It is not a mean over tokens, and β is not in it. It belongs to the whole rollout, not to a

@@ -10,9 +10,11 @@
 //! Read next: [`design_space`](crate::parameter_efficient::design_space).
 
 use crate::error::Result;
-use crate::known::readable;
-use crate::parameter_efficient::frozen_linear::{FrozenLinear, compute_type};
-use crate::parameter_efficient::low_rank::{merged, named};
+use crate::parameter_efficient::adapter::{
+    Adapter, AdapterState, FrozenBase, LinearAdapter, names,
+};
+use crate::parameter_efficient::frozen_linear::FrozenLinear;
+use crate::parameter_efficient::low_rank::changed;
 use candle_core::{Tensor, Var};
 use candle_nn::{Linear, Module};
 
@@ -27,7 +29,7 @@ use candle_nn::{Linear, Module};
 /// for an f64 base and f32 for any other.
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) and [`Error::DType`](crate::Error::DType) as for
-/// [`FrozenLinear`]; from [`BiasLinear::merged_linear`]
+/// [`FrozenLinear`]; from [`LinearAdapter::merged_linear`]
 /// [`Error::Argument`](crate::Error::Argument) if the merged bias would not be finite.
 /// # Properties
 /// * At the start it is the base layer bit for bit (save that −0 may become 0).
@@ -40,7 +42,7 @@ use candle_nn::{Linear, Module};
 /// that starts at 0.
 /// # Examples
 /// ```
-/// use candle_align::BiasLinear;
+/// use candle_align::parameter_efficient::BiasLinear;
 /// use candle_core::{Device, Tensor};
 /// use candle_nn::{Linear, Module};
 ///
@@ -70,7 +72,7 @@ use candle_nn::{Linear, Module};
 pub struct BiasLinear {
     base: FrozenLinear,
     bias: Var,
-    enabled: bool,
+    state: AdapterState,
 }
 
 impl BiasLinear {
@@ -80,10 +82,8 @@ impl BiasLinear {
     /// [`Error::Shape`](crate::Error::Shape) and [`Error::DType`](crate::Error::DType) unless the weight
     /// is `[out, in]` and the bias `[out]`, in one of the types of [`FrozenLinear`].
     pub fn new(base: &Linear) -> Result<Self> {
-        let (weight, bias) = (base.weight().clone(), base.bias().cloned());
-        let names = ["base.weight", "base.bias"];
-        let base = FrozenLinear::checked("BiasLinear::new", names, weight, bias)?;
-        let dtype = compute_type(base.weight().dtype());
+        let base = FrozenLinear::of("BiasLinear::new", base)?;
+        let dtype = base.wide();
         let bias = match base.bias() {
             // A copy: the base must not change with it.
             Some(bias) => Var::from_tensor(&bias.to_dtype(dtype)?.copy()?)?,
@@ -92,19 +92,8 @@ impl BiasLinear {
         Ok(Self {
             base,
             bias,
-            enabled: true,
+            state: AdapterState::named(names!("BiasLinear"), 0.0),
         })
-    }
-
-    /// The merged layer, to save or to serve.
-    ///
-    /// # Errors
-    /// [`Error::Argument`](crate::Error::Argument) if the merged bias would not be finite.
-    pub fn merged_linear(&self) -> Result<Linear> {
-        let weight = self.base.weight();
-        let zero = Tensor::zeros(weight.dim(0)?, weight.dtype(), weight.device())?;
-        let bias = merged("BiasLinear::merged_linear", "bias", &zero, &self.bias)?;
-        Ok(Linear::new(weight.clone(), Some(bias)))
     }
 
     /// The frozen base layer.
@@ -116,35 +105,47 @@ impl BiasLinear {
     pub fn bias(&self) -> &Var {
         &self.bias
     }
+}
 
-    /// What is trained: `bias`. `prefix` as for
-    /// [`LoraLinear::trainable`](crate::LoraLinear::trainable).
-    pub fn trainable(&self, prefix: &str) -> Vec<(String, Var)> {
-        vec![named(prefix, "bias", &self.bias)]
+impl Adapter for BiasLinear {
+    fn frozen(&self) -> FrozenBase<'_> {
+        FrozenBase::Linear(&self.base)
     }
 
-    /// Switches the trained bias off, to the base layer exactly, or on again.
-    pub fn set_enabled(&mut self, enabled: bool) {
-        self.enabled = enabled;
+    fn state(&self) -> &AdapterState {
+        &self.state
     }
 
-    /// Whether the trained bias is used.
-    pub fn is_enabled(&self) -> bool {
-        self.enabled
+    fn state_mut(&mut self) -> &mut AdapterState {
+        &mut self.state
+    }
+
+    /// `bias`.
+    fn vars(&self) -> Vec<(&'static str, &Var)> {
+        vec![("bias", &self.bias)]
+    }
+
+    fn adapted(&self, x: &Tensor, _: &Tensor) -> Result<Tensor> {
+        // W x + b
+        let product = self.base.without_bias().forward(x)?;
+        Ok(product.broadcast_add(&self.bias)?)
+    }
+
+    fn merge_into(
+        &self,
+        _: &Tensor,
+        _: Option<&Tensor>,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let bias = changed(&self.bias.zeros_like()?, &self.bias)?;
+        Ok((None, Some(bias)))
     }
 }
 
+impl LinearAdapter for BiasLinear {}
+
 impl Module for BiasLinear {
+    /// [`Adapter::forward_eval`].
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        self.base.check("BiasLinear::forward", x)?;
-        if !self.enabled {
-            return self.base.forward(x);
-        }
-        // W x + b
-        let product = self
-            .base
-            .without_bias()
-            .forward(&readable(x)?.to_dtype(self.bias.dtype())?)?;
-        product.broadcast_add(&self.bias)?.to_dtype(x.dtype())
+        Ok(self.forward_eval(x)?)
     }
 }

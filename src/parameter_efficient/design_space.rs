@@ -72,7 +72,7 @@ pub enum Grouping {
 /// evenly among its strategies is a choice of this crate too. The released code sets no grouping.
 /// # Examples
 /// ```
-/// use candle_align::{DesignSpaceConfig, LayerSize, Strategy};
+/// use candle_align::parameter_efficient::{DesignSpaceConfig, LayerSize, Strategy};
 ///
 /// let space = DesignSpaceConfig::default();
 /// let layers = space.assign(12)?; // 2 + 4 + 4 + 2

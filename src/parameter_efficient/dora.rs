@@ -14,9 +14,11 @@
 //! Read next: [`lora`](crate::parameter_efficient::lora), which DoRA contains.
 
 use crate::error::{Error, Result, require};
-use crate::parameter_efficient::frozen_linear::{FrozenLinear, compute_type, rows};
-use crate::parameter_efficient::low_rank::{LowRank, named, stored};
-use crate::parameter_efficient::switches::{dropout, switches};
+use crate::parameter_efficient::adapter::{
+    Adapter, AdapterState, FrozenBase, LinearAdapter, names,
+};
+use crate::parameter_efficient::frozen_linear::{FrozenLinear, rows};
+use crate::parameter_efficient::low_rank::{LowRank, changed};
 use crate::parameter_efficient::{LoraBias, LoraConfig};
 use candle_core::{D, Tensor, Var};
 use candle_nn::{Linear, Module};
@@ -37,10 +39,10 @@ use rand::Rng;
 /// With dropout, placed as in PEFT, hₒ = (W₀ x + b)ₒ + (mₒ/nₒ − 1)·(W₀ x̃)ₒ + mₒ/nₒ · s·(B A x̃)ₒ, where x̃
 /// is the input after dropout.
 /// # Shapes
-/// Inputs, outputs and types as for [`LoraLinear`](crate::LoraLinear); m is `[out]`, in the type of
+/// Inputs, outputs and types as for [`LoraLinear`](crate::parameter_efficient::LoraLinear); m is `[out]`, in the type of
 /// A and B.
 /// # Errors
-/// As for [`LoraLinear`](crate::LoraLinear); and [`Error::Parameter`] if [`LoraConfig::bias`] is
+/// As for [`LoraLinear`](crate::parameter_efficient::LoraLinear); and [`Error::Parameter`] if [`LoraConfig::bias`] is
 /// [`LoraBias::Update`].
 /// # Properties
 /// * At the start h is the base layer's output bit for bit, as for LoRA; ∂L/∂A = 0.
@@ -63,7 +65,7 @@ use rand::Rng;
 /// norm again, from a product B·A that the backward pass does not keep.
 /// # Examples
 /// ```
-/// use candle_align::{DoraLinear, LoraConfig};
+/// use candle_align::parameter_efficient::{DoraLinear, LoraConfig};
 /// use candle_core::{Device, Tensor};
 /// use candle_nn::{Linear, Module};
 /// use rand::{SeedableRng, rngs::StdRng};
@@ -104,19 +106,14 @@ pub struct DoraLinear {
     update: LowRank,
     magnitude: Var,
     bias: Option<Var>,
-    dropout: f64,
-    enabled: bool,
-    merged: Option<FrozenLinear>,
+    state: AdapterState,
 }
-
-switches!(DoraLinear);
-dropout!(DoraLinear);
 
 impl DoraLinear {
     /// A layer at its start. The base weight is shared, not copied; `rng` draws A.
     ///
     /// # Errors
-    /// As [`LoraLinear::new`](crate::LoraLinear::new), and [`Error::Parameter`] for [`LoraBias::Update`].
+    /// As [`LoraLinear::new`](crate::parameter_efficient::LoraLinear::new), and [`Error::Parameter`] for [`LoraBias::Update`].
     pub fn new(base: &Linear, config: &LoraConfig, rng: &mut impl Rng) -> Result<Self> {
         let function = "DoraLinear::new";
         config.check(function)?;
@@ -127,10 +124,9 @@ impl DoraLinear {
             "Frozen or Base: DoRA has no bias of B",
             format!("{:?}", config.bias),
         )?;
-        let (weight, bias) = (base.weight().clone(), base.bias().cloned());
-        let base = FrozenLinear::checked(function, ["base.weight", "base.bias"], weight, bias)?;
+        let base = FrozenLinear::of(function, base)?;
         let (outputs, inputs) = base.weight().dims2()?;
-        let kind = (compute_type(base.weight().dtype()), base.weight().device());
+        let kind = (base.wide(), base.weight().device());
         let update = LowRank::start(function, config, (outputs, inputs), kind, rng)?;
         let bias = match (config.bias, base.bias()) {
             // a copy: the base must not change with it
@@ -146,9 +142,7 @@ impl DoraLinear {
             magnitude: Var::zeros(outputs, update.a.dtype(), base.weight().device())?,
             update,
             base,
-            dropout: config.dropout,
-            enabled: true,
-            merged: None,
+            state: AdapterState::named(names!("DoraLinear"), config.dropout),
         };
         // m = ‖W₀‖, by the same operations that give n: their quotient is then exactly 1
         layer.magnitude.set(&layer.norm()?)?;
@@ -160,7 +154,7 @@ impl DoraLinear {
     /// # Errors
     /// Only candle's own.
     pub fn norm(&self) -> Result<Tensor> {
-        let v = (self.base.weight().to_dtype(self.wide())? + self.update.delta()?.detach())?;
+        let v = changed(self.base.weight(), &self.update.delta()?.detach())?;
         Ok(v.sqr()?.sum(D::Minus1)?.sqrt()?)
     }
 
@@ -173,7 +167,58 @@ impl DoraLinear {
         Ok(none.where_cond(&one, &factor)?)
     }
 
-    /// `dropped` is `x` itself if nothing is dropped.
+    /// The frozen base layer.
+    pub fn base(&self) -> &FrozenLinear {
+        &self.base
+    }
+
+    /// A `[rank, in]`.
+    pub fn a(&self) -> &Var {
+        &self.update.a
+    }
+
+    /// B `[out, rank]`.
+    pub fn b(&self) -> &Var {
+        &self.update.b
+    }
+
+    /// m `[out]`.
+    pub fn magnitude(&self) -> &Var {
+        &self.magnitude
+    }
+
+    /// s.
+    pub fn scale(&self) -> f64 {
+        self.update.scale
+    }
+}
+
+impl Adapter for DoraLinear {
+    fn frozen(&self) -> FrozenBase<'_> {
+        FrozenBase::Linear(&self.base)
+    }
+
+    fn state(&self) -> &AdapterState {
+        &self.state
+    }
+
+    fn state_mut(&mut self) -> &mut AdapterState {
+        &mut self.state
+    }
+
+    /// `lora_A.weight`, `lora_B.weight`, `lora_magnitude_vector`, before them `base_layer.bias` for a trained
+    /// bias.
+    fn vars(&self) -> Vec<(&'static str, &Var)> {
+        let bias = self.bias.iter();
+        let mut vars: Vec<_> = bias.map(|bias| ("base_layer.bias", bias)).collect();
+        vars.extend([
+            ("lora_A.weight", &self.update.a),
+            ("lora_B.weight", &self.update.b),
+            ("lora_magnitude_vector", &self.magnitude),
+        ]);
+        vars
+    }
+
     fn adapted(&self, x: &Tensor, dropped: &Tensor) -> Result<Tensor> {
         let factor = self.factor()?;
         let directions = self.base.without_bias();
@@ -197,50 +242,24 @@ impl DoraLinear {
         }
     }
 
-    fn merged_in(&self, function: &'static str) -> Result<FrozenLinear> {
+    fn merge_into(
+        &self,
+        weight: &Tensor,
+        _: Option<&Tensor>,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         // W = m/n · (W₀ + s · B A)
-        let v = (self.base.weight().to_dtype(self.wide())? + self.update.delta()?)?;
+        let v = changed(weight, &self.update.delta()?)?;
         let weight = v.broadcast_mul(&self.factor()?.unsqueeze(1)?)?;
-        let dtype = self.base.weight().dtype();
-        let weight = stored(function, "weight", &weight, dtype)?;
-        let bias = match &self.bias {
-            Some(bias) => Some(stored(function, "bias", bias, dtype)?),
-            None => self.base.bias().cloned(),
-        };
-        FrozenLinear::new(weight, bias)
+        let bias = self.bias.as_ref().map(|bias| bias.as_tensor().clone());
+        Ok((Some(weight), bias))
     }
+}
 
-    /// A `[rank, in]`.
-    pub fn a(&self) -> &Var {
-        &self.update.a
-    }
+impl LinearAdapter for DoraLinear {}
 
-    /// B `[out, rank]`.
-    pub fn b(&self) -> &Var {
-        &self.update.b
-    }
-
-    /// m `[out]`.
-    pub fn magnitude(&self) -> &Var {
-        &self.magnitude
-    }
-
-    /// s.
-    pub fn scale(&self) -> f64 {
-        self.update.scale
-    }
-
-    /// What is trained, under the names that PEFT gives it in a file, sorted by name: `lora_A.weight`,
-    /// `lora_B.weight`, `lora_magnitude_vector`, before them `base_layer.bias` for a trained bias.
-    /// `prefix` as for [`LoraLinear::trainable`](crate::LoraLinear::trainable).
-    pub fn trainable(&self, prefix: &str) -> Vec<(String, Var)> {
-        let bias = self.bias.iter();
-        let mut vars: Vec<_> = bias.map(|b| named(prefix, "base_layer.bias", b)).collect();
-        vars.extend([
-            named(prefix, "lora_A.weight", &self.update.a),
-            named(prefix, "lora_B.weight", &self.update.b),
-            named(prefix, "lora_magnitude_vector", &self.magnitude),
-        ]);
-        vars
+impl Module for DoraLinear {
+    /// [`Adapter::forward_eval`].
+    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        Ok(self.forward_eval(x)?)
     }
 }

@@ -9,16 +9,16 @@
 //! | b | [`FrozenLinear::bias`] | `[out]` |
 //! | x | argument of `forward` | `[.., in]` |
 //!
-//! Read next: [`LoraLinear`](crate::LoraLinear), which adds the trained part.
+//! Read next: [`LoraLinear`](crate::parameter_efficient::LoraLinear), which adds the trained part.
 
 use crate::error::{Error, Result};
 use crate::known::readable;
-use crate::shape::Axes;
+use crate::shape::{Axes, last_axis};
 use candle_core::backend::BackendStorage;
 use candle_core::{
     CpuStorage, CudaStorage, CustomOp1, DType, Layout, MetalStorage, Shape, Storage, Tensor, op,
 };
-use candle_nn::Module;
+use candle_nn::{Linear, Module};
 
 /// y = Wx + b with W and b truly frozen.
 ///
@@ -54,7 +54,7 @@ use candle_nn::Module;
 /// as candle's own product.
 /// # Examples
 /// ```
-/// use candle_align::FrozenLinear;
+/// use candle_align::parameter_efficient::FrozenLinear;
 /// use candle_core::{Device, Var};
 /// use candle_nn::Module;
 ///
@@ -89,8 +89,14 @@ impl FrozenLinear {
         Self::checked("FrozenLinear::new", ["weight", "bias"], weight, bias)
     }
 
+    /// Of an ordinary layer, for a `function` whose argument `base` it is.
+    pub(crate) fn of(function: &'static str, base: &Linear) -> Result<Self> {
+        let (weight, bias) = (base.weight().clone(), base.bias().cloned());
+        Self::checked(function, ["base.weight", "base.bias"], weight, bias)
+    }
+
     /// As `new`, for a `function` whose caller knows the two tensors by other names.
-    pub(crate) fn checked(
+    fn checked(
         function: &'static str,
         names: [&'static str; 2],
         weight: Tensor,
@@ -126,6 +132,11 @@ impl FrozenLinear {
         self.bias.as_ref()
     }
 
+    /// The type in which the layer computes, and in which an adapter over it trains.
+    pub(crate) fn wide(&self) -> DType {
+        compute_type(self.weight.dtype())
+    }
+
     /// The same W, shared, without b.
     pub(crate) fn without_bias(&self) -> Self {
         Self {
@@ -137,15 +148,8 @@ impl FrozenLinear {
     /// Checks the shape and type of `x`; errors name `function`.
     pub(crate) fn check(&self, function: &'static str, x: &Tensor) -> Result<()> {
         let (_, inputs) = self.weight.dims2()?;
-        if x.dims().last() != Some(&inputs) {
-            return Err(Error::Shape {
-                function,
-                argument: "x".to_string(),
-                shape: x.dims().to_vec(),
-                expected: format!(".., in={inputs} (from `weight`)"),
-            });
-        }
-        let (stored, computed) = (self.weight.dtype(), compute_type(self.weight.dtype()));
+        last_axis(function, "x", x, ("in", inputs), "`weight`")?;
+        let (stored, computed) = (self.weight.dtype(), self.wide());
         if x.dtype() == stored || x.dtype() == computed {
             return Ok(());
         }
@@ -164,12 +168,18 @@ impl FrozenLinear {
 impl Module for FrozenLinear {
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         self.check("FrozenLinear::forward", x)?;
-        readable(x)?
-            .to_dtype(compute_type(self.weight.dtype()))?
-            .contiguous()?
-            .apply_op1(Product(self.clone()))?
-            .to_dtype(x.dtype())
+        computed(x, self.wide(), Product(self.clone()))
     }
+}
+
+/// A product with x in the `wide` type, and in the type of x again.
+pub(crate) fn computed(
+    x: &Tensor,
+    wide: DType,
+    product: impl CustomOp1 + Send + Sync + 'static,
+) -> candle_core::Result<Tensor> {
+    let rows = readable(x)?.to_dtype(wide)?.contiguous()?;
+    rows.apply_op1(product)?.to_dtype(x.dtype())
 }
 
 /// The type of a stored weight, if a layer can have it.

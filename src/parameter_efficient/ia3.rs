@@ -10,12 +10,15 @@
 //!
 //! Read next: [`lora`](crate::parameter_efficient::lora); [`vera`](crate::parameter_efficient::vera), which trains vectors too.
 
-use crate::error::{Result, require};
+use crate::error::{Error, Result, require, shown};
+use crate::parameter_efficient::adapter::{
+    Adapter, AdapterState, FrozenBase, LinearAdapter, names,
+};
 use crate::parameter_efficient::expressions::Expressions;
 use crate::parameter_efficient::frozen_linear::FrozenLinear;
-use crate::parameter_efficient::low_rank::{named, stored};
-use crate::parameter_efficient::switches::switches;
-use crate::parameter_efficient::targets::{Choice, Matcher, TargetModules, Targets};
+use crate::parameter_efficient::targets::Targets;
+use crate::parameter_efficient::targets::matcher::Matcher;
+use crate::parameter_efficient::targets::modules::{Choice, TargetModules};
 use candle_core::{Tensor, Var};
 use candle_nn::{Linear, Module};
 use serde::{Deserialize, Serialize};
@@ -30,36 +33,66 @@ pub enum Ia3Place {
     Input,
 }
 
-/// Which modules of a model get (IA)³, and on which side.
+/// Settings of (IA)³ for a whole model: which modules get a layer, and on which side its factors are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Ia3Config {
-    /// Which modules get factors. Default none.
+pub struct Ia3ForModel {
+    /// Which modules get a layer. Default none.
     pub targets: Targets,
     /// The modules among them that get [`Ia3Place::Input`]. By PEFT's rule a name here needs no dot before it:
     /// `proj` matches every path that ends in it. Default none.
     pub feedforward_modules: TargetModules,
 }
 
-impl Ia3Config {
-    /// The place of the factors in the module at `path`; `None` if it gets none.
+impl Ia3ForModel {
+    /// The place of the factors in the module at `path`; `None` if it gets no layer. A name that matches no
+    /// module at all is not an error here.
     ///
     /// # Errors
-    /// As for [`Targets`]; [`Error::Parameter`](crate::Error::Parameter) if `feedforward_modules` is
-    /// "all-linear".
+    /// As for [`Targets`]; [`Error::Parameter`] if `feedforward_modules` is "all-linear".
     pub fn for_module(&self, path: &str) -> Result<Option<Ia3Place>> {
-        Ia3Rules::new("Ia3Config::for_module", self)?.of(path)
+        Ia3Rules::new("Ia3ForModel::for_module", self)?.of(path)
+    }
+
+    /// The place of the factors in every module that gets a layer, among the `paths` of a model's modules
+    /// and in their order.
+    ///
+    /// # Errors
+    /// As [`Ia3ForModel::for_module`]; and [`Error::Argument`] if no module is chosen, or if a name or an
+    /// expression has no effect: it matches none of the chosen modules.
+    pub fn for_modules(&self, paths: &[impl AsRef<str>]) -> Result<Vec<(String, Ia3Place)>> {
+        let function = "Ia3ForModel::for_modules";
+        let rules = Ia3Rules::new(function, self)?;
+        let chosen = (rules.targets).chosen(function, paths, |path| rules.place(path))?;
+        let idle = match &self.feedforward_modules {
+            TargetModules::Names(names) => {
+                let fits = |name: &str| chosen.iter().any(|(path, _)| path.ends_with(name));
+                names.iter().find(|name| !fits(name))
+            }
+            TargetModules::Pattern(pattern) => {
+                let inner = chosen.iter().any(|(_, place)| *place == Ia3Place::Input);
+                Some(pattern).filter(|_| !inner)
+            }
+            TargetModules::AllLinear => None, // refused above
+        };
+        match idle {
+            None => Ok(chosen),
+            Some(idle) => {
+                let text = format!("holds `{}`, which fits no chosen module", shown(idle));
+                Err(Error::argument(function, "feedforward_modules", text))
+            }
+        }
     }
 }
 
-/// [`Ia3Config`] with its expressions compiled.
+/// [`Ia3ForModel`] with its expressions compiled.
 pub(crate) struct Ia3Rules<'a> {
     targets: Matcher<'a>,
     inner: Choice<'a>,
 }
 
 impl<'a> Ia3Rules<'a> {
-    pub(crate) fn new(function: &'static str, config: &'a Ia3Config) -> Result<Self> {
+    pub(crate) fn new(function: &'static str, config: &'a Ia3ForModel) -> Result<Self> {
         let field = "feedforward_modules";
         require(
             config.feedforward_modules != TargetModules::AllLinear,
@@ -75,15 +108,21 @@ impl<'a> Ia3Rules<'a> {
         })
     }
 
+    /// The place in the module at `path`, if it gets a layer.
     pub(crate) fn of(&self, path: &str) -> Result<Option<Ia3Place>> {
+        let place = self.place(path)?;
+        Ok(self.targets.matches(path)?.then_some(place))
+    }
+
+    fn place(&self, path: &str) -> Result<Ia3Place> {
         let inner = match &self.inner {
             Choice::Names(names) => names.iter().any(|name| path.ends_with(name.as_str())),
             pattern => pattern.takes(path)?,
         };
-        Ok(self.targets.matches(path)?.then_some(match inner {
+        Ok(match inner {
             true => Ia3Place::Input,
             false => Ia3Place::Output,
-        }))
+        })
     }
 }
 
@@ -96,10 +135,10 @@ impl<'a> Ia3Rules<'a> {
 /// l = 1                      at the start
 /// ```
 /// # Shapes
-/// Inputs, outputs and types as for [`LoraLinear`](crate::LoraLinear); l is `[out, 1]` or `[1, in]`, in
+/// Inputs, outputs and types as for [`LoraLinear`](crate::parameter_efficient::LoraLinear); l is `[out, 1]` or `[1, in]`, in
 /// f64 over an f64 base and in f32 over any other.
 /// # Errors
-/// As for [`LoraLinear`](crate::LoraLinear), except for its settings.
+/// As for [`LoraLinear`](crate::parameter_efficient::LoraLinear), except for its settings.
 /// # Properties
 /// * At the start h is the base layer's output bit for bit, without exceptions.
 /// * `out` or `in` numbers are trained; W and b get no gradient.
@@ -115,7 +154,7 @@ impl<'a> Ia3Rules<'a> {
 /// PEFT unmerges by dividing by l + 10⁻⁸, which cannot restore what a factor of 0 has deleted.
 /// # Examples
 /// ```
-/// use candle_align::{Ia3Linear, Ia3Place};
+/// use candle_align::parameter_efficient::{Ia3Linear, Ia3Place};
 /// use candle_core::{Device, Tensor};
 /// use candle_nn::{Linear, Module};
 ///
@@ -153,35 +192,61 @@ pub struct Ia3Linear {
     base: FrozenLinear,
     place: Ia3Place,
     scale: Var,
-    enabled: bool,
-    merged: Option<FrozenLinear>,
+    state: AdapterState,
 }
-
-switches!(Ia3Linear);
 
 impl Ia3Linear {
     /// A layer at its start. The base weight is shared, not copied.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) and [`Error::DType`](crate::Error::DType) for a base that is
-    /// not `[out, in]` in f32, f64, bf16 or f16.
+    /// [`Error::Shape`] and [`Error::DType`] for a base that is not `[out, in]` in f32, f64, bf16 or f16.
     pub fn new(base: &Linear, place: Ia3Place) -> Result<Self> {
-        let (weight, bias) = (base.weight().clone(), base.bias().cloned());
-        let names = ["base.weight", "base.bias"];
-        let base = FrozenLinear::checked("Ia3Linear::new", names, weight, bias)?;
+        let base = FrozenLinear::of("Ia3Linear::new", base)?;
         let (outputs, inputs) = base.weight().dims2()?;
         let shape = match place {
             Ia3Place::Output => (outputs, 1),
             Ia3Place::Input => (1, inputs),
         };
-        let dtype = crate::parameter_efficient::frozen_linear::compute_type(base.weight().dtype());
         Ok(Self {
-            scale: Var::ones(shape, dtype, base.weight().device())?,
+            scale: Var::ones(shape, base.wide(), base.weight().device())?,
             base,
             place,
-            enabled: true,
-            merged: None,
+            state: AdapterState::named(names!("Ia3Linear"), 0.0),
         })
+    }
+
+    /// The frozen base layer.
+    pub fn base(&self) -> &FrozenLinear {
+        &self.base
+    }
+
+    /// l, `[out, 1]` or `[1, in]`.
+    pub fn scale(&self) -> &Var {
+        &self.scale
+    }
+
+    /// Which side l multiplies.
+    pub fn place(&self) -> Ia3Place {
+        self.place
+    }
+}
+
+impl Adapter for Ia3Linear {
+    fn frozen(&self) -> FrozenBase<'_> {
+        FrozenBase::Linear(&self.base)
+    }
+
+    fn state(&self) -> &AdapterState {
+        &self.state
+    }
+
+    fn state_mut(&mut self) -> &mut AdapterState {
+        &mut self.state
+    }
+
+    /// `ia3_l`.
+    fn vars(&self) -> Vec<(&'static str, &Var)> {
+        vec![("ia3_l", &self.scale)]
     }
 
     fn adapted(&self, x: &Tensor, _: &Tensor) -> Result<Tensor> {
@@ -194,33 +259,28 @@ impl Ia3Linear {
         })
     }
 
-    fn merged_in(&self, function: &'static str) -> Result<FrozenLinear> {
-        let (weight, dtype) = (self.base.weight(), self.base.weight().dtype());
-        let wide = weight.to_dtype(self.wide())?.broadcast_mul(&self.scale)?;
-        let weight = stored(function, "weight", &wide, dtype)?;
-        let bias = match (self.place, self.base.bias()) {
+    fn merge_into(
+        &self,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let wide = self.base.wide();
+        let weight = weight.to_dtype(wide)?.broadcast_mul(&self.scale)?;
+        let bias = match (self.place, bias) {
             (Ia3Place::Output, Some(bias)) => {
-                let wide = (bias.to_dtype(self.wide())? * self.scale.flatten_all()?)?;
-                Some(stored(function, "bias", &wide, dtype)?)
+                Some((bias.to_dtype(wide)? * self.scale.flatten_all()?)?)
             }
-            (_, bias) => bias.cloned(),
+            _ => None,
         };
-        FrozenLinear::new(weight, bias)
+        Ok((Some(weight), bias))
     }
+}
 
-    /// l, `[out, 1]` or `[1, in]`.
-    pub fn scale(&self) -> &Var {
-        &self.scale
-    }
+impl LinearAdapter for Ia3Linear {}
 
-    /// Which side l multiplies.
-    pub fn place(&self) -> Ia3Place {
-        self.place
-    }
-
-    /// What is trained, under the name that PEFT gives it: `ia3_l`. `prefix` as for
-    /// [`LoraLinear::trainable`](crate::LoraLinear::trainable).
-    pub fn trainable(&self, prefix: &str) -> Vec<(String, Var)> {
-        vec![named(prefix, "ia3_l", &self.scale)]
+impl Module for Ia3Linear {
+    /// [`Adapter::forward_eval`].
+    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        Ok(self.forward_eval(x)?)
     }
 }

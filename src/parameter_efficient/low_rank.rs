@@ -5,8 +5,8 @@ use crate::math::{masked, to_host};
 use crate::parameter_efficient::{LoraConfig, LoraInit};
 use crate::shape::made;
 use candle_core::{DType, Device, Tensor, Var};
-use rand::Rng;
 use rand::distr::{Distribution, Uniform};
+use rand::{Rng, RngCore};
 use rand_distr::StandardNormal;
 
 /// A `[rank, in]`, B `[out, rank]` and s.
@@ -108,7 +108,7 @@ fn drawn<R: Rng>(
 }
 
 /// x with each element set to 0 with probability p, and the rest scaled by 1/(1 − p).
-pub(crate) fn dropped(x: &Tensor, p: f64, rng: &mut impl Rng) -> Result<Tensor> {
+pub(crate) fn dropped(x: &Tensor, p: f64, rng: &mut dyn RngCore) -> Result<Tensor> {
     let keep: Vec<u8> = (0..x.elem_count())
         .map(|_| u8::from(!rng.random_bool(p)))
         .collect();
@@ -116,25 +116,16 @@ pub(crate) fn dropped(x: &Tensor, p: f64, rng: &mut impl Rng) -> Result<Tensor> 
     Ok((masked(x, &keep)? * (1.0 / (1.0 - p)))?)
 }
 
-/// `base + change`, added in the type of `change`, stored in that of `base`, and detached.
-///
-/// # Errors
-/// [`Error::Argument`] if an element of the sum is not finite: either a weight is not, or the sum
-/// exceeds the range of the stored type.
-pub(crate) fn merged(
-    function: &'static str,
-    argument: &str,
-    base: &Tensor,
-    change: &Tensor,
-) -> Result<Tensor> {
-    let sum = (base.to_dtype(change.dtype())? + change)?;
-    stored(function, argument, &sum, base.dtype())
+/// `base + change`, in the type of `change`.
+pub(crate) fn changed(base: &Tensor, change: &Tensor) -> Result<Tensor> {
+    Ok((base.to_dtype(change.dtype())? + change)?)
 }
 
 /// A merged tensor in its stored type, detached.
 ///
 /// # Errors
-/// As [`merged`].
+/// [`Error::Argument`] if an element is not finite: either a weight is not, or the value exceeds the range
+/// of the stored type.
 pub(crate) fn stored(
     function: &'static str,
     argument: &str,

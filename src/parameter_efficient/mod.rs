@@ -30,16 +30,18 @@
 //! | [(IA)³](ia3), [`Ia3Linear`] | a factor for each output, or for each input | d, or k | the base model: l = 1 | merged into W₀ |
 //! | [VeRA](vera), [`VeraLinear`] | λ_b ⊙ B(λ_d ⊙ A·x) beside W₀x, A and B random, frozen and shared | d + r | the base model: λ_b = 0 | merged into W₀ |
 //!
-//! [`targets`] and [`LoraConfig`] say which modules of a model get an adapter, and with which rank.
+//! Every layer over a frozen base is an [`Adapter`]: it can be switched off, merged and trained with dropout.
+//! A model holds its layers as `Box<dyn Adapter>`, [your own](adapter) among them.
+//!
+//! [`targets`] says which modules of a model get which layer, and with which settings.
 //!
 //! In your own model they take a few lines, inside the forward pass that you write anyway:
 //!
 //! ```
-//! use candle_align::{
-//!     BottleneckAdapter, BottleneckConfig, FrozenLinear, LoraConfig, LoraLinear, PrefixConfig,
-//!     PrefixEncoder, PrefixShape, PromptConfig, PromptEmbedding, PromptInit, prefix_attention,
-//!     training::grad_coverage,
-//! };
+//! use candle_align::training::grad_coverage;
+//! use candle_align::parameter_efficient::{Adapter, BottleneckAdapter, BottleneckConfig,
+//!     FrozenLinear, LoraConfig, LoraLinear, PrefixConfig, PrefixEncoder, PrefixShape,
+//!     PromptConfig, PromptEmbedding, PromptInit, prefix_attention};
 //! use candle_core::{DType, Device, Tensor};
 //! use candle_nn::{Linear, Module};
 //! use rand::{SeedableRng, rngs::StdRng};
@@ -104,6 +106,7 @@
 //! Read next: [`lora`]; then [`frozen_linear`], without which none of these would save memory on candle.
 
 pub mod adalora;
+pub mod adapter;
 pub mod bitfit;
 pub mod bottleneck;
 pub mod design_space;
@@ -117,7 +120,6 @@ pub mod nf4;
 pub mod prefix;
 pub mod prompt;
 pub mod qlora;
-mod switches;
 pub mod targets;
 pub mod vera;
 
@@ -126,22 +128,25 @@ pub use adalora::schedule::RankAllocatorConfig;
 pub use adalora::{
     AdaLoraConfig, AdaLoraLinear, AdaLoraScaling, Orthogonality, orthogonality_penalty,
 };
+pub use adapter::{Adapter, AdapterState, FrozenBase, LinearAdapter};
 pub use bitfit::BiasLinear;
 pub use bottleneck::{
-    Activation, AdaptedLayer, BottleneckAdapter, BottleneckConfig, Insertion, MamConfig, Placement,
+    Activation, BottleneckAdapter, BottleneckConfig, BottleneckLayer, Insertion, MamConfig,
+    Placement,
 };
 pub use design_space::{DesignSpaceConfig, Grouping, LayerPlan, LayerSize, Strategy};
 pub use dora::DoraLinear;
 pub use frozen_linear::FrozenLinear;
-pub use ia3::{Ia3Config, Ia3Linear, Ia3Place};
+pub use ia3::{Ia3ForModel, Ia3Linear, Ia3Place};
 pub use lora::LoraLinear;
 pub use lora::config::{LoraBias, LoraConfig, LoraInit, Scaling};
 pub use lora::embedding::LoraEmbedding;
-pub use lora::plus::{LoraPlusGroups, lora_plus_groups};
+pub use lora::for_model::LoraForModel;
+pub use lora::plus::lora_plus_groups;
 pub use nf4::{BlockScale, NF4, Nf4Linear, Nf4Scales, Nf4Tensor};
 pub use prefix::attention::{PrefixMixture, prefix_attention, prefix_mixing};
-pub use prefix::{PrefixConfig, PrefixEncoder, PrefixLayer, PrefixShape, Reparametrisation};
+pub use prefix::{PrefixConfig, PrefixEncoder, PrefixLayer, PrefixShape, Reparametrization};
 pub use prompt::{PromptConfig, PromptEmbedding, PromptInit};
 pub use qlora::QloraLinear;
-pub use targets::{TargetModules, Targets};
+pub use targets::{ForModel, TargetModules, Targets};
 pub use vera::{VeraConfig, VeraLinear, VeraProjections};

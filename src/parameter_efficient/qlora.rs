@@ -13,15 +13,16 @@
 //! Read next: [`nf4`](crate::parameter_efficient::nf4) (the four bits), [`lora`](crate::parameter_efficient::lora) (the factors).
 
 use crate::error::Result;
-use crate::known::readable;
 use crate::parameter_efficient::LoraConfig;
+use crate::parameter_efficient::adapter::{
+    Adapter, AdapterState, FrozenBase, LinearAdapter, names,
+};
 use crate::parameter_efficient::frozen_linear::compute_type;
 use crate::parameter_efficient::lora::update::Update;
 use crate::parameter_efficient::nf4::{BlockScale, Nf4Linear};
 use candle_core::{Device, Tensor, Var};
 use candle_nn::{Linear, Module};
 use rand::Rng;
-use rand::rngs::StdRng;
 
 /// A frozen linear layer in four bits with a trained low-rank change.
 ///
@@ -30,23 +31,24 @@ use rand::rngs::StdRng;
 /// h = doubleDequant(c₁, c₂, W^NF4) x + b + s · B A dropout(x)                        eq. 5
 /// doubleDequant(c₁, c₂, W) = dequant(dequant(c₁, c₂), W)                             eq. 6
 /// ```
-/// A, B, s and the trained biases are those of [`LoraLinear`](crate::LoraLinear).
+/// A, B, s and the trained biases are those of [`LoraLinear`](crate::parameter_efficient::LoraLinear).
 /// # Shapes
 /// `x` `[.., in]`, the result `[.., out]`, in types as for [`Nf4Linear`]. A, B and a trained bias
 /// are f64 over a base quantized from f64, and f32 over any other.
 /// # Errors
-/// Those of [`Nf4Linear::quantise`]. From [`QloraLinear::new`] and [`QloraLinear::over`]
+/// Those of [`Nf4Linear::quantize`]. From [`QloraLinear::new`] and [`QloraLinear::over`]
 /// [`Error::Parameter`] unless r ≥ 1 and [within the limits](super#sizes), α > 0 and 0 ≤ p < 1;
 /// [`Error::Argument`] for [`LoraBias::Base`] over a base without a bias. From
-/// [`QloraLinear::merged_linear`] [`Error::Argument`] if a merged weight would not be finite.
+/// [`LinearAdapter::merged_linear`] [`Error::Argument`] if a merged weight would not be finite.
 /// # Properties
 /// * At the start h is the quantized layer's output, not that of the original layer; ∂L/∂A = 0 and
 ///   ∂L/∂B ≠ 0.
-/// * It is [`LoraLinear`](crate::LoraLinear) over [`Nf4Tensor::dequantise`] with the same A and B, up to
+/// * It is [`LoraLinear`](crate::parameter_efficient::LoraLinear) over [`Nf4Tensor::dequantize`] with the same A and B, up to
 ///   the rounding of a sum in another order: in values, gradients and initial distribution.
 /// * r(in + out) numbers are trained. Nothing frozen gets a gradient.
 /// * Disabled, the layer is its quantized base bit for bit, however long it was trained.
-/// * Merged and unmerged layers agree to rounding.
+/// * Merged and unmerged layers agree to rounding. While merged, the layer holds an ordinary weight beside
+///   the four bits.
 /// * Trained toward the layer that was quantized, it repairs what quantization lost: completely if the
 ///   rank is full, else by the best change of rank r, weighted by the inputs' covariance.
 /// * Quantizing the merged weight again loses the adapter: a change much smaller than the gaps between
@@ -60,7 +62,7 @@ use rand::rngs::StdRng;
 /// on every linear layer.
 /// # Examples
 /// ```
-/// use candle_align::{BlockScale, LoraConfig, NF4, QloraLinear};
+/// use candle_align::parameter_efficient::{Adapter, BlockScale, LoraConfig, NF4, QloraLinear};
 /// use candle_core::{Device, Tensor};
 /// use candle_nn::{Linear, Module};
 /// use rand::{SeedableRng, rngs::StdRng};
@@ -95,9 +97,9 @@ use rand::rngs::StdRng;
 ///   it again.
 /// # Try
 /// * Let the adapter repair the quantization error.
-///   `tests/optimum/qlora.rs::at_full_rank_the_error_of_quantisation_is_repaired`
+///   `tests/optimum/qlora.rs::at_full_rank_the_error_of_quantization_is_repaired`
 /// * Quantize a merged weight: what is left of the adapter?
-///   `tests/identities/qlora.rs::quantising_the_merged_weight_again_loses_the_adapter`
+///   `tests/identities/qlora.rs::quantizing_the_merged_weight_again_loses_the_adapter`
 /// # Source
 /// Dettmers et al. 2023, arXiv:2305.14314v1, eqs 5 and 6; authors' code artidoro/qlora, `qlora.py`.
 /// Equations and settings come from notes on the paper. PEFT 0.21.2, `tuners/lora/bnb.py`, with which
@@ -105,8 +107,8 @@ use rand::rngs::StdRng;
 ///
 /// [`Error::Parameter`]: crate::Error::Parameter
 /// [`Error::Argument`]: crate::Error::Argument
-/// [`LoraBias::Base`]: crate::LoraBias::Base
-/// [`Nf4Tensor::dequantise`]: crate::Nf4Tensor::dequantise
+/// [`LoraBias::Base`]: crate::parameter_efficient::LoraBias::Base
+/// [`Nf4Tensor::dequantize`]: crate::parameter_efficient::Nf4Tensor::dequantize
 #[doc(alias = "QLoRA")]
 #[doc(alias = "QLoRA NF4")]
 #[doc(alias = "4-bit LoRA")]
@@ -114,14 +116,14 @@ use rand::rngs::StdRng;
 pub struct QloraLinear {
     base: Nf4Linear,
     update: Update,
-    enabled: bool,
+    state: AdapterState,
 }
 
 impl QloraLinear {
     /// A layer at its start, over `base`, which is quantized here; `rng` draws A.
     ///
     /// # Errors
-    /// Those of [`Nf4Linear::quantise`] and of [`QloraLinear::over`].
+    /// Those of [`Nf4Linear::quantize`] and of [`QloraLinear::over`].
     pub fn new(
         base: &Linear,
         scale: BlockScale,
@@ -130,16 +132,16 @@ impl QloraLinear {
     ) -> Result<Self> {
         let function = "QloraLinear::new";
         config.check(function)?;
-        let base = Nf4Linear::quantised(function, base, scale)?;
+        let base = Nf4Linear::quantized(function, base, scale)?;
         Self::start(function, base, config, rng)
     }
 
     /// A layer at its start, over a base that is already quantized. The base is shared, not copied.
     ///
     /// # Errors
-    /// [`Error::Parameter`](crate::Error::Parameter) for a setting out of its range, or settings with
-    /// patterns or targets; [`Error::Argument`](crate::Error::Argument) for
-    /// [`LoraBias::Base`](crate::LoraBias::Base) over a base without a bias.
+    /// [`Error::Parameter`](crate::Error::Parameter) for a setting out of its range;
+    /// [`Error::Argument`](crate::Error::Argument) for
+    /// [`LoraBias::Base`](crate::parameter_efficient::LoraBias::Base) over a base without a bias.
     pub fn over(base: Nf4Linear, config: &LoraConfig, rng: &mut impl Rng) -> Result<Self> {
         let function = "QloraLinear::over";
         config.check(function)?;
@@ -157,60 +159,8 @@ impl QloraLinear {
         Ok(Self {
             base,
             update,
-            enabled: true,
+            state: AdapterState::named(names!("QloraLinear"), config.dropout),
         })
-    }
-
-    /// h with dropout on the input of A, as [`LoraLinear::forward_train`](crate::LoraLinear::forward_train).
-    ///
-    /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) and [`Error::DType`](crate::Error::DType) for an `x` that does
-    /// not fit.
-    pub fn forward_train(&self, x: &Tensor, rng: &mut impl Rng) -> Result<Tensor> {
-        self.base.check("QloraLinear::forward_train", x)?;
-        match self.enabled && self.update.drops() {
-            true => self.adapted(x, Some(rng)),
-            false => Ok(self.forward(x)?),
-        }
-    }
-
-    fn adapted<R: Rng>(&self, x: &Tensor, rng: Option<&mut R>) -> Result<Tensor> {
-        let wide = readable(x)?.to_dtype(self.a().dtype())?;
-        // doubleDequant(c₁, c₂, W^NF4) x + b
-        let base = match self.update.replaces_bias() {
-            true => self.base.without_bias().forward(&wide)?,
-            false => self.base.forward(&wide)?,
-        };
-        // + s · B A dropout(x)
-        let h = self.update.added_to(base, &wide, rng)?;
-        Ok(h.to_dtype(x.dtype())?)
-    }
-
-    /// The merged layer, to save or to serve, in the type it was quantized from: an ordinary linear layer,
-    /// no longer in four bits.
-    ///
-    /// # Errors
-    /// [`Error::Argument`](crate::Error::Argument) if an element of the merged weight or bias would
-    /// not be finite.
-    pub fn merged_linear(&self) -> Result<Linear> {
-        let function = "QloraLinear::merged_linear";
-        let weight = self.base.weight().dequantise()?;
-        // a merged layer has one type; the base's bias may have another
-        let bias = self.base.bias().map(|bias| bias.to_dtype(weight.dtype()));
-        let layer = self
-            .update
-            .merged_into(function, &weight, bias.transpose()?.as_ref())?;
-        Ok(Linear::new(layer.weight().clone(), layer.bias().cloned()))
-    }
-
-    /// Switches the adapter off, which gives exactly the quantized base, or on again.
-    pub fn set_enabled(&mut self, enabled: bool) {
-        self.enabled = enabled;
-    }
-
-    /// Whether `forward` uses the adapter.
-    pub fn is_enabled(&self) -> bool {
-        self.enabled
     }
 
     /// The frozen base layer.
@@ -240,21 +190,50 @@ impl QloraLinear {
     pub fn delta(&self) -> Result<Tensor> {
         self.update.factors.delta()
     }
+}
 
-    /// The trained variables, under PEFT's names, as
-    /// [`LoraLinear::trainable`](crate::LoraLinear::trainable).
-    pub fn trainable(&self, prefix: &str) -> Vec<(String, Var)> {
-        self.update.trainable(prefix)
+impl Adapter for QloraLinear {
+    fn frozen(&self) -> FrozenBase<'_> {
+        FrozenBase::Nf4(&self.base)
+    }
+
+    fn state(&self) -> &AdapterState {
+        &self.state
+    }
+
+    fn state_mut(&mut self) -> &mut AdapterState {
+        &mut self.state
+    }
+
+    /// As for [`LoraLinear`](crate::parameter_efficient::LoraLinear).
+    fn vars(&self) -> Vec<(&'static str, &Var)> {
+        self.update.vars()
+    }
+
+    fn adapted(&self, x: &Tensor, dropped: &Tensor) -> Result<Tensor> {
+        // doubleDequant(c₁, c₂, W^NF4) x + b
+        let base = match self.update.replaces_bias() {
+            true => self.base.without_bias().forward(x)?,
+            false => self.base.forward(x)?,
+        };
+        // + s · B A dropout(x)
+        self.update.added_to(base, dropped)
+    }
+
+    fn merge_into(
+        &self,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        self.update.merge_into(weight, bias)
     }
 }
 
+impl LinearAdapter for QloraLinear {}
+
 impl Module for QloraLinear {
-    /// h without dropout; the quantized base if disabled.
+    /// [`Adapter::forward_eval`].
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        self.base.check("QloraLinear::forward", x)?;
-        match self.enabled {
-            true => Ok(self.adapted(x, None::<&mut StdRng>)?),
-            false => self.base.forward(x),
-        }
+        Ok(self.forward_eval(x)?)
     }
 }

@@ -13,9 +13,11 @@
 
 use crate::error::{Error, Result, require};
 use crate::math::to_host;
-use crate::parameter_efficient::frozen_linear::{FrozenLinear, compute_type};
-use crate::parameter_efficient::low_rank::{merged, named, uniform};
-use crate::parameter_efficient::switches::{dropout, switches};
+use crate::parameter_efficient::adapter::{
+    Adapter, AdapterState, FrozenBase, LinearAdapter, names,
+};
+use crate::parameter_efficient::frozen_linear::FrozenLinear;
+use crate::parameter_efficient::low_rank::{changed, uniform};
 use crate::shape::{Axes, made, size};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{Linear, Module};
@@ -122,11 +124,11 @@ impl VeraProjections {
 /// λ_b = 0,   λ_d = 0.1                       at the start
 /// ```
 /// # Shapes
-/// Inputs, outputs and types as for [`LoraLinear`](crate::LoraLinear); λ_d `[rank]`, λ_b `[out]`.
+/// Inputs, outputs and types as for [`LoraLinear`](crate::parameter_efficient::LoraLinear); λ_d `[rank]`, λ_b `[out]`.
 /// [`VeraProjections`] are f64 for an f64 base and f32 for any other. A layer that uses them whole shares
 /// them; a layer that uses a part copies it.
 /// # Errors
-/// As for [`LoraLinear`](crate::LoraLinear); [`Error::Parameter`] unless the initial λ_d is finite and
+/// As for [`LoraLinear`](crate::parameter_efficient::LoraLinear); [`Error::Parameter`] unless the initial λ_d is finite and
 /// 0 ≤ p < 1; [`Error::Argument`] for projections smaller than the layer, or of another rank than that
 /// of the settings.
 /// # Properties
@@ -141,7 +143,7 @@ impl VeraProjections {
 /// starts d at 10⁻¹ or 10⁻⁷, depending on the task; the default is PEFT's.
 /// # Examples
 /// ```
-/// use candle_align::{VeraConfig, VeraLinear, VeraProjections};
+/// use candle_align::parameter_efficient::{VeraConfig, VeraLinear, VeraProjections};
 /// use candle_core::{Device, Tensor};
 /// use candle_nn::{Linear, Module};
 ///
@@ -180,13 +182,8 @@ pub struct VeraLinear {
     b: FrozenLinear,
     lambda_d: Var,
     lambda_b: Var,
-    dropout: f64,
-    enabled: bool,
-    merged: Option<FrozenLinear>,
+    state: AdapterState,
 }
-
-switches!(VeraLinear);
-dropout!(VeraLinear);
 
 impl VeraLinear {
     /// A layer at its start. The base weight is shared, not copied.
@@ -200,10 +197,9 @@ impl VeraLinear {
         let (d, p) = (config.d_initial, config.dropout);
         require(d.is_finite(), function, "d_initial", "finite", d)?;
         require((0.0..1.0).contains(&p), function, "dropout", "in [0, 1)", p)?;
-        let (weight, bias) = (base.weight().clone(), base.bias().cloned());
-        let base = FrozenLinear::checked(function, ["base.weight", "base.bias"], weight, bias)?;
+        let base = FrozenLinear::of(function, base)?;
         let (outputs, inputs) = base.weight().dims2()?;
-        let dtype = compute_type(base.weight().dtype());
+        let dtype = base.wide();
 
         let ((rank, most_inputs), most_outputs) = (shared.a.dims2()?, shared.b.dim(0)?);
         let problem = |text: String| Error::argument(function, "shared", text);
@@ -234,19 +230,8 @@ impl VeraLinear {
             base,
             a: FrozenLinear::new(a, None)?,
             b: FrozenLinear::new(b, None)?,
-            dropout: p,
-            enabled: true,
-            merged: None,
+            state: AdapterState::named(names!("VeraLinear"), p),
         })
-    }
-
-    fn adapted(&self, x: &Tensor, dropped: &Tensor) -> Result<Tensor> {
-        // λ_d ⊙ A x
-        let inner = self.a.forward(dropped)?.broadcast_mul(&self.lambda_d)?;
-        // λ_b ⊙ B ( … )
-        let update = self.b.forward(&inner)?.broadcast_mul(&self.lambda_b)?;
-        // W₀ x + bias + …
-        Ok((self.base.forward(x)? + update)?)
     }
 
     /// ΔW = diag(λ_b)·B·diag(λ_d)·A `[out, in]`, differentiable.
@@ -263,11 +248,6 @@ impl VeraLinear {
             .weight()
             .broadcast_mul(&self.lambda_d.unsqueeze(1)?)?;
         Ok(b.matmul(&a)?)
-    }
-
-    fn merged_in(&self, function: &'static str) -> Result<FrozenLinear> {
-        let weight = merged(function, "weight", self.base.weight(), &self.delta()?)?;
-        FrozenLinear::new(weight, self.base.bias().cloned())
     }
 
     /// Whether A and B are parts of these projections.
@@ -287,6 +267,11 @@ impl VeraLinear {
         Ok(part(self.a.weight(), shared.a(), 1)? && part(self.b.weight(), shared.b(), 0)?)
     }
 
+    /// The frozen base layer.
+    pub fn base(&self) -> &FrozenLinear {
+        &self.base
+    }
+
     /// λ_d `[rank]`.
     pub fn lambda_d(&self) -> &Var {
         &self.lambda_d
@@ -296,13 +281,52 @@ impl VeraLinear {
     pub fn lambda_b(&self) -> &Var {
         &self.lambda_b
     }
+}
 
-    /// What is trained, under the names that PEFT gives it, sorted by name: `vera_lambda_b`,
-    /// `vera_lambda_d`. `prefix` as for [`LoraLinear::trainable`](crate::LoraLinear::trainable).
-    pub fn trainable(&self, prefix: &str) -> Vec<(String, Var)> {
+impl Adapter for VeraLinear {
+    fn frozen(&self) -> FrozenBase<'_> {
+        FrozenBase::Linear(&self.base)
+    }
+
+    fn state(&self) -> &AdapterState {
+        &self.state
+    }
+
+    fn state_mut(&mut self) -> &mut AdapterState {
+        &mut self.state
+    }
+
+    /// `vera_lambda_b`, `vera_lambda_d`.
+    fn vars(&self) -> Vec<(&'static str, &Var)> {
         vec![
-            named(prefix, "vera_lambda_b", &self.lambda_b),
-            named(prefix, "vera_lambda_d", &self.lambda_d),
+            ("vera_lambda_b", &self.lambda_b),
+            ("vera_lambda_d", &self.lambda_d),
         ]
+    }
+
+    fn adapted(&self, x: &Tensor, dropped: &Tensor) -> Result<Tensor> {
+        // λ_d ⊙ A x
+        let inner = self.a.forward(dropped)?.broadcast_mul(&self.lambda_d)?;
+        // λ_b ⊙ B ( … )
+        let update = self.b.forward(&inner)?.broadcast_mul(&self.lambda_b)?;
+        // W₀ x + bias + …
+        Ok((self.base.forward(x)? + update)?)
+    }
+
+    fn merge_into(
+        &self,
+        weight: &Tensor,
+        _: Option<&Tensor>,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        Ok((Some(changed(weight, &self.delta()?)?), None))
+    }
+}
+
+impl LinearAdapter for VeraLinear {}
+
+impl Module for VeraLinear {
+    /// [`Adapter::forward_eval`].
+    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        Ok(self.forward_eval(x)?)
     }
 }

@@ -1,13 +1,14 @@
 //! Whether layers match their settings.
 
-use super::config::{AdapterConfig, AdapterMethod};
+use super::config::{AdapterMethod, PeftConfig};
 use super::saved::Saved;
 use super::settings::Settings;
-use super::{AdapterLayer, AdapterLayers};
+use super::{AnyAdapter, ModelAdapters};
 use crate::error::{Error, Result};
+use crate::parameter_efficient::adapter::{Adapter, FrozenBase};
 
 /// Whether the layer is the one that the settings of its module describe.
-pub(super) fn agrees(settings: &Settings, layer: &AdapterLayer) -> Result<(), String> {
+pub(super) fn agrees(settings: &Settings, layer: &AnyAdapter) -> Result<(), String> {
     let differs = |what: &str, has: f64, says: f64| match has == says {
         true => Ok(()),
         false => Err(format!("has {what} {has}, and the settings say {says}")),
@@ -15,25 +16,25 @@ pub(super) fn agrees(settings: &Settings, layer: &AdapterLayer) -> Result<(), St
     match (settings, layer) {
         (Settings::Lora(config, dora), layer) => {
             let (rank, scale) = match (layer, dora) {
-                (AdapterLayer::Lora(layer), false) => (layer.a().dims()[0], layer.scale()),
-                (AdapterLayer::Qlora(layer), false) => (layer.a().dims()[0], layer.scale()),
-                (AdapterLayer::LoraEmbedding(layer), false) => (layer.a().dims()[0], layer.scale()),
-                (AdapterLayer::Dora(layer), true) => (layer.a().dims()[0], layer.scale()),
+                (AnyAdapter::Lora(layer), false) => (layer.a().dims()[0], layer.scale()),
+                (AnyAdapter::Qlora(layer), false) => (layer.a().dims()[0], layer.scale()),
+                (AnyAdapter::LoraEmbedding(layer), false) => (layer.a().dims()[0], layer.scale()),
+                (AnyAdapter::Dora(layer), true) => (layer.a().dims()[0], layer.scale()),
                 _ => return Err("is a layer of another method".to_string()),
             };
             differs("rank", rank as f64, config.rank as f64)?;
             differs("scale", scale, config.scale())?;
             biases(config.bias, layer)
         }
-        (Settings::AdaLora(file), AdapterLayer::AdaLora(layer)) => {
-            differs("scale", layer.scale(), file.config.scale())
+        (Settings::AdaLora(file), AnyAdapter::AdaLora(layer)) => {
+            differs("scale", layer.scale(), file.model.config.scale())
         }
-        (Settings::Ia3(place), AdapterLayer::Ia3(layer)) if layer.place() == *place => Ok(()),
-        (Settings::Ia3(place), AdapterLayer::Ia3(layer)) => Err(format!(
+        (Settings::Ia3(place), AnyAdapter::Ia3(layer)) if layer.place() == *place => Ok(()),
+        (Settings::Ia3(place), AnyAdapter::Ia3(layer)) => Err(format!(
             "has its factors at the {:?}, and the settings say {place:?}",
             layer.place()
         )),
-        (Settings::Vera(config), AdapterLayer::Vera(layer)) => {
+        (Settings::Vera(config), AnyAdapter::Vera(layer)) => {
             let rank = layer.lambda_d().dims()[0];
             differs("rank", rank as f64, config.rank as f64)
         }
@@ -44,20 +45,20 @@ pub(super) fn agrees(settings: &Settings, layer: &AdapterLayer) -> Result<(), St
 /// Whether the layer trains the biases that the settings name.
 fn biases(
     bias: crate::parameter_efficient::lora::config::LoraBias,
-    layer: &AdapterLayer,
+    layer: &AnyAdapter,
 ) -> Result<(), String> {
     use crate::parameter_efficient::LoraBias::Base;
     use crate::parameter_efficient::LoraBias::Frozen;
     use crate::parameter_efficient::LoraBias::Update;
-    let (names, base) = match layer {
-        AdapterLayer::Lora(layer) => (layer.trainable(""), layer.base().bias()),
-        AdapterLayer::Qlora(layer) => (layer.trainable(""), layer.base().bias()),
-        AdapterLayer::Dora(layer) => (layer.trainable(""), layer.base().bias()),
-        _ => return Ok(()),
+    let base = match layer.frozen() {
+        FrozenBase::Linear(base) => base.bias(),
+        FrozenBase::Nf4(base) => base.bias(),
+        FrozenBase::Embedding(_) => return Ok(()),
     };
-    let found = match names.iter().find(|(name, _)| name.ends_with("bias")) {
+    let vars = layer.vars();
+    let found = match vars.iter().find(|(name, _)| name.ends_with("bias")) {
         None => Frozen,
-        Some((name, _)) if name == "base_layer.bias" => Base,
+        Some((name, _)) if *name == "base_layer.bias" => Base,
         Some(_) => Update,
     };
     // a layer without a bias has none to train
@@ -73,8 +74,8 @@ fn biases(
 /// Whether everything that the settings name is there: modules to save, and modules that were cut.
 pub(super) fn whole(
     function: &'static str,
-    config: &AdapterConfig,
-    layers: &AdapterLayers,
+    config: &PeftConfig,
+    layers: &ModelAdapters,
 ) -> Result<()> {
     let problem = |text: String| Err(Error::argument(function, "layers", text));
     if let Some(targets) = config.method.targets() {
@@ -124,15 +125,15 @@ pub(super) fn whole(
 
 /// The path of a table of which only some rows were trained, its name in the settings, and the rows.
 pub(super) fn table<'a>(
-    config: &'a AdapterConfig,
-    layers: &AdapterLayers,
+    config: &'a PeftConfig,
+    layers: &ModelAdapters,
     weight: &'a str,
 ) -> Option<(&'a str, (&'a String, &'a Vec<usize>))> {
     let AdapterMethod::Lora(file) = &config.method else {
         return None;
     };
     let path = weight.strip_suffix(".weight")?;
-    let saved = Saved::new(config, &file.config.targets.modules_to_save);
+    let saved = Saved::new(config, &file.model.targets.modules_to_save);
     let whole = saved.holds(weight) || layers.layers.contains_key(path);
     if whole || layers.weights[weight].rank() != 2 {
         return None;

@@ -5,6 +5,7 @@ use super::settings::{Rules, Settings};
 use super::{AdapterFile, PREFIX, TENSORS, finite};
 use crate::error::{Error, Result};
 use crate::parameter_efficient::lora::config::{LoraBias, LoraConfig, Scaling};
+use crate::parameter_efficient::lora::for_model::LoraForModel;
 use candle_core::{DType, Tensor};
 use std::collections::BTreeMap;
 
@@ -25,7 +26,7 @@ impl AdapterFile {
         let function = "AdapterFile::baked";
         let refuse = |text: &str| Err(Error::argument(function, "self", text));
         let AdapterMethod::Lora(LoraFile {
-            config,
+            model,
             dora,
             tokens,
             ..
@@ -39,10 +40,10 @@ impl AdapterFile {
         if *dora {
             return refuse("is of DoRA, which A and B alone cannot say");
         }
-        if config.bias != LoraBias::Frozen {
+        if model.config.bias != LoraBias::Frozen {
             return refuse("has trained biases, which A and B alone cannot say");
         }
-        if !config.targets.modules_to_save.is_empty() {
+        if !model.targets.modules_to_save.is_empty() {
             return refuse("has modules that were trained whole, which A and B alone cannot say");
         }
         finite::require(function, TENSORS, &self.tensors)?;
@@ -73,13 +74,16 @@ impl AdapterFile {
         }
         let mut config = self.config.clone();
         if let AdapterMethod::Lora(file) = &mut config.method {
-            file.config = LoraConfig {
-                rank,
-                alpha: rank as f64,
-                scaling: Scaling::Rank,
+            file.model = LoraForModel {
+                config: LoraConfig {
+                    rank,
+                    alpha: rank as f64,
+                    scaling: Scaling::Rank,
+                    ..file.model.config.clone()
+                },
                 rank_pattern: Vec::new(),
                 alpha_pattern: Vec::new(),
-                ..file.config.clone()
+                targets: file.model.targets.clone(),
             };
         }
         Ok(Self {

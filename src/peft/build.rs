@@ -3,11 +3,12 @@
 use super::FUNCTION;
 use super::PREFIX;
 use super::config::AdaLoraFile;
-use super::layer::AdapterLayer;
+use super::layer::AnyAdapter;
 use super::load::Loader;
 use super::settings::Settings;
 use crate::error::{Error, Result};
 use crate::parameter_efficient::adalora::AdaLoraLinear;
+use crate::parameter_efficient::adapter::Adapter;
 use crate::parameter_efficient::dora::DoraLinear;
 use crate::parameter_efficient::frozen_linear::compute_type;
 use crate::parameter_efficient::ia3::Ia3Linear;
@@ -63,14 +64,14 @@ impl Loader<'_> {
         path: &str,
         settings: &Settings,
         fan_in_fan_out: bool,
-    ) -> Result<Option<AdapterLayer>> {
+    ) -> Result<Option<AnyAdapter>> {
         let embedding = ["A", "B"].iter().any(|factor| {
             let name = format!("{PREFIX}{path}.lora_embedding_{factor}");
             self.left.contains_key(&name)
         });
-        let quantised = format!("{path}.weight.quant_state.bitsandbytes__nf4");
-        if self.base.contains_key(&quantised) {
-            return self.quantised(path, settings, fan_in_fan_out);
+        let quantized = format!("{path}.weight.quant_state.bitsandbytes__nf4");
+        if self.base.contains_key(&quantized) {
+            return self.quantized(path, settings, fan_in_fan_out);
         }
         let base = self.module(path, self.turned.contains(path) && !embedding)?;
         // before a rank that only the settings name allocates memory
@@ -99,18 +100,18 @@ impl Loader<'_> {
                 };
                 let dim = base.weight().dim(1)?;
                 let table = Embedding::new(base.weight().clone(), dim);
-                AdapterLayer::LoraEmbedding(LoraEmbedding::new(&table, &config, rng)?)
+                AnyAdapter::LoraEmbedding(LoraEmbedding::new(&table, &config, rng)?)
             }
             Settings::Lora(config, true) => {
                 let config = with_bias(config, base.bias().is_some());
-                AdapterLayer::Dora(DoraLinear::new(&base, &config, rng)?)
+                AnyAdapter::Dora(DoraLinear::new(&base, &config, rng)?)
             }
             Settings::Lora(config, false) => {
                 let config = with_bias(config, base.bias().is_some());
-                AdapterLayer::Lora(LoraLinear::new(&base, &config, rng)?)
+                AnyAdapter::Lora(LoraLinear::new(&base, &config, rng)?)
             }
             Settings::AdaLora(file) => return self.triplets(path, &base, file),
-            Settings::Ia3(place) => AdapterLayer::Ia3(Ia3Linear::new(&base, *place)?),
+            Settings::Ia3(place) => AnyAdapter::Ia3(Ia3Linear::new(&base, *place)?),
             Settings::Vera(config) => {
                 let Some(shared) = &self.found.projections else {
                     return Ok(None);
@@ -119,14 +120,14 @@ impl Loader<'_> {
                 let device = base.weight().device();
                 let wide = |t: &Tensor| t.to_dtype(dtype)?.to_device(device);
                 let shared = VeraProjections::from_tensors(wide(shared.a())?, wide(shared.b())?)?;
-                AdapterLayer::Vera(VeraLinear::new(&base, &shared, config)?)
+                AnyAdapter::Vera(VeraLinear::new(&base, &shared, config)?)
             }
         };
         self.filled(path, layer)
     }
 
     /// The layer with the file's numbers in it; `None` if one is missing.
-    fn filled(&mut self, path: &str, layer: AdapterLayer) -> Result<Option<AdapterLayer>> {
+    fn filled(&mut self, path: &str, layer: AnyAdapter) -> Result<Option<AnyAdapter>> {
         let mut whole = true;
         for (name, var) in layer.trainable(path) {
             match self.factor(&format!("{PREFIX}{name}"), var.dims(), &var)? {
@@ -146,18 +147,18 @@ impl Loader<'_> {
     }
 
     /// LoRA over a weight of four bits.
-    fn quantised(
+    fn quantized(
         &mut self,
         path: &str,
         settings: &Settings,
         fan_in_fan_out: bool,
-    ) -> Result<Option<AdapterLayer>> {
+    ) -> Result<Option<AnyAdapter>> {
         let Settings::Lora(config, false) = settings else {
-            let text = format!("holds `{path}` quantised, over which only LoRA is supported");
+            let text = format!("holds `{path}` quantized, over which only LoRA is supported");
             return Err(Error::argument(FUNCTION, "base", text));
         };
         if fan_in_fan_out {
-            let text = format!("is true, and `{path}` is quantised, which is `[out, in]` alone");
+            let text = format!("is true, and `{path}` is quantized, which is `[out, in]` alone");
             return Err(Error::argument(FUNCTION, "fan_in_fan_out", text));
         }
         let base = Nf4Linear::from_state_dict(&self.base, path)?;
@@ -168,7 +169,7 @@ impl Loader<'_> {
         }
         let config = with_bias(config, base.bias().is_some());
         let layer = QloraLinear::over(base, &config, &mut StdRng::seed_from_u64(0))?;
-        self.filled(path, AdapterLayer::Qlora(layer))
+        self.filled(path, AnyAdapter::Qlora(layer))
     }
 
     fn triplets(
@@ -176,13 +177,15 @@ impl Loader<'_> {
         path: &str,
         base: &Linear,
         file: &AdaLoraFile,
-    ) -> Result<Option<AdapterLayer>> {
+    ) -> Result<Option<AnyAdapter>> {
         let (outputs, inputs) = base.weight().dims2()?;
         let rank = match file.kept.get(path) {
-            None => file.config.rank,
-            Some(kept) if kept.len() == file.config.rank => kept.iter().filter(|k| **k).count(),
+            None => file.model.config.rank,
+            Some(kept) if kept.len() == file.model.config.rank => {
+                kept.iter().filter(|k| **k).count()
+            }
             Some(kept) => {
-                let (found, rank) = (kept.len(), file.config.rank);
+                let (found, rank) = (kept.len(), file.model.config.rank);
                 let text = format!("has {found} entries for `{path}`, and the rank is {rank}");
                 return Err(Error::argument(FUNCTION, "rank_pattern", text));
             }
@@ -195,8 +198,8 @@ impl Loader<'_> {
         let (Some(q), Some(p), Some(lambda)) = (q, p, lambda) else {
             return Ok(None);
         };
-        let layer = AdaLoraLinear::from_factors(base, &file.config, &p, &lambda, &q)?;
-        Ok(Some(AdapterLayer::AdaLora(layer)))
+        let layer = AdaLoraLinear::from_factors(base, &file.model.config, &p, &lambda, &q)?;
+        Ok(Some(AnyAdapter::AdaLora(layer)))
     }
 
     /// VeRA's A and B, as large as the largest chosen module needs.

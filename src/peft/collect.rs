@@ -1,13 +1,14 @@
 //! From the layers of a model to a file.
 
 use super::agree::{agrees, table, whole};
-use super::config::{AdaLoraFile, AdapterConfig, AdapterMethod, PrefixFile, PromptFile};
+use super::config::{AdaLoraFile, AdapterMethod, PeftConfig, PrefixFile, PromptFile};
 use super::keys::sorted;
 use super::settings::Rules;
-use super::{AdapterFile, AdapterLayer, AdapterLayers, PREFIX, PROMPT};
+use super::{AdapterFile, AnyAdapter, ModelAdapters, PREFIX, PROMPT};
 use super::{finite, tokens};
 use crate::error::{Error, Result};
 use crate::parameter_efficient::adalora::AdaLoraLinear;
+use crate::parameter_efficient::adapter::Adapter;
 use crate::parameter_efficient::prefix::PrefixEncoder;
 use crate::parameter_efficient::prompt::PromptEmbedding;
 use crate::parameter_efficient::targets::TargetModules;
@@ -30,7 +31,7 @@ impl AdapterFile {
     /// to which they give another rank, scale or place; for a module to save without weights; for a number
     /// that is not finite; and for VeRA without projections, or with others than those of its layers.
     /// [`Error::Parameter`] for settings that a file cannot hold.
-    pub fn from_layers(mut config: AdapterConfig, layers: &AdapterLayers) -> Result<Self> {
+    pub fn from_layers(mut config: PeftConfig, layers: &ModelAdapters) -> Result<Self> {
         settle(&mut config.method, layers.layers.keys());
         super::write::text(FUNCTION, &config)?;
         let rules = Rules::new(FUNCTION, &config.method)?;
@@ -41,8 +42,8 @@ impl AdapterFile {
             let settings = settings.ok_or_else(|| problem("is not chosen by the settings"))?;
             agrees(&settings, layer).map_err(|text| problem(&text))?;
             let written = match (layer, &config.method) {
-                (AdapterLayer::AdaLora(layer), AdapterMethod::AdaLora(file)) => {
-                    file.config.check(FUNCTION)?; // before zeros fill it up to its rank
+                (AnyAdapter::AdaLora(layer), AdapterMethod::AdaLora(file)) => {
+                    file.model.config.check(FUNCTION)?; // before zeros fill it up to its rank
                     triplets(layer, file, path)?
                 }
                 _ => {
@@ -94,7 +95,7 @@ impl AdapterFile {
     /// # Errors
     /// [`Error::Argument`] unless `config` is for a prompt of this length and width and its numbers are
     /// finite.
-    pub fn from_prompt(config: AdapterConfig, prompt: &PromptEmbedding) -> Result<Self> {
+    pub fn from_prompt(config: PeftConfig, prompt: &PromptEmbedding) -> Result<Self> {
         let (length, dim) = prompt.values().dims2()?;
         let expected = match &config.method {
             AdapterMethod::Prompt(PromptFile { length, dim, .. }) => Some((*length, *dim)),
@@ -113,7 +114,7 @@ impl AdapterFile {
     /// # Errors
     /// [`Error::Argument`] unless `config` is for a prefix of this length and shape and its numbers are
     /// finite.
-    pub fn from_prefix(config: AdapterConfig, prefix: &PrefixEncoder) -> Result<Self> {
+    pub fn from_prefix(config: PeftConfig, prefix: &PrefixEncoder) -> Result<Self> {
         let (length, shape) = (prefix.length(), prefix.shape());
         if config.method != AdapterMethod::Prefix(PrefixFile { length, shape }) {
             let text = format!("is not of a prefix of length {length} and {shape:?}");
@@ -125,7 +126,7 @@ impl AdapterFile {
 
     fn of_vectors(
         function: &'static str,
-        config: AdapterConfig,
+        config: PeftConfig,
         argument: &str,
         values: Tensor,
     ) -> Result<Self> {
@@ -140,10 +141,10 @@ impl AdapterFile {
 }
 
 /// VeRA's A and B, as large as the largest layer: PEFT accepts no others.
-fn projections(shared: &VeraProjections, layers: &AdapterLayers) -> Result<(Tensor, Tensor)> {
+fn projections(shared: &VeraProjections, layers: &ModelAdapters) -> Result<(Tensor, Tensor)> {
     let (mut outputs, mut inputs) = (0, 0);
     for (path, layer) in &layers.layers {
-        let AdapterLayer::Vera(layer) = layer else {
+        let AnyAdapter::Vera(layer) = layer else {
             continue; // was an error above
         };
         if !layer.uses(shared)? {
@@ -160,24 +161,20 @@ fn projections(shared: &VeraProjections, layers: &AdapterLayers) -> Result<(Tens
 
 /// The settings in the form of a file: names sorted, "all-linear" replaced by names.
 fn settle<'a>(method: &mut AdapterMethod, paths: impl Iterator<Item = &'a String> + Clone) {
-    let targets = match method {
-        AdapterMethod::Lora(file) => &mut file.config.targets,
-        AdapterMethod::AdaLora(file) => &mut file.targets,
-        AdapterMethod::Ia3(file) => {
-            let config = &mut file.config;
-            let mut inner = std::mem::take(&mut config.feedforward_modules);
-            if let (TargetModules::AllLinear, TargetModules::Names(names)) =
-                (&config.targets.target_modules, &mut inner)
-            {
-                // by name too: PEFT accepts only names that are among those of the targets
-                let ends = |path: &&String| names.iter().any(|name| path.ends_with(name.as_str()));
-                *names = paths.clone().filter(ends).cloned().collect();
-            }
-            config.feedforward_modules = sorted(inner);
-            &mut config.targets
+    if let AdapterMethod::Ia3(file) = method {
+        let model = &mut file.model;
+        if let (TargetModules::AllLinear, TargetModules::Names(names)) = (
+            &model.targets.target_modules,
+            &mut model.feedforward_modules,
+        ) {
+            // by name too: PEFT accepts only names that are among those of the targets
+            let ends = |path: &&String| names.iter().any(|name| path.ends_with(name.as_str()));
+            *names = paths.clone().filter(ends).cloned().collect();
         }
-        AdapterMethod::Vera(file) => &mut file.targets,
-        AdapterMethod::Prompt(_) | AdapterMethod::Prefix(_) => return,
+        model.feedforward_modules = sorted(std::mem::take(&mut model.feedforward_modules));
+    }
+    let Some(targets) = method.targets_mut() else {
+        return;
     };
     if targets.target_modules == TargetModules::AllLinear {
         targets.target_modules = TargetModules::Names(paths.cloned().collect());
@@ -192,7 +189,7 @@ fn triplets(
     file: &AdaLoraFile,
     path: &str,
 ) -> Result<Vec<(String, Tensor)>> {
-    let (rank, start) = (layer.rank(), file.config.rank);
+    let (rank, start) = (layer.rank(), file.model.config.rank);
     let problem = |text: String| Error::argument(FUNCTION, path, text);
     let vars = |layer: &AdaLoraLinear| -> Vec<(String, Tensor)> {
         let vars = layer.trainable(path).into_iter();

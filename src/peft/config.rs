@@ -2,10 +2,10 @@
 
 use crate::parameter_efficient::adalora::AdaLoraConfig;
 use crate::parameter_efficient::adalora::schedule::RankAllocatorConfig;
-use crate::parameter_efficient::ia3::Ia3Config;
-use crate::parameter_efficient::lora::config::LoraConfig;
+use crate::parameter_efficient::ia3::Ia3ForModel;
+use crate::parameter_efficient::lora::for_model::LoraForModel;
 use crate::parameter_efficient::prefix::PrefixShape;
-use crate::parameter_efficient::targets::Targets;
+use crate::parameter_efficient::targets::{ForModel, Targets};
 use crate::parameter_efficient::vera::VeraConfig;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ pub(super) const PEFT: &str = "0.21.2";
 
 /// The settings of an adapter: an `adapter_config.json`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct AdapterConfig {
+pub struct PeftConfig {
     /// The method and its settings: `peft_type` and most keys.
     pub method: AdapterMethod,
     /// `base_model_name_or_path`.
@@ -28,7 +28,7 @@ pub struct AdapterConfig {
     pub auto_mapping: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
-impl From<AdapterMethod> for AdapterConfig {
+impl From<AdapterMethod> for PeftConfig {
     /// Without information on the base model.
     fn from(method: AdapterMethod) -> Self {
         Self {
@@ -84,10 +84,21 @@ impl AdapterMethod {
     /// Which modules get the adapter; `None` for prompts and prefixes.
     pub fn targets(&self) -> Option<&Targets> {
         match self {
-            Self::Lora(file) => Some(&file.config.targets),
-            Self::AdaLora(file) => Some(&file.targets),
-            Self::Ia3(file) => Some(&file.config.targets),
-            Self::Vera(file) => Some(&file.targets),
+            Self::Lora(file) => Some(&file.model.targets),
+            Self::AdaLora(file) => Some(&file.model.targets),
+            Self::Ia3(file) => Some(&file.model.targets),
+            Self::Vera(file) => Some(&file.model.targets),
+            Self::Prompt(_) | Self::Prefix(_) => None,
+        }
+    }
+
+    /// As [`AdapterMethod::targets`], to change them.
+    pub fn targets_mut(&mut self) -> Option<&mut Targets> {
+        match self {
+            Self::Lora(file) => Some(&mut file.model.targets),
+            Self::AdaLora(file) => Some(&mut file.model.targets),
+            Self::Ia3(file) => Some(&mut file.model.targets),
+            Self::Vera(file) => Some(&mut file.model.targets),
             Self::Prompt(_) | Self::Prefix(_) => None,
         }
     }
@@ -109,16 +120,16 @@ impl AdapterMethod {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LoraFile {
     /// Rank, α, patterns, targets, and what is trained beside A and B.
-    pub config: LoraConfig,
-    /// `use_dora`: the layers are [`DoraLinear`](crate::DoraLinear). Only for linear layers, and without a
+    pub model: LoraForModel,
+    /// `use_dora`: the layers are [`DoraLinear`](crate::parameter_efficient::DoraLinear). Only for linear layers, and without a
     /// bias of B.
     pub dora: bool,
     /// `bias = "all"`: the biases of all other modules were trained too, beside those of the chosen modules,
-    /// for which it needs [`LoraBias::Base`](crate::LoraBias::Base).
+    /// for which it needs [`LoraBias::Base`](crate::parameter_efficient::LoraBias::Base).
     pub all_biases: bool,
     /// `trainable_token_indices`: which rows of which tables were trained, by the end of a module's
     /// path. The empty name stands for the tables for which the file has rows. The tables with these rows
-    /// are among the weights ([`AdapterLayers::weights`](crate::AdapterLayers::weights)); only the rows are
+    /// are among the weights ([`ModelAdapters::weights`](crate::peft::ModelAdapters::weights)); only the rows are
     /// written.
     pub tokens: BTreeMap<String, Vec<usize>>,
     /// `fan_in_fan_out`.
@@ -128,14 +139,13 @@ pub struct LoraFile {
 /// The settings of an AdaLoRA file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AdaLoraFile {
-    /// The initial rank (`init_r`), α and the dropout. The scaling must be PEFT's, which is the default.
-    pub config: AdaLoraConfig,
+    /// The initial rank (`init_r`), α, the dropout, and which modules get triplets. The scaling must be
+    /// PEFT's, which is the default.
+    pub model: ForModel<AdaLoraConfig>,
     /// The budget. Its `total_steps` must not be 0, since Python refuses such a file.
     pub allocator: RankAllocatorConfig,
     /// `orth_reg_weight` ≥ 0, the weight of the orthogonality penalty.
     pub orthogonality: f64,
-    /// Which modules get triplets.
-    pub targets: Targets,
     /// `rank_pattern`: by module path, which of the initial triplets remain. Empty: all.
     pub kept: BTreeMap<String, Vec<bool>>,
     /// `fan_in_fan_out`.
@@ -146,7 +156,7 @@ pub struct AdaLoraFile {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ia3File {
     /// Which modules get factors, and where.
-    pub config: Ia3Config,
+    pub model: Ia3ForModel,
     /// `fan_in_fan_out`.
     pub fan_in_fan_out: bool,
 }
@@ -154,10 +164,9 @@ pub struct Ia3File {
 /// The settings of a VeRA file with its projections (`save_projection`).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct VeraFile {
-    /// Rank, the initial λ_d, dropout.
-    pub config: VeraConfig,
-    /// Which modules get factors. `exclude_modules` must be empty: PEFT has no such key for VeRA.
-    pub targets: Targets,
+    /// Rank, the initial λ_d, dropout, and which modules get factors. `exclude_modules` must be empty:
+    /// PEFT has no such key for VeRA.
+    pub model: ForModel<VeraConfig>,
     /// `projection_prng_key`: the seed in Python. The projections themselves are in the file.
     pub seed: u64,
     /// `fan_in_fan_out`.

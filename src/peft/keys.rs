@@ -1,7 +1,8 @@
 //! A JSON object, read key by key, with errors that name file, key and value.
 
 use crate::error::{Error, Result, cut, shown};
-use crate::parameter_efficient::targets::{TargetModules, Targets, in_order};
+use crate::in_order;
+use crate::parameter_efficient::targets::{TargetModules, Targets};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;

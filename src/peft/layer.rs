@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::parameter_efficient::adalora::AdaLoraLinear;
+use crate::parameter_efficient::adapter::{Adapter, AdapterState, FrozenBase};
 use crate::parameter_efficient::dora::DoraLinear;
 use crate::parameter_efficient::ia3::Ia3Linear;
 use crate::parameter_efficient::lora::LoraLinear;
@@ -10,13 +11,12 @@ use crate::parameter_efficient::qlora::QloraLinear;
 use crate::parameter_efficient::vera::{VeraLinear, VeraProjections};
 use candle_core::{Tensor, Var};
 use candle_nn::Module;
-use rand::Rng;
 use std::collections::BTreeMap;
 
-/// One layer under an adapter.
+/// A layer under an adapter of any kind that a file can hold. All of them are [`Adapter`]s, and so is this.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)] // the types say it
-pub enum AdapterLayer {
+pub enum AnyAdapter {
     Lora(LoraLinear),
     LoraEmbedding(LoraEmbedding),
     Dora(DoraLinear),
@@ -26,80 +26,74 @@ pub enum AdapterLayer {
     Qlora(QloraLinear),
 }
 
-/// The same expression for every kind of layer.
-macro_rules! each {
-    ($layer:expr, $found:ident => $what:expr) => {
-        match $layer {
-            AdapterLayer::Lora($found) => $what,
-            AdapterLayer::LoraEmbedding($found) => $what,
-            AdapterLayer::Dora($found) => $what,
-            AdapterLayer::AdaLora($found) => $what,
-            AdapterLayer::Ia3($found) => $what,
-            AdapterLayer::Vera($found) => $what,
-            AdapterLayer::Qlora($found) => $what,
-        }
-    };
-}
-
-impl AdapterLayer {
-    /// The trained variables, under the names of the file without `base_model.model.`; `prefix` is the path
-    /// of the module.
-    pub fn trainable(&self, prefix: &str) -> Vec<(String, Var)> {
-        each!(self, layer => layer.trainable(prefix))
-    }
-
-    /// [`Module::forward`] in training: with the dropout of the settings, if the layer has any.
-    ///
-    /// # Errors
-    /// As the layer's own `forward_train`, or `forward` for layers without dropout.
-    pub fn forward_train(&self, x: &Tensor, rng: &mut impl Rng) -> Result<Tensor> {
+impl AnyAdapter {
+    fn adapter(&self) -> &dyn Adapter {
         match self {
-            Self::Lora(layer) => layer.forward_train(x, rng),
-            Self::Dora(layer) => layer.forward_train(x, rng),
-            Self::AdaLora(layer) => layer.forward_train(x, rng),
-            Self::Vera(layer) => layer.forward_train(x, rng),
-            Self::Qlora(layer) => layer.forward_train(x, rng),
-            Self::LoraEmbedding(_) | Self::Ia3(_) => Ok(self.forward(x)?),
+            Self::Lora(layer) => layer,
+            Self::LoraEmbedding(layer) => layer,
+            Self::Dora(layer) => layer,
+            Self::AdaLora(layer) => layer,
+            Self::Ia3(layer) => layer,
+            Self::Vera(layer) => layer,
+            Self::Qlora(layer) => layer,
         }
     }
 
-    /// Switches the adapter off, which gives exactly the base layer, or on again.
-    pub fn set_enabled(&mut self, enabled: bool) {
-        each!(self, layer => layer.set_enabled(enabled))
-    }
-
-    /// The merged weight, in the layer's own layout, and the merged bias. A quantized weight is returned
-    /// in the type that it was quantized from.
-    ///
-    /// # Errors
-    /// As the layer's own `merged_linear`.
-    pub fn merged(&self) -> Result<(Tensor, Option<Tensor>)> {
-        let linear = match self {
-            Self::LoraEmbedding(layer) => {
-                return Ok((layer.merged_embedding()?.embeddings().clone(), None));
-            }
-            Self::Lora(layer) => layer.merged_linear()?,
-            Self::Dora(layer) => layer.merged_linear()?,
-            Self::AdaLora(layer) => layer.merged_linear()?,
-            Self::Ia3(layer) => layer.merged_linear()?,
-            Self::Vera(layer) => layer.merged_linear()?,
-            Self::Qlora(layer) => layer.merged_linear()?,
-        };
-        Ok((linear.weight().clone(), linear.bias().cloned()))
+    fn adapter_mut(&mut self) -> &mut dyn Adapter {
+        match self {
+            Self::Lora(layer) => layer,
+            Self::LoraEmbedding(layer) => layer,
+            Self::Dora(layer) => layer,
+            Self::AdaLora(layer) => layer,
+            Self::Ia3(layer) => layer,
+            Self::Vera(layer) => layer,
+            Self::Qlora(layer) => layer,
+        }
     }
 }
 
-impl Module for AdapterLayer {
+impl Adapter for AnyAdapter {
+    fn frozen(&self) -> FrozenBase<'_> {
+        self.adapter().frozen()
+    }
+
+    fn state(&self) -> &AdapterState {
+        self.adapter().state()
+    }
+
+    fn state_mut(&mut self) -> &mut AdapterState {
+        self.adapter_mut().state_mut()
+    }
+
+    fn vars(&self) -> Vec<(&'static str, &Var)> {
+        self.adapter().vars()
+    }
+
+    fn adapted(&self, x: &Tensor, dropped: &Tensor) -> Result<Tensor> {
+        self.adapter().adapted(x, dropped)
+    }
+
+    fn merge_into(
+        &self,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        self.adapter().merge_into(weight, bias)
+    }
+}
+
+impl Module for AnyAdapter {
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        each!(self, layer => layer.forward(x))
+        self.adapter().forward(x)
     }
 }
 
-/// The result of applying a file to a base model, or the source of a new file.
+/// All that an adapter adds to a model: the result of applying a file to a base model, or the source of a
+/// new file.
 #[derive(Clone, Debug, Default)]
-pub struct AdapterLayers {
+pub struct ModelAdapters {
     /// The layers under an adapter, by the path of their module.
-    pub layers: BTreeMap<String, AdapterLayer>,
+    pub layers: BTreeMap<String, AnyAdapter>,
     /// Weights that replace the base model's, under the same names: the modules that were trained as a
     /// whole, biases of other modules, a vocabulary that was saved with the adapter.
     pub weights: BTreeMap<String, Tensor>,

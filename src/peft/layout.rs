@@ -92,7 +92,7 @@ impl Loader<'_> {
     pub(super) fn check_layout(&mut self, path: &str, settings: &Settings) -> Result<bool> {
         let turned = self.turned.contains(path);
         let weight = format!("{path}.weight");
-        let quantised = format!("{weight}.quant_state.bitsandbytes__nf4");
+        let quantized = format!("{weight}.quant_state.bitsandbytes__nf4");
         let &[first, second] = self.base[&weight].dims() else {
             return Ok(true);
         };
@@ -110,7 +110,7 @@ impl Loader<'_> {
                     .kept
                     .get(path)
                     .map(|kept| kept.iter().filter(|k| **k).count());
-                let rank = kept.unwrap_or(file.config.rank);
+                let rank = kept.unwrap_or(file.model.config.rank);
                 ("lora_A", vec![rank, inputs], vec![rank, outputs])
             }
             Settings::Ia3(Ia3Place::Output) => ("ia3_l", vec![outputs, 1], vec![inputs, 1]),
@@ -119,7 +119,7 @@ impl Loader<'_> {
         };
         let name = format!("{PREFIX}{path}.{name}");
         let found = self.left.get(&name).map(Tensor::dims);
-        if self.base.contains_key(&quantised) || shape == other || found != Some(&other[..]) {
+        if self.base.contains_key(&quantized) || shape == other || found != Some(&other[..]) {
             return Ok(true);
         }
         let said = if turned { "false" } else { "true" };

@@ -1,8 +1,8 @@
 //! From a file to the layers of a model.
 
 use super::base_model::{BaseModel, Tie};
-use super::config::{AdapterConfig, AdapterMethod};
-use super::layer::AdapterLayers;
+use super::config::{AdapterMethod, PeftConfig};
+use super::layer::ModelAdapters;
 use super::saved::Saved;
 use super::settings::Rules;
 use super::{AdapterFile, FUNCTION, PREFIX, Strictness, finite};
@@ -16,7 +16,7 @@ impl AdapterFile {
     /// Applies the adapter to a base model, given as its state dict, or as a [`BaseModel`] where the output
     /// layer is the embedding. The base weights are shared, not copied; the adapter is copied, into f64 over
     /// an f64 base and into f32 over any other. Over a weight in bitsandbytes' NF4
-    /// ([`Nf4Linear`](crate::Nf4Linear)) LoRA becomes a [`QloraLinear`](crate::QloraLinear).
+    /// ([`Nf4Linear`](crate::parameter_efficient::Nf4Linear)) LoRA becomes a [`QloraLinear`](crate::parameter_efficient::QloraLinear).
     ///
     /// # Errors
     /// [`Error::Argument`] for a tensor that is missing, has another shape, belongs to no module that the
@@ -29,7 +29,7 @@ impl AdapterFile {
         &self,
         base: impl Into<BaseModel<'a>>,
         strictness: Strictness,
-    ) -> Result<AdapterLayers> {
+    ) -> Result<ModelAdapters> {
         Ok(self.load(base.into(), strictness)?.found)
     }
 
@@ -47,7 +47,7 @@ impl AdapterFile {
             strictness,
             chosen: BTreeSet::new(),
             turned: BTreeSet::new(),
-            found: AdapterLayers::default(),
+            found: ModelAdapters::default(),
         };
         loader.read(&self.config)?;
         Ok(loader)
@@ -73,11 +73,11 @@ pub(super) struct Loader<'a> {
     chosen: BTreeSet<String>,
     /// The chosen modules whose weight the base stores as `[in, out]`.
     pub(super) turned: BTreeSet<String>,
-    pub(super) found: AdapterLayers,
+    pub(super) found: ModelAdapters,
 }
 
 impl Loader<'_> {
-    fn read(&mut self, config: &AdapterConfig) -> Result<()> {
+    fn read(&mut self, config: &PeftConfig) -> Result<()> {
         let method = &config.method;
         let Some(targets) = method.targets() else {
             let text = "is of a prompt or a prefix, which has no layers";
@@ -130,7 +130,7 @@ impl Loader<'_> {
             }
         }
         if let AdapterMethod::Vera(file) = method {
-            self.projections(file.config.rank, &fitting)?;
+            self.projections(file.model.config.rank, &fitting)?;
         }
         for (path, settings) in &fitting {
             if let Some(layer) = self.layer(path, settings, method.fan_in_fan_out())? {

@@ -1,8 +1,9 @@
 //! The base model with an adapter merged into it.
 
 use super::load::Loader;
-use super::{AdapterFile, AdapterLayer, BaseModel, Strictness, finite};
+use super::{AdapterFile, AnyAdapter, BaseModel, Strictness, finite};
 use crate::error::{Error, Result};
+use crate::parameter_efficient::adapter::Adapter;
 use candle_core::Tensor;
 use std::collections::HashMap;
 
@@ -38,13 +39,13 @@ impl AdapterFile {
         let mut merged = base.tensors.clone();
         merged.extend(found.weights);
         for (path, layer) in &found.layers {
-            let (weight, bias) = layer.merged().map_err(|error| of(path, error))?;
-            let embedding = matches!(layer, AdapterLayer::LoraEmbedding(_));
+            let (weight, bias) = layer.merged_weights().map_err(|error| of(path, error))?;
+            let embedding = matches!(layer, AnyAdapter::LoraEmbedding(_));
             let weight = match turned.contains(path) && !embedding {
                 true => weight.t()?.contiguous()?,
                 false => weight,
             };
-            if let AdapterLayer::Qlora(_) = layer {
+            if let AnyAdapter::Qlora(_) = layer {
                 let parts = format!("{path}.weight.");
                 merged.retain(|name, _| !name.starts_with(&parts));
             }

@@ -4,11 +4,12 @@
 //! `adapter_config.json` says whether these are the settings beside it.
 
 use super::absent;
-use super::tensors::{self, LONGEST_HEADER};
+use super::tensors;
 use super::{CONFIG, TENSORS};
 use crate::atomic::{Failure, Staged, is_staged};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::tensor_file::LONGEST_HEADER;
 use serde::Deserialize;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
@@ -239,7 +240,7 @@ mod tests {
     /// Settings, and tensors that hold them.
     fn adapter(text: &str) -> (String, Vec<u8>) {
         let settings = format!(r#"{{"peft_version": "0{}"}}"#, mark(text));
-        let content = tensors::serialise(&BTreeMap::new(), &settings).unwrap();
+        let content = tensors::serialize(&BTreeMap::new(), &settings).unwrap();
         (settings, content)
     }
 

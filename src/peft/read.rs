@@ -3,20 +3,21 @@
 use super::Strictness;
 use super::config::*;
 use super::keys::{Keys, Pattern, sorted};
-use super::unique::Unique;
 use super::{idle, sizes, starts, tokens, vectors};
 use crate::error::{Error, Result, shown};
+use crate::in_order::InOrder;
 use crate::parameter_efficient::adalora::schedule::RankAllocatorConfig;
 use crate::parameter_efficient::adalora::{AdaLoraConfig, AdaLoraScaling};
-use crate::parameter_efficient::ia3::Ia3Config;
+use crate::parameter_efficient::ia3::Ia3ForModel;
 use crate::parameter_efficient::lora::config::{LoraBias, LoraConfig, Scaling};
-use crate::parameter_efficient::targets::{TargetModules, Targets};
+use crate::parameter_efficient::lora::for_model::LoraForModel;
+use crate::parameter_efficient::targets::{ForModel, TargetModules, Targets};
 use crate::parameter_efficient::vera::VeraConfig;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-impl AdapterConfig {
+impl PeftConfig {
     /// Reads only an `adapter_config.json`: the settings of an adapter that is yet to be trained. Returned
     /// with them, sorted, are the unknown keys that a lenient reader left out; a strict one leaves none out.
     ///
@@ -29,10 +30,10 @@ impl AdapterConfig {
     /// # Errors
     /// [`Error::Argument`] with the path, for a file that cannot be read, a key that is unknown (to a
     /// strict reader) or not supported, and an invalid value; as
-    /// [`AdapterFile::read`](crate::AdapterFile::read).
-    /// [`AdapterFile::read`](crate::AdapterFile::read).
+    /// [`AdapterFile::read`](crate::peft::AdapterFile::read).
+    /// [`AdapterFile::read`](crate::peft::AdapterFile::read).
     pub fn read(path: impl AsRef<Path>, strictness: Strictness) -> Result<(Self, Vec<String>)> {
-        let function = "AdapterConfig::read";
+        let function = "PeftConfig::read";
         let (source, text) = super::bytes(function, path.as_ref())?;
         parse(function, &source, &text, strictness)
     }
@@ -44,13 +45,13 @@ pub(super) fn parse(
     source: &str,
     text: &[u8],
     strictness: Strictness,
-) -> Result<(AdapterConfig, Vec<String>)> {
-    let Unique(left) = serde_json::from_slice(text)
+) -> Result<(PeftConfig, Vec<String>)> {
+    let InOrder(pairs) = serde_json::from_slice(text)
         .map_err(|e| Error::argument(function, source, format!("is not a config: {e}")))?;
     let mut keys = Keys {
         function,
         source,
-        left,
+        left: pairs.into_iter().collect(),
     };
     let name: String = keys.needed("peft_type")?;
     let method = match name.as_str() {
@@ -66,7 +67,7 @@ pub(super) fn parse(
         }
     };
     sizes::check(&keys, &method)?;
-    let config = AdapterConfig {
+    let config = PeftConfig {
         method,
         base_model: keys.take("base_model_name_or_path")?,
         revision: keys.take("revision")?,
@@ -119,12 +120,15 @@ fn lora(keys: &mut Keys) -> Result<LoraFile> {
         dropout: keys.or("lora_dropout", 0.0)?,
         init,
         bias,
+    };
+    let model = LoraForModel {
+        config,
         rank_pattern: keys.or("rank_pattern", Pattern(Vec::new()))?.0,
         alpha_pattern: keys.or("alpha_pattern", Pattern(Vec::new()))?.0,
         targets: keys.targets()?,
     };
     Ok(LoraFile {
-        config,
+        model,
         dora,
         all_biases,
         tokens: tokens::read(keys)?,
@@ -147,11 +151,7 @@ fn adalora(keys: &mut Keys) -> Result<AdaLoraFile> {
     starts::adalora(keys)?;
     keys.take::<usize>("r")?; // LoRA's; AdaLoRA does not use it
     let (default, budget) = (AdaLoraConfig::default(), RankAllocatorConfig::default());
-    let pattern: BTreeMap<String, Vec<bool>> =
-        match keys.take::<Unique<Vec<bool>>>("rank_pattern")? {
-            Some(Unique(pattern)) => pattern,
-            None => BTreeMap::new(),
-        };
+    let InOrder(pattern) = keys.or("rank_pattern", InOrder(Vec::new()))?;
     let mut kept = BTreeMap::new();
     for (name, entries) in pattern {
         let Some(path) = name.strip_suffix(".lora_E") else {
@@ -162,13 +162,13 @@ fn adalora(keys: &mut Keys) -> Result<AdaLoraFile> {
         };
         kept.insert(path.to_string(), entries);
     }
+    let config = AdaLoraConfig {
+        rank: keys.or("init_r", default.rank)?,
+        alpha: keys.or("lora_alpha", default.alpha)?,
+        scaling: AdaLoraScaling::RankWithEpsilon,
+        dropout: keys.or("lora_dropout", 0.0)?,
+    };
     Ok(AdaLoraFile {
-        config: AdaLoraConfig {
-            rank: keys.or("init_r", default.rank)?,
-            alpha: keys.or("lora_alpha", default.alpha)?,
-            scaling: AdaLoraScaling::RankWithEpsilon,
-            dropout: keys.or("lora_dropout", 0.0)?,
-        },
         allocator: RankAllocatorConfig {
             target_rank: keys.or("target_r", budget.target_rank)?,
             initial_steps: keys.or("tinit", 0)?,
@@ -179,7 +179,10 @@ fn adalora(keys: &mut Keys) -> Result<AdaLoraFile> {
             beta2: keys.or("beta2", budget.beta2)?,
         },
         orthogonality: keys.or("orth_reg_weight", 0.5)?,
-        targets: keys.targets()?,
+        model: ForModel {
+            config,
+            targets: keys.targets()?,
+        },
         kept,
         fan_in_fan_out: keys.or("fan_in_fan_out", false)?,
     })
@@ -197,7 +200,7 @@ fn ia3(keys: &mut Keys) -> Result<Ia3File> {
         return Err(keys.unsupported("feedforward_modules", "null", why));
     };
     Ok(Ia3File {
-        config: Ia3Config {
+        model: Ia3ForModel {
             feedforward_modules: sorted(inner),
             targets: without_layers(keys)?,
         },
@@ -224,14 +227,17 @@ fn vera(keys: &mut Keys) -> Result<VeraFile> {
         "it is true or false",
     )?;
     let default = VeraConfig::default();
+    let config = VeraConfig {
+        rank: keys.or("r", default.rank)?,
+        d_initial: keys.or("d_initial", default.d_initial)?,
+        dropout: keys.or("vera_dropout", 0.0)?,
+    };
     Ok(VeraFile {
-        config: VeraConfig {
-            rank: keys.or("r", default.rank)?,
-            d_initial: keys.or("d_initial", default.d_initial)?,
-            dropout: keys.or("vera_dropout", 0.0)?,
-        },
         seed: keys.or("projection_prng_key", 0)?,
-        targets: keys.targets()?,
+        model: ForModel {
+            config,
+            targets: keys.targets()?,
+        },
         fan_in_fan_out: keys.or("fan_in_fan_out", false)?,
     })
 }

@@ -1,7 +1,7 @@
 //! The modules that were trained as a whole.
 
 use super::PREFIX;
-use super::config::{AdapterConfig, TaskType};
+use super::config::{PeftConfig, TaskType};
 
 /// `modules_to_save`: a name stands for every module whose path ends in it.
 pub(super) struct Saved<'a> {
@@ -13,7 +13,7 @@ pub(super) struct Saved<'a> {
 const HEADS: [&str; 2] = ["classifier", "score"];
 
 impl<'a> Saved<'a> {
-    pub(super) fn new(config: &AdapterConfig, names: &'a [String]) -> Self {
+    pub(super) fn new(config: &PeftConfig, names: &'a [String]) -> Self {
         use TaskType::{SequenceClassification, TokenClassification};
         let classes = [SequenceClassification, TokenClassification];
         Self {

@@ -4,8 +4,9 @@ use super::config::{AdaLoraFile, AdapterMethod, LoraFile};
 use crate::error::Result;
 use crate::parameter_efficient::expressions::Expressions;
 use crate::parameter_efficient::ia3::Ia3Rules;
-use crate::parameter_efficient::lora::config::{LoraConfig, WholeModel};
-use crate::parameter_efficient::targets::Matcher;
+use crate::parameter_efficient::lora::config::LoraConfig;
+use crate::parameter_efficient::lora::for_model::LoraRules;
+use crate::parameter_efficient::targets::matcher::Matcher;
 use crate::parameter_efficient::vera::VeraConfig;
 
 /// The settings of one module.
@@ -19,7 +20,7 @@ pub(super) enum Settings<'a> {
 
 /// The settings of a model, with their expressions compiled.
 pub(super) enum Rules<'a> {
-    Lora(Box<WholeModel<'a>>, bool),
+    Lora(Box<LoraRules<'a>>, bool),
     AdaLora(Matcher<'a>, &'a AdaLoraFile),
     Ia3(Ia3Rules<'a>),
     Vera(Matcher<'a>, &'a VeraConfig),
@@ -30,15 +31,16 @@ impl<'a> Rules<'a> {
     pub(super) fn new(function: &'static str, method: &'a AdapterMethod) -> Result<Self> {
         let mut expressions = Expressions::new(function);
         Ok(match method {
-            AdapterMethod::Lora(LoraFile { config, dora, .. }) => {
-                Self::Lora(Box::new(WholeModel::new(function, config)?), *dora)
+            AdapterMethod::Lora(LoraFile { model, dora, .. }) => {
+                Self::Lora(Box::new(LoraRules::new(function, model)?), *dora)
             }
             AdapterMethod::AdaLora(file) => {
-                Self::AdaLora(Matcher::new(&mut expressions, &file.targets)?, file)
+                Self::AdaLora(Matcher::new(&mut expressions, &file.model.targets)?, file)
             }
-            AdapterMethod::Ia3(file) => Self::Ia3(Ia3Rules::new(function, &file.config)?),
+            AdapterMethod::Ia3(file) => Self::Ia3(Ia3Rules::new(function, &file.model)?),
             AdapterMethod::Vera(file) => {
-                Self::Vera(Matcher::new(&mut expressions, &file.targets)?, &file.config)
+                let targets = Matcher::new(&mut expressions, &file.model.targets)?;
+                Self::Vera(targets, &file.model.config)
             }
             AdapterMethod::Prompt(_) | AdapterMethod::Prefix(_) => Self::None,
         })
@@ -47,9 +49,9 @@ impl<'a> Rules<'a> {
     /// The settings of the module at `path`, if it gets an adapter.
     pub(super) fn of(&self, path: &str) -> Result<Option<Settings<'a>>> {
         Ok(match self {
-            Self::Lora(whole, dora) => {
-                let found = whole.for_module(path)?;
-                found.map(|found| Settings::Lora(Box::new(found.config), *dora))
+            Self::Lora(rules, dora) => {
+                let config = rules.of(path)?;
+                config.map(|config| Settings::Lora(Box::new(config), *dora))
             }
             Self::AdaLora(targets, file) => {
                 targets.matches(path)?.then_some(Settings::AdaLora(file))

@@ -19,14 +19,14 @@ pub(super) fn check(keys: &Keys, method: &AdapterMethod) -> Result<()> {
     };
     match method {
         AdapterMethod::Lora(file) => {
-            each(&[("r", file.config.rank)])?;
-            let mut ranks = file.config.rank_pattern.iter();
+            each(&[("r", file.model.config.rank)])?;
+            let mut ranks = file.model.rank_pattern.iter();
             ranks.try_for_each(|(key, rank)| {
                 refuse("rank_pattern", format!(" for `{}`", shown(key)), *rank)
             })
         }
-        AdapterMethod::AdaLora(file) => each(&[("init_r", file.config.rank)]),
-        AdapterMethod::Vera(file) => each(&[("r", file.config.rank)]),
+        AdapterMethod::AdaLora(file) => each(&[("init_r", file.model.config.rank)]),
+        AdapterMethod::Vera(file) => each(&[("r", file.model.config.rank)]),
         AdapterMethod::Ia3(_) => Ok(()),
         AdapterMethod::Prompt(file) => each(&[
             ("num_virtual_tokens", file.length),

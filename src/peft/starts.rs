@@ -32,7 +32,7 @@ pub(super) fn lora(keys: &mut Keys) -> Result<LoraInit> {
         "corda" => format!("CorDA took the directions of its sample {CONVERT}"),
         "lora_ga" => format!("LoRA-GA took the directions of a first gradient {CONVERT}"),
         "loftq" => {
-            "LoftQ put quantised weights in the place of the base's, so that the file means \
+            "LoftQ put quantized weights in the place of the base's, so that the file means \
                     nothing on the base as it was; save that base too, put the file on it, and set \
                     the key to true"
                 .to_string()

@@ -2,11 +2,11 @@
 
 use super::FUNCTION;
 use super::base_model::{Tie, same};
-use super::config::{AdapterConfig, AdapterMethod, TaskType};
+use super::config::{AdapterMethod, PeftConfig, TaskType};
 use super::load::Loader;
 use super::saved::Saved;
 use super::tokens::{self, replaced};
-use super::{AdapterLayer, PREFIX};
+use super::{AnyAdapter, PREFIX};
 use crate::error::{Error, Result};
 use candle_core::Tensor;
 
@@ -33,7 +33,7 @@ fn outside(path: &str) -> bool {
 impl Loader<'_> {
     /// Gives the two names of a tied table what PEFT gives them before any adapter is on: the table
     /// that the file holds, and for the output layer also the embedding's trained rows.
-    pub(super) fn share(&mut self, config: &AdapterConfig, saved: &Saved) -> Result<()> {
+    pub(super) fn share(&mut self, config: &PeftConfig, saved: &Saved) -> Result<()> {
         let Tie::Of(embedding, head) = self.tie else {
             return Ok(());
         };
@@ -96,7 +96,7 @@ impl Loader<'_> {
     /// The rows of the embedding, if a tied output layer shares them: it has no rows of its own.
     pub(super) fn shared_rows(
         &self,
-        config: &AdapterConfig,
+        config: &PeftConfig,
         embedding: &str,
         head: &str,
     ) -> Option<Vec<usize>> {
@@ -114,7 +114,7 @@ impl Loader<'_> {
     }
 
     /// The tensor under the name of a tied table that the adapter itself does not change.
-    pub(super) fn untie(&mut self, config: &AdapterConfig) {
+    pub(super) fn untie(&mut self, config: &PeftConfig) {
         let Tie::Of(embedding, head) = self.tie else {
             return;
         };
@@ -143,14 +143,14 @@ impl Loader<'_> {
 
     /// Cases in which nobody said whether the base is tied, and the adapter means one thing if it is and
     /// another if it is not.
-    pub(super) fn doubts(&mut self, config: &AdapterConfig, saved: &Saved) -> Result<()> {
+    pub(super) fn doubts(&mut self, config: &PeftConfig, saved: &Saved) -> Result<()> {
         if !matches!(self.tie, Tie::Unsaid) {
             return Ok(());
         }
         let tables = self.found.weights.keys().chain(
             // the base's table stays under them
             self.found.layers.iter().filter_map(|(path, layer)| {
-                matches!(layer, AdapterLayer::LoraEmbedding(_)).then_some(path)
+                matches!(layer, AnyAdapter::LoraEmbedding(_)).then_some(path)
             }),
         );
         let mut tables: Vec<String> = tables
@@ -193,7 +193,7 @@ impl Loader<'_> {
     }
 
     /// An embedding under an adapter, or trained as a whole, in a model whose output layer is not there.
-    fn without_head(&mut self, config: &AdapterConfig, path: &str, saved: bool) -> Result<()> {
+    fn without_head(&mut self, config: &PeftConfig, path: &str, saved: bool) -> Result<()> {
         use TaskType::{CausalLanguageModel, SequenceToSequence};
         let speaks = [None, Some(CausalLanguageModel), Some(SequenceToSequence)];
         let alone = saved || self.found.layers.contains_key(path);

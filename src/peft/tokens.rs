@@ -3,11 +3,11 @@
 use super::FUNCTION;
 use super::PREFIX;
 use super::base_model::Tie;
-use super::config::AdapterConfig;
+use super::config::PeftConfig;
 use super::keys::Keys;
 use super::load::Loader;
-use super::unique::Unique;
 use crate::error::{Error, Result};
+use crate::in_order::InOrder;
 use candle_core::Tensor;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,8 +22,8 @@ pub(super) fn read(keys: &mut Keys) -> Result<Tokens> {
         "a list of rows, or an object of names and lists of rows",
     );
     if keys.starts_with(key, '{') {
-        let named: Option<Unique<Vec<usize>>> = keys.take_as(key, forms)?;
-        return Ok(named.map_or_else(Tokens::default, |Unique(named)| named));
+        let named: Option<InOrder<Vec<usize>>> = keys.take_as(key, forms)?;
+        return Ok(named.into_iter().flat_map(|InOrder(named)| named).collect());
     }
     let rows: Option<Vec<usize>> = keys.take_as(key, forms)?;
     Ok(rows.map_or_else(Tokens::default, |rows| {
@@ -84,7 +84,7 @@ pub(super) fn replaced(
 
 impl Loader<'_> {
     /// The tables with the trained rows instead of the base's.
-    pub(super) fn tokens(&mut self, config: &AdapterConfig, tokens: &Tokens) -> Result<()> {
+    pub(super) fn tokens(&mut self, config: &PeftConfig, tokens: &Tokens) -> Result<()> {
         let mut paths = self.parameters(|name| name.ends_with(".weight"));
         paths
             .iter_mut()

@@ -3,9 +3,10 @@
 use super::config::*;
 use super::{idle, pair, tokens, vectors};
 use crate::error::{Result, non_negative, require};
+use crate::in_order;
 use crate::parameter_efficient::adalora::AdaLoraScaling;
 use crate::parameter_efficient::lora::config::{LoraBias, LoraInit, Scaling};
-use crate::parameter_efficient::targets::{TargetModules, Targets, in_order};
+use crate::parameter_efficient::targets::{TargetModules, Targets};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -13,7 +14,7 @@ use std::collections::BTreeMap;
 /// The text of a file, as Python writes it: keys sorted, two spaces. The keys of a pattern keep their
 /// order, which Python preserves too when it reads them. The version is followed by the mark of these
 /// settings.
-pub(super) fn text(function: &'static str, config: &AdapterConfig) -> Result<String> {
+pub(super) fn text(function: &'static str, config: &PeftConfig) -> Result<String> {
     let mut map = match &config.method {
         AdapterMethod::Lora(file) => lora_map(function, file)?,
         AdapterMethod::AdaLora(file) => adalora_map(function, file)?,
@@ -38,7 +39,7 @@ pub(super) fn text(function: &'static str, config: &AdapterConfig) -> Result<Str
         .map(|(key, value)| (key, Entry::Value(value)));
     let mut entries: BTreeMap<String, Entry> = entries.collect();
     if let AdapterMethod::Lora(file) = &config.method {
-        let (ranks, alphas) = (&file.config.rank_pattern, &file.config.alpha_pattern);
+        let (ranks, alphas) = (&file.model.rank_pattern, &file.model.alpha_pattern);
         let ranks = ranks.iter().map(|(key, r)| (key.clone(), json!(r)));
         let alphas = alphas
             .iter()
@@ -117,7 +118,7 @@ fn targets_map(function: &'static str, targets: &Targets) -> Result<Map<String, 
 }
 
 fn lora_map(function: &'static str, file: &LoraFile) -> Result<Map<String, Value>> {
-    let config = &file.config;
+    let config = &file.model.config;
     require(
         !file.dora || config.bias != LoraBias::Update,
         function,
@@ -133,7 +134,7 @@ fn lora_map(function: &'static str, file: &LoraFile) -> Result<Map<String, Value
         "false unless `bias` is `Base`",
         file.all_biases,
     )?;
-    let mut found = targets_map(function, &config.targets)?;
+    let mut found = targets_map(function, &file.model.targets)?;
     found.extend(idle::written());
     add(
         &mut found,
@@ -163,7 +164,7 @@ fn lora_map(function: &'static str, file: &LoraFile) -> Result<Map<String, Value
 }
 
 fn adalora_map(function: &'static str, file: &AdaLoraFile) -> Result<Map<String, Value>> {
-    let (config, budget) = (&file.config, &file.allocator);
+    let (config, budget) = (&file.model.config, &file.allocator);
     require(
         config.scaling == AdaLoraScaling::RankWithEpsilon,
         function,
@@ -180,7 +181,7 @@ fn adalora_map(function: &'static str, file: &AdaLoraFile) -> Result<Map<String,
         budget.total_steps,
     )?;
     non_negative(function, "orthogonality", file.orthogonality)?;
-    let mut found = targets_map(function, &file.targets)?;
+    let mut found = targets_map(function, &file.model.targets)?;
     found.extend(idle::written());
     let pattern: Map<String, Value> = file
         .kept
@@ -218,9 +219,9 @@ fn adalora_map(function: &'static str, file: &AdaLoraFile) -> Result<Map<String,
 }
 
 fn ia3_map(function: &'static str, file: &Ia3File) -> Result<Map<String, Value>> {
-    let targets = &file.config.targets;
+    let targets = &file.model.targets;
     no_layers(function, targets)?;
-    let inner = &file.config.feedforward_modules;
+    let inner = &file.model.feedforward_modules;
     if let (TargetModules::Names(inner), TargetModules::Names(names)) =
         (inner, &targets.target_modules)
         && let Some(name) = inner.iter().find(|name| !names.contains(name))
@@ -256,21 +257,21 @@ fn no_layers(function: &'static str, targets: &Targets) -> Result<()> {
 
 fn vera_map(function: &'static str, file: &VeraFile) -> Result<Map<String, Value>> {
     require(
-        file.targets.exclude_modules == TargetModules::default(),
+        file.model.targets.exclude_modules == TargetModules::default(),
         function,
         "exclude_modules",
         "empty: the file of this method has no such key",
-        format!("{:?}", file.targets.exclude_modules),
+        format!("{:?}", file.model.targets.exclude_modules),
     )?;
-    let mut found = targets_map(function, &file.targets)?;
+    let mut found = targets_map(function, &file.model.targets)?;
     found.remove("exclude_modules");
     add(
         &mut found,
         json!({
             "peft_type": "VERA",
-            "r": file.config.rank,
-            "d_initial": file.config.d_initial,
-            "vera_dropout": file.config.dropout,
+            "r": file.model.config.rank,
+            "d_initial": file.model.config.d_initial,
+            "vera_dropout": file.model.config.dropout,
             "projection_prng_key": file.seed,
             "save_projection": true,
             "bias": "none",

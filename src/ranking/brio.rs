@@ -16,7 +16,7 @@
 //! Read next: [`slic`](super::slic) (the same list on sums), [`rrhf`](super::rrhf) (without a margin),
 //! [`expected_risk`](super::expected_risk) (the other root of SLiC).
 
-use super::{ListLoss, ReferenceTokens, differences, normalised, reference_loss};
+use super::{ListLoss, ReferenceTokens, differences, normalized, reference_loss};
 use crate::error::{Result, non_negative};
 use crate::log_probs::Candidates;
 use crate::math::{at_least_one, hinge, mask_count, masked_sum, weighted};
@@ -179,7 +179,7 @@ pub fn brio_loss(
     non_negative(function, "length_power", config.length_power)?;
 
     // f(S) = log p(S) / │S│^α
-    let scores = normalised(candidates, config.length_power)?;
+    let scores = normalized(candidates, config.length_power)?;
 
     // max(0, f(Sⱼ) − f(Sᵢ) + (j − i) · λ): row i is the better answer, its place is the lower one
     let places = differences(&candidates.ranks()?)?.neg()?;

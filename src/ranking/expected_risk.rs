@@ -14,7 +14,7 @@
 //!
 //! Read next: [`slic`](super::slic) (its reward loss is this one on sums), [`brio`](super::brio).
 
-use super::{ListLoss, ReferenceTokens, normalised, reference_loss};
+use super::{ListLoss, ReferenceTokens, normalized, reference_loss};
 use crate::error::{Error, Result, non_negative, require};
 use crate::log_probs::Candidates;
 use crate::math::{masked_sum, softmax, weighted};
@@ -153,7 +153,7 @@ pub fn expected_risk_loss(
     }
 
     // s(u) = log p(u│x) / │u│^a
-    let scores = normalised(candidates, config.length_power)?;
+    let scores = normalized(candidates, config.length_power)?;
 
     // Σᵤ cost(u) · e^{s(u)} / Σᵤ′ e^{s(u′)}
     let costs = candidates.rewards().affine(-1.0, 1.0)?;

@@ -38,7 +38,7 @@
 //! | [`rrhf_loss`](rrhf::rrhf_loss) | ranking part | ∞, −1 | 1, −1 | 0, 0 | 0, 0 | 0, 0 |
 //! | [`brio_loss`](brio::brio_loss) | two tokens each, α = 1, λ = ¾, γ = 1, ranking part | ∞, −0.5 | 1.25, −0.5 | 0.75, −0.5 | 0.25, −0.5 | 0, 0 |
 //! | [`expected_risk_loss`](expected_risk::expected_risk_loss) | two tokens each, rewards 1 and 0 | 1, 0 | 0.6225, −0.1175 | 0.5, −0.125 | 0.3775, −0.1175 | 0, 0 |
-//! | [`slic_kl_regulariser`](slic::slic_kl_regulariser) | start ½ and ½ | 0.6931, 0 | 0.1109, −0.1966 | 0, 0 | 0.1109, 0.1966 | 0.6931, 0 |
+//! | [`slic_kl_regularizer`](slic::slic_kl_regularizer) | start ½ and ½ | 0.6931, 0 | 0.1109, −0.1966 | 0, 0 | 0.1109, 0.1966 | 0.6931, 0 |
 //! | [`sft_loss`](crate::sft_loss) | references ½ and ½ | ∞, −0.5 | 0.8133, −0.2311 | 0.6931, 0 | 0.8133, 0.2311 | ∞, 0.5 |
 //!
 //! What to see: the logistic losses never stop pushing, but push ever less. The hinges push evenly
@@ -47,9 +47,9 @@
 //! policy back, here towards equal shares: the KL lets go as the gap grows; cross-entropy on references
 //! of both kinds does not.
 //!
-#![doc = include_str!("../../examples/losses/losses.svg")]
+#![doc = include_str!("losses.svg")]
 //!
-//! `cargo run --example losses` draws this picture by evaluating these functions and their backward
+//! `cargo run -p losses` draws this picture by evaluating these functions and their backward
 //! pass. Where lines coincide, the wider one lies below.
 //!
 //! # Lists
@@ -126,7 +126,7 @@ fn best_answer_loss(candidates: &Candidates) -> Result<Tensor> {
 }
 
 /// ℓᵢ / │yᵢ│^α `[batch, k]`, 0 where the mask does not count.
-fn normalised(candidates: &Candidates, length_power: f64) -> Result<Tensor> {
+fn normalized(candidates: &Candidates, length_power: f64) -> Result<Tensor> {
     let lengths = at_least_one(candidates.lengths())?;
     Ok((candidates.sums() / lengths.powf(length_power)?)?)
 }

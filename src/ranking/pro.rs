@@ -126,7 +126,7 @@ impl Default for ProConfig {
 /// * Compare [`ListLoss::ranking`] with [`ListLoss::sft`]. The weight of the SFT term grows as (l − 1)²:
 ///   it is 0.05 for two answers and 0.8 for five, on a sum over tokens. On long lists the ranking
 ///   part can become negligible beside it.
-/// * Ask [`ranking_accuracy`](crate::ranking_accuracy) of [`Candidates::means`] for the order itself.
+/// * Ask [`ranking_accuracy`](crate::online::reward_model::ranking_accuracy) of [`Candidates::means`] for the order itself.
 ///   With temperatures the ranking part of three or more answers also falls when all scores rise
 ///   together, so a falling loss alone does not show a better order.
 /// * Watch the entropy of the policy, or its KL to the start: neither is in the loss, and the optimum of

@@ -101,7 +101,7 @@ impl Default for RrhfConfig {
 ///   answer.
 /// * A ranking part of exactly 0 from the first step teaches nothing. Check for lists of equal rewards,
 ///   and for answers whose means are all equal.
-/// * Ask [`ranking_accuracy`](crate::ranking_accuracy) of [`Candidates::means`]: a tie counts ½ there,
+/// * Ask [`ranking_accuracy`](crate::online::reward_model::ranking_accuracy) of [`Candidates::means`]: a tie counts ½ there,
 ///   while the loss is content with it.
 /// # Try
 /// * Start from equal means and train the ranking part alone. What moves? Solution:

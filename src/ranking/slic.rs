@@ -9,7 +9,7 @@
 //! | s(ŷ₊), s(ŷ₋) | `similarity.chosen`, `similarity.rejected` | `[batch]` |
 //! | log P(ŷᵢ│x), s(ŷᵢ) | [`Candidates::sums`], [`Candidates::rewards`] | `[batch, k]` |
 //! | β (δ in SLiC-HF) | [`SlicConfig::delta`] | number |
-//! | KL regularizer | [`slic_kl_regulariser`] | `[batch, time]` |
+//! | KL regularizer | [`slic_kl_regularizer`] | `[batch, time]` |
 //! | cross-entropy regularizer | [`sft_loss`](crate::sft_loss) on the target | `[batch, time]` |
 //! | λ | the caller multiplies | number |
 //!
@@ -245,7 +245,7 @@ pub fn slic_margin_loss(
 ///   δ · k(k² − 1)/6. Compare only lists of the same k.
 /// * A start far above that means that the order is wrong. It is often the order of lengths: sums of
 ///   log-probabilities put short answers first.
-/// * Ask [`ranking_accuracy`](crate::ranking_accuracy) of [`Candidates::sums`] for the order itself.
+/// * Ask [`ranking_accuracy`](crate::online::reward_model::ranking_accuracy) of [`Candidates::sums`] for the order itself.
 /// # Try
 /// * Write a list of three as rank losses of its pairs. Which δ does each pair get? Solution:
 ///   `tests/identities/slic.rs::a_list_is_the_rank_losses_of_its_pairs_with_their_distances`.
@@ -370,7 +370,7 @@ pub fn slic_expected_reward_loss(candidates: &Candidates) -> Result<Tensor> {
 /// * The survey names the regularizer without an equation.
 /// # Examples
 /// ```
-/// use candle_align::{Reduction, slic_kl_regulariser};
+/// use candle_align::{Reduction, slic_kl_regularizer};
 /// use candle_core::{Device, Tensor};
 ///
 /// // ¾ and ¼ against ½ and ½; the second position does not count
@@ -378,7 +378,7 @@ pub fn slic_expected_reward_loss(candidates: &Candidates) -> Result<Tensor> {
 /// let reference = Tensor::new(&[[[7.0f64, 7.0], [0.0, 1.0]]], &Device::Cpu)?;
 /// let mask = Tensor::new(&[[1u8, 0]], &Device::Cpu)?;
 ///
-/// let kl = slic_kl_regulariser(&policy, &reference, &mask)?;
+/// let kl = slic_kl_regularizer(&policy, &reference, &mask)?;
 /// let sum = kl.reduce(Reduction::Sum)?.to_scalar::<f64>()?;
 /// assert!((sum - (0.75 * (0.75f64 / 0.5).ln() + 0.25 * (0.25f64 / 0.5).ln())).abs() < 1e-12);
 /// # Ok::<(), candle_align::Error>(())
@@ -400,12 +400,12 @@ pub fn slic_expected_reward_loss(candidates: &Candidates) -> Result<Tensor> {
 #[doc(alias = "KL penalty")]
 #[doc(alias = "KL regularizer")]
 #[doc(alias = "reverse KL")]
-pub fn slic_kl_regulariser(
+pub fn slic_kl_regularizer(
     policy_logits: &Tensor,
     reference_logits: &Tensor,
     mask: &Tensor,
 ) -> Result<TokenLoss> {
-    let mut axes = Axes::new("slic_kl_regulariser");
+    let mut axes = Axes::new("slic_kl_regularizer");
     let policy = at_least_single(policy_logits)?;
     let reference = match policy.dtype() {
         DType::F32 => at_least_single(reference_logits)?,

@@ -1,8 +1,9 @@
 //! Whether the gradients are those of the loss.
 
 pub use super::differences::Agreement;
-use super::differences::{Found, Points, noise};
+use super::differences::Found;
 use super::distinct;
+use super::points::{Points, noise};
 use crate::error::{Error, Result, require};
 use candle_core::{DType, Tensor, Var};
 use rand::Rng;
@@ -110,7 +111,7 @@ impl fmt::Display for GradientAgreement {
 /// than `error` is not found, and neither is a wrong element among many right ones: a difference must show
 /// in a sum over all elements with random signs. A kink or noise gives
 /// [`Undetermined`](Agreement::Undetermined), not a verdict. A part that a loss detaches on purpose, such as
-/// the norm of [`DoraLinear`](crate::DoraLinear), differs in the same way as one that is cut by accident.
+/// the norm of [`DoraLinear`](crate::parameter_efficient::DoraLinear), differs in the same way as one that is cut by accident.
 ///
 /// # Errors
 /// [`Error::Parameter`] unless `directions` ≥ 1; [`Error::DType`] that names a variable that is neither f32

@@ -7,7 +7,7 @@
 //!
 //! One variable under two names, such as an embedding that is also the output layer, is one variable:
 //! [`GradAccumulator::add`], [`clip_grad_norm`], [`grad_coverage`], [`gradient_agreement`] and
-//! [`lora_plus_groups`](crate::lora_plus_groups) use it once, under the first of its names.
+//! [`lora_plus_groups`](crate::parameter_efficient::lora_plus_groups) use it once, under the first of its names.
 //! [`AdamW::new`] refuses it, since the name is also the name of its moments in a file: list it once.
 
 mod accumulate;
@@ -18,17 +18,21 @@ mod clip;
 mod coverage;
 mod differences;
 mod recompute;
+mod groups;
+mod points;
 mod schedule;
 mod state;
 mod state_file;
 mod step;
+mod update;
 
 pub use accumulate::GradAccumulator;
-pub use adamw::{AdamW, AdamWConfig, NonFinite, ParameterGroup};
+pub use adamw::AdamW;
 pub use agreement::{Agreement, GradientAgreement, VariableAgreement, gradient_agreement};
 pub use clip::clip_grad_norm;
 pub use coverage::{GradCoverage, grad_coverage};
 pub use recompute::recompute;
+pub use groups::{AdamWConfig, NonFinite, ParameterGroup};
 pub use schedule::{Convention, Decay, Schedule};
 
 use crate::error::Result;

@@ -1,12 +1,6 @@
 //! The moments of one variable: created, saved, restored.
 
-use super::step::{
-    CHUNK, Update, step_double, step_narrow, step_on_device, step_single, whole, whole_mut,
-};
-use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Result, Shape, Tensor, Var, bail};
-use half::{bf16, f16};
-use rayon::prelude::*;
-use std::sync::Mutex;
+use candle_core::{DType, Result, Shape, Tensor, Var};
 
 /// m, v, and for a half-type variable its f32 master copy.
 #[derive(Debug)]
@@ -150,107 +144,11 @@ impl Moments {
             },
         })
     }
-
-    /// One step of this variable. `grad` is contiguous, in the type of the variable or of its master copy.
-    pub(super) fn update(&mut self, var: &Var, grad: &Tensor, update: Update) -> Result<()> {
-        match self {
-            Self::Device { m, v, master } => step_on_device(var, grad, m, v, master, update),
-            _ => var.inplace_op2(
-                grad,
-                &Step {
-                    moments: Mutex::new(self),
-                    update,
-                },
-            ),
-        }
-    }
-}
-
-/// The arithmetic of one step over arrays of one length.
-struct Step<'a> {
-    moments: Mutex<&'a mut Moments>,
-    update: Update,
-}
-
-impl InplaceOp2 for Step<'_> {
-    fn name(&self) -> &'static str {
-        "adamw"
-    }
-
-    fn cpu_fwd(
-        &self,
-        theta: &mut CpuStorage,
-        theta_layout: &Layout,
-        grad: &CpuStorage,
-        grad_layout: &Layout,
-    ) -> Result<()> {
-        let mut moments = self.moments.lock().unwrap_or_else(|e| e.into_inner());
-        let u = &self.update;
-        match (theta, grad, &mut **moments) {
-            (CpuStorage::F32(theta), CpuStorage::F32(grad), Moments::Single { m, v, .. }) => {
-                whole_mut(theta, theta_layout)?
-                    .par_chunks_mut(CHUNK)
-                    .zip(whole(grad, grad_layout)?.par_chunks(CHUNK))
-                    .zip(m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK)))
-                    .for_each(|((theta, grad), (m, v))| step_single(theta, grad, m, v, u));
-            }
-            (CpuStorage::F64(theta), CpuStorage::F64(grad), Moments::Double { m, v }) => {
-                whole_mut(theta, theta_layout)?
-                    .par_chunks_mut(CHUNK)
-                    .zip(whole(grad, grad_layout)?.par_chunks(CHUNK))
-                    .zip(m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK)))
-                    .for_each(|((theta, grad), (m, v))| step_double(theta, grad, m, v, u));
-            }
-            (
-                CpuStorage::BF16(theta),
-                grad,
-                Moments::Single {
-                    m,
-                    v,
-                    master: Some(master),
-                },
-            ) => {
-                let theta = whole_mut(theta, theta_layout)?;
-                let state = (&mut m[..], &mut v[..], &mut master[..]);
-                match grad {
-                    CpuStorage::BF16(grad) => {
-                        step_narrow(theta, whole(grad, grad_layout)?, state, u, bf16::from_f32)
-                    }
-                    CpuStorage::F32(grad) => {
-                        step_narrow(theta, whole(grad, grad_layout)?, state, u, bf16::from_f32)
-                    }
-                    _ => bail!("adamw: a gradient has another type than its variable"),
-                }
-            }
-            (
-                CpuStorage::F16(theta),
-                grad,
-                Moments::Single {
-                    m,
-                    v,
-                    master: Some(master),
-                },
-            ) => {
-                let theta = whole_mut(theta, theta_layout)?;
-                let state = (&mut m[..], &mut v[..], &mut master[..]);
-                match grad {
-                    CpuStorage::F16(grad) => {
-                        step_narrow(theta, whole(grad, grad_layout)?, state, u, f16::from_f32)
-                    }
-                    CpuStorage::F32(grad) => {
-                        step_narrow(theta, whole(grad, grad_layout)?, state, u, f16::from_f32)
-                    }
-                    _ => bail!("adamw: a gradient has another type than its variable"),
-                }
-            }
-            _ => bail!("adamw: a gradient has another type than its variable"),
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::step::Update;
     use super::*;
     use candle_core::Device;
 

@@ -1,8 +1,12 @@
 //! The arithmetic of one step, and the check of its inputs.
 
+use crate::simd::{Fused, Real, widest};
 use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor, Var, bail};
 use half::{bf16, f16};
 use rayon::prelude::*;
+
+/// Numbers that are updated at a time.
+const LANES: usize = 16;
 
 /// How many elements one task updates: a few pages of each array.
 pub(super) const CHUNK: usize = 1 << 14;
@@ -46,125 +50,57 @@ pub(super) fn step_on_device(
     Ok(())
 }
 
-/// Whether a product and a sum are one instruction without a check at run time.
-const PLAIN_FMA: bool = cfg!(target_feature = "fma") || cfg!(target_arch = "aarch64");
-
-macro_rules! step_in {
-    ($name:ident, $body:ident, $avx2:ident, $avx512:ident, $float:ty) => {
-        /// θ, m and v from g, over slices of one length, in the widest instructions available.
-        pub(super) fn $name(
-            theta: &mut [$float],
-            g: &[$float],
-            m: &mut [$float],
-            v: &mut [$float],
-            u: &Update,
-        ) {
-            #[cfg(target_arch = "x86_64")]
-            if is_x86_feature_detected!("fma") {
-                if is_x86_feature_detected!("avx512f") {
-                    // SAFETY: the function needs AVX-512 F, which was just detected, and FMA.
-                    #[allow(unsafe_code)]
-                    return unsafe { $avx512(theta, g, m, v, u) };
-                }
-                if is_x86_feature_detected!("avx2") {
-                    // SAFETY: the function needs AVX2 and FMA, and both were just detected.
-                    #[allow(unsafe_code)]
-                    return unsafe { $avx2(theta, g, m, v, u) };
-                }
-            }
-            $body::<PLAIN_FMA>(theta, g, m, v, u)
-        }
-
-        #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx2,fma")]
-        fn $avx2(
-            theta: &mut [$float],
-            g: &[$float],
-            m: &mut [$float],
-            v: &mut [$float],
-            u: &Update,
-        ) {
-            $body::<true>(theta, g, m, v, u)
-        }
-
-        #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx512f,avx2,fma")]
-        fn $avx512(
-            theta: &mut [$float],
-            g: &[$float],
-            m: &mut [$float],
-            v: &mut [$float],
-            u: &Update,
-        ) {
-            $body::<true>(theta, g, m, v, u)
-        }
-
+/// θ, m and v from g, over slices of one length, in the widest instructions available.
+pub(super) fn step<T: Real>(theta: &mut [T], g: &[T], m: &mut [T], v: &mut [T], u: &Update) {
+    widest(
         #[inline(always)]
-        fn $body<const FMA: bool>(
-            theta: &mut [$float],
-            g: &[$float],
-            m: &mut [$float],
-            v: &mut [$float],
-            u: &Update,
-        ) {
-            // one length and one number type, so that the loop becomes vector instructions
-            let n = theta.len();
-            let (g, m, v) = (&g[..n], &mut m[..n], &mut v[..n]);
-            let (beta1, beta2) = (u.beta1 as $float, u.beta2 as $float);
-            let (rest1, rest2) = ((1.0 - u.beta1) as $float, (1.0 - u.beta2) as $float);
-            let (keep, rate) = (u.keep as $float, u.rate as $float);
-            let (scale, epsilon) = (u.scale as $float, u.epsilon as $float);
-            // a · b + c, in one rounding if the processor supports it
-            let fma = |a: $float, b: $float, c: $float| match FMA {
-                true => a.mul_add(b, c),
-                false => a * b + c,
-            };
-            for i in 0..n {
-                m[i] = fma(beta1, m[i], rest1 * g[i]);
-                v[i] = fma(beta2, v[i], rest2 * g[i] * g[i]);
-                let root = fma(v[i].sqrt(), scale, epsilon);
-                theta[i] = fma(theta[i], keep, -rate * (m[i] / root));
-            }
-        }
-    };
+        |fused| step_with(fused, theta, g, m, v, u),
+    )
 }
-step_in!(step_single, single_body, single_avx2, single_avx512, f32);
-step_in!(step_double, double_body, double_avx2, double_avx512, f64);
+
+#[inline(always)]
+fn step_with<T: Real>(
+    fused: Fused,
+    theta: &mut [T],
+    g: &[T],
+    m: &mut [T],
+    v: &mut [T],
+    u: &Update,
+) {
+    let n = theta.len();
+    let (g, m, v) = (&g[..n], &mut m[..n], &mut v[..n]);
+    let (beta1, beta2) = (T::nearest(u.beta1), T::nearest(u.beta2));
+    let (rest1, rest2) = (T::nearest(1.0 - u.beta1), T::nearest(1.0 - u.beta2));
+    let (keep, minus_rate) = (T::nearest(u.keep), T::nearest(-u.rate));
+    let (scale, epsilon) = (T::nearest(u.scale), T::nearest(u.epsilon));
+    let one = |theta: &mut T, g: T, m: &mut T, v: &mut T| {
+        *m = fused.multiply_add(beta1, *m, rest1 * g);
+        *v = fused.multiply_add(beta2, *v, rest2 * g * g);
+        let root = fused.multiply_add(v.root(), scale, epsilon);
+        *theta = fused.multiply_add(*theta, keep, minus_rate * (*m / root));
+    };
+    // Copies of a few numbers cannot overlap, which slices behind a closure might for all that the compiler
+    // knows: so the loop over them becomes vector instructions.
+    let (thetas, theta_rest) = theta.as_chunks_mut::<LANES>();
+    let ((gs, g_rest), (ms, m_rest)) = (g.as_chunks::<LANES>(), m.as_chunks_mut::<LANES>());
+    let (vs, v_rest) = v.as_chunks_mut::<LANES>();
+    for (((theta, g), m), v) in thetas.iter_mut().zip(gs).zip(ms).zip(vs) {
+        let (mut theta_now, g, mut m_now, mut v_now) = (*theta, *g, *m, *v);
+        for i in 0..LANES {
+            one(&mut theta_now[i], g[i], &mut m_now[i], &mut v_now[i]);
+        }
+        (*theta, *m, *v) = (theta_now, m_now, v_now);
+    }
+    for (((theta, g), m), v) in theta_rest.iter_mut().zip(g_rest).zip(m_rest).zip(v_rest) {
+        one(theta, *g, m, v);
+    }
+}
 
 pub(super) fn whole<'a, T>(data: &'a [T], layout: &Layout) -> Result<&'a [T]> {
     match layout.contiguous_offsets() {
         Some((start, end)) => Ok(&data[start..end]),
         None => bail!("adamw: a gradient is not contiguous"),
     }
-}
-
-pub(super) fn whole_mut<'a, T>(data: &'a mut [T], layout: &Layout) -> Result<&'a mut [T]> {
-    match layout.contiguous_offsets() {
-        Some((start, end)) => Ok(&mut data[start..end]),
-        None => bail!("adamw: a variable is not contiguous"),
-    }
-}
-
-/// A step of the master copy, rounded into the variable.
-pub(super) fn step_narrow<T: Copy + Send, G: Copy + Sync + Into<f32>>(
-    theta: &mut [T],
-    grad: &[G],
-    (m, v, master): (&mut [f32], &mut [f32], &mut [f32]),
-    u: &Update,
-    round: impl Fn(f32) -> T + Sync,
-) {
-    theta
-        .par_chunks_mut(CHUNK)
-        .zip(grad.par_chunks(CHUNK))
-        .zip(m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK)))
-        .zip(master.par_chunks_mut(CHUNK))
-        .for_each(|(((theta, grad), (m, v)), master)| {
-            let wide: Vec<f32> = grad.iter().map(|&g| g.into()).collect();
-            step_single(master, &wide, m, v, u);
-            for (t, w) in theta.iter_mut().zip(master) {
-                *t = round(*w);
-            }
-        });
 }
 
 /// Whether every element is finite, in the widest instructions available.
@@ -176,17 +112,10 @@ fn single_is_finite(data: &[f32]) -> bool {
         let exponents = data.iter().map(|x| x.to_bits() & 0x7f80_0000);
         exponents.fold(0, u32::max) < 0x7f80_0000
     }
-    #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") {
-        #[target_feature(enable = "avx2")]
-        fn avx2(data: &[f32]) -> bool {
-            body(data)
-        }
-        // SAFETY: the function needs AVX2, which was just detected.
-        #[allow(unsafe_code)]
-        return unsafe { avx2(data) };
-    }
-    body(data)
+    widest(
+        #[inline(always)]
+        |_| body(data),
+    )
 }
 
 /// Whether every element is finite.

@@ -3,72 +3,30 @@
 
 use super::lora::{A, B, base, irregular, rng, tensor};
 use super::vector;
-use candle_align::{
-    AdaLoraConfig, AdaLoraLinear, DoraLinear, FrozenLinear, Ia3Linear, Ia3Place, LoraConfig,
-    Result, VeraConfig, VeraLinear, VeraProjections,
+use candle_align::parameter_efficient::{
+    AdaLoraConfig, AdaLoraLinear, DoraLinear, FrozenBase, FrozenLinear, Ia3Linear, Ia3Place,
+    LinearAdapter, LoraConfig, VeraConfig, VeraLinear, VeraProjections,
 };
 use candle_core::{DType, Tensor, Var};
-use candle_nn::{Linear, Module};
-use rand::rngs::StdRng;
+use candle_nn::Linear;
 
 /// What all of them can do.
-pub trait Adapted: Module {
-    fn merge(&mut self) -> Result<()>;
-    fn merged_linear(&self) -> Result<Linear>;
-    fn unmerge(&mut self);
-    fn is_merged(&self) -> bool;
-    fn set_enabled(&mut self, enabled: bool);
-    fn is_enabled(&self) -> bool;
+pub trait Adapted: LinearAdapter {
     fn base(&self) -> &FrozenLinear;
-    fn trainable(&self, prefix: &str) -> Vec<(String, Var)>;
-    fn train(&self, x: &Tensor, rng: &mut StdRng) -> Result<Tensor>;
     fn another(&self) -> Box<dyn Adapted>;
 }
 
-macro_rules! adapted {
-    ($layer:ty, $train:expr) => {
-        impl Adapted for $layer {
-            fn merge(&mut self) -> Result<()> {
-                self.merge()
-            }
-            fn merged_linear(&self) -> Result<Linear> {
-                self.merged_linear()
-            }
-            fn unmerge(&mut self) {
-                self.unmerge()
-            }
-            fn is_merged(&self) -> bool {
-                self.is_merged()
-            }
-            fn set_enabled(&mut self, enabled: bool) {
-                self.set_enabled(enabled)
-            }
-            fn is_enabled(&self) -> bool {
-                self.is_enabled()
-            }
-            fn base(&self) -> &FrozenLinear {
-                self.base()
-            }
-            fn trainable(&self, prefix: &str) -> Vec<(String, Var)> {
-                self.trainable(prefix)
-            }
-            fn train(&self, x: &Tensor, rng: &mut StdRng) -> Result<Tensor> {
-                $train(self, x, rng)
-            }
-            fn another(&self) -> Box<dyn Adapted> {
-                Box::new(self.clone())
-            }
+impl<L: LinearAdapter + Clone + 'static> Adapted for L {
+    fn base(&self) -> &FrozenLinear {
+        match self.frozen() {
+            FrozenBase::Linear(base) => base,
+            other => panic!("{other:?}"),
         }
-    };
+    }
+    fn another(&self) -> Box<dyn Adapted> {
+        Box::new(self.clone())
+    }
 }
-
-adapted!(AdaLoraLinear, |layer: &AdaLoraLinear, x, rng| layer
-    .forward_train(x, rng));
-adapted!(DoraLinear, |layer: &DoraLinear, x, rng| layer
-    .forward_train(x, rng));
-adapted!(VeraLinear, |layer: &VeraLinear, x, rng| layer
-    .forward_train(x, rng));
-adapted!(Ia3Linear, |layer: &Ia3Linear, x, _| Ok(layer.forward(x)?));
 
 /// AdaLoRA of rank 2, α = 3.
 pub fn ada_config() -> AdaLoraConfig {

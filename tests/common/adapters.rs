@@ -2,6 +2,7 @@
 
 use super::{GRADIENT, STEP, assert_close, numbers};
 use candle_core::{Device, Tensor, Var};
+use std::path::{Path, PathBuf};
 
 /// Σ (h − ½)²: each output has a slope of its own.
 pub fn objective(h: &Tensor) -> Tensor {
@@ -53,11 +54,9 @@ pub fn disturb(vars: &[(String, Var)]) {
     }
 }
 
-/// A message, word for word.
-#[track_caller]
-pub fn says<T, E: std::fmt::Display>(result: Result<T, E>, message: &str) {
-    match result {
-        Ok(_) => panic!("no error, where this was expected: {message}"),
-        Err(error) => assert_eq!(error.to_string(), message),
-    }
+/// A file or folder of the adapters that PEFT wrote.
+pub fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden/adapters")
+        .join(name)
 }

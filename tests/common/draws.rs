@@ -1,6 +1,8 @@
 //! Every possible draw, and a model whose next token depends on all before it.
 
-use candle_align::{Result, best_of_k};
+use super::dot;
+use candle_align::Result;
+use candle_align::online::raft::best_of_k;
 use candle_core::{Device, Tensor};
 
 /// The symbols of [`history`].
@@ -77,5 +79,5 @@ pub fn kl(p: &[f64], q: &[f64]) -> f64 {
 
 /// Σ p·x.
 pub fn expectation(p: &[f64], x: &[f64]) -> f64 {
-    p.iter().zip(x).map(|(p, x)| p * x).sum()
+    dot(p, x)
 }

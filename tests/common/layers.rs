@@ -2,11 +2,12 @@
 
 use super::adapted::{ada_config, shared, vera_config};
 use super::lora::{base, config, irregular, rng};
-use candle_align::{
-    AdaLoraLinear, BiasLinear, BlockScale, BottleneckAdapter, BottleneckConfig, DoraLinear,
-    FrozenLinear, Ia3Linear, Ia3Place, Insertion, LoraBias, LoraConfig, LoraLinear, Nf4Linear,
-    PrefixConfig, PrefixEncoder, PrefixShape, PromptConfig, PromptEmbedding, PromptInit,
-    QloraLinear, Reparametrisation, Result, VeraLinear, prefix_attention,
+use candle_align::Result;
+use candle_align::parameter_efficient::{
+    AdaLoraLinear, Adapter, BiasLinear, BlockScale, BottleneckAdapter, BottleneckConfig,
+    DoraLinear, FrozenLinear, Ia3Linear, Ia3Place, Insertion, LoraBias, LoraConfig, LoraLinear,
+    Nf4Linear, PrefixConfig, PrefixEncoder, PrefixShape, PromptConfig, PromptEmbedding, PromptInit,
+    QloraLinear, Reparametrization, VeraLinear, prefix_attention,
 };
 use candle_core::{D, DType, Device, Tensor, Var};
 use candle_nn::{Linear, Module};
@@ -91,7 +92,7 @@ macro_rules! over_linear {
 }
 
 fn four_bits(linear: &Linear) -> Forward {
-    let layer = Nf4Linear::quantise(linear, BlockScale::Double).unwrap();
+    let layer = Nf4Linear::quantize(linear, BlockScale::Double).unwrap();
     Box::new(move |x| Ok(layer.forward(x)?))
 }
 
@@ -162,7 +163,7 @@ pub fn all() -> Vec<Layer> {
             starts_at_base: false,
             // it is the learned keys that do not fit the wider or narrower queries
             argument: ["`prefix.key`", "`q`"],
-            build: |dtype| prefix(dtype, Reparametrisation::Direct),
+            build: |dtype| prefix(dtype, Reparametrization::Direct),
         },
         Layer {
             name: "prefix by a network",
@@ -170,7 +171,7 @@ pub fn all() -> Vec<Layer> {
             any_leading: false,
             starts_at_base: false,
             argument: ["`prefix.key`", "`q`"],
-            build: |dtype| prefix(dtype, Reparametrisation::Mlp { inner: 3 }),
+            build: |dtype| prefix(dtype, Reparametrization::Mlp { inner: 3 }),
         },
     ]
 }
@@ -227,7 +228,7 @@ fn prompt(dtype: DType) -> Subject {
 }
 
 /// Attention of positions to themselves; the second layer of two, so that a wrong cut shows.
-fn prefix(dtype: DType, reparametrisation: Reparametrisation) -> Subject {
+fn prefix(dtype: DType, reparametrization: Reparametrization) -> Subject {
     let shape = PrefixShape {
         layers: 2,
         heads: 2,
@@ -235,7 +236,7 @@ fn prefix(dtype: DType, reparametrisation: Reparametrisation) -> Subject {
     };
     let settings = PrefixConfig {
         length: 2,
-        reparametrisation,
+        reparametrization,
     };
     let encoder = PrefixEncoder::new(shape, &settings, dtype, &Device::Cpu, &mut rng(7)).unwrap();
     let trained = encoder.trainable("");

@@ -1,7 +1,7 @@
 //! A LoRA layer small enough to write down: 4 inputs, 3 outputs, rank 2, α = 3, away from its start.
 
-use super::{GRADIENT, STEP, assert_close, matrix, numbers, vector};
-use candle_align::{LoraBias, LoraConfig, LoraEmbedding, LoraLinear};
+use super::{dot, matrix, numbers, vector};
+use candle_align::parameter_efficient::{Adapter, LoraBias, LoraConfig, LoraEmbedding, LoraLinear};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{Embedding, Linear};
 use rand::{SeedableRng, rngs::StdRng};
@@ -18,6 +18,11 @@ pub const B: [[f64; 2]; 3] = [[0.7, -0.3], [0.2, 1.1], [-0.9, 0.4]];
 pub const X: [[f64; 4]; 2] = [[1.0, -2.0, 0.5, 3.0], [-0.6, 1.4, 2.2, -0.1]];
 /// α/r.
 pub const S: f64 = 3.0 / 2.0;
+
+/// Every type that a layer is stored in.
+pub const TYPES: [DType; 4] = [DType::F64, DType::F32, DType::BF16, DType::F16];
+/// Every way to treat a bias.
+pub const BIASES: [LoraBias; 3] = [LoraBias::Frozen, LoraBias::Base, LoraBias::Update];
 
 /// rank 2, α = 3: α ≠ r, so that a missing scale shows.
 pub fn config() -> LoraConfig {
@@ -73,7 +78,6 @@ pub const NEW_BIAS: [f64; 3] = [-0.4, 0.9, 0.05];
 
 /// W x + s · B A x in plain numbers, without a bias.
 pub fn by_hand(x: &[f64], s: f64) -> Vec<f64> {
-    let dot = |row: &[f64], x: &[f64]| -> f64 { row.iter().zip(x).map(|(w, x)| w * x).sum() };
     let ax: Vec<f64> = A.iter().map(|row| dot(row, x)).collect();
     WEIGHT
         .iter()
@@ -113,32 +117,4 @@ pub fn irregular(shape: &[usize]) -> Tensor {
     let n: usize = shape.iter().product();
     let data: Vec<f64> = (0..n).map(|i| (1.7 * i as f64 + 0.3).sin()).collect();
     Tensor::from_vec(data, shape, &Device::Cpu).unwrap()
-}
-
-/// Σ (h − ½)²: each output has a slope of its own.
-pub fn objective(h: &Tensor) -> Tensor {
-    (h - 0.5).unwrap().sqr().unwrap().sum_all().unwrap()
-}
-
-/// Every element of every variable, moved by ±STEP, against the gradient.
-#[track_caller]
-pub fn assert_gradients(what: &str, vars: &[(String, Var)], loss: impl Fn() -> Tensor) {
-    let grads = loss().backward().unwrap();
-    for (name, var) in vars {
-        let got = numbers(grads.get(var).unwrap_or_else(|| panic!("{what}: {name}")));
-        let start = numbers(var);
-        let at = |i: usize, by: f64| {
-            let mut moved = start.clone();
-            moved[i] += by;
-            let moved = Tensor::from_vec(moved, var.shape(), &Device::Cpu).unwrap();
-            var.set(&moved).unwrap();
-            numbers(&loss())[0]
-        };
-        let want: Vec<f64> = (0..start.len())
-            .map(|i| (at(i, STEP) - at(i, -STEP)) / (2.0 * STEP))
-            .collect();
-        at(0, 0.0);
-        let size = want.iter().fold(1.0f64, |m, w| m.max(w.abs()));
-        assert_close(&got, &want, GRADIENT * size, &format!("{what}: {name}"));
-    }
 }

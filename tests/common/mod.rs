@@ -1,19 +1,20 @@
 //! What the suites share: tensors from literals, gradients, the table of losses, small policies.
-#![allow(dead_code)] // every suite is its own crate and uses a part of this
+#![allow(dead_code)] // the suite of the examples compiles it too and uses a part
 
 pub mod adapted;
 pub mod adapters;
 pub mod draws;
 pub mod layers;
+pub mod lists;
 pub mod lora;
 pub mod policy;
-pub mod quantised;
+pub mod quantized;
 pub mod rankings;
 pub mod rows;
 pub mod table;
 pub mod words;
 
-use candle_align::Result;
+use candle_align::{Result, Statistics};
 use candle_core::{DType, Device, Tensor, Var};
 
 /// Absolute difference allowed between two f64 computations of one number.
@@ -22,6 +23,13 @@ pub const EXACT: f64 = 1e-12;
 pub const STEP: f64 = 1e-5;
 /// Difference allowed between a gradient and its central difference, relative to max(1, |gradient|).
 pub const GRADIENT: f64 = 2e-8;
+
+/// Everything that can be asked for beside the log-probabilities.
+pub const ALL_STATISTICS: Statistics = Statistics {
+    entropy: true,
+    vocabulary_mean: true,
+    log_collision: true,
+};
 
 /// What an input is to a loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,6 +143,11 @@ pub fn vector(data: &[f64]) -> Tensor {
     Tensor::new(data, &Device::Cpu).expect("a vector")
 }
 
+/// A variable in f64.
+pub fn var(values: &[f64]) -> Var {
+    Var::from_tensor(&vector(values)).expect("a copy")
+}
+
 /// A matrix in f64.
 pub fn matrix(rows: &[&[f64]]) -> Tensor {
     let (r, c) = (rows.len(), rows.first().map_or(0, |r| r.len()));
@@ -159,6 +172,20 @@ pub fn assert_close(got: &[f64], want: &[f64], tolerance: f64, what: &str) {
             "{what}[{i}]: got {g}, want {w} (all: {got:?} against {want:?})"
         );
     }
+}
+
+/// A message, word for word.
+#[track_caller]
+pub fn says<T, E: std::fmt::Display>(result: std::result::Result<T, E>, message: &str) {
+    match result {
+        Ok(_) => panic!("no error, where this was expected: {message}"),
+        Err(error) => assert_eq!(error.to_string(), message),
+    }
+}
+
+/// row · x, for expectations.
+pub fn dot(row: &[f64], x: &[f64]) -> f64 {
+    row.iter().zip(x).map(|(w, x)| w * x).sum()
 }
 
 /// σ(x) in f64, for expectations.

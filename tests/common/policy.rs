@@ -1,7 +1,7 @@
 //! A policy over a few answers, small enough to know its optimum: instance S4 and gradient descent.
 
-use super::numbers;
-use candle_align::Result;
+use super::{bits, numbers, vector};
+use candle_align::{Result, TokenLogProbs};
 use candle_core::{D, Tensor, Var};
 use candle_nn::ops::log_softmax;
 
@@ -13,9 +13,19 @@ pub const REWARDS: [f64; 4] = [0.0, 1.0, 0.5, 2.0];
 /// The strength of the KL penalty.
 pub const BETA: f64 = 0.5;
 
+/// The four answers, of one token each.
+pub fn answers(log_policy: &Tensor) -> Result<TokenLogProbs> {
+    TokenLogProbs::new(&log_policy.unsqueeze(1)?, &bits(&[&[1], &[1], &[1], &[1]]))
+}
+
+/// The log-probabilities of [`REFERENCE`] `[4, 1]`.
+pub fn reference() -> Tensor {
+    vector(&log(&REFERENCE)).unsqueeze(1).unwrap()
+}
+
 /// π* ∝ ρ · e^{r/β}.
 pub fn tilted(reference: &[f64], rewards: &[f64], beta: f64) -> Vec<f64> {
-    normalised(
+    normalized(
         &reference
             .iter()
             .zip(rewards)
@@ -24,7 +34,7 @@ pub fn tilted(reference: &[f64], rewards: &[f64], beta: f64) -> Vec<f64> {
     )
 }
 
-pub fn normalised(weights: &[f64]) -> Vec<f64> {
+pub fn normalized(weights: &[f64]) -> Vec<f64> {
     let total: f64 = weights.iter().sum();
     weights.iter().map(|w| w / total).collect()
 }
@@ -52,7 +62,7 @@ pub fn descend(
         loss(&log_softmax(theta, D::Minus1)?)
     });
     let highest = theta.iter().fold(f64::MIN, |a, &b| a.max(b));
-    normalised(
+    normalized(
         &theta
             .iter()
             .map(|t| (t - highest).exp())

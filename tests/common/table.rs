@@ -1,6 +1,6 @@
 //! The examples' model without a shape of its own, for suites that learn one.
 
-#[path = "../../examples/support/table.rs"]
+#[path = "../../examples/tabular/table.rs"]
 mod example;
 
 use candle_align::{Result, Sequence, TokenLogProbs};

@@ -1,9 +1,9 @@
-use super::lora::says;
 use crate::common::adapted::*;
 use crate::common::lora::*;
-use candle_align::{
-    AdaLoraConfig, AdaLoraLinear, Orthogonality, RankAllocator, RankAllocatorConfig,
-    orthogonality_penalty,
+use crate::common::says;
+use candle_align::parameter_efficient::{
+    AdaLoraConfig, AdaLoraLinear, Adapter, LinearAdapter, Orthogonality, RankAllocator,
+    RankAllocatorConfig, orthogonality_penalty,
 };
 use candle_core::{DType, Tensor};
 use candle_nn::Module;

@@ -1,6 +1,6 @@
-use crate::common::adapters::says;
 use crate::common::lora::{irregular, rng};
-use candle_align::{BottleneckAdapter, BottleneckConfig, Insertion};
+use crate::common::says;
+use candle_align::parameter_efficient::{BottleneckAdapter, BottleneckConfig, Insertion};
 use candle_core::{DType, Device};
 
 fn start(

@@ -1,15 +1,16 @@
 //! What stands where a file of an adapter should: each is told what it is and what to do.
 
-use candle_align::{AdapterConfig, AdapterFile, Strictness};
+use crate::common::adapters::golden;
+use candle_align::peft::{AdapterFile, PeftConfig, Strictness};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 const CONFIG: &str = "adapter_config.json";
 const TENSORS: &str = "adapter_model.safetensors";
 
-fn golden(name: &str) -> Vec<u8> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/adapters/lora");
-    fs::read(folder.join(name)).unwrap()
+/// A file of an adapter of Python's.
+fn of_python(name: &str) -> Vec<u8> {
+    fs::read(golden("lora").join(name)).unwrap()
 }
 
 /// A folder with an adapter of Python's, of which files are taken or replaced.
@@ -19,8 +20,8 @@ impl Folder {
     fn new() -> Self {
         let folder = Self(tempfile::tempdir().unwrap());
         folder
-            .with(CONFIG, &golden(CONFIG))
-            .with(TENSORS, &golden(TENSORS))
+            .with(CONFIG, &of_python(CONFIG))
+            .with(TENSORS, &of_python(TENSORS))
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -81,20 +82,22 @@ fn a_file_of_another_kind_is_told_what_it_is() {
         let path = path.path(CONFIG);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, content).unwrap();
-        let error = AdapterConfig::read(&path, Strictness::Strict)
+        let error = PeftConfig::read(&path, Strictness::Strict)
             .unwrap_err()
             .to_string();
         assert_eq!(
             error,
-            format!("AdapterConfig::read: `{}` {problem}", path.display())
+            format!("PeftConfig::read: `{}` {problem}", path.display())
         );
         fs::remove_dir_all(path.parent().unwrap()).unwrap();
     }
     // one in the place of the other
-    Folder::new().with(TENSORS, &golden(CONFIG)).says(&format!(
-        "`DIR/{TENSORS}` is JSON text, not tensors: another file was saved under this name"
-    ));
-    Folder::new().with(CONFIG, &golden(TENSORS)).says(&format!(
+    Folder::new()
+        .with(TENSORS, &of_python(CONFIG))
+        .says(&format!(
+            "`DIR/{TENSORS}` is JSON text, not tensors: another file was saved under this name"
+        ));
+    Folder::new().with(CONFIG, &of_python(TENSORS)).says(&format!(
         "`DIR/{CONFIG}` holds tensors (safetensors), not JSON: another file was saved under this name"
     ));
 }
@@ -102,7 +105,7 @@ fn a_file_of_another_kind_is_told_what_it_is() {
 /// What a page or a pointer begins with may stand anywhere else.
 #[test]
 fn a_file_is_not_taken_for_another_by_its_content() {
-    let text = String::from_utf8(golden(CONFIG)).unwrap();
+    let text = String::from_utf8(of_python(CONFIG)).unwrap();
     let named = text.replace(
         "\"base_model_name_or_path\": null",
         "\"base_model_name_or_path\": \"<html>PK\\u0003\\u0004version https://git-lfs\"",
@@ -178,7 +181,7 @@ fn adapters_with_names_are_in_folders_of_these_names() {
     let folder = Folder::new().without(CONFIG);
     let named = |name: &str| {
         fs::create_dir(folder.path(name)).unwrap();
-        fs::write(folder.path(name).join(CONFIG), golden(CONFIG)).unwrap();
+        fs::write(folder.path(name).join(CONFIG), of_python(CONFIG)).unwrap();
     };
     fs::create_dir(folder.path("runs")).unwrap();
     folder.says(&format!(
@@ -216,12 +219,12 @@ fn the_path_of_a_file_is_not_that_of_its_folder() {
             format!("AdapterFile::read: `{}` {problem}", path.display())
         );
     }
-    let error = AdapterConfig::read(folder.0.path(), Strictness::Strict)
+    let error = PeftConfig::read(folder.0.path(), Strictness::Strict)
         .unwrap_err()
         .to_string();
     let problem = "cannot be read: it is a folder, not a file";
     let path = folder.0.path().display();
-    assert_eq!(error, format!("AdapterConfig::read: `{path}` {problem}"));
+    assert_eq!(error, format!("PeftConfig::read: `{path}` {problem}"));
 }
 
 #[cfg(unix)]
@@ -267,12 +270,12 @@ mod no_file {
         let folder = Folder::new();
         let path = folder.path(CONFIG);
         with_a_pipe_in_the_place_of(&path, || {
-            let error = AdapterConfig::read(&path, Strictness::Strict)
+            let error = PeftConfig::read(&path, Strictness::Strict)
                 .unwrap_err()
                 .to_string();
             assert_eq!(
                 error,
-                format!("AdapterConfig::read: `{}` {problem}", path.display())
+                format!("PeftConfig::read: `{}` {problem}", path.display())
             );
         });
     }

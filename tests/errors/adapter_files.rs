@@ -1,32 +1,23 @@
 //! Files that are not what they should be: what is wrong, by file, key or tensor.
 
-use candle_align::{
-    AdaLoraConfig, AdaLoraFile, AdaLoraScaling, AdapterConfig, AdapterFile, AdapterLayer,
-    AdapterLayers, AdapterMethod, BlockScale, DoraLinear, Ia3Linear, Ia3Place, LoraBias,
-    LoraConfig, LoraFile, LoraLinear, PrefixEncoder, PrefixFile, PrefixShape, PromptEmbedding,
-    PromptFile, QloraLinear, RankAllocatorConfig, Result, Strictness, TargetModules, Targets,
-    TaskType, VeraConfig, VeraFile, VeraLinear, VeraProjections,
+use super::adapter_folder::tensor;
+use crate::common::says;
+use candle_align::Result;
+use candle_align::parameter_efficient::{
+    AdaLoraConfig, AdaLoraScaling, BlockScale, DoraLinear, ForModel, Ia3Linear, Ia3Place, LoraBias,
+    LoraConfig, LoraForModel, LoraLinear, PrefixEncoder, PrefixShape, PromptEmbedding, QloraLinear,
+    RankAllocatorConfig, TargetModules, Targets, VeraConfig, VeraLinear, VeraProjections,
 };
-use candle_core::{DType, Device, Tensor};
+use candle_align::peft::{
+    AdaLoraFile, AdapterFile, AdapterMethod, AnyAdapter, LoraFile, ModelAdapters, PeftConfig,
+    PrefixFile, PromptFile, Strictness, TaskType, VeraFile,
+};
+use candle_core::{DType, Tensor};
 use candle_nn::Linear;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::collections::HashMap;
 use std::fs;
-
-#[track_caller]
-fn says<T>(result: Result<T>, message: &str) {
-    match result {
-        Ok(_) => panic!("no error, where this was expected: {message}"),
-        Err(error) => assert_eq!(error.to_string(), message),
-    }
-}
-
-fn tensor(shape: &[usize]) -> Tensor {
-    let count: usize = shape.iter().product();
-    let data: Vec<f32> = (0..count).map(|i| i as f32 / 7.0 - 0.5).collect();
-    Tensor::from_vec(data, shape, &Device::Cpu).unwrap()
-}
 
 fn base() -> HashMap<String, Tensor> {
     HashMap::from([
@@ -184,19 +175,19 @@ fn settings_without_tensors_are_read_as_strictly() {
     let folder = Folder::new(LORA, &[]);
     let path = folder.0.path().join("adapter_config.json");
     fs::remove_file(folder.0.path().join("adapter_model.safetensors")).unwrap();
-    let (config, left_out) = AdapterConfig::read(&path, Strictness::Strict).unwrap();
+    let (config, left_out) = PeftConfig::read(&path, Strictness::Strict).unwrap();
     assert!(left_out.is_empty());
     assert_eq!(config.method.targets().unwrap(), &names(&["q"]));
     fs::write(&path, LORA.replace("\"r\"", "\"rank\"")).unwrap();
     folder.says(
-        AdapterConfig::read(&path, Strictness::Strict),
-        "AdapterConfig::read: `DIR/adapter_config.json` holds `rank`, which is no key of LORA in PEFT \
+        PeftConfig::read(&path, Strictness::Strict),
+        "PeftConfig::read: `DIR/adapter_config.json` holds `rank`, which is no key of LORA in PEFT \
          0.21.2",
     );
     fs::remove_file(&path).unwrap();
     folder.says(
-        AdapterConfig::read(&path, Strictness::Strict),
-        "AdapterConfig::read: `DIR/adapter_config.json` cannot be read: No such file or directory (os \
+        PeftConfig::read(&path, Strictness::Strict),
+        "PeftConfig::read: `DIR/adapter_config.json` cannot be read: No such file or directory (os \
          error 2)",
     );
 }
@@ -713,7 +704,7 @@ fn rows_of_a_table_are_named_and_checked() {
     // one that is trained whole is none of rows
     let mut config_of_both = file.config().clone();
     if let AdapterMethod::Lora(file) = &mut config_of_both.method {
-        file.config.targets.modules_to_save = vec!["head".to_string()];
+        file.model.targets.modules_to_save = vec!["head".to_string()];
     }
     let both = AdapterFile::from_layers(config_of_both, &more).unwrap();
     assert_eq!(
@@ -842,7 +833,7 @@ fn a_prompt_or_a_prefix_is_one_tensor_of_its_shape() {
 
     let values = PromptEmbedding::from_values(&tensor(&[2, 3])).unwrap();
     let config = |length| {
-        AdapterConfig::from(AdapterMethod::Prompt(PromptFile {
+        PeftConfig::from(AdapterMethod::Prompt(PromptFile {
             length,
             dim: 3,
             layers: None,
@@ -860,7 +851,7 @@ fn a_prompt_or_a_prefix_is_one_tensor_of_its_shape() {
         head_dim: 2,
     };
     let values = PrefixEncoder::from_values(shape, &tensor(&[2, 8])).unwrap();
-    let config = |length| AdapterConfig::from(AdapterMethod::Prefix(PrefixFile { length, shape }));
+    let config = |length| PeftConfig::from(AdapterMethod::Prefix(PrefixFile { length, shape }));
     assert!(AdapterFile::from_prefix(config(2), &values).is_ok());
     says(
         AdapterFile::from_prefix(config(1), &values),
@@ -875,7 +866,7 @@ fn names(names: &[&str]) -> Targets {
     }
 }
 
-fn lora(bias: LoraBias) -> AdapterLayers {
+fn lora(bias: LoraBias) -> ModelAdapters {
     let config = LoraConfig {
         rank: 2,
         bias,
@@ -883,17 +874,17 @@ fn lora(bias: LoraBias) -> AdapterLayers {
     };
     let base = Linear::new(tensor(&[2, 3]), Some(tensor(&[2])));
     let layer = LoraLinear::new(&base, &config, &mut StdRng::seed_from_u64(1)).unwrap();
-    let layers = [("m.0.q".to_string(), AdapterLayer::Lora(layer))].into();
-    AdapterLayers {
+    let layers = [("m.0.q".to_string(), AnyAdapter::Lora(layer))].into();
+    ModelAdapters {
         layers,
         ..Default::default()
     }
 }
 
 #[track_caller]
-fn cannot(method: AdapterMethod, layers: &AdapterLayers, message: &str) {
+fn cannot(method: AdapterMethod, layers: &ModelAdapters, message: &str) {
     says(
-        AdapterFile::from_layers(AdapterConfig::from(method), layers),
+        AdapterFile::from_layers(PeftConfig::from(method), layers),
         &format!("AdapterFile::from_layers: {message}"),
     );
 }
@@ -902,34 +893,47 @@ fn cannot(method: AdapterMethod, layers: &AdapterLayers, message: &str) {
 fn layers_that_are_not_those_of_the_settings_are_named() {
     let config = LoraConfig {
         rank: 2,
-        targets: names(&["q"]),
         ..Default::default()
+    };
+    let model = LoraForModel {
+        targets: names(&["q"]),
+        ..config.clone().into()
     };
     let file = LoraFile {
-        config: config.clone(),
+        model: model.clone(),
         ..Default::default()
     };
-    let of = |config: LoraConfig| {
+    let whole = |model: LoraForModel| {
         AdapterMethod::Lora(LoraFile {
-            config,
+            model,
             ..file.clone()
         })
     };
-    let layers = lora(LoraBias::Frozen);
-    assert!(AdapterFile::from_layers(AdapterConfig::from(of(config.clone())), &layers).is_ok());
-    let empty = AdapterLayers::default();
-    cannot(of(config.clone()), &empty, "`layers` holds no layer");
-    let other = LoraConfig {
-        targets: names(&["v"]),
-        ..config.clone()
+    let of = |config: LoraConfig| {
+        whole(LoraForModel {
+            config,
+            ..model.clone()
+        })
     };
-    cannot(of(other), &layers, "`m.0.q` is not chosen by the settings");
-    let none = LoraConfig {
-        targets: Targets::default(),
-        ..config.clone()
+    let layers = lora(LoraBias::Frozen);
+    assert!(AdapterFile::from_layers(PeftConfig::from(of(config.clone())), &layers).is_ok());
+    let empty = ModelAdapters::default();
+    cannot(of(config.clone()), &empty, "`layers` holds no layer");
+    let other = LoraForModel {
+        targets: names(&["v"]),
+        ..model.clone()
     };
     cannot(
-        of(none),
+        whole(other),
+        &layers,
+        "`m.0.q` is not chosen by the settings",
+    );
+    let none = LoraForModel {
+        targets: Targets::default(),
+        ..model.clone()
+    };
+    cannot(
+        whole(none),
         &layers,
         "`target_modules` must be a choice of modules: an empty one stands for another thing in the file, got []",
     );
@@ -973,17 +977,17 @@ fn layers_that_are_not_those_of_the_settings_are_named() {
         ..Default::default()
     };
     let dora = DoraLinear::new(&base, &with_base, rng).unwrap();
-    let decomposed = AdapterLayers {
-        layers: [("m.0.q".to_string(), AdapterLayer::Dora(dora))].into(),
+    let decomposed = ModelAdapters {
+        layers: [("m.0.q".to_string(), AnyAdapter::Dora(dora))].into(),
         ..Default::default()
     };
     let mut settings = LoraFile {
-        config: config.clone(),
+        model: model.clone(),
         dora: true,
         ..Default::default()
     };
-    settings.config.rank = 2;
-    settings.config.alpha = with_base.alpha;
+    settings.model.config.rank = 2;
+    settings.model.config.alpha = with_base.alpha;
     cannot(
         AdapterMethod::Lora(settings),
         &decomposed,
@@ -996,25 +1000,28 @@ fn layers_that_are_not_those_of_the_settings_are_named() {
     };
     let rng = &mut StdRng::seed_from_u64(1);
     let qlora = QloraLinear::new(&base, BlockScale::Single, &update, rng).unwrap();
-    let quantised = AdapterLayers {
-        layers: [("m.0.q".to_string(), AdapterLayer::Qlora(qlora))].into(),
+    let quantized = ModelAdapters {
+        layers: [("m.0.q".to_string(), AnyAdapter::Qlora(qlora))].into(),
         ..Default::default()
     };
     cannot(
         of(config.clone()),
-        &quantised,
+        &quantized,
         "`m.0.q` trains the bias Update, and the settings say Frozen",
     );
     // the first key that fits is the one that counts
-    let patterns = |first: (&str, usize), then: (&str, usize)| LoraConfig {
-        rank: 5,
+    let patterns = |first: (&str, usize), then: (&str, usize)| LoraForModel {
+        config: LoraConfig {
+            rank: 5,
+            ..config.clone()
+        },
         rank_pattern: [first, then].map(|(key, r)| (key.to_string(), r)).into(),
-        ..config.clone()
+        ..model.clone()
     };
-    let file_of = of(patterns(("m.0.q", 2), (".*q", 7)));
-    assert!(AdapterFile::from_layers(AdapterConfig::from(file_of), &layers).is_ok());
+    let file_of = whole(patterns(("m.0.q", 2), (".*q", 7)));
+    assert!(AdapterFile::from_layers(PeftConfig::from(file_of), &layers).is_ok());
     cannot(
-        of(patterns((".*q", 7), ("m.0.q", 2))),
+        whole(patterns((".*q", 7), ("m.0.q", 2))),
         &layers,
         "`m.0.q` has rank 2, and the settings say 7",
     );
@@ -1022,26 +1029,26 @@ fn layers_that_are_not_those_of_the_settings_are_named() {
         modules_to_save: vec!["head".to_string()],
         ..names(&["q"])
     };
-    let saved = of(LoraConfig {
+    let saved = whole(LoraForModel {
         targets: saved,
-        ..config.clone()
+        ..model.clone()
     });
     cannot(
         saved.clone(),
         &layers,
         "`layers` holds no weight of `modules_to_save` = `head`",
     );
-    let mut whole = layers.clone();
-    whole.weights = [("head.weight".to_string(), tensor(&[2, 3]))].into();
-    assert!(AdapterFile::from_layers(AdapterConfig::from(saved), &whole).is_ok());
-    let mut classes = AdapterConfig::from(of(config.clone()));
+    let mut with_head = layers.clone();
+    with_head.weights = [("head.weight".to_string(), tensor(&[2, 3]))].into();
+    assert!(AdapterFile::from_layers(PeftConfig::from(saved), &with_head).is_ok());
+    let mut classes = PeftConfig::from(of(config.clone()));
     classes.task = Some(TaskType::SequenceClassification);
     says(
-        AdapterFile::from_layers(classes.clone(), &whole),
+        AdapterFile::from_layers(classes.clone(), &with_head),
         "AdapterFile::from_layers: `layers` holds no weight of `classifier` or `score`, one of which the task trains",
     );
-    whole.weights = [("score.weight".to_string(), tensor(&[2, 3]))].into();
-    assert!(AdapterFile::from_layers(classes, &whole).is_ok());
+    with_head.weights = [("score.weight".to_string(), tensor(&[2, 3]))].into();
+    assert!(AdapterFile::from_layers(classes, &with_head).is_ok());
     let dora = AdapterMethod::Lora(LoraFile {
         dora: true,
         ..file.clone()
@@ -1053,7 +1060,7 @@ fn layers_that_are_not_those_of_the_settings_are_named() {
     };
     let dora = AdapterMethod::Lora(LoraFile {
         dora: true,
-        config,
+        model: LoraForModel { config, ..model },
         ..file.clone()
     });
     cannot(
@@ -1070,10 +1077,8 @@ fn layers_that_are_not_those_of_the_settings_are_named() {
         &layers,
         "`all_biases` must be false unless `bias` is `Base`, got true",
     );
-    let vera = candle_align::VeraFile {
-        targets: names(&["q"]),
-        ..Default::default()
-    };
+    let mut vera = VeraFile::default();
+    vera.model.targets = names(&["q"]);
     cannot(
         AdapterMethod::Vera(vera),
         &layers,
@@ -1081,33 +1086,33 @@ fn layers_that_are_not_those_of_the_settings_are_named() {
     );
 
     let ia3 = Ia3Linear::new(&Linear::new(tensor(&[2, 3]), None), Ia3Place::Input).unwrap();
-    let layers = AdapterLayers {
-        layers: [("m.0.q".to_string(), AdapterLayer::Ia3(ia3))].into(),
+    let layers = ModelAdapters {
+        layers: [("m.0.q".to_string(), AnyAdapter::Ia3(ia3))].into(),
         ..Default::default()
     };
-    let mut file = candle_align::Ia3File::default();
-    file.config.targets = names(&["q"]);
+    let mut file = candle_align::peft::Ia3File::default();
+    file.model.targets = names(&["q"]);
     cannot(
         AdapterMethod::Ia3(file.clone()),
         &layers,
         "`m.0.q` has its factors at the Input, and the settings say Output",
     );
     // Python takes no other names than those of the targets
-    file.config.feedforward_modules = TargetModules::Names(vec!["0.q".to_string()]);
+    file.model.feedforward_modules = TargetModules::Names(vec!["0.q".to_string()]);
     cannot(
         AdapterMethod::Ia3(file.clone()),
         &layers,
         "`feedforward_modules` must be names that `target_modules` has too: Python takes no others, got 0.q",
     );
-    file.config.targets.target_modules = TargetModules::AllLinear;
+    file.model.targets.target_modules = TargetModules::AllLinear;
     let written =
-        AdapterFile::from_layers(AdapterConfig::from(AdapterMethod::Ia3(file)), &layers).unwrap();
+        AdapterFile::from_layers(PeftConfig::from(AdapterMethod::Ia3(file)), &layers).unwrap();
     let AdapterMethod::Ia3(file) = &written.config().method else {
         panic!("{:?}", written.config());
     };
     let path = TargetModules::Names(vec!["m.0.q".to_string()]);
-    assert_eq!(file.config.feedforward_modules, path);
-    assert_eq!(file.config.targets.target_modules, path);
+    assert_eq!(file.model.feedforward_modules, path);
+    assert_eq!(file.model.targets.target_modules, path);
 }
 
 /// VeRA's projections may be larger than the layers that use them; those of the file are not.
@@ -1120,17 +1125,19 @@ fn projections_are_cut_to_the_largest_layer_and_are_those_of_the_layers() {
     let shared = VeraProjections::from_tensors(tensor(&[2, 5]), tensor(&[7, 2])).unwrap();
     let layer = VeraLinear::new(&Linear::new(tensor(&[2, 3]), None), &shared, &config).unwrap();
     let file = VeraFile {
-        config,
-        targets: names(&["q"]),
+        model: ForModel {
+            config,
+            targets: names(&["q"]),
+        },
         ..Default::default()
     };
-    let mut layers = AdapterLayers {
-        layers: [("m.0.q".to_string(), AdapterLayer::Vera(layer))].into(),
+    let mut layers = ModelAdapters {
+        layers: [("m.0.q".to_string(), AnyAdapter::Vera(layer))].into(),
         projections: Some(shared),
         ..Default::default()
     };
     let method = AdapterMethod::Vera(file);
-    let written = AdapterFile::from_layers(AdapterConfig::from(method.clone()), &layers).unwrap();
+    let written = AdapterFile::from_layers(PeftConfig::from(method.clone()), &layers).unwrap();
     assert_eq!(written.tensors()["base_model.vera_A"].dims(), [2, 3]);
     assert_eq!(written.tensors()["base_model.vera_B"].dims(), [2, 2]);
     assert!(written.layers(&base(), Strictness::Strict).is_ok());
@@ -1157,18 +1164,24 @@ fn settings_that_no_file_holds_are_named() {
         ..Default::default()
     };
     let file = AdaLoraFile {
-        targets: targets.clone(),
+        model: ForModel {
+            targets: targets.clone(),
+            ..Default::default()
+        },
         allocator,
         ..Default::default()
     };
-    let scaling = AdaLoraConfig {
-        scaling: AdaLoraScaling::Rank,
-        ..Default::default()
+    let scaling = ForModel {
+        config: AdaLoraConfig {
+            scaling: AdaLoraScaling::Rank,
+            ..Default::default()
+        },
+        targets: targets.clone(),
     };
     let layers = lora(LoraBias::Frozen);
     cannot(
         AdapterMethod::AdaLora(AdaLoraFile {
-            config: scaling,
+            model: scaling,
             ..file.clone()
         }),
         &layers,
@@ -1216,15 +1229,18 @@ fn settings_that_no_file_holds_are_named() {
         ..targets.clone()
     };
     cannot(
-        AdapterMethod::Vera(candle_align::VeraFile {
-            targets: excluded,
+        AdapterMethod::Vera(VeraFile {
+            model: ForModel {
+                targets: excluded,
+                ..Default::default()
+            },
             ..Default::default()
         }),
         &layers,
         "`exclude_modules` must be empty: the file of this method has no such key, got Names([\"q\"])",
     );
-    let mut file = candle_align::Ia3File::default();
-    file.config.targets = Targets {
+    let mut file = candle_align::peft::Ia3File::default();
+    file.model.targets = Targets {
         layers_to_transform: vec![1],
         ..targets
     };

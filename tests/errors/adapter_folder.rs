@@ -1,18 +1,9 @@
 //! Adapters in folders, for the messages that they bring about.
 
-use candle_align::{AdapterFile, Result, Strictness};
+use candle_align::peft::{AdapterFile, Strictness};
 use candle_core::{Device, Tensor};
 use std::collections::HashMap;
 use std::fs;
-use std::path::Path;
-
-#[track_caller]
-pub fn says<T>(result: Result<T>, message: &str) {
-    match result {
-        Ok(_) => panic!("no error, where this was expected: {message}"),
-        Err(error) => assert_eq!(error.to_string(), message),
-    }
-}
 
 pub fn tensor(shape: &[usize]) -> Tensor {
     let count: usize = shape.iter().product();
@@ -38,11 +29,4 @@ pub fn folder(config: &str, tensors: &HashMap<String, Tensor>) -> tempfile::Temp
 pub fn read(config: &str, list: &[(&str, &[usize])]) -> AdapterFile {
     let folder = folder(config, &tensors(list));
     AdapterFile::read(folder.path(), Strictness::Strict).unwrap()
-}
-
-/// An adapter that PEFT wrote.
-pub fn golden(name: &str) -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden/adapters")
-        .join(name)
 }

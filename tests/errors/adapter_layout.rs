@@ -1,7 +1,8 @@
 //! Which way round a base keeps its weights, and what a single setting cannot say of it.
 
-use crate::adapter_folder::{read, says, tensors};
-use candle_align::{AdapterLayer, Strictness};
+use super::adapter_folder::{read, tensors};
+use crate::common::says;
+use candle_align::peft::{AnyAdapter, Strictness};
 use candle_core::Tensor;
 use std::collections::HashMap;
 
@@ -24,7 +25,12 @@ fn factors(path: &str, outputs: usize, inputs: usize) -> Vec<(String, Vec<usize>
     ]
 }
 
-fn adapter(setting: bool, path: &str, outputs: usize, inputs: usize) -> candle_align::AdapterFile {
+fn adapter(
+    setting: bool,
+    path: &str,
+    outputs: usize,
+    inputs: usize,
+) -> candle_align::peft::AdapterFile {
     let name = path.rsplit('.').next().unwrap();
     let list = factors(path, outputs, inputs);
     let list: Vec<(&str, &[usize])> = list.iter().map(|(n, s)| (n.as_str(), &s[..])).collect();
@@ -36,7 +42,7 @@ fn turned(base: &HashMap<String, Tensor>, setting: bool, path: &str) -> bool {
     let file = adapter(setting, path, 4, 4);
     let found = file.layers(base, Strictness::Strict).unwrap();
     assert!(found.left_out.is_empty(), "{:?}", found.left_out);
-    let AdapterLayer::Lora(layer) = &found.layers[path] else {
+    let AnyAdapter::Lora(layer) = &found.layers[path] else {
         panic!("{:?}", found.layers);
     };
     let values = |t: &Tensor| t.to_vec2::<f32>().unwrap();
@@ -95,7 +101,7 @@ fn the_blocks_of_gpt2_tell_which_way_round_they_are() {
     let list: Vec<(&str, &[usize])> = list.iter().map(|(n, s)| (n.as_str(), &s[..])).collect();
     let file = read(&config(false, r#"["c_proj"]"#), &list);
     let found = file.layers(&mixed, Strictness::Strict).unwrap();
-    let AdapterLayer::Lora(layer) = &found.layers[second] else {
+    let AnyAdapter::Lora(layer) = &found.layers[second] else {
         panic!();
     };
     let values = |t: &Tensor| t.to_vec2::<f32>().unwrap();
@@ -144,7 +150,7 @@ fn a_square_weight_of_which_nothing_tells_is_a_question() {
         );
         let found = file.layers(&base, Strictness::Lenient).unwrap();
         assert_eq!(found.left_out, [message]);
-        let AdapterLayer::Lora(layer) = &found.layers[path] else {
+        let AnyAdapter::Lora(layer) = &found.layers[path] else {
             panic!();
         };
         let own = match setting {

@@ -1,10 +1,15 @@
 //! Numbers that are none, and numbers that a type cannot hold: refused by the name of their tensor.
 
-use crate::adapter_folder::{folder, golden, says, tensor, tensors};
-use candle_align::{
-    AdapterConfig, AdapterFile, AdapterLayer, AdapterLayers, AdapterMethod, BlockScale, LoraConfig,
-    LoraFile, LoraLinear, Nf4Linear, PrefixEncoder, PrefixFile, PrefixShape, PromptEmbedding,
-    PromptFile, Strictness, TargetModules, Targets,
+use super::adapter_folder::{folder, tensor, tensors};
+use crate::common::adapters::golden;
+use crate::common::says;
+use candle_align::parameter_efficient::{
+    BlockScale, LoraConfig, LoraForModel, LoraLinear, Nf4Linear, PrefixEncoder, PrefixShape,
+    PromptEmbedding, TargetModules, Targets,
+};
+use candle_align::peft::{
+    AdapterFile, AdapterMethod, AnyAdapter, LoraFile, ModelAdapters, PeftConfig, PrefixFile,
+    PromptFile, Strictness,
 };
 use candle_core::{DType, Device, Tensor};
 use candle_nn::Linear;
@@ -150,7 +155,7 @@ fn every_tensor_of_every_method_is_looked_at() {
 fn vectors_that_are_not_finite_make_no_file() {
     let values = with(&tensor(&[2, 4]), 5, f32::NAN);
     let prompt = PromptEmbedding::from_values(&values).unwrap();
-    let config = AdapterConfig::from(AdapterMethod::Prompt(PromptFile {
+    let config = PeftConfig::from(AdapterMethod::Prompt(PromptFile {
         length: 2,
         dim: 4,
         layers: None,
@@ -166,7 +171,7 @@ fn vectors_that_are_not_finite_make_no_file() {
         head_dim: 1,
     };
     let prefix = PrefixEncoder::from_values(shape, &values).unwrap();
-    let config = AdapterConfig::from(AdapterMethod::Prefix(PrefixFile { length: 2, shape }));
+    let config = PeftConfig::from(AdapterMethod::Prefix(PrefixFile { length: 2, shape }));
     says(
         AdapterFile::from_prefix(config, &prefix),
         "AdapterFile::from_prefix: `prefix` holds `prompt_embeddings`, with NaN at flat position 5",
@@ -174,23 +179,22 @@ fn vectors_that_are_not_finite_make_no_file() {
 }
 
 fn trained(alpha: f64, dtype: DType, b: f64) -> AdapterFile {
-    let config = LoraConfig {
+    let one = LoraConfig {
         rank: 1,
         alpha,
+        ..Default::default()
+    };
+    let model = LoraForModel {
         targets: Targets {
             target_modules: TargetModules::Names(vec!["q".to_string()]),
             ..Default::default()
         },
-        ..Default::default()
+        ..one.clone().into()
     };
     let method = AdapterMethod::Lora(LoraFile {
-        config: config.clone(),
+        model,
         ..Default::default()
     });
-    let one = LoraConfig {
-        targets: Targets::default(),
-        ..config
-    };
     let layer = LoraLinear::new(
         &Linear::new(tensor(&[2, 3]), None),
         &one,
@@ -201,11 +205,11 @@ fn trained(alpha: f64, dtype: DType, b: f64) -> AdapterFile {
         .b()
         .set(&Tensor::full(b as f32, (2, 1), &Device::Cpu).unwrap())
         .unwrap();
-    let layers = AdapterLayers {
-        layers: [("m.0.q".to_string(), AdapterLayer::Lora(layer))].into(),
+    let layers = ModelAdapters {
+        layers: [("m.0.q".to_string(), AnyAdapter::Lora(layer))].into(),
         ..Default::default()
     };
-    let file = AdapterFile::from_layers(AdapterConfig::from(method), &layers).unwrap();
+    let file = AdapterFile::from_layers(PeftConfig::from(method), &layers).unwrap();
     let folder = tempfile::tempdir().unwrap();
     file.write(folder.path()).unwrap();
     let tensors: HashMap<String, Tensor> = file
@@ -415,11 +419,11 @@ fn a_merge_that_would_not_be_finite_names_the_module() {
     }
 }
 
-/// A bias that is not trained may be beyond the type that a weight was quantised from.
+/// A bias that is not trained may be beyond the type that a weight was quantized from.
 #[test]
 fn a_bias_that_a_merged_weight_cannot_stand_beside_is_named() {
     let weight = tensor(&[2, 64]).to_dtype(DType::F16).unwrap();
-    let four = Nf4Linear::quantise(&Linear::new(weight, None), BlockScale::Single).unwrap();
+    let four = Nf4Linear::quantize(&Linear::new(weight, None), BlockScale::Single).unwrap();
     let mut base = four.to_state_dict("m.0.q").unwrap();
     base.insert("m.0.q.bias".to_string(), with(&tensor(&[2]), 1, 1e6));
     let config = LORA.replace("\"r\": 2", "\"r\": 1");

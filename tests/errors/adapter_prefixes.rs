@@ -1,7 +1,9 @@
 //! Names that begin otherwise than PEFT's: what is there, what was looked for, what would fit.
 
-use crate::adapter_folder::{golden, read, says, tensor, tensors};
-use candle_align::{AdapterFile, AdapterLayer, Strictness};
+use super::adapter_folder::{read, tensor, tensors};
+use crate::common::adapters::golden;
+use crate::common::says;
+use candle_align::peft::{AdapterFile, AnyAdapter, Strictness};
 use candle_core::{Device, Tensor};
 use std::collections::HashMap;
 use std::fs;
@@ -264,7 +266,7 @@ fn every_method_is_read_under_wrapped_names() {
             .map(|(name, tensor)| (format!("module.{name}"), tensor.clone()))
             .collect();
         let config = fs::read_to_string(golden(name).join("adapter_config.json")).unwrap();
-        let folder = crate::adapter_folder::folder(&config, &wrapped);
+        let folder = super::adapter_folder::folder(&config, &wrapped);
         let file = AdapterFile::read(folder.path(), Strictness::Lenient).unwrap();
         let error = file
             .layers(&base, Strictness::Strict)
@@ -348,7 +350,7 @@ fn an_adapter_of_which_nothing_is_left_is_an_error_in_every_manner() {
     let found = read(LORA, &list)
         .layers(&base(), Strictness::Lenient)
         .unwrap();
-    assert!(matches!(found.layers["m.0.q"], AdapterLayer::Lora(_)));
+    assert!(matches!(found.layers["m.0.q"], AnyAdapter::Lora(_)));
 }
 
 #[test]

@@ -1,27 +1,26 @@
 //! What an `adapter_config.json` holds wrongly: file, key, value and what it may be, in few words.
 
-use candle_align::{
-    AdapterConfig, AdapterFile, AdapterMethod, LoraConfig, LoraInit, Result, Strictness,
-    TargetModules,
-};
+use candle_align::Result;
+use candle_align::parameter_efficient::{LoraForModel, LoraInit, TargetModules};
+use candle_align::peft::{AdapterFile, AdapterMethod, PeftConfig, Strictness};
 use std::fs;
 
 /// The settings alone, with the file's path as `FILE` in messages.
-fn read(text: &str, strictness: Strictness) -> Result<(AdapterConfig, Vec<String>), String> {
+fn read(text: &str, strictness: Strictness) -> Result<(PeftConfig, Vec<String>), String> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("adapter_config.json");
     fs::write(&path, text).unwrap();
-    let found = AdapterConfig::read(&path, strictness).map_err(|error| error.to_string());
+    let found = PeftConfig::read(&path, strictness).map_err(|error| error.to_string());
     found.map_err(|error| error.replace(&path.display().to_string(), "FILE"))
 }
 
-fn strict(text: &str) -> Result<AdapterConfig, String> {
+fn strict(text: &str) -> Result<PeftConfig, String> {
     read(text, Strictness::Strict).map(|(config, _)| config)
 }
 
 #[track_caller]
 fn says(text: &str, message: &str) {
-    let message = format!("AdapterConfig::read: `FILE` {message}");
+    let message = format!("PeftConfig::read: `FILE` {message}");
     assert_eq!(strict(text).unwrap_err(), message, "{text}");
 }
 
@@ -219,7 +218,7 @@ fn every_wrong_value_is_answered_with_file_key_value_and_what_it_may_be() {
                 let Err(error) = strict(&text) else { continue };
                 refused += 1;
                 let brief: String = error.chars().take(1_500).collect();
-                let begins = error.starts_with("AdapterConfig::read: `FILE` holds `");
+                let begins = error.starts_with("PeftConfig::read: `FILE` holds `");
                 assert!(begins, "{brief}");
                 // the bounds between keys name one of the two
                 let own = error.contains(&format!("holds `{key}` = "));
@@ -303,7 +302,7 @@ fn a_value_of_several_forms_is_told_all_of_them() {
 
 #[test]
 fn a_choice_of_modules_in_the_crates_own_json_says_what_it_may_be() {
-    let read = |json: &str| serde_json::from_str::<LoraConfig>(json);
+    let read = |json: &str| serde_json::from_str::<LoraForModel>(json);
     for (value, found) in [
         ("3", "integer `3`"),
         ("{\"a\": 1}", "map"),
@@ -340,7 +339,7 @@ fn every_start_is_told_what_it_is() {
     let init = |value: &str| {
         let config = strict(&lora(&format!(r#""init_lora_weights": {value}"#)))?;
         match config.method {
-            AdapterMethod::Lora(file) => Ok(file.config.init),
+            AdapterMethod::Lora(file) => Ok(file.model.config.init),
             other => panic!("{other:?}"),
         }
     };
@@ -362,7 +361,7 @@ fn every_start_is_told_what_it_is() {
                   (the adapter as it was before training), and read that: it is plain LoRA";
     let known = "it is no start in PEFT 0.21.2; known are true, false, \"gaussian\", \"orthogonal\", \
                  \"eva\" and \"mica\"";
-    let loftq = "LoftQ put quantised weights in the place of the base's, so that the file means nothing on \
+    let loftq = "LoftQ put quantized weights in the place of the base's, so that the file means nothing on \
                  the base as it was; save that base too, put the file on it, and set the key to true";
     let pissa = format!("PiSSA took the first singular directions {remedy}");
     for (value, why) in [
@@ -388,7 +387,7 @@ fn every_start_is_told_what_it_is() {
         ("[]", known.to_string()),
     ] {
         let message = format!(
-            "AdapterConfig::read: `FILE` holds `init_lora_weights` = {value}, which is not supported: {why}"
+            "PeftConfig::read: `FILE` holds `init_lora_weights` = {value}, which is not supported: {why}"
         );
         assert_eq!(init(value), Err(message));
     }
@@ -421,7 +420,7 @@ const ALPACA_LORA: &str = r#"{
 fn a_lenient_reader_of_settings_leaves_out_unknown_keys_and_returns_them() {
     assert_eq!(
         strict(ALPACA_LORA).unwrap_err(),
-        "AdapterConfig::read: `FILE` holds `enable_lora`, which is no key of LORA in PEFT 0.21.2"
+        "PeftConfig::read: `FILE` holds `enable_lora`, which is no key of LORA in PEFT 0.21.2"
     );
     let (config, left_out) = read(ALPACA_LORA, Strictness::Lenient).unwrap();
     assert_eq!(left_out, ["enable_lora", "merge_weights"]);
@@ -458,7 +457,7 @@ fn no_text_of_a_file_makes_a_long_message() {
     // an expression too, wherever it stands
     let bad = format!("({long}");
     let at = |field: &str| {
-        let mut config = LoraConfig::default();
+        let mut config = LoraForModel::default();
         let pattern = TargetModules::Pattern(bad.clone());
         config.targets.target_modules = TargetModules::Names(vec!["q".into()]);
         match field {
@@ -484,7 +483,7 @@ fn no_text_of_a_file_makes_a_long_message() {
     }
 
     // a setting that is named in full elsewhere
-    let config = LoraConfig {
+    let config = LoraForModel {
         rank_pattern: vec![(long.clone(), 1)],
         ..Default::default()
     };

@@ -1,7 +1,9 @@
 //! What a state dict does not tell of a model whose output layer is its embedding.
 
-use crate::adapter_folder::{golden, read, says, tensor, tensors};
-use candle_align::{AdapterFile, BaseModel, Strictness};
+use super::adapter_folder::{read, tensor, tensors};
+use crate::common::adapters::golden;
+use crate::common::says;
+use candle_align::peft::{AdapterFile, BaseModel, Strictness};
 use candle_core::{Device, Tensor};
 use std::collections::HashMap;
 
@@ -293,7 +295,7 @@ fn what_peft_makes_no_model_of_is_refused() {
     let mut tensors: HashMap<String, Tensor> =
         tensors(&[(Q_A, &[2, 3]), (Q_B, &[3, 2]), (e, &[5, 3])]);
     let read = |tensors: &HashMap<String, Tensor>| {
-        let folder = crate::adapter_folder::folder(&config(r#"["q"]"#, ""), tensors);
+        let folder = super::adapter_folder::folder(&config(r#"["q"]"#, ""), tensors);
         AdapterFile::read(folder.path(), Strictness::Strict).unwrap()
     };
     tensors.insert(h.to_string(), tensor(&[5, 3]));

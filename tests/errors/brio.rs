@@ -1,5 +1,7 @@
 use crate::common::{bits, matrix};
-use candle_align::{BrioConfig, BrioPairs, Candidates, ReferenceTokens, TokenLoss, brio_loss};
+use candle_align::ranking::ReferenceTokens;
+use candle_align::ranking::brio::BrioPairs;
+use candle_align::{BrioConfig, Candidates, TokenLoss, brio_loss};
 use candle_core::{DType, Tensor};
 
 fn candidates() -> Candidates {

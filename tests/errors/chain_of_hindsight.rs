@@ -1,9 +1,11 @@
 use crate::common::words::{END, bytes};
 use crate::common::{bits, matrix};
-use candle_align::{
-    HindsightConfig, HindsightFeedback, HindsightFormat, HindsightOrder, HindsightPair,
-    LearnedAnswers, TokenLogProbs, chain_of_hindsight_loss, hindsight_prompt, hindsight_sequence,
+use candle_align::language::LearnedAnswers;
+use candle_align::language::chain_of_hindsight::{
+    HindsightFeedback, HindsightFormat, HindsightOrder, HindsightPair, hindsight_prompt,
+    hindsight_sequence,
 };
+use candle_align::{HindsightConfig, TokenLogProbs, chain_of_hindsight_loss};
 use candle_core::DType;
 
 fn log_probs(dtype: DType) -> TokenLogProbs {

@@ -1,9 +1,8 @@
 use crate::common::words::{END, bytes};
 use crate::common::{bits, matrix, vector};
-use candle_align::{
-    CRlftConfig, ClassPrompt, ClassWeighting, Error, LearnedAnswers, TokenLogProbs, Turn,
-    c_rlft_loss,
-};
+use candle_align::language::LearnedAnswers;
+use candle_align::language::conditional_sft::{ClassPrompt, ClassWeighting, Turn};
+use candle_align::{CRlftConfig, Error, TokenLogProbs, c_rlft_loss};
 use candle_core::{DType, Tensor};
 
 fn message(rewards: &Tensor, weighting: ClassWeighting) -> String {

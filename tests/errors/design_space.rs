@@ -1,6 +1,8 @@
-use crate::common::adapters::says;
 use crate::common::lora::{irregular, tensor};
-use candle_align::{BiasLinear, DesignSpaceConfig, Grouping, LayerSize, Strategy};
+use crate::common::says;
+use candle_align::parameter_efficient::{
+    BiasLinear, DesignSpaceConfig, Grouping, LayerSize, LinearAdapter, Strategy,
+};
 use candle_core::DType;
 use candle_nn::{Linear, Module};
 

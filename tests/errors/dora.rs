@@ -1,8 +1,7 @@
-use super::lora::says;
 use crate::common::adapted::*;
 use crate::common::lora::*;
-use crate::common::vector;
-use candle_align::{DoraLinear, LoraBias, LoraConfig};
+use crate::common::{says, vector};
+use candle_align::parameter_efficient::{Adapter, DoraLinear, LoraBias, LoraConfig};
 use candle_core::DType;
 use candle_nn::{Linear, Module};
 

@@ -1,13 +1,7 @@
+use crate::common::lists::pair;
 use crate::common::vector;
 use candle_align::{DpoConfig, Pair, dpo_loss};
 use candle_core::{DType, Tensor};
-
-fn pair(chosen: &[f64], rejected: &[f64]) -> Pair<Tensor> {
-    Pair {
-        chosen: vector(chosen),
-        rejected: vector(rejected),
-    }
-}
 
 fn message(policy: &Pair<Tensor>, reference: Option<&Pair<Tensor>>, config: &DpoConfig) -> String {
     dpo_loss(policy, reference, config).unwrap_err().to_string()

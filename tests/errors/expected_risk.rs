@@ -1,7 +1,6 @@
 use crate::common::{bits, matrix};
-use candle_align::{
-    Candidates, ExpectedRiskConfig, ReferenceTokens, TokenLoss, expected_risk_loss,
-};
+use candle_align::ranking::ReferenceTokens;
+use candle_align::{Candidates, ExpectedRiskConfig, TokenLoss, expected_risk_loss};
 
 fn candidates() -> Candidates {
     let x = matrix(&[&[-1.0, -2.0], &[-1.0, -2.0]]);

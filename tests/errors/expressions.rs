@@ -1,14 +1,15 @@
 //! Expressions of a configuration: what costs too much is an error by its name, before it costs it.
 
-use super::lora::says;
-use candle_align::{Ia3Config, LoraConfig, Result, Targets};
+use crate::common::says;
+use candle_align::Result;
+use candle_align::parameter_efficient::{Ia3ForModel, LoraConfig, LoraForModel, Targets};
 
-fn config(json: &str) -> LoraConfig {
+fn config(json: &str) -> LoraForModel {
     serde_json::from_str(json).unwrap()
 }
 
 /// The settings of a model with this text as the expression of a field.
-fn with(field: &str, expression: &str) -> LoraConfig {
+fn with(field: &str, expression: &str) -> LoraForModel {
     let text = serde_json::to_string(expression).unwrap();
     config(&match field {
         "rank_pattern" | "alpha_pattern" => {
@@ -79,7 +80,7 @@ fn what_would_grow_is_refused_before_it_does_in_every_field() {
             ),
         ] {
             let shown = shown(expression);
-            let expected = format!("LoraConfig::for_module: `{field}` holds `{shown}{reason}");
+            let expected = format!("LoraForModel::for_module: `{field}` holds `{shown}{reason}");
             says(
                 with(field, expression).for_module("m.layers.1.q"),
                 &expected,
@@ -112,7 +113,7 @@ fn the_expressions_of_one_configuration_share_what_they_may_weigh() {
     let ia3 = serde_json::json!({
         "targets": {"target_modules": half}, "feedforward_modules": half
     });
-    let ia3: Ia3Config = serde_json::from_value(ia3).unwrap();
+    let ia3: Ia3ForModel = serde_json::from_value(ia3).unwrap();
     let found = message(ia3.for_module("q"));
     assert!(found.contains("`target_modules` holds"), "{found}");
 }
@@ -144,7 +145,7 @@ fn what_steps_back_too_often_is_an_error_and_no_choice() {
         let expression = r".*?((a+)+)+(?!x)!";
         let found = message(with(field, expression).for_module(&path));
         let expected = format!(
-            "LoraConfig::for_module: `{field}` holds `{expression}`, which takes more than 20000 \
+            "LoraForModel::for_module: `{field}` holds `{expression}`, which takes more than 20000 \
              steps back on `m.layers.1."
         );
         let advice = found.ends_with("`: write it with fewer ways to match");
@@ -179,7 +180,7 @@ fn a_model_of_a_hundred_layers_fits_however_its_modules_are_written() {
         |path| path.replace(".block.", r"\..*\."),
     ] {
         let ranks = (1..).zip(&paths).map(|(rank, path)| (write(path), rank));
-        let config = LoraConfig {
+        let config = LoraForModel {
             rank_pattern: ranks.collect(),
             targets: serde_json::from_str(r#"{"target_modules": "all-linear"}"#).unwrap(),
             ..Default::default()
@@ -228,13 +229,10 @@ fn a_message_shows_the_ends_of_a_long_expression_or_name() {
     let keys = with("rank_pattern", &name);
     message(keys.for_modules(&["q"]));
     let twice = format!(r#"{{"rank_pattern": {{"{name}": 2, "{name}": 2}}}}"#);
-    let error = serde_json::from_str::<LoraConfig>(&twice).unwrap_err();
+    let error = serde_json::from_str::<LoraForModel>(&twice).unwrap_err();
     assert!(error.to_string().len() < 300);
-    let mut layer = keys;
-    layer.targets = Targets::default();
-    message(candle_align::LoraLinear::new(
-        &crate::common::lora::base(candle_core::DType::F32),
-        &layer,
-        &mut crate::common::lora::rng(1),
-    ));
+    // settings of one layer have no such key
+    let one =
+        serde_json::from_str::<LoraConfig>(&format!(r#"{{"rank_pattern": {{"{name}": 2}}}}"#));
+    assert!(one.unwrap_err().to_string().len() < 300);
 }

@@ -1,4 +1,5 @@
-use candle_align::{ForgetfulConfig, forgetful_mask, forgetful_pair_mask};
+use candle_align::ForgetfulConfig;
+use candle_align::language::forgetful::{forgetful_mask, forgetful_pair_mask};
 use candle_core::Device;
 use rand::SeedableRng;
 use rand::rngs::StdRng;

@@ -1,8 +1,9 @@
-use super::lora::says;
 use crate::common::adapted::*;
 use crate::common::lora::*;
-use crate::common::vector;
-use candle_align::{Ia3Config, Ia3Linear, Ia3Place, TargetModules};
+use crate::common::{says, vector};
+use candle_align::parameter_efficient::{
+    Adapter, Ia3ForModel, Ia3Linear, Ia3Place, LinearAdapter, TargetModules,
+};
 use candle_core::DType;
 use candle_nn::{Linear, Module};
 
@@ -37,22 +38,44 @@ fn base_inputs_and_merges_are_checked() {
 
 #[test]
 fn feed_forward_modules_are_names_or_an_expression() {
-    let config = Ia3Config {
+    let config = Ia3ForModel {
         feedforward_modules: TargetModules::AllLinear,
         ..Default::default()
     };
     says(
         config.for_module("q"),
-        "Ia3Config::for_module: `feedforward_modules` must be a list of names or an expression, got \
+        "Ia3ForModel::for_module: `feedforward_modules` must be a list of names or an expression, got \
          all-linear",
     );
-    let config = Ia3Config {
+    let config = Ia3ForModel {
         feedforward_modules: TargetModules::Pattern("(".to_string()),
         ..Default::default()
     };
     says(
         config.for_module("q"),
-        "Ia3Config::for_module: `feedforward_modules` holds `(`, which is not an expression here: \
+        "Ia3ForModel::for_module: `feedforward_modules` holds `(`, which is not an expression here: \
          Opening parenthesis without closing parenthesis",
     );
+    // for a whole model, each of them must fit a module that gets a layer
+    let idle = |json: &str, rest: &str| {
+        let config: Ia3ForModel = serde_json::from_str(json).unwrap();
+        says(
+            config.for_modules(&["m.0.k", "m.0.down", "m.0.up"]),
+            &format!("Ia3ForModel::for_modules: {rest}"),
+        );
+        config.for_module("m.0.k").unwrap();
+    };
+    idle(
+        r#"{"targets": {"target_modules": ["k", "down"]}, "feedforward_modules": ["down", "up"]}"#,
+        "`feedforward_modules` holds `up`, which fits no chosen module",
+    );
+    idle(
+        r#"{"targets": {"target_modules": ["k", "down"]}, "feedforward_modules": ".*up"}"#,
+        "`feedforward_modules` holds `.*up`, which fits no chosen module",
+    );
+    idle(
+        r#"{"targets": {"target_modules": ["k", "q"]}}"#,
+        "`target_modules` names `q`, which chooses no module",
+    );
+    idle("{}", "`target_modules` chooses no module");
 }

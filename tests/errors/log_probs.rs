@@ -1,6 +1,7 @@
 use crate::common::{bits, matrix, vector};
+use candle_align::math::Whiten;
 use candle_align::math::{plackett_luce, whiten};
-use candle_align::{Candidates, Pair, Reduction, Statistics, TokenLogProbs, Whiten};
+use candle_align::{Candidates, Pair, Reduction, Statistics, TokenLogProbs};
 use candle_core::{DType, Device, Tensor};
 
 fn logits() -> Tensor {
@@ -76,8 +77,8 @@ fn shapes_and_types_of_the_door() {
 fn a_length_penalty_out_of_range() {
     let log_probs = TokenLogProbs::new(&matrix(&[&[-1.0]]), &bits(&[&[1]])).unwrap();
     assert_eq!(
-        log_probs.length_penalised(-1.0).unwrap_err().to_string(),
-        "TokenLogProbs::length_penalised: `alpha` must be finite and >= 0, got -1"
+        log_probs.length_penalized(-1.0).unwrap_err().to_string(),
+        "TokenLogProbs::length_penalized: `alpha` must be finite and >= 0, got -1"
     );
 }
 

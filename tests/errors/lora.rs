@@ -1,18 +1,11 @@
 use crate::common::lora::*;
-use crate::common::vector;
-use candle_align::{
-    FrozenLinear, LoraBias, LoraConfig, LoraEmbedding, LoraLinear, lora_plus_groups,
+use crate::common::{says, vector};
+use candle_align::parameter_efficient::{
+    Adapter, FrozenLinear, LinearAdapter, LoraBias, LoraConfig, LoraEmbedding, LoraLinear,
+    lora_plus_groups,
 };
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{Embedding, Linear, Module};
-
-#[track_caller]
-pub fn says<T, E: std::fmt::Display>(result: Result<T, E>, message: &str) {
-    match result {
-        Ok(_) => panic!("no error, where this was expected: {message}"),
-        Err(error) => assert_eq!(error.to_string(), message),
-    }
-}
 
 #[test]
 fn a_frozen_layer_names_what_does_not_fit() {
@@ -238,12 +231,14 @@ fn a_token_outside_the_vocabulary_is_an_error() {
 fn the_rates_of_lora_plus_are_checked() {
     for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
         says(
-            lora_plus_groups(Vec::new(), bad, 16.0),
-            &format!("lora_plus_groups: `learning_rate` must be finite and > 0, got {bad}"),
-        );
-        says(
-            lora_plus_groups(Vec::new(), 1e-4, bad),
+            lora_plus_groups(Vec::new(), bad, 0.0),
             &format!("lora_plus_groups: `ratio` must be finite and > 0, got {bad}"),
+        );
+    }
+    for bad in [-1.0, f64::NAN, f64::INFINITY] {
+        says(
+            lora_plus_groups(Vec::new(), 16.0, bad),
+            &format!("lora_plus_groups: `weight_decay` must be finite and >= 0, got {bad}"),
         );
     }
 }

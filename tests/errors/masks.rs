@@ -1,7 +1,7 @@
 //! A mask of all tokens and one of the predicted tokens differ by one column: who is given the wrong
 //! one is told which it is.
 
-use crate::common::{bits, matrix};
+use crate::common::{bits, matrix, says};
 use candle_align::{OutputHead, Statistics, TokenLogProbs};
 use candle_core::{DType, Device, Tensor};
 
@@ -19,11 +19,6 @@ fn tokens(columns: usize) -> Tensor {
 
 fn floats(shape: &[usize]) -> Tensor {
     Tensor::zeros(shape, DType::F64, &Device::Cpu).unwrap()
-}
-
-#[track_caller]
-fn says(found: candle_align::Result<TokenLogProbs>, message: &str) {
-    assert_eq!(found.unwrap_err().to_string(), message);
 }
 
 #[test]

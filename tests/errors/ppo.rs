@@ -1,8 +1,10 @@
 use crate::common::{bits, matrix, vector};
+use candle_align::online::controller::KlController;
+use candle_align::online::rewards::missing_eos_penalty;
 use candle_align::{
-    EntropyConfig, GaeConfig, KlController, KlEstimator, PpoConfig, PpoValueConfig, PtxConfig,
-    ShapedRewardsConfig, TokenLogProbs, entropy_loss, gae, kl_loss, missing_eos_penalty,
-    ppo_policy_loss, ppo_value_loss, ptx_loss, shaped_rewards,
+    EntropyConfig, GaeConfig, KlEstimator, PpoConfig, PpoValueConfig, PtxConfig,
+    ShapedRewardsConfig, TokenLogProbs, entropy_loss, gae, kl_loss, ppo_policy_loss,
+    ppo_value_loss, ptx_loss, shaped_rewards,
 };
 use candle_core::{DType, Device, Tensor};
 

@@ -1,7 +1,7 @@
-use crate::common::adapters::says;
 use crate::common::lora::{irregular, rng};
-use candle_align::{
-    PrefixConfig, PrefixEncoder, PrefixLayer, PrefixShape, Reparametrisation, prefix_attention,
+use crate::common::says;
+use candle_align::parameter_efficient::{
+    PrefixConfig, PrefixEncoder, PrefixLayer, PrefixShape, Reparametrization, prefix_attention,
     prefix_mixing,
 };
 use candle_core::{DType, Device, Tensor};
@@ -24,14 +24,14 @@ fn start(
 fn settings() {
     let config = PrefixConfig {
         length: 2,
-        reparametrisation: Reparametrisation::Direct,
+        reparametrization: Reparametrization::Direct,
     };
     let none = PrefixConfig {
         length: 0,
         ..config.clone()
     };
     let thin = PrefixConfig {
-        reparametrisation: Reparametrisation::Mlp { inner: 0 },
+        reparametrization: Reparametrization::Mlp { inner: 0 },
         ..config.clone()
     };
     for (shape, config, message) in [

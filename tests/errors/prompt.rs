@@ -1,7 +1,6 @@
-use crate::common::adapters::says;
-use crate::common::bits;
 use crate::common::lora::{irregular, rng};
-use candle_align::{PromptConfig, PromptEmbedding, PromptInit};
+use crate::common::{bits, says};
+use candle_align::parameter_efficient::{PromptConfig, PromptEmbedding, PromptInit};
 use candle_core::{DType, Tensor};
 use candle_nn::Module;
 

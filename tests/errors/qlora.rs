@@ -1,17 +1,12 @@
 use crate::common::lora::{A, base, config, irregular, rng, tensor};
-use crate::common::quantised::trained;
-use crate::common::vector;
-use candle_align::{BlockScale, LoraBias, LoraConfig, Nf4Linear, QloraLinear, Result};
+use crate::common::quantized::trained;
+use crate::common::{says, vector};
+use candle_align::Result;
+use candle_align::parameter_efficient::{
+    Adapter, BlockScale, LinearAdapter, LoraBias, LoraConfig, Nf4Linear, QloraLinear,
+};
 use candle_core::DType;
 use candle_nn::{Linear, Module};
-
-#[track_caller]
-fn says<T, E: std::fmt::Display>(result: Result<T, E>, message: &str) {
-    match result {
-        Ok(_) => panic!("no error, where this was expected: {message}"),
-        Err(error) => assert_eq!(error.to_string(), message),
-    }
-}
 
 fn new(base: &Linear, config: &LoraConfig) -> Result<QloraLinear> {
     QloraLinear::new(base, BlockScale::Double, config, &mut rng(1))
@@ -22,7 +17,7 @@ fn every_setting_is_checked() {
     let both = |config: LoraConfig, rest: &str| {
         let base = base(DType::F32);
         says(new(&base, &config), &format!("QloraLinear::new: {rest}"));
-        let base = Nf4Linear::quantise(&base, BlockScale::Double).unwrap();
+        let base = Nf4Linear::quantize(&base, BlockScale::Double).unwrap();
         let over = QloraLinear::over(base, &config, &mut rng(1));
         says(over, &format!("QloraLinear::over: {rest}"));
     };

@@ -1,5 +1,5 @@
 use crate::common::words::{END, bytes};
-use candle_align::{
+use candle_align::language::revision::{
     Attempt, DebugFeedback, DebugFormat, DebugLearned, DebugTurn, RevisionTemplate, Verdict,
     debug_sequence,
 };

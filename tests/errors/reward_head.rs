@@ -1,5 +1,5 @@
 use crate::common::{bits, matrix, vector};
-use candle_align::{RewardHead, RewardNormalisation};
+use candle_align::online::reward_head::{RewardHead, RewardNormalization};
 use candle_core::{DType, Device, Tensor};
 use rand::{SeedableRng, rngs::StdRng};
 
@@ -110,65 +110,65 @@ fn a_scale_is_fitted_on_finite_scores_that_differ() {
     let whole = zeros(&[2], DType::U32);
 
     let mean = |scores: &Tensor| {
-        RewardNormalisation::zero_mean(scores)
+        RewardNormalization::zero_mean(scores)
             .expect_err("a mistake")
             .to_string()
     };
     assert_eq!(
         mean(&empty),
-        "RewardNormalisation::zero_mean: `scores` is empty"
+        "RewardNormalization::zero_mean: `scores` is empty"
     );
     assert_eq!(
         mean(&odd),
-        "RewardNormalisation::zero_mean: `scores` holds inf at position 1; it must be finite"
+        "RewardNormalization::zero_mean: `scores` holds inf at position 1; it must be finite"
     );
     assert_eq!(
         mean(&square),
-        "RewardNormalisation::zero_mean: `scores` has shape [2, 2], expected [batch]"
+        "RewardNormalization::zero_mean: `scores` has shape [2, 2], expected [batch]"
     );
     assert_eq!(
         mean(&whole),
-        "RewardNormalisation::zero_mean: `scores` is u32, expected f32 or f64"
+        "RewardNormalization::zero_mean: `scores` is u32, expected f32 or f64"
     );
 
     let variance = |scores: &Tensor| {
-        RewardNormalisation::zero_mean_unit_variance(scores)
+        RewardNormalization::zero_mean_unit_variance(scores)
             .expect_err("a mistake")
             .to_string()
     };
     assert_eq!(
         variance(&empty),
-        "RewardNormalisation::zero_mean_unit_variance: `scores` is empty"
+        "RewardNormalization::zero_mean_unit_variance: `scores` is empty"
     );
     assert_eq!(
         variance(&vector(&[0.1, 0.1, 0.1])),
-        "RewardNormalisation::zero_mean_unit_variance: `scores` holds 0.1 alone; equal scores have no spread"
+        "RewardNormalization::zero_mean_unit_variance: `scores` holds 0.1 alone; equal scores have no spread"
     );
 }
 
 #[test]
 fn a_scale_that_was_read_from_a_file_is_checked() {
     let with = |gain: f64, bias: f64| {
-        RewardNormalisation { gain, bias }
+        RewardNormalization { gain, bias }
             .apply(&vector(&[1.0]))
             .expect_err("a mistake")
             .to_string()
     };
     assert_eq!(
         with(0.0, 1.0),
-        "RewardNormalisation::apply: `gain` must be finite and > 0, got 0"
+        "RewardNormalization::apply: `gain` must be finite and > 0, got 0"
     );
     assert_eq!(
         with(1.0, f64::NAN),
-        "RewardNormalisation::apply: `bias` must be finite, got NaN"
+        "RewardNormalization::apply: `bias` must be finite, got NaN"
     );
-    let identity = RewardNormalisation {
+    let identity = RewardNormalization {
         gain: 1.0,
         bias: 0.0,
     };
     let error = identity.apply(&zeros(&[2], DType::U32)).expect_err("u32");
     assert_eq!(
         error.to_string(),
-        "RewardNormalisation::apply: `scores` is u32, expected f32 or f64"
+        "RewardNormalization::apply: `scores` is u32, expected f32 or f64"
     );
 }

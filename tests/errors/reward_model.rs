@@ -1,7 +1,8 @@
 use crate::common::{bits, matrix, vector};
+use candle_align::online::reward_model::ranking_accuracy;
 use candle_align::{
     Pair, PairwiseRewardConfig, RankedRewardConfig, choose_best_loss, pairwise_reward_loss,
-    plackett_luce_reward_loss, ranked_reward_loss, ranking_accuracy,
+    plackett_luce_reward_loss, ranked_reward_loss,
 };
 use candle_core::{DType, Device, Tensor};
 
@@ -9,12 +10,12 @@ fn single(t: &Tensor) -> Tensor {
     t.to_dtype(DType::F32).expect("a cast")
 }
 
-fn pairwise(chosen: &[f64], rejected: &Tensor, margin: Option<&Tensor>, centring: f64) -> String {
+fn pairwise(chosen: &[f64], rejected: &Tensor, margin: Option<&Tensor>, centering: f64) -> String {
     let scores = Pair {
         chosen: vector(chosen),
         rejected: rejected.clone(),
     };
-    pairwise_reward_loss(&scores, margin, &PairwiseRewardConfig { centring })
+    pairwise_reward_loss(&scores, margin, &PairwiseRewardConfig { centering })
         .expect_err("a mistake")
         .to_string()
 }
@@ -54,11 +55,11 @@ fn a_setting_of_a_pair_is_not_negative() {
     let one = vector(&[1.0]);
     assert_eq!(
         pairwise(&[1.0], &one, None, -0.1),
-        "pairwise_reward_loss: `centring` must be finite and >= 0, got -0.1"
+        "pairwise_reward_loss: `centering` must be finite and >= 0, got -0.1"
     );
     assert_eq!(
         pairwise(&[1.0], &one, None, f64::NAN),
-        "pairwise_reward_loss: `centring` must be finite and >= 0, got NaN"
+        "pairwise_reward_loss: `centering` must be finite and >= 0, got NaN"
     );
 }
 
@@ -79,10 +80,10 @@ fn a_setting_of_a_ranking_is_not_negative() {
     );
     assert_eq!(
         with(RankedRewardConfig {
-            centring: f64::INFINITY,
+            centering: f64::INFINITY,
             ..Default::default()
         }),
-        "ranked_reward_loss: `centring` must be finite and >= 0, got inf"
+        "ranked_reward_loss: `centering` must be finite and >= 0, got inf"
     );
 }
 

@@ -1,7 +1,8 @@
-use candle_align::{
-    Edit, EditCosts, EditScript, EditTokens, Error, Result, decipher, edit_script, edit_scripts,
-    second_thoughts_prompt, second_thoughts_sequence,
+use candle_align::language::edits::{Edit, EditCosts, EditScript, edit_script, edit_scripts};
+use candle_align::language::second_thoughts::{
+    EditTokens, decipher, second_thoughts_prompt, second_thoughts_sequence,
 };
+use candle_align::{Error, Result};
 
 const TOKENS: EditTokens = EditTokens {
     separator: 100,

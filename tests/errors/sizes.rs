@@ -1,15 +1,17 @@
 //! Sizes that no machine holds: an error that names the setting, before anything is made.
 
-use super::lora::says;
 use crate::common::lora::{base, config, irregular, rng, table};
-use candle_align::{
-    AdaLoraConfig, AdaLoraLinear, AdapterConfig, BlockScale, BottleneckAdapter, BottleneckConfig,
+use crate::common::says;
+use candle_align::Result;
+use candle_align::online::reward_head::RewardHead;
+use candle_align::parameter_efficient::{
+    AdaLoraConfig, AdaLoraLinear, BlockScale, BottleneckAdapter, BottleneckConfig,
     DesignSpaceConfig, DoraLinear, Grouping, Insertion, LayerSize, LoraConfig, LoraEmbedding,
-    LoraLinear, MamConfig, Nf4Linear, PrefixConfig, PrefixEncoder, PrefixShape, PromptConfig,
-    PromptEmbedding, PromptInit, QloraLinear, RankAllocator, RankAllocatorConfig,
-    Reparametrisation, Result, RewardHead, Strictness, TargetModules, Targets, VeraConfig,
-    VeraLinear, VeraProjections,
+    LoraForModel, LoraLinear, MamConfig, Nf4Linear, PrefixConfig, PrefixEncoder, PrefixShape,
+    PromptConfig, PromptEmbedding, PromptInit, QloraLinear, RankAllocator, RankAllocatorConfig,
+    Reparametrization, TargetModules, Targets, VeraConfig, VeraLinear, VeraProjections,
 };
+use candle_align::peft::{PeftConfig, Strictness};
 use candle_core::{DType, Device};
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -72,10 +74,10 @@ const SHAPE: PrefixShape = PrefixShape {
     head_dim: 4,
 };
 
-fn prefix(shape: PrefixShape, length: usize, reparametrisation: Reparametrisation) -> Result<()> {
+fn prefix(shape: PrefixShape, length: usize, reparametrization: Reparametrization) -> Result<()> {
     let settings = PrefixConfig {
         length,
-        reparametrisation,
+        reparametrization,
     };
     both(settings, |config| {
         PrefixEncoder::new(shape, config, F32, CPU, &mut rng(1)).map(drop)
@@ -89,8 +91,8 @@ fn shape(shape: PrefixShape) -> Result<()> {
     assert!(values.is_err());
     for inner in [None, Some(3)] {
         let form = match inner {
-            None => Reparametrisation::Direct,
-            Some(inner) => Reparametrisation::Mlp { inner },
+            None => Reparametrization::Direct,
+            Some(inner) => Reparametrization::Mlp { inner },
         };
         prefix(shape, 2, form)?;
     }
@@ -143,13 +145,13 @@ fn settings() -> Vec<Setting> {
             })
         }),
         setting("LoRA, a rank of its own", "rank", |n| {
-            let settings = LoraConfig {
+            let settings = LoraForModel {
                 rank_pattern: vec![("q".to_string(), n)],
                 targets: Targets {
                     target_modules: TargetModules::AllLinear,
                     ..Default::default()
                 },
-                ..config()
+                ..config().into()
             };
             both(settings, |c| {
                 let layer = c.for_module("m.q")?.expect("chosen");
@@ -166,7 +168,7 @@ fn settings() -> Vec<Setting> {
             })
         }),
         setting("QLoRA over four bits", "rank", |n| {
-            let four = Nf4Linear::quantise(&base(F32), BlockScale::Single).unwrap();
+            let four = Nf4Linear::quantize(&base(F32), BlockScale::Single).unwrap();
             lora(n, |c| {
                 QloraLinear::over(four.clone(), c, &mut rng(1)).map(drop)
             })
@@ -254,13 +256,13 @@ fn settings() -> Vec<Setting> {
             prompt(n, PromptInit::Text { tokens: vec![1, 2] })
         }),
         setting("prefix", "length", |n| {
-            prefix(SHAPE, n, Reparametrisation::Direct)
+            prefix(SHAPE, n, Reparametrization::Direct)
         }),
         setting("prefix by a network", "length", |n| {
-            prefix(SHAPE, n, Reparametrisation::Mlp { inner: 3 })
+            prefix(SHAPE, n, Reparametrization::Mlp { inner: 3 })
         }),
         setting("prefix by a network", "inner", |inner| {
-            prefix(SHAPE, 2, Reparametrisation::Mlp { inner })
+            prefix(SHAPE, 2, Reparametrization::Mlp { inner })
         }),
         setting("prefix", "layers", |layers| {
             shape(PrefixShape { layers, ..SHAPE })
@@ -371,12 +373,12 @@ fn the_largest_size_and_one_more() {
         head_dim: 1 << 7,
     };
     says(
-        prefix(shape, 1 << 10, Reparametrisation::Direct),
+        prefix(shape, 1 << 10, Reparametrization::Direct),
         "PrefixEncoder::new: `length` must be small enough that no tensor has more than 2147483648 \
          elements, got one of [1024, 4194304]",
     );
     says(
-        prefix(shape, 1, Reparametrisation::Mlp { inner: 1 << 10 }),
+        prefix(shape, 1, Reparametrization::Mlp { inner: 1 << 10 }),
         "PrefixEncoder::new: `inner` must be small enough that no tensor has more than 2147483648 \
          elements, got one of [1024, 4194304]",
     );
@@ -386,7 +388,7 @@ fn the_largest_size_and_one_more() {
         head_dim: 1 << 20,
     };
     says(
-        prefix(shape, 1, Reparametrisation::Direct),
+        prefix(shape, 1, Reparametrization::Direct),
         "PrefixEncoder::new: `layers` must be small enough that no tensor has more than 2147483648 \
          elements, got one of [2, 1048576, 1048576, 1048576]",
     );
@@ -487,11 +489,11 @@ fn numbers_that_make_nothing_may_be_of_any_size() {
 }
 
 /// A file with these settings.
-fn read(config: &str) -> Result<AdapterConfig> {
+fn read(config: &str) -> Result<PeftConfig> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("adapter_config.json");
     std::fs::write(&path, config).unwrap();
-    AdapterConfig::read(&path, Strictness::Strict).map(|(config, _)| config)
+    PeftConfig::read(&path, Strictness::Strict).map(|(config, _)| config)
 }
 
 #[test]

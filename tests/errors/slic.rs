@@ -1,16 +1,10 @@
+use crate::common::lists::pair;
 use crate::common::{bits, matrix, vector};
 use candle_align::{
-    Candidates, Pair, SlicConfig, slic_kl_regulariser, slic_list_loss, slic_margin_loss,
+    Candidates, Pair, SlicConfig, slic_kl_regularizer, slic_list_loss, slic_margin_loss,
     slic_rank_loss,
 };
 use candle_core::{DType, Device, Tensor};
-
-fn pair(chosen: &[f64], rejected: &[f64]) -> Pair<Tensor> {
-    Pair {
-        chosen: vector(chosen),
-        rejected: vector(rejected),
-    }
-}
 
 fn good() -> Pair<Tensor> {
     pair(&[-1.0, -2.0], &[-2.0, -3.0])
@@ -102,44 +96,44 @@ fn kl_shapes_and_types() {
     let mask = bits(&[&[1, 1, 0]]);
     let policy = logits((1, 3, 5), DType::F64);
     assert_eq!(
-        message(slic_kl_regulariser(&matrix(&[&[0.0, 1.0]]), &policy, &mask)),
-        "slic_kl_regulariser: `policy_logits` has shape [1, 2], expected [batch, time, vocabulary]"
+        message(slic_kl_regularizer(&matrix(&[&[0.0, 1.0]]), &policy, &mask)),
+        "slic_kl_regularizer: `policy_logits` has shape [1, 2], expected [batch, time, vocabulary]"
     );
     assert_eq!(
-        message(slic_kl_regulariser(
+        message(slic_kl_regularizer(
             &policy,
             &logits((1, 3, 4), DType::F64),
             &mask
         )),
-        "slic_kl_regulariser: `reference_logits` has shape [1, 3, 4], expected [batch=1 (from `policy_logits`), time=3 (from `policy_logits`), vocabulary=5 (from `policy_logits`)]"
+        "slic_kl_regularizer: `reference_logits` has shape [1, 3, 4], expected [batch=1 (from `policy_logits`), time=3 (from `policy_logits`), vocabulary=5 (from `policy_logits`)]"
     );
     assert_eq!(
-        message(slic_kl_regulariser(&policy, &policy, &bits(&[&[1, 1]]))),
-        "slic_kl_regulariser: `mask` has shape [1, 2], expected [batch=1 (from `policy_logits`), time=3 (from `policy_logits`)]"
+        message(slic_kl_regularizer(&policy, &policy, &bits(&[&[1, 1]]))),
+        "slic_kl_regularizer: `mask` has shape [1, 2], expected [batch=1 (from `policy_logits`), time=3 (from `policy_logits`)]"
     );
     // half precision is raised to single, never beside double
     assert_eq!(
-        message(slic_kl_regulariser(
+        message(slic_kl_regularizer(
             &policy,
             &logits((1, 3, 5), DType::BF16),
             &mask
         )),
-        "slic_kl_regulariser: `reference_logits` is bf16, expected f64 (from `policy_logits`)"
+        "slic_kl_regularizer: `reference_logits` is bf16, expected f64 (from `policy_logits`)"
     );
     assert_eq!(
-        message(slic_kl_regulariser(
+        message(slic_kl_regularizer(
             &logits((1, 3, 5), DType::U32),
             &policy,
             &mask
         )),
-        "slic_kl_regulariser: `policy_logits` is u32, expected f32 or f64"
+        "slic_kl_regularizer: `policy_logits` is u32, expected f32 or f64"
     );
     assert_eq!(
-        message(slic_kl_regulariser(
+        message(slic_kl_regularizer(
             &policy,
             &policy,
             &matrix(&[&[1.0, 1.0, 0.0]])
         )),
-        "slic_kl_regulariser: `mask` is f64, expected u8"
+        "slic_kl_regularizer: `mask` is f64, expected u8"
     );
 }

@@ -1,6 +1,9 @@
-use super::lora::says;
 use crate::common::lora::*;
-use candle_align::{LoraConfig, LoraEmbedding, LoraLinear, TargetModules, Targets};
+use crate::common::says;
+use candle_align::parameter_efficient::{
+    AdaLoraConfig, ForModel, Ia3ForModel, LoraConfig, LoraForModel, LoraLinear, TargetModules,
+    Targets, VeraConfig,
+};
 use candle_core::DType;
 
 fn targets(json: &str) -> Targets {
@@ -80,7 +83,7 @@ fn what_is_no_expression_of_pythons_or_another_one_is_refused() {
     }
     for field in ["rank_pattern", "alpha_pattern"] {
         let json = format!(r#"{{"{field}": 3}}"#);
-        let error = serde_json::from_str::<LoraConfig>(&json).unwrap_err();
+        let error = serde_json::from_str::<LoraForModel>(&json).unwrap_err();
         let error = error.to_string();
         assert!(
             error.starts_with(
@@ -89,14 +92,14 @@ fn what_is_no_expression_of_pythons_or_another_one_is_refused() {
             "{error}"
         );
     }
-    let key = |field: &str| -> LoraConfig {
+    let key = |field: &str| -> LoraForModel {
         serde_json::from_str(&format!(r#"{{"{field}": {{"(x": 2}}}}"#)).unwrap()
     };
     for field in ["rank_pattern", "alpha_pattern"] {
         says(
             key(field).for_module("q"),
             &format!(
-                "LoraConfig::for_module: `{field}` holds `(x`, which is not an expression here: {reason}"
+                "LoraForModel::for_module: `{field}` holds `(x`, which is not an expression here: {reason}"
             ),
         );
     }
@@ -160,10 +163,10 @@ fn a_name_or_a_key_that_does_nothing_is_named() {
             "`rank_pattern` holds `1.q`, which is never reached: earlier keys fit its modules",
         ),
     ] {
-        let config: LoraConfig = serde_json::from_str(json).unwrap();
+        let config: LoraForModel = serde_json::from_str(json).unwrap();
         says(
             config.for_modules(&paths),
-            &format!("LoraConfig::for_modules: {rest}"),
+            &format!("LoraForModel::for_modules: {rest}"),
         );
         // for one module it is none
         config.for_module("layers.0.q").unwrap();
@@ -179,42 +182,124 @@ fn a_name_or_a_key_that_does_nothing_is_named() {
         "Targets::choose: `target_modules` holds `(`, which is not an expression here: Opening parenthesis without closing parenthesis",
     );
     let fine = r#"{"rank_pattern": {"1.q": 8, "q": 2}, "targets": {"target_modules": ["q"]}}"#;
-    let config: LoraConfig = serde_json::from_str(fine).unwrap();
+    let config: LoraForModel = serde_json::from_str(fine).unwrap();
     assert_eq!(config.for_modules(&paths).unwrap().len(), 2);
 }
 
+/// They name no modules: those that do are no settings of a layer.
 #[test]
 fn a_layer_takes_the_settings_of_one_module() {
-    for (json, rest) in [
-        (
-            r#"{"rank_pattern": {"q": 2, "v": 3}}"#,
-            "`rank_pattern` must be that of one module, by `LoraConfig::for_module`, got q, v",
-        ),
-        (
-            r#"{"alpha_pattern": {"q": 2}}"#,
-            "`alpha_pattern` must be that of one module, by `LoraConfig::for_module`, got q",
-        ),
-        (
-            r#"{"targets": {"target_modules": ["q"]}}"#,
-            "`targets` must be that of one module, by `LoraConfig::for_module`, got the targets of a \
-             model",
-        ),
+    for (json, key) in [
+        (r#"{"rank_pattern": {"q": 2, "v": 3}}"#, "rank_pattern"),
+        (r#"{"alpha_pattern": {"q": 2}}"#, "alpha_pattern"),
+        (r#"{"targets": {"target_modules": ["q"]}}"#, "targets"),
     ] {
-        let config: LoraConfig = serde_json::from_str(json).unwrap();
-        says(
-            LoraLinear::new(&base(DType::F64), &config, &mut rng(1)),
-            &format!("LoraLinear::new: {rest}"),
+        let error = serde_json::from_str::<LoraConfig>(json).unwrap_err();
+        let expected = format!(
+            "unknown field `{key}`, expected one of `rank`, `alpha`, `scaling`, `dropout`, `init`, \
+             `bias` at line 1 column "
         );
-        says(
-            LoraEmbedding::new(&table(DType::F64), &config, &mut rng(1)),
-            &format!("LoraEmbedding::new: {rest}"),
-        );
+        assert!(error.to_string().starts_with(&expected), "{error}");
+    }
+    let targets = r#"{"targets": {"target_modules": ["q"]}}"#;
+    let (ada, vera) = (
+        serde_json::from_str::<AdaLoraConfig>(targets).unwrap_err(),
+        serde_json::from_str::<VeraConfig>(targets).unwrap_err(),
+    );
+    for error in [ada, vera] {
+        let error = error.to_string();
+        assert!(error.starts_with("unknown field `targets`"), "{error}");
     }
     let none = r#"{"rank_pattern": {"q": 0}, "targets": {"target_modules": ["q"]}}"#;
-    let config: LoraConfig = serde_json::from_str(none).unwrap();
+    let config: LoraForModel = serde_json::from_str(none).unwrap();
     let config = config.for_module("m.q").unwrap().unwrap();
     says(
         LoraLinear::new(&base(DType::F64), &config, &mut rng(1)),
         "LoraLinear::new: `rank` must be >= 1, got 0",
     );
+}
+
+#[test]
+fn every_method_names_an_idle_choice_in_the_same_words() {
+    let paths = ["layers.0.q", "layers.0.v"];
+    for (choice, rest) in [
+        (
+            r#"["q", "k"]"#,
+            "`target_modules` names `k`, which chooses no module",
+        ),
+        ("[]", "`target_modules` chooses no module"),
+        (r#"".*k""#, "`target_modules` chooses no module"),
+        (
+            r#""(""#,
+            "`target_modules` holds `(`, which is not an expression here: Opening parenthesis without \
+             closing parenthesis",
+        ),
+    ] {
+        let json = format!(r#"{{"targets": {{"target_modules": {choice}}}}}"#);
+        let plain: ForModel<VeraConfig> = serde_json::from_str(&json).unwrap();
+        says(
+            plain.for_modules(&paths),
+            &format!("ForModel::for_modules: {rest}"),
+        );
+        let lora: LoraForModel = serde_json::from_str(&json).unwrap();
+        says(
+            lora.for_modules(&paths),
+            &format!("LoraForModel::for_modules: {rest}"),
+        );
+        let ia3: Ia3ForModel = serde_json::from_str(&json).unwrap();
+        says(
+            ia3.for_modules(&paths),
+            &format!("Ia3ForModel::for_modules: {rest}"),
+        );
+    }
+    let broken: ForModel<VeraConfig> =
+        serde_json::from_str(r#"{"targets": {"exclude_modules": "("}}"#).unwrap();
+    says(
+        broken.for_module("q"),
+        "ForModel::for_module: `exclude_modules` holds `(`, which is not an expression here: Opening \
+         parenthesis without closing parenthesis",
+    );
+}
+
+/// The layer's keys and `targets` stand side by side; no key passes unread, at any level.
+#[test]
+fn the_settings_of_a_model_refuse_what_they_do_not_know() {
+    for (json, expected) in [
+        (r#"{"rang": 2}"#, "unknown field `rang`"),
+        (
+            r#"{"rank_pattern": {"q": 2}}"#,
+            "unknown field `rank_pattern`",
+        ),
+        (
+            r#"{"targets": {"target_module": []}}"#,
+            "unknown field `target_module`",
+        ),
+        (r#"{"rank": 2, "rank": 3}"#, "duplicate field `rank`"),
+        (
+            r#"{"targets": {}, "targets": {}}"#,
+            "duplicate field `targets`",
+        ),
+        (
+            r#"{"rank": "2"}"#,
+            "invalid type: string \"2\", expected usize",
+        ),
+        (
+            r#"{"rank": -1}"#,
+            "invalid value: integer `-1`, expected usize",
+        ),
+    ] {
+        let error = serde_json::from_str::<ForModel<AdaLoraConfig>>(json).unwrap_err();
+        assert!(error.to_string().starts_with(expected), "{json}: {error}");
+    }
+    for (json, expected) in [
+        (
+            r#"{"rang": 2}"#,
+            "unknown field `rang`, expected one of `rank`, `alpha`",
+        ),
+        (r#"{"rank": 2, "rank": 3}"#, "duplicate field `rank`"),
+        (r#"{"config": {"rank": 3}}"#, "unknown field `config`"),
+    ] {
+        let error = serde_json::from_str::<LoraForModel>(json).unwrap_err();
+        assert!(error.to_string().starts_with(expected), "{json}: {error}");
+    }
 }

@@ -1,5 +1,5 @@
 use crate::common::vector;
-use candle_align::lora_plus_groups;
+use candle_align::parameter_efficient::lora_plus_groups;
 use candle_align::training::{Decay, Schedule, clip_grad_norm, gradient_agreement};
 use candle_core::{DType, Device, Var};
 use rand::SeedableRng;
@@ -82,7 +82,7 @@ fn one_variable_in_two_groups_of_lora_plus() {
     let tied = Var::zeros((2, 2), DType::F64, &Device::Cpu).unwrap();
     let vars = ["x.lora_A", "y.lora_B"].map(|name| (name.to_string(), tied.clone()));
     assert_eq!(
-        lora_plus_groups(vars.to_vec(), 1e-3, 4.0)
+        lora_plus_groups(vars.to_vec(), 4.0, 0.0)
             .unwrap_err()
             .to_string(),
         "lora_plus_groups: `vars` holds one variable as `x.lora_A` and as `y.lora_B`, which belong to \

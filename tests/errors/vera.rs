@@ -1,8 +1,9 @@
-use super::lora::says;
 use crate::common::adapted::*;
 use crate::common::lora::*;
-use crate::common::vector;
-use candle_align::{VeraConfig, VeraLinear, VeraProjections};
+use crate::common::{says, vector};
+use candle_align::parameter_efficient::{
+    Adapter, LinearAdapter, VeraConfig, VeraLinear, VeraProjections,
+};
 use candle_core::{DType, Device};
 use candle_nn::{Linear, Module};
 

@@ -3,7 +3,7 @@
 mod example;
 
 use crate::assert_header_shows;
-use crate::common::policy::{BETA, distance, normalised};
+use crate::common::policy::{BETA, distance, normalized};
 use example::{CLASS_REWARDS, DATA, SHARES};
 
 /// What gradient descent reaches where the objective is smooth and strictly convex.
@@ -14,7 +14,7 @@ fn weights_of_classes_cancel_where_the_class_is_told() {
     let report = example::run().unwrap();
     let mixture = |weight: &dyn Fn(usize) -> f64| {
         let of = |y: usize| weight(0) * DATA[0][y] + weight(1) * DATA[1][y];
-        normalised(&[0, 1, 2, 3].map(of))
+        normalized(&[0, 1, 2, 3].map(of))
     };
     let want = [
         DATA[0].to_vec(),

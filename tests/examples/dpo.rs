@@ -3,7 +3,7 @@
 mod example;
 
 use crate::assert_header_shows;
-use crate::common::policy::{BETA, REFERENCE, REWARDS, distance, normalised, tilted};
+use crate::common::policy::{BETA, REFERENCE, REWARDS, distance, normalized, tilted};
 
 /// What gradient descent reaches where the objective is smooth at its optimum.
 const REACHED: f64 = 1e-9;
@@ -33,10 +33,10 @@ fn dpo_and_rlhf_reach_one_policy_and_an_answer_never_compared_pays() {
         .collect();
     weights.push(REFERENCE[3]);
     assert!(
-        distance(partial, &normalised(&weights)) < REACHED,
+        distance(partial, &normalized(&weights)) < REACHED,
         "{partial:?}"
     );
-    assert!(distance(&normalised(&partial[..3]), &normalised(&star[..3])) < REACHED);
+    assert!(distance(&normalized(&partial[..3]), &normalized(&star[..3])) < REACHED);
     assert!((partial[3] - 0.079).abs() < 5e-4 && (star[3] - 0.633).abs() < 5e-4);
     assert_header_shows(include_str!("../../examples/dpo.rs"), &report.table());
 }

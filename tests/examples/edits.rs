@@ -3,7 +3,7 @@
 mod example;
 
 use crate::assert_header_shows;
-use candle_align::{Edit, EditCosts};
+use candle_align::language::edits::{Edit, EditCosts};
 use example::{BAD, GOOD};
 
 /// The least cost by recursion over all ways, without a table.
@@ -23,7 +23,7 @@ fn least(source: &[&str], target: &[&str], costs: &EditCosts) -> f64 {
 fn the_cheapest_program_gives_the_good_answer_and_the_costs_choose_it() {
     let report = example::run().unwrap();
     let (bad, good): (Vec<&str>, Vec<&str>) = (BAD.split(' ').collect(), GOOD.split(' ').collect());
-    let replaces = |script: &candle_align::EditScript| {
+    let replaces = |script: &candle_align::language::edits::EditScript| {
         let replacement = |edit: &&Edit| matches!(edit, Edit::Replace { .. });
         script.edits.iter().filter(replacement).count()
     };

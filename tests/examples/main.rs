@@ -2,24 +2,11 @@
 
 #[path = "../common/mod.rs"]
 mod common;
-#[path = "../../examples/losses/mod.rs"]
-mod losses;
-#[path = "../../examples/support/mod.rs"]
-mod support;
-#[path = "../../examples/tour/mod.rs"]
-mod tour;
-
-use support::atomic;
-
-mod adapters;
 mod conditional_sft;
 mod dpo;
 mod edits;
 mod hindsight;
 mod lora;
-#[path = "losses.rs"]
-mod losses_claims;
-mod parameters;
 mod raft;
 mod rankings;
 mod revision;
@@ -27,9 +14,6 @@ mod reward_model;
 mod rlhf;
 mod sft;
 mod stable_alignment;
-#[path = "tour.rs"]
-mod tour_claims;
-mod transformer;
 
 /// The result of a run as the header of its source shows it: every number there is computed.
 #[track_caller]

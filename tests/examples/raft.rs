@@ -4,7 +4,7 @@ mod example;
 
 use crate::assert_header_shows;
 use crate::common::draws::best_of_formula;
-use crate::common::policy::{REFERENCE, REWARDS, distance, normalised};
+use crate::common::policy::{REFERENCE, REWARDS, distance, normalized};
 
 /// Two exact computations of one law in f64.
 const EXACT: f64 = 1e-12;
@@ -24,7 +24,7 @@ fn rounds_multiply_and_a_low_temperature_sharpens() {
     }
     // p^{1/λ} ten times
     let power = 0.85f64.powi(-10);
-    let want = normalised(&REFERENCE.map(|p| p.powf(power)));
+    let want = normalized(&REFERENCE.map(|p| p.powf(power)));
     assert!(distance(policies[4], &want) < EXACT);
     assert!(
         (policies[4][0] - 0.79).abs() < 5e-3,

@@ -3,7 +3,7 @@
 mod example;
 
 use crate::assert_header_shows;
-use crate::common::policy::{REFERENCE, REWARDS, distance, normalised};
+use crate::common::policy::{REFERENCE, REWARDS, distance, normalized};
 
 /// What gradient descent reaches where the objective is smooth and strictly convex.
 const REACHED: f64 = 1e-9;
@@ -30,7 +30,7 @@ fn a_known_ranking_ends_at_the_best_answer_and_drawn_ones_at_an_optimum() {
 
     // π ∝ e^{|y| r}
     for (row, length) in [(4, 1.0), (5, 3.0)] {
-        let want = normalised(&REWARDS.map(|r| (length * r).exp()));
+        let want = normalized(&REWARDS.map(|r| (length * r).exp()));
         assert!(distance(rows[row], &want) < REACHED, "{:?}", rows[row]);
     }
     assert_header_shows(include_str!("../../examples/rankings.rs"), &report.table());

@@ -4,7 +4,7 @@ mod example;
 
 use crate::assert_header_shows;
 use crate::common::assert_close;
-use crate::common::policy::normalised;
+use crate::common::policy::normalized;
 
 /// What gradient descent reaches where the objective is smooth and strictly convex.
 const REACHED: f64 = 1e-9;
@@ -12,7 +12,7 @@ const REACHED: f64 = 1e-9;
 #[test]
 fn the_mean_over_each_answers_tokens_divides_the_data_by_the_length() {
     let report = example::run().unwrap();
-    let divided = normalised(&[0.25 / 1.0, 0.25 / 2.0, 0.25 / 3.0, 0.25 / 3.0]);
+    let divided = normalized(&[0.25 / 1.0, 0.25 / 2.0, 0.25 / 3.0, 0.25 / 3.0]);
     assert_close(
         &divided,
         &[6.0 / 13.0, 3.0 / 13.0, 2.0 / 13.0, 2.0 / 13.0],

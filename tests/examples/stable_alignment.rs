@@ -4,7 +4,7 @@ mod example;
 
 use crate::assert_header_shows;
 use crate::common::assert_close;
-use crate::common::policy::{REFERENCE, REWARDS, distance, normalised};
+use crate::common::policy::{REFERENCE, REWARDS, distance, normalized};
 
 /// Of a hinge that is shut within its last step, of size 0.002.
 const STEP: f64 = 5e-3;
@@ -28,11 +28,11 @@ fn the_mean_asks_for_a_lead_in_sum_and_the_largest_for_each_answers_own() {
 
     // among the worse as before, and by 1.5 behind on average
     let mean = policies[2];
-    assert!(distance(&normalised(&mean[..3]), &normalised(&REFERENCE[..3])) < 1e-9);
+    assert!(distance(&normalized(&mean[..3]), &normalized(&REFERENCE[..3])) < 1e-9);
     let lead: f64 = (0..3).map(|i| (mean[3] / mean[i]).ln() / 3.0).sum();
     assert!((1.5..1.5 + STEP).contains(&lead), "{lead}");
     // the ratings themselves
-    let want = normalised(&REWARDS.map(f64::exp));
+    let want = normalized(&REWARDS.map(f64::exp));
     assert!(distance(policies[3], &want) < STEP, "{:?}", policies[3]);
 
     // 1 − π(best) → (K − 1)/(KαN) in both forms

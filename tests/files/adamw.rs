@@ -1,4 +1,4 @@
-//! The optimiser's state: whatever a file holds, loading ends in an error that names it and changes
+//! The optimizer's state: whatever a file holds, loading ends in an error that names it and changes
 //! nothing, or in a state that is written again as it was read.
 
 use candle_align::training::{AdamW, AdamWConfig, ParameterGroup};
@@ -10,7 +10,7 @@ use std::fs;
 use std::sync::LazyLock;
 
 /// Two variables of two types, after one step.
-fn optimiser() -> AdamW {
+fn optimizer() -> AdamW {
     let (wide, half) = (
         Var::ones((2, 3), DType::F32, &Device::Cpu).unwrap(),
         Var::ones(4, DType::BF16, &Device::Cpu).unwrap(),
@@ -43,8 +43,8 @@ fn saved(adamw: &AdamW) -> Vec<u8> {
     fs::read(path).unwrap()
 }
 
-/// What [`optimiser`] writes.
-static WHOLE: LazyLock<Vec<u8>> = LazyLock::new(|| saved(&optimiser()));
+/// What [`optimizer`] writes.
+static WHOLE: LazyLock<Vec<u8>> = LazyLock::new(|| saved(&optimizer()));
 
 /// The bytes of every tensor, whatever the order of names in the header.
 fn tensors(file: &[u8]) -> BTreeMap<String, Vec<u8>> {
@@ -58,7 +58,7 @@ fn check(bytes: &[u8]) -> std::result::Result<(), TestCaseError> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.safetensors");
     fs::write(&path, bytes).unwrap();
-    let mut adamw = optimiser();
+    let mut adamw = optimizer();
     match adamw.load(&path) {
         Ok(()) => prop_assert_eq!(tensors(&saved(&adamw)), tensors(bytes)),
         Err(error) => {
@@ -97,7 +97,7 @@ proptest! {
         let path = folder.path().join("state.safetensors");
         for bytes in [whole[..at.index(whole.len())].to_vec(), [whole, &more[..]].concat()] {
             fs::write(&path, &bytes).unwrap();
-            prop_assert!(optimiser().load(&path).is_err());
+            prop_assert!(optimizer().load(&path).is_err());
             check(&bytes)?;
         }
     }
@@ -131,7 +131,7 @@ proptest! {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.safetensors");
         fs::write(&path, &bytes).unwrap();
-        prop_assert!(optimiser().load(&path).is_err());
+        prop_assert!(optimizer().load(&path).is_err());
         check(&bytes)?;
     }
 }

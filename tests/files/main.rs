@@ -5,9 +5,12 @@ mod adamw;
 mod pair;
 mod staged;
 
-use candle_align::{
-    AdapterFile, AdapterLayer, AdapterLayers, AdapterMethod, BlockScale, LoraBias, LoraConfig,
-    LoraFile, LoraInit, LoraLinear, Nf4Linear, Strictness, TargetModules, Targets,
+use candle_align::parameter_efficient::{
+    Adapter, BlockScale, LoraBias, LoraConfig, LoraForModel, LoraInit, LoraLinear, Nf4Linear,
+    TargetModules, Targets,
+};
+use candle_align::peft::{
+    AdapterFile, AdapterMethod, AnyAdapter, LoraFile, ModelAdapters, Strictness,
 };
 use candle_core::{DType, Device, Module, Tensor};
 use candle_nn::Linear;
@@ -31,6 +34,15 @@ fn folder(config: &[u8], tensors: &[u8]) -> tempfile::TempDir {
     fs::write(folder.path().join(CONFIG), config).unwrap();
     fs::write(folder.path().join(TENSORS), tensors).unwrap();
     folder
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
 }
 
 fn file_of(name: &str, part: &str) -> Vec<u8> {
@@ -313,6 +325,10 @@ fn a_start_that_peft_refuses_is_not_written() {
         let config = LoraConfig {
             init: LoraInit::Gaussian,
             bias,
+            ..Default::default()
+        };
+        let model = LoraForModel {
+            config,
             targets: Targets {
                 target_modules: TargetModules::Names(vec!["q".to_string()]),
                 ..Default::default()
@@ -320,16 +336,16 @@ fn a_start_that_peft_refuses_is_not_written() {
             ..Default::default()
         };
         let weight = Tensor::zeros((3, 4), DType::F32, &Device::Cpu).unwrap();
-        let one = config.for_module("q").unwrap().unwrap();
+        let one = model.for_module("q").unwrap().unwrap();
         let rng = &mut rand::rngs::StdRng::seed_from_u64(0);
         let layer = LoraLinear::new(&Linear::new(weight, None), &one, rng).unwrap();
-        let layers = BTreeMap::from([("q".to_string(), AdapterLayer::Lora(layer))]);
-        let layers = AdapterLayers {
+        let layers = BTreeMap::from([("q".to_string(), AnyAdapter::Lora(layer))]);
+        let layers = ModelAdapters {
             layers,
             ..Default::default()
         };
         let method = AdapterMethod::Lora(LoraFile {
-            config,
+            model,
             ..Default::default()
         });
         let out = tempfile::tempdir().unwrap();
@@ -391,7 +407,7 @@ fn an_embedding_has_no_dropout_whatever_the_settings_say() {
     let folder = folder(with.as_bytes(), &file_of("lora_embedding", TENSORS));
     let file = AdapterFile::read(folder.path(), Strictness::Strict).unwrap();
     let found = file.layers(&stack(), Strictness::Strict).unwrap();
-    let embedding = |layer: &AdapterLayer| matches!(layer, AdapterLayer::LoraEmbedding(_));
+    let embedding = |layer: &AnyAdapter| matches!(layer, AnyAdapter::LoraEmbedding(_));
     assert!(found.layers.values().any(embedding));
 }
 
@@ -480,7 +496,7 @@ fn new_tensors_of_the_same_settings_take_their_place_in_one_step() {
 /// LoRA on a base whose weights are bitsandbytes' four bits: the same adapter on the weights that
 /// those bits stand for.
 #[test]
-fn an_adapter_goes_on_a_quantised_base() {
+fn an_adapter_goes_on_a_quantized_base() {
     for name in ["lora", "lora_bias_only", "lora_bias_update"] {
         let file = AdapterFile::read(golden(name), Strictness::Strict).unwrap();
         let (mut four_bits, mut wide) = (stack(), stack());
@@ -493,17 +509,17 @@ fn an_adapter_goes_on_a_quantised_base() {
         for path in &paths {
             let weight = wide[&format!("{path}.weight")].clone();
             let bias = wide.get(&format!("{path}.bias")).cloned();
-            let base = Nf4Linear::quantise(&Linear::new(weight, bias), BlockScale::Double).unwrap();
+            let base = Nf4Linear::quantize(&Linear::new(weight, bias), BlockScale::Double).unwrap();
             wide.insert(
                 format!("{path}.weight"),
-                base.weight().dequantise().unwrap(),
+                base.weight().dequantize().unwrap(),
             );
             four_bits.extend(base.to_state_dict(path).unwrap());
         }
         let over = file.layers(&four_bits, Strictness::Strict).unwrap();
         let beside = file.layers(&wide, Strictness::Strict).unwrap();
         for (path, layer) in &over.layers {
-            let AdapterLayer::Qlora(found) = layer else {
+            let AnyAdapter::Qlora(found) = layer else {
                 panic!("{name}, {path}: {layer:?}");
             };
             let x = Tensor::arange(0f32, 2.0 * found.a().dims()[1] as f32, &Device::Cpu).unwrap();
@@ -534,7 +550,7 @@ fn an_adapter_goes_on_a_quantised_base() {
     let mut base = stack();
     let q = "model.layers.0.q_proj";
     let weight = base[&format!("{q}.weight")].clone();
-    let nf4 = Nf4Linear::quantise(&Linear::new(weight, None), BlockScale::Single).unwrap();
+    let nf4 = Nf4Linear::quantize(&Linear::new(weight, None), BlockScale::Single).unwrap();
     base.extend(nf4.to_state_dict(q).unwrap());
     let error = file
         .layers(&base, Strictness::Lenient)
@@ -542,6 +558,6 @@ fn an_adapter_goes_on_a_quantised_base() {
         .to_string();
     assert_eq!(
         error,
-        "AdapterFile::layers: `base` holds `model.layers.0.q_proj` quantised, over which only LoRA is supported"
+        "AdapterFile::layers: `base` holds `model.layers.0.q_proj` quantized, over which only LoRA is supported"
     );
 }

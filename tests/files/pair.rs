@@ -5,8 +5,8 @@
 //! | `FILES_ROUNDS` | how often each of two writers saves beside a reader | 25 |
 //! | `FILES_KILLS` | how many processes are killed that save in a loop | 10 |
 
-use super::{CONFIG, TENSORS, bits, golden};
-use candle_align::{AdapterFile, AdapterMethod, Strictness};
+use super::{CONFIG, TENSORS, bits, golden, names};
+use candle_align::peft::{AdapterFile, AdapterMethod, Strictness};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -52,7 +52,7 @@ fn read(folder: &Path) -> candle_align::Result<AdapterFile> {
 
 fn alpha(file: &AdapterFile) -> f64 {
     match &file.config().method {
-        AdapterMethod::Lora(file) => file.config.alpha,
+        AdapterMethod::Lora(file) => file.model.config.alpha,
         other => panic!("{other:?}"),
     }
 }
@@ -67,15 +67,6 @@ fn which(folder: &Path, of: &[AdapterFile; 2]) -> usize {
     of.iter()
         .position(is)
         .expect("settings of one beside tensors of the other")
-}
-
-fn names(folder: &Path) -> Vec<String> {
-    let mut names: Vec<String> = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    names
 }
 
 /// Two files as a folder of its own holds them.

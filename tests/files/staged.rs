@@ -1,8 +1,8 @@
 //! What a writer puts beside the place of a file, and what happens to it.
 
-use super::{CONFIG, TENSORS, bits, golden};
+use super::{CONFIG, TENSORS, bits, golden, names};
+use candle_align::peft::{AdapterFile, Strictness};
 use candle_align::training::{AdamW, AdamWConfig, ParameterGroup};
-use candle_align::{AdapterFile, Strictness};
 use candle_core::{Device, Tensor, Var};
 use std::fs;
 use std::path::Path;
@@ -24,15 +24,6 @@ fn writers() -> [Writer; 3] {
         (CONFIG, Box::new(move |folder| adapter().write(folder))),
         ("state.safetensors", Box::new(state)),
     ]
-}
-
-fn names(folder: &Path) -> Vec<String> {
-    let mut names: Vec<String> = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    names
 }
 
 /// The name of a file is not the writer's to make another of.

@@ -1,9 +1,9 @@
 //! The adapters that PEFT wrote (`adapters/`, by `adapter_files.py`), read, run, merged and written.
 
-use candle_align::{
-    AdapterFile, AdapterLayer, AdapterMethod, BaseModel, PrefixLayer, Result, Strictness,
-    TargetModules,
-};
+use crate::common::adapters::golden;
+use candle_align::Result;
+use candle_align::parameter_efficient::{Adapter, PrefixLayer, TargetModules};
+use candle_align::peft::{AdapterFile, AdapterMethod, AnyAdapter, BaseModel, Strictness};
 use candle_core::{D, DType, Device, IndexOp, Module, Tensor};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
@@ -94,14 +94,8 @@ fn known(kind: Kind, tensors: &HashMap<String, Tensor>) -> BaseModel<'_> {
     }
 }
 
-fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden/adapters")
-        .join(name)
-}
-
 fn load(name: &str) -> HashMap<String, Tensor> {
-    candle_core::safetensors::load(folder(name), &Device::Cpu).expect(name)
+    candle_core::safetensors::load(golden(name), &Device::Cpu).expect(name)
 }
 
 fn base(kind: Kind) -> HashMap<String, Tensor> {
@@ -117,7 +111,7 @@ fn base(kind: Kind) -> HashMap<String, Tensor> {
 struct Model {
     kind: Kind,
     weights: HashMap<String, Tensor>,
-    layers: BTreeMap<String, AdapterLayer>,
+    layers: BTreeMap<String, AnyAdapter>,
     prompt: Option<Tensor>,
     prefix: Vec<Option<PrefixLayer>>,
 }
@@ -327,7 +321,7 @@ fn the_test_models_are_the_originals() {
 #[test]
 fn adapters_of_peft_give_its_logits_adapted_and_merged() {
     for (name, kind) in CASES {
-        let file = AdapterFile::read(folder(name), Strictness::Strict).unwrap();
+        let file = AdapterFile::read(golden(name), Strictness::Strict).unwrap();
         let want = load(&format!("{name}/logits.safetensors"));
         let model = Model::adapted(kind, &file, Strictness::Strict).unwrap();
         let got = model.logits(&tokens(kind)).unwrap();
@@ -364,7 +358,7 @@ fn a_tied_table_under_one_name_or_two_is_the_same_model() {
     let (embedding, head) = (format!("{EMBEDDING}.weight"), format!("{HEAD}.weight"));
     let kind = Kind::Tied;
     for (name, _) in tied {
-        let file = AdapterFile::read(folder(name), Strictness::Strict).unwrap();
+        let file = AdapterFile::read(golden(name), Strictness::Strict).unwrap();
         let want = load(&format!("{name}/logits.safetensors"));
         let first = base(kind);
         let mut both = first.clone();
@@ -413,7 +407,7 @@ fn a_tied_table_under_one_name_or_two_is_the_same_model() {
 #[test]
 fn adapters_of_peft_switched_off_leave_the_weights_beside_them() {
     for (name, kind) in CASES {
-        let file = AdapterFile::read(folder(name), Strictness::Strict).unwrap();
+        let file = AdapterFile::read(golden(name), Strictness::Strict).unwrap();
         let mut model = Model::adapted(kind, &file, Strictness::Strict).unwrap();
         if model.layers.is_empty() {
             continue;
@@ -449,7 +443,7 @@ fn config(folder: &Path) -> serde_json::Map<String, Value> {
 
 /// The same file again, by way of the layers.
 fn again(name: &str, kind: Kind) -> AdapterFile {
-    let file = AdapterFile::read(folder(name), Strictness::Strict).unwrap();
+    let file = AdapterFile::read(golden(name), Strictness::Strict).unwrap();
     let config = file.config().clone();
     match config.method {
         AdapterMethod::Prompt(_) => AdapterFile::from_prompt(config, &file.prompt().unwrap()),
@@ -507,7 +501,7 @@ fn what_is_written_again_is_what_peft_wrote_key_by_key_and_bit_by_bit() {
     let written = tempfile::tempdir().unwrap();
     for (name, kind) in CASES {
         again(name, kind).write(written.path()).unwrap();
-        let (ours, mut theirs) = (config(written.path()), config(&folder(name)));
+        let (ours, mut theirs) = (config(written.path()), config(&golden(name)));
         if name == "prefix_projection" {
             // the network is not in the file
             theirs.insert("prefix_projection".to_string(), Value::Bool(false));
@@ -530,9 +524,9 @@ fn what_is_written_again_is_what_peft_wrote_key_by_key_and_bit_by_bit() {
             }
         }
         let ours = without_settings(written.path());
-        let theirs = fs::read(folder(name).join("adapter_model.safetensors")).unwrap();
+        let theirs = fs::read(golden(name).join("adapter_model.safetensors")).unwrap();
         if name == "lora_bias_all_saved" {
-            without_copies(written.path(), &folder(name));
+            without_copies(written.path(), &golden(name));
             continue;
         }
         assert!(ours == theirs, "{name}: tensors differ");
@@ -548,7 +542,7 @@ fn what_is_written_again_is_what_peft_wrote_key_by_key_and_bit_by_bit() {
         version.as_str().unwrap(),
         unmarked(&version).as_str().unwrap(),
     );
-    assert_eq!(ours, text(&folder("lora_regex")));
+    assert_eq!(ours, text(&golden("lora_regex")));
 }
 
 /// Every adapter as this crate writes it, with its own logits beside it, for `load_written.py`: into
@@ -569,7 +563,7 @@ fn adapters_written_here_and_their_logits() {
         files.push((format!("{name}_baked"), *kind, file.baked().unwrap()));
     }
     // without `kept` a cut adapter is filled up, and PEFT has nothing to warn of
-    let cut = AdapterFile::read(folder("adalora"), Strictness::Strict).unwrap();
+    let cut = AdapterFile::read(golden("adalora"), Strictness::Strict).unwrap();
     let layers = cut.layers(&base(Kind::Stack), Strictness::Strict).unwrap();
     let mut config = cut.config().clone();
     if let AdapterMethod::AdaLora(file) = &mut config.method {
@@ -584,7 +578,7 @@ fn adapters_written_here_and_their_logits() {
     let mut config = file.config().clone();
     if let AdapterMethod::Lora(file) = &mut config.method {
         let ranks = [("v_proj", 1), ("layers.1.q_proj", 4), (".*q_proj", 2)];
-        file.config.rank_pattern = ranks.map(|(key, r)| (key.to_string(), r)).into();
+        file.model.rank_pattern = ranks.map(|(key, r)| (key.to_string(), r)).into();
     }
     let ordered = AdapterFile::from_layers(config, &layers).unwrap();
     files.push(("lora_patterns_ordered".to_string(), Kind::Stack, ordered));
@@ -618,23 +612,23 @@ fn adapters_written_here_and_their_logits() {
 
 #[test]
 fn a_baked_file_has_one_rank_and_no_scale() {
-    let file = AdapterFile::read(folder("lora_patterns"), Strictness::Strict).unwrap();
+    let file = AdapterFile::read(golden("lora_patterns"), Strictness::Strict).unwrap();
     let baked = file.baked().unwrap();
     let AdapterMethod::Lora(found) = &baked.config().method else {
         panic!("{:?}", baked.config());
     };
-    let config = &found.config;
+    let (model, config) = (&found.model, &found.model.config);
     assert_eq!((config.rank, config.alpha, config.scale()), (4, 4.0, 1.0));
-    assert!(config.rank_pattern.is_empty() && config.alpha_pattern.is_empty());
+    assert!(model.rank_pattern.is_empty() && model.alpha_pattern.is_empty());
     assert!(matches!(
-        config.targets.target_modules,
+        model.targets.target_modules,
         TargetModules::Names(_)
     ));
     for (name, tensor) in baked.tensors() {
         let axis = usize::from(name.contains("lora_B"));
         assert_eq!(tensor.dims()[axis], 4, "{name}");
     }
-    // √2 of rank stabilisation, α = 7 by its pattern
+    // √2 of rank stabilization, α = 7 by its pattern
     let b = "base_model.model.model.layers.0.down_proj.lora_B.weight";
     let (was, is) = (&file.tensors()[b], &baked.tensors()[b]);
     let want = (was * (7.0 / 2f64.sqrt()))

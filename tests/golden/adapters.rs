@@ -1,8 +1,11 @@
 //! LoRA, against PEFT.
 
-use crate::EXACT;
-use crate::reader::{Case, each};
-use candle_align::{LoraBias, LoraConfig, LoraEmbedding, LoraLinear, Result, Scaling};
+use super::EXACT;
+use super::reader::{Case, each};
+use candle_align::Result;
+use candle_align::parameter_efficient::{
+    Adapter, LinearAdapter, LoraBias, LoraConfig, LoraEmbedding, LoraLinear, Scaling,
+};
 use candle_nn::{Embedding, Linear, Module};
 use rand::SeedableRng;
 use rand::rngs::StdRng;

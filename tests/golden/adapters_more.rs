@@ -1,11 +1,13 @@
 //! AdaLoRA, DoRA, (IA)³, VeRA and the choice of modules, against PEFT.
 
-use crate::EXACT;
-use crate::reader::{Case, each};
-use candle_align::{
-    AdaLoraConfig, AdaLoraLinear, DoraLinear, Ia3Config, Ia3Linear, Ia3Place, LoraConfig,
-    Orthogonality, RankAllocator, RankAllocatorConfig, Result, Scaling, TargetModules, Targets,
-    VeraConfig, VeraLinear, VeraProjections, orthogonality_penalty,
+use super::EXACT;
+use super::reader::{Case, each};
+use candle_align::Result;
+use candle_align::parameter_efficient::{
+    AdaLoraConfig, AdaLoraLinear, Adapter, DoraLinear, Ia3ForModel, Ia3Linear, Ia3Place,
+    LinearAdapter, LoraConfig, LoraForModel, Orthogonality, RankAllocator, RankAllocatorConfig,
+    Scaling, TargetModules, Targets, VeraConfig, VeraLinear, VeraProjections,
+    orthogonality_penalty,
 };
 use candle_core::{Device, Tensor, Var};
 use candle_nn::{Linear, Module};
@@ -78,7 +80,7 @@ fn ia3() {
 }
 
 fn places(case: &Case) -> Result<()> {
-    let config = Ia3Config {
+    let config = Ia3ForModel {
         targets: Targets {
             target_modules: TargetModules::AllLinear,
             ..Default::default()
@@ -218,7 +220,7 @@ fn targets() {
             case.word("rank_pattern"),
             case.word("alpha_pattern")
         );
-        let config: LoraConfig = serde_json::from_str(&config).expect("settings");
+        let config: LoraForModel = serde_json::from_str(&config).expect("settings");
         let resolved = paths.iter().map(|path| config.for_module(path));
         let resolved = resolved.collect::<Result<Option<Vec<_>>>>()?.expect("all");
         let ranks = resolved.iter().map(|layer| layer.rank as f64).collect();

@@ -1,11 +1,10 @@
 //! Stable Alignment and the cheapest edits, against the papers' definitions in scalars.
 
-use crate::EXACT;
-use crate::ranking::{candidates, check_list};
-use crate::reader::each;
-use candle_align::{
-    EditCosts, StableAlignmentConfig, StableAlignmentForm, edit_script, stable_alignment_loss,
-};
+use super::EXACT;
+use super::ranking::{candidates, check_list};
+use super::reader::each;
+use candle_align::language::edits::{EditCosts, edit_script};
+use candle_align::{StableAlignmentConfig, StableAlignmentForm, stable_alignment_loss};
 use candle_core::{Device, Tensor};
 
 #[test]

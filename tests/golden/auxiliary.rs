@@ -1,5 +1,5 @@
-use crate::EXACT;
-use crate::reader::each;
+use super::EXACT;
+use super::reader::each;
 use candle_align::{
     EntropyConfig, KlEstimator, PtxConfig, Statistics, TokenLogProbs, entropy_loss, kl_loss,
     ptx_loss,

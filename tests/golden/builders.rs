@@ -1,17 +1,17 @@
-use crate::reader::{Case, each};
-use candle_align::{
-    Attempt, ClassPrompt, HindsightFeedback, HindsightFormat, HindsightOrder, HindsightPair,
-    LearnedAnswers, Result, RevisionTemplate, Sequence, Turn, Verdict, hindsight_sequence,
+use super::reader::{Case, each};
+use crate::common::words::bytes;
+use candle_align::language::LearnedAnswers;
+use candle_align::language::chain_of_hindsight::{
+    HindsightFeedback, HindsightFormat, HindsightOrder, HindsightPair, hindsight_sequence,
 };
+use candle_align::language::conditional_sft::{ClassPrompt, Turn};
+use candle_align::language::revision::{Attempt, RevisionTemplate, Verdict};
+use candle_align::{Result, Sequence};
 use candle_core::{Device, Tensor};
 
 /// The special tokens of the transcriptions.
 const BOS: u32 = 256;
 const END: u32 = 257;
-
-fn bytes(text: &str) -> Result<Vec<u32>> {
-    Ok(text.bytes().map(u32::from).collect())
-}
 
 #[test]
 fn sequences_are_the_authors_token_by_token() {

@@ -1,11 +1,13 @@
 //! BRIO and expected risk: candidates beside a reference answer, from its logits.
 
-use crate::EXACT;
-use crate::ranking::candidates;
-use crate::reader::{Case, each};
+use super::EXACT;
+use super::ranking::candidates;
+use super::reader::{Case, each};
+use candle_align::ranking::ReferenceTokens;
+use candle_align::ranking::brio::BrioPairs;
 use candle_align::{
-    BrioConfig, BrioPairs, ExpectedRiskConfig, ListLoss, ReferenceTokens, Result, SftConfig,
-    Statistics, TokenLogProbs, TokenLoss, brio_loss, expected_risk_loss, sft_loss,
+    BrioConfig, ExpectedRiskConfig, ListLoss, Result, SftConfig, Statistics, TokenLogProbs,
+    TokenLoss, brio_loss, expected_risk_loss, sft_loss,
 };
 use candle_core::Var;
 

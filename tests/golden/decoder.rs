@@ -1,16 +1,16 @@
 //! Methods that change a whole model, on the examples' decoder, against one written out in torch.
 
-use crate::EXACT;
-use crate::reader::{Case, each};
-use crate::support::adapters::{AdapterConfig, adapt};
-use crate::support::transformer::{Config, Transformer};
-use candle_align::{
-    BottleneckConfig, DesignSpaceConfig, MamConfig, PrefixConfig, Reparametrisation,
+use super::EXACT;
+use super::reader::{Case, each};
+use candle_align::parameter_efficient::{
+    BottleneckConfig, DesignSpaceConfig, MamConfig, PrefixConfig, Reparametrization,
 };
 use candle_core::{DType, Device, Tensor};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde::Deserialize;
+use support::adapters::{AdapterSettings, adapt};
+use support::transformer::{Config, Transformer};
 
 #[test]
 fn decoder() {
@@ -56,26 +56,26 @@ enum Sizes {
     DesignSpace {
         per_layer: usize,
     },
-    Other(AdapterConfig),
+    Other(AdapterSettings),
 }
 
-fn method(case: &Case) -> AdapterConfig {
+fn method(case: &Case) -> AdapterSettings {
     match case.part("adapter") {
         Sizes::Mam {
             length,
             inner,
             width,
-        } => AdapterConfig::Mam(MamConfig {
+        } => AdapterSettings::Mam(MamConfig {
             prefix: PrefixConfig {
                 length,
-                reparametrisation: Reparametrisation::Mlp { inner },
+                reparametrization: Reparametrization::Mlp { inner },
             },
             adapter: BottleneckConfig {
                 width,
                 ..MamConfig::default().adapter
             },
         }),
-        Sizes::DesignSpace { per_layer } => AdapterConfig::DesignSpace {
+        Sizes::DesignSpace { per_layer } => AdapterSettings::DesignSpace {
             space: DesignSpaceConfig::default(),
             per_layer,
         },

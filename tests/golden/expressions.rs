@@ -1,6 +1,6 @@
 //! Which paths an expression chooses: Python's `re`, in the three ways that PEFT uses it.
 
-use candle_align::{LoraConfig, TargetModules, Targets};
+use candle_align::parameter_efficient::{LoraConfig, LoraForModel, TargetModules, Targets};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -73,13 +73,16 @@ fn a_key_is_pythons_match_of_the_last_segments() {
         let config = LoraConfig {
             rank: 3,
             alpha: 3.0,
+            ..Default::default()
+        };
+        let config = LoraForModel {
+            config,
             rank_pattern: vec![(key.clone(), 5)],
             alpha_pattern: vec![(key, 5.0)],
             targets: Targets {
                 target_modules: TargetModules::AllLinear,
                 ..Default::default()
             },
-            ..Default::default()
         };
         let layer = found(config.for_module(path), expression).expect("all");
         assert_eq!(layer.rank as f64, layer.alpha, "{expression}: {path}");

@@ -1,7 +1,8 @@
-use crate::EXACT;
-use crate::reader::{Case, each};
+use super::EXACT;
+use super::reader::{Case, each};
+use candle_align::language::conditional_sft::ClassWeighting;
 use candle_align::{
-    CRlftConfig, ClassWeighting, HindsightConfig, Reduction, Result, TokenLogProbs, c_rlft_loss,
+    CRlftConfig, HindsightConfig, Reduction, Result, TokenLogProbs, c_rlft_loss,
     chain_of_hindsight_loss,
 };
 

@@ -1,4 +1,4 @@
-"""Loads adapters that the example `train` wrote onto the same decoder in torch, with every warning an
+"""Loads adapters that the trainer wrote onto the same decoder in torch, with every warning an
 error, and compares the logits with those of the model that was trained.
 
     TRAINED_ADAPTERS=target/trained cargo test --test train every_method_learns
@@ -60,7 +60,7 @@ class Block(torch.nn.Module):
 
 
 class Decoder(torch.nn.Module):
-    """`examples/support/transformer.rs`."""
+    """`examples/support/src/transformer.rs`."""
 
     def __init__(self, size):
         super().__init__()

@@ -1,6 +1,6 @@
 """Loads adapters that this crate wrote, with every warning an error, and compares the logits.
 
-    WRITTEN_ADAPTERS=target/written cargo test --test golden adapters_written_here
+    WRITTEN_ADAPTERS=target/written cargo test --test suite adapters_written_here
     python tests/golden/load_written.py target/written
 """
 

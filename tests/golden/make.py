@@ -17,10 +17,10 @@ import calibration  # noqa: E402
 import decoder  # noqa: E402
 import language  # noqa: E402
 import online  # noqa: E402
-import optimiser  # noqa: E402
+import optimizer  # noqa: E402
 import preference  # noqa: E402
 import prompts  # noqa: E402
-import quantised  # noqa: E402
+import quantized  # noqa: E402
 import raft  # noqa: E402
 import ranking  # noqa: E402
 import rollout  # noqa: E402
@@ -42,8 +42,8 @@ if __name__ == "__main__":
     raft.sampling()
     adapters.lora()
     prompts.prompts()
-    quantised.quantised()
-    quantised.qlora()
+    quantized.quantized()
+    quantized.qlora()
     decoder.decoder()
     adapter_files.adapter_files()
     alignment.stable_alignment()
@@ -56,6 +56,6 @@ if __name__ == "__main__":
     auxiliary.auxiliary()
     language.language()
     builders.builders()
-    optimiser.adamw()
-    optimiser.lora_plus()
-    optimiser.schedule()
+    optimizer.adamw()
+    optimizer.lora_plus()
+    optimizer.schedule()

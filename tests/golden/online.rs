@@ -1,12 +1,13 @@
 //! RLHF with PPO, against TRL's statements and the papers' sums.
 
-use crate::EXACT;
-use crate::reader::{Case, each};
+use super::EXACT;
+use super::reader::{Case, each};
+use candle_align::math::Whiten;
 use candle_align::math::whiten;
+use candle_align::online::controller::KlController;
 use candle_align::{
-    GaeConfig, KlController, KlEstimator, PpoConfig, PpoValueConfig, Reduction, Result,
-    ShapedRewardsConfig, TokenLogProbs, Whiten, gae, ppo_policy_loss, ppo_value_loss,
-    shaped_rewards,
+    GaeConfig, KlEstimator, PpoConfig, PpoValueConfig, Reduction, Result, ShapedRewardsConfig,
+    TokenLogProbs, gae, ppo_policy_loss, ppo_value_loss, shaped_rewards,
 };
 use candle_core::{Device, Tensor};
 

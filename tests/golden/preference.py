@@ -125,9 +125,9 @@ def dpo():
     write("dpo", cases)
 
 
-def trl_reward(chosen, rejected, margin, centring):
+def trl_reward(chosen, rejected, margin, centering):
     """RewardTrainer.compute_loss on given scores: the mean over pairs."""
-    stub = trainer(args=types.SimpleNamespace(center_rewards_coefficient=centring))
+    stub = trainer(args=types.SimpleNamespace(center_rewards_coefficient=centering))
     model = lambda **_: types.SimpleNamespace(logits=torch.cat([chosen, rejected])[:, None])  # noqa: E731
     inputs = {} if margin is None else dict(margin=margin)
     loss = RewardTrainer.compute_loss(stub, model, inputs)
@@ -163,16 +163,16 @@ def plackett_luce(scores, rewards):
 
 def reward_model():
     cases = []
-    for name, with_margin, centring in [
+    for name, with_margin, centering in [
         ("plain", False, None),
         ("margin", True, None),
-        ("centred", False, 0.01),
-        ("margin and centred", True, 0.4),
+        ("centered", False, 0.01),
+        ("margin and centered", True, 0.4),
     ]:
         draw = Draw(f"reward_model {name}")
         chosen, rejected = (draw.normal(5, scale=1.5).requires_grad_() for _ in range(2))
         margin = draw.uniform(5, low=-0.5, high=2.0) if with_margin else None
-        loss, accuracy = trl_reward(chosen, rejected, margin, centring)
+        loss, accuracy = trl_reward(chosen, rejected, margin, centering)
         inputs = dict(chosen=chosen, rejected=rejected)
         if with_margin:
             inputs["margin"] = margin
@@ -180,7 +180,7 @@ def reward_model():
             case(
                 f"pairwise, {name}",
                 "trl 1.16.0 RewardTrainer.compute_loss on a stub; the mean over pairs",
-                config=dict(kind="pairwise", centring=centring or 0.0),
+                config=dict(kind="pairwise", centering=centering or 0.0),
                 inputs=inputs,
                 outputs=dict(loss=loss, accuracy=accuracy),
                 grads=gradients(loss, chosen=chosen, rejected=rejected),

@@ -1,7 +1,7 @@
 //! Pairs and rankings: DPO and reward models, against TRL and the papers' sums.
 
-use crate::EXACT;
-use crate::reader::{Case, each};
+use super::EXACT;
+use super::reader::{Case, each};
 use candle_align::{
     DpoConfig, Pair, PairwiseRewardConfig, RankedRewardConfig, Result, TokenLogProbs,
     choose_best_loss, dpo_loss, pairwise_reward_loss, plackett_luce_reward_loss,
@@ -86,7 +86,7 @@ fn pairwise(case: &Case) -> Result<()> {
         false => None,
     };
     let config = PairwiseRewardConfig {
-        centring: case.number("centring"),
+        centering: case.number("centering"),
     };
     let loss = pairwise_reward_loss(&scores, margin.as_ref(), &config)?
         .loss

@@ -1,11 +1,12 @@
 //! Prompts and prefixes, against PEFT; attention with a prefix, against Transformers; gated mixing
 //! and adapters, against the sums of He et al.
 
-use crate::EXACT;
-use crate::reader::{Case, each};
-use candle_align::{
+use super::EXACT;
+use super::reader::{Case, each};
+use candle_align::Result;
+use candle_align::parameter_efficient::{
     Activation, BottleneckAdapter, BottleneckConfig, Insertion, PrefixConfig, PrefixEncoder,
-    PrefixLayer, PrefixShape, PromptConfig, PromptEmbedding, PromptInit, Reparametrisation, Result,
+    PrefixLayer, PrefixShape, PromptConfig, PromptEmbedding, PromptInit, Reparametrization,
     prefix_attention, prefix_mixing,
 };
 use candle_core::{DType, Device, Tensor, Var};
@@ -39,9 +40,9 @@ fn prefix(case: &Case) -> Result<()> {
     };
     let config = PrefixConfig {
         length: size("length"),
-        reparametrisation: match case.optional("inner") {
-            None => Reparametrisation::Direct,
-            Some(inner) => Reparametrisation::Mlp {
+        reparametrization: match case.optional("inner") {
+            None => Reparametrization::Direct,
+            Some(inner) => Reparametrization::Mlp {
                 inner: inner as usize,
             },
         },

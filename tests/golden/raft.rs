@@ -1,11 +1,9 @@
 //! RAFT against the paper's selections in scalars, and sampling against Transformers.
 
-use crate::EXACT;
-use crate::reader::each;
-use candle_align::{
-    RaftConfig, Result, SamplingConfig, SftConfig, TokenLogProbs, best_of_k, kl_adjusted_rewards,
-    sft_loss, top_share,
-};
+use super::EXACT;
+use super::reader::each;
+use candle_align::online::raft::{best_of_k, kl_adjusted_rewards, top_share};
+use candle_align::{RaftConfig, Result, SamplingConfig, SftConfig, TokenLogProbs, sft_loss};
 use candle_core::{D, Device, Tensor};
 
 fn numbers(rows: &[usize]) -> Result<Tensor> {

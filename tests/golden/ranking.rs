@@ -1,10 +1,10 @@
 //! Lists of ranked answers: PRO, SLiC and RRHF, against the papers' sums.
 
-use crate::EXACT;
-use crate::reader::{Case, each};
+use super::EXACT;
+use super::reader::{Case, each};
 use candle_align::{
     Candidates, ListLoss, Pair, ProConfig, ProTemperature, Result, RrhfConfig, SlicConfig,
-    TokenLogProbs, pro_loss, rrhf_loss, slic_expected_reward_loss, slic_kl_regulariser,
+    TokenLogProbs, pro_loss, rrhf_loss, slic_expected_reward_loss, slic_kl_regularizer,
     slic_list_loss, slic_margin_loss, slic_rank_loss,
 };
 use candle_core::{Device, Tensor, Var};
@@ -107,7 +107,7 @@ fn each_pair(
 
 fn kl(case: &Case) -> Result<()> {
     let policy = case.var("policy")?;
-    let kl = slic_kl_regulariser(&policy, &case.input("reference")?, &case.mask("mask")?)?;
+    let kl = slic_kl_regularizer(&policy, &case.input("reference")?, &case.mask("mask")?)?;
     case.check("loss", &kl.loss, EXACT)?;
     case.check_gradient("policy", &kl.loss, &policy, EXACT)
 }

@@ -1,10 +1,11 @@
 //! One whole training step, against its scalars written out.
 
-use crate::EXACT;
-use crate::reader::{Case, each};
+use super::EXACT;
+use super::reader::{Case, each};
+use candle_align::math::Whiten;
 use candle_align::{
     ExperienceConfig, GaeConfig, KlEstimator, PpoConfig, PpoValueConfig, Reduction, RlhfConfig,
-    Rollout, ShapedRewardsConfig, TokenLogProbs, Whiten, rlhf_loss,
+    Rollout, ShapedRewardsConfig, TokenLogProbs, rlhf_loss,
 };
 use candle_core::{Device, Tensor};
 

@@ -1,7 +1,7 @@
 //! Log-probabilities and supervised fine-tuning, against TRL and Transformers.
 
-use crate::EXACT;
-use crate::reader::{Case, each};
+use super::EXACT;
+use super::reader::{Case, each};
 use candle_align::{Reduction, Result, SftConfig, Statistics, TokenLogProbs, sft_loss};
 use candle_core::{DType, Var};
 

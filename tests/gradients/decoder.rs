@@ -1,16 +1,16 @@
 //! Methods of a whole model, on the examples' decoder: every number that is trained.
 
 use crate::common::adapters::{assert_gradients, disturb, objective};
-use crate::support::adapters::{AdapterConfig, adapt};
-use crate::support::transformer::{Config, Transformer};
-use candle_align::{
-    Activation, BottleneckConfig, DesignSpaceConfig, MamConfig, PrefixConfig, Reparametrisation,
+use candle_align::parameter_efficient::{
+    Activation, BottleneckConfig, DesignSpaceConfig, MamConfig, PrefixConfig, Reparametrization,
 };
 use candle_core::{DType, Device, Tensor};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use support::adapters::{AdapterSettings, adapt};
+use support::transformer::{Config, Transformer};
 
-fn check(what: &str, layers: usize, config: &AdapterConfig) {
+fn check(what: &str, layers: usize, config: &AdapterSettings) {
     let sizes = Config {
         vocabulary: 5,
         dim: 4,
@@ -31,14 +31,14 @@ fn check(what: &str, layers: usize, config: &AdapterConfig) {
 
 #[test]
 fn the_mam_adapter() {
-    for (reparametrisation, activation) in [
-        (Reparametrisation::Direct, Activation::Relu),
-        (Reparametrisation::Mlp { inner: 3 }, Activation::Gelu),
+    for (reparametrization, activation) in [
+        (Reparametrization::Direct, Activation::Relu),
+        (Reparametrization::Mlp { inner: 3 }, Activation::Gelu),
     ] {
         let config = MamConfig {
             prefix: PrefixConfig {
                 length: 2,
-                reparametrisation,
+                reparametrization,
             },
             adapter: BottleneckConfig {
                 width: 3,
@@ -46,14 +46,14 @@ fn the_mam_adapter() {
                 ..MamConfig::default().adapter
             },
         };
-        check(&format!("{config:?}"), 2, &AdapterConfig::Mam(config));
+        check(&format!("{config:?}"), 2, &AdapterSettings::Mam(config));
     }
 }
 
 #[test]
 fn the_s4_design() {
     let space = DesignSpaceConfig::default();
-    let config = AdapterConfig::DesignSpace {
+    let config = AdapterSettings::DesignSpace {
         space,
         per_layer: 60,
     };

@@ -1,10 +1,14 @@
 use crate::common::adapted::*;
+use crate::common::adapters::objective;
 use crate::common::lora::*;
 use crate::common::{EXACT, assert_close, numbers, vector};
-use candle_align::{
-    AdaLoraConfig, AdaLoraFile, AdaLoraLinear, AdaLoraScaling, AdapterConfig, AdapterFile,
-    AdapterLayer, AdapterLayers, AdapterMethod, Orthogonality, RankAllocator, RankAllocatorConfig,
-    Result, TargetModules, Targets, orthogonality_penalty,
+use candle_align::Result;
+use candle_align::parameter_efficient::{
+    AdaLoraConfig, AdaLoraLinear, AdaLoraScaling, Adapter, ForModel, Orthogonality, RankAllocator,
+    RankAllocatorConfig, TargetModules, Targets, orthogonality_penalty,
+};
+use candle_align::peft::{
+    AdaLoraFile, AdapterFile, AdapterMethod, AnyAdapter, ModelAdapters, PeftConfig,
 };
 use candle_core::{DType, Tensor};
 use candle_nn::Module;
@@ -98,23 +102,25 @@ fn a_pruned_triplet_adds_nothing_and_cutting_it_changes_nothing() {
 fn the_file_of_a_layer_with_all_triplets_is_that_of_the_layer_cut() {
     let file = |layer: AdaLoraLinear, kept: &[bool]| -> Result<AdapterFile> {
         let method = AdapterMethod::AdaLora(AdaLoraFile {
-            config: ada_config(),
+            model: ForModel {
+                config: ada_config(),
+                targets: Targets {
+                    target_modules: TargetModules::Names(vec!["q".to_string()]),
+                    ..Default::default()
+                },
+            },
             allocator: RankAllocatorConfig {
                 total_steps: 9,
-                ..Default::default()
-            },
-            targets: Targets {
-                target_modules: TargetModules::Names(vec!["q".to_string()]),
                 ..Default::default()
             },
             kept: [("m.q".to_string(), kept.to_vec())].into(),
             ..Default::default()
         });
-        let layers = AdapterLayers {
-            layers: [("m.q".to_string(), AdapterLayer::AdaLora(layer))].into(),
+        let layers = ModelAdapters {
+            layers: [("m.q".to_string(), AnyAdapter::AdaLora(layer))].into(),
             ..Default::default()
         };
-        AdapterFile::from_layers(AdapterConfig::from(method), &layers)
+        AdapterFile::from_layers(PeftConfig::from(method), &layers)
     };
     let tensors = |file: Result<AdapterFile>| -> Vec<(String, Vec<f64>)> {
         let each = file.unwrap();

@@ -7,8 +7,6 @@ use candle_align::training::grad_coverage;
 use candle_core::{DType, Tensor};
 use candle_nn::{Linear, Module};
 
-const TYPES: [DType; 4] = [DType::F64, DType::F32, DType::BF16, DType::F16];
-
 /// What a computation in this type may differ by from itself in another order, for outputs about 4;
 /// for a half type, what rounding a merged weight costs an output of four products.
 fn rounding(dtype: DType) -> f64 {
@@ -236,7 +234,10 @@ fn all_that_is_trained_gets_a_gradient_and_nothing_else() {
             var.set(&some).unwrap();
         }
         let x = var(&irregular(&[2, 30]));
-        for y in [layer.forward(&x), Ok(layer.train(&x, &mut rng(1)).unwrap())] {
+        for y in [
+            layer.forward(&x),
+            Ok(layer.forward_train(&x, &mut rng(1)).unwrap()),
+        ] {
             let grads = y.unwrap().sqr().unwrap().backward().unwrap();
             assert!(
                 grads.get(&weight).is_none() && grads.get(&bias).is_none(),
@@ -298,7 +299,7 @@ fn the_types_follow_the_base() {
             }
             for x in inputs(stored) {
                 assert_eq!(layer.forward(&x).unwrap().dtype(), x.dtype(), "{name}");
-                let y = layer.train(&x, &mut rng(1)).unwrap();
+                let y = layer.forward_train(&x, &mut rng(1)).unwrap();
                 assert_eq!(bits(&y), bits(&layer.forward(&x).unwrap()), "{name}");
             }
         }

@@ -1,11 +1,11 @@
 use crate::common::adapters::disturb;
 use crate::common::lora::{BIAS, WEIGHT, bits, irregular, rng, tensor};
 use crate::common::{EXACT, assert_close, numbers, vector};
-use candle_align::training::grad_coverage;
-use candle_align::{
-    Activation, BottleneckAdapter, BottleneckConfig, FrozenLinear, Insertion, LoraConfig,
+use candle_align::parameter_efficient::{
+    Activation, Adapter, BottleneckAdapter, BottleneckConfig, FrozenLinear, Insertion, LoraConfig,
     LoraLinear, MamConfig,
 };
+use candle_align::training::grad_coverage;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{Linear, Module};
 
@@ -179,15 +179,20 @@ fn the_counts_of_the_unified_view() {
     let (d, r, l) = (16, mam.adapter.width, mam.prefix.length);
     let adapter = adapter(d, d, &mam.adapter, DType::F32);
     assert_eq!(adapter.parameters(), 2 * r * d);
-    let shape = candle_align::PrefixShape {
+    let shape = candle_align::parameter_efficient::PrefixShape {
         layers: 1,
         heads: 2,
         head_dim: 8,
     };
     let cpu = Device::Cpu;
-    let prefix =
-        candle_align::PrefixEncoder::new(shape, &mam.prefix, DType::F32, &cpu, &mut rng(1))
-            .unwrap();
+    let prefix = candle_align::parameter_efficient::PrefixEncoder::new(
+        shape,
+        &mam.prefix,
+        DType::F32,
+        &cpu,
+        &mut rng(1),
+    )
+    .unwrap();
     assert_eq!(prefix.finish().unwrap().parameters(), 2 * l * d);
     // with biases: 2·r·d + r + d
     let houlsby = self::adapter(d, d, &BottleneckConfig::default(), DType::F32);

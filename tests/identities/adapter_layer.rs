@@ -1,8 +1,9 @@
 use crate::common::adapted::*;
 use crate::common::lora::*;
-use candle_align::{
-    AdaLoraConfig, AdapterLayer, BlockScale, Ia3Place, LoraConfig, QloraLinear, VeraConfig,
+use candle_align::parameter_efficient::{
+    AdaLoraConfig, Adapter, BlockScale, Ia3Place, LoraConfig, QloraLinear, VeraConfig,
 };
+use candle_align::peft::AnyAdapter;
 use candle_core::DType;
 use candle_nn::Module;
 
@@ -35,7 +36,7 @@ fn a_layer_of_a_file_trains_as_the_layer_alone() {
     let x = tensor(&X);
     macro_rules! alike {
         ($($layer:ident: $kind:ident),*) => {[$((
-            AdapterLayer::$kind($layer.clone()),
+            AnyAdapter::$kind($layer.clone()),
             $layer.forward_train(&x, &mut rng(3)).unwrap(),
         )),*]};
     }
@@ -49,7 +50,7 @@ fn a_layer_of_a_file_trains_as_the_layer_alone() {
         );
     }
     // nothing to drop
-    let layer = AdapterLayer::Ia3(ia3(Ia3Place::Output, DType::F64));
+    let layer = AnyAdapter::Ia3(ia3(Ia3Place::Output, DType::F64));
     let trained = layer.forward_train(&x, &mut rng(3)).unwrap();
     assert_eq!(bits(&trained), bits(&layer.forward(&x).unwrap()));
 }

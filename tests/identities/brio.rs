@@ -1,7 +1,10 @@
+use crate::common::lists::list;
 use crate::common::{EXACT, assert_close, matrix, numbers, vector};
+use candle_align::ranking::ReferenceTokens;
+use candle_align::ranking::brio::BrioPairs;
 use candle_align::{
-    BrioConfig, BrioPairs, Candidates, Pair, ReferenceTokens, RrhfConfig, SlicConfig, TokenLoss,
-    brio_loss, rrhf_loss, slic_list_loss, slic_rank_loss,
+    BrioConfig, Candidates, Pair, RrhfConfig, SlicConfig, TokenLoss, brio_loss, rrhf_loss,
+    slic_list_loss, slic_rank_loss,
 };
 use candle_core::{DType, Tensor, Var};
 
@@ -9,16 +12,6 @@ const SUMS: [f64; 4] = [-2.5, -4.1, -3.3, -0.9];
 const LENGTHS: [f64; 4] = [2.0, 3.0, 5.0, 1.0];
 const ORDERED: [f64; 4] = [0.2, 1.5, -0.3, 0.8];
 const EVERY: [[f64; 4]; 3] = [ORDERED, [1.0, 1.0, 0.0, 0.0], [2.0; 4]];
-
-fn list(sums: &[f64], lengths: &[f64], rewards: &[f64]) -> Candidates {
-    Candidates::new(
-        &matrix(&[sums]),
-        &matrix(&[lengths]),
-        &matrix(&[rewards]),
-        None,
-    )
-    .unwrap()
-}
 
 fn config(margin: f64, length_power: f64) -> BrioConfig {
     BrioConfig {
@@ -153,8 +146,8 @@ fn only_the_order_of_the_rewards_counts() {
 }
 
 #[test]
-fn the_zero_set_is_that_of_neighbours() {
-    // leads of exactly λ between neighbours leave no pair short, in either weighting
+fn the_zero_set_is_that_of_neighbors() {
+    // leads of exactly λ between neighbors leave no pair short, in either weighting
     for pairs in [BrioPairs::Sum, BrioPairs::MeanPerDistance] {
         let config = BrioConfig {
             pairs,

@@ -1,9 +1,14 @@
 use crate::common::words::{END, bytes};
 use crate::common::{EXACT, assert_close, bits, matrix, numbers};
+use candle_align::language::LearnedAnswers;
+use candle_align::language::chain_of_hindsight::{
+    HindsightFeedback, HindsightFormat, HindsightOrder, HindsightPair, hindsight_prompt,
+    hindsight_sequence,
+};
+use candle_align::language::conditional_sft::{ClassPrompt, Turn};
 use candle_align::{
-    ClassPrompt, HindsightConfig, HindsightFeedback, HindsightFormat, HindsightOrder,
-    HindsightPair, LearnedAnswers, PtxConfig, Reduction, Sequence, SftConfig, TokenLogProbs, Turn,
-    chain_of_hindsight_loss, hindsight_prompt, hindsight_sequence, ptx_loss, sft_loss,
+    HindsightConfig, PtxConfig, Reduction, Sequence, SftConfig, TokenLogProbs,
+    chain_of_hindsight_loss, ptx_loss, sft_loss,
 };
 use candle_core::Var;
 

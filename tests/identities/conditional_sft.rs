@@ -1,8 +1,9 @@
 use crate::common::words::{END, bytes};
 use crate::common::{EXACT, assert_close, bits, matrix, numbers, vector};
+use candle_align::language::LearnedAnswers;
+use candle_align::language::conditional_sft::{ClassPrompt, ClassWeighting, Turn};
 use candle_align::{
-    CRlftConfig, ClassPrompt, ClassWeightedLoss, ClassWeighting, LearnedAnswers, Reduction,
-    SftConfig, TokenLogProbs, Turn, c_rlft_loss, sft_loss,
+    CRlftConfig, ClassWeightedLoss, Reduction, SftConfig, TokenLogProbs, c_rlft_loss, sft_loss,
 };
 use candle_core::Var;
 

@@ -1,6 +1,8 @@
 use crate::common::lora::{BIAS, WEIGHT, bits, irregular, tensor};
 use crate::common::vector;
-use candle_align::{BiasLinear, DesignSpaceConfig, Grouping, LayerSize, Strategy};
+use candle_align::parameter_efficient::{
+    Adapter, BiasLinear, DesignSpaceConfig, Grouping, LayerSize, Strategy,
+};
 use candle_core::DType;
 use candle_nn::{Linear, Module};
 

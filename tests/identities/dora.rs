@@ -1,7 +1,8 @@
 use crate::common::adapted::*;
+use crate::common::adapters::objective;
 use crate::common::lora::*;
 use crate::common::{EXACT, assert_close, numbers, vector};
-use candle_align::{DoraLinear, LoraConfig, Scaling};
+use candle_align::parameter_efficient::{DoraLinear, LinearAdapter, LoraConfig, Scaling};
 use candle_core::{DType, Tensor};
 use candle_nn::{Linear, Module};
 

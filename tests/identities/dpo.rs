@@ -1,3 +1,4 @@
+use crate::common::lists::pair;
 use crate::common::{EXACT, assert_close, matrix, numbers, vector};
 use candle_align::math::plackett_luce;
 use candle_align::{DpoConfig, Pair, dpo_loss};
@@ -5,13 +6,6 @@ use candle_core::{DType, Tensor, Var};
 
 const CHOSEN: [f64; 3] = [-3.5, -2.7, -8.0];
 const REJECTED: [f64; 3] = [-4.5, -4.8, -5.0];
-
-fn pair(chosen: &[f64], rejected: &[f64]) -> Pair<Tensor> {
-    Pair {
-        chosen: vector(chosen),
-        rejected: vector(rejected),
-    }
-}
 
 fn shifted(values: &[f64], by: f64) -> Vec<f64> {
     values.iter().map(|v| v + by).collect()

@@ -26,7 +26,7 @@ fn risk(sums: &[f64], lengths: &[f64], rewards: &[f64], length_power: f64) -> (f
 }
 
 fn shares(scores: &[f64]) -> Vec<f64> {
-    crate::common::policy::normalised(&scores.iter().map(|s| s.exp()).collect::<Vec<_>>())
+    crate::common::policy::normalized(&scores.iter().map(|s| s.exp()).collect::<Vec<_>>())
 }
 
 #[test]

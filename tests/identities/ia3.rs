@@ -1,7 +1,7 @@
 use crate::common::adapted::*;
 use crate::common::lora::*;
 use crate::common::{EXACT, assert_close, numbers, vector};
-use candle_align::{Ia3Linear, Ia3Place};
+use candle_align::parameter_efficient::{Adapter, Ia3Linear, Ia3Place};
 use candle_core::DType;
 use candle_nn::{Linear, Module};
 

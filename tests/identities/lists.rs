@@ -2,10 +2,12 @@
 
 use crate::common::{EXACT, assert_close, logistic_loss, numbers};
 use candle_align::math::plackett_luce;
+use candle_align::online::reward_model::Ties;
+use candle_align::ranking::brio::BrioPairs;
 use candle_align::{
-    BrioConfig, BrioPairs, Candidates, ExpectedRiskConfig, Pair, ProConfig, ProTemperature,
+    BrioConfig, Candidates, ExpectedRiskConfig, Pair, ProConfig, ProTemperature,
     RankedRewardConfig, Result, RrhfConfig, SlicConfig, StableAlignmentConfig, StableAlignmentForm,
-    Ties, brio_loss, choose_best_loss, expected_risk_loss, plackett_luce_reward_loss, pro_loss,
+    brio_loss, choose_best_loss, expected_risk_loss, plackett_luce_reward_loss, pro_loss,
     ranked_reward_loss, rrhf_loss, slic_expected_reward_loss, slic_list_loss, slic_margin_loss,
     slic_rank_loss, stable_alignment_loss,
 };
@@ -155,7 +157,7 @@ fn ranked(x: &Lists, ties: Ties) -> Result<Tensor> {
     let config = RankedRewardConfig {
         ties,
         margin: 0.3,
-        centring: 0.0,
+        centering: 0.0,
     };
     ranked_reward_loss(&x.sums, &x.rewards, Some(&x.mask), &config)
 }

@@ -1,17 +1,12 @@
 //! Hidden states and logits lead to the same log-probabilities, and to the same gradients.
 
-use crate::common::{assert_close, bits, numbers};
+use crate::common::{ALL_STATISTICS, assert_close, bits, numbers};
 use candle_align::{OutputHead, Statistics, TokenLogProbs};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 
 /// Two orders of the same double-precision arithmetic.
 const DOUBLE: f64 = 1e-11;
-const ALL: Statistics = Statistics {
-    entropy: true,
-    vocabulary_mean: true,
-    log_collision: true,
-};
 
 struct Case {
     hidden: Var,
@@ -96,8 +91,8 @@ fn hidden_states_and_logits_agree_in_values_and_gradients() {
     for (with_bias, temperature, cap, ask) in [
         (false, 1.0, None, Statistics::default()),
         (true, 1.0, None, Statistics::default()),
-        (true, 0.7, Some(2.0), ALL),
-        (false, 1.9, None, ALL),
+        (true, 0.7, Some(2.0), ALL_STATISTICS),
+        (false, 1.9, None, ALL_STATISTICS),
         (true, 1.0, Some(0.8), Statistics::default()),
     ] {
         let case = case();
@@ -143,7 +138,7 @@ fn hidden_states_and_logits_agree_in_values_and_gradients() {
 
 #[test]
 fn a_frozen_matrix_gets_no_gradient_and_changes_no_other() {
-    for ask in [Statistics::default(), ALL] {
+    for ask in [Statistics::default(), ALL_STATISTICS] {
         let case = case();
         let plain = logits(&case, false, 1.0, None);
         let want = TokenLogProbs::next_token_with(&plain, &case.tokens, &case.mask, ask).unwrap();

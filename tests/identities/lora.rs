@@ -1,11 +1,10 @@
 use crate::common::lora::*;
 use crate::common::{EXACT, assert_close, matrix, numbers, vector};
-use candle_align::{LoraBias, LoraConfig, LoraEmbedding, LoraLinear, Scaling};
+use candle_align::parameter_efficient::{
+    Adapter, LinearAdapter, LoraBias, LoraConfig, LoraEmbedding, LoraLinear, Scaling,
+};
 use candle_core::{DType, Device, IndexOp, Tensor, Var};
 use candle_nn::{Embedding, Linear, Module};
-
-const TYPES: [DType; 4] = [DType::F64, DType::F32, DType::BF16, DType::F16];
-const BIASES: [LoraBias; 3] = [LoraBias::Frozen, LoraBias::Base, LoraBias::Update];
 
 /// Relative to 1, what a computation in this type may differ by from itself in another order; for a
 /// half type, what rounding a merged weight costs an output of four products.
@@ -305,7 +304,7 @@ fn a_merge_that_is_not_finite_changes_nothing() {
 }
 
 #[test]
-fn the_change_is_linear_in_alpha_and_rank_stabilised_by_the_root_of_the_rank() {
+fn the_change_is_linear_in_alpha_and_rank_stabilized_by_the_root_of_the_rank() {
     let delta = |alpha, scaling| {
         let config = LoraConfig {
             alpha,
@@ -317,8 +316,8 @@ fn the_change_is_linear_in_alpha_and_rank_stabilised_by_the_root_of_the_rank() {
     let plain = delta(3.0, Scaling::Rank);
     let times = |x: f64| plain.iter().map(|d| x * d).collect::<Vec<_>>();
     assert_close(&delta(7.5, Scaling::Rank), &times(2.5), EXACT, "alpha");
-    let stabilised = delta(3.0, Scaling::RankSqrt);
-    assert_close(&stabilised, &times(2f64.sqrt()), EXACT, "root");
+    let stabilized = delta(3.0, Scaling::RankSqrt);
+    assert_close(&stabilized, &times(2f64.sqrt()), EXACT, "root");
     // at α = r the change is B·A itself
     let product = tensor(&B).matmul(&tensor(&A)).unwrap();
     let one = delta(2.0, Scaling::Rank);

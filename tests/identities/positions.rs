@@ -3,8 +3,8 @@
 
 use crate::common::lora::{irregular, rng};
 use crate::common::{EXACT, assert_close, numbers};
-use candle_align::{
-    PrefixConfig, PrefixEncoder, PrefixLayer, PrefixShape, PromptEmbedding, Reparametrisation,
+use candle_align::parameter_efficient::{
+    PrefixConfig, PrefixEncoder, PrefixLayer, PrefixShape, PromptEmbedding, Reparametrization,
     prefix_attention,
 };
 use candle_core::{D, DType, Device, Tensor};
@@ -119,13 +119,13 @@ fn only_a_prefix_that_is_there_takes_positions() {
         heads: 1,
         head_dim: 3,
     };
-    for reparametrisation in [
-        Reparametrisation::Direct,
-        Reparametrisation::Mlp { inner: 4 },
+    for reparametrization in [
+        Reparametrization::Direct,
+        Reparametrization::Mlp { inner: 4 },
     ] {
         let config = PrefixConfig {
             length: 7,
-            reparametrisation,
+            reparametrization,
         };
         let device = &Device::Cpu;
         let mut prefix =

@@ -1,10 +1,12 @@
-use crate::common::policy::{BETA, REFERENCE, log};
+use crate::common::policy::{BETA, REFERENCE, answers, log, reference};
 use crate::common::{EXACT, assert_close, bits, matrix, numbers, vector};
 use candle_align::math::{Whiten, whiten};
+use candle_align::online::controller::KlController;
+use candle_align::online::rewards::missing_eos_penalty;
 use candle_align::{
-    GaeConfig, KlController, KlEstimator, PpoConfig, PpoValueConfig, PtxConfig, Reduction, Result,
-    SftConfig, ShapedRewardsConfig, TokenLogProbs, gae, kl_loss, missing_eos_penalty,
-    ppo_policy_loss, ppo_value_loss, ptx_loss, sft_loss, shaped_rewards,
+    GaeConfig, KlEstimator, PpoConfig, PpoValueConfig, PtxConfig, Reduction, Result, SftConfig,
+    ShapedRewardsConfig, TokenLogProbs, gae, kl_loss, ppo_policy_loss, ppo_value_loss, ptx_loss,
+    sft_loss, shaped_rewards,
 };
 use candle_core::{D, DType, Device, Tensor, Var};
 use candle_nn::ops::log_softmax;
@@ -17,15 +19,6 @@ fn gradient(at: &[f64], loss: impl Fn(&Tensor) -> Result<Tensor>) -> Vec<f64> {
     let theta = Var::new(at, &Device::Cpu).unwrap();
     let grads = loss(&theta).unwrap().backward().unwrap();
     numbers(grads.get(&theta).expect("a gradient"))
-}
-
-/// Four answers of one token each.
-fn answers(log_policy: &Tensor) -> Result<TokenLogProbs> {
-    TokenLogProbs::new(&log_policy.unsqueeze(1)?, &bits(&[&[1], &[1], &[1], &[1]]))
-}
-
-fn reference() -> Tensor {
-    vector(&log(&REFERENCE)).unsqueeze(1).unwrap()
 }
 
 /// Σᵢ stop[πᵢ] · lossᵢ: the expectation over the policy's own draws, as a sampler would estimate it.
@@ -270,7 +263,7 @@ fn k2_as_a_loss_is_the_kl_of_answers_on_sums_and_not_per_token() {
 }
 
 #[test]
-fn shaped_rewards_add_up_to_the_penalised_score() {
+fn shaped_rewards_add_up_to_the_penalized_score() {
     let policy = tree(&vector(&TREE)).unwrap();
     let reference = tree(&vector(&TREE_REFERENCE)).unwrap();
     let config = ShapedRewardsConfig {

@@ -1,7 +1,7 @@
 use crate::common::lora::{bits, irregular, rng, var};
 use crate::common::{EXACT, assert_close, numbers};
-use candle_align::{
-    PrefixConfig, PrefixEncoder, PrefixLayer, PrefixShape, Reparametrisation, prefix_attention,
+use candle_align::parameter_efficient::{
+    PrefixConfig, PrefixEncoder, PrefixLayer, PrefixShape, Reparametrization, prefix_attention,
     prefix_mixing,
 };
 use candle_core::{D, DType, Device, Tensor};
@@ -226,10 +226,10 @@ fn the_order_of_a_prefix_makes_no_difference() {
     assert!(far);
 }
 
-fn encoder(reparametrisation: Reparametrisation) -> PrefixEncoder {
+fn encoder(reparametrization: Reparametrization) -> PrefixEncoder {
     let config = PrefixConfig {
         length: 5,
-        reparametrisation,
+        reparametrization,
     };
     PrefixEncoder::new(SHAPE, &config, DType::F32, &Device::Cpu, &mut rng(5)).unwrap()
 }
@@ -238,8 +238,8 @@ fn encoder(reparametrisation: Reparametrisation) -> PrefixEncoder {
 fn without_its_network_a_prefix_is_the_same_to_the_bit() {
     let d = SHAPE.width();
     for form in [
-        Reparametrisation::Mlp { inner: 7 },
-        Reparametrisation::Direct,
+        Reparametrization::Mlp { inner: 7 },
+        Reparametrization::Direct,
     ] {
         let trained = encoder(form);
         let plain = trained.finish().unwrap();
@@ -267,14 +267,14 @@ fn without_its_network_a_prefix_is_the_same_to_the_bit() {
         let again = PrefixEncoder::from_values(SHAPE, &trained.values().unwrap()).unwrap();
         assert_eq!(bits(&again.values().unwrap()), before);
     }
-    let mlp = encoder(Reparametrisation::Mlp { inner: 7 });
+    let mlp = encoder(Reparametrization::Mlp { inner: 7 });
     assert!(!mlp.is_plain());
     assert_eq!(mlp.parameters(), 5 * d + 7 * (d + 1) + 2 * 3 * d * (7 + 1));
 }
 
 #[test]
 fn disabled_no_layer_has_a_prefix() {
-    let mut encoder = encoder(Reparametrisation::Direct);
+    let mut encoder = encoder(Reparametrization::Direct);
     assert!(encoder.is_enabled());
     encoder.set_enabled(false);
     assert!(!encoder.is_enabled());
@@ -289,8 +289,8 @@ fn disabled_no_layer_has_a_prefix() {
 fn every_number_of_a_prefix_learns() {
     let case = case();
     for form in [
-        Reparametrisation::Mlp { inner: 7 },
-        Reparametrisation::Direct,
+        Reparametrization::Mlp { inner: 7 },
+        Reparametrization::Direct,
     ] {
         let encoder = encoder(form);
         let clone = encoder.clone();

@@ -1,9 +1,7 @@
 use crate::common::lora::{bits, irregular, rng, tensor, var};
 use crate::common::{EXACT, assert_close, bits as mask_of, numbers};
-use candle_align::{
-    FrozenLinear, PromptConfig, PromptEmbedding, PromptInit, Reduction, SftConfig, TokenLogProbs,
-    sft_loss,
-};
+use candle_align::parameter_efficient::{FrozenLinear, PromptConfig, PromptEmbedding, PromptInit};
+use candle_align::{Reduction, SftConfig, TokenLogProbs, sft_loss};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{Embedding, Module};
 

@@ -1,11 +1,11 @@
-use crate::common::lora::{base, bits, config, irregular, rng, var};
-use crate::common::quantised::{SCALES, TYPES, normal, over_dequantised, quantised, trained};
+use crate::common::lora::{BIASES, TYPES, base, bits, config, irregular, rng, var};
+use crate::common::quantized::{SCALES, normal, over_dequantized, quantized, trained};
 use crate::common::{EXACT, assert_close, numbers};
-use candle_align::{BlockScale, LoraBias, LoraConfig, QloraLinear, Scaling};
+use candle_align::parameter_efficient::{
+    Adapter, BlockScale, LinearAdapter, LoraConfig, QloraLinear, Scaling,
+};
 use candle_core::{DType, Tensor};
 use candle_nn::{Linear, Module};
-
-const BIASES: [LoraBias; 3] = [LoraBias::Frozen, LoraBias::Base, LoraBias::Update];
 
 /// Inputs in every type that the layer takes, with two and with three axes.
 fn inputs(stored: DType) -> Vec<Tensor> {
@@ -61,13 +61,13 @@ fn merged_is_unmerged() {
 }
 
 #[test]
-fn it_is_lora_over_the_dequantised_weight() {
+fn it_is_lora_over_the_dequantized_weight() {
     for dtype in TYPES {
         for bias in BIASES {
             for scale in SCALES {
                 let config = LoraConfig { bias, ..config() };
                 let layer = trained(&config, dtype, scale);
-                let lora = over_dequantised(&layer, &config);
+                let lora = over_dequantized(&layer, &config);
                 let x = irregular(&[5, 4]).to_dtype(layer.a().dtype()).unwrap();
                 let (x, z) = (var(&x), var(&x));
                 let (y, want) = (layer.forward(&x).unwrap(), lora.forward(&z).unwrap());
@@ -102,7 +102,9 @@ fn disabled_it_is_its_base_to_the_bit() {
                     layer.set_enabled(false);
                     assert!(!layer.is_enabled());
                     let off = layer.forward(&x).unwrap();
-                    let base = candle_align::Nf4Linear::quantise(&base(dtype), scale).unwrap();
+                    let base =
+                        candle_align::parameter_efficient::Nf4Linear::quantize(&base(dtype), scale)
+                            .unwrap();
                     assert_eq!(bits(&off), bits(&base.forward(&x).unwrap()));
                     assert_ne!(bits(&off), bits(&on));
                     layer.set_enabled(true);
@@ -149,7 +151,7 @@ fn length(x: &Tensor) -> f64 {
 }
 
 #[test]
-fn quantising_the_merged_weight_again_loses_the_adapter() {
+fn quantizing_the_merged_weight_again_loses_the_adapter() {
     let (n, rank) = (128, 4);
     let base = Linear::new(normal(&[n, n], 1), None);
     let config = LoraConfig {
@@ -159,7 +161,7 @@ fn quantising_the_merged_weight_again_loses_the_adapter() {
     };
     let layer = QloraLinear::new(&base, BlockScale::Single, &config, &mut rng(1)).unwrap();
     let before = layer.base().weight().clone();
-    let weight = before.dequantise().unwrap();
+    let weight = before.dequantize().unwrap();
     for share in [0.008, 0.04] {
         layer.b().set(&normal(&[n, rank], 2)).unwrap();
         let now = length(&layer.delta().unwrap()) / length(&weight);
@@ -170,8 +172,8 @@ fn quantising_the_merged_weight_again_loses_the_adapter() {
         let kept = ((merged.weight() - &weight).unwrap() - &delta).unwrap();
         assert!(length(&kept) < 1e-3 * length(&delta), "merging keeps it");
         // what is wrong after four bits again, against what the adapter was
-        let again = quantised(merged.weight(), BlockScale::Single);
-        let error = (again.dequantise().unwrap() - merged.weight()).unwrap();
+        let again = quantized(merged.weight(), BlockScale::Single);
+        let error = (again.dequantize().unwrap() - merged.weight()).unwrap();
         let loss = length(&error) / length(&delta);
         assert!((0.9..1.2).contains(&loss), "{share}: {loss}");
     }

@@ -1,10 +1,8 @@
 use crate::common::draws::{best_of, best_of_formula, expectation, kl};
-use crate::common::policy::{BETA, REFERENCE, REWARDS, log, normalised, tilted};
+use crate::common::policy::{BETA, REFERENCE, REWARDS, log, normalized, tilted};
 use crate::common::{EXACT, assert_close, bits, matrix, numbers, vector};
-use candle_align::{
-    RaftConfig, RefreshedSet, SftConfig, TokenLogProbs, best_of_k, kl_adjusted_rewards, sft_loss,
-    top_share,
-};
+use candle_align::online::raft::{RefreshedSet, best_of_k, kl_adjusted_rewards, top_share};
+use candle_align::{RaftConfig, SftConfig, TokenLogProbs, sft_loss};
 use candle_core::{D, DType, Device, Tensor, Var};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
@@ -117,7 +115,7 @@ fn instances(count: usize) -> Vec<([f64; 4], [f64; 4])> {
     let mut rng = rng();
     (0..count)
         .map(|i| {
-            let p = normalised(&[(); 4].map(|()| rng.random_range(0.02..1.0)));
+            let p = normalized(&[(); 4].map(|()| rng.random_range(0.02..1.0)));
             let r = [(); 4].map(|()| match i % 2 {
                 0 => rng.random_range(-2.0..2.0),
                 _ => f64::from(rng.random_range(0..3)),
@@ -251,7 +249,7 @@ fn a_selection_of_rows_is_a_weight_of_one_and_pulls_only_the_winners() {
 }
 
 #[test]
-fn adjusted_rewards_have_the_regularised_objective_as_their_mean() {
+fn adjusted_rewards_have_the_regularized_objective_as_their_mean() {
     let p = [0.3, 0.15, 0.35, 0.2];
     let row = |x: &[f64]| vector(x).unsqueeze(0).unwrap();
     let adjusted = |policy: &[f64], beta| {

@@ -1,7 +1,8 @@
 use crate::common::words::{END, bytes};
-use candle_align::{
-    Attempt, DebugFeedback, DebugFormat, DebugLearned, DebugTurn, RevisionTemplate, Sequence,
-    Verdict, debug_sequence,
+use candle_align::Sequence;
+use candle_align::language::revision::{
+    Attempt, DebugFeedback, DebugFormat, DebugLearned, DebugTurn, RevisionTemplate, Verdict,
+    debug_sequence,
 };
 
 #[test]

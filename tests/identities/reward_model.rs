@@ -2,10 +2,11 @@ use crate::common::policy::{REWARDS, ordered_pairs};
 use crate::common::{
     EXACT, assert_close, bits, logistic_loss, matrix, numbers, rankings, sigma, vector,
 };
+use candle_align::online::reward_head::{RewardHead, RewardNormalization};
+use candle_align::online::reward_model::{Ties, ranking_accuracy};
 use candle_align::{
-    DpoConfig, Pair, PairwiseRewardConfig, RankedRewardConfig, Result, RewardHead,
-    RewardNormalisation, Ties, choose_best_loss, dpo_loss, pairwise_reward_loss,
-    plackett_luce_reward_loss, ranked_reward_loss, ranking_accuracy,
+    DpoConfig, Pair, PairwiseRewardConfig, RankedRewardConfig, Result, choose_best_loss, dpo_loss,
+    pairwise_reward_loss, plackett_luce_reward_loss, ranked_reward_loss,
 };
 use candle_core::{DType, Device, Tensor, Var};
 use rand::{SeedableRng, rngs::StdRng};
@@ -77,15 +78,15 @@ fn two_answers_are_a_pair_whatever_the_loss_over_lists() -> Result<()> {
 }
 
 #[test]
-fn two_ranked_answers_are_a_pair_with_margin_and_centring() -> Result<()> {
+fn two_ranked_answers_are_a_pair_with_margin_and_centering() -> Result<()> {
     let labels = first_is_better();
     let margin = vector(&[0.4; 4]);
-    let pair = PairwiseRewardConfig { centring: 0.3 };
+    let pair = PairwiseRewardConfig { centering: 0.3 };
     for ties in [Ties::Skip, Ties::Half] {
         let config = RankedRewardConfig {
             ties,
             margin: 0.4,
-            centring: 0.3,
+            centering: 0.3,
         };
         let want = slope(&two(), |s| {
             Ok(pairwise_reward_loss(&halves(s)?, Some(&margin), &pair)?.loss)
@@ -162,7 +163,7 @@ fn one_number_added_to_all_scores_changes_nothing() -> Result<()> {
     let config = RankedRewardConfig {
         ties: Ties::Half,
         margin: 0.4,
-        centring: 0.0,
+        centering: 0.0,
     };
     let at = matrix(&[&SCORES]);
     let moved = (&at + 7.5)?;
@@ -253,44 +254,49 @@ fn rankings_are_uniform_pairs_in_expectation() -> Result<()> {
 }
 
 #[test]
-fn centring_a_ranking_pulls_all_scores_alike() -> Result<()> {
+fn centering_a_ranking_pulls_all_scores_alike() -> Result<()> {
     let labels = matrix(&[&[2.0, 1.0, 4.0, 3.0]]);
-    let with = |centring: f64| {
+    let with = |centering: f64| {
         let config = RankedRewardConfig {
-            centring,
+            centering,
             ..Default::default()
         };
         slope(&matrix(&[&SCORES]), |s| {
             ranked_reward_loss(s, &labels, None, &config)
         })
     };
-    let (plain, centred) = (with(0.0), with(0.3));
-    let pull: Vec<f64> = centred.1.iter().zip(&plain.1).map(|(c, p)| c - p).collect();
+    let (plain, centered) = (with(0.0), with(0.3));
+    let pull: Vec<f64> = centered
+        .1
+        .iter()
+        .zip(&plain.1)
+        .map(|(c, p)| c - p)
+        .collect();
     // c · (2 · mean)², whose slope is 8c/K · mean for every answer
     let mean = SCORES.iter().sum::<f64>() / 4.0;
     assert_close(&pull, &[8.0 * 0.3 / 4.0 * mean; 4], EXACT, "pull");
     let added = 0.3 * (2.0 * mean).powi(2);
-    assert_close(&centred.0, &[plain.0[0] + added], EXACT, "loss");
+    assert_close(&centered.0, &[plain.0[0] + added], EXACT, "loss");
     Ok(())
 }
 
 #[test]
-fn centring_every_pair_also_pulls_the_scores_together() -> Result<()> {
+fn centering_every_pair_also_pulls_the_scores_together() -> Result<()> {
     let chosen: Vec<f64> = ordered_pairs(4).iter().map(|&(i, _)| SCORES[i]).collect();
     let rejected: Vec<f64> = ordered_pairs(4).iter().map(|&(_, j)| SCORES[j]).collect();
     let pairs = Pair {
         chosen: vector(&chosen),
         rejected: vector(&rejected),
     };
-    let total = |centring: f64| -> Result<f64> {
-        let loss = pairwise_reward_loss(&pairs, None, &PairwiseRewardConfig { centring })?.loss;
+    let total = |centering: f64| -> Result<f64> {
+        let loss = pairwise_reward_loss(&pairs, None, &PairwiseRewardConfig { centering })?.loss;
         Ok(numbers(&loss).iter().sum())
     };
     // Σ_{i≠j}(sᵢ + sⱼ)² = 2(K − 2) Σs² + 2(Σs)²
     let squares: f64 = SCORES.iter().map(|s| s * s).sum();
     let sum: f64 = SCORES.iter().sum();
     let want = 2.0 * 2.0 * squares + 2.0 * sum * sum;
-    assert_close(&[total(1.0)? - total(0.0)?], &[want], EXACT, "centring");
+    assert_close(&[total(1.0)? - total(0.0)?], &[want], EXACT, "centering");
     Ok(())
 }
 
@@ -330,17 +336,17 @@ fn a_scale_changes_no_comparison() -> Result<()> {
     let none = RankedRewardConfig::default();
     let loss = ranked_reward_loss(&scores, &labels, None, &none)?;
 
-    let bias = RewardNormalisation::zero_mean(&vector(&SCORES))?;
+    let bias = RewardNormalization::zero_mean(&vector(&SCORES))?;
     let moved = bias.apply(&scores)?;
     assert_eq!(numbers(&ranking_accuracy(&moved, &labels, None)?), before);
     let same = ranked_reward_loss(&moved, &labels, None, &none)?;
     assert_close(&numbers(&same), &numbers(&loss), EXACT, "loss");
 
-    let both = RewardNormalisation::zero_mean_unit_variance(&vector(&SCORES))?;
+    let both = RewardNormalization::zero_mean_unit_variance(&vector(&SCORES))?;
     let scaled = both.apply(&scores)?;
     assert_eq!(numbers(&ranking_accuracy(&scaled, &labels, None)?), before);
     // a second fit finds nothing left to do
-    let again = RewardNormalisation::zero_mean_unit_variance(&scaled.flatten_all()?)?;
+    let again = RewardNormalization::zero_mean_unit_variance(&scaled.flatten_all()?)?;
     assert_close(&[again.gain, again.bias], &[1.0, 0.0], EXACT, "second fit");
     Ok(())
 }

@@ -1,8 +1,9 @@
 use crate::common::{EXACT, assert_close, numbers};
-use candle_align::{
-    Edit, EditCosts, EditScript, EditTokens, Reduction, SequenceBatch, SftConfig, TokenLogProbs,
-    edit_script, edit_scripts, second_thoughts_prompt, second_thoughts_sequence, sft_loss,
+use candle_align::language::edits::{Edit, EditCosts, EditScript, edit_script, edit_scripts};
+use candle_align::language::second_thoughts::{
+    EditTokens, second_thoughts_prompt, second_thoughts_sequence,
 };
+use candle_align::{Reduction, SequenceBatch, SftConfig, TokenLogProbs, sft_loss};
 use candle_core::{DType, Device, Tensor, Var};
 use proptest::collection::vec;
 use proptest::prelude::*;

@@ -1,20 +1,14 @@
+use crate::common::lists::pair;
 use crate::common::policy::{BETA, REFERENCE, REWARDS, log};
 use crate::common::{EXACT, assert_close, bits, matrix, numbers, vector};
 use candle_align::{
     Candidates, Pair, Result, SlicConfig, Statistics, TokenLogProbs, slic_expected_reward_loss,
-    slic_kl_regulariser, slic_list_loss, slic_margin_loss, slic_rank_loss,
+    slic_kl_regularizer, slic_list_loss, slic_margin_loss, slic_rank_loss,
 };
 use candle_core::{D, Device, Tensor, Var};
 
 const SUMS: [f64; 4] = [-2.5, -4.1, -3.3, -0.9];
 const RANKED: [f64; 4] = [0.2, 1.5, -0.3, 0.8];
-
-fn pair(chosen: &[f64], rejected: &[f64]) -> Pair<Tensor> {
-    Pair {
-        chosen: vector(chosen),
-        rejected: vector(rejected),
-    }
-}
 
 fn list(sums: &[f64], rewards: &[f64]) -> Candidates {
     let ones = vec![1.0; sums.len()];
@@ -121,7 +115,7 @@ fn a_hinge_pushes_by_one_until_its_lead_and_not_at_it() {
         Ok(slic_margin_loss(p, &similarity, &config)?.loss)
     });
     assert_eq!(margin, want);
-    // neighbours exactly at their lead, the outer pair short of its own
+    // neighbors exactly at their lead, the outer pair short of its own
     let config = SlicConfig { delta: 1.0 };
     let list = |sums: &[f64]| gradient(sums, &[3.0, 2.0, 1.0], |c| slic_list_loss(c, &config));
     assert_eq!(list(&[-1.0, -2.0, -3.0]), [0.0; 3]);
@@ -224,7 +218,7 @@ fn logits(data: &[f64]) -> Tensor {
 fn kl_against_uniform_is_what_the_entropy_lacks() {
     let policy = logits(&[0.3, -1.0, 2.0, 0.7]);
     let mask = bits(&[&[1]]);
-    let kl = slic_kl_regulariser(&policy, &logits(&[4.0; 4]), &mask).unwrap();
+    let kl = slic_kl_regularizer(&policy, &logits(&[4.0; 4]), &mask).unwrap();
     let statistics = Statistics {
         entropy: true,
         ..Default::default()
@@ -247,7 +241,7 @@ fn the_gradient_of_the_kl() {
     let q = crate::common::policy::tilted(&REFERENCE, &REWARDS, BETA);
     let policy = Var::from_tensor(&logits(&log_p)).unwrap();
     let reference = Var::from_tensor(&logits(&log(&q))).unwrap();
-    let out = slic_kl_regulariser(&policy, &reference, &bits(&[&[1]])).unwrap();
+    let out = slic_kl_regularizer(&policy, &reference, &bits(&[&[1]])).unwrap();
     let kl = numbers(&out.loss)[0];
     let grads = out.loss.sum_all().unwrap().backward().unwrap();
     let want: Vec<f64> = REFERENCE
@@ -268,7 +262,7 @@ fn the_gradient_of_the_kl() {
 fn the_kl_starts_at_zero_and_ignores_a_shift_of_the_logits() {
     let policy = Var::from_tensor(&logits(&[0.3, -1.0, 2.0, 0.7])).unwrap();
     let reference = logits(&[1.3, 0.0, 3.0, 1.7]);
-    let out = slic_kl_regulariser(&policy, &reference, &bits(&[&[1]])).unwrap();
+    let out = slic_kl_regularizer(&policy, &reference, &bits(&[&[1]])).unwrap();
     assert_close(&numbers(&out.loss), &[0.0], EXACT, "KL");
     let grads = out.loss.sum_all().unwrap().backward().unwrap();
     assert_close(
@@ -288,7 +282,7 @@ fn the_kl_of_shifted_logits_lines_up_with_next_token() {
     let log_probs = TokenLogProbs::next_token(&all, &tokens, &bits(&[&[0, 0, 1]])).unwrap();
     let predicting = |x: &Tensor| x.narrow(1, 0, 2).unwrap();
     let kl =
-        slic_kl_regulariser(&predicting(&all), &predicting(&reference), log_probs.mask()).unwrap();
+        slic_kl_regularizer(&predicting(&all), &predicting(&reference), log_probs.mask()).unwrap();
     let p = 1.0 / (1.0 + (0.7f64 - 2.0).exp());
     let want = p * (2.0 * p).ln() + (1.0 - p) * (2.0 * (1.0 - p)).ln();
     assert_close(&numbers(&kl.loss), &[0.0, want], EXACT, "aligned");

@@ -1,7 +1,7 @@
 use crate::common::adapted::*;
 use crate::common::lora::*;
 use crate::common::{EXACT, assert_close, numbers, vector};
-use candle_align::{LoraConfig, VeraLinear, VeraProjections};
+use candle_align::parameter_efficient::{LoraConfig, VeraLinear, VeraProjections};
 use candle_core::DType;
 use candle_nn::Module;
 

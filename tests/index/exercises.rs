@@ -33,11 +33,14 @@ fn every_test_and_example_that_the_docs_name_exists() {
         }
         for example in named(&text, "cargo run --example ") {
             let name = example.split(' ').next().unwrap();
-            let folder = root().join("examples");
-            let file = folder.join(format!("{name}.rs"));
-            let main = folder.join(name).join("main.rs");
-            assert!(file.is_file() || main.is_file(), "{page}: {example}");
+            let file = root().join("examples").join(format!("{name}.rs"));
+            assert!(file.is_file(), "{page}: {example}");
             examples += 1;
+        }
+        for program in named(&text, "cargo run -p ") {
+            let name = program.split(' ').next().unwrap();
+            let main = root().join("examples").join(name).join("src/main.rs");
+            assert!(main.is_file(), "{page}: {program}");
         }
     }
     assert!(tests > 20 && examples > 10, "{tests} and {examples}");

@@ -2,6 +2,7 @@
 //! has a page, papers that the page names, and tests for its letters; the table stands there alone.
 
 mod exercises;
+mod members;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -275,6 +276,8 @@ fn every_link_of_the_readmes_leads_to_a_file() {
         "CONTRIBUTING.md",
         "benches/README.md",
         "examples/README.md",
+        "examples/losses/README.md",
+        "examples/support/README.md",
         "examples/tour/README.md",
         "examples/train/README.md",
         "tests/README.md",
@@ -303,6 +306,38 @@ fn every_example_of_the_guide_has_what_it_says_to_change() {
         let example = read(&format!("examples/{name}.rs"));
         assert!(example.contains(first), "examples/{name}.rs lacks {first}");
     }
+}
+
+/// A file that no program leads to would hold tests that never run.
+#[test]
+fn every_file_of_the_tests_belongs_to_a_program() {
+    let tests = root().join("tests");
+    let mut count = 0;
+    for path in sources(&tests) {
+        let below = path.strip_prefix(&tests).unwrap();
+        let folder = below.parent().unwrap();
+        let name = below.file_stem().unwrap().to_str().unwrap();
+        // cargo makes a program of every file of tests/ and of every `main.rs` in a folder there
+        if folder.components().count() == 0 || name == "main" {
+            assert!(folder.components().count() <= 1, "{}", below.display());
+            continue;
+        }
+        // a folder is declared beside itself
+        let (beside, module) = match name {
+            "mod" => (folder.parent().unwrap(), folder.file_name().unwrap()),
+            _ => (folder, below.file_stem().unwrap()),
+        };
+        let module = format!("mod {};", module.to_str().unwrap());
+        let by_path = format!("#[path = \"{name}.rs\"]");
+        let declared = ["mod.rs", "main.rs", "suite.rs"].iter().any(|file| {
+            let text = fs::read_to_string(tests.join(beside).join(file)).unwrap_or_default();
+            let mut lines = text.lines().map(|l| l.strip_prefix("pub ").unwrap_or(l));
+            lines.any(|line| line == module || line == by_path)
+        });
+        assert!(declared, "tests/{}: no `{module}`", below.display());
+        count += 1;
+    }
+    assert!(count > 150, "{count}");
 }
 
 /// The names of the public items at the outermost level of a file, those apart that the docs hide.
@@ -395,12 +430,25 @@ fn no_reader_tries_the_forms_of_a_value_in_the_dark() {
     }
 }
 
+#[test]
+fn a_map_and_a_header_of_tensors_have_one_reader_each() {
+    for (what, reader) in [
+        ("fn visit_map", "in_order.rs"),
+        ("data_offsets:", "tensor_file.rs"),
+    ] {
+        let src = root().join("src");
+        let reads = |path: &PathBuf| code(&fs::read_to_string(path).unwrap()).contains(what);
+        let found: Vec<_> = sources(&src).into_iter().filter(reads).collect();
+        assert_eq!(found, [src.join(reader)], "{what}");
+    }
+}
+
 /// The rooms of `src/`, from the ground up. A room imports from lower floors only.
 const FLOORS: [&[&str]; 11] = [
-    &["atomic", "files"],
+    &["atomic", "files", "simd"],
     &["error"],
-    &["known", "sequence"],
-    &["shape"],
+    &["in_order", "known", "sequence"],
+    &["shape", "tensor_file"],
     &["math"],
     &["log_probs", "reduction"],
     &["outputs", "training"],

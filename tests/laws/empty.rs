@@ -1,8 +1,15 @@
 //! Nothing panics on nothing: an empty batch, list, time or vocabulary, in every layout, is a value or
 //! an error that names its argument. And a loss sees numbers, not layouts.
 
-use crate::common::{self, EXACT, Role, Row, rows};
+use crate::common::{self, ALL_STATISTICS, EXACT, Role, Row, rows};
 use candle_align::math;
+use candle_align::language::edits::{EditCosts, edit_script};
+use candle_align::language::forgetful::{forgetful_mask, forgetful_pair_mask};
+use candle_align::math::Whiten;
+use candle_align::online::raft::{RefreshedSet, best_of_k, kl_adjusted_rewards, top_share};
+use candle_align::online::reward_head::{RewardHead, RewardNormalization};
+use candle_align::online::reward_model::ranking_accuracy;
+use candle_align::online::rewards::missing_eos_penalty;
 use candle_align::*;
 use candle_core::{DType, Device, Tensor, Var};
 use rand::{SeedableRng, rngs::StdRng};
@@ -222,12 +229,6 @@ fn function(
     Function { name, inputs, call }
 }
 
-const ALL: Statistics = Statistics {
-    entropy: true,
-    vocabulary_mean: true,
-    log_collision: true,
-};
-
 /// All that can be read from log-probabilities.
 fn of_tokens(log_probs: &TokenLogProbs) -> Result<Vec<Tensor>> {
     let mut all = vec![
@@ -236,7 +237,7 @@ fn of_tokens(log_probs: &TokenLogProbs) -> Result<Vec<Tensor>> {
         log_probs.sum()?,
         log_probs.mean()?,
         log_probs.lengths()?,
-        log_probs.length_penalised(0.5)?,
+        log_probs.length_penalized(0.5)?,
     ];
     let more = [
         log_probs.entropy(),
@@ -362,12 +363,26 @@ fn functions() -> Vec<Function> {
         function(
             "TokenLogProbs::next_token",
             &[(F, "btv"), (I, "bt"), (M, "bt")],
-            |x| of_tokens(&TokenLogProbs::next_token_with(&x[0], &x[1], &x[2], ALL)?),
+            |x| {
+                of_tokens(&TokenLogProbs::next_token_with(
+                    &x[0],
+                    &x[1],
+                    &x[2],
+                    ALL_STATISTICS,
+                )?)
+            },
         ),
         function(
             "TokenLogProbs::aligned",
             &[(F, "btv"), (I, "bt"), (M, "bt")],
-            |x| of_tokens(&TokenLogProbs::aligned(&x[0], &x[1], &x[2], ALL)?),
+            |x| {
+                of_tokens(&TokenLogProbs::aligned(
+                    &x[0],
+                    &x[1],
+                    &x[2],
+                    ALL_STATISTICS,
+                )?)
+            },
         ),
         function(
             "TokenLogProbs::from_hidden",
@@ -375,7 +390,7 @@ fn functions() -> Vec<Function> {
             |x| {
                 let head = OutputHead::new(&x[1], Some(&x[2]))?;
                 let mut all = Vec::new();
-                for ask in [ALL, Statistics::default()] {
+                for ask in [ALL_STATISTICS, Statistics::default()] {
                     all.extend(of_tokens(&TokenLogProbs::from_hidden(
                         &x[0], &head, &x[3], &x[4], ask,
                     )?)?);
@@ -478,7 +493,7 @@ fn functions() -> Vec<Function> {
             "rlhf_loss",
             &[(F, "btv"), (I, "bt"), (M, "bt"), (F, "bt"), (F, "bt")],
             |x| {
-                let new = TokenLogProbs::aligned(&x[0], &x[1], &x[2], ALL)?;
+                let new = TokenLogProbs::aligned(&x[0], &x[1], &x[2], ALL_STATISTICS)?;
                 let experience = Experience {
                     mask: x[2].clone(),
                     old: x[3].clone(),
@@ -540,18 +555,18 @@ fn functions() -> Vec<Function> {
                 Ok(vec![head.forward(&x[0], &x[1])?])
             },
         ),
-        function("RewardNormalisation", &[(F, "b")], |x| {
-            let scale = RewardNormalisation {
+        function("RewardNormalization", &[(F, "b")], |x| {
+            let scale = RewardNormalization {
                 gain: 2.0,
                 bias: 1.0,
             };
             let applied = scale.apply(&x[0])?;
-            RewardNormalisation::zero_mean(&x[0])?;
-            RewardNormalisation::zero_mean_unit_variance(&x[0])?;
+            RewardNormalization::zero_mean(&x[0])?;
+            RewardNormalization::zero_mean_unit_variance(&x[0])?;
             Ok(vec![applied])
         }),
-        function("RewardNormalisation, variance", &[(F, "b")], |x| {
-            RewardNormalisation::zero_mean_unit_variance(&x[0])?;
+        function("RewardNormalization, variance", &[(F, "b")], |x| {
+            RewardNormalization::zero_mean_unit_variance(&x[0])?;
             Ok(Vec::new())
         }),
         function("SamplingConfig::probabilities", &[(F, "bv")], |x| {

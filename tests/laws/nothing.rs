@@ -6,12 +6,14 @@ use crate::common::adapters::disturb;
 use crate::common::layers::all;
 use crate::common::lora::{base, config, irregular, rng, table};
 use crate::common::numbers;
-use candle_align::{
-    AdaLoraLinear, BiasLinear, BlockScale, BottleneckAdapter, BottleneckConfig, DoraLinear,
-    FrozenLinear, Ia3Linear, Ia3Place, Insertion, LoraBias, LoraConfig, LoraEmbedding, LoraLinear,
-    Nf4Linear, Orthogonality, PrefixConfig, PrefixEncoder, PrefixLayer, PrefixShape, PromptConfig,
-    PromptEmbedding, PromptInit, QloraLinear, RankAllocator, RankAllocatorConfig,
-    Reparametrisation, Result, RewardHead, VeraLinear, orthogonality_penalty, prefix_attention,
+use candle_align::Result;
+use candle_align::online::reward_head::RewardHead;
+use candle_align::parameter_efficient::{
+    AdaLoraLinear, Adapter, BiasLinear, BlockScale, BottleneckAdapter, BottleneckConfig,
+    DoraLinear, FrozenLinear, Ia3Linear, Ia3Place, Insertion, LinearAdapter, LoraBias, LoraConfig,
+    LoraEmbedding, LoraLinear, Nf4Linear, Orthogonality, PrefixConfig, PrefixEncoder, PrefixLayer,
+    PrefixShape, PromptConfig, PromptEmbedding, PromptInit, QloraLinear, RankAllocator,
+    RankAllocatorConfig, Reparametrization, VeraLinear, orthogonality_penalty, prefix_attention,
     prefix_mixing,
 };
 use candle_core::{DType, Device, Tensor, Var};
@@ -282,7 +284,7 @@ fn attention_of_nothing_or_to_nothing() {
     };
     let settings = PrefixConfig {
         length: 2,
-        reparametrisation: Reparametrisation::Direct,
+        reparametrization: Reparametrization::Direct,
     };
     let cpu = &Device::Cpu;
     let encoder = PrefixEncoder::new(shape, &settings, DType::F64, cpu, &mut rng(7)).unwrap();
@@ -367,7 +369,7 @@ fn a_base_without_inputs_or_outputs() {
                 VeraLinear::new(&linear, &shared(DType::F64), &vera_config())
             );
             layer!("BitFit", BiasLinear::new(&linear));
-            let says = Nf4Linear::quantise(&linear, BlockScale::Double).unwrap_err();
+            let says = Nf4Linear::quantize(&linear, BlockScale::Double).unwrap_err();
             assert!(says.to_string().contains("has no elements"), "{says}");
             let adapter = BottleneckAdapter::new(
                 inputs,

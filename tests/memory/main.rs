@@ -4,7 +4,7 @@
 //! thread ([`alone`]), so no other thread holds a part of what is measured, and no other thread's
 //! memory is in the count, however the machine is used.
 
-use candle_align::{BlockScale, Nf4Linear};
+use candle_align::parameter_efficient::{BlockScale, Nf4Linear};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{Linear, Module};
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -81,7 +81,7 @@ fn the_count_is_of_this_thread_alone() {
 }
 
 #[test]
-fn a_layer_holds_what_it_says_and_is_never_dequantised_whole() {
+fn a_layer_holds_what_it_says_and_is_never_dequantized_whole() {
     alone(layers_hold_what_they_say);
 }
 
@@ -95,12 +95,12 @@ fn layers_hold_what_they_say() {
         Tensor::ones((2, 3), DType::F32, &Device::Cpu).unwrap(),
         None,
     );
-    let layer = Nf4Linear::quantise(&tiny, BlockScale::Double).unwrap();
+    let layer = Nf4Linear::quantize(&tiny, BlockScale::Double).unwrap();
     let x = Var::ones((rows, 3), DType::F32, &Device::Cpu).unwrap();
     layer.forward(&x).unwrap().backward().unwrap();
 
     for scale in [BlockScale::Single, BlockScale::Double] {
-        let (layer, held, most) = measured(|| Nf4Linear::quantise(&base, scale).unwrap());
+        let (layer, held, most) = measured(|| Nf4Linear::quantize(&base, scale).unwrap());
         assert!(held.abs_diff(layer.bytes()) < SMALL, "{held}");
         assert!(held < full / 7, "{held} of {full}");
         assert!(most < full / 6, "{most} of {full}");

@@ -2,8 +2,8 @@
 
 use crate::common::lora::rng;
 use crate::common::{assert_close, numbers};
-use candle_align::{
-    AdaLoraConfig, AdaLoraLinear, AdaLoraScaling, Orthogonality, RankAllocator,
+use candle_align::parameter_efficient::{
+    AdaLoraConfig, AdaLoraLinear, AdaLoraScaling, Adapter, Orthogonality, RankAllocator,
     RankAllocatorConfig, orthogonality_penalty,
 };
 use candle_core::{DType, Device, Tensor};

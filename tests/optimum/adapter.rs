@@ -3,7 +3,9 @@
 use crate::common::adapters::descend;
 use crate::common::lora::{irregular, rng};
 use crate::common::{assert_close, matrix, numbers};
-use candle_align::{Activation, BottleneckAdapter, BottleneckConfig, FrozenLinear, Insertion};
+use candle_align::parameter_efficient::{
+    Activation, BottleneckAdapter, BottleneckConfig, FrozenLinear, Insertion,
+};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::Module;
 

@@ -1,6 +1,7 @@
 use crate::common::policy::{REFERENCE, REWARDS, descend, descend_free, log};
 use crate::common::{bits, matrix, numbers, sigma, vector};
-use candle_align::{BrioConfig, BrioPairs, Candidates, Result, TokenLoss, brio_loss};
+use candle_align::ranking::brio::BrioPairs;
+use candle_align::{BrioConfig, Candidates, Result, TokenLoss, brio_loss};
 use candle_core::{D, Tensor};
 use candle_nn::ops::log_softmax;
 
@@ -27,7 +28,7 @@ fn value(p: &[f64], pairs: BrioPairs) -> f64 {
     numbers(&loss(&vector(&log(p)), pairs).unwrap())[0]
 }
 
-/// The leads of neighbours in f, worst first.
+/// The leads of neighbors in f, worst first.
 fn leads(p: &[f64]) -> Vec<f64> {
     let f = |i: usize| p[i].ln() / LENGTHS[i].powf(POWER);
     ORDER.windows(2).map(|w| f(w[1]) - f(w[0])).collect()

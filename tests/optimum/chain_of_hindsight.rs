@@ -1,11 +1,12 @@
 use crate::common::policy::{REFERENCE, REWARDS, distance};
 use crate::common::sigma;
 use crate::common::table::{Table, learn};
-use candle_align::{
-    HindsightConfig, HindsightFeedback, HindsightFormat, HindsightOrder, HindsightPair,
-    LearnedAnswers, Result, Sequence, chain_of_hindsight_loss, hindsight_prompt,
+use candle_align::language::LearnedAnswers;
+use candle_align::language::chain_of_hindsight::{
+    HindsightFeedback, HindsightFormat, HindsightOrder, HindsightPair, hindsight_prompt,
     hindsight_sequence,
 };
+use candle_align::{HindsightConfig, Result, Sequence, chain_of_hindsight_loss};
 
 /// What gradient descent reaches where the objective is smooth and strictly convex.
 const REACHED: f64 = 1e-9;

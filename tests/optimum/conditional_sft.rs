@@ -1,9 +1,10 @@
-use crate::common::policy::{BETA, REFERENCE, REWARDS, distance, normalised, tilted};
+use crate::common::policy::{BETA, REFERENCE, REWARDS, distance, normalized, tilted};
 use crate::common::table::{Table, learn};
 use crate::common::vector;
+use candle_align::language::LearnedAnswers;
+use candle_align::language::conditional_sft::{ClassPrompt, ClassWeighting, Turn};
 use candle_align::{
-    CRlftConfig, ClassPrompt, ClassWeighting, LearnedAnswers, Result, Sequence, SftConfig,
-    TokenLogProbs, Turn, c_rlft_loss, sft_loss,
+    CRlftConfig, Result, Sequence, SftConfig, TokenLogProbs, c_rlft_loss, sft_loss,
 };
 use candle_core::Tensor;
 
@@ -56,7 +57,7 @@ fn plain(log_probs: &TokenLogProbs) -> Result<Tensor> {
 }
 
 /// The policies of both classes, learned from answers of the reference with P(good│answer) given.
-fn labelled(label: &[f64; 4]) -> [Vec<f64>; 2] {
+fn labeled(label: &[f64; 4]) -> [Vec<f64>; 2] {
     let (good, bad, sequences) = two_classes();
     let shares: Vec<f64> = (0..8)
         .map(|i| REFERENCE[i % 4] * if i < 4 { label[i] } else { 1.0 - label[i % 4] })
@@ -68,10 +69,10 @@ fn labelled(label: &[f64; 4]) -> [Vec<f64>; 2] {
 #[test]
 fn each_class_learns_its_own_data_and_together_they_are_all_of_it() {
     let label = [0.2, 0.7, 0.5, 0.9];
-    let [good, bad] = labelled(&label);
+    let [good, bad] = labeled(&label);
     // π(·│good) ∝ data · P(good│·)
     let joint: Vec<f64> = (0..4).map(|i| REFERENCE[i] * label[i]).collect();
-    assert!(distance(&good, &normalised(&joint)) < REACHED, "{good:?}");
+    assert!(distance(&good, &normalized(&joint)) < REACHED, "{good:?}");
     let p_good: f64 = joint.iter().sum();
     let mixed: Vec<f64> = (0..4)
         .map(|i| p_good * good[i] + (1.0 - p_good) * bad[i])
@@ -87,7 +88,7 @@ fn each_class_learns_its_own_data_and_together_they_are_all_of_it() {
 #[test]
 fn a_label_given_by_reward_makes_it_reinforcement_learning() {
     let label = REWARDS.map(|r| ((r - 2.0) / BETA).exp());
-    let [good, _] = labelled(&label);
+    let [good, _] = labeled(&label);
     let want = tilted(&REFERENCE, &REWARDS, BETA);
     assert!(distance(&good, &want) < REACHED, "{good:?}");
 }
@@ -135,7 +136,7 @@ fn not_conditioned_the_classes_are_mixed_by_their_weights() {
         })
         .collect();
     let pi = of(&table, &same);
-    assert!(distance(&pi, &normalised(&mixed)) < REACHED, "{pi:?}");
+    assert!(distance(&pi, &normalized(&mixed)) < REACHED, "{pi:?}");
     // which is neither the better class nor the data as they are
     let known = [0.2391708623, 0.3886633101, 0.1278341725, 0.2443316551];
     assert!(distance(&pi, &known) < 1e-9, "{pi:?}");
@@ -183,11 +184,11 @@ fn by_length(classes: [&ClassPrompt; 2]) -> [Vec<f64>; 2] {
 
 /// Over |y|, the end included.
 fn over_lengths(data: [f64; 3]) -> Vec<f64> {
-    normalised(&[data[0] / 2.0, data[1] / 3.0, data[2] / 4.0])
+    normalized(&[data[0] / 2.0, data[1] / 3.0, data[2] / 4.0])
 }
 
 #[test]
-fn dividing_by_the_length_of_each_answer_favours_short_ones() {
+fn dividing_by_the_length_of_each_answer_favors_short_ones() {
     let (good, bad, same) = (class("+"), class("-"), class(""));
     // conditioned, the weights still cancel
     for (pi, data) in by_length([&good, &bad]).iter().zip(BY_LENGTH) {
@@ -201,5 +202,5 @@ fn dividing_by_the_length_of_each_answer_favours_short_ones() {
         part(0) + part(1)
     });
     assert!(distance(&pi, &over_lengths(mixed)) < REACHED, "{pi:?}");
-    assert!(distance(&pi, &normalised(&mixed)) > 0.05, "{pi:?}");
+    assert!(distance(&pi, &normalized(&mixed)) > 0.05, "{pi:?}");
 }

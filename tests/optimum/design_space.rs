@@ -3,7 +3,7 @@
 use crate::common::adapters::descend;
 use crate::common::lora::irregular;
 use crate::common::{assert_close, matrix, numbers};
-use candle_align::BiasLinear;
+use candle_align::parameter_efficient::{Adapter, BiasLinear};
 use candle_nn::{Linear, Module};
 
 #[test]

@@ -3,7 +3,9 @@
 
 use crate::common::lora::{irregular, rng};
 use crate::common::{assert_close, numbers};
-use candle_align::{DoraLinear, LoraConfig, LoraLinear};
+use candle_align::parameter_efficient::{
+    Adapter, DoraLinear, LinearAdapter, LoraConfig, LoraLinear,
+};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{Linear, Module};
 

@@ -1,5 +1,5 @@
 use crate::common::policy::{
-    BETA, REFERENCE, REWARDS, descend, descend_free, distance, log, normalised, ordered_pairs,
+    BETA, REFERENCE, REWARDS, descend, descend_free, distance, log, normalized, ordered_pairs,
     tilted,
 };
 use crate::common::{numbers, rankings, sigma, vector};
@@ -116,7 +116,7 @@ fn an_answer_in_no_pair_loses_mass_although_it_is_the_best() {
             i => REFERENCE[i] * ((REWARDS[i] - mean) / BETA).exp(),
         })
         .collect();
-    let want = normalised(&tilt);
+    let want = normalized(&tilt);
     assert!(distance(&pi, &want) < REACHED, "{pi:?}");
     assert!(pi[3] < 0.08);
 }
@@ -192,7 +192,7 @@ fn each_connected_set_of_answers_keeps_the_sum_of_its_logits() {
         population(l, &pairs, &uniform(&pairs), &config(BETA))
     });
     let tilt = |i: usize, mean: f64| REFERENCE[i] * ((REWARDS[i] - mean) / BETA).exp();
-    let want = normalised(&[tilt(0, 0.5), tilt(1, 0.5), tilt(2, 1.25), tilt(3, 1.25)]);
+    let want = normalized(&[tilt(0, 0.5), tilt(1, 0.5), tilt(2, 1.25), tilt(3, 1.25)]);
     assert!(distance(&pi, &want) < REACHED, "{pi:?}");
     let known = [0.1011052738, 0.5603044051, 0.0306617242, 0.3079285969];
     assert!(distance(&pi, &known) < REACHED, "{pi:?}");
@@ -235,7 +235,7 @@ fn smoothing_a_total_order_of_three_stops_each_gap_elsewhere() {
 #[test]
 fn smoothing_shrinks_the_rewards_of_noisy_labels_and_the_pairs_matter() {
     let pairs = ordered_pairs(4);
-    let sampled = normalised(
+    let sampled = normalized(
         &pairs
             .iter()
             .map(|(i, j)| REFERENCE[*i] * REFERENCE[*j])

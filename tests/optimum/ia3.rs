@@ -2,7 +2,7 @@
 
 use crate::common::lora::irregular;
 use crate::common::{assert_close, numbers};
-use candle_align::{Ia3Linear, Ia3Place};
+use candle_align::parameter_efficient::{Ia3Linear, Ia3Place};
 use candle_core::Tensor;
 use candle_nn::{Linear, Module};
 

@@ -3,7 +3,7 @@
 
 use crate::common::lora::{irregular, rng};
 use crate::common::{assert_close, numbers};
-use candle_align::{LoraConfig, LoraLinear, Scaling};
+use candle_align::parameter_efficient::{Adapter, LinearAdapter, LoraConfig, LoraLinear, Scaling};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{Linear, Module};
 

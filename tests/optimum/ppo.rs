@@ -1,5 +1,7 @@
+use crate::common::draws::expectation;
 use crate::common::policy::{
-    BETA, REFERENCE, REWARDS, descend, descend_free, distance, log, normalised, tilted,
+    BETA, REFERENCE, REWARDS, answers, descend, descend_free, distance, log, normalized, reference,
+    tilted,
 };
 use crate::common::{bits, numbers, vector};
 use candle_align::math::{Whiten, whiten};
@@ -13,15 +15,6 @@ use candle_nn::ops::log_softmax;
 
 /// What gradient descent reaches where the objective is smooth at its optimum.
 const REACHED: f64 = 1e-9;
-
-/// Four answers of one token each.
-fn answers(log_policy: &Tensor) -> Result<TokenLogProbs> {
-    TokenLogProbs::new(&log_policy.unsqueeze(1)?, &bits(&[&[1], &[1], &[1], &[1]]))
-}
-
-fn reference() -> Tensor {
-    vector(&log(&REFERENCE)).unsqueeze(1).unwrap()
-}
 
 /// Σᵢ stop[πᵢ] · lossᵢ: exact on-policy expectation.
 fn expected(log_policy: &Tensor, loss: &Tensor) -> Result<Tensor> {
@@ -37,19 +30,15 @@ fn on_policy(log_policy: &Tensor, advantages: &Tensor) -> Result<Tensor> {
 }
 
 /// E of the policy loss with rewards r, plus β · E of an estimator as a loss.
-fn penalised(log_policy: &Tensor, beta: f64, estimator: KlEstimator) -> Result<Tensor> {
+fn penalized(log_policy: &Tensor, beta: f64, estimator: KlEstimator) -> Result<Tensor> {
     let rewards = vector(&REWARDS).unsqueeze(1)?;
     let k = kl_loss(&answers(log_policy)?, &reference(), estimator)?;
     let penalty = (expected(log_policy, &k.loss)? * beta)?;
     Ok((on_policy(log_policy, &rewards)? + penalty)?)
 }
 
-fn expectation(p: &[f64], x: &[f64]) -> f64 {
-    p.iter().zip(x).map(|(p, x)| p * x).sum()
-}
-
 #[test]
-fn k1_in_the_reward_arrives_at_the_optimum_of_the_penalised_objective() {
+fn k1_in_the_reward_arrives_at_the_optimum_of_the_penalized_objective() {
     let got = descend(&log(&REFERENCE), 4.0, 300, |log_policy| {
         let policy = answers(log_policy)?;
         let config = ShapedRewardsConfig {
@@ -69,7 +58,7 @@ fn k1_in_the_reward_arrives_at_the_optimum_of_the_penalised_objective() {
 #[test]
 fn k2_in_the_loss_arrives_there_too() {
     let got = descend(&log(&REFERENCE), 4.0, 300, |log_policy| {
-        penalised(log_policy, BETA, KlEstimator::K2)
+        penalized(log_policy, BETA, KlEstimator::K2)
     });
     let want = tilted(&REFERENCE, &REWARDS, BETA);
     assert!(distance(&got, &want) < REACHED, "{got:?} against {want:?}");
@@ -93,13 +82,13 @@ fn polynomial(weights: &[f64]) -> Vec<f64> {
             high = middle;
         }
     }
-    normalised(&at(high))
+    normalized(&at(high))
 }
 
 #[test]
 fn k3_in_the_loss_arrives_at_a_polynomial_instead_of_a_tilt() {
     let got = descend(&log(&REFERENCE), 1.0, 1500, |log_policy| {
-        penalised(log_policy, BETA, KlEstimator::K3)
+        penalized(log_policy, BETA, KlEstimator::K3)
     });
     let want = polynomial(&REFERENCE.map(|p| BETA * p));
     assert!(distance(&got, &want) < REACHED, "{got:?} against {want:?}");
@@ -111,7 +100,7 @@ fn k1_in_the_loss_is_no_penalty() {
     // as without any: max r − E r → (K − 1)/(KαN)
     let (alpha, steps) = (2.0, 4000);
     let got = descend(&log(&REFERENCE), alpha, steps, |log_policy| {
-        penalised(log_policy, BETA, KlEstimator::K1)
+        penalized(log_policy, BETA, KlEstimator::K1)
     });
     let gap = 2.0 - expectation(&got, &REWARDS);
     let rate = 0.75 / (alpha * steps as f64);
@@ -328,7 +317,7 @@ fn an_entropy_bonus_is_a_tie_to_the_uniform_distribution() {
     });
     let weights: Vec<f64> = theta.iter().map(|t| t.exp()).collect();
     let want = tilted(&[0.25; 4], &REWARDS, coefficient);
-    assert!(distance(&normalised(&weights), &want) < REACHED);
+    assert!(distance(&normalized(&weights), &want) < REACHED);
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use crate::common::adapters::descend;
 use crate::common::lora::rng;
 use crate::common::numbers;
-use candle_align::{
-    PrefixConfig, PrefixEncoder, PrefixShape, Reparametrisation, prefix_attention, prefix_mixing,
+use candle_align::parameter_efficient::{
+    PrefixConfig, PrefixEncoder, PrefixShape, Reparametrization, prefix_attention, prefix_mixing,
 };
 use candle_core::{D, DType, Device, Tensor};
 
@@ -17,14 +17,14 @@ const SHAPE: PrefixShape = PrefixShape {
     head_dim: 2,
 };
 
-fn encoder(length: usize, reparametrisation: Reparametrisation) -> PrefixEncoder {
-    seeded(length, reparametrisation, 5)
+fn encoder(length: usize, reparametrization: Reparametrization) -> PrefixEncoder {
+    seeded(length, reparametrization, 5)
 }
 
-fn seeded(length: usize, reparametrisation: Reparametrisation, seed: u64) -> PrefixEncoder {
+fn seeded(length: usize, reparametrization: Reparametrization, seed: u64) -> PrefixEncoder {
     let config = PrefixConfig {
         length,
-        reparametrisation,
+        reparametrization,
     };
     PrefixEncoder::new(SHAPE, &config, DType::F64, &Device::Cpu, &mut rng(seed)).unwrap()
 }
@@ -66,10 +66,10 @@ fn loss(encoder: &PrefixEncoder) -> Tensor {
 
 #[test]
 fn a_prefix_adds_what_a_frozen_layer_cannot_say() {
-    let network = Reparametrisation::Mlp { inner: 6 };
+    let network = Reparametrization::Mlp { inner: 6 };
     for (form, seed) in [
-        (Reparametrisation::Direct, 1),
-        (Reparametrisation::Direct, 5),
+        (Reparametrization::Direct, 1),
+        (Reparametrization::Direct, 5),
         (network, 0),
         (network, 1),
     ] {
@@ -90,7 +90,7 @@ fn a_prefix_adds_what_a_frozen_layer_cannot_say() {
 /// to the layer. From the same keys and values without the network, descent reaches the optimum.
 #[test]
 fn through_the_network_all_positions_can_become_one() {
-    let encoder = encoder(2, Reparametrisation::Mlp { inner: 6 });
+    let encoder = encoder(2, Reparametrization::Mlp { inner: 6 });
     let plain = encoder.finish().unwrap();
     assert_eq!(numbers(&loss(&plain)), numbers(&loss(&encoder)));
     let mut own = plain.clone();
@@ -115,7 +115,7 @@ fn through_the_network_all_positions_can_become_one() {
 /// Asked for the layer's own output, a prefix learns to be ignored: λΔh → λh.
 #[test]
 fn a_prefix_can_learn_to_leave_the_layer_alone() {
-    let mut encoder = encoder(1, Reparametrisation::Direct);
+    let mut encoder = encoder(1, Reparametrization::Direct);
     encoder.set_enabled(false);
     let own = output(&encoder);
     encoder.set_enabled(true);

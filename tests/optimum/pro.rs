@@ -1,4 +1,4 @@
-use crate::common::policy::{REFERENCE, REWARDS, descend, distance, log, normalised};
+use crate::common::policy::{REFERENCE, REWARDS, descend, distance, log, normalized};
 use crate::common::{EXACT, assert_close, matrix, numbers, vector};
 use candle_align::{Candidates, ProConfig, ProTemperature, Result, pro_loss};
 use candle_core::Tensor;
@@ -110,7 +110,7 @@ fn at_temperature_one_lengths_sharpen_the_optimum() {
         assert!(distance(&want, &known) < 1e-9, "{want:?}");
     }
     // equal lengths n: π ∝ e^{nr}, reinforcement learning with β = 1/n and a uniform reference
-    let tilted = normalised(&REWARDS.map(|r| (3.0 * r).exp()));
+    let tilted = normalized(&REWARDS.map(|r| (3.0 * r).exp()));
     assert_close(&optimum(&[3.0; 4], &REWARDS), &tilted, EXACT, "π ∝ e^{3r}");
 }
 

@@ -2,9 +2,9 @@
 
 use crate::common::adapters::descend;
 use crate::common::lora::{irregular, rng};
-use crate::common::policy::{distance, normalised};
+use crate::common::policy::{distance, normalized};
 use crate::common::{assert_close, numbers};
-use candle_align::{FrozenLinear, PromptConfig, PromptEmbedding, PromptInit};
+use candle_align::parameter_efficient::{FrozenLinear, PromptConfig, PromptEmbedding, PromptInit};
 use candle_core::{D, DType, Device, Tensor};
 use candle_nn::{Embedding, Module, ops::log_softmax};
 
@@ -98,5 +98,5 @@ fn a_prompt_cannot_tell_inputs_apart_that_the_model_adds_up() {
         .map(|l| l.exp())
         .collect();
     assert_close(&said[..3], &data, REACHED, "the trained input");
-    assert_close(&said[3..], &normalised(&want), REACHED, "the other");
+    assert_close(&said[3..], &normalized(&want), REACHED, "the other");
 }

@@ -1,9 +1,11 @@
-//! Linear regression back to the layer that was quantised: with inputs of covariance Σ the loss is
+//! Linear regression back to the layer that was quantized: with inputs of covariance Σ the loss is
 //! ½ tr(E Σ Eᵀ), E = s·B·A − (W − dequant(W)).
 
 use crate::common::lora::{irregular, rng};
 use crate::common::{assert_close, numbers};
-use candle_align::{BlockScale, LoraConfig, NF4, QloraLinear};
+use candle_align::parameter_efficient::{
+    Adapter, BlockScale, LinearAdapter, LoraConfig, NF4, QloraLinear,
+};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{Linear, Module};
 
@@ -101,8 +103,8 @@ fn the_adapter_becomes_the_best_correction_of_its_rank() {
     let weight = (exact() + &error).unwrap();
     for (rank, left, steps) in [(1, 0.5 * 1.0, 1500), (2, 0.0, 2500)] {
         let task = Regression::new(&weight, BlockScale::Single, rank);
-        let base = task.layer.base().weight().dequantise().unwrap();
-        assert_close(&numbers(&base), &numbers(&exact()), 0.0, "dequantised");
+        let base = task.layer.base().weight().dequantize().unwrap();
+        assert_close(&numbers(&base), &numbers(&exact()), 0.0, "dequantized");
         let start = numbers(&task.loss())[0];
         assert_close(
             &[start],
@@ -119,7 +121,7 @@ fn the_adapter_becomes_the_best_correction_of_its_rank() {
 }
 
 #[test]
-fn at_full_rank_the_error_of_quantisation_is_repaired() {
+fn at_full_rank_the_error_of_quantization_is_repaired() {
     for scale in [BlockScale::Single, BlockScale::Double] {
         let weight = (irregular(&[6, 5]) * 8.0).unwrap();
         let task = Regression::new(&weight, scale, 5);

@@ -1,9 +1,10 @@
 use crate::common::draws::{best_of, best_of_formula, kl};
-use crate::common::policy::{BETA, REFERENCE, REWARDS, descend, distance, log, normalised, tilted};
+use crate::common::policy::{BETA, REFERENCE, REWARDS, descend, distance, log, normalized, tilted};
 use crate::common::{EXACT, assert_close, matrix, numbers, vector};
+use candle_align::online::raft::{best_of_k, kl_adjusted_rewards, top_share};
 use candle_align::{
-    RaftConfig, Reduction, Result, SamplingConfig, SftConfig, Statistics, TokenLogProbs, best_of_k,
-    kl_adjusted_rewards, sample, sft_loss, top_share,
+    RaftConfig, Reduction, Result, SamplingConfig, SftConfig, Statistics, TokenLogProbs, sample,
+    sft_loss,
 };
 use candle_core::{DType, Device, Tensor, Var};
 use rand::{SeedableRng, rngs::StdRng};
@@ -73,7 +74,7 @@ fn the_end_of_all_rounds_is_the_highest_reward_and_its_ties_keep_their_ratio() {
     let rewards = [0.0, 1.0, 0.5, 1.0];
     let mut p = REFERENCE.to_vec();
     for _ in 0..12 {
-        p = normalised(&best_of(&p, &rewards, 3));
+        p = normalized(&best_of(&p, &rewards, 3));
     }
     assert!(distance(&p, &[0.0, 0.75, 0.0, 0.25]) < REACHED, "{p:?}");
 }
@@ -91,7 +92,7 @@ fn a_temperature_below_one_sharpens_the_policy_without_any_reward() {
         p = best_of(&drawn_from, &[7.0; 4], 4);
     }
     let power = 0.85f64.powi(-10);
-    let want = normalised(&REFERENCE.map(|p| p.powf(power)));
+    let want = normalized(&REFERENCE.map(|p| p.powf(power)));
     assert_close(&p, &want, REACHED, "p^(1/λ) ten times");
     assert!(p[0] > 0.79 && p[3] < 0.001, "{p:?}");
 }
@@ -108,7 +109,7 @@ fn a_temperature_changes_what_the_best_of_n_is_taken_from() {
         &REWARDS,
         4,
     );
-    let sharper = normalised(&REFERENCE.map(|p| p.powf(1.0 / 0.7)));
+    let sharper = normalized(&REFERENCE.map(|p| p.powf(1.0 / 0.7)));
     let want = best_of_formula(&sharper, &REWARDS, 4);
     let pi = learned(&REFERENCE, &law);
     assert!(distance(&pi, &want) < REACHED, "{pi:?}");
@@ -127,7 +128,7 @@ fn adjusted(p: &[f64]) -> Vec<f64> {
 }
 
 #[test]
-fn the_kl_penalised_optimum_is_a_fixed_point_that_does_not_attract() {
+fn the_kl_penalized_optimum_is_a_fixed_point_that_does_not_attract() {
     let star = tilted(&REFERENCE, &REWARDS, BETA);
     // all answers tie, but for rounding; and among ties the best of n is any
     let ranked: Vec<f64> = adjusted(&star).iter().map(|r| (r * 1e9).round()).collect();
@@ -136,7 +137,7 @@ fn the_kl_penalised_optimum_is_a_fixed_point_that_does_not_attract() {
     // a millionth beside it, one round goes far away
     let mut beside = star.clone();
     beside[3] += 1e-6;
-    let beside = normalised(&beside);
+    let beside = normalized(&beside);
     let next = best_of(&beside, &adjusted(&beside), 4);
     assert!(distance(&next, &star) > 0.4, "{next:?}");
 
@@ -144,14 +145,14 @@ fn the_kl_penalised_optimum_is_a_fixed_point_that_does_not_attract() {
     let mut p = REFERENCE.to_vec();
     let mut far = 0;
     for round in 0..200 {
-        p = normalised(&best_of(&p, &adjusted(&p), 4));
+        p = normalized(&best_of(&p, &adjusted(&p), 4));
         far += usize::from(round >= 100 && distance(&p, &star) > 0.1);
     }
     assert!(far > 50, "{far} of the last 100 rounds end far away");
 }
 
 #[test]
-fn small_mixtures_of_old_and_new_tend_to_the_kl_penalised_optimum() {
+fn small_mixtures_of_old_and_new_tend_to_the_kl_penalized_optimum() {
     let star = tilted(&REFERENCE, &REWARDS, BETA);
     // how near is a matter of the share alone; a smaller one goes on where the larger one ended
     let mut p = REFERENCE.to_vec();
@@ -164,7 +165,7 @@ fn small_mixtures_of_old_and_new_tend_to_the_kl_penalised_optimum() {
                 .zip(&best)
                 .map(|(old, new)| (1.0 - share) * old + share * new)
                 .collect();
-            p = normalised(&mixed);
+            p = normalized(&mixed);
             if round >= rounds * 3 / 4 {
                 farthest = farthest.max(distance(&p, &star));
             }
@@ -224,7 +225,7 @@ fn hard_prompts_vanish_from_the_top_share_but_not_from_the_best_of_k() {
     assert_close(&mass, &[14.0 / 15.0, 1.0 / 15.0], EXACT, "mass per prompt");
     // what the hard prompt learns is its own top slice
     assert_close(
-        &normalised(&kept[4..]),
+        &normalized(&kept[4..]),
         &[0.0, 0.0, 0.0, 1.0],
         EXACT,
         "hard prompt",

@@ -1,6 +1,7 @@
 use crate::common::policy::distance;
 use crate::common::table::learn;
-use candle_align::{Attempt, Result, RevisionTemplate, Sequence, SftConfig, Verdict, sft_loss};
+use candle_align::language::revision::{Attempt, RevisionTemplate, Verdict};
+use candle_align::{Result, Sequence, SftConfig, sft_loss};
 
 /// What gradient descent reaches where the objective is smooth and strictly convex.
 const REACHED: f64 = 1e-9;

@@ -2,12 +2,13 @@
 //! rewards, up to what the objective leaves open.
 
 use crate::common::policy::{
-    REFERENCE, REWARDS, descend_free, distance, normalised, ordered_pairs,
+    REFERENCE, REWARDS, descend_free, distance, normalized, ordered_pairs,
 };
 use crate::common::{assert_close, matrix, rankings, sigma, vector};
+use candle_align::online::reward_model::Ties;
 use candle_align::{
-    Pair, PairwiseRewardConfig, RankedRewardConfig, Result, Ties, choose_best_loss,
-    pairwise_reward_loss, plackett_luce_reward_loss, ranked_reward_loss,
+    Pair, PairwiseRewardConfig, RankedRewardConfig, Result, choose_best_loss, pairwise_reward_loss,
+    plackett_luce_reward_loss, ranked_reward_loss,
 };
 use candle_core::{Device, Tensor};
 
@@ -18,7 +19,7 @@ const DIGITS: f64 = 1e-4;
 /// A start with a sum of its own.
 const START: [f64; 4] = [0.3, -0.2, 0.5, 0.1];
 
-fn centred(s: &[f64]) -> Vec<f64> {
+fn centered(s: &[f64]) -> Vec<f64> {
     let mean = s.iter().sum::<f64>() / s.len() as f64;
     s.iter().map(|s| s - mean).collect()
 }
@@ -41,7 +42,7 @@ fn sampled() -> Vec<Drawn> {
         .iter()
         .map(|&(i, j)| REFERENCE[i] * REFERENCE[j])
         .collect();
-    pairs.into_iter().zip(normalised(&weights)).collect()
+    pairs.into_iter().zip(normalized(&weights)).collect()
 }
 
 /// E over drawn pairs, and over who wins by Bradley–Terry, of the pairwise loss.
@@ -92,7 +93,7 @@ fn pairs_teach_the_reward_up_to_a_constant_whichever_are_drawn() {
     for (drawn, alpha, steps) in [(uniform(), 6.93, 60), (sampled(), 5.0, 120)] {
         let loss = |s: &Tensor| pairs(s, &drawn, &none, |_, _| 0.0);
         let s = descend_free(&START, alpha, steps, loss);
-        assert_close(&centred(&s), &centred(&REWARDS), REACHED, "r");
+        assert_close(&centered(&s), &centered(&REWARDS), REACHED, "r");
         // the constant is that of the start
         let (sum, start): (f64, f64) = (s.iter().sum(), START.iter().sum());
         assert_close(&[sum], &[start], REACHED, "sum");
@@ -153,7 +154,7 @@ fn a_constant_margin_makes_the_optimum_depend_on_the_pairs() {
     for (drawn, want) in want {
         let none = PairwiseRewardConfig::default();
         let s = descend_free(&[0.0; 4], 5.0, 150, |s| pairs(s, &drawn, &none, |_, _| 1.0));
-        assert_close(&centred(&s), &want, DIGITS, "margin 1");
+        assert_close(&centered(&s), &want, DIGITS, "margin 1");
     }
 }
 
@@ -164,7 +165,7 @@ fn a_signed_margin_in_proportion_to_the_reward_scales_it() {
     let signed = |w: usize, l: usize| a * (REWARDS[w] - REWARDS[l]);
     let s = descend_free(&[0.0; 4], 5.0, 150, |s| pairs(s, &uniform(), &none, signed));
     let want: Vec<f64> = REWARDS.iter().map(|r| (1.0 + a) * r).collect();
-    assert_close(&centred(&s), &centred(&want), REACHED, "(1 + a) r");
+    assert_close(&centered(&s), &centered(&want), REACHED, "(1 + a) r");
 
     let absolute = |w: usize, l: usize| signed(w, l).abs();
     let s = descend_free(&[0.0; 4], 5.0, 150, |s| {
@@ -178,15 +179,15 @@ fn a_signed_margin_in_proportion_to_the_reward_scales_it() {
 }
 
 #[test]
-fn centring_pairs_fixes_the_constant_of_two_and_shrinks_four() {
-    let config = PairwiseRewardConfig { centring: 0.05 };
+fn centering_pairs_fixes_the_constant_of_two_and_shrinks_four() {
+    let config = PairwiseRewardConfig { centering: 0.05 };
     let lone = [((1, 3), 1.0)];
     let s = descend_free(&START, 2.0, 200, |s| pairs(s, &lone, &config, |_, _| 0.0));
     let got = [s[3] - s[1], s[3] + s[1]];
     assert_close(&got, &[REWARDS[3] - REWARDS[1], 0.0], REACHED, "two");
 
     // found by another solver
-    let config = PairwiseRewardConfig { centring: 0.01 };
+    let config = PairwiseRewardConfig { centering: 0.01 };
     let s = descend_free(&START, 5.0, 300, |s| {
         pairs(s, &uniform(), &config, |_, _| 0.0)
     });
@@ -205,7 +206,7 @@ fn rankings_teach_the_reward_up_to_a_constant() {
     };
     assert_close(&[value(&[0.0; 4], loss)], &[2.0f64.ln()], REACHED, "start");
     let s = descend_free(&[0.0; 4], 6.93, 60, loss);
-    assert_close(&s, &centred(&REWARDS), REACHED, "r");
+    assert_close(&s, &centered(&REWARDS), REACHED, "r");
     let entropy: f64 = uniform()
         .iter()
         .map(|&((i, j), share)| {
@@ -217,10 +218,10 @@ fn rankings_teach_the_reward_up_to_a_constant() {
 }
 
 #[test]
-fn centring_a_ranking_fixes_the_constant_and_nothing_else() {
+fn centering_a_ranking_fixes_the_constant_and_nothing_else() {
     let (labels, probabilities) = rankings::population(&REWARDS);
     let config = RankedRewardConfig {
-        centring: 0.05,
+        centering: 0.05,
         ..Default::default()
     };
     let s = descend_free(&START, 6.0, 80, |s| {
@@ -228,7 +229,7 @@ fn centring_a_ranking_fixes_the_constant_and_nothing_else() {
             ranked_reward_loss(lists, &labels, None, &config)
         })
     });
-    assert_close(&s, &centred(&REWARDS), REACHED, "r, centred");
+    assert_close(&s, &centered(&REWARDS), REACHED, "r, centered");
 }
 
 #[test]
@@ -261,7 +262,7 @@ fn half_a_tie_is_half_a_win_for_each() {
 #[test]
 fn choices_of_the_best_teach_the_reward_up_to_a_constant() {
     let odds: Vec<f64> = REWARDS.iter().map(|r| r.exp()).collect();
-    let probabilities = normalised(&odds);
+    let probabilities = normalized(&odds);
     let best = Tensor::new(&[0u32, 1, 2, 3], &Device::Cpu).expect("a vector");
     let loss = |s: &Tensor| {
         expected(s, &probabilities, |lists| {
@@ -270,7 +271,7 @@ fn choices_of_the_best_teach_the_reward_up_to_a_constant() {
     };
     assert_close(&[value(&[0.0; 4], loss)], &[4.0f64.ln()], REACHED, "start");
     let s = descend_free(&[0.0; 4], 2.88, 120, loss);
-    assert_close(&s, &centred(&REWARDS), REACHED, "r");
+    assert_close(&s, &centered(&REWARDS), REACHED, "r");
     let entropy: f64 = probabilities.iter().map(|p| -p * p.ln()).sum();
     assert_close(&[value(&s, loss)], &[entropy], REACHED, "least loss");
 }
@@ -285,7 +286,7 @@ fn stages_of_rankings_teach_the_reward_up_to_a_constant() {
     };
     assert_close(&[value(&[0.0; 4], loss)], &[24.0f64.ln()], REACHED, "start");
     let s = descend_free(&[0.0; 4], 1.66, 60, loss);
-    assert_close(&s, &centred(&REWARDS), REACHED, "r");
+    assert_close(&s, &centered(&REWARDS), REACHED, "r");
     let entropy: f64 = probabilities.iter().map(|p| -p * p.ln()).sum();
     assert_close(&[value(&s, loss)], &[entropy], REACHED, "least loss");
 }
@@ -305,6 +306,6 @@ fn labels_that_follow_no_such_model_part_the_objectives() {
             plackett_luce_reward_loss(lists, &labels, None)
         })
     });
-    let gap = distance(&centred(&pairs), &centred(&stages));
+    let gap = distance(&centered(&pairs), &centered(&stages));
     assert!(gap > 0.1, "{pairs:?} against {stages:?}");
 }

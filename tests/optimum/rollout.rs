@@ -1,12 +1,13 @@
 //! Training with the step, and what the KL estimators and whitening make of its optimum.
 
 use crate::common::policy::{
-    BETA, REFERENCE, REWARDS, descend, descend_free, distance, log, tilted,
+    BETA, REFERENCE, REWARDS, answers, descend, descend_free, distance, log, tilted,
 };
 use crate::common::{bits, numbers, vector};
+use candle_align::math::Whiten;
 use candle_align::{
     ExperienceConfig, GaeConfig, KlEstimator, Result, RlhfConfig, Rollout, ShapedRewardsConfig,
-    TokenLogProbs, Whiten, kl_loss, rlhf_loss,
+    TokenLogProbs, kl_loss, rlhf_loss,
 };
 use candle_core::{D, DType, Device, Tensor, Var};
 use candle_nn::ops::log_softmax;
@@ -58,10 +59,6 @@ fn weighed(policy: &TokenLogProbs, loss: &Tensor) -> Result<Tensor> {
 }
 
 // Four answers of one token.
-
-fn answers(log_policy: &Tensor) -> Result<TokenLogProbs> {
-    TokenLogProbs::new(&log_policy.unsqueeze(1)?, &bits(&[&[1], &[1], &[1], &[1]]))
-}
 
 fn reference() -> TokenLogProbs {
     answers(&vector(&log(&REFERENCE))).unwrap()

@@ -26,7 +26,7 @@ fn ranking_alone_stops_when_the_order_is_right() {
     let left = loss(&vector(&log(&p)), &[1.0; 4], &config).unwrap();
     assert_eq!(numbers(&left), [0.0]);
     assert!(p[3] > p[1] && p[1] > p[2] && p[2] > p[0], "{p:?}");
-    // barely ordered: neighbours are within a few steps of each other
+    // barely ordered: neighbors are within a few steps of each other
     assert!(p[3] / p[0] < 1.2, "{p:?}");
 }
 

@@ -1,7 +1,8 @@
-use candle_align::{
-    EditCosts, EditTokens, Reduction, Result, SequenceBatch, SftConfig, TokenLogProbs, edit_script,
-    edit_scripts, second_thoughts_prompt, second_thoughts_sequence, sft_loss,
+use candle_align::language::edits::{EditCosts, edit_script, edit_scripts};
+use candle_align::language::second_thoughts::{
+    EditTokens, second_thoughts_prompt, second_thoughts_sequence,
 };
+use candle_align::{Reduction, Result, SequenceBatch, SftConfig, TokenLogProbs, sft_loss};
 use candle_core::{D, DType, Device, IndexOp, Tensor, Var};
 use candle_nn::ops::softmax;
 

@@ -164,10 +164,10 @@ fn under_a_mean_over_tokens_the_batch_decides() {
     let [one, two] = [1, 2].map(|size| {
         answers_of_tree(|theta| Ok((token_mean_of_batches(theta, &data, size)? * 1.5)?))
     });
-    let want = crate::common::policy::normalised(&[0.5, 0.3 / 2.0, 0.2 / 2.0]);
+    let want = crate::common::policy::normalized(&[0.5, 0.3 / 2.0, 0.2 / 2.0]);
     assert!(distance(&one, &want) < REACHED, "{one:?}");
     let want = [(0, 1.0), (1, 2.0), (2, 2.0)].map(|(y, length)| data[y] * inverse(length));
-    let want = crate::common::policy::normalised(&want);
+    let want = crate::common::policy::normalized(&want);
     assert!(distance(&two, &want) < REACHED, "{two:?}");
     // short answers lose their lead as batches grow
     assert!(one[0] > two[0] + 0.05 && two[0] > data[0] + 0.05);

@@ -3,7 +3,7 @@ use crate::common::policy::{
 };
 use crate::common::{bits, matrix, numbers, sigma, vector};
 use candle_align::{
-    Candidates, Pair, Result, SlicConfig, slic_expected_reward_loss, slic_kl_regulariser,
+    Candidates, Pair, Result, SlicConfig, slic_expected_reward_loss, slic_kl_regularizer,
     slic_list_loss, slic_margin_loss, slic_rank_loss,
 };
 use candle_core::{D, Device, Tensor};
@@ -29,7 +29,7 @@ fn select(x: &Tensor, pairs: &[(usize, usize)]) -> Result<Pair<Tensor>> {
     })
 }
 
-/// The leads of neighbours in the ranking, worst first.
+/// The leads of neighbors in the ranking, worst first.
 fn leads(p: &[f64]) -> Vec<f64> {
     ORDER.windows(2).map(|w| (p[w[1]] / p[w[0]]).ln()).collect()
 }
@@ -108,7 +108,7 @@ fn rank_under_noise_leads_by_delta_for_the_majority_of_any_size() {
 }
 
 #[test]
-fn rank_under_noise_quantises_the_rewards() {
+fn rank_under_noise_quantizes_the_rewards() {
     // labels by Bradley–Terry on multiples of S4's rewards, all ordered pairs alike: the leads over
     // answer 0 are whole numbers of δ, and which they are depends on the scale
     let all = ordered_pairs(4);
@@ -184,7 +184,7 @@ fn the_kl_stops_the_lead_before_delta() {
         let theta = descend_free(&[start, 0.0], 0.02, 1500, |t| {
             let logits = t.reshape((1, 1, 2))?;
             let reference = vector(&[start, 0.0]).reshape((1, 1, 2))?;
-            let kl = slic_kl_regulariser(&logits, &reference, &bits(&[&[1]]))?;
+            let kl = slic_kl_regularizer(&logits, &reference, &bits(&[&[1]]))?;
             Ok((noisy(t, 1.0, delta)? + (kl.loss.sum_all()? * lambda)?)?)
         });
         theta[0] - theta[1]

@@ -3,7 +3,7 @@
 
 use crate::common::lora::{irregular, rng};
 use crate::common::{assert_close, numbers};
-use candle_align::{VeraConfig, VeraLinear, VeraProjections};
+use candle_align::parameter_efficient::{Adapter, VeraConfig, VeraLinear, VeraProjections};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{Linear, Module};
 

@@ -1,18 +1,15 @@
 use crate::common::adapted::*;
+use crate::common::adapters::{assert_gradients, objective};
 use crate::common::lora::*;
-use crate::common::{EXACT, assert_close, matrix, numbers, vector};
-use candle_align::{
-    AdaLoraConfig, AdaLoraLinear, AdaLoraScaling, Orthogonality, RankAllocator,
+use crate::common::{EXACT, assert_close, dot, matrix, numbers, vector};
+use candle_align::parameter_efficient::{
+    AdaLoraConfig, AdaLoraLinear, AdaLoraScaling, Adapter, Orthogonality, RankAllocator,
     RankAllocatorConfig, orthogonality_penalty,
 };
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor};
 use candle_nn::{Linear, Module};
 use rand::Rng;
-
-fn dot(row: &[f64], x: &[f64]) -> f64 {
-    row.iter().zip(x).map(|(w, x)| w * x).sum()
-}
 
 /// W x + b + s · P Λ Q x̃ in plain numbers.
 fn by_hand(x: &[f64], dropped: &[f64], s: f64) -> Vec<f64> {
@@ -511,7 +508,7 @@ fn a_pruned_triplet_can_return_until_the_ranks_are_final() {
         .unwrap();
     assert_eq!(kept(&allocator), [false, true, true]);
     assert_eq!(numbers(layers[0].1.lambda()), [0.0]);
-    // the optimiser gives it a value again, and the loss now depends on it
+    // the optimizer gives it a value again, and the loss now depends on it
     set(layers[0].1.lambda(), vector(&[4.0]));
     set(layers[0].1.p(), vector(&[9.0, 9.0]));
     allocator

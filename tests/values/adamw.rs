@@ -1,13 +1,11 @@
-use crate::common::{EXACT, assert_close, numbers, vector};
+use crate::common::{EXACT, assert_close, numbers, var, vector};
+use candle_align::parameter_efficient::lora_plus_groups;
 use candle_align::training::{
     AdamW, AdamWConfig, GradAccumulator, NonFinite, ParameterGroup, clip_grad_norm,
 };
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
-
-fn var(values: &[f64]) -> Var {
-    Var::from_tensor(&vector(values)).unwrap()
-}
+use candle_nn::{Optimizer, ParamsAdamW};
 
 fn one(name: &str, var: &Var) -> Vec<(String, Var)> {
     vec![(name.to_string(), var.clone())]
@@ -80,6 +78,60 @@ fn the_steps_are_those_of_the_equations_in_every_group() {
     assert_close(&numbers(&fast), &want, EXACT, "fast");
 }
 
+/// Candle's optimizer of one variable, at a rate.
+fn of_candle(var: &Var, lr: f64) -> candle_nn::AdamW {
+    let AdamWConfig {
+        beta1,
+        beta2,
+        epsilon: eps,
+        ..
+    } = config();
+    let params = ParamsAdamW {
+        lr,
+        beta1,
+        beta2,
+        eps,
+        weight_decay: 0.02,
+    };
+    candle_nn::AdamW::new(vec![var.clone()], params).unwrap()
+}
+
+/// Two units in the last place per step: the same operations in another order, some in one rounding.
+#[test]
+fn the_steps_are_candles_to_the_last_place() {
+    for (dtype, unit) in [
+        (DType::F64, f64::EPSILON),
+        (DType::F32, f32::EPSILON.into()),
+    ] {
+        let matrix = |values: &[f64]| {
+            let column = vector(values).unsqueeze(1).unwrap();
+            column.to_dtype(dtype).unwrap()
+        };
+        let fresh = || Var::from_tensor(&matrix(&[1.0, -1.5])).unwrap();
+        let (ours, theirs) = ([fresh(), fresh()], [fresh(), fresh()]);
+        let vars = [one("q.lora_A", &ours[0]), one("q.lora_B", &ours[1])].concat();
+        let groups = lora_plus_groups(vars, 16.0, 0.02).unwrap();
+        let mut adamw = AdamW::new(groups, config()).unwrap();
+        let mut slow = of_candle(&theirs[0], 0.1);
+        let mut fast = of_candle(&theirs[1], 0.1 * 16.0);
+        for t in 1..=10 {
+            let mut grads = GradStore::default();
+            for var in ours.iter().chain(&theirs) {
+                grads.insert(var, matrix(&gradient(t)));
+            }
+            adamw.step(&grads).unwrap();
+            slow.step(&grads).unwrap();
+            fast.step(&grads).unwrap();
+            for (ours, theirs) in ours.iter().zip(&theirs) {
+                for (x, y) in numbers(ours).into_iter().zip(numbers(theirs)) {
+                    let bound = 2.0 * t as f64 * unit * x.abs().max(1.0);
+                    assert!((x - y).abs() <= bound, "{dtype:?}, step {t}: {x} {y}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn the_learning_rate_follows_a_schedule() {
     let theta = var(&[1.0, 1.0]);
@@ -144,7 +196,7 @@ fn matrices_decay_and_vectors_do_not() {
 #[test]
 fn a_saved_state_continues_where_it_was() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("optimiser.safetensors");
+    let path = folder.path().join("optimizer.safetensors");
     for dtype in [DType::F64, DType::F32, DType::BF16] {
         let start = vector(&[1.0, -2.0]).to_dtype(dtype).unwrap();
         let group = |theta: &Var| vec![ParameterGroup::new(one("w", theta), 0.01)];
@@ -197,10 +249,10 @@ fn a_narrow_variable_takes_a_gradient_in_single_precision() {
         let start = vector(&[1.0, -2.0]).to_dtype(dtype).unwrap();
         let narrow = Var::from_tensor(&start).unwrap();
         let wide = Var::from_tensor(&start.to_dtype(DType::F32).unwrap()).unwrap();
-        let optimiser = |var: &Var| {
+        let optimizer = |var: &Var| {
             AdamW::new(vec![ParameterGroup::new(one("w", var), 0.01)], config()).unwrap()
         };
-        let (mut first, mut second) = (optimiser(&narrow), optimiser(&wide));
+        let (mut first, mut second) = (optimizer(&narrow), optimizer(&wide));
         for t in 1..=10 {
             let grad = vector(&gradient(t)).to_dtype(DType::F32).unwrap();
             for (adamw, var) in [(&mut first, &narrow), (&mut second, &wide)] {

@@ -1,9 +1,9 @@
 use crate::common::adapters::{assert_gradients, disturb, objective};
 use crate::common::lora::{irregular, rng, tensor, var};
 use crate::common::{EXACT, assert_close, numbers, sigma, vector};
-use candle_align::{
+use candle_align::parameter_efficient::{
     Activation, BottleneckAdapter, BottleneckConfig, FrozenLinear, Insertion, MamConfig,
-    PrefixConfig, Reparametrisation,
+    PrefixConfig, Reparametrization,
 };
 use candle_core::{DType, Device, Tensor};
 use candle_nn::Module;
@@ -40,7 +40,7 @@ fn the_settings_are_the_papers() {
     let mam = MamConfig::default();
     let prefix = PrefixConfig {
         length: 30,
-        reparametrisation: Reparametrisation::Mlp { inner: 512 },
+        reparametrization: Reparametrization::Mlp { inner: 512 },
     };
     assert_eq!(mam.prefix, prefix);
     assert_eq!((mam.adapter.width, mam.adapter.scale), (512, 4.0));

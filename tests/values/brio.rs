@@ -1,7 +1,9 @@
+use crate::common::lists::list;
 use crate::common::{EXACT, assert_close, bits, matrix, numbers};
+use candle_align::ranking::ReferenceTokens;
+use candle_align::ranking::brio::BrioPairs;
 use candle_align::{
-    BrioConfig, BrioPairs, Candidates, ReferenceTokens, SftConfig, Statistics, TokenLogProbs,
-    TokenLoss, brio_loss, sft_loss,
+    BrioConfig, Candidates, SftConfig, Statistics, TokenLogProbs, TokenLoss, brio_loss, sft_loss,
 };
 use candle_core::{Device, Tensor};
 
@@ -10,16 +12,6 @@ const SUMS: [f64; 4] = [-4.0, -8.0, -12.0, -4.0];
 const LENGTHS: [f64; 4] = [2.0, 4.0, 4.0, 4.0];
 /// From the best: −0.5, −1, −0.25, −0.75 (α = 2).
 const REWARDS: [f64; 4] = [0.6, 0.9, 0.1, 0.4];
-
-fn list(sums: &[f64], lengths: &[f64], rewards: &[f64]) -> Candidates {
-    Candidates::new(
-        &matrix(&[sums]),
-        &matrix(&[lengths]),
-        &matrix(&[rewards]),
-        None,
-    )
-    .unwrap()
-}
 
 fn ranking(c: &Candidates, config: &BrioConfig) -> Vec<f64> {
     numbers(&brio_loss(c, None, config).unwrap().ranking)

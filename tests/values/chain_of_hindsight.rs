@@ -1,10 +1,11 @@
 use crate::common::words::{END, bytes, learned, text, words};
 use crate::common::{EXACT, assert_close, bits, matrix, numbers};
-use candle_align::{
-    HindsightConfig, HindsightFeedback, HindsightFormat, HindsightOrder, HindsightPair,
-    LearnedAnswers, Reduction, Sequence, TokenLogProbs, chain_of_hindsight_loss, hindsight_prompt,
+use candle_align::language::LearnedAnswers;
+use candle_align::language::chain_of_hindsight::{
+    HindsightFeedback, HindsightFormat, HindsightOrder, HindsightPair, hindsight_prompt,
     hindsight_sequence,
 };
+use candle_align::{HindsightConfig, Reduction, Sequence, TokenLogProbs, chain_of_hindsight_loss};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::collections::BTreeSet;

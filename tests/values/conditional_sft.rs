@@ -1,9 +1,8 @@
 use crate::common::words::{END, bytes, learned, text, words};
 use crate::common::{EXACT, assert_close, bits, matrix, numbers, vector};
-use candle_align::{
-    CRlftConfig, ClassPrompt, ClassWeightedLoss, ClassWeighting, LearnedAnswers, Reduction,
-    TokenLogProbs, Turn, c_rlft_loss,
-};
+use candle_align::language::LearnedAnswers;
+use candle_align::language::conditional_sft::{ClassPrompt, ClassWeighting, Turn};
+use candle_align::{CRlftConfig, ClassWeightedLoss, Reduction, TokenLogProbs, c_rlft_loss};
 use candle_core::Var;
 
 const TURNS: [Turn; 2] = [

@@ -1,8 +1,11 @@
 use crate::common::adapters::{assert_gradients, objective};
 use crate::common::lora::{BIAS, WEIGHT, X, irregular, tensor, var};
 use crate::common::{EXACT, assert_close, numbers, vector};
-use candle_align::Strategy::{Adapter, BitFit, Lora, Prefix};
-use candle_align::{BiasLinear, DesignSpaceConfig, Grouping, LayerPlan, LayerSize, Strategy};
+use candle_align::parameter_efficient::Strategy::{Adapter, BitFit, Lora, Prefix};
+use candle_align::parameter_efficient::{
+    Adapter as _, BiasLinear, DesignSpaceConfig, Grouping, LayerPlan, LayerSize, LinearAdapter,
+    Strategy,
+};
 use candle_core::DType;
 use candle_nn::{Linear, Module};
 

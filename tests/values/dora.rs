@@ -1,14 +1,13 @@
 use crate::common::adapted::*;
+use crate::common::adapters::{assert_gradients, objective};
 use crate::common::lora::*;
-use crate::common::{EXACT, assert_close, numbers, vector};
-use candle_align::{DoraLinear, LoraBias, LoraConfig, LoraInit, Scaling};
+use crate::common::{EXACT, assert_close, dot, numbers, vector};
+use candle_align::parameter_efficient::{
+    Adapter, DoraLinear, LinearAdapter, LoraBias, LoraConfig, LoraInit, Scaling,
+};
 use candle_core::{DType, IndexOp, Tensor};
 use candle_nn::{Linear, Module};
 use rand::Rng;
-
-fn dot(row: &[f64], x: &[f64]) -> f64 {
-    row.iter().zip(x).map(|(w, x)| w * x).sum()
-}
 
 /// W₀ + s · B A in plain numbers.
 fn v(s: f64) -> [[f64; 4]; 3] {
@@ -165,12 +164,12 @@ fn a_trained_bias_stands_in_place_of_the_base_layers() {
 
 #[test]
 fn gradients_are_central_differences_with_the_norm_held_still() {
-    let rank_stabilised = LoraConfig {
+    let rank_stabilized = LoraConfig {
         scaling: Scaling::RankSqrt,
         ..config()
     };
-    let starting = DoraLinear::new(&base(DType::F64), &rank_stabilised, &mut rng(7)).unwrap();
-    for layer in [dora(&rank_stabilised, DType::F64), starting] {
+    let starting = DoraLinear::new(&base(DType::F64), &rank_stabilized, &mut rng(7)).unwrap();
+    for layer in [dora(&rank_stabilized, DType::F64), starting] {
         for shape in [&[2, 4][..], &[2, 3, 4]] {
             let x = var(&irregular(shape));
             let still = layer.norm().unwrap();

@@ -1,17 +1,7 @@
+use crate::common::lists::list;
 use crate::common::{EXACT, assert_close, bits, matrix, numbers};
-use candle_align::{
-    Candidates, ExpectedRiskConfig, ReferenceTokens, TokenLoss, expected_risk_loss,
-};
-
-fn list(sums: &[f64], lengths: &[f64], rewards: &[f64]) -> Candidates {
-    Candidates::new(
-        &matrix(&[sums]),
-        &matrix(&[lengths]),
-        &matrix(&[rewards]),
-        None,
-    )
-    .unwrap()
-}
+use candle_align::ranking::ReferenceTokens;
+use candle_align::{Candidates, ExpectedRiskConfig, TokenLoss, expected_risk_loss};
 
 fn risk(c: &Candidates, length_power: f64) -> Vec<f64> {
     let config = ExpectedRiskConfig {

@@ -1,5 +1,6 @@
 use crate::common::numbers;
-use candle_align::{ForgetfulConfig, forgetful_mask, forgetful_pair_mask};
+use candle_align::ForgetfulConfig;
+use candle_align::language::forgetful::{forgetful_mask, forgetful_pair_mask};
 use candle_core::{DType, Device, Tensor};
 use rand::SeedableRng;
 use rand::rngs::StdRng;

@@ -1,13 +1,12 @@
 use crate::common::adapted::*;
+use crate::common::adapters::{assert_gradients, objective};
 use crate::common::lora::*;
-use crate::common::{EXACT, assert_close, numbers};
-use candle_align::{Ia3Config, Ia3Linear, Ia3Place, TargetModules, Targets};
+use crate::common::{EXACT, assert_close, dot, numbers};
+use candle_align::parameter_efficient::{
+    Adapter, Ia3ForModel, Ia3Linear, Ia3Place, LinearAdapter, TargetModules, Targets,
+};
 use candle_core::DType;
 use candle_nn::{Linear, Module};
-
-fn dot(row: &[f64], x: &[f64]) -> f64 {
-    row.iter().zip(x).map(|(w, x)| w * x).sum()
-}
 
 #[test]
 fn each_output_or_each_input_has_its_factor() {
@@ -86,7 +85,7 @@ fn the_start_is_the_base_for_infinities_too() {
 fn a_path_gets_its_place() {
     let names =
         |names: &[&str]| TargetModules::Names(names.iter().map(|n| n.to_string()).collect());
-    let config = Ia3Config {
+    let config = Ia3ForModel {
         targets: Targets {
             target_modules: names(&["k_proj", "v_proj", "down_proj"]),
             ..Default::default()
@@ -99,7 +98,7 @@ fn a_path_gets_its_place() {
     assert_eq!(place("layers.0.q_proj"), None);
     // a name of a feed-forward module needs no dot before it; a target does
     assert_eq!(place("layers.0.mlp.xdown_proj"), None);
-    let config = Ia3Config {
+    let config = Ia3ForModel {
         feedforward_modules: TargetModules::Pattern(r".*\.mlp\..*".to_string()),
         ..config
     };
@@ -107,6 +106,21 @@ fn a_path_gets_its_place() {
     assert_eq!(place("layers.0.mlp.down_proj"), Some(Ia3Place::Input));
     assert_eq!(place("down_proj"), Some(Ia3Place::Output));
 
+    // of a whole model, in its order
+    let paths = [
+        "layers.0.mlp.down_proj",
+        "layers.0.q_proj",
+        "layers.0.v_proj",
+        "layers.0.k_proj",
+    ];
+    let found = config.for_modules(&paths).unwrap();
+    let want = [
+        (paths[0], Ia3Place::Input),
+        (paths[2], Ia3Place::Output),
+        (paths[3], Ia3Place::Output),
+    ];
+    assert_eq!(found, want.map(|(path, place)| (path.to_string(), place)));
+
     let json = serde_json::to_string(&config).unwrap();
-    assert_eq!(serde_json::from_str::<Ia3Config>(&json).unwrap(), config);
+    assert_eq!(serde_json::from_str::<Ia3ForModel>(&json).unwrap(), config);
 }

@@ -175,15 +175,15 @@ fn sums_means_and_length_penalties() {
         "mean",
     );
     assert_eq!(numbers(&log_probs.lengths().unwrap()), [3.0, 1.0, 0.0]);
-    let penalised = numbers(&log_probs.length_penalised(0.6).unwrap());
+    let penalized = numbers(&log_probs.length_penalized(0.6).unwrap());
     assert_close(
-        &penalised,
+        &penalized,
         &[-7.0 / 3f64.powf(0.6), -3.0, 0.0],
         EXACT,
-        "penalised",
+        "penalized",
     );
     assert_close(
-        &numbers(&log_probs.length_penalised(0.0).unwrap()),
+        &numbers(&log_probs.length_penalized(0.0).unwrap()),
         &[-7.0, -3.0, 0.0],
         EXACT,
         "alpha 0",
@@ -356,7 +356,7 @@ const ALONE: &str = "CANDLE_ALIGN_TEST_ALONE";
 #[test]
 fn few_logits_wake_no_other_thread() {
     if std::env::var_os(ALONE).is_none() {
-        let name = "log_probs::few_logits_wake_no_other_thread";
+        let name = "values::log_probs::few_logits_wake_no_other_thread";
         let program = std::env::current_exe().unwrap();
         let mut child = std::process::Command::new(program);
         let child = child.args([name, "--exact", "--nocapture"]).env(ALONE, "1");

@@ -1,8 +1,9 @@
+use crate::common::adapters::{assert_gradients, objective};
 use crate::common::lora::*;
 use crate::common::{EXACT, assert_close, matrix, numbers, vector};
-use candle_align::{
-    FrozenLinear, LoraBias, LoraConfig, LoraEmbedding, LoraInit, LoraLinear, Scaling, Targets,
-    lora_plus_groups,
+use candle_align::parameter_efficient::{
+    Adapter, FrozenLinear, LinearAdapter, LoraBias, LoraConfig, LoraEmbedding, LoraForModel,
+    LoraInit, LoraLinear, Scaling, Targets, lora_plus_groups,
 };
 use candle_core::{DType, Device, IndexOp, Tensor, Var};
 use candle_nn::{Embedding, Linear, Module};
@@ -717,6 +718,9 @@ fn settings_keep_their_names_in_json_and_refuse_others() {
         dropout: 0.1,
         init: LoraInit::Gaussian,
         bias: LoraBias::Base,
+    };
+    let whole = LoraForModel {
+        config: config.clone(),
         rank_pattern: vec![("q".to_string(), 2)],
         alpha_pattern: vec![("v".to_string(), 0.5)],
         targets: Targets {
@@ -727,6 +731,14 @@ fn settings_keep_their_names_in_json_and_refuse_others() {
     let json = serde_json::to_value(&config).unwrap();
     let want = serde_json::json!({
         "rank": 3, "alpha": 5.0, "scaling": "rank_sqrt", "dropout": 0.1,
+        "init": "gaussian", "bias": "base"
+    });
+    assert_eq!(json, want);
+    assert_eq!(serde_json::from_value::<LoraConfig>(json).unwrap(), config);
+    // those of a model stand beside them
+    let json = serde_json::to_value(&whole).unwrap();
+    let want = serde_json::json!({
+        "rank": 3, "alpha": 5.0, "scaling": "rank_sqrt", "dropout": 0.1,
         "init": "gaussian", "bias": "base", "rank_pattern": {"q": 2}, "alpha_pattern": {"v": 0.5},
         "targets": {
             "target_modules": [], "exclude_modules": [], "modules_to_save": [],
@@ -734,7 +746,11 @@ fn settings_keep_their_names_in_json_and_refuse_others() {
         }
     });
     assert_eq!(json, want);
-    assert_eq!(serde_json::from_value::<LoraConfig>(json).unwrap(), config);
+    assert_eq!(serde_json::from_value::<LoraForModel>(json).unwrap(), whole);
+    let default = serde_json::from_str::<LoraForModel>("{}").unwrap();
+    assert_eq!(default, LoraForModel::default());
+    assert_eq!(default, LoraConfig::default().into());
+    assert!(serde_json::from_str::<LoraForModel>(r#"{"lora_alpha": 8}"#).is_err());
     let default = serde_json::from_str::<LoraConfig>("{}").unwrap();
     assert_eq!(default, LoraConfig::default());
     assert_eq!(
@@ -754,12 +770,15 @@ fn lora_plus_gives_b_and_biases_the_faster_rate() {
     vars.extend(embedding(DType::F64).trainable("e"));
     vars.push(("head.weight".to_string(), var(&irregular(&[2, 2]))));
     vars.push(("norm.weight".to_string(), var(&irregular(&[2]))));
-    let groups = lora_plus_groups(vars, 2e-4, 16.0).unwrap();
+    let groups = lora_plus_groups(vars, 16.0, 0.1).unwrap();
+    let [a, b] = &groups[..] else {
+        panic!("{groups:?}")
+    };
     let names = |vars: &[(String, Var)]| -> Vec<String> {
         vars.iter().map(|(name, _)| name.clone()).collect()
     };
     assert_eq!(
-        names(&groups.a),
+        names(&a.vars),
         [
             "lora_Banana.q.lora_A.weight",
             "e.lora_embedding_A",
@@ -768,13 +787,13 @@ fn lora_plus_gives_b_and_biases_the_faster_rate() {
         ]
     );
     assert_eq!(
-        names(&groups.b),
+        names(&b.vars),
         [
             "lora_Banana.q.lora_B.bias",
             "lora_Banana.q.lora_B.weight",
             "norm.weight"
         ]
     );
-    assert_eq!(groups.a_learning_rate, 2e-4);
-    assert_eq!(groups.b_learning_rate, 2e-4 * 16.0);
+    assert_eq!((a.rate, b.rate), (1.0, 16.0));
+    assert_eq!((a.weight_decay, b.weight_decay), (0.1, 0.1));
 }

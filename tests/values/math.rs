@@ -1,5 +1,5 @@
 use crate::common::{EXACT, assert_close, bits, logistic_loss, matrix, numbers, vector};
-use candle_align::Whiten;
+use candle_align::math::Whiten;
 use candle_align::math::{
     hinge, log_sigmoid, mask_count, masked_mean, masked_sum, plackett_luce, preferences, softplus,
     whiten,

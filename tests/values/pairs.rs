@@ -36,7 +36,11 @@ fn losses() -> [(&'static str, f64, Loss); 4] {
         ("pairwise reward", 1.0, |pair| {
             // a margin moves the loss, and not the order
             let margin = vector(&[1.0, -2.0, 3.0, 0.5]);
-            pairwise_reward_loss(pair, Some(&margin), &PairwiseRewardConfig { centring: 0.1 })
+            pairwise_reward_loss(
+                pair,
+                Some(&margin),
+                &PairwiseRewardConfig { centering: 0.1 },
+            )
         }),
     ]
 }

@@ -1,10 +1,12 @@
 use crate::common::{EXACT, assert_close, bits, matrix, numbers, vector};
 use candle_align::math::{Whiten, whiten};
+use candle_align::online::controller::KlController;
 use candle_align::online::kl::LOG_RATIO_BOUND;
+use candle_align::online::rewards::missing_eos_penalty;
 use candle_align::{
-    EntropyConfig, GaeConfig, KlController, KlEstimator, PolicyLoss, PpoConfig, PpoValueConfig,
-    PtxConfig, ShapedRewardsConfig, Statistics, TokenLogProbs, entropy_loss, gae, kl_loss,
-    missing_eos_penalty, ppo_policy_loss, ppo_value_loss, ptx_loss, shaped_rewards,
+    EntropyConfig, GaeConfig, KlEstimator, PolicyLoss, PpoConfig, PpoValueConfig, PtxConfig,
+    ShapedRewardsConfig, Statistics, TokenLogProbs, entropy_loss, gae, kl_loss, ppo_policy_loss,
+    ppo_value_loss, ptx_loss, shaped_rewards,
 };
 use candle_core::{DType, Device, Tensor, Var};
 
@@ -196,7 +198,7 @@ fn an_answer_that_did_not_end_pays() {
 }
 
 #[test]
-fn generalised_advantages_by_hand() {
+fn generalized_advantages_by_hand() {
     let (g, l) = (0.9, 0.8);
     let config = GaeConfig {
         gamma: g,

@@ -1,8 +1,8 @@
 use crate::common::adapters::{assert_gradients, disturb, objective};
 use crate::common::lora::{irregular, rng, var};
 use crate::common::{EXACT, assert_close, numbers};
-use candle_align::{
-    PrefixConfig, PrefixEncoder, PrefixLayer, PrefixShape, Reparametrisation, prefix_attention,
+use candle_align::parameter_efficient::{
+    PrefixConfig, PrefixEncoder, PrefixLayer, PrefixShape, Reparametrization, prefix_attention,
     prefix_mixing,
 };
 use candle_core::{DType, Device, Tensor, Var};
@@ -14,10 +14,10 @@ const SHAPE: PrefixShape = PrefixShape {
     head_dim: 3,
 };
 
-fn encoder(length: usize, reparametrisation: Reparametrisation) -> PrefixEncoder {
+fn encoder(length: usize, reparametrization: Reparametrization) -> PrefixEncoder {
     let config = PrefixConfig {
         length,
-        reparametrisation,
+        reparametrization,
     };
     PrefixEncoder::new(SHAPE, &config, DType::F64, &Device::Cpu, &mut rng(5)).unwrap()
 }
@@ -27,10 +27,10 @@ fn the_settings_are_the_papers() {
     let config = PrefixConfig::default();
     assert_eq!(config.length, 10);
     let inner = 512;
-    assert_eq!(config.reparametrisation, Reparametrisation::Mlp { inner });
-    let json = r#"{"length":3,"reparametrisation":"direct"}"#;
+    assert_eq!(config.reparametrization, Reparametrization::Mlp { inner });
+    let json = r#"{"length":3,"reparametrization":"direct"}"#;
     let read: PrefixConfig = serde_json::from_str(json).unwrap();
-    assert_eq!(read.reparametrisation, Reparametrisation::Direct);
+    assert_eq!(read.reparametrization, Reparametrization::Direct);
     assert_eq!(serde_json::to_string(&read).unwrap(), json);
     assert!(serde_json::from_str::<PrefixConfig>(r#"{"len":3}"#).is_err());
 }
@@ -60,7 +60,7 @@ fn a_row_holds_layers_keys_and_values_heads_in_this_order() {
 
 #[test]
 fn the_network_is_linear_tanh_linear() {
-    let encoder = encoder(3, Reparametrisation::Mlp { inner: 4 });
+    let encoder = encoder(3, Reparametrization::Mlp { inner: 4 });
     disturb(&encoder.trainable(""));
     let vars = encoder.trainable("prefix");
     let names: Vec<&str> = vars.iter().map(|(name, _)| name.as_str()).collect();
@@ -102,7 +102,7 @@ fn the_start_has_the_widths_of_the_page() {
     };
     let config = PrefixConfig {
         length: 20,
-        reparametrisation: Reparametrisation::Direct,
+        reparametrization: Reparametrization::Direct,
     };
     let plain = PrefixEncoder::new(wide, &config, DType::F32, &Device::Cpu, &mut rng(1)).unwrap();
     let values = numbers(&plain.values().unwrap());
@@ -113,7 +113,7 @@ fn the_start_has_the_widths_of_the_page() {
     assert!((square - 1.0).abs() < 0.07, "{square}");
     let config = PrefixConfig {
         length: 20,
-        reparametrisation: Reparametrisation::Mlp { inner: 100 },
+        reparametrization: Reparametrization::Mlp { inner: 100 },
     };
     let mlp = PrefixEncoder::new(wide, &config, DType::F32, &Device::Cpu, &mut rng(1)).unwrap();
     for (name, inputs) in [("transform.0", 50.0f64), ("transform.2", 100.0)] {
@@ -251,8 +251,8 @@ fn gradients_are_central_differences() {
         });
     }
     for form in [
-        Reparametrisation::Direct,
-        Reparametrisation::Mlp { inner: 4 },
+        Reparametrization::Direct,
+        Reparametrization::Mlp { inner: 4 },
     ] {
         let encoder = encoder(2, form);
         assert_gradients("encoder", &encoder.trainable(""), || {

@@ -1,22 +1,12 @@
-use crate::common::{EXACT, assert_close, bits, logistic_loss, matrix, numbers};
-use candle_align::{Candidates, ListLoss, ProConfig, ProTemperature, pro_loss};
+use crate::common::lists::{assert_parts, lists};
+use crate::common::{assert_close, bits, logistic_loss, matrix, numbers};
+use candle_align::{Candidates, ProConfig, ProTemperature, pro_loss};
 
 fn config(temperature: ProTemperature, sft_weight: f64) -> ProConfig {
     ProConfig {
         temperature,
         sft_weight,
     }
-}
-
-fn lists(sums: &[&[f64]], lengths: &[&[f64]], rewards: &[&[f64]]) -> Candidates {
-    Candidates::new(&matrix(sums), &matrix(lengths), &matrix(rewards), None).unwrap()
-}
-
-fn assert_parts(out: &ListLoss, ranking: &[f64], sft: &[f64], what: &str) {
-    assert_close(&numbers(&out.ranking), ranking, EXACT, what);
-    assert_close(&numbers(&out.sft), sft, EXACT, what);
-    let whole: Vec<f64> = ranking.iter().zip(sft).map(|(r, s)| r + s).collect();
-    assert_close(&numbers(&out.loss), &whole, EXACT, what);
 }
 
 /// log Σ eˣ in f64, for expectations at moderate x.

@@ -1,7 +1,7 @@
 use crate::common::adapters::{assert_gradients, objective};
 use crate::common::lora::{irregular, rng, tensor, var};
 use crate::common::{EXACT, assert_close, bits, numbers};
-use candle_align::{PromptConfig, PromptEmbedding, PromptInit};
+use candle_align::parameter_efficient::{PromptConfig, PromptEmbedding, PromptInit};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::Module;
 

@@ -1,15 +1,14 @@
 use crate::common::lora::{
-    A, B, BIAS, NEW_BIAS, S, X, base, bits, config, irregular, rng, tensor, var,
+    A, B, BIAS, BIASES, NEW_BIAS, S, TYPES, X, base, bits, config, irregular, rng, tensor, var,
 };
-use crate::common::quantised::{SCALES, TYPES, over_dequantised, single, trained};
+use crate::common::quantized::{SCALES, over_dequantized, single, trained};
 use crate::common::{EXACT, GRADIENT, STEP, assert_close, numbers, vector};
-use candle_align::{
-    BlockScale, LoraBias, LoraConfig, LoraInit, LoraLinear, NF4, Nf4Linear, QloraLinear, Scaling,
+use candle_align::parameter_efficient::{
+    Adapter, BlockScale, LinearAdapter, LoraBias, LoraConfig, LoraInit, LoraLinear, NF4, Nf4Linear,
+    QloraLinear, Scaling,
 };
 use candle_core::{DType, Tensor, Var};
 use candle_nn::{Linear, Module};
-
-const BIASES: [LoraBias; 3] = [LoraBias::Frozen, LoraBias::Base, LoraBias::Update];
 
 /// What four bits make of the weight, by hand: its largest magnitude is 2.
 fn four_bits() -> [[f64; 4]; 3] {
@@ -19,7 +18,7 @@ fn four_bits() -> [[f64; 4]; 3] {
 }
 
 #[test]
-fn the_output_is_the_quantised_base_plus_the_scaled_product() {
+fn the_output_is_the_quantized_base_plus_the_scaled_product() {
     for bias in BIASES {
         let config = LoraConfig { bias, ..config() };
         let layer = trained(&config, DType::F64, BlockScale::Single);
@@ -151,8 +150,8 @@ fn the_start_is_that_of_lora() {
             let lora = LoraLinear::new(&base(dtype), &config, &mut rng(3)).unwrap();
             let base = base(dtype);
             let new = QloraLinear::new(&base, BlockScale::Double, &config, &mut rng(3)).unwrap();
-            let quantised = Nf4Linear::quantise(&base, BlockScale::Double).unwrap();
-            let over = QloraLinear::over(quantised, &config, &mut rng(3)).unwrap();
+            let quantized = Nf4Linear::quantize(&base, BlockScale::Double).unwrap();
+            let over = QloraLinear::over(quantized, &config, &mut rng(3)).unwrap();
             for layer in [new, over] {
                 assert_eq!(layer.a().dtype(), lora.a().dtype());
                 assert_eq!(bits(layer.a()), bits(lora.a()));
@@ -164,7 +163,7 @@ fn the_start_is_that_of_lora() {
 }
 
 #[test]
-fn at_its_start_the_layer_is_its_quantised_base_and_only_b_moves() {
+fn at_its_start_the_layer_is_its_quantized_base_and_only_b_moves() {
     for dtype in TYPES {
         for bias in BIASES {
             let config = LoraConfig { bias, ..config() };
@@ -193,7 +192,7 @@ fn dropout_is_that_of_lora() {
         ..config()
     };
     let layer = trained(&config, DType::F64, BlockScale::Double);
-    let lora = over_dequantised(&layer, &config);
+    let lora = over_dequantized(&layer, &config);
     let x = irregular(&[3, 5, 4]);
     let y = layer.forward_train(&x, &mut rng(8)).unwrap();
     let want = lora.forward_train(&x, &mut rng(8)).unwrap();
@@ -251,7 +250,7 @@ fn half_inputs_are_widened_and_the_sum_is_rounded_once() {
 }
 
 #[test]
-fn the_merged_weight_is_the_sum_in_the_type_it_was_quantised_from() {
+fn the_merged_weight_is_the_sum_in_the_type_it_was_quantized_from() {
     let layer = trained(&config(), DType::F64, BlockScale::Single);
     let merged = layer.merged_linear().unwrap();
     let delta = numbers(&layer.delta().unwrap());

@@ -1,5 +1,6 @@
 use crate::common::{EXACT, assert_close, bits, matrix, numbers};
-use candle_align::{RaftConfig, RefreshedSet, best_of_k, kl_adjusted_rewards, top_share};
+use candle_align::RaftConfig;
+use candle_align::online::raft::{RefreshedSet, best_of_k, kl_adjusted_rewards, top_share};
 use candle_core::{DType, Device, Tensor};
 
 #[test]

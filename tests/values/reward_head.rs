@@ -1,5 +1,6 @@
 use crate::common::{EXACT, assert_close, bits, matrix, numbers, vector};
-use candle_align::{Result, RewardHead, RewardNormalisation};
+use candle_align::Result;
+use candle_align::online::reward_head::{RewardHead, RewardNormalization};
 use candle_core::{DType, Device, Tensor, Var};
 use rand::{SeedableRng, rngs::StdRng};
 
@@ -184,17 +185,17 @@ fn a_head_from_tensors_owns_its_copy() -> Result<()> {
 #[test]
 fn a_bias_alone_moves_the_mean_to_zero() -> Result<()> {
     let scores = vector(&[1.0, 4.0, 10.0]);
-    let scale = RewardNormalisation::zero_mean(&scores)?;
+    let scale = RewardNormalization::zero_mean(&scores)?;
     assert_eq!(
         scale,
-        RewardNormalisation {
+        RewardNormalization {
             gain: 1.0,
             bias: -5.0
         }
     );
     assert_eq!(numbers(&scale.apply(&scores)?), [-4.0, -1.0, 5.0]);
 
-    let one = RewardNormalisation::zero_mean(&vector(&[7.0]))?;
+    let one = RewardNormalization::zero_mean(&vector(&[7.0]))?;
     assert_eq!(one.bias, -7.0);
     Ok(())
 }
@@ -202,7 +203,7 @@ fn a_bias_alone_moves_the_mean_to_zero() -> Result<()> {
 #[test]
 fn gain_and_bias_give_mean_zero_and_variance_one() -> Result<()> {
     let scores = vector(&[1.0, 4.0, 10.0]);
-    let scale = RewardNormalisation::zero_mean_unit_variance(&scores)?;
+    let scale = RewardNormalization::zero_mean_unit_variance(&scores)?;
     // mean 5, population variance (16 + 1 + 25)/3 = 14
     let gain = 1.0 / 14f64.sqrt();
     assert_close(
@@ -220,7 +221,7 @@ fn gain_and_bias_give_mean_zero_and_variance_one() -> Result<()> {
 
 #[test]
 fn a_scale_applies_to_lists_and_lets_gradients_through() -> Result<()> {
-    let scale = RewardNormalisation {
+    let scale = RewardNormalization {
         gain: 2.0,
         bias: -1.0,
     };
@@ -236,8 +237,8 @@ fn a_scale_applies_to_lists_and_lets_gradients_through() -> Result<()> {
 #[test]
 fn a_scale_is_json() {
     let text = r#"{"gain":0.5,"bias":-2.0}"#;
-    let scale: RewardNormalisation = serde_json::from_str(text).expect("a scale");
+    let scale: RewardNormalization = serde_json::from_str(text).expect("a scale");
     assert_eq!(serde_json::to_string(&scale).expect("text"), text);
-    assert!(serde_json::from_str::<RewardNormalisation>(r#"{"gain":0.5}"#).is_err());
-    assert!(serde_json::from_str::<RewardNormalisation>(r#"{"gain":1,"bias":0,"x":1}"#).is_err());
+    assert!(serde_json::from_str::<RewardNormalization>(r#"{"gain":0.5}"#).is_err());
+    assert!(serde_json::from_str::<RewardNormalization>(r#"{"gain":1,"bias":0,"x":1}"#).is_err());
 }

@@ -1,7 +1,8 @@
 use crate::common::{EXACT, assert_close, bits, logistic_loss as lost, matrix, numbers, vector};
+use candle_align::online::reward_model::{Ties, ranking_accuracy};
 use candle_align::{
-    Pair, PairwiseRewardConfig, RankedRewardConfig, Result, Ties, choose_best_loss,
-    pairwise_reward_loss, plackett_luce_reward_loss, ranked_reward_loss, ranking_accuracy,
+    Pair, PairwiseRewardConfig, RankedRewardConfig, Result, choose_best_loss, pairwise_reward_loss,
+    plackett_luce_reward_loss, ranked_reward_loss,
 };
 use candle_core::{DType, Device, Tensor};
 
@@ -30,9 +31,9 @@ fn a_pair_loses_by_how_far_the_better_answer_is_behind() -> Result<()> {
 }
 
 #[test]
-fn a_margin_is_subtracted_whatever_its_sign_and_centring_sees_the_sum() -> Result<()> {
+fn a_margin_is_subtracted_whatever_its_sign_and_centering_sees_the_sum() -> Result<()> {
     let margin = vector(&[0.25, -2.0, 1.0]);
-    let config = PairwiseRewardConfig { centring: 0.3 };
+    let config = PairwiseRewardConfig { centering: 0.3 };
     let loss = pairwise_reward_loss(&pair(), Some(&margin), &config)?.loss;
     let want = [
         lost(1.5 - 0.5 - 0.25) + 0.3 * (1.5f64 + 0.5).powi(2),
@@ -47,12 +48,12 @@ fn a_margin_is_subtracted_whatever_its_sign_and_centring_sees_the_sum() -> Resul
 fn the_defaults_are_the_papers() {
     assert_eq!(
         PairwiseRewardConfig::default(),
-        PairwiseRewardConfig { centring: 0.0 }
+        PairwiseRewardConfig { centering: 0.0 }
     );
     let ranked = RankedRewardConfig {
         ties: Ties::Skip,
         margin: 0.0,
-        centring: 0.0,
+        centering: 0.0,
     };
     assert_eq!(RankedRewardConfig::default(), ranked);
 }
@@ -64,7 +65,7 @@ fn settings_are_json_and_an_unknown_one_is_refused() {
     let want = RankedRewardConfig {
         ties: Ties::Half,
         margin: 0.5,
-        centring: 0.0,
+        centering: 0.0,
     };
     assert_eq!(config, want);
     assert!(serde_json::from_str::<RankedRewardConfig>(r#"{ "tie": "half" }"#).is_err());
@@ -92,17 +93,17 @@ fn a_ranking_is_the_mean_over_its_pairs_in_any_order() {
 }
 
 #[test]
-fn a_ranking_has_one_margin_and_one_centre() {
+fn a_ranking_has_one_margin_and_one_center() {
     let config = RankedRewardConfig {
         margin: 0.4,
-        centring: 0.3,
+        centering: 0.3,
         ..Default::default()
     };
     let got = ranked(&[0.5, 1.5, -1.0], &[2.0, 1.0, 3.0], &config);
     let pairs = [-1.0 - 0.5, -1.0 - 1.5, 0.5 - 1.5];
     let ahead = pairs.iter().map(|z| lost(z - 0.4)).sum::<f64>() / 3.0;
-    let centre = ((-1.0 + 0.5) + (-1.0 + 1.5) + (0.5 + 1.5)) / 3.0f64;
-    assert_close(&[got], &[ahead + 0.3 * centre * centre], EXACT, "ranked");
+    let center = ((-1.0 + 0.5) + (-1.0 + 1.5) + (0.5 + 1.5)) / 3.0f64;
+    assert_close(&[got], &[ahead + 0.3 * center * center], EXACT, "ranked");
 }
 
 #[test]
@@ -112,7 +113,7 @@ fn a_tie_counts_half_for_each_or_not_at_all() {
     let with = |ties| RankedRewardConfig {
         ties,
         margin: 0.4,
-        centring: 0.3,
+        centering: 0.3,
     };
     let wins = lost(0.5 + 1.0 - 0.4) + lost(1.5 + 1.0 - 0.4);
 
@@ -141,7 +142,7 @@ fn all_tied_is_nothing_or_only_ties() {
     let with = |ties| RankedRewardConfig {
         ties,
         margin: 0.4,
-        centring: 0.3,
+        centering: 0.3,
     };
     let (scores, rewards) = ([0.5, 1.5], [4.0, 4.0]);
     assert_eq!(ranked(&scores, &rewards, &with(Ties::Skip)), 0.0);
@@ -179,7 +180,7 @@ fn lists_of_unequal_length_stand_in_one_batch() -> Result<()> {
     let config = RankedRewardConfig {
         ties: Ties::Half,
         margin: 0.2,
-        centring: 0.3,
+        centering: 0.3,
     };
     let loss = ranked_reward_loss(&scores, &rewards, Some(&mask), &config)?;
     let full = (lost(1.0 - 2.0 - 0.2) + lost(1.0 - 4.0 - 0.2) + lost(2.0 - 4.0 - 0.2)) / 3.0;
@@ -213,7 +214,7 @@ fn a_list_of_one_has_no_loss() -> Result<()> {
         let config = RankedRewardConfig {
             ties,
             margin: 0.5,
-            centring: 0.5,
+            centering: 0.5,
         };
         let loss = ranked_reward_loss(&scores, &rewards, None, &config)?;
         assert_eq!(numbers(&loss), [0.0]);

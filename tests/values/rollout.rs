@@ -1,8 +1,8 @@
 use crate::common::{EXACT, assert_close, bits, matrix, numbers, vector};
+use candle_align::math::Whiten;
 use candle_align::{
     EntropyConfig, Experience, ExperienceConfig, GaeConfig, KlEstimator, PpoConfig, PpoValueConfig,
-    Reduction, RlhfConfig, Rollout, ShapedRewardsConfig, Statistics, TokenLogProbs, Whiten,
-    rlhf_loss,
+    Reduction, RlhfConfig, Rollout, ShapedRewardsConfig, Statistics, TokenLogProbs, rlhf_loss,
 };
 use candle_core::{DType, Device, Tensor};
 use rand::{SeedableRng, rngs::StdRng};

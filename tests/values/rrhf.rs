@@ -1,16 +1,6 @@
-use crate::common::{EXACT, assert_close, bits, matrix, numbers};
-use candle_align::{Candidates, ListLoss, RrhfConfig, rrhf_loss};
-
-fn lists(sums: &[&[f64]], lengths: &[&[f64]], rewards: &[&[f64]]) -> Candidates {
-    Candidates::new(&matrix(sums), &matrix(lengths), &matrix(rewards), None).unwrap()
-}
-
-fn assert_parts(out: &ListLoss, ranking: &[f64], sft: &[f64], what: &str) {
-    assert_close(&numbers(&out.ranking), ranking, EXACT, what);
-    assert_close(&numbers(&out.sft), sft, EXACT, what);
-    let whole: Vec<f64> = ranking.iter().zip(sft).map(|(r, s)| r + s).collect();
-    assert_close(&numbers(&out.loss), &whole, EXACT, what);
-}
+use crate::common::lists::{assert_parts, lists};
+use crate::common::{bits, matrix};
+use candle_align::{Candidates, RrhfConfig, rrhf_loss};
 
 #[test]
 fn four_answers_of_different_lengths() {

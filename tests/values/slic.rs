@@ -1,20 +1,10 @@
-use crate::common::{EXACT, assert_close, bits, matrix, numbers, vector};
+use crate::common::lists::{lists, pair};
+use crate::common::{EXACT, assert_close, bits, matrix, numbers};
 use candle_align::{
-    Candidates, Pair, SlicConfig, slic_expected_reward_loss, slic_kl_regulariser, slic_list_loss,
+    Candidates, SlicConfig, slic_expected_reward_loss, slic_kl_regularizer, slic_list_loss,
     slic_margin_loss, slic_rank_loss,
 };
 use candle_core::{DType, Device, Tensor, Var};
-
-fn pair(chosen: &[f64], rejected: &[f64]) -> Pair<Tensor> {
-    Pair {
-        chosen: vector(chosen),
-        rejected: vector(rejected),
-    }
-}
-
-fn lists(sums: &[&[f64]], lengths: &[&[f64]], rewards: &[&[f64]]) -> Candidates {
-    Candidates::new(&matrix(sums), &matrix(lengths), &matrix(rewards), None).unwrap()
-}
 
 fn list_loss(c: &Candidates, delta: f64) -> Vec<f64> {
     numbers(&slic_list_loss(c, &SlicConfig { delta }).unwrap())
@@ -169,9 +159,9 @@ fn logits(data: &[f64]) -> Tensor {
         .unwrap()
 }
 
-/// The two values of KL regularisers of one position.
+/// The two values of KL regularizers of one position.
 fn kl(policy: &[f64], reference: &[f64]) -> f64 {
-    let out = slic_kl_regulariser(&logits(policy), &logits(reference), &bits(&[&[1]])).unwrap();
+    let out = slic_kl_regularizer(&logits(policy), &logits(reference), &bits(&[&[1]])).unwrap();
     numbers(&out.loss)[0]
 }
 
@@ -199,7 +189,7 @@ fn kl_per_token_and_only_where_the_mask_counts() {
     let policy = policy.reshape((2, 2, 2)).unwrap();
     let reference = policy.zeros_like().unwrap();
     let mask = bits(&[&[1, 1], &[0, 7]]);
-    let out = slic_kl_regulariser(&policy, &reference, &mask).unwrap();
+    let out = slic_kl_regularizer(&policy, &reference, &mask).unwrap();
     let want = 0.75 * (0.75f64 / 0.5).ln() + 0.25 * (0.25f64 / 0.5).ln();
     assert_close(&numbers(&out.loss), &[want, 0.0, 0.0, want], EXACT, "kl");
     assert_eq!(numbers(&out.mask), numbers(&mask));
@@ -226,7 +216,7 @@ fn kl_of_excluded_tokens() {
 
     // what the policy excludes gets no gradient, and spoils no other
     let policy = Var::from_tensor(&logits(&[3.0f64.ln(), out, 0.0])).unwrap();
-    let loss = slic_kl_regulariser(&policy, &logits(&[0.0, 0.0, 0.0]), &bits(&[&[1]])).unwrap();
+    let loss = slic_kl_regularizer(&policy, &logits(&[0.0, 0.0, 0.0]), &bits(&[&[1]])).unwrap();
     let grads = loss.loss.sum_all().unwrap().backward().unwrap();
     let l = 0.75 * (0.75f64 * 3.0).ln() + 0.25 * (0.25f64 * 3.0).ln();
     assert_close(
@@ -254,7 +244,7 @@ fn kl_of_half_precision_is_computed_in_single() {
     let mask = bits(&[&[1]]);
     let types = [DType::F32, DType::BF16, DType::F16];
     for (p, q) in types.iter().flat_map(|p| types.iter().map(move |q| (p, q))) {
-        let out = slic_kl_regulariser(
+        let out = slic_kl_regularizer(
             &policy.to_dtype(*p).unwrap(),
             &reference.to_dtype(*q).unwrap(),
             &mask,

@@ -1,25 +1,13 @@
+use crate::common::lists::{assert_parts, lists};
 use crate::common::{EXACT, assert_close, bits, matrix, numbers};
-use candle_align::{
-    Candidates, ListLoss, StableAlignmentConfig, StableAlignmentForm, stable_alignment_loss,
-};
+use candle_align::{Candidates, StableAlignmentConfig, StableAlignmentForm, stable_alignment_loss};
 use candle_core::Tensor;
-
-fn lists(sums: &[&[f64]], lengths: &[&[f64]], rewards: &[&[f64]]) -> Candidates {
-    Candidates::new(&matrix(sums), &matrix(lengths), &matrix(rewards), None).unwrap()
-}
 
 fn max() -> StableAlignmentConfig {
     StableAlignmentConfig {
         form: StableAlignmentForm::Max,
         ..Default::default()
     }
-}
-
-fn assert_parts(out: &ListLoss, ranking: &[f64], sft: &[f64], what: &str) {
-    assert_close(&numbers(&out.ranking), ranking, EXACT, what);
-    assert_close(&numbers(&out.sft), sft, EXACT, what);
-    let whole: Vec<f64> = ranking.iter().zip(sft).map(|(r, s)| r + s).collect();
-    assert_close(&numbers(&out.loss), &whole, EXACT, what);
 }
 
 /// Cross-entropies 1, 2, 0.5 and 1.5 per token; the last answer is best, then 1, 2, 0.

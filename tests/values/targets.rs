@@ -1,8 +1,13 @@
 //! The choice of modules, and the settings of one of them.
 
-use candle_align::{LoraBias, LoraConfig, LoraInit, Scaling, TargetModules, Targets};
+use candle_align::parameter_efficient::{
+    AdaLoraConfig, BottleneckConfig, ForModel, LoraBias, LoraConfig, LoraForModel, LoraInit,
+    Scaling, TargetModules, Targets, VeraConfig,
+};
+use serde::de::DeserializeOwned;
+use std::fmt::Debug;
 
-fn config(json: &str) -> LoraConfig {
+fn config(json: &str) -> LoraForModel {
     serde_json::from_str(json).unwrap()
 }
 
@@ -33,7 +38,6 @@ fn the_settings_of_a_module_are_resolved_and_nothing_is_lost() {
         dropout: 0.2,
         init: LoraInit::Gaussian,
         bias: LoraBias::Update,
-        ..Default::default()
     };
     let want = [
         (PATHS[0], layer(2, 6.0)),
@@ -50,13 +54,69 @@ fn the_settings_of_a_module_are_resolved_and_nothing_is_lost() {
     assert!(whole.for_module("lm_head").unwrap().is_none());
 }
 
+/// The settings of every method's layers, chosen in the same way.
+#[test]
+fn all_methods_take_targets_alike() {
+    fn check<C>(of_layer: &str, want: C)
+    where
+        C: Clone + Debug + Default + DeserializeOwned + PartialEq + serde::Serialize,
+    {
+        let choice = r#"{"target_modules": ["q", "up"], "layers_to_transform": [1]}"#;
+        let whole = format!(r#"{{{of_layer}, "targets": {choice}}}"#);
+        let whole: ForModel<C> = serde_json::from_str(&whole).unwrap();
+        let direct = ForModel {
+            config: want.clone(),
+            targets: targets(choice),
+        };
+        assert_eq!(whole, direct);
+        let found = whole.for_modules(&PATHS).unwrap();
+        let chosen = [PATHS[2], PATHS[4]].map(|path| (path.to_string(), want.clone()));
+        assert_eq!(found, chosen);
+        for path in PATHS {
+            let alone = found.iter().find(|(chosen, _)| chosen == path);
+            let alone = alone.map(|(_, config)| config.clone());
+            assert_eq!(whole.for_module(path).unwrap(), alone);
+        }
+        // the keys of the layer and the targets stand side by side
+        let json = serde_json::to_value(&whole).unwrap();
+        let mut side = serde_json::to_value(&want).unwrap();
+        side["targets"] = serde_json::to_value(&whole.targets).unwrap();
+        assert_eq!(json, side);
+        assert_eq!(serde_json::from_value::<ForModel<C>>(json).unwrap(), whole);
+        let none: ForModel<C> = serde_json::from_str("{}").unwrap();
+        assert_eq!(none, ForModel::default());
+    }
+    let ada_lora = AdaLoraConfig {
+        rank: 3,
+        alpha: 2.0,
+        ..Default::default()
+    };
+    check(r#""rank": 3, "alpha": 2"#, ada_lora);
+    let vera = VeraConfig {
+        rank: 5,
+        d_initial: 0.25,
+        ..Default::default()
+    };
+    check(r#""rank": 5, "d_initial": 0.25"#, vera);
+    let lora = LoraConfig {
+        bias: LoraBias::Base,
+        ..Default::default()
+    };
+    check(r#""bias": "base""#, lora);
+    let adapter = BottleneckConfig {
+        width: 7,
+        ..Default::default()
+    };
+    check(r#""width": 7"#, adapter);
+}
+
 #[test]
 fn the_first_key_that_fits_decides_and_the_order_survives_json() {
     let text = r#"{"q":2,"layers.1.attn.q":8,"a":3}"#;
     let whole = config(&format!(
         r#"{{"rank_pattern": {text}, "targets": {{"target_modules": "all-linear"}}}}"#
     ));
-    let rank = |config: &LoraConfig| config.for_module(PATHS[2]).unwrap().unwrap().rank;
+    let rank = |config: &LoraForModel| config.for_module(PATHS[2]).unwrap().unwrap().rank;
     assert_eq!(rank(&whole), 2);
     let again = serde_json::to_string(&whole).unwrap();
     assert!(again.contains(text), "{again}");
@@ -68,7 +128,7 @@ fn the_first_key_that_fits_decides_and_the_order_survives_json() {
     assert_ne!(turned, whole);
     // a key twice has no order
     let twice = r#"{"rank_pattern": {"q": 2, "v": 1, "q": 3}}"#;
-    let error = serde_json::from_str::<LoraConfig>(twice).unwrap_err();
+    let error = serde_json::from_str::<LoraForModel>(twice).unwrap_err();
     assert!(error.to_string().starts_with("the key `q` stands twice"));
 }
 

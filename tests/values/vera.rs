@@ -1,14 +1,11 @@
 use crate::common::adapted::*;
+use crate::common::adapters::{assert_gradients, objective};
 use crate::common::lora::*;
-use crate::common::{EXACT, assert_close, numbers};
-use candle_align::{VeraConfig, VeraLinear, VeraProjections};
+use crate::common::{EXACT, assert_close, dot, numbers};
+use candle_align::parameter_efficient::{Adapter, VeraConfig, VeraLinear, VeraProjections};
 use candle_core::{DType, Device};
 use candle_nn::Module;
 use rand::Rng;
-
-fn dot(row: &[f64], x: &[f64]) -> f64 {
-    row.iter().zip(x).map(|(w, x)| w * x).sum()
-}
 
 /// W x + b + λ_b ⊙ B(λ_d ⊙ A x̃) in plain numbers.
 fn by_hand(x: &[f64], dropped: &[f64]) -> Vec<f64> {

@@ -4,8 +4,11 @@
 //! If several logits are +∞, none is the largest, and the row is NaN. −∞ needs no special case, since
 //! e^{−∞} = 0. Such a row is recognized by its maximum, so other rows cost nothing more.
 
-use super::element::{Element, Width};
-use super::row::{Row, Slopes, Slot};
+use super::element::Element;
+use super::row::Row;
+use super::single::Slot;
+use super::slopes::Slopes;
+use crate::simd::Width;
 
 /// The value of a finite logit relative to +∞: small enough for e^z = 0 in every type.
 const FAR: f64 = -1e4;

@@ -11,18 +11,24 @@
 //! | Q | [`AdaLoraLinear::q`]: right singular vectors | `[rank, in]` |
 //! | R(P, Q) | [`orthogonality_penalty`] | number |
 //! | 𝒢ₖ,ᵢ | the triplet of row i of Q, element i of Λ and column i of P of matrix k | |
-//! | b⁽ᵗ⁾, S⁽ᵗ⁾ | [`RankAllocator`](crate::RankAllocator) | numbers |
+//! | b⁽ᵗ⁾, S⁽ᵗ⁾ | [`RankAllocator`](crate::parameter_efficient::RankAllocator) | numbers |
 //!
 //! Read next: [`allocator`], which decides where the rank goes;
 //! [`lora`](crate::parameter_efficient::lora).
 
 pub mod allocator;
+mod orthogonality;
 pub mod schedule;
+mod state;
+
+pub use orthogonality::{Orthogonality, orthogonality_penalty};
 
 use crate::error::{Error, Result, positive, require};
-use crate::parameter_efficient::frozen_linear::{FrozenLinear, compute_type, rows};
-use crate::parameter_efficient::low_rank::{merged, named, normal};
-use crate::parameter_efficient::switches::{dropout, switches};
+use crate::parameter_efficient::adapter::{
+    Adapter, AdapterState, FrozenBase, LinearAdapter, names,
+};
+use crate::parameter_efficient::frozen_linear::{FrozenLinear, rows};
+use crate::parameter_efficient::low_rank::{changed, normal};
 use crate::shape::{Axes, made, size};
 use candle_core::{Tensor, Var};
 use candle_nn::{Linear, Module};
@@ -94,10 +100,10 @@ const START: f64 = 0.02;
 /// Λ = 0,   P, Q ~ N(0, 0.02²)                at the start
 /// ```
 /// # Shapes
-/// Inputs, outputs and types as for [`LoraLinear`](crate::LoraLinear); P `[out, r]`, Λ's diagonal
+/// Inputs, outputs and types as for [`LoraLinear`](crate::parameter_efficient::LoraLinear); P `[out, r]`, Λ's diagonal
 /// `[r, 1]`, Q `[r, in]`.
 /// # Errors
-/// As for [`LoraLinear`](crate::LoraLinear), for the settings of [`AdaLoraConfig`].
+/// As for [`LoraLinear`](crate::parameter_efficient::LoraLinear), for the settings of [`AdaLoraConfig`].
 /// # Properties
 /// * At the start h is the base layer's output bit for bit, as for LoRA; ∂L/∂P = ∂L/∂Q = 0, ∂L/∂Λ ≠ 0.
 /// * r(in + out + 1) numbers are trained; W⁽⁰⁾ gets no gradient.
@@ -113,7 +119,7 @@ const START: f64 = 0.02;
 /// and keep the initial r; that is the default here. Dropout and the bias are as in LoRA.
 /// # Examples
 /// ```
-/// use candle_align::{AdaLoraConfig, AdaLoraLinear, AdaLoraScaling};
+/// use candle_align::parameter_efficient::{AdaLoraConfig, AdaLoraLinear, AdaLoraScaling};
 /// use candle_core::{Device, Tensor};
 /// use candle_nn::{Linear, Module};
 ///
@@ -131,7 +137,7 @@ const START: f64 = 0.02;
 /// ```
 /// # Inspect
 /// * λ: all 0 at the start. If they stay 0, the optimizer does not have
-///   [`AdaLoraLinear::trainable`].
+///   [`Adapter::trainable`].
 /// * [`orthogonality_penalty`] on its own: if it stays near its initial value, it is missing from the
 ///   loss or its weight is too small. Then λ alone no longer tells how large a triplet is.
 /// # Try
@@ -150,13 +156,8 @@ pub struct AdaLoraLinear {
     lambda: Var,
     q: Var,
     scale: f64,
-    dropout: f64,
-    enabled: bool,
-    merged: Option<FrozenLinear>,
+    state: AdapterState,
 }
-
-switches!(AdaLoraLinear);
-dropout!(AdaLoraLinear);
 
 impl AdaLoraLinear {
     /// A layer at its start. The base weight is shared, not copied; `rng` draws P and Q.
@@ -167,9 +168,9 @@ impl AdaLoraLinear {
     pub fn new(base: &Linear, config: &AdaLoraConfig, rng: &mut impl Rng) -> Result<Self> {
         let function = "AdaLoraLinear::new";
         config.check(function)?;
-        let base = frozen(function, base)?;
+        let base = FrozenLinear::of(function, base)?;
         let (outputs, inputs) = base.weight().dims2()?;
-        let (dtype, device) = (compute_type(base.weight().dtype()), base.weight().device());
+        let (dtype, device) = (base.wide(), base.weight().device());
         made(function, "rank", &[config.rank, inputs])?;
         made(function, "rank", &[outputs, config.rank])?;
         let (r, lambda) = (config.rank, Var::zeros((config.rank, 1), dtype, device)?);
@@ -196,10 +197,10 @@ impl AdaLoraLinear {
     ) -> Result<Self> {
         let function = "AdaLoraLinear::from_factors";
         config.check(function)?;
-        let base = frozen(function, base)?;
+        let base = FrozenLinear::of(function, base)?;
         let mut axes = Axes::new(function);
         axes.axes("base.weight", base.weight(), &["out", "in"])?;
-        let dtype = compute_type(base.weight().dtype());
+        let dtype = base.wide();
         for (name, factor, shape) in [
             ("p", p, ["out", "rank"]),
             ("lambda", lambda, ["rank", "one"]),
@@ -238,9 +239,7 @@ impl AdaLoraLinear {
             lambda,
             q,
             scale: config.scale(),
-            dropout: config.dropout,
-            enabled: true,
-            merged: None,
+            state: AdapterState::named(names!("AdaLoraLinear"), config.dropout),
         }
     }
 
@@ -266,24 +265,9 @@ impl AdaLoraLinear {
             p: chosen(&self.p, 1)?,
             lambda: chosen(&self.lambda, 0)?,
             q: chosen(&self.q, 0)?,
-            merged: None,
-            ..*self
+            scale: self.scale,
+            state: self.state.unmerged(),
         })
-    }
-
-    fn adapted(&self, x: &Tensor, dropped: &Tensor) -> Result<Tensor> {
-        // W⁽⁰⁾ x + b
-        let base = self.base.forward(x)?;
-        if self.rank() == 0 {
-            return Ok(base);
-        }
-        // Q x̃
-        let rows = (rows(x), self.q.dim(1)?);
-        let inner = dropped.reshape(rows)?.matmul(&self.q.t()?)?;
-        // s · P Λ …
-        let inner = (inner.broadcast_mul(&self.lambda.t()?)? * self.scale)?;
-        let update = inner.matmul(&self.p.t()?)?;
-        Ok((&base + update.reshape(base.shape())?)?)
     }
 
     /// ΔW = s·P·Λ·Q `[out, in]`, differentiable.
@@ -292,15 +276,19 @@ impl AdaLoraLinear {
     /// Only candle's own.
     pub fn delta(&self) -> Result<Tensor> {
         if self.rank() == 0 {
-            return Ok(self.base.weight().zeros_like()?.to_dtype(self.wide())?);
+            return Ok(self
+                .base
+                .weight()
+                .zeros_like()?
+                .to_dtype(self.base.wide())?);
         }
         let triplets = self.q.broadcast_mul(&self.lambda)?;
         Ok((self.p.matmul(&triplets)? * self.scale)?)
     }
 
-    fn merged_in(&self, function: &'static str) -> Result<FrozenLinear> {
-        let weight = merged(function, "weight", self.base.weight(), &self.delta()?)?;
-        FrozenLinear::new(weight, self.base.bias().cloned())
+    /// The frozen base layer.
+    pub fn base(&self) -> &FrozenLinear {
+        &self.base
     }
 
     /// P `[out, rank]`.
@@ -327,122 +315,59 @@ impl AdaLoraLinear {
     pub fn scale(&self) -> f64 {
         self.scale
     }
+}
 
-    /// What is trained, under the names that PEFT gives it, sorted by name: `lora_A` (Q), `lora_B` (P),
-    /// `lora_E` (Λ), without a `.weight`. `prefix` as for
-    /// [`LoraLinear::trainable`](crate::LoraLinear::trainable).
-    pub fn trainable(&self, prefix: &str) -> Vec<(String, Var)> {
+impl Adapter for AdaLoraLinear {
+    fn frozen(&self) -> FrozenBase<'_> {
+        FrozenBase::Linear(&self.base)
+    }
+
+    fn state(&self) -> &AdapterState {
+        &self.state
+    }
+
+    fn state_mut(&mut self) -> &mut AdapterState {
+        &mut self.state
+    }
+
+    /// `lora_A` (Q), `lora_B` (P), `lora_E` (Λ), without a `.weight`.
+    fn vars(&self) -> Vec<(&'static str, &Var)> {
         vec![
-            named(prefix, "lora_A", &self.q),
-            named(prefix, "lora_B", &self.p),
-            named(prefix, "lora_E", &self.lambda),
+            ("lora_A", &self.q),
+            ("lora_B", &self.p),
+            ("lora_E", &self.lambda),
         ]
     }
-}
 
-fn frozen(function: &'static str, base: &Linear) -> Result<FrozenLinear> {
-    let (weight, bias) = (base.weight().clone(), base.bias().cloned());
-    FrozenLinear::checked(function, ["base.weight", "base.bias"], weight, bias)
-}
-
-/// How [`orthogonality_penalty`] combines the distances from orthogonality.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Orthogonality {
-    /// Σ ‖PᵀP − I‖²_F + ‖QQᵀ − I‖²_F over all layers: the paper's.
-    #[default]
-    SquaredSum,
-    /// The mean of ‖PᵀP − I‖_F and ‖QQᵀ − I‖_F over all matrices: the authors' code and PEFT. It does
-    /// not grow with the number of layers, and its slope does not fall as the vectors become orthonormal.
-    NormMean,
-}
-
-/// How far P and Q of all layers are from orthonormal vectors: a scalar to add to any loss, with a
-/// weight.
-///
-/// # Equation
-/// ```text
-/// R = Σₖ ‖Pₖᵀ Pₖ − I‖²_F + ‖Qₖ Qₖᵀ − I‖²_F                      SquaredSum
-/// R = 1/(2n) · Σₖ ‖Pₖᵀ Pₖ − I‖_F + ‖Qₖ Qₖᵀ − I‖_F               NormMean
-/// ```
-/// Objective: C(P, Λ, Q) + γ·R, γ of the paper in {0.1, 0.3, 0.5}, mostly 0.1.
-/// # Shapes
-/// Any number of layers ≥ 1 of one type; the result is a scalar.
-/// # Errors
-/// [`Error::Argument`] without layers; [`Error::DType`] for layers of different types.
-/// # Properties
-/// * It is 0 where all singular vectors are orthonormal, and its gradient there is 0 in both forms:
-///   the kink of the norm gets the slope 0.
-/// * It reaches P and Q but no λ: pruned triplets stay orthogonal to the others.
-/// * At the start, with P and Q near 0, R ≈ 2nr in the squared form and √r in the other.
-/// # Departures
-/// PEFT adds its form inside the model's `forward`, and only where that returns a loss. A trainer with
-/// its own loss trains without the penalty, and so does a PEFT model without a task type, whose outer
-/// `forward` bypasses the one that adds it (0.21.2, run). Here it is a term like any other.
-/// # Examples
-/// ```
-/// use candle_align::{AdaLoraConfig, AdaLoraLinear, Orthogonality, orthogonality_penalty};
-/// use candle_core::{Device, Tensor};
-/// use candle_nn::Linear;
-///
-/// let at = |data: &[f64], shape| Tensor::from_slice(data, shape, &Device::Cpu);
-/// let base = Linear::new(at(&[0.0; 6], (3, 2))?, None);
-/// let config = AdaLoraConfig { rank: 1, ..Default::default() };
-/// let (p, q) = (at(&[2.0, 0.0, 0.0], (3, 1))?, at(&[3.0, 0.0], (1, 2))?);
-/// let layer = AdaLoraLinear::from_factors(&base, &config, &p, &at(&[0.5], (1, 1))?, &q)?;
-///
-/// let r = orthogonality_penalty(&[&layer], Orthogonality::SquaredSum)?;
-/// assert_eq!(r.to_scalar::<f64>()?, (4.0f64 - 1.0).powi(2) + (9.0f64 - 1.0).powi(2));
-/// let r = orthogonality_penalty(&[&layer], Orthogonality::NormMean)?;
-/// assert_eq!(r.to_scalar::<f64>()?, ((4.0 - 1.0) + (9.0 - 1.0)) / 2.0);
-/// # Ok::<(), candle_align::Error>(())
-/// ```
-/// # Source
-/// Zhang et al. 2023, arXiv:2303.10512, eq. 4; authors' code QingruZhang/AdaLoRA, `loralib/adalora.py`,
-/// `compute_orth_regu`. The form of norms was compared with PEFT 0.21.2, in a training run together
-/// with [`RankAllocator`](crate::RankAllocator).
-#[doc(alias = "orth_reg_weight")]
-pub fn orthogonality_penalty(layers: &[&AdaLoraLinear], form: Orthogonality) -> Result<Tensor> {
-    let function = "orthogonality_penalty";
-    let Some(first) = layers.first() else {
-        return Err(Error::argument(function, "layers", "is empty"));
-    };
-    let dtype = first.q.dtype();
-    let mut sum = Tensor::zeros((), dtype, first.q.device())?;
-    for layer in layers {
-        if layer.q.dtype() != dtype {
-            return Err(Error::DType {
-                function,
-                argument: "layers".to_string(),
-                found: layer.q.dtype().as_str(),
-                expected: format!("{} (from the first layer)", dtype.as_str()),
-            });
+    fn adapted(&self, x: &Tensor, dropped: &Tensor) -> Result<Tensor> {
+        // W⁽⁰⁾ x + b
+        let base = self.base.forward(x)?;
+        if self.rank() == 0 {
+            return Ok(base);
         }
-        if layer.rank() == 0 {
-            continue;
-        }
-        // PᵀP − I, QQᵀ − I
-        let identity = Tensor::eye(layer.rank(), dtype, layer.q.device())?;
-        for gram in [
-            layer.p.t()?.matmul(&layer.p)?,
-            layer.q.matmul(&layer.q.t()?)?,
-        ] {
-            let squared = (gram - &identity)?.sqr()?.sum_all()?;
-            sum = match form {
-                Orthogonality::SquaredSum => (sum + squared)?,
-                Orthogonality::NormMean => (sum + root(&squared)?)?,
-            };
-        }
+        // Q x̃
+        let rows = (rows(x), self.q.dim(1)?);
+        let inner = dropped.reshape(rows)?.matmul(&self.q.t()?)?;
+        // s · P Λ …
+        let inner = (inner.broadcast_mul(&self.lambda.t()?)? * self.scale)?;
+        let update = inner.matmul(&self.p.t()?)?;
+        Ok((&base + update.reshape(base.shape())?)?)
     }
-    Ok(match form {
-        Orthogonality::SquaredSum => sum,
-        Orthogonality::NormMean => (sum / (2 * layers.len()) as f64)?,
-    })
+
+    fn merge_into(
+        &self,
+        weight: &Tensor,
+        _: Option<&Tensor>,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        Ok((Some(changed(weight, &self.delta()?)?), None))
+    }
 }
 
-/// √x, with slope 0 at 0.
-fn root(x: &Tensor) -> Result<Tensor> {
-    let zero = x.eq(0.0)?;
-    let inside = zero.where_cond(&x.ones_like()?, x)?;
-    Ok(zero.where_cond(&x.zeros_like()?, &inside.sqrt()?)?)
+impl LinearAdapter for AdaLoraLinear {}
+
+impl Module for AdaLoraLinear {
+    /// [`Adapter::forward_eval`].
+    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        Ok(self.forward_eval(x)?)
+    }
 }

@@ -3,7 +3,7 @@
 use crate::error::{Result, require};
 use serde::{Deserialize, Serialize};
 
-/// Settings of [`RankAllocator`](crate::RankAllocator): when it prunes, and to how many triplets.
+/// Settings of [`RankAllocator`](crate::parameter_efficient::RankAllocator): when it prunes, and to how many triplets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RankAllocatorConfig {

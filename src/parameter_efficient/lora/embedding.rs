@@ -13,9 +13,9 @@
 //! Read next: [`lora`](crate::parameter_efficient::lora).
 
 use crate::error::{Result, require};
-use crate::known::readable;
+use crate::parameter_efficient::adapter::{Adapter, AdapterState, FrozenBase, names};
 use crate::parameter_efficient::frozen_linear::{compute_type, stored_type};
-use crate::parameter_efficient::low_rank::{LowRank, merged, named, normal};
+use crate::parameter_efficient::low_rank::{LowRank, changed, normal};
 use crate::parameter_efficient::{LoraBias, LoraConfig};
 use crate::shape::{Axes, made};
 use candle_core::{Tensor, Var};
@@ -29,7 +29,7 @@ use rand::Rng;
 /// h(t) = W₀ᵀ[t] + s · B A[:, t]              s = α/r, or α/√r
 /// A = 0,   B ~ N(0, 1)                       at the start
 /// ```
-/// It is [`LoraLinear`](crate::LoraLinear) on the one-hot vector of t, without dropout, and with the
+/// It is [`LoraLinear`](crate::parameter_efficient::LoraLinear) on the one-hot vector of t, without dropout, and with the
 /// initial roles of A and B exchanged.
 /// # Shapes
 /// Tokens of any shape, in u8, u32 or i64. The result has one more axis, `dim`, in the type of the
@@ -39,7 +39,7 @@ use rand::Rng;
 /// is `[vocabulary, dim]` in f32, f64, bf16 or f16; [`Error::Parameter`](crate::Error::Parameter)
 /// unless r ≥ 1 and [within the limits](super#sizes), α > 0, and dropout and bias are at their defaults,
 /// since an embedding has neither; [`Error::Argument`](crate::Error::Argument) from
-/// [`LoraEmbedding::merge`], as for the linear layer. A token outside the vocabulary is candle's error,
+/// [`Adapter::merge`], as for the linear layer. A token outside the vocabulary is candle's error,
 /// except for the largest number of its type, for which candle gives 0.
 /// # Properties
 /// * At the start h is the base table's row bit for bit, ∂L/∂B = 0 and ∂L/∂A ≠ 0.
@@ -49,11 +49,11 @@ use rand::Rng;
 /// * Merging, unmerging and disabling are as for the linear layer.
 /// # Departures
 /// The survey and the paper's equation cover linear layers only. As in the authors' code and PEFT,
-/// [`LoraInit`](crate::LoraInit) makes no difference here. PEFT ignores dropout for embeddings; here it
+/// [`LoraInit`](crate::parameter_efficient::LoraInit) makes no difference here. PEFT ignores dropout for embeddings; here it
 /// is an error.
 /// # Examples
 /// ```
-/// use candle_align::{LoraConfig, LoraEmbedding};
+/// use candle_align::parameter_efficient::{LoraConfig, LoraEmbedding};
 /// use candle_core::{Device, Tensor};
 /// use candle_nn::{Embedding, Module};
 /// use rand::{SeedableRng, rngs::StdRng};
@@ -77,8 +77,7 @@ use rand::Rng;
 pub struct LoraEmbedding {
     base: Embedding,
     update: LowRank,
-    enabled: bool,
-    merged: Option<Embedding>,
+    state: AdapterState,
 }
 
 impl LoraEmbedding {
@@ -121,53 +120,17 @@ impl LoraEmbedding {
                 b,
                 scale: config.scale(),
             },
-            enabled: true,
-            merged: None,
+            state: AdapterState::named(names!("LoraEmbedding", "merged_embedding"), 0.0),
         })
-    }
-
-    /// Merges the current s·(B·A)ᵀ into the table; otherwise as
-    /// [`LoraLinear::merge`](crate::LoraLinear::merge).
-    ///
-    /// # Errors
-    /// [`Error::Argument`](crate::Error::Argument) if an element of the merged table would not be
-    /// finite. Nothing has changed then.
-    pub fn merge(&mut self) -> Result<()> {
-        self.merged = Some(self.merge_in("LoraEmbedding::merge")?);
-        Ok(())
     }
 
     /// The merged table, to save or to serve.
     ///
     /// # Errors
-    /// As [`LoraEmbedding::merge`].
+    /// As [`Adapter::merge`].
     pub fn merged_embedding(&self) -> Result<Embedding> {
-        self.merge_in("LoraEmbedding::merged_embedding")
-    }
-
-    fn merge_in(&self, function: &'static str) -> Result<Embedding> {
-        let table = merged(function, "base", self.base.embeddings(), &self.delta()?)?;
+        let (table, _) = self.merged_weights()?;
         Ok(Embedding::new(table, self.base.hidden_size()))
-    }
-
-    /// Back to the base table with the factors beside it; no effect if the layer is not merged.
-    pub fn unmerge(&mut self) {
-        self.merged = None;
-    }
-
-    /// Whether `forward` uses a merged table.
-    pub fn is_merged(&self) -> bool {
-        self.merged.is_some()
-    }
-
-    /// Switches the adapter off, which gives exactly the base table, or on again.
-    pub fn set_enabled(&mut self, enabled: bool) {
-        self.enabled = enabled;
-    }
-
-    /// Whether `forward` uses the adapter.
-    pub fn is_enabled(&self) -> bool {
-        self.enabled
     }
 
     /// The frozen base table.
@@ -197,30 +160,49 @@ impl LoraEmbedding {
     pub fn delta(&self) -> Result<Tensor> {
         Ok(self.update.delta()?.t()?)
     }
-
-    /// The trained variables, under PEFT's names: `lora_embedding_A` and `lora_embedding_B`, without a
-    /// `.weight`. `prefix` as for [`LoraLinear::trainable`](crate::LoraLinear::trainable).
-    pub fn trainable(&self, prefix: &str) -> Vec<(String, Var)> {
-        vec![
-            named(prefix, "lora_embedding_A", &self.update.a),
-            named(prefix, "lora_embedding_B", &self.update.b),
-        ]
-    }
 }
 
-impl Module for LoraEmbedding {
-    /// h: the base table if disabled, else the merged table if merged, else the sum.
-    fn forward(&self, tokens: &Tensor) -> candle_core::Result<Tensor> {
-        let tokens = &readable(tokens)?;
-        match &self.merged {
-            _ if !self.enabled => return self.base.forward(tokens),
-            Some(merged) => return merged.forward(tokens),
-            None => {}
-        }
+impl Adapter for LoraEmbedding {
+    fn frozen(&self) -> FrozenBase<'_> {
+        FrozenBase::Embedding(&self.base)
+    }
+
+    fn state(&self) -> &AdapterState {
+        &self.state
+    }
+
+    fn state_mut(&mut self) -> &mut AdapterState {
+        &mut self.state
+    }
+
+    /// `lora_embedding_A` and `lora_embedding_B`, without a `.weight`.
+    fn vars(&self) -> Vec<(&'static str, &Var)> {
+        vec![
+            ("lora_embedding_A", &self.update.a),
+            ("lora_embedding_B", &self.update.b),
+        ]
+    }
+
+    fn adapted(&self, tokens: &Tensor, _: &Tensor) -> Result<Tensor> {
         // W₀ᵀ[t]
         let base = self.base.forward(tokens)?.to_dtype(self.update.a.dtype())?;
         // s · B A[:, t]
         let update = self.update.columns(&tokens.flatten_all()?)?;
-        (&base + update.reshape(base.shape())?)?.to_dtype(self.base.embeddings().dtype())
+        Ok((&base + update.reshape(base.shape())?)?)
+    }
+
+    fn merge_into(
+        &self,
+        table: &Tensor,
+        _: Option<&Tensor>,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        Ok((Some(changed(table, &self.delta()?)?), None))
+    }
+}
+
+impl Module for LoraEmbedding {
+    /// [`Adapter::forward_eval`].
+    fn forward(&self, tokens: &Tensor) -> candle_core::Result<Tensor> {
+        Ok(self.forward_eval(tokens)?)
     }
 }

@@ -17,18 +17,20 @@
 
 pub mod config;
 pub mod embedding;
+pub mod for_model;
 pub mod plus;
 pub(crate) mod update;
 
-use crate::error::{Error, Result};
-use crate::known::readable;
+use crate::error::Result;
 use crate::parameter_efficient::LoraConfig;
-use crate::parameter_efficient::frozen_linear::{FrozenLinear, compute_type};
+use crate::parameter_efficient::adapter::{
+    Adapter, AdapterState, FrozenBase, LinearAdapter, Names, names,
+};
+use crate::parameter_efficient::frozen_linear::FrozenLinear;
 use crate::parameter_efficient::lora::update::Update;
 use candle_core::{Tensor, Var};
 use candle_nn::{Linear, Module};
 use rand::Rng;
-use rand::rngs::StdRng;
 
 /// A frozen linear layer with a trained low-rank change.
 ///
@@ -46,10 +48,9 @@ use rand::rngs::StdRng;
 /// [`FrozenLinear`].
 /// # Errors
 /// [`Error::Shape`] and [`Error::DType`] as above. From [`LoraLinear::new`] [`Error::Parameter`]
-/// unless r ≥ 1 and [within the limits](super#sizes), α > 0, 0 ≤ p < 1, and the settings are those of
-/// one module ([`LoraConfig::for_module`]); [`Error::Argument`] for [`LoraBias::Base`] over a base
-/// without a bias. From [`LoraLinear::forward_train`] [`Error::Argument`] while merged. From
-/// [`LoraLinear::merge`] [`Error::Argument`] if a merged weight would not be finite. A rank above
+/// unless r ≥ 1 and [within the limits](super#sizes), α > 0 and 0 ≤ p < 1; [`Error::Argument`] for [`LoraBias::Base`] over a base
+/// without a bias. From [`Adapter::forward_train`] [`Error::Argument`] while merged. From
+/// [`Adapter::merge`] [`Error::Argument`] if a merged weight would not be finite. A rank above
 /// min(in, out) is allowed, though it cannot express more.
 /// # Properties
 /// * At the start h is the base layer's output bit for bit (except that −0 may become 0, and that an
@@ -74,7 +75,7 @@ use rand::rngs::StdRng;
 /// and then the sum; here the sum is rounded once.
 /// # Examples
 /// ```
-/// use candle_align::{LoraConfig, LoraLinear};
+/// use candle_align::parameter_efficient::{Adapter, LoraConfig, LoraLinear};
 /// use candle_core::{Device, Tensor};
 /// use candle_nn::{Linear, Module};
 /// use rand::{SeedableRng, rngs::StdRng};
@@ -104,7 +105,7 @@ use rand::rngs::StdRng;
 ///   `lora_A.weight`, `learning` lists `lora_B.weight`. If A is still in `zero` after a step, the
 ///   optimizer did not move B.
 /// * The norm of [`LoraLinear::delta`] beside that of W₀. It starts at 0 and stays there if the optimizer
-///   does not have [`LoraLinear::trainable`]. If it becomes as large as W₀, the learning rate or α is too
+///   does not have [`Adapter::trainable`]. If it becomes as large as W₀, the learning rate or α is too
 ///   high.
 /// * The KL to the disabled layer. If it is not 0 at the first step, the reference is another model.
 /// # Try
@@ -116,131 +117,46 @@ use rand::rngs::StdRng;
 /// Hu et al. 2021, arXiv:2106.09685v2, eq. 3 and the sentence after it; authors' code
 /// microsoft/LoRA, `loralib/layers.py`, `Linear`.
 ///
-/// [`Scaling::RankSqrt`]: crate::Scaling::RankSqrt
-/// [`LoraBias::Base`]: crate::LoraBias::Base
-/// [`LoraBias::Update`]: crate::LoraBias::Update
+/// [`Error::Shape`]: crate::Error::Shape
+/// [`Error::DType`]: crate::Error::DType
+/// [`Error::Parameter`]: crate::Error::Parameter
+/// [`Error::Argument`]: crate::Error::Argument
+/// [`Scaling::RankSqrt`]: crate::parameter_efficient::Scaling::RankSqrt
+/// [`LoraBias::Base`]: crate::parameter_efficient::LoraBias::Base
+/// [`LoraBias::Update`]: crate::parameter_efficient::LoraBias::Update
 #[doc(alias = "LoRA")]
 #[doc(alias = "low-rank adaptation")]
 #[derive(Clone, Debug)]
 pub struct LoraLinear {
     base: FrozenLinear,
     update: Update,
-    enabled: bool,
-    merged: Option<FrozenLinear>,
+    state: AdapterState,
 }
 
 impl LoraLinear {
     /// A layer at its start. The base weight is shared, not copied; `rng` draws A.
     ///
     /// # Errors
-    /// [`Error::Shape`] and [`Error::DType`] for a base that is not `[out, in]` in f32, f64, bf16 or f16;
-    /// [`Error::Parameter`] for a setting out of its range, or settings with patterns or targets;
-    /// [`Error::Argument`] for [`LoraBias::Base`](crate::LoraBias::Base) over a base without a bias.
+    /// [`Error::Shape`](crate::Error::Shape) and [`Error::DType`](crate::Error::DType) for a base that is not
+    /// `[out, in]` in f32, f64, bf16 or f16; [`Error::Parameter`](crate::Error::Parameter) for a setting out
+    /// of its range; [`Error::Argument`](crate::Error::Argument) for
+    /// [`LoraBias::Base`](crate::parameter_efficient::LoraBias::Base) over a base without a bias.
     pub fn new(base: &Linear, config: &LoraConfig, rng: &mut impl Rng) -> Result<Self> {
         let function = "LoraLinear::new";
         config.check(function)?;
-        let (weight, bias) = (base.weight().clone(), base.bias().cloned());
-        let base = FrozenLinear::checked(function, ["base.weight", "base.bias"], weight, bias)?;
+        let base = FrozenLinear::of(function, base)?;
         let sizes = base.weight().dims2()?;
-        let kind = (compute_type(base.weight().dtype()), base.weight().device());
+        let kind = (base.wide(), base.weight().device());
         let update = Update::start(function, config, sizes, base.bias(), kind, rng)?;
+        let names = Names {
+            untrained: "A and B would get no gradient",
+            ..names!("LoraLinear")
+        };
         Ok(Self {
             base,
             update,
-            enabled: true,
-            merged: None,
+            state: AdapterState::named(names, config.dropout),
         })
-    }
-
-    /// h with dropout on the input of A; `rng` decides what is dropped. The rest is scaled by 1/(1 − p), so
-    /// that the expectation over `rng` is that of `forward`. With p = 0 it is `forward` and draws nothing.
-    /// Disabled, it is the base layer.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] and [`Error::DType`] for an `x` that does not fit; [`Error::Argument`] while merged,
-    /// when there is nothing to train.
-    pub fn forward_train(&self, x: &Tensor, rng: &mut impl Rng) -> Result<Tensor> {
-        let function = "LoraLinear::forward_train";
-        self.base.check(function, x)?;
-        if self.is_disabled_or_plain() {
-            return Ok(self.forward(x)?);
-        }
-        if self.merged.is_some() {
-            return Err(Error::argument(
-                function,
-                "self",
-                "is merged, so that A and B would get no gradient; call `unmerge` first",
-            ));
-        }
-        self.adapted(x, Some(rng))
-    }
-
-    /// Whether training and evaluation are the same function.
-    fn is_disabled_or_plain(&self) -> bool {
-        !self.enabled || (!self.update.drops() && self.merged.is_none())
-    }
-
-    fn adapted<R: Rng>(&self, x: &Tensor, rng: Option<&mut R>) -> Result<Tensor> {
-        let wide = readable(x)?.to_dtype(self.a().dtype())?;
-        // W₀ x + b
-        let base = match self.update.replaces_bias() {
-            true => self.base.without_bias().forward(&wide)?,
-            false => self.base.forward(&wide)?,
-        };
-        // + s · B A dropout(x)
-        let h = self.update.added_to(base, &wide, rng)?;
-        Ok(h.to_dtype(x.dtype())?)
-    }
-
-    /// Merges the current s·B·A into the weight: `forward` then costs what the base costs.
-    ///
-    /// Merging twice has the effect of merging once; after more training it updates the merged weight. A half
-    /// weight is rounded, and a merged half layer differs by that.
-    ///
-    /// # Errors
-    /// [`Error::Argument`] if an element of the merged weight or bias would not be finite. Nothing has
-    /// changed then.
-    #[doc(alias = "merge_adapter")]
-    pub fn merge(&mut self) -> Result<()> {
-        self.merged = Some(self.merge_in("LoraLinear::merge")?);
-        Ok(())
-    }
-
-    /// The merged layer, to save or to serve. It is an ordinary linear layer.
-    ///
-    /// # Errors
-    /// As [`LoraLinear::merge`].
-    #[doc(alias = "merge_and_unload")]
-    pub fn merged_linear(&self) -> Result<Linear> {
-        let layer = self.merge_in("LoraLinear::merged_linear")?;
-        Ok(Linear::new(layer.weight().clone(), layer.bias().cloned()))
-    }
-
-    fn merge_in(&self, function: &'static str) -> Result<FrozenLinear> {
-        let (weight, bias) = (self.base.weight(), self.base.bias());
-        self.update.merged_into(function, weight, bias)
-    }
-
-    /// Back to the base weight with the factors beside it; no effect if the layer is not merged.
-    #[doc(alias = "unmerge_adapter")]
-    pub fn unmerge(&mut self) {
-        self.merged = None;
-    }
-
-    /// Whether `forward` uses a merged weight.
-    pub fn is_merged(&self) -> bool {
-        self.merged.is_some()
-    }
-
-    /// Switches the adapter off, which gives exactly the base layer, or on again.
-    #[doc(alias = "disable_adapter")]
-    pub fn set_enabled(&mut self, enabled: bool) {
-        self.enabled = enabled;
-    }
-
-    /// Whether `forward` uses the adapter.
-    pub fn is_enabled(&self) -> bool {
-        self.enabled
     }
 
     /// The frozen base layer.
@@ -270,25 +186,50 @@ impl LoraLinear {
     pub fn delta(&self) -> Result<Tensor> {
         self.update.factors.delta()
     }
+}
 
-    /// The trained variables under PEFT's names, sorted by name: `lora_A.weight`, `lora_B.weight`, and
-    /// `base_layer.bias` or `lora_B.bias` for a trained bias.
-    ///
-    /// `prefix` is the path of the layer, such as `model.layers.0.self_attn.q_proj`; a dot follows
-    /// it, unless it is empty.
-    pub fn trainable(&self, prefix: &str) -> Vec<(String, Var)> {
-        self.update.trainable(prefix)
+impl Adapter for LoraLinear {
+    fn frozen(&self) -> FrozenBase<'_> {
+        FrozenBase::Linear(&self.base)
+    }
+
+    fn state(&self) -> &AdapterState {
+        &self.state
+    }
+
+    fn state_mut(&mut self) -> &mut AdapterState {
+        &mut self.state
+    }
+
+    /// `lora_A.weight`, `lora_B.weight`, and `base_layer.bias` or `lora_B.bias` for a trained bias.
+    fn vars(&self) -> Vec<(&'static str, &Var)> {
+        self.update.vars()
+    }
+
+    fn adapted(&self, x: &Tensor, dropped: &Tensor) -> Result<Tensor> {
+        // W₀ x + b
+        let base = match self.update.replaces_bias() {
+            true => self.base.without_bias().forward(x)?,
+            false => self.base.forward(x)?,
+        };
+        // + s · B A dropout(x)
+        self.update.added_to(base, dropped)
+    }
+
+    fn merge_into(
+        &self,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        self.update.merge_into(weight, bias)
     }
 }
 
+impl LinearAdapter for LoraLinear {}
+
 impl Module for LoraLinear {
-    /// h without dropout: the base layer if disabled, else the merged weight if merged, else the sum.
+    /// [`Adapter::forward_eval`].
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        self.base.check("LoraLinear::forward", x)?;
-        match &self.merged {
-            _ if !self.enabled => self.base.forward(x),
-            Some(merged) => merged.forward(x),
-            None => Ok(self.adapted(x, None::<&mut StdRng>)?),
-        }
+        Ok(self.forward_eval(x)?)
     }
 }

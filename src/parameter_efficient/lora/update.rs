@@ -1,18 +1,17 @@
 //! What LoRA trains beside a frozen linear layer, however that layer stores its weight.
 
 use crate::error::{Error, Result};
-use crate::parameter_efficient::frozen_linear::{FrozenLinear, rows};
-use crate::parameter_efficient::low_rank::{LowRank, dropped, merged, named};
+use crate::parameter_efficient::frozen_linear::rows;
+use crate::parameter_efficient::low_rank::{LowRank, changed};
 use crate::parameter_efficient::{LoraBias, LoraConfig};
 use candle_core::{DType, Device, Tensor, Var};
 use rand::Rng;
 
-/// A, B, s, the trained bias and the dropout rate.
+/// A, B, s and the trained bias.
 #[derive(Clone, Debug)]
 pub(crate) struct Update {
     pub(crate) factors: LowRank,
     bias: Bias,
-    dropout: f64,
 }
 
 /// Which bias is trained.
@@ -49,11 +48,7 @@ impl Update {
                 ));
             }
         };
-        Ok(Self {
-            factors,
-            bias,
-            dropout: config.dropout,
-        })
+        Ok(Self { factors, bias })
     }
 
     /// Whether a trained bias replaces the base layer's.
@@ -61,30 +56,16 @@ impl Update {
         matches!(self.bias, Bias::Base(_))
     }
 
-    /// Whether training draws random numbers.
-    pub(crate) fn drops(&self) -> bool {
-        self.dropout > 0.0
-    }
-
-    /// `base` + s · B A x for a wide x, and the trained bias. `base` is W₀x, with b unless b is replaced.
-    /// With `rng`, dropout is applied to x before A.
-    pub(crate) fn added_to<R: Rng>(
-        &self,
-        base: Tensor,
-        x: &Tensor,
-        rng: Option<&mut R>,
-    ) -> Result<Tensor> {
+    /// `base` + s · B A dropout(x), and the trained bias. `base` is W₀x, with b unless b is replaced; `dropped`
+    /// is dropout(x).
+    pub(crate) fn added_to(&self, base: Tensor, dropped: &Tensor) -> Result<Tensor> {
         let base = match &self.bias {
             Bias::Base(bias) => base.broadcast_add(bias)?,
             Bias::Frozen | Bias::Update(_) => base,
         };
-        let x = match rng {
-            Some(rng) => dropped(x, self.dropout, rng)?,
-            None => x.clone(),
-        };
         // s · B A dropout(x)
-        let rows = (rows(&x), self.factors.a.dim(1)?);
-        let mut update = self.factors.apply(&x.reshape(rows)?)?;
+        let rows = (rows(dropped), self.factors.a.dim(1)?);
+        let mut update = self.factors.apply(&dropped.reshape(rows)?)?;
         // + s · b_B
         if let Bias::Update(bias) = &self.bias {
             update = update.broadcast_add(&(bias.as_tensor() * self.factors.scale)?)?;
@@ -92,38 +73,37 @@ impl Update {
         Ok((&base + update.reshape(base.shape())?)?)
     }
 
-    /// The layer that results from merging into a base weight and bias.
-    pub(crate) fn merged_into(
+    /// The weight and the bias with the change in them; `None` for a bias that is not trained.
+    pub(crate) fn merge_into(
         &self,
-        function: &'static str,
         weight: &Tensor,
         bias: Option<&Tensor>,
-    ) -> Result<FrozenLinear> {
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         // W = W₀ + s · B A
-        let weight = merged(function, "weight", weight, &self.factors.delta()?)?;
+        let weight = changed(weight, &self.factors.delta()?)?;
         // b, its trained copy, or b + s · b_B
-        let zero = Tensor::zeros(weight.dim(0)?, weight.dtype(), weight.device())?;
         let bias = match &self.bias {
-            Bias::Frozen => bias.cloned(),
-            Bias::Base(bias) => Some(merged(function, "bias", &zero, bias)?),
+            Bias::Frozen => None,
+            Bias::Base(bias) => Some(changed(&bias.zeros_like()?, bias)?),
             Bias::Update(change) => {
                 let change = (change.as_tensor() * self.factors.scale)?;
-                Some(merged(function, "bias", bias.unwrap_or(&zero), &change)?)
+                let zero = change.zeros_like()?;
+                Some(changed(bias.unwrap_or(&zero), &change)?)
             }
         };
-        FrozenLinear::new(weight, bias)
+        Ok((Some(weight), bias))
     }
 
     /// The trained variables under PEFT's names, sorted by name.
-    pub(crate) fn trainable(&self, prefix: &str) -> Vec<(String, Var)> {
+    pub(crate) fn vars(&self) -> Vec<(&'static str, &Var)> {
         let mut vars = vec![
-            named(prefix, "lora_A.weight", &self.factors.a),
-            named(prefix, "lora_B.weight", &self.factors.b),
+            ("lora_A.weight", &self.factors.a),
+            ("lora_B.weight", &self.factors.b),
         ];
         match &self.bias {
             Bias::Frozen => {}
-            Bias::Base(bias) => vars.insert(0, named(prefix, "base_layer.bias", bias)),
-            Bias::Update(bias) => vars.insert(1, named(prefix, "lora_B.bias", bias)),
+            Bias::Base(bias) => vars.insert(0, ("base_layer.bias", bias)),
+            Bias::Update(bias) => vars.insert(1, ("lora_B.bias", bias)),
         }
         vars
     }

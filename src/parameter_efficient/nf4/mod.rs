@@ -9,7 +9,7 @@
 //! | W^NF4 | [`Nf4Tensor`] | any |
 //! | c₂, the constants of a block | [`BlockScale::Single`], [`Nf4Scales`] | one f32 per 64 weights |
 //! | c₂^FP8, c₁^FP32 | [`BlockScale::Double`] | a byte per 64 weights, an f32 per 16 384 |
-//! | dequant(·, ·) | [`Nf4Tensor::dequantise`] | that of W |
+//! | dequant(·, ·) | [`Nf4Tensor::dequantize`] | that of W |
 //! | X · doubleDequant(…) | [`Nf4Linear`] | `[.., in]` to `[.., out]` |
 //!
 //! Read next: [`qlora`](crate::parameter_efficient::qlora), the adapter on top; [`frozen_linear`](crate::parameter_efficient::frozen_linear),
@@ -17,6 +17,7 @@
 
 mod code;
 mod linear;
+mod product;
 mod state_dict;
 
 pub use code::NF4;
@@ -97,18 +98,18 @@ pub enum BlockScale {
 /// block sizes and no packing into other types than u8.
 /// # Examples
 /// ```
-/// use candle_align::{BlockScale, NF4, Nf4Tensor};
+/// use candle_align::parameter_efficient::{BlockScale, NF4, Nf4Tensor};
 /// use candle_core::{Device, Tensor};
 ///
 /// // shares of the largest: 0.25, −0.5, 1, 0.1, so the nearest are q₁₀, q₂, q₁₅, q₈
 /// let x = Tensor::new(&[[0.5f32, -1.0], [2.0, 0.2]], &Device::Cpu)?;
-/// let q = Nf4Tensor::quantise(&x, BlockScale::Single)?;
+/// let q = Nf4Tensor::quantize(&x, BlockScale::Single)?;
 /// let want = [[NF4[10] * 2.0, NF4[2] * 2.0], [2.0, NF4[8] * 2.0]];
-/// assert_eq!(q.dequantise()?.to_vec2::<f32>()?, want);
+/// assert_eq!(q.dequantize()?.to_vec2::<f32>()?, want);
 /// assert_eq!(q.bytes(), 4 / 2 + 4);
 ///
 /// let x = Tensor::zeros((512, 512), candle_core::DType::BF16, &Device::Cpu)?;
-/// let q = Nf4Tensor::quantise(&x, BlockScale::Double)?;
+/// let q = Nf4Tensor::quantize(&x, BlockScale::Double)?;
 /// let blocks = 512.0 * 512.0 / 64.0;
 /// let bits = 4.0 + 8.0 / 64.0 + 32.0 / (64.0 * 256.0) + 32.0 / (64.0 * blocks);
 /// assert_eq!(q.bits_per_parameter(), bits); // 4.1271
@@ -120,9 +121,9 @@ pub enum BlockScale {
 /// * With double scales, the smallest blocks: their scales carry the largest relative errors.
 /// # Try
 /// * Measure what four bits cost on normally distributed numbers.
-///   `tests/values/quantise.rs::normal_numbers_lose_what_is_published`
+///   `tests/values/quantize.rs::normal_numbers_lose_what_is_published`
 /// * Build a tensor that double scales damage.
-///   `tests/identities/quantise.rs::a_double_scale_is_off_by_a_share_of_the_greatest_deviation_not_of_itself`
+///   `tests/identities/quantize.rs::a_double_scale_is_off_by_a_share_of_the_greatest_deviation_not_of_itself`
 /// # Source
 /// Dettmers et al. 2023, arXiv:2305.14314v1, eqs 1–4 and 6, §3; code bitsandbytes 0.50.2, whose
 /// `quantize_4bit` and state dict the golden tests contain. The equations' numbers come from notes on the
@@ -176,11 +177,11 @@ impl Nf4Tensor {
     /// # Errors
     /// [`Error::Argument`] for a tensor without elements, or with one that is not finite in f32;
     /// [`Error::DType`] for a type other than f32, f64, bf16 and f16.
-    pub fn quantise(tensor: &Tensor, scale: BlockScale) -> Result<Self> {
-        Self::named("Nf4Tensor::quantise", "tensor", tensor, scale)
+    pub fn quantize(tensor: &Tensor, scale: BlockScale) -> Result<Self> {
+        Self::named("Nf4Tensor::quantize", "tensor", tensor, scale)
     }
 
-    /// As `quantise`, for a `function` whose caller knows the tensor by another name.
+    /// As `quantize`, for a `function` whose caller knows the tensor by another name.
     fn named(
         function: &'static str,
         argument: &str,
@@ -229,7 +230,7 @@ impl Nf4Tensor {
     ///
     /// # Errors
     /// Only candle's own.
-    pub fn dequantise(&self) -> Result<Tensor> {
+    pub fn dequantize(&self) -> Result<Tensor> {
         let shape = &self.0.shape;
         let tensor = match self.0.dtype {
             DType::F64 => Tensor::from_vec(self.values(f64::from), shape, &Device::Cpu),
@@ -320,7 +321,7 @@ impl std::fmt::Debug for Nf4Tensor {
 }
 
 impl Nf4Scales {
-    /// m of every block, as [`Nf4Tensor::dequantise`] uses it.
+    /// m of every block, as [`Nf4Tensor::dequantize`] uses it.
     pub fn values(&self) -> Vec<f32> {
         let blocks = match self {
             Self::Single(scales) => scales.len(),
@@ -335,9 +336,9 @@ impl Nf4Scales {
         let sum: f64 = scales.iter().map(|x| f64::from(*x)).sum();
         let offset = (sum / scales.len() as f64) as f32;
         // (m − μ)/c₁
-        let centred: Vec<f32> = scales.iter().map(|x| x - offset).collect();
+        let centered: Vec<f32> = scales.iter().map(|x| x - offset).collect();
         let mut indices = vec![0; scales.len()];
-        let nested = centred
+        let nested = centered
             .par_chunks(NESTED_BLOCK)
             .zip(indices.par_chunks_mut(NESTED_BLOCK))
             .with_min_len(FEW) // a kilobyte is not worth another thread

@@ -101,7 +101,7 @@ impl Reader<'_> {
     fn state(&self, name: &str) -> Result<(State, DType)> {
         let bytes: Vec<u8> = to_host(self.tensor(name, DType::U8, None)?)?;
         let state: State = serde_json::from_slice(&bytes)
-            .map_err(|e| self.wrong(name, format!("holds no quantisation state: {e}")))?;
+            .map_err(|e| self.wrong(name, format!("holds no quantization state: {e}")))?;
         let only = |field: &str, found: String, here: &str| {
             self.wrong(name, format!("has {field} {found}; only {here} is read"))
         };

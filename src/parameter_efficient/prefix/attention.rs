@@ -33,7 +33,7 @@ use candle_core::{D, Tensor};
 /// a 0 hides a key from a query; every query sees the prefix. All floats are f32, or all are f64.
 ///
 /// Rotary positions are already applied to `q` and `k`, and the content's positions start at the
-/// prefix's length ([`PrefixEncoder::virtual_positions`](crate::PrefixEncoder::virtual_positions)). The
+/// prefix's length ([`PrefixEncoder::virtual_positions`](crate::parameter_efficient::PrefixEncoder::virtual_positions)). The
 /// prefix's keys are used as they are.
 /// # Errors
 /// [`Error::Shape`] and [`Error::DType`] as above, [`Error::Argument`] if kv_heads does not divide
@@ -50,7 +50,7 @@ use candle_core::{D, Tensor};
 /// The paper's eq. 5 omits √head_dim. The values at hidden keys must be finite.
 /// # Examples
 /// ```
-/// use candle_align::{PrefixLayer, prefix_attention};
+/// use candle_align::parameter_efficient::{PrefixLayer, prefix_attention};
 /// use candle_core::{Device, Tensor};
 ///
 /// let at = |x: &[f64], shape: (usize, usize, usize)| Tensor::from_slice(x, shape, &Device::Cpu);
@@ -148,7 +148,7 @@ impl PrefixMixture {
 /// The paper's eq. 8 omits √head_dim.
 /// # Examples
 /// ```
-/// use candle_align::{PrefixLayer, prefix_mixing};
+/// use candle_align::parameter_efficient::{PrefixLayer, prefix_mixing};
 /// use candle_core::{DType, Device, Tensor};
 ///
 /// // two keys of 0 against three of 0: every score is 0

@@ -6,7 +6,7 @@
 //! | paper | here | shape |
 //! |---|---|---|
 //! | P_θ | [`PrefixEncoder::values`] | `[length, 2 · layers · heads · head_dim]` |
-//! | P_θ\[i, :\] = MLP_θ(P′_θ\[i, :\]) | [`Reparametrisation::Mlp`] | P′ `[length, heads · head_dim]` |
+//! | P_θ\[i, :\] = MLP_θ(P′_θ\[i, :\]) | [`Reparametrization::Mlp`] | P′ `[length, heads · head_dim]` |
 //! | P_k, P_v of one layer | [`PrefixLayer::key`], [`PrefixLayer::value`] | `[heads, length, head_dim]` |
 //! | Attn(q, \[P_k; K\], \[P_v; V\]) | [`prefix_attention`](crate::parameter_efficient::prefix::attention::prefix_attention) | `[batch, heads, time, head_dim]` |
 //!
@@ -19,11 +19,14 @@
 //! [`bottleneck`](crate::parameter_efficient::bottleneck) (the unified view).
 
 pub mod attention;
+mod form;
+
+pub use form::Reparametrization;
 
 use crate::error::{Error, Result, require};
-use crate::parameter_efficient::low_rank::{named, normal, uniform};
 use crate::shape::{Axes, made, size};
 use candle_core::{DType, Device, Tensor, Var};
+use form::Form;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
@@ -35,30 +38,16 @@ pub struct PrefixConfig {
     /// in the paper (§7.2; 200 for summarization).
     pub length: usize,
     /// What is trained. Default: the paper's network (§4.3).
-    pub reparametrisation: Reparametrisation,
+    pub reparametrization: Reparametrization,
 }
 
 impl Default for PrefixConfig {
     fn default() -> Self {
         Self {
             length: 10,
-            reparametrisation: Reparametrisation::Mlp { inner: 512 },
+            reparametrization: Reparametrization::Mlp { inner: 512 },
         }
     }
-}
-
-/// The trained form of a prefix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Reparametrisation {
-    /// The keys and values themselves.
-    Direct,
-    /// A smaller matrix P′ and a network that computes keys and values from it: Linear, tanh, Linear.
-    /// [`PrefixEncoder::finish`] drops the network.
-    Mlp {
-        /// The inner width, ≥ 1: 512 in the paper for table-to-text, 800 for summarization.
-        inner: usize,
-    },
 }
 
 /// The attention layers that get a prefix.
@@ -125,12 +114,12 @@ pub struct PrefixLayer {
 /// positions: with other positions than those above, a prefix from PEFT gives other logits than in PEFT.
 /// # Examples
 /// ```
-/// use candle_align::{PrefixConfig, PrefixEncoder, PrefixShape, Reparametrisation};
+/// use candle_align::parameter_efficient::{PrefixConfig, PrefixEncoder, PrefixShape, Reparametrization};
 /// use candle_core::{DType, Device};
 /// use rand::{SeedableRng, rngs::StdRng};
 ///
 /// let shape = PrefixShape { layers: 2, heads: 2, head_dim: 3 };
-/// let config = PrefixConfig { length: 5, reparametrisation: Reparametrisation::Mlp { inner: 7 } };
+/// let config = PrefixConfig { length: 5, reparametrization: Reparametrization::Mlp { inner: 7 } };
 /// let mut rng = StdRng::seed_from_u64(0);
 /// let prefix = PrefixEncoder::new(shape, &config, DType::F64, &Device::Cpu, &mut rng)?;
 /// let d = 2 * 3;
@@ -145,7 +134,7 @@ pub struct PrefixLayer {
 /// # Ok::<(), candle_align::Error>(())
 /// ```
 /// # Inspect
-/// * The gate λ of [`prefix_mixing`](crate::prefix_mixing), by layer and head. Near 0 the prefix is
+/// * The gate λ of [`prefix_mixing`](crate::parameter_efficient::prefix_mixing), by layer and head. Near 0 the prefix is
 ///   ignored, and its gradients vanish with λ. Near 1 the layer reads only the prefix.
 /// * The rows of [`PrefixEncoder::values`]: with the network they can become equal, and p positions then
 ///   act as one.
@@ -167,18 +156,6 @@ pub struct PrefixEncoder {
     shape: PrefixShape,
     form: Form,
     enabled: bool,
-}
-
-#[derive(Clone, Debug)]
-enum Form {
-    /// P.
-    Plain(Var),
-    /// P′, W₁, b₁, W₂, b₂.
-    Mlp {
-        embedding: Var,
-        inner: (Var, Var),
-        outer: (Var, Var),
-    },
 }
 
 impl PrefixEncoder {
@@ -206,29 +183,14 @@ impl PrefixEncoder {
                 expected: "f32 or f64".to_string(),
             });
         }
-        let narrow = shape.width();
-        made(function, "length", &[length, wide])?;
-        let form = match config.reparametrisation {
-            Reparametrisation::Direct => {
-                Form::Plain(normal(1.0, (length, wide), dtype, device, rng)?)
-            }
-            Reparametrisation::Mlp { inner } => {
-                size(function, "inner", inner)?;
-                made(function, "inner", &[inner, wide])?;
-                let embedding = normal(1.0, (length, narrow), dtype, device, rng)?;
-                let mut map = |inputs: usize, outputs: usize| -> Result<(Var, Var)> {
-                    let bound = 1.0 / (inputs as f64).sqrt();
-                    let weight = uniform(bound, (outputs, inputs), dtype, device, rng)?;
-                    let bias = uniform(bound, (1, outputs), dtype, device, rng)?;
-                    Ok((weight, Var::from_tensor(&bias.flatten_all()?)?))
-                };
-                Form::Mlp {
-                    embedding,
-                    inner: map(narrow, inner)?,
-                    outer: map(inner, wide)?,
-                }
-            }
-        };
+        let form = Form::new(
+            function,
+            [length, shape.width(), wide],
+            config,
+            dtype,
+            device,
+            rng,
+        )?;
         Ok(Self {
             shape,
             form,
@@ -268,20 +230,7 @@ impl PrefixEncoder {
     /// # Errors
     /// Only candle's own.
     pub fn values(&self) -> Result<Tensor> {
-        match &self.form {
-            Form::Plain(values) => Ok(values.as_tensor().clone()),
-            Form::Mlp {
-                embedding,
-                inner,
-                outer,
-            } => {
-                let linear = |x: &Tensor, (weight, bias): &(Var, Var)| {
-                    x.matmul(&weight.t()?)?.broadcast_add(bias)
-                };
-                // W₂ tanh( W₁ P′[i, :] + b₁ ) + b₂
-                Ok(linear(&linear(embedding, inner)?.tanh()?, outer)?)
-            }
-        }
+        self.form.values()
     }
 
     /// Keys and values of every layer, differentiable; `None` while disabled. Call it once per
@@ -333,10 +282,7 @@ impl PrefixEncoder {
 
     /// p.
     pub fn length(&self) -> usize {
-        match &self.form {
-            Form::Plain(values) => values.dims()[0],
-            Form::Mlp { embedding, .. } => embedding.dims()[0],
-        }
+        self.form.length()
     }
 
     /// How many positions come before the first token's: p, or 0 while disabled. A model with rotary
@@ -362,22 +308,9 @@ impl PrefixEncoder {
     /// The trained variables, sorted by name: `prompt_embeddings`, as in PEFT's files, or with the network
     /// `embedding.weight`, `transform.0.bias`, `transform.0.weight`, `transform.2.bias` and
     /// `transform.2.weight`, as in its modules. `prefix` as for
-    /// [`LoraLinear::trainable`](crate::LoraLinear::trainable).
+    /// [`Adapter::trainable`](crate::parameter_efficient::Adapter::trainable).
     pub fn trainable(&self, prefix: &str) -> Vec<(String, Var)> {
-        match &self.form {
-            Form::Plain(values) => vec![named(prefix, "prompt_embeddings", values)],
-            Form::Mlp {
-                embedding,
-                inner,
-                outer,
-            } => vec![
-                named(prefix, "embedding.weight", embedding),
-                named(prefix, "transform.0.bias", &inner.1),
-                named(prefix, "transform.0.weight", &inner.0),
-                named(prefix, "transform.2.bias", &outer.1),
-                named(prefix, "transform.2.weight", &outer.0),
-            ],
-        }
+        self.form.trainable(prefix)
     }
 
     /// Switches the prefix off, which gives exactly the base model, or on again.

@@ -1,6 +1,8 @@
 use super::super::{Input, Row};
 use super::{candidates, lists_of, reference};
-use candle_align::{BrioConfig, BrioPairs, ReferenceTokens, Result, brio_loss};
+use candle_align::ranking::ReferenceTokens;
+use candle_align::ranking::brio::BrioPairs;
+use candle_align::{BrioConfig, Result, brio_loss};
 use candle_core::Tensor;
 
 fn with(config: BrioConfig, x: &[Tensor]) -> Result<Tensor> {

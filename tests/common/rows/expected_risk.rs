@@ -1,6 +1,7 @@
 use super::super::{Input, Row};
 use super::{candidates, lists_of, reference, reference_of};
-use candle_align::{ExpectedRiskConfig, ReferenceTokens, Result, expected_risk_loss};
+use candle_align::ranking::ReferenceTokens;
+use candle_align::{ExpectedRiskConfig, Result, expected_risk_loss};
 use candle_core::Tensor;
 
 fn with(config: ExpectedRiskConfig, x: &[Tensor]) -> Result<Tensor> {

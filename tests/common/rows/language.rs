@@ -1,7 +1,8 @@
 use super::super::{Input, Row, constant, mask, trained};
+use candle_align::language::conditional_sft::ClassWeighting;
 use candle_align::{
-    CRlftConfig, ClassWeighting, HindsightConfig, HindsightLoss, Result, TokenLogProbs,
-    c_rlft_loss, chain_of_hindsight_loss,
+    CRlftConfig, HindsightConfig, HindsightLoss, Result, TokenLogProbs, c_rlft_loss,
+    chain_of_hindsight_loss,
 };
 use candle_core::{D, Tensor};
 

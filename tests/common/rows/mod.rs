@@ -1,5 +1,5 @@
 //! The table of losses. A new loss is a new file here with a few rows: its default, a setting off
-//! the default, the point where training starts, a tie or a kink's neighbourhood.
+//! the default, the point where training starts, a tie or a kink's neighborhood.
 
 use super::{Input, Row, constant, mask, trained};
 use candle_align::{Candidates, Result, TokenLoss};

@@ -1,23 +1,24 @@
 use super::super::{Input, Row, constant, index, mask, trained};
+use candle_align::online::reward_model::Ties;
 use candle_align::{
-    Pair, PairwiseRewardConfig, RankedRewardConfig, Result, Ties, choose_best_loss,
-    pairwise_reward_loss, plackett_luce_reward_loss, ranked_reward_loss,
+    Pair, PairwiseRewardConfig, RankedRewardConfig, Result, choose_best_loss, pairwise_reward_loss,
+    plackett_luce_reward_loss, ranked_reward_loss,
 };
 use candle_core::Tensor;
 
-fn pairwise(x: &[Tensor], centring: f64) -> Result<Tensor> {
+fn pairwise(x: &[Tensor], centering: f64) -> Result<Tensor> {
     let scores = Pair {
         chosen: x[0].clone(),
         rejected: x[1].clone(),
     };
-    Ok(pairwise_reward_loss(&scores, x.get(2), &PairwiseRewardConfig { centring })?.loss)
+    Ok(pairwise_reward_loss(&scores, x.get(2), &PairwiseRewardConfig { centering })?.loss)
 }
 
 fn off_default(ties: Ties) -> RankedRewardConfig {
     RankedRewardConfig {
         ties,
         margin: 0.3,
-        centring: 0.05,
+        centering: 0.05,
     }
 }
 
@@ -73,7 +74,7 @@ fn pairwise_rows() -> Vec<Row> {
             independent: true,
         },
         Row {
-            name: "pairwise reward, margin, centring 0.05",
+            name: "pairwise reward, margin, centering 0.05",
             inputs: with_margin,
             loss: |x| pairwise(x, 0.05),
             independent: true,
@@ -96,13 +97,13 @@ fn ranked_rows() -> Vec<Row> {
             independent: true,
         },
         Row {
-            name: "ranked reward, ties skipped, margin 0.3, centring 0.05",
+            name: "ranked reward, ties skipped, margin 0.3, centering 0.05",
             inputs: lists(),
             loss: |x| ranked_reward_loss(&x[0], &x[1], Some(&x[2]), &off_default(Ties::Skip)),
             independent: true,
         },
         Row {
-            name: "ranked reward, ties by half, margin 0.3, centring 0.05",
+            name: "ranked reward, ties by half, margin 0.3, centering 0.05",
             inputs: lists(),
             loss: |x| ranked_reward_loss(&x[0], &x[1], Some(&x[2]), &off_default(Ties::Half)),
             independent: true,

@@ -1,7 +1,8 @@
 use super::super::{Input, Row, constant, index, mask, trained};
+use candle_align::math::Whiten;
 use candle_align::{
     EntropyConfig, ExperienceConfig, GaeConfig, PpoConfig, PpoValueConfig, Result, RlhfConfig,
-    Rollout, ShapedRewardsConfig, Statistics, TokenLogProbs, Whiten, rlhf_loss,
+    Rollout, ShapedRewardsConfig, Statistics, TokenLogProbs, rlhf_loss,
 };
 use candle_core::{D, Tensor};
 

@@ -1,7 +1,7 @@
 use super::super::{Input, Row, constant, mask, trained};
 use super::{candidates, lists_of};
 use candle_align::{
-    Pair, SlicConfig, slic_expected_reward_loss, slic_kl_regulariser, slic_list_loss,
+    Pair, SlicConfig, slic_expected_reward_loss, slic_kl_regularizer, slic_list_loss,
     slic_margin_loss, slic_rank_loss,
 };
 use candle_core::{D, Tensor};
@@ -128,7 +128,7 @@ pub fn rows() -> Vec<Row> {
             name: "slic kl",
             inputs: logits(),
             loss: |x| {
-                Ok(slic_kl_regulariser(&x[0], &x[1], &x[2])?
+                Ok(slic_kl_regularizer(&x[0], &x[1], &x[2])?
                     .loss
                     .sum(D::Minus1)?)
             },
@@ -138,7 +138,7 @@ pub fn rows() -> Vec<Row> {
             name: "slic kl, at its start",
             inputs: start,
             loss: |x| {
-                Ok(slic_kl_regulariser(&x[0], &x[1], &x[2])?
+                Ok(slic_kl_regularizer(&x[0], &x[1], &x[2])?
                     .loss
                     .sum(D::Minus1)?)
             },

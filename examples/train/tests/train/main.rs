@@ -1,0 +1,12 @@
+//! The trainer, run whole: every objective from file to picture.
+
+mod adapter_configs;
+mod adapters;
+mod language;
+mod losses;
+mod rows;
+mod runs;
+
+// as in the trainer itself
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
