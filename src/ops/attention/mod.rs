@@ -67,8 +67,8 @@ pub struct AttentionConfig {
 ///   theirs.
 /// * No token reaches another row, whatever it holds, even NaN. NaN in a key reaches only queries that see it.
 /// * The number of threads changes no bit.
-/// * Extra memory grows with the tokens: 2 numbers per query are kept, and the backward pass holds one more
-///   copy of the gradients.
+/// * Extra memory grows with the tokens. Two numbers per query are kept. The backward pass holds its gradients
+///   twice, and those of keys and values up to five times, whatever the number of threads.
 /// # Departures
 /// Off the CPU, ordinary operations compute the same values from a matrix of scores `[heads, tokens, tokens]`.
 /// # Examples

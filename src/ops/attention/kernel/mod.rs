@@ -4,7 +4,9 @@
 //! units by its layout alone. Where units add to one sum (the gradients of a shared prompt's keys), their
 //! parts are added in a fixed order. So the number of threads changes no bit.
 
+mod backward;
 mod exp;
+mod forward;
 mod number;
 mod plan;
 mod products;

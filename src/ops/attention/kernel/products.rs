@@ -84,6 +84,7 @@ pub(super) fn plain<F: Number, const N: usize>(
 }
 
 #[inline(always)]
+#[allow(clippy::needless_range_loop)] // with iterators in place of s and m it is 13 % slower
 fn plain_sums<F: Number, const M: usize, const N: usize>(
     fused: Fused,
     length: usize,
