@@ -12,6 +12,7 @@
 #[path = "../examples/support/mod.rs"]
 mod support;
 
+#[allow(dead_code)]
 mod harness;
 
 use candle_align::{AttentionConfig, Result, Segments, attention};
