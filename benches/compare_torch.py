@@ -1,6 +1,6 @@
 """One variant of the kernels' bench in PyTorch: prints forward seconds, total seconds, extra MiB.
 
-pip install torch==2.15.0;  run by `cargo bench --bench kernels -- --python PYTHON`
+pip install torch==2.15.0;  run by `cargo bench --bench kernels -- --python PYTHON` and by the bench `attention`
 """
 
 import sys
@@ -93,5 +93,33 @@ def adamw(name):
     measure(lambda: None, lambda _: optimizer.step())
 
 
+def attention(batch, time_):
+    def variant(name):
+        heads, kv_heads = map(int, name.split(" ")[0].split("/"))
+        q = numbers(batch, heads, time_, 64, scale=4.0).requires_grad_()
+        k = numbers(batch, kv_heads, time_, 64, scale=4.0).requires_grad_()
+        v = numbers(batch, kv_heads, time_, 64, scale=2.0).requires_grad_()
+        weights = numbers(batch, heads, time_, 64, scale=2.0)
+        sdpa = torch.nn.functional.scaled_dot_product_attention
+
+        def forward():
+            return sdpa(q, k, v, is_causal=True, enable_gqa=True)
+
+        def rest(out):
+            out.backward(weights)
+            forget(q, k, v)
+
+        measure(forward, rest)
+
+    return variant
+
+
 if __name__ == "__main__":
-    {"log_probs": log_probs, "hidden": hidden, "adamw": adamw}[sys.argv[1]](sys.argv[2])
+    {
+        "log_probs": log_probs,
+        "hidden": hidden,
+        "adamw": adamw,
+        "equal": attention(4, 256),
+        "long": attention(1, 1024),
+        "shared": attention(8, 256),
+    }[sys.argv[1]](sys.argv[2])

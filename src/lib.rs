@@ -37,6 +37,7 @@
 //! | | [`peft`] | adapter files that Python's PEFT reads and writes |
 //! | | [`log_probs`] | from logits and tokens to log-probabilities, the start of every objective |
 //! | | [`reduction`] | how losses become one number, and which count divides them |
+//! | | [`ops`] | a model's operations, with a backward pass |
 //! | | [`training`] | gradient coverage and agreement, clipping, accumulation, AdamW, schedules |
 //! | | [`math`] | the delicate primitives, tested at their kinks and at infinity |
 //! | | [`guide`] | an hour through §3 in seven steps, with code, examples and exercises |
@@ -102,6 +103,7 @@ pub mod language;
 pub mod log_probs;
 pub mod math;
 pub mod online;
+pub mod ops;
 mod outputs;
 #[doc(alias = "parameter-effective training")]
 pub mod parameter_efficient;
@@ -140,6 +142,7 @@ pub use online::rlhf::{RlhfConfig, RlhfLoss, RlhfMetrics, rlhf_loss};
 pub use online::rollout::{Experience, ExperienceConfig, Rollout};
 pub use online::samples::{Sample, Samples};
 pub use online::sampling::{SamplingConfig, sample};
+pub use ops::attention::{AttentionConfig, Segments, attention, attention_with_prefix};
 pub use outputs::{ListLoss, PreferenceLoss, TokenLoss};
 pub use ranking::brio::{BrioConfig, brio_loss};
 pub use ranking::dpo::{DpoConfig, dpo_loss};

@@ -111,6 +111,11 @@ impl Axes {
         readable(tensor)
     }
 
+    /// The function that was called.
+    pub(crate) fn function(&self) -> &'static str {
+        self.function
+    }
+
     fn bound(&self, axis: &str) -> Option<(usize, &str)> {
         self.sizes
             .iter()
