@@ -1,6 +1,6 @@
-"""One variant of the kernels' bench in PyTorch: prints forward seconds, total seconds, extra MiB.
+"""One variant of a bench in PyTorch: prints forward seconds, total seconds, extra MiB.
 
-pip install torch==2.15.0;  run by `cargo bench --bench kernels -- --python PYTHON`
+pip install torch==2.15.0;  run by `cargo bench --bench kernels -- --python PYTHON` and by `--bench ops`
 """
 
 import sys
@@ -93,5 +93,45 @@ def adamw(name):
     measure(lambda: None, lambda _: optimiser.step())
 
 
+def ops(group):
+    def of(name):
+        rows, width = map(int, name.split("x"))
+        x = numbers(rows, width, scale=2.0).requires_grad_()
+        alpha, beta = (numbers(width, scale=2.0).requires_grad_() for _ in range(2))
+        up = numbers(rows, width, scale=2.0).requires_grad_()
+        if group == "rope":  # batch, heads, time, dim
+            x = numbers(4, 9, rows // 36, width, scale=2.0).requires_grad_()
+        angles = numbers(rows // 36, width // 2, scale=6.0)
+        cos, sin = (torch.cat([a, a], 1) for a in (angles.cos(), angles.sin()))
+        grad = torch.ones(x.shape)
+        functional = torch.nn.functional
+
+        def turned(x):
+            return torch.cat([-x[..., width // 2 :], x[..., : width // 2]], -1)
+
+        operation = {
+            "rms_norm": lambda: functional.rms_norm(x, (width,), alpha, 1e-5),
+            "layer_norm": lambda: functional.layer_norm(x, (width,), alpha, beta, 1e-5),
+            "softmax": lambda: functional.softmax(x, 1),
+            "silu_mul": lambda: functional.silu(x) * up,
+            "rope": lambda: x * cos + turned(x) * sin,
+        }[group]
+        repeats = max((1 << 25) // (rows * width), 1)
+
+        def forward():
+            for _ in range(repeats):
+                operation()
+
+        def rest(_):
+            for _ in range(repeats):
+                operation().backward(grad)
+                forget(x, alpha, beta, up)
+
+        measure(forward, rest)
+
+    return of
+
+
 if __name__ == "__main__":
-    {"log_probs": log_probs, "hidden": hidden, "adamw": adamw}[sys.argv[1]](sys.argv[2])
+    groups = {"log_probs": log_probs, "hidden": hidden, "adamw": adamw}
+    (groups.get(sys.argv[1]) or ops(sys.argv[1]))(sys.argv[2])

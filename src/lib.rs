@@ -38,13 +38,14 @@
 //! | | [`log_probs`] | from logits and tokens to log-probabilities, the start of every objective |
 //! | | [`reduction`] | how losses become one number, and which count divides them |
 //! | | [`training`] | gradient coverage and agreement, clipping, accumulation, AdamW, schedules |
+//! | | [`ops`] | candle's fused operations (norms, softmax, rotary embeddings, gates), with a backward pass |
 //! | | [`math`] | the delicate primitives, tested at their kinks and at infinity |
 //! | | [`guide`] | an hour through §3 in seven steps, with code, examples and exercises |
 //! | | [`mod@survey`] | the survey section by section, with the evidence for each item |
 //!
 //! Objectives, settings, results and layers are also exported at the crate's root:
-//! `use candle_align::{dpo_loss, DpoConfig}`. So is everything public but the tools of [`training`] and
-//! [`math`], which you reach through their module: `training::AdamW`, `math::log_sigmoid`.
+//! `use candle_align::{dpo_loss, DpoConfig}`. So is everything public but the tools of [`training`],
+//! [`math`] and [`ops`], which you reach through their module: `training::AdamW`, `math::log_sigmoid`.
 //!
 //! # Words
 //!
@@ -92,6 +93,7 @@
 
 mod atomic;
 mod error;
+mod exp;
 mod files;
 pub mod guide;
 mod known;
@@ -99,6 +101,7 @@ pub mod language;
 pub mod log_probs;
 pub mod math;
 pub mod online;
+pub mod ops;
 mod outputs;
 #[doc(alias = "parameter-effective training")]
 pub mod parameter_efficient;
@@ -108,6 +111,7 @@ pub mod reduction;
 mod sequence;
 pub mod sft;
 mod shape;
+mod simd;
 pub mod survey;
 pub mod training;
 

@@ -16,6 +16,7 @@ mod conditional_sft;
 mod dpo;
 mod edits;
 mod hindsight;
+mod learns;
 mod lora;
 #[path = "losses.rs"]
 mod losses_claims;

@@ -9,7 +9,6 @@
 //! logits stays on the calling thread.
 
 mod element;
-mod exp;
 mod infinite;
 mod row;
 

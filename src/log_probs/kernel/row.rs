@@ -6,7 +6,7 @@
 //! long row loses no more accuracy than a short one, and the result does not depend on the number of
 //! threads.
 
-use super::exp::{exp, multiply_add};
+use crate::exp::{exp, multiply_add};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use std::mem::MaybeUninit;

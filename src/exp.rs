@@ -26,13 +26,13 @@ const POLYNOMIAL: [f32; 5] = [
 
 /// a · b + c, in one rounding where the processor has it.
 #[inline(always)]
-pub(super) fn multiply_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
+pub(crate) fn multiply_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FMA { a.mul_add(b, c) } else { a * b + c }
 }
 
 /// e^x for x ≤ 0.
 #[inline(always)]
-pub(super) fn exp<const FMA: bool>(x: f32) -> f32 {
+pub(crate) fn exp<const FMA: bool>(x: f32) -> f32 {
     // a comparison, not f32::max: that would turn NaN into a number
     let x = if x < LOWEST { LOWEST } else { x };
     // x = n ln 2 + r
