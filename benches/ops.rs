@@ -11,6 +11,7 @@
 #[path = "../examples/support/mod.rs"]
 mod support;
 
+#[allow(dead_code)] // the other benches use the rest
 mod harness;
 
 use candle_align::{Result, ops};

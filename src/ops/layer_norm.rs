@@ -136,21 +136,33 @@ impl LayerNorm {
         let n = alpha.len();
         let mut out = vec![T::default(); x.len()];
         let rows = x.len() / n.max(1);
-        in_tasks(rows, n, [(&mut out, n)], |rows, [out]| {
-            let [mut a, mut b, mut c, mut d] = [const { Vec::new() }; 4];
-            let (alpha, beta) = (T::wide(alpha, &mut a), T::wide(beta, &mut b));
-            for (i, out) in rows.zip(out.chunks_mut(n)) {
-                let x = T::wide(row(x, n, i), &mut c);
-                // y = α z + β
-                let centre = Centre::of(x, self.eps);
-                T::fill(out, &mut d, |out| {
-                    let parameters = alpha.iter().zip(beta);
-                    for ((y, &x), (&alpha, &beta)) in out.iter_mut().zip(x).zip(parameters) {
-                        *y = centre.z(x) * alpha + beta;
-                    }
-                });
-            }
-        });
+        in_tasks(
+            rows,
+            n,
+            [(&mut out, n)],
+            #[inline(always)]
+            |rows, [out]| {
+                let [mut a, mut b, mut c, mut d] = [const { Vec::new() }; 4];
+                let (alpha, beta) = (T::wide(alpha, &mut a), T::wide(beta, &mut b));
+                for (i, out) in rows.zip(out.chunks_mut(n)) {
+                    let x = T::wide(row(x, n, i), &mut c);
+                    // y = α z + β
+                    let centre = Centre::of(x, self.eps);
+                    T::fill(
+                        out,
+                        &mut d,
+                        #[inline(always)]
+                        |out| {
+                            let parameters = alpha.iter().zip(beta);
+                            for ((y, &x), (&alpha, &beta)) in out.iter_mut().zip(x).zip(parameters)
+                            {
+                                *y = centre.z(x) * alpha + beta;
+                            }
+                        },
+                    );
+                }
+            },
+        );
         out
     }
 
@@ -164,35 +176,46 @@ impl LayerNorm {
         let mut of_x = vec![T::default(); if for_x { x.len() } else { 0 }];
         let rows = x.len() / n.max(1);
         let columns = |wanted: bool| Columns::new(if wanted { n } else { 0 });
-        let sums = in_tasks(rows, n, [(&mut of_x, n)], |rows, [out]| {
-            let [mut a, mut b, mut c, mut d] = [const { Vec::new() }; 4];
-            let alpha = T::wide(alpha, &mut a);
-            let (mut of_alpha, mut of_beta) = (columns(for_alpha), columns(for_beta));
-            let mut out = out.chunks_mut(n);
-            for i in rows {
-                let x = T::wide(row(x, n, i), &mut b);
-                let grad = T::wide(row(grad, n, i), &mut c);
-                let centre = Centre::of(x, self.eps);
-                // ∂L/∂α = Σ z ∂L/∂y
-                of_alpha.add(x, grad, |x, g| centre.z(x) * g);
-                // ∂L/∂β = Σ ∂L/∂y
-                of_beta.add(grad, grad, |g, _| g);
-                // h = α ∂L/∂y,  ∂L/∂x = r (h − Σ h / n − z Σ h z / n)
-                let Some(out) = out.next() else { continue };
-                T::fill(out, &mut d, |out| {
-                    for ((h, &g), &alpha) in out.iter_mut().zip(grad).zip(alpha) {
-                        *h = g * alpha;
-                    }
-                    let mean = T::Wide::of(sum(out, out, |h, _| h) / n as f64);
-                    let along = sum(out, x, |h, x| h * centre.z(x)) / n as f64;
-                    let along = T::Wide::of(along);
-                    for (h, &x) in out.iter_mut().zip(x) {
-                        *h = centre.r * (*h - mean - centre.z(x) * along);
-                    }
-                });
-            }
-            [of_alpha.finish(), of_beta.finish()]
-        });
+        let sums = in_tasks(
+            rows,
+            n,
+            [(&mut of_x, n)],
+            #[inline(always)]
+            |rows, [out]| {
+                let [mut a, mut b, mut c, mut d] = [const { Vec::new() }; 4];
+                let alpha = T::wide(alpha, &mut a);
+                let (mut of_alpha, mut of_beta) = (columns(for_alpha), columns(for_beta));
+                let mut out = out.chunks_mut(n);
+                for i in rows {
+                    let x = T::wide(row(x, n, i), &mut b);
+                    let grad = T::wide(row(grad, n, i), &mut c);
+                    let centre = Centre::of(x, self.eps);
+                    // ∂L/∂α = Σ z ∂L/∂y
+                    of_alpha.add(x, grad, |x, g| centre.z(x) * g);
+                    // ∂L/∂β = Σ ∂L/∂y
+                    of_beta.add(grad, grad, |g, _| g);
+                    // h = α ∂L/∂y,  ∂L/∂x = r (h − Σ h / n − z Σ h z / n)
+                    let Some(out) = out.next() else { continue };
+                    T::fill(
+                        out,
+                        &mut d,
+                        #[inline(always)]
+                        |out| {
+                            for ((h, &g), &alpha) in out.iter_mut().zip(grad).zip(alpha) {
+                                *h = g * alpha;
+                            }
+                            let mean = T::Wide::of(sum(out, out, |h, _| h) / n as f64);
+                            let along = sum(out, x, |h, x| h * centre.z(x)) / n as f64;
+                            let along = T::Wide::of(along);
+                            for (h, &x) in out.iter_mut().zip(x) {
+                                *h = centre.r * (*h - mean - centre.z(x) * along);
+                            }
+                        },
+                    );
+                }
+                [of_alpha.finish(), of_beta.finish()]
+            },
+        );
         let all = |wanted: bool, at: usize| match wanted {
             true => total(n, sums.iter().map(|sums| &sums[at])),
             false => Vec::new(),

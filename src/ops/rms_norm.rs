@@ -104,20 +104,31 @@ impl RmsNorm {
         let n = alpha.len();
         let mut out = vec![T::default(); x.len()];
         let rows = x.len() / n.max(1);
-        in_tasks(rows, n, [(&mut out, n)], |rows, [out]| {
-            let [mut a, mut b, mut c] = [const { Vec::new() }; 3];
-            let alpha = T::wide(alpha, &mut a);
-            for (i, out) in rows.zip(out.chunks_mut(n)) {
-                let x = T::wide(row(x, n, i), &mut b);
-                // y = α x r
-                let r = T::Wide::of(self.inverse(x));
-                T::fill(out, &mut c, |out| {
-                    for ((y, &x), &alpha) in out.iter_mut().zip(x).zip(alpha) {
-                        *y = x * r * alpha;
-                    }
-                });
-            }
-        });
+        in_tasks(
+            rows,
+            n,
+            [(&mut out, n)],
+            #[inline(always)]
+            |rows, [out]| {
+                let [mut a, mut b, mut c] = [const { Vec::new() }; 3];
+                let alpha = T::wide(alpha, &mut a);
+                for (i, out) in rows.zip(out.chunks_mut(n)) {
+                    let x = T::wide(row(x, n, i), &mut b);
+                    // y = α x r
+                    let r = T::Wide::of(self.inverse(x));
+                    T::fill(
+                        out,
+                        &mut c,
+                        #[inline(always)]
+                        |out| {
+                            for ((y, &x), &alpha) in out.iter_mut().zip(x).zip(alpha) {
+                                *y = x * r * alpha;
+                            }
+                        },
+                    );
+                }
+            },
+        );
         out
     }
 
@@ -130,35 +141,46 @@ impl RmsNorm {
         let n = alpha.len();
         let mut of_x = vec![T::default(); if for_x { x.len() } else { 0 }];
         let rows = x.len() / n.max(1);
-        let sums = in_tasks(rows, n, [(&mut of_x, n)], |rows, [out]| {
-            let [mut a, mut b, mut c, mut d] = [const { Vec::new() }; 4];
-            let alpha = T::wide(alpha, &mut a);
-            let mut columns = Columns::new(if for_alpha { n } else { 0 });
-            let mut out = out.chunks_mut(n);
-            for i in rows {
-                let x = T::wide(row(x, n, i), &mut b);
-                let grad = T::wide(row(grad, n, i), &mut c);
-                let inverse = self.inverse(x);
-                let r = T::Wide::of(inverse);
-                // ∂L/∂α = Σ x r ∂L/∂y
-                if for_alpha {
-                    columns.add(x, grad, |x, g| x * r * g);
+        let sums = in_tasks(
+            rows,
+            n,
+            [(&mut of_x, n)],
+            #[inline(always)]
+            |rows, [out]| {
+                let [mut a, mut b, mut c, mut d] = [const { Vec::new() }; 4];
+                let alpha = T::wide(alpha, &mut a);
+                let mut columns = Columns::new(if for_alpha { n } else { 0 });
+                let mut out = out.chunks_mut(n);
+                for i in rows {
+                    let x = T::wide(row(x, n, i), &mut b);
+                    let grad = T::wide(row(grad, n, i), &mut c);
+                    let inverse = self.inverse(x);
+                    let r = T::Wide::of(inverse);
+                    // ∂L/∂α = Σ x r ∂L/∂y
+                    if for_alpha {
+                        columns.add(x, grad, |x, g| x * r * g);
+                    }
+                    // h = α ∂L/∂y,  ∂L/∂x = r (h − x r² Σ h x / n)
+                    let Some(out) = out.next() else { continue };
+                    T::fill(
+                        out,
+                        &mut d,
+                        #[inline(always)]
+                        |out| {
+                            for ((h, &g), &alpha) in out.iter_mut().zip(grad).zip(alpha) {
+                                *h = g * alpha;
+                            }
+                            let mean = sum(out, x, |h, x| h * (x * r)) / n as f64;
+                            let mean = T::Wide::of(mean);
+                            for (h, &x) in out.iter_mut().zip(x) {
+                                *h = r * (*h - x * r * mean);
+                            }
+                        },
+                    );
                 }
-                // h = α ∂L/∂y,  ∂L/∂x = r (h − x r² Σ h x / n)
-                let Some(out) = out.next() else { continue };
-                T::fill(out, &mut d, |out| {
-                    for ((h, &g), &alpha) in out.iter_mut().zip(grad).zip(alpha) {
-                        *h = g * alpha;
-                    }
-                    let mean = sum(out, x, |h, x| h * (x * r)) / n as f64;
-                    let mean = T::Wide::of(mean);
-                    for (h, &x) in out.iter_mut().zip(x) {
-                        *h = r * (*h - x * r * mean);
-                    }
-                });
-            }
-            columns.finish()
-        });
+                columns.finish()
+            },
+        );
         let of_alpha = match for_alpha {
             true => total(n, sums.iter()),
             false => Vec::new(),

@@ -272,24 +272,35 @@ impl Rope {
             return out;
         };
         let (rows, pairs) = (x.len() / dim.max(1), dim / 2);
-        in_tasks(rows, dim, [(&mut out, dim)], |rows, [out]| {
-            let [mut a, mut b, mut c, mut d] = [const { Vec::new() }; 4];
-            for (i, out) in rows.zip(out.chunks_mut(dim)) {
-                let (batch, time) = match self.form {
-                    Form::HeadsLast => (i / (one * two), i / two % one),
-                    _ => (i / (one * two), i % two),
-                };
-                let cos = T::wide(cos.row(batch, time, pairs), &mut a);
-                let sin = T::wide(sin.row(batch, time, pairs), &mut b);
-                let x = T::wide(row(x, dim, i), &mut c);
-                T::fill(out, &mut d, |y| match (self.form, self.back) {
-                    (Form::Neighbors, false) => neighbors(x, cos, sin, y, |sin| sin),
-                    (Form::Neighbors, true) => neighbors(x, cos, sin, y, |sin| -sin),
-                    (_, false) => halves(x, cos, sin, y, |sin| sin),
-                    (_, true) => halves(x, cos, sin, y, |sin| -sin),
-                });
-            }
-        });
+        in_tasks(
+            rows,
+            dim,
+            [(&mut out, dim)],
+            #[inline(always)]
+            |rows, [out]| {
+                let [mut a, mut b, mut c, mut d] = [const { Vec::new() }; 4];
+                for (i, out) in rows.zip(out.chunks_mut(dim)) {
+                    let (batch, time) = match self.form {
+                        Form::HeadsLast => (i / (one * two), i / two % one),
+                        _ => (i / (one * two), i % two),
+                    };
+                    let cos = T::wide(cos.row(batch, time, pairs), &mut a);
+                    let sin = T::wide(sin.row(batch, time, pairs), &mut b);
+                    let x = T::wide(row(x, dim, i), &mut c);
+                    T::fill(
+                        out,
+                        &mut d,
+                        #[inline(always)]
+                        |y| match (self.form, self.back) {
+                            (Form::Neighbors, false) => neighbors(x, cos, sin, y, |sin| sin),
+                            (Form::Neighbors, true) => neighbors(x, cos, sin, y, |sin| -sin),
+                            (_, false) => halves(x, cos, sin, y, |sin| sin),
+                            (_, true) => halves(x, cos, sin, y, |sin| -sin),
+                        },
+                    );
+                }
+            },
+        );
         out
     }
 }

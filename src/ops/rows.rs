@@ -1,7 +1,7 @@
 //! Rows shared out among threads, and sums over rows that do not depend on their number.
 
 use super::element::{Element, Wide};
-use crate::simd;
+use crate::simd::Width;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -29,8 +29,15 @@ pub(super) fn in_tasks<T: Send, R: Send, const K: usize>(
         let outputs = outputs.each_mut().map(|out| out.next().unwrap_or_default());
         parts.push((first..rows.min(first + each), outputs));
     }
-    let run = |(rows, outputs)| simd::dispatch(|| task(rows, outputs));
-    match rows * width <= FEW {
+    let few = rows * width <= FEW;
+    let width = Width::widest();
+    let run = |(rows, outputs)| {
+        width.run(
+            #[inline(always)]
+            |_| task(rows, outputs),
+        )
+    };
+    match few {
         true => parts.into_iter().map(run).collect(),
         false => parts.into_par_iter().map(run).collect(),
     }

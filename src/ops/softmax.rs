@@ -68,44 +68,66 @@ struct Softmax;
 fn forward<T: Element>(x: &[T], n: usize) -> Vec<T> {
     let mut out = vec![T::default(); x.len()];
     let rows = x.len() / n.max(1);
-    in_tasks(rows, n, [(&mut out, n)], |rows, [out]| {
-        let [mut a, mut b] = [const { Vec::new() }; 2];
-        for (i, out) in rows.zip(out.chunks_mut(n)) {
-            let x = T::wide(row(x, n, i), &mut a);
-            T::fill(out, &mut b, |out| {
-                // e^{x − max}
-                let max = largest(x);
-                for (y, &x) in out.iter_mut().zip(x) {
-                    *y = (x - max).exp();
-                }
-                // y = e^{x − max} / Σ e^{x − max}
-                let share = T::Wide::of(1.0 / sum(out, out, |e, _| e));
-                for y in out.iter_mut() {
-                    *y = *y * share;
-                }
-            });
-        }
-    });
+    in_tasks(
+        rows,
+        n,
+        [(&mut out, n)],
+        #[inline(always)]
+        |rows, [out]| {
+            let [mut a, mut b] = [const { Vec::new() }; 2];
+            for (i, out) in rows.zip(out.chunks_mut(n)) {
+                let x = T::wide(row(x, n, i), &mut a);
+                T::fill(
+                    out,
+                    &mut b,
+                    #[inline(always)]
+                    |out| {
+                        // e^{x − max}
+                        let max = largest(x);
+                        for (y, &x) in out.iter_mut().zip(x) {
+                            *y = (x - max).exp();
+                        }
+                        // y = e^{x − max} / Σ e^{x − max}
+                        let share = T::Wide::of(1.0 / sum(out, out, |e, _| e));
+                        for y in out.iter_mut() {
+                            *y = *y * share;
+                        }
+                    },
+                );
+            }
+        },
+    );
     out
 }
 
 fn backward<T: Element>(y: &[T], grad: &[T], n: usize) -> Vec<T> {
     let mut out = vec![T::default(); y.len()];
     let rows = y.len() / n.max(1);
-    in_tasks(rows, n, [(&mut out, n)], |rows, [out]| {
-        let [mut a, mut b, mut c] = [const { Vec::new() }; 3];
-        for (i, out) in rows.zip(out.chunks_mut(n)) {
-            let y = T::wide(row(y, n, i), &mut a);
-            let grad = T::wide(row(grad, n, i), &mut b);
-            // ∂L/∂x = y (∂L/∂y − Σ y ∂L/∂y)
-            let mean = T::Wide::of(sum(y, grad, |y, g| y * g));
-            T::fill(out, &mut c, |out| {
-                for ((out, &y), &g) in out.iter_mut().zip(y).zip(grad) {
-                    *out = y * (g - mean);
-                }
-            });
-        }
-    });
+    in_tasks(
+        rows,
+        n,
+        [(&mut out, n)],
+        #[inline(always)]
+        |rows, [out]| {
+            let [mut a, mut b, mut c] = [const { Vec::new() }; 3];
+            for (i, out) in rows.zip(out.chunks_mut(n)) {
+                let y = T::wide(row(y, n, i), &mut a);
+                let grad = T::wide(row(grad, n, i), &mut b);
+                // ∂L/∂x = y (∂L/∂y − Σ y ∂L/∂y)
+                let mean = T::Wide::of(sum(y, grad, |y, g| y * g));
+                T::fill(
+                    out,
+                    &mut c,
+                    #[inline(always)]
+                    |out| {
+                        for ((out, &y), &g) in out.iter_mut().zip(y).zip(grad) {
+                            *out = y * (g - mean);
+                        }
+                    },
+                );
+            }
+        },
+    );
     out
 }
 

@@ -180,13 +180,24 @@ fn part<T>(data: &[T], at: usize) -> &[T] {
 fn two_forward<T: Element>(a: &[T], b: &[T]) -> Vec<T> {
     let mut out = vec![T::default(); a.len()];
     let parts = a.len().div_ceil(PART);
-    in_tasks(parts, PART, [(&mut out, PART)], |parts, [out]| {
-        let [mut x, mut y, mut z] = [const { Vec::new() }; 3];
-        for (i, out) in parts.zip(out.chunks_mut(PART)) {
-            let (a, b) = (T::wide(part(a, i), &mut x), T::wide(part(b, i), &mut y));
-            T::fill(out, &mut z, |out| values(a, b, out));
-        }
-    });
+    in_tasks(
+        parts,
+        PART,
+        [(&mut out, PART)],
+        #[inline(always)]
+        |parts, [out]| {
+            let [mut x, mut y, mut z] = [const { Vec::new() }; 3];
+            for (i, out) in parts.zip(out.chunks_mut(PART)) {
+                let (a, b) = (T::wide(part(a, i), &mut x), T::wide(part(b, i), &mut y));
+                T::fill(
+                    out,
+                    &mut z,
+                    #[inline(always)]
+                    |out| values(a, b, out),
+                );
+            }
+        },
+    );
     out
 }
 
@@ -196,56 +207,102 @@ fn two_backward<T: Element>(all: [&[T]; 3], wanted: [bool; 2]) -> [Vec<T>; 2] {
         wanted.map(|wanted| vec![T::default(); if wanted { all[0].len() } else { 0 }]);
     let parts = all[0].len().div_ceil(PART);
     let outs = [(of_a.as_mut_slice(), PART), (of_b.as_mut_slice(), PART)];
-    in_tasks(parts, PART, outs, |parts, [of_a, of_b]| {
-        let [mut x, mut y, mut z, mut u, mut v] = [const { Vec::new() }; 5];
-        let (mut of_a, mut of_b) = (of_a.chunks_mut(PART), of_b.chunks_mut(PART));
-        for i in parts {
-            let a = T::wide(part(all[0], i), &mut x);
-            let b = T::wide(part(all[1], i), &mut y);
-            let grad = T::wide(part(all[2], i), &mut z);
-            match (of_a.next(), of_b.next()) {
-                (Some(of_a), Some(of_b)) => T::fill(of_a, &mut u, |of_a| {
-                    T::fill(of_b, &mut v, |of_b| slopes([a, b, grad], of_a, of_b))
-                }),
-                (Some(of_a), None) => {
-                    T::fill(of_a, &mut u, |of_a| slopes_of_gate([a, b, grad], of_a))
+    in_tasks(
+        parts,
+        PART,
+        outs,
+        #[inline(always)]
+        |parts, [of_a, of_b]| {
+            let [mut x, mut y, mut z, mut u, mut v] = [const { Vec::new() }; 5];
+            let (mut of_a, mut of_b) = (of_a.chunks_mut(PART), of_b.chunks_mut(PART));
+            for i in parts {
+                let a = T::wide(part(all[0], i), &mut x);
+                let b = T::wide(part(all[1], i), &mut y);
+                let grad = T::wide(part(all[2], i), &mut z);
+                match (of_a.next(), of_b.next()) {
+                    (Some(of_a), Some(of_b)) => T::fill(
+                        of_a,
+                        &mut u,
+                        #[inline(always)]
+                        |of_a| {
+                            T::fill(
+                                of_b,
+                                &mut v,
+                                #[inline(always)]
+                                |of_b| slopes([a, b, grad], of_a, of_b),
+                            )
+                        },
+                    ),
+                    (Some(of_a), None) => T::fill(
+                        of_a,
+                        &mut u,
+                        #[inline(always)]
+                        |of_a| slopes_of_gate([a, b, grad], of_a),
+                    ),
+                    // ∂L/∂b = ∂L/∂y a σ
+                    (None, Some(of_b)) => T::fill(
+                        of_b,
+                        &mut v,
+                        #[inline(always)]
+                        |of_b| values(a, grad, of_b),
+                    ),
+                    (None, None) => {}
                 }
-                // ∂L/∂b = ∂L/∂y a σ
-                (None, Some(of_b)) => T::fill(of_b, &mut v, |of_b| values(a, grad, of_b)),
-                (None, None) => {}
             }
-        }
-    });
+        },
+    );
     [of_a, of_b]
 }
 
 fn one_forward<T: Element>(x: &[T], inner: usize) -> Vec<T> {
     let mut out = vec![T::default(); x.len() / 2];
     let rows = out.len() / inner.max(1);
-    in_tasks(rows, inner, [(&mut out, inner)], |rows, [out]| {
-        let [mut a, mut b] = [const { Vec::new() }; 2];
-        for (i, out) in rows.zip(out.chunks_mut(inner)) {
-            let (gate, up) = T::wide(row(x, 2 * inner, i), &mut a).split_at(inner);
-            T::fill(out, &mut b, |out| values(gate, up, out));
-        }
-    });
+    in_tasks(
+        rows,
+        inner,
+        [(&mut out, inner)],
+        #[inline(always)]
+        |rows, [out]| {
+            let [mut a, mut b] = [const { Vec::new() }; 2];
+            for (i, out) in rows.zip(out.chunks_mut(inner)) {
+                let (gate, up) = T::wide(row(x, 2 * inner, i), &mut a).split_at(inner);
+                T::fill(
+                    out,
+                    &mut b,
+                    #[inline(always)]
+                    |out| values(gate, up, out),
+                );
+            }
+        },
+    );
     out
 }
 
 fn one_backward<T: Element>(x: &[T], grad: &[T], inner: usize) -> Vec<T> {
     let mut out = vec![T::default(); x.len()];
     let (rows, both) = (grad.len() / inner.max(1), 2 * inner);
-    in_tasks(rows, both, [(&mut out, both)], |rows, [out]| {
-        let [mut a, mut b, mut c] = [const { Vec::new() }; 3];
-        for (i, out) in rows.zip(out.chunks_mut(both)) {
-            let (gate, up) = T::wide(row(x, both, i), &mut a).split_at(inner);
-            let grad = T::wide(row(grad, inner, i), &mut b);
-            T::fill(out, &mut c, |out| {
-                let (of_gate, of_up) = out.split_at_mut(inner);
-                slopes([gate, up, grad], of_gate, of_up)
-            });
-        }
-    });
+    in_tasks(
+        rows,
+        both,
+        [(&mut out, both)],
+        #[inline(always)]
+        |rows, [out]| {
+            let [mut a, mut b, mut c] = [const { Vec::new() }; 3];
+            for (i, out) in rows.zip(out.chunks_mut(both)) {
+                let (gate, up) = T::wide(row(x, both, i), &mut a).split_at(inner);
+                let grad = T::wide(row(grad, inner, i), &mut b);
+                T::fill(
+                    out,
+                    &mut c,
+                    #[inline(always)]
+                    |out| {
+                        let (of_gate, of_up) = out.split_at_mut(inner);
+                        slopes([gate, up, grad], of_gate, of_up)
+                    },
+                );
+            }
+        },
+    );
     out
 }
 
