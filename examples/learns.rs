@@ -10,18 +10,19 @@
 //! training; a guess has ln 8 = 2.079:
 //!
 //! ```text
-//! operations           reached   right  before   after
-//! candle_nn              1.000   1.000   2.079   2.000
-//! but for rms_norm       8.000   2.000   2.079   1.000
-//! candle_align          11.000  11.000   2.079   0.000
+//! operations       reached   right  before   after
+//! candle_nn          1.000   1.000   2.089   1.583
+//! but for rms_norm   9.000   7.000   2.089   1.278
+//! candle_align      11.000  11.000   2.089   0.000
 //! ```
-//! What you should see: candle's last `rms_norm` cuts everything but the output matrix. With that one
-//! replaced, every matrix but those of queries and keys gets a gradient, and the loss falls: but attention
-//! still is cut inside, so what is below gets only the part that flows past it. `grad_coverage` finds what is
-//! missing, `gradient_agreement` what is partial. With all operations replaced, the task is learned.
+//! What you should see: candle's last `rms_norm` cuts everything but the output matrix, and the loss falls all
+//! the same. With the norms replaced, all variables but the queries' and keys' matrices get a gradient, but
+//! attention is still cut inside: what is below it, the embedding and the first norm, gets only the part that
+//! flows past the cut. `grad_coverage` finds what is missing, `gradient_agreement` what is partial. With all
+//! operations replaced, the task is learned.
 //!
-//! Change `BACK` to 0 and see: a symbol that repeats itself needs no attention, so the second model learns it
-//! too, and nothing in its loss shows the fault.
+//! Change `BACK` to 0 and see: the symbol at the position itself needs no attention. All three models learn it,
+//! and no loss shows the fault.
 
 #[path = "support/policy.rs"]
 mod policy;

@@ -220,13 +220,15 @@ pub(super) fn sum<W: Wide>(a: &[W], b: &[W], term: impl Fn(W, W) -> W) -> f64 {
     let mut sum = 0.0;
     for (a, b) in a.chunks(BLOCK).zip(b.chunks(BLOCK)) {
         let mut lanes = [W::default(); LANES];
-        let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
-        for (a, b) in a.iter().zip(b) {
-            for i in 0..LANES {
-                lanes[i] = lanes[i] + term(a[i], b[i]);
+        // slices rather than arrays: the compiler unrolls arrays into single numbers
+        let (a, b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+        let (a_rest, b_rest) = (a.remainder(), b.remainder());
+        for (a, b) in a.zip(b) {
+            for ((lane, &a), &b) in lanes.iter_mut().zip(a).zip(b) {
+                *lane = *lane + term(a, b);
             }
         }
-        for (lane, (&a, &b)) in lanes.iter_mut().zip(a_rest.iter().zip(b_rest)) {
+        for ((lane, &a), &b) in lanes.iter_mut().zip(a_rest).zip(b_rest) {
             *lane = *lane + term(a, b);
         }
         sum += together(lanes);
@@ -239,10 +241,11 @@ pub(super) fn sum<W: Wide>(a: &[W], b: &[W], term: impl Fn(W, W) -> W) -> f64 {
 pub(super) fn largest<W: Wide>(x: &[W]) -> W {
     let more = |a: W, b: W| if b > a { b } else { a };
     let mut lanes = [W::LEAST; LANES];
-    let (chunks, rest) = x.as_chunks::<LANES>();
+    let chunks = x.chunks_exact(LANES);
+    let rest = chunks.remainder();
     for chunk in chunks {
-        for i in 0..LANES {
-            lanes[i] = more(lanes[i], chunk[i]);
+        for (lane, &x) in lanes.iter_mut().zip(chunk) {
+            *lane = more(*lane, x);
         }
     }
     for (lane, &x) in lanes.iter_mut().zip(rest) {
