@@ -46,7 +46,7 @@ use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor, bail}
 /// # Examples
 /// ```
 /// use candle_align::ops::layer_norm;
-/// use candle_core::{Device, Tensor, Var};
+/// use candle_core::{Device, Var};
 ///
 /// let x = Var::new(&[[1f64, 3.0]], &Device::Cpu)?;
 /// let alpha = Var::new(&[1f64, 2.0], &Device::Cpu)?;
