@@ -252,15 +252,47 @@ fn magnitudes_beyond_the_squares_of_f32_are_normalized() -> Result<()> {
 
 #[test]
 fn a_row_far_from_zero_keeps_its_digits() -> Result<()> {
-    // 30000 and up, by four last places each: in f32 the mean of the squares is rounded to 64, and their
-    // sum to an eighth, but the variance is 0.02
-    let x: Vec<f32> = (0..64).map(|i| 30000.0 + i as f32 / 128.0).collect();
-    let x = Tensor::from_vec(x, (1, 64), &Device::Cpu)?;
+    // one of four numbers is the next in f32: the mean lies between the two, and so does the deviation
+    let step = 2f32.powi(-9);
+    let x = |i: usize| 30000.0 + if i % 4 == 3 { step } else { 0.0 };
+    let x = Tensor::from_vec((0..64).map(x).collect::<Vec<f32>>(), (1, 64), &Device::Cpu)?;
     let one = Tensor::ones(64, DType::F32, &Device::Cpu)?;
     let y = numbers(&layer_norm(&x, &one, &one.zeros_like()?, 0.0)?);
-    // (i − 31.5) over the standard deviation of 0 … 63
-    let deviation = ((64.0 * 64.0 - 1.0) / 12f64).sqrt();
-    let want: Vec<f64> = (0..64).map(|i| (i as f64 - 31.5) / deviation).collect();
-    assert_close(&y, &want, 1e-5, "y");
+    // mean ¼, variance ¾ · ¼ of a step
+    let z = |i: usize| (if i % 4 == 3 { 0.75 } else { -0.25 }) / 0.1875f64.sqrt();
+    let want: Vec<f64> = (0..64).map(z).collect();
+    assert_close(&y, &want, 1e-6, "y");
+    Ok(())
+}
+
+#[test]
+fn the_gradients_of_parameters_sum_all_rows() -> Result<()> {
+    // more rows than one thread takes at a time, and more than are summed in single precision
+    let (rows, n) = (5000, 8);
+    for dtype in [DType::F64, DType::F32, DType::BF16] {
+        let x = Tensor::new(
+            &[1.0f64, -1.0, 1.0, -1.0, 1.0, -1.0, 1.0, -1.0],
+            &Device::Cpu,
+        )?;
+        let x = x.broadcast_as((rows, n))?.to_dtype(dtype)?;
+        let ones = || Var::from_tensor(&Tensor::ones(n, dtype, &Device::Cpu)?);
+        let (alpha, beta) = (ones()?, ones()?);
+        // mean 0, variance 1: each row adds x to ∂α and 1 to ∂β
+        let grads = layer_norm(&x, &alpha, &beta, 0.0)?.backward()?;
+        let sums: Vec<f64> = (0..n)
+            .map(|i| if i % 2 == 0 { 5000.0 } else { -5000.0 })
+            .collect();
+        // 5000 is no bf16, but 4992 is
+        let tolerance = if dtype == DType::BF16 { 8.0 } else { 0.0 };
+        assert_close(&numbers(grads.get(&alpha).unwrap()), &sums, tolerance, "∂α");
+        assert_close(
+            &numbers(grads.get(&beta).unwrap()),
+            &[5000.0; 8],
+            tolerance,
+            "∂β",
+        );
+        let grads = rms_norm(&x, &alpha, 0.0)?.backward()?;
+        assert_close(&numbers(grads.get(&alpha).unwrap()), &sums, tolerance, "∂α");
+    }
     Ok(())
 }
