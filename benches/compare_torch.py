@@ -1,6 +1,6 @@
-"""One variant of the kernels' bench in PyTorch: prints forward seconds, total seconds, extra MiB.
+"""One variant of a bench in PyTorch: prints forward seconds, total seconds, extra MiB.
 
-pip install torch==2.15.0;  run by `cargo bench --bench kernels -- --python PYTHON` and by the bench `attention`
+pip install torch==2.15.0;  run by `cargo bench --bench kernels -- --python PYTHON`, by `--bench ops` and by `--bench attention`
 """
 
 import sys
@@ -114,12 +114,44 @@ def attention(batch, time_):
     return variant
 
 
+def ops(group):
+    def of(name):
+        rows, width = map(int, name.split("x"))
+        x = numbers(rows, width, scale=2.0).requires_grad_()
+        alpha, beta = (numbers(width, scale=2.0).requires_grad_() for _ in range(2))
+        up = numbers(rows, width, scale=2.0).requires_grad_()
+        if group == "rope":  # batch, heads, time, dim
+            x = numbers(4, 9, rows // 36, width, scale=2.0).requires_grad_()
+        angles = numbers(rows // 36, width // 2, scale=6.0)
+        cos, sin = (torch.cat([a, a], 1) for a in (angles.cos(), angles.sin()))
+        grad = torch.ones(x.shape)
+        functional = torch.nn.functional
+
+        def turned(x):
+            return torch.cat([-x[..., width // 2 :], x[..., : width // 2]], -1)
+
+        operation = {
+            "rms_norm": lambda: functional.rms_norm(x, (width,), alpha, 1e-5),
+            "layer_norm": lambda: functional.layer_norm(x, (width,), alpha, beta, 1e-5),
+            "softmax": lambda: functional.softmax(x, 1),
+            "silu_mul": lambda: functional.silu(x) * up,
+            "rope": lambda: x * cos + turned(x) * sin,
+        }[group]
+        repeats = max((1 << 25) // (rows * width), 1)
+
+        def forward():
+            for _ in range(repeats):
+                operation()
+
+        def rest(_):
+            for _ in range(repeats):
+                operation().backward(grad)
+                forget(x, alpha, beta, up)
+
+        measure(forward, rest)
+
+    return of
+
+
 if __name__ == "__main__":
-    {
-        "log_probs": log_probs,
-        "hidden": hidden,
-        "adamw": adamw,
-        "equal": attention(4, 256),
-        "long": attention(1, 1024),
-        "shared": attention(8, 256),
-    }[sys.argv[1]](sys.argv[2])
+pip install torch==2.15.0;  run by `cargo bench --bench kernels -- --python PYTHON`, by `--bench ops` and by `--bench attention`

@@ -39,13 +39,14 @@
 //! | | [`reduction`] | how losses become one number, and which count divides them |
 //! | | [`ops`] | a model's operations, with a backward pass |
 //! | | [`training`] | gradient coverage and agreement, clipping, accumulation, AdamW, schedules |
+//! | | [`ops`] | candle's fused operations (norms, softmax, rotary embeddings, gates), with a backward pass |
 //! | | [`math`] | the delicate primitives, tested at their kinks and at infinity |
 //! | | [`guide`] | an hour through §3 in seven steps, with code, examples and exercises |
 //! | | [`mod@survey`] | the survey section by section, with the evidence for each item |
 //!
 //! Objectives, settings, results and layers are also exported at the crate's root:
-//! `use candle_align::{dpo_loss, DpoConfig}`. So is everything public but the tools of [`training`] and
-//! [`math`], which you reach through their module: `training::AdamW`, `math::log_sigmoid`.
+//! `use candle_align::{dpo_loss, DpoConfig}`. So is everything public but the tools of [`training`],
+//! [`math`] and [`ops`], which you reach through their module: `training::AdamW`, `math::log_sigmoid`.
 //!
 //! # Words
 //!
@@ -93,6 +94,7 @@
 
 mod atomic;
 mod error;
+mod exp;
 mod files;
 #[allow(missing_docs)]
 pub mod decoder;

@@ -95,6 +95,8 @@ pub(crate) fn widest<R>(work: impl FnOnce(Fused) -> R) -> R {
 pub(crate) struct Fused(bool);
 
 impl Fused {
+    /// Two roundings, on every processor.
+    pub(crate) const NEVER: Self = Self(false);
     #[cfg(test)]
     pub(crate) const BOTH: [Self; 2] = [Self(true), Self(false)];
 

@@ -9,6 +9,7 @@ use super::{Pass, Prefix};
 use crate::error::{Error, Result};
 use crate::log_probs::OutputHead;
 use crate::ops::Segments;
+use crate::parameter_efficient::Adapter;
 use crate::training::recompute;
 use candle_core::{DType, Device, Tensor, Var};
 use std::collections::HashMap;

@@ -3,6 +3,7 @@
 use super::Pass;
 use crate::error::{Error, Result};
 use crate::parameter_efficient::FrozenLinear;
+use crate::parameter_efficient::Adapter;
 use crate::peft::AnyAdapter;
 use candle_core::{DType, Tensor, Var};
 use candle_nn::Module;

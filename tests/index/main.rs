@@ -91,7 +91,8 @@ fn pages() -> Vec<Page> {
                 let method = line.starts_with(' ');
                 let loss = kind == "fn" && !method && name.ends_with("_loss");
                 let equation = kind == "fn" && !method && doc.contains("# Equation\n");
-                let room = !file.contains("math.rs") && !file.starts_with("log_probs");
+                let tools = ["math.rs", "log_probs/", "ops/"];
+                let room = !tools.iter().any(|tool| file.starts_with(tool));
                 if doc.contains("# Source\n") || (room && (loss || equation)) {
                     let item = if method { &owner } else { name };
                     found.push(Page {
@@ -159,6 +160,35 @@ fn every_page_has_all_its_sections_in_order() {
             "{file}: the source of `{name}` names no paper"
         );
     }
+}
+
+#[test]
+fn every_operation_has_the_sections_of_a_page_but_its_source() {
+    let mut count = 0;
+    for file in fs::read_dir(root().join("src/ops")).unwrap() {
+        let path = file.unwrap().path();
+        let text = match path.is_file() {
+            true => fs::read_to_string(&path).unwrap(),
+            false => continue,
+        };
+        for (at, _) in text.match_indices("\npub fn ") {
+            let name = text[at + 8..].split('(').next().unwrap();
+            let lines = text[..at].lines().rev();
+            let above = |line: &&str| line.starts_with("///") || line.starts_with("#[");
+            let mut doc: Vec<&str> = lines.take_while(above).collect();
+            doc.reverse();
+            let doc = doc.join("\n") + "\n";
+            let mut from = 0;
+            for section in &SECTIONS[..6] {
+                match doc[from..].find(&format!("{section}\n")) {
+                    Some(at) => from += at,
+                    None => panic!("`{name}` lacks `{section}`, or has it out of order"),
+                }
+            }
+            count += 1;
+        }
+    }
+    assert_eq!(count, 8);
 }
 
 #[test]
@@ -363,7 +393,9 @@ fn outermost(text: &str) -> Vec<String> {
 #[test]
 fn what_the_crates_page_calls_flat_is_found_flat() {
     let lib = read("src/lib.rs");
-    assert!(lib.contains("everything public but the tools of [`training`] and\n//! [`math`]"));
+    assert!(
+        lib.contains("everything public but the tools of [`training`],\n//! [`math`] and [`ops`]")
+    );
     let flat: String = lib
         .split("pub use ")
         .skip(1)
@@ -375,7 +407,10 @@ fn what_the_crates_page_calls_flat_is_found_flat() {
     let mut count = 0;
     for path in sources(&src) {
         let below = path.strip_prefix(&src).unwrap().display().to_string();
-        if below.starts_with("training") || below == "math.rs" {
+        if ["training/", "ops/", "math.rs"]
+            .iter()
+            .any(|tools| below.starts_with(tools))
+        {
             continue;
         }
         for name in outermost(&fs::read_to_string(&path).unwrap()) {
@@ -446,11 +481,11 @@ fn a_map_and_a_header_of_tensors_have_one_reader_each() {
 /// The rooms of `src/`, from the ground up. A room imports from lower floors only.
 const FLOORS: [&[&str]; 12] = [
     &["atomic", "files", "simd"],
-    &["error"],
+    &["error", "exp"],
     &["in_order", "known", "sequence"],
     &["shape", "tensor_file"],
-    &["math", "ops"],
-    &["log_probs", "reduction"],
+    &["math"],
+    &["log_probs", "ops", "reduction"],
     &["outputs", "training"],
     &["sft"],
     // the sections of the survey do not know each other

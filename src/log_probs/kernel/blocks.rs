@@ -6,7 +6,7 @@
 //! long row loses no more accuracy than a short one, and the result does not depend on the number of
 //! threads.
 
-use super::exp::exp;
+use crate::exp::exp;
 use super::row::Row;
 use super::single::{Single, Slot};
 use super::slopes::Slopes;

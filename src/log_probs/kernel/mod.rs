@@ -11,7 +11,6 @@
 mod blocks;
 mod double;
 mod element;
-mod exp;
 mod in_place;
 mod infinite;
 mod row;

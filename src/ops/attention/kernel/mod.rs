@@ -5,7 +5,6 @@
 //! parts are added in a fixed order. So the number of threads changes no bit.
 
 mod backward;
-mod exp;
 mod forward;
 mod number;
 mod plan;

@@ -1,6 +1,6 @@
 //! The types of queries, keys and values, and the types that they are computed in.
 
-use super::exp::exp;
+use crate::exp::exp;
 use super::products::{self, Matrix, Sum};
 use crate::simd::{Fused, Real};
 use candle_core::WithDType;

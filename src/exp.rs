@@ -28,7 +28,7 @@ const POLYNOMIAL: [f32; 5] = [
 
 /// e^x for x ≤ 0.
 #[inline(always)]
-pub(super) fn exp(fused: Fused, x: f32) -> f32 {
+pub(crate) fn exp(fused: Fused, x: f32) -> f32 {
     // a comparison, not f32::max: that would turn NaN into a number
     let x = if x < LOWEST { LOWEST } else { x };
     // x = n ln 2 + r

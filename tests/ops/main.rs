@@ -1,0 +1,11 @@
+//! candle's fused operations, with a backward: values, gradients, laws, and candle's own as a witness.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod any;
+mod differences;
+mod errors;
+mod laws;
+mod table;
+mod values;
