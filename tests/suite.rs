@@ -10,12 +10,15 @@
 //! * `index/` only reads the sources, so it waits for no other suite to compile;
 //! * `examples/` compiles the examples.
 
+mod attention;
 mod common;
+mod decoder;
 mod errors;
 mod golden;
 mod gradients;
 mod identities;
 mod laws;
+mod ops;
 mod optimum;
 mod precision;
 mod values;

@@ -261,6 +261,22 @@ impl Decoder {
         }
     }
 
+    /// The logits `[…, vocabulary]` of hidden states. They are large: for training, give [`Decoder::head`] to
+    /// [`TokenLogProbs::from_hidden`](crate::TokenLogProbs::from_hidden).
+    ///
+    /// # Errors
+    /// As [`Decoder::head`].
+    pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
+        let head = self.head()?;
+        let rows = hidden.flatten_to(hidden.rank().saturating_sub(2))?;
+        let logits = head.logits(&rows)?;
+        let mut shape = hidden.dims().to_vec();
+        if let Some(last) = shape.last_mut() {
+            *last = self.config.vocab_size;
+        }
+        Ok(logits.reshape(shape)?)
+    }
+
     /// The model's own tensors, by their names in the file: a state dict, for adapters of Python's PEFT.
     pub fn state_dict(&self) -> HashMap<String, Tensor> {
         let own = self.weights().into_iter();
