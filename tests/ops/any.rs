@@ -1,7 +1,7 @@
 //! candle's composed forms as a witness, over random shapes, layouts, settings and types.
 
 use crate::common::numbers;
-use crate::table::{Op, all, cast, run, run_by, strided};
+use super::table::{Op, all, cast, run, run_by, strided};
 use candle_align::ops;
 use candle_core::{D, DType, Device, Tensor, Var};
 use candle_nn::ops as theirs;
@@ -90,7 +90,7 @@ proptest! {
             let vars: Vec<Var> = inputs.iter().map(|x| Var::from_tensor(x).unwrap()).collect();
             let all: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
             let y = f(&all).unwrap();
-            let grads = crate::table::weighed(&y).backward().unwrap();
+            let grads = super::table::weighed(&y).backward().unwrap();
             let mut found = vec![numbers(&y)];
             found.extend(vars.iter().filter_map(|v| grads.get(v)).map(numbers));
             found

@@ -1,7 +1,7 @@
 //! Laws that every operation obeys.
 
 use crate::common::numbers;
-use crate::table::{all, cast, numbers as pattern, run, run_by, strided};
+use super::table::{all, cast, numbers as pattern, run, run_by, strided};
 use candle_align::ops;
 use candle_align::training::grad_coverage;
 use candle_core::{D, DType, Device, Tensor, Var};
@@ -136,7 +136,7 @@ fn any_layout_gives_the_same_bits() {
                 op.name
             );
             let y = (op.ours)(&views).unwrap();
-            let grads = crate::table::weighed(&y).backward().unwrap();
+            let grads = super::table::weighed(&y).backward().unwrap();
             let want = run(&op, op.ours, &inputs);
             assert_eq!(numbers(&y), want[0], "{}", op.name);
             for (var, want) in vars.iter().zip(&want[1..]) {
@@ -174,7 +174,7 @@ fn constants_get_no_gradient_and_change_no_other() {
             let mut arguments = inputs.clone();
             arguments[alone] = var.as_tensor().clone();
             let y = (op.ours)(&arguments).unwrap();
-            let grads = crate::table::weighed(&y).backward().unwrap();
+            let grads = super::table::weighed(&y).backward().unwrap();
             let got = numbers(grads.get(&var).unwrap());
             assert_eq!(got, all[1 + alone], "{}: argument {alone}", op.name);
             for (i, constant) in inputs.iter().enumerate().filter(|(i, _)| *i != alone) {
@@ -197,7 +197,7 @@ fn a_gradient_reaches_what_is_below_every_argument() {
             .map(|x| x.affine(0.5, 0.1).unwrap())
             .collect();
         let y = (op.ours)(&below).unwrap();
-        let grads = crate::table::weighed(&y).backward().unwrap();
+        let grads = super::table::weighed(&y).backward().unwrap();
         let named: Vec<(String, Var)> = vars
             .into_iter()
             .enumerate()

@@ -1,8 +1,5 @@
 //! candle's fused operations, with a backward: values, gradients, laws, and candle's own as a witness.
 
-#[path = "../common/mod.rs"]
-mod common;
-
 mod any;
 mod differences;
 mod errors;
