@@ -1,4 +1,6 @@
 //! scaffold
+mod adapters;
+mod classifier;
 mod config;
 mod folder;
 mod generate;

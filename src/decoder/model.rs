@@ -3,17 +3,17 @@
 use super::config::{DecoderConfig, Family};
 use super::folder;
 use super::layer::{Layer, Norm, Tables};
-use super::projection::{Projection, Weight};
+use super::adapters::Attached;
+use super::projection::Weight;
 use super::tensors::Tensors;
 use super::{Pass, Prefix};
 use crate::error::{Error, Result};
 use crate::log_probs::OutputHead;
 use crate::ops::Segments;
-use crate::parameter_efficient::Adapter;
 use crate::training::recompute;
 use candle_core::{DType, Device, Tensor, Var};
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::Arc;
 
 const EMBEDDING: &str = "model.embed_tokens.weight";
@@ -47,8 +47,6 @@ impl Default for Load {
 #[derive(Clone, Debug)]
 pub struct Decoder {
     pub(super) config: DecoderConfig,
-    /// Where it was read from.
-    pub(super) folder: PathBuf,
     pub(super) embedding: Weight,
     pub(super) layers: Vec<Layer>,
     pub(super) norm: Norm,
@@ -56,6 +54,7 @@ pub struct Decoder {
     pub(super) head: Option<Weight>,
     pub(super) score: Option<Weight>,
     pub(super) adapter: Option<String>,
+    pub(super) attached: BTreeMap<String, Attached>,
     pub(super) recompute: bool,
 }
 
@@ -106,13 +105,13 @@ impl Decoder {
         tensors.none_left()?;
         Ok(Self {
             config,
-            folder: folder.to_path_buf(),
             embedding,
             layers,
             norm,
             head,
             score,
             adapter: None,
+            attached: BTreeMap::new(),
             recompute: false,
         })
     }
@@ -293,6 +292,7 @@ impl Decoder {
         for layer in &self.layers {
             vars.extend(self.adapter_vars(layer));
         }
+        vars.extend(self.adapter_score());
         vars.sort_by(|a, b| a.0.cmp(&b.0));
         vars
     }
@@ -301,14 +301,6 @@ impl Decoder {
         let own = layer.tensors().into_iter();
         let own = own.filter_map(|(name, weight)| Some((name, weight.var()?.clone())));
         own.chain(self.adapter_vars(layer)).collect()
-    }
-
-    fn adapter_vars(&self, layer: &Layer) -> Vec<(String, Var)> {
-        let Some(name) = &self.adapter else {
-            return Vec::new();
-        };
-        let adapted = |map: &Projection| map.adapters.get(name).map(|a| a.trainable(&map.path));
-        layer.projections().into_iter().filter_map(adapted).flatten().collect()
     }
 
     /// All tensors of the model itself.

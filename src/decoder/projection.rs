@@ -1,12 +1,12 @@
 //! One linear map of the decoder: frozen or trained, with any number of adapters, one of them active.
 
 use super::Pass;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::parameter_efficient::FrozenLinear;
 use crate::parameter_efficient::Adapter;
 use crate::peft::AnyAdapter;
 use candle_core::{DType, Tensor, Var};
-use candle_nn::Module;
+use candle_nn::{Linear, Module};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::collections::BTreeMap;
@@ -102,14 +102,15 @@ impl Projection {
         std::iter::once(weight).chain(bias)
     }
 
-    /// Puts an adapter beside the map.
-    pub(super) fn adapt(&mut self, function: &'static str, name: &str, adapter: AnyAdapter) -> Result<()> {
-        if self.frozen.is_none() {
-            let text = "goes on a model whose weights are trained; load it frozen";
-            return Err(Error::argument(function, "adapter", text));
-        }
-        self.adapters.insert(name.to_string(), adapter);
-        Ok(())
+    /// Whether the map's own weights are trained.
+    pub(super) fn is_trained(&self) -> bool {
+        self.frozen.is_none()
+    }
+
+    /// The map as candle's layer, sharing its weights.
+    pub(super) fn linear(&self) -> Linear {
+        let bias = self.bias.as_ref().map(|bias| bias.tensor().clone());
+        Linear::new(self.weight.tensor().clone(), bias)
     }
 }
 

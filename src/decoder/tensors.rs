@@ -43,11 +43,6 @@ impl Tensors {
         self.left.contains_key(name)
     }
 
-    /// Drops a tensor that the model does not have.
-    pub(super) fn drop(&mut self, name: &str) {
-        self.left.remove(name);
-    }
-
     /// A tensor of this shape.
     pub(super) fn take(&mut self, name: &str, shape: &[usize]) -> Result<Weight> {
         let Some(tensor) = self.left.remove(name) else {

@@ -1,0 +1,316 @@
+//! Adapters on a decoder: fresh ones, those of a folder, several by name, and which of them is active.
+
+use super::model::{Decoder, SCORE};
+use crate::error::{Error, Result};
+use crate::parameter_efficient::{
+    AdaLoraLinear, Adapter, DoraLinear, Ia3Linear, LoraLinear, VeraLinear, VeraProjections,
+};
+use crate::peft::{
+    AdapterFile, AdapterMethod, AnyAdapter, BaseModel, ModelAdapters, PeftConfig, Strictness, TaskType,
+};
+use candle_core::{DType, Tensor, Var};
+use candle_nn::Linear;
+use rand::Rng;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// What an adapter has beside the layers that hold it.
+#[derive(Clone, Debug)]
+pub(super) struct Attached {
+    config: PeftConfig,
+    projections: Option<VeraProjections>,
+    /// The reward head that is trained with the adapter.
+    pub(super) score: Option<Var>,
+}
+
+impl Decoder {
+    /// Puts a fresh adapter on the modules that its settings choose, by PEFT's rules, and makes it active.
+    /// "all-linear" means all linear maps of the layers, not the output layer.
+    ///
+    /// On a classifier under the task `SEQ_CLS`, its `score` is trained with the adapter, as in PEFT.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the name is taken, if the weights are trained, for a module that the decoder
+    /// cannot adapt or train whole, and for prompts and prefixes; the errors of the method's settings.
+    #[doc(alias = "get_peft_model")]
+    pub fn add_adapter(&mut self, name: &str, config: &PeftConfig, rng: &mut impl Rng) -> Result<()> {
+        let function = "Decoder::add_adapter";
+        let maps: Vec<(String, Linear)> = self.linears();
+        let paths: Vec<&str> = maps.iter().map(|(path, _)| path.as_str()).collect();
+        let base = |path: &str| -> Result<&Linear> {
+            let found = maps.iter().find(|(of, _)| of == path);
+            found.map(|(_, map)| map).ok_or_else(|| {
+                Error::argument(function, "config", format!("chooses `{path}`, which is no linear map"))
+            })
+        };
+        let mut layers = BTreeMap::new();
+        let mut projections = None;
+        match &config.method {
+            AdapterMethod::Lora(file) => {
+                for (path, settings) in file.model.for_modules(&paths)? {
+                    let base = base(&path)?;
+                    let layer = match file.dora {
+                        true => AnyAdapter::Dora(DoraLinear::new(base, &settings, rng)?),
+                        false => AnyAdapter::Lora(LoraLinear::new(base, &settings, rng)?),
+                    };
+                    layers.insert(path, layer);
+                }
+            }
+            AdapterMethod::AdaLora(file) => {
+                for (path, settings) in file.model.for_modules(&paths)? {
+                    let layer = AdaLoraLinear::new(base(&path)?, &settings, rng)?;
+                    layers.insert(path, AnyAdapter::AdaLora(layer));
+                }
+            }
+            AdapterMethod::Ia3(file) => {
+                for (path, place) in file.model.for_modules(&paths)? {
+                    let layer = Ia3Linear::new(base(&path)?, place)?;
+                    layers.insert(path, AnyAdapter::Ia3(layer));
+                }
+            }
+            AdapterMethod::Vera(file) => {
+                let chosen = file.model.for_modules(&paths)?;
+                let (mut inputs, mut outputs) = (0, 0);
+                for (path, _) in &chosen {
+                    let (output, input) = base(path)?.weight().dims2()?;
+                    (inputs, outputs) = (inputs.max(input), outputs.max(output));
+                }
+                let table = self.embedding.tensor();
+                let dtype = match table.dtype() {
+                    DType::F64 => DType::F64,
+                    _ => DType::F32,
+                };
+                let settings = &file.model.config;
+                let shared =
+                    VeraProjections::new(settings, inputs, outputs, dtype, table.device(), rng)?;
+                for (path, settings) in chosen {
+                    let layer = VeraLinear::new(base(&path)?, &shared, &settings)?;
+                    layers.insert(path, AnyAdapter::Vera(layer));
+                }
+                projections = Some(shared);
+            }
+            AdapterMethod::Prompt(_) | AdapterMethod::Prefix(_) => {
+                let text = "is a prompt or a prefix, which the decoder does not take; choose an adapter of \
+                            linear maps";
+                return Err(Error::argument(function, "config", text));
+            }
+        }
+        let mut weights = BTreeMap::new();
+        let whole = config.method.targets().map(|t| t.modules_to_save.clone()).unwrap_or_default();
+        if let Some(other) = whole.iter().find(|name| !["score", "classifier"].contains(&name.as_str())) {
+            let text = format!("trains `{other}` whole, which the decoder cannot: only `score`");
+            return Err(Error::argument(function, "modules_to_save", text));
+        }
+        let classifies = config.task == Some(TaskType::SequenceClassification);
+        if let Some(score) = self.score.as_ref().filter(|_| classifies || !whole.is_empty()) {
+            weights.insert(SCORE.to_string(), score.tensor().clone());
+        }
+        let adapters = ModelAdapters {
+            layers,
+            weights,
+            projections,
+            ..ModelAdapters::default()
+        };
+        self.attach(function, name, config.clone(), adapters)
+    }
+
+    /// Reads an adapter that Python's PEFT or this crate wrote, and makes it active. Returns what a lenient
+    /// reader left out.
+    ///
+    /// # Errors
+    /// As [`AdapterFile::read`] and [`AdapterFile::layers`], and as [`Decoder::add_adapter`].
+    pub fn load_adapter(
+        &mut self,
+        name: &str,
+        folder: impl AsRef<Path>,
+        strictness: Strictness,
+    ) -> Result<Vec<String>> {
+        let function = "Decoder::load_adapter";
+        let file = AdapterFile::read(folder, strictness)?;
+        let mut config = file.config().clone();
+        // PEFT trains a classifier's head whole without saying so in its settings
+        if self.score.is_some() && config.task == Some(TaskType::SequenceClassification) {
+            if let Some(targets) = config.method.targets_mut() {
+                for head in ["classifier", "score"] {
+                    if !targets.modules_to_save.iter().any(|name| name == head) {
+                        targets.modules_to_save.push(head.to_string());
+                    }
+                }
+            }
+        }
+        let state = self.state_dict();
+        let base = match self.config.tie_word_embeddings && self.head.is_none() && self.score.is_none() {
+            true => BaseModel::tied(&state, "model.embed_tokens", "lm_head"),
+            false => BaseModel::untied(&state),
+        };
+        let adapters = file.layers(base, strictness)?;
+        let mut notes = file.left_out().to_vec();
+        notes.extend(adapters.left_out.iter().cloned());
+        self.attach(function, name, config, adapters)?;
+        Ok(notes)
+    }
+
+    /// Writes an adapter as a folder that Python's PEFT loads.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if there is no adapter of this name; as [`AdapterFile::write`].
+    pub fn save_adapter(&self, name: &str, folder: impl AsRef<Path>) -> Result<()> {
+        let attached = self.attached("Decoder::save_adapter", name)?;
+        let mut layers = BTreeMap::new();
+        for layer in &self.layers {
+            for map in layer.projections() {
+                if let Some(adapter) = map.adapters.get(name) {
+                    layers.insert(map.path.clone(), adapter.clone());
+                }
+            }
+        }
+        let score = attached.score.as_ref();
+        let adapters = ModelAdapters {
+            layers,
+            weights: score
+                .map(|score| (SCORE.to_string(), score.as_tensor().clone()))
+                .into_iter()
+                .collect(),
+            projections: attached.projections.clone(),
+            ..ModelAdapters::default()
+        };
+        AdapterFile::from_layers(attached.config.clone(), &adapters)?.write(folder)
+    }
+
+    /// Makes an adapter active; `None` switches all of them off, which gives exactly the base model.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if there is no adapter of this name.
+    pub fn set_adapter(&mut self, name: Option<&str>) -> Result<()> {
+        if let Some(name) = name {
+            self.attached("Decoder::set_adapter", name)?;
+        }
+        self.adapter = name.map(str::to_string);
+        Ok(())
+    }
+
+    /// The active adapter.
+    pub fn adapter(&self) -> Option<&str> {
+        self.adapter.as_deref()
+    }
+
+    /// The names of all adapters.
+    pub fn adapters(&self) -> Vec<&str> {
+        self.attached.keys().map(String::as_str).collect()
+    }
+
+    /// The layers of an adapter, by the path of their module: for AdaLoRA's allocator and its penalty.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if there is no adapter of this name.
+    pub fn adapter_layers(&self, name: &str) -> Result<BTreeMap<String, AnyAdapter>> {
+        self.attached("Decoder::adapter_layers", name)?;
+        let maps = self.layers.iter().flat_map(|layer| layer.projections());
+        let of = maps.filter_map(|map| Some((map.path.clone(), map.adapters.get(name)?.clone())));
+        Ok(of.collect())
+    }
+
+    pub(super) fn attached(&self, function: &'static str, name: &str) -> Result<&Attached> {
+        self.attached.get(name).ok_or_else(|| {
+            let known = self.adapters().join(", ");
+            let text = match known.as_str() {
+                "" => format!("is `{name}`, and there is no adapter"),
+                known => format!("is `{name}`, and the adapters are {known}"),
+            };
+            Error::argument(function, "name", text)
+        })
+    }
+
+    /// The frozen linear maps, by path.
+    fn linears(&self) -> Vec<(String, Linear)> {
+        let maps = self.layers.iter().flat_map(|layer| layer.projections());
+        let linear = |map: &super::projection::Projection| (map.path.clone(), map.linear());
+        maps.map(linear).collect()
+    }
+
+    fn attach(
+        &mut self,
+        function: &'static str,
+        name: &str,
+        config: PeftConfig,
+        adapters: ModelAdapters,
+    ) -> Result<()> {
+        if self.attached.contains_key(name) {
+            return Err(Error::argument(function, "name", format!("is `{name}`, which is taken")));
+        }
+        let mut layers = adapters.layers;
+        let mut weights = adapters.weights;
+        // nothing is changed before everything is checked
+        let mut places: Vec<&mut super::projection::Projection> =
+            self.layers.iter_mut().flat_map(|layer| layer.projections_mut()).collect();
+        let known = |path: &String| places.iter().any(|map| map.path == *path);
+        if let Some(path) = layers.keys().find(|path| !known(path)) {
+            let text = format!("changes `{path}`, which the decoder cannot adapt: only linear maps of layers");
+            return Err(Error::argument(function, "adapter", text));
+        }
+        let score = weights.remove(SCORE);
+        if let Some(other) = weights.keys().next() {
+            let text = format!("replaces `{other}`, which the decoder cannot: only `{SCORE}`");
+            return Err(Error::argument(function, "adapter", text));
+        }
+        if score.is_some() && self.score.is_none() {
+            let text = format!("holds `{SCORE}`, and the model is no classifier");
+            return Err(Error::argument(function, "adapter", text));
+        }
+        if places.iter().any(|map| map.is_trained()) {
+            let text = "goes on a model whose weights are trained; load it frozen";
+            return Err(Error::argument(function, "adapter", text));
+        }
+        let score = match score {
+            Some(score) => Some(Var::from_tensor(&wide(&score)?.copy()?)?),
+            None => None,
+        };
+        for map in &mut places {
+            if let Some(adapter) = layers.remove(&map.path) {
+                map.adapters.insert(name.to_string(), adapter);
+            }
+        }
+        let attached = Attached {
+            config,
+            projections: adapters.projections,
+            score,
+        };
+        self.attached.insert(name.to_string(), attached);
+        self.adapter = Some(name.to_string());
+        Ok(())
+    }
+
+    /// The trained variables of the active adapter in one layer.
+    pub(super) fn adapter_vars(&self, layer: &super::layer::Layer) -> Vec<(String, Var)> {
+        let Some(name) = &self.adapter else {
+            return Vec::new();
+        };
+        let adapted = |map: &super::projection::Projection| {
+            let adapter = map.adapters.get(name)?;
+            Some(adapter.trainable(&map.path))
+        };
+        layer.projections().into_iter().filter_map(adapted).flatten().collect()
+    }
+
+    /// The matrix that scores texts, under the active adapter.
+    pub(super) fn score_matrix(&self) -> Option<Tensor> {
+        let attached = self.adapter.as_ref().and_then(|name| self.attached.get(name));
+        let trained = attached.and_then(|attached| attached.score.as_ref());
+        match trained {
+            Some(score) => Some(score.as_tensor().clone()),
+            None => self.score.as_ref().map(|score| score.tensor().clone()),
+        }
+    }
+
+    pub(super) fn adapter_score(&self) -> Option<(String, Var)> {
+        let attached = self.attached.get(self.adapter.as_ref()?)?;
+        Some((SCORE.to_string(), attached.score.clone()?))
+    }
+}
+
+fn wide(x: &Tensor) -> Result<Tensor> {
+    Ok(match x.dtype() {
+        DType::F32 | DType::F64 => x.clone(),
+        _ => x.to_dtype(DType::F32)?,
+    })
+}

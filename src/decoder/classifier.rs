@@ -1,0 +1,74 @@
+//! A decoder that scores texts: Transformers' sequence classification, such as a reward model.
+
+use super::model::{Decoder, SCORE};
+use super::projection::Weight;
+use crate::error::{Error, Result};
+use crate::ops::Segments;
+use crate::parameter_efficient::low_rank::normal;
+use candle_core::{DType, Tensor};
+use rand::Rng;
+
+impl Decoder {
+    /// The same model with a new head that gives each text `labels` scores, drawn from
+    /// N(0, `initializer_range`²) as Transformers draws it. The output layer is dropped.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the model has such a head already, or for no labels.
+    #[doc(alias = "AutoModelForSequenceClassification")]
+    pub fn into_classifier(mut self, labels: usize, rng: &mut impl Rng) -> Result<Self> {
+        let function = "Decoder::into_classifier";
+        if self.score.is_some() {
+            return Err(Error::argument(function, "self", format!("has `{SCORE}` already")));
+        }
+        if labels == 0 {
+            return Err(Error::argument(function, "labels", "is 0"));
+        }
+        let table = self.embedding.tensor();
+        let (shape, std) = ((labels, self.config.hidden_size), self.config.initializer_range);
+        let dtype = match table.dtype() {
+            DType::F64 => DType::F64,
+            _ => DType::F32,
+        };
+        let score = normal(std, shape, dtype, table.device(), rng)?;
+        self.score = Some(match self.embedding {
+            Weight::Trained(_) => Weight::Trained(score),
+            Weight::Frozen(_) => Weight::Frozen(score.as_tensor().detach()),
+        });
+        self.head = None;
+        self.config.num_labels = Some(labels);
+        Ok(self)
+    }
+
+    /// The scores `[rows, labels]` of whole rows, from their last hidden states `[tokens, hidden]`.
+    ///
+    /// Each row is scored at its last token that is not the padding token, as in Transformers. If the end
+    /// token serves as padding, that is the token before the end.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the model has no such head.
+    pub fn scores(&self, hidden: &Tensor, tokens: &[u32], segments: &Segments) -> Result<Tensor> {
+        let function = "Decoder::scores";
+        let Some(score) = self.score_matrix() else {
+            let text = format!("has no `{SCORE}`: see `Decoder::into_classifier`");
+            return Err(Error::argument(function, "self", text));
+        };
+        let pad = self.config.pad_token_id;
+        let mut last = Vec::new();
+        for row in segments.rows() {
+            let real = row.iter().rev().find(|&&at| {
+                let token = tokens.get(at as usize).copied();
+                token.is_some() && token != pad
+            });
+            match real.or(row.first()) {
+                Some(at) => last.push(*at),
+                None => return Err(Error::argument(function, "segments", "hold an empty row")),
+            }
+        }
+        let last = Tensor::new(last, hidden.device())?;
+        let score = match score.dtype() {
+            DType::F32 | DType::F64 => score,
+            _ => score.to_dtype(DType::F32)?,
+        };
+        Ok(hidden.index_select(&last, 0)?.matmul(&score.t()?)?)
+    }
+}
