@@ -6,6 +6,7 @@ mod language;
 mod losses;
 mod rows;
 mod runs;
+mod trl;
 
 // as in the trainer itself
 #[global_allocator]

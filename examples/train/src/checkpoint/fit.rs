@@ -1,0 +1,173 @@
+//! The steps of a run on a decoder: micro-batches, clipping, AdamW, the schedule, as TRL's trainers do
+//! them.
+
+use super::super::error::{Error, Result};
+use super::objective::{Objective, Reference, Rewards};
+use super::order::{Order, Step, Steps};
+use super::schedule::{Kind, schedule};
+use candle_align::decoder::Decoder;
+use candle_align::training::{
+    AdamW, AdamWConfig, GradAccumulator, ParameterGroup, Schedule, clip_grad_norm, grad_coverage,
+};
+use candle_core::{DType, Var};
+use serde::{Deserialize, Serialize};
+
+/// The settings of the steps, with TRL's names for what TRL names, and its defaults.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Fit {
+    /// Steps of the optimizer.
+    pub max_steps: usize,
+    /// Rows of a micro-batch.
+    pub batch: usize,
+    /// Micro-batches of a step.
+    pub accumulation: usize,
+    /// The highest learning rate.
+    pub learning_rate: f64,
+    /// How it falls.
+    pub lr_scheduler_type: Kind,
+    /// Steps of warm-up; below 1, a share of the steps.
+    pub warmup_steps: f64,
+    /// AdamW's weight decay. Biases and norms do not decay.
+    pub weight_decay: f64,
+    /// The bound of the gradient's norm; 0: none.
+    pub max_grad_norm: f64,
+    /// The order of rows.
+    pub order: Order,
+    /// The seed of dropout.
+    pub seed: u64,
+}
+
+impl Default for Fit {
+    fn default() -> Self {
+        Self {
+            max_steps: 100,
+            batch: 8,
+            accumulation: 1,
+            learning_rate: 1e-6,
+            lr_scheduler_type: Kind::Linear,
+            warmup_steps: 0.0,
+            weight_decay: 0.0,
+            max_grad_norm: 1.0,
+            order: Order::Random { seed: 42 },
+            seed: 42,
+        }
+    }
+}
+
+/// One line of the log.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Logged {
+    /// Counted from 1.
+    pub step: usize,
+    pub loss: f64,
+    /// Before clipping.
+    pub grad_norm: f64,
+    /// The rate of this step.
+    pub learning_rate: f64,
+    #[serde(flatten)]
+    pub rewards: Option<Rewards>,
+}
+
+/// A run between two steps.
+pub struct Fitting<'a> {
+    settings: Fit,
+    objective: &'a Objective,
+    reference: Reference,
+    vars: Vec<(String, Var)>,
+    optimizer: AdamW,
+    schedule: Schedule,
+    steps: Steps,
+}
+
+impl<'a> Fitting<'a> {
+    /// `reference` is asked by DPO alone.
+    pub fn new(
+        decoder: &Decoder,
+        objective: &'a Objective,
+        reference: Reference,
+        settings: &Fit,
+    ) -> Result<Self> {
+        let vars = decoder.vars();
+        if vars.is_empty() {
+            let text = "nothing is trained: the weights are frozen and there is no adapter";
+            return Err(Error::Usage(text.to_string()));
+        }
+        let (decayed, kept): (Vec<_>, Vec<_>) = vars.iter().cloned().partition(|(name, _)| decays(name));
+        let mut groups = vec![ParameterGroup::new(decayed, settings.weight_decay)];
+        groups.push(ParameterGroup::new(kept, 0.0));
+        groups.retain(|group| !group.vars.is_empty());
+        let config = AdamWConfig {
+            learning_rate: settings.learning_rate,
+            ..AdamWConfig::default()
+        };
+        Ok(Self {
+            objective,
+            reference,
+            optimizer: AdamW::new(groups, config)?,
+            schedule: schedule(settings.lr_scheduler_type, settings.warmup_steps, settings.max_steps)?,
+            steps: Steps::new(objective.len(), settings.batch, settings.accumulation, settings.order)?,
+            settings: settings.clone(),
+            vars,
+        })
+    }
+
+    /// All steps from `first` on, counted from 0; `show` is called after each.
+    pub fn run(
+        &mut self,
+        decoder: &mut Decoder,
+        first: usize,
+        mut show: impl FnMut(&Logged) -> Result<()>,
+    ) -> Result<()> {
+        let steps = self.steps.from(first);
+        for step in steps.take(self.settings.max_steps.saturating_sub(first)) {
+            show(&self.step(decoder, &step)?)?;
+        }
+        Ok(())
+    }
+
+    /// One step.
+    pub fn step(&mut self, decoder: &mut Decoder, step: &Step) -> Result<Logged> {
+        let mut total = GradAccumulator::new();
+        let (mut loss, mut rewards) = (0.0, Vec::new());
+        for (at, rows) in step.micro_batches.iter().enumerate() {
+            let seed = self.settings.seed.wrapping_add((step.step as u64) << 20).wrapping_add(at as u64);
+            let measured =
+                self.objective.loss(decoder, &self.reference, rows, &step.micro_batches, seed)?;
+            let grads = measured.loss.backward()?;
+            if step.step == 0 && at == 0 {
+                let coverage = grad_coverage(&self.vars, &grads)?;
+                if !coverage.missing.is_empty() || !coverage.non_finite.is_empty() {
+                    return Err(Error::Usage(format!("the first gradient: {coverage}")));
+                }
+            }
+            total.add(&self.vars, &grads)?;
+            loss += measured.loss.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+            rewards.extend(measured.rewards);
+        }
+        let mut grads = total.take();
+        let bound = match self.settings.max_grad_norm {
+            0.0 => f64::MAX,
+            bound => bound,
+        };
+        let grad_norm = clip_grad_norm(&self.vars, &mut grads, bound)?;
+        let learning_rate = self.settings.learning_rate * self.schedule.factor(step.step);
+        self.optimizer.set_learning_rate(learning_rate)?;
+        self.optimizer.step(&grads)?;
+        Ok(Logged {
+            step: step.step + 1,
+            loss,
+            grad_norm,
+            learning_rate,
+            rewards: Rewards::mean(&rewards),
+        })
+    }
+}
+
+/// Whether AdamW's decay acts on a weight, by the names that Transformers spares.
+pub fn decays(name: &str) -> bool {
+    let name = name.to_lowercase();
+    let spared = ["bias", "layernorm", "rmsnorm"].iter().any(|word| name.contains(word));
+    let norm = |part: &str| part == "norm" || part.ends_with("_norm");
+    !spared && !name.split('.').any(norm)
+}

@@ -1,0 +1,250 @@
+//! The loss of one micro-batch on a decoder, with TRL's reductions.
+
+use super::super::error::{Error, Result};
+use candle_align::decoder::Decoder;
+use candle_align::ops::Segments;
+use candle_align::{
+    DpoConfig, Pair, PairwiseRewardConfig, SftConfig, Statistics, TokenLogProbs, dpo_loss,
+    pairwise_reward_loss, sft_loss,
+};
+use candle_core::{DType, Device, Tensor};
+use serde::Serialize;
+
+/// A text whose loss covers a part of its tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Text {
+    pub ids: Vec<u32>,
+    /// Which tokens the loss covers.
+    pub learned: Vec<bool>,
+}
+
+/// Two answers to one prompt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answers {
+    pub prompt: Vec<u32>,
+    pub chosen: Vec<u32>,
+    pub rejected: Vec<u32>,
+}
+
+/// Two whole texts, the better first, for a reward model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Compared {
+    pub chosen: Vec<u32>,
+    pub rejected: Vec<u32>,
+    /// How much higher the score of the first must be.
+    pub margin: Option<f32>,
+}
+
+/// The rows of a run, and what is learned from them.
+#[derive(Clone, Debug)]
+pub enum Objective {
+    Sft(Vec<Text>),
+    Reward {
+        rows: Vec<Compared>,
+        config: PairwiseRewardConfig,
+    },
+    Dpo {
+        rows: Vec<Answers>,
+        config: DpoConfig,
+        /// The weight of the sigmoid loss, and that of the cross-entropy of the chosen answers.
+        weights: [f64; 2],
+    },
+}
+
+/// The reference of DPO.
+pub enum Reference {
+    /// The decoder with its adapter off.
+    AdapterOff,
+    /// A frozen copy of the decoder at its start.
+    Frozen(Box<Decoder>),
+}
+
+/// What one micro-batch gave: its loss to be differentiated, and numbers to show.
+pub struct Measured {
+    pub loss: Tensor,
+    pub rewards: Option<Rewards>,
+}
+
+/// Means over the pairs of a micro-batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Rewards {
+    pub chosen: f64,
+    pub rejected: f64,
+    pub accuracy: f64,
+    pub margin: f64,
+}
+
+impl Objective {
+    /// How many rows there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Sft(rows) => rows.len(),
+            Self::Reward { rows, .. } => rows.len(),
+            Self::Dpo { rows, .. } => rows.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The loss of some rows of a step. `window` holds all rows of the step by micro-batch.
+    pub fn loss(
+        &self,
+        decoder: &mut Decoder,
+        reference: &Reference,
+        rows: &[usize],
+        window: &[Vec<usize>],
+        seed: u64,
+    ) -> Result<Measured> {
+        let share = 1.0 / window.len() as f64;
+        match self {
+            Self::Sft(texts) => {
+                // one mean over all tokens of the step, whatever the micro-batches
+                let learned = |row: &usize| texts[*row].learned.iter().skip(1).filter(|l| **l).count();
+                let count: usize = window.iter().flatten().map(learned).sum();
+                let texts: Vec<&Text> = rows.iter().map(|row| &texts[*row]).collect();
+                let log_probs = of_texts(decoder, &texts, seed)?;
+                let loss = sft_loss(&log_probs, None, &SftConfig::default())?.loss.sum_all()?;
+                Ok(Measured {
+                    loss: (loss / count.max(1) as f64)?,
+                    rewards: None,
+                })
+            }
+            Self::Reward {
+                rows: pairs,
+                config,
+            } => {
+                let pairs: Vec<&Compared> = rows.iter().map(|row| &pairs[*row]).collect();
+                let texts: Vec<&[u32]> = pairs
+                    .iter()
+                    .map(|pair| pair.chosen.as_slice())
+                    .chain(pairs.iter().map(|pair| pair.rejected.as_slice()))
+                    .collect();
+                let (segments, tokens) = Segments::from_tokens(&texts)?;
+                let hidden = decoder.hidden_train(&tokens, &segments, seed)?;
+                let scores = decoder.scores(&hidden, &tokens, &segments)?.squeeze(1)?;
+                let scores = halves(&scores)?;
+                let margin = margins(&pairs)?;
+                let out = pairwise_reward_loss(&scores, margin.as_ref(), config)?;
+                Ok(Measured {
+                    loss: (out.loss.mean_all()? * share)?,
+                    rewards: Some(Rewards::of(&out.rewards)?),
+                })
+            }
+            Self::Dpo {
+                rows: pairs,
+                config,
+                weights: [sigmoid, sft],
+            } => {
+                let pairs: Vec<&Answers> = rows.iter().map(|row| &pairs[*row]).collect();
+                let texts = answers(&pairs);
+                let texts: Vec<&Text> = texts.iter().collect();
+                let of_reference = match reference {
+                    Reference::AdapterOff => {
+                        let active = decoder.adapter().map(str::to_string);
+                        decoder.set_adapter(None)?;
+                        let log_probs = of_texts(decoder, &texts, seed);
+                        decoder.set_adapter(active.as_deref())?;
+                        log_probs?
+                    }
+                    Reference::Frozen(reference) => of_texts(reference, &texts, seed)?,
+                };
+                let of_reference = halves(&of_reference.sum()?.detach())?;
+                let log_probs = of_texts(decoder, &texts, seed)?;
+                let policy = halves(&log_probs.sum()?)?;
+                let out = dpo_loss(&policy, Some(&of_reference), config)?;
+                let mut loss = (out.loss.mean_all()? * *sigmoid)?;
+                if *sft != 0.0 {
+                    let tokens = pairs.iter().map(|pair| pair.chosen.len()).sum::<usize>();
+                    let sum = policy.chosen.sum_all()?;
+                    loss = (loss - (sum * (sft / tokens as f64))?)?;
+                }
+                Ok(Measured {
+                    loss: (loss * share)?,
+                    rewards: Some(Rewards::of(&out.rewards)?),
+                })
+            }
+        }
+    }
+}
+
+/// All chosen texts, then all rejected ones.
+fn answers(pairs: &[&Answers]) -> Vec<Text> {
+    let text = |prompt: &[u32], answer: &[u32]| Text {
+        ids: [prompt, answer].concat(),
+        learned: [vec![false; prompt.len()], vec![true; answer.len()]].concat(),
+    };
+    let chosen = pairs.iter().map(|pair| text(&pair.prompt, &pair.chosen));
+    let rejected = pairs.iter().map(|pair| text(&pair.prompt, &pair.rejected));
+    chosen.chain(rejected).collect()
+}
+
+/// The log-probabilities of the learned tokens. What texts have in common at their start is computed once.
+fn of_texts(decoder: &Decoder, texts: &[&Text], seed: u64) -> Result<TokenLogProbs> {
+    let rows: Vec<&[u32]> = texts.iter().map(|text| text.ids.as_slice()).collect();
+    let (segments, tokens) = Segments::from_tokens(&rows)?;
+    let hidden = decoder.hidden_train(&tokens, &segments, seed)?;
+    let hidden = segments.to_rows(&hidden)?;
+    let time = rows.iter().map(|row| row.len()).max().unwrap_or(0);
+    let (mut ids, mut learned) = (Vec::new(), Vec::new());
+    for text in texts {
+        ids.extend(text.ids.iter().copied());
+        learned.extend(text.learned.iter().map(|learned| u8::from(*learned)));
+        let padding = time - text.ids.len();
+        ids.extend(std::iter::repeat_n(0, padding));
+        learned.extend(std::iter::repeat_n(0, padding));
+    }
+    let shape = (texts.len(), time);
+    let device = hidden.device();
+    let ids = Tensor::from_vec(ids, shape, device)?;
+    let learned = Tensor::from_vec(learned, shape, device)?;
+    let head = decoder.head()?;
+    Ok(TokenLogProbs::from_hidden(&hidden, &head, &ids, &learned, Statistics::default())?)
+}
+
+/// The first half of the rows, and the second.
+fn halves(rows: &Tensor) -> Result<Pair<Tensor>> {
+    let half = rows.dim(0)? / 2;
+    Ok(Pair {
+        chosen: rows.narrow(0, 0, half)?,
+        rejected: rows.narrow(0, half, half)?,
+    })
+}
+
+fn margins(pairs: &[&Compared]) -> Result<Option<Tensor>> {
+    let given: Vec<f32> = pairs.iter().filter_map(|pair| pair.margin).collect();
+    match given.len() {
+        0 => Ok(None),
+        n if n == pairs.len() => Ok(Some(Tensor::new(given, &Device::Cpu)?)),
+        _ => Err(Error::Usage("some rows have a margin and others have none".to_string())),
+    }
+}
+
+impl Rewards {
+    fn of(rewards: &Pair<Tensor>) -> Result<Self> {
+        let numbers = |t: &Tensor| t.to_dtype(DType::F64)?.to_vec1::<f64>();
+        let (chosen, rejected) = (numbers(&rewards.chosen)?, numbers(&rewards.rejected)?);
+        let n = chosen.len().max(1) as f64;
+        let mean = |all: &[f64]| all.iter().sum::<f64>() / n;
+        let right = chosen.iter().zip(&rejected).filter(|(chosen, rejected)| chosen > rejected);
+        Ok(Self {
+            accuracy: right.count() as f64 / n,
+            chosen: mean(&chosen),
+            rejected: mean(&rejected),
+            margin: mean(&chosen) - mean(&rejected),
+        })
+    }
+
+    /// The mean over micro-batches, each as much as another, as TRL logs it.
+    pub fn mean(all: &[Self]) -> Option<Self> {
+        let n = all.len() as f64;
+        let of = |part: fn(&Self) -> f64| all.iter().map(part).sum::<f64>() / n;
+        (!all.is_empty()).then(|| Self {
+            chosen: of(|r| r.chosen),
+            rejected: of(|r| r.rejected),
+            accuracy: of(|r| r.accuracy),
+            margin: of(|r| r.margin),
+        })
+    }
+}
