@@ -284,12 +284,9 @@ fn constants_get_no_gradient() {
         }
         let out = case.ours(&x).unwrap();
         let gradients = out.sum_all().unwrap().backward().unwrap();
-        for i in 0..5 {
-            assert_eq!(
-                gradients.get(&x[i]).is_some(),
-                i == trained,
-                "{trained} {i}"
-            );
+        for (i, x) in x.iter().enumerate() {
+            let found = gradients.get(x).is_some();
+            assert_eq!(found, i == trained, "{trained} {i}");
         }
     }
     let vars = case.vars(&numbers, DType::F64);
@@ -337,9 +334,36 @@ fn a_score_of_minus_infinity_hides_a_key() {
     );
     let out = attention(&q, &k, &v, &segments, &AttentionConfig::default()).unwrap();
     assert_eq!(host(&out), [5.0, 5.0, 7.0]);
+    // what is hidden has no part in the gradient
+    let v = Var::from_tensor(&v).unwrap();
+    let out = attention(&q, &k, &v, &segments, &AttentionConfig::default()).unwrap();
+    let gradients = out.sum_all().unwrap().backward().unwrap();
+    assert_eq!(host(gradients.get(&v).unwrap()), [2.5, 0.0, 0.5]);
     // nothing is left to choose from
     let k = column([f64::NEG_INFINITY, 0.0, 0.0]);
     let out = host(&attention(&q, &k, &v, &segments, &AttentionConfig::default()).unwrap());
     assert!(out[0].is_nan(), "{out:?}");
     assert_eq!(out[1..], [7.0, 8.0]);
+}
+
+#[test]
+fn a_head_reaches_no_other_head() {
+    // more heads than a tile holds, so that tiles differ in width
+    let case = Case {
+        heads: 53,
+        dim: 2,
+        ..Case::new(&[3], &[None])
+    };
+    let mut numbers = case.numbers(10);
+    numbers[0][1] = f64::NAN;
+    let vars = case.vars(&numbers, DType::F64);
+    let (out, gradients) = passes(
+        &case.ours(&tensors(&vars)).unwrap(),
+        numbers.last().unwrap(),
+        &vars,
+    );
+    for data in [&out, &gradients[0]] {
+        let found = data.iter().map(|x| x.is_nan());
+        assert!(found.enumerate().all(|(i, nan)| nan == (i < 2)), "{data:?}");
+    }
 }

@@ -198,7 +198,6 @@ impl Plan {
         );
         let lowest = (first + 1).saturating_sub(window);
         let path = std::iter::successors(Some(tile.segment), |i| self.segments[*i].parent);
-        let from = blocks.len();
         for i in path {
             let segment = &self.segments[i];
             if segment.position + segment.length <= lowest {
@@ -206,8 +205,7 @@ impl Plan {
             }
             let end = (last + 1).min(segment.position + segment.length);
             let start = segment.position.max(lowest);
-            // from the last block to the first, because the path leads upwards
-            for at in (start..end).step_by(KEYS).rev() {
+            for at in (start..end).step_by(KEYS) {
                 let keys = KEYS.min(end - at);
                 blocks.push(Block {
                     key: self.first_key[i] + at - segment.position,
@@ -217,7 +215,6 @@ impl Plan {
                 });
             }
         }
-        blocks[from..].reverse();
     }
 }
 
