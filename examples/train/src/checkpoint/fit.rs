@@ -146,11 +146,12 @@ impl<'a> Fitting<'a> {
             rewards.extend(measured.rewards);
         }
         let mut grads = total.take();
-        let bound = match self.settings.max_grad_norm {
-            0.0 => f64::MAX,
-            bound => bound,
-        };
-        let grad_norm = clip_grad_norm(&self.vars, &mut grads, bound)?;
+        let grad_norm = clip_grad_norm(&self.vars, &mut grads, f64::MAX)?;
+        // PyTorch divides by the norm plus 10⁻⁶
+        let bound = self.settings.max_grad_norm;
+        if bound > 0.0 && grad_norm + 1e-6 > bound {
+            clip_grad_norm(&self.vars, &mut grads, grad_norm * bound / (grad_norm + 1e-6))?;
+        }
         let learning_rate = self.settings.learning_rate * self.schedule.factor(step.step);
         self.optimizer.set_learning_rate(learning_rate)?;
         self.optimizer.step(&grads)?;
