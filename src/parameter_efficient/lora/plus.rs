@@ -42,7 +42,7 @@ use std::collections::HashMap;
 /// moves them into a third one.
 /// # Examples
 /// ```
-/// use candle_align::parameter_efficient::{LoraConfig, LoraLinear, lora_plus_groups};
+/// use candle_align::parameter_efficient::{Adapter, LoraConfig, LoraLinear, lora_plus_groups};
 /// use candle_align::training::{AdamW, AdamWConfig};
 /// use candle_core::{DType, Device, Tensor};
 /// use rand::SeedableRng;
