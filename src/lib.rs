@@ -42,9 +42,10 @@
 //! | | [`guide`] | an hour through §3 in seven steps, with code, examples and exercises |
 //! | | [`mod@survey`] | the survey section by section, with the evidence for each item |
 //!
-//! Objectives, settings, results and layers are also exported at the crate's root:
-//! `use candle_align::{dpo_loss, DpoConfig}`. So is everything public but the tools of [`training`] and
-//! [`math`], which you reach through their module: `training::AdamW`, `math::log_sigmoid`.
+//! The losses, their settings and results, and the core types are exported at the crate's root:
+//! `use candle_align::{DpoConfig, Pair, dpo_loss}`. Everything else is reached through its module:
+//! `parameter_efficient::LoraLinear`, `peft::AdapterFile`, `training::AdamW`, `online::raft::best_of_k`,
+//! `language::edits::edit_script`.
 //!
 //! # Words
 //!

@@ -48,8 +48,8 @@ pub(crate) use names;
 /// [`Module::forward`] call [`Adapter::forward_eval`].
 ///
 /// ```
-/// use candle_align::Result;
 /// use candle_align::parameter_efficient::{Adapter, AdapterState, FrozenBase, FrozenLinear};
+/// use candle_align::Result;
 /// use candle_core::{Device, Tensor, Var};
 /// use candle_nn::Module;
 ///

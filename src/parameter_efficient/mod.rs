@@ -33,15 +33,18 @@
 //! Every layer over a frozen base is an [`Adapter`]: it can be switched off, merged and trained with dropout.
 //! A model holds its layers as `Box<dyn Adapter>`, [your own](adapter) among them.
 //!
+//! Import from here: `use candle_align::parameter_efficient::{Adapter, LoraConfig, LoraLinear};`. None of
+//! these names is exported at the crate's root.
+//!
 //! [`targets`] says which modules of a model get which layer, and with which settings.
 //!
 //! In your own model they take a few lines, inside the forward pass that you write anyway:
 //!
 //! ```
-//! use candle_align::training::grad_coverage;
 //! use candle_align::parameter_efficient::{Adapter, BottleneckAdapter, BottleneckConfig,
 //!     FrozenLinear, LoraConfig, LoraLinear, PrefixConfig, PrefixEncoder, PrefixShape,
 //!     PromptConfig, PromptEmbedding, PromptInit, prefix_attention};
+//! use candle_align::training::grad_coverage;
 //! use candle_core::{DType, Device, Tensor};
 //! use candle_nn::{Linear, Module};
 //! use rand::{SeedableRng, rngs::StdRng};

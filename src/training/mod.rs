@@ -3,6 +3,8 @@
 //! Functions here take named variables, sorted by name ([`named_vars`]): a map's own order changes
 //! from run to run, and with it the rounding of a sum.
 //!
+//! Import from here: `use candle_align::training::{AdamW, grad_coverage};`.
+//!
 //! # Tied variables
 //!
 //! One variable under two names, such as an embedding that is also the output layer, is one variable:

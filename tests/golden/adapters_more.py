@@ -217,15 +217,15 @@ def adalora():
                 parameter = getattr(layer, part)["default"]
                 inputs[f"{part}_{which}"] = fill(parameter, draw.normal(*parameter.shape, scale=0.4)).detach().clone()
         trained = [p for p in model.parameters() if p.requires_grad]
-        optimiser = torch.optim.SGD(trained, lr=rate)
+        optimizer = torch.optim.SGD(trained, lr=rate)
         allocator = model.base_model.rankallocator
         losses, budgets, lambdas, kept = [], [], [], []
         for step in range(settings["total_step"] + 1):
             loss = model.base_model(x).loss  # past the outer model, whose forward leaves the penalty out
             loss.backward()
-            optimiser.step()
+            optimizer.step()
             model.base_model.update_and_allocate(step)
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             losses.append(loss.item())
             budgets.append(allocator.budget_schedule(step)[0])
             values = torch.cat([layer.lora_E["default"].detach().flatten() for layer in adapters.values()])
