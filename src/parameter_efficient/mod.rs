@@ -141,11 +141,11 @@ pub use design_space::{DesignSpaceConfig, Grouping, LayerPlan, LayerSize, Strate
 pub use dora::DoraLinear;
 pub use frozen_linear::FrozenLinear;
 pub use ia3::{Ia3ForModel, Ia3Linear, Ia3Place};
-pub use lora::LoraLinear;
 pub use lora::config::{LoraBias, LoraConfig, LoraInit, Scaling};
 pub use lora::embedding::LoraEmbedding;
 pub use lora::for_model::LoraForModel;
 pub use lora::plus::lora_plus_groups;
+pub use lora::{Lora, LoraLinear};
 pub use nf4::{BlockScale, NF4, Nf4Linear, Nf4Scales, Nf4Tensor};
 pub use prefix::attention::{PrefixMixture, prefix_attention, prefix_mixing};
 pub use prefix::{PrefixConfig, PrefixEncoder, PrefixLayer, PrefixShape, Reparametrization};

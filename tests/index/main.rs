@@ -77,7 +77,7 @@ fn implemented(line: &str) -> Option<&str> {
 fn declared(line: &str) -> Option<(&str, &str)> {
     let rest = line.trim_start().strip_prefix("pub ")?;
     let (kind, rest) = rest.split_once(' ')?;
-    let kinds = ["fn", "struct", "enum"];
+    let kinds = ["fn", "struct", "enum", "type"];
     let name = rest
         .split(|c: char| !c.is_alphanumeric() && c != '_')
         .next()?;
