@@ -9,13 +9,11 @@
 //! Groups: `equal`, four rows of 256 tokens; `long`, one row of 1024; `shared`, two prompts of 192 tokens with
 //! four answers of 64 each, once per prompt or once per row. Heads of width 64, f32, causal.
 
-#[path = "../examples/support/mod.rs"]
-mod support;
-
 #[allow(dead_code)]
 mod harness;
 
-use candle_align::{AttentionConfig, Result, Segments, attention};
+use candle_align::Result;
+use candle_align::ops::{AttentionConfig, Segments, attention};
 use candle_core::{D, Device, Tensor, Var};
 use harness::{Group, Measured, compare, measure, numbers};
 

@@ -8,9 +8,6 @@
 //! ```
 //! Shapes of a decoder of 135 million parameters (hidden 576, inner 1536, 9 heads of 64), and 2048 x 2048.
 
-#[path = "../examples/support/mod.rs"]
-mod support;
-
 #[allow(dead_code)] // the other benches use the rest
 mod harness;
 

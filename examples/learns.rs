@@ -24,7 +24,7 @@
 //! Change `BACK` to 0 and see: the symbol at the position itself needs no attention. All three models learn it,
 //! and no loss shows the fault.
 
-#[path = "support/policy.rs"]
+#[path = "tabular/policy.rs"]
 mod policy;
 
 use candle_align::training::{

@@ -2,6 +2,7 @@
 //!
 //! A user's mistake is an [`Err`] that names the function and the argument. Nothing panics.
 
+use candle_core::DType;
 use std::borrow::Cow;
 
 /// The result of every fallible function of this crate.
@@ -72,6 +73,20 @@ impl Error {
             function,
             argument: argument.into(),
             problem: cut(&problem.into(), LONGEST).into_owned(),
+        }
+    }
+
+    pub(crate) fn dtype(
+        function: &'static str,
+        argument: &str,
+        found: DType,
+        expected: impl Into<String>,
+    ) -> Self {
+        Self::DType {
+            function,
+            argument: argument.to_string(),
+            found: found.as_str(),
+            expected: expected.into(),
         }
     }
 }

@@ -44,9 +44,10 @@
 //! | | [`guide`] | an hour through §3 in seven steps, with code, examples and exercises |
 //! | | [`mod@survey`] | the survey section by section, with the evidence for each item |
 //!
-//! Objectives, settings, results and layers are also exported at the crate's root:
-//! `use candle_align::{dpo_loss, DpoConfig}`. So is everything public but the tools of [`training`],
-//! [`math`] and [`ops`], which you reach through their module: `training::AdamW`, `math::log_sigmoid`.
+//! The losses, their settings and results, and the core types are exported at the crate's root:
+//! `use candle_align::{DpoConfig, Pair, dpo_loss}`. Everything else is reached through its module:
+//! `parameter_efficient::LoraLinear`, `peft::AdapterFile`, `training::AdamW`, `online::raft::best_of_k`,
+//! `language::edits::edit_script`.
 //!
 //! # Words
 //!
@@ -93,11 +94,11 @@
 #![doc(test(attr(deny(warnings))))]
 
 mod atomic;
+#[allow(missing_docs)]
+pub mod decoder;
 mod error;
 mod exp;
 mod files;
-#[allow(missing_docs)]
-pub mod decoder;
 pub mod guide;
 mod in_order;
 mod known;
@@ -144,7 +145,6 @@ pub use online::rlhf::{RlhfConfig, RlhfLoss, RlhfMetrics, rlhf_loss};
 pub use online::rollout::{Experience, ExperienceConfig, Rollout};
 pub use online::samples::{Sample, Samples};
 pub use online::sampling::{SamplingConfig, sample};
-pub use ops::attention::{AttentionConfig, Segments, attention, attention_with_prefix};
 pub use outputs::{ListLoss, PreferenceLoss, TokenLoss};
 pub use ranking::brio::{BrioConfig, brio_loss};
 pub use ranking::dpo::{DpoConfig, dpo_loss};

@@ -124,12 +124,7 @@ impl Axes {
     }
 
     fn dtype_error(&self, argument: &str, found: DType, expected: String) -> Error {
-        Error::DType {
-            function: self.function,
-            argument: argument.to_string(),
-            found: found.as_str(),
-            expected,
-        }
+        Error::dtype(self.function, argument, found, expected)
     }
 }
 
@@ -169,6 +164,47 @@ pub(crate) fn made(function: &'static str, field: &'static str, axes: &[usize]) 
         "small enough that no tensor has more than 2147483648 elements",
         format!("one of {axes:?}"),
     )
+}
+
+/// Requires a type in which variables are trained.
+pub(crate) fn trained_type(function: &'static str, dtype: DType) -> Result<()> {
+    match dtype {
+        DType::F32 | DType::F64 => Ok(()),
+        other => Err(Error::dtype(function, "dtype", other, "f32 or f64")),
+    }
+}
+
+/// Requires the type that another argument, `from`, has fixed.
+pub(crate) fn same_type(
+    function: &'static str,
+    argument: &str,
+    x: &Tensor,
+    (dtype, from): (DType, &str),
+) -> Result<()> {
+    if x.dtype() == dtype {
+        return Ok(());
+    }
+    let expected = format!("{} (from {from})", dtype.as_str());
+    Err(Error::dtype(function, argument, x.dtype(), expected))
+}
+
+/// Requires x in the type of the variables that it meets or, where that is f32, in a half type.
+pub(crate) fn fits_trained(
+    function: &'static str,
+    argument: &str,
+    x: &Tensor,
+    (trained, from): (DType, &str),
+) -> Result<()> {
+    let found = x.dtype();
+    let half = matches!(found, DType::BF16 | DType::F16);
+    if found == trained || (half && trained == DType::F32) {
+        return Ok(());
+    }
+    let expected = match trained {
+        DType::F32 => format!("f32, bf16 or f16 (from {from})"),
+        other => format!("{} (from {from})", other.as_str()),
+    };
+    Err(Error::dtype(function, argument, found, expected))
 }
 
 /// Requires this size of the last axis, whatever stands before it.

@@ -6,7 +6,8 @@ use crate::parameter_efficient::{
     AdaLoraLinear, Adapter, DoraLinear, Ia3Linear, LoraLinear, VeraLinear, VeraProjections,
 };
 use crate::peft::{
-    AdapterFile, AdapterMethod, AnyAdapter, BaseModel, ModelAdapters, PeftConfig, Strictness, TaskType,
+    AdapterFile, AdapterMethod, AnyAdapter, BaseModel, ModelAdapters, PeftConfig, Strictness,
+    TaskType,
 };
 use candle_core::{DType, Tensor, Var};
 use candle_nn::Linear;
@@ -33,14 +34,23 @@ impl Decoder {
     /// [`Error::Argument`] if the name is taken, if the weights are trained, for a module that the decoder
     /// cannot adapt or train whole, and for prompts and prefixes; the errors of the method's settings.
     #[doc(alias = "get_peft_model")]
-    pub fn add_adapter(&mut self, name: &str, config: &PeftConfig, rng: &mut impl Rng) -> Result<()> {
+    pub fn add_adapter(
+        &mut self,
+        name: &str,
+        config: &PeftConfig,
+        rng: &mut impl Rng,
+    ) -> Result<()> {
         let function = "Decoder::add_adapter";
         let maps: Vec<(String, Linear)> = self.linears();
         let paths: Vec<&str> = maps.iter().map(|(path, _)| path.as_str()).collect();
         let base = |path: &str| -> Result<&Linear> {
             let found = maps.iter().find(|(of, _)| of == path);
             found.map(|(_, map)| map).ok_or_else(|| {
-                Error::argument(function, "config", format!("chooses `{path}`, which is no linear map"))
+                Error::argument(
+                    function,
+                    "config",
+                    format!("chooses `{path}`, which is no linear map"),
+                )
             })
         };
         let mut layers = BTreeMap::new();
@@ -96,13 +106,24 @@ impl Decoder {
             }
         }
         let mut weights = BTreeMap::new();
-        let whole = config.method.targets().map(|t| t.modules_to_save.clone()).unwrap_or_default();
-        if let Some(other) = whole.iter().find(|name| !["score", "classifier"].contains(&name.as_str())) {
+        let whole = config
+            .method
+            .targets()
+            .map(|t| t.modules_to_save.clone())
+            .unwrap_or_default();
+        if let Some(other) = whole
+            .iter()
+            .find(|name| !["score", "classifier"].contains(&name.as_str()))
+        {
             let text = format!("trains `{other}` whole, which the decoder cannot: only `score`");
             return Err(Error::argument(function, "modules_to_save", text));
         }
         let classifies = config.task == Some(TaskType::SequenceClassification);
-        if let Some(score) = self.score.as_ref().filter(|_| classifies || !whole.is_empty()) {
+        if let Some(score) = self
+            .score
+            .as_ref()
+            .filter(|_| classifies || !whole.is_empty())
+        {
             weights.insert(SCORE.to_string(), score.tensor().clone());
         }
         let adapters = ModelAdapters {
@@ -139,10 +160,11 @@ impl Decoder {
             }
         }
         let state = self.state_dict();
-        let base = match self.config.tie_word_embeddings && self.head.is_none() && self.score.is_none() {
-            true => BaseModel::tied(&state, "model.embed_tokens", "lm_head"),
-            false => BaseModel::untied(&state),
-        };
+        let base =
+            match self.config.tie_word_embeddings && self.head.is_none() && self.score.is_none() {
+                true => BaseModel::tied(&state, "model.embed_tokens", "lm_head"),
+                false => BaseModel::untied(&state),
+            };
         let adapters = file.layers(base, strictness)?;
         let mut notes = file.left_out().to_vec();
         notes.extend(adapters.left_out.iter().cloned());
@@ -236,16 +258,25 @@ impl Decoder {
         adapters: ModelAdapters,
     ) -> Result<()> {
         if self.attached.contains_key(name) {
-            return Err(Error::argument(function, "name", format!("is `{name}`, which is taken")));
+            return Err(Error::argument(
+                function,
+                "name",
+                format!("is `{name}`, which is taken"),
+            ));
         }
         let mut layers = adapters.layers;
         let mut weights = adapters.weights;
         // nothing is changed before everything is checked
-        let mut places: Vec<&mut super::projection::Projection> =
-            self.layers.iter_mut().flat_map(|layer| layer.projections_mut()).collect();
+        let mut places: Vec<&mut super::projection::Projection> = self
+            .layers
+            .iter_mut()
+            .flat_map(|layer| layer.projections_mut())
+            .collect();
         let known = |path: &String| places.iter().any(|map| map.path == *path);
         if let Some(path) = layers.keys().find(|path| !known(path)) {
-            let text = format!("changes `{path}`, which the decoder cannot adapt: only linear maps of layers");
+            let text = format!(
+                "changes `{path}`, which the decoder cannot adapt: only linear maps of layers"
+            );
             return Err(Error::argument(function, "adapter", text));
         }
         let score = weights.remove(SCORE);
@@ -289,12 +320,20 @@ impl Decoder {
             let adapter = map.adapters.get(name)?;
             Some(adapter.trainable(&map.path))
         };
-        layer.projections().into_iter().filter_map(adapted).flatten().collect()
+        layer
+            .projections()
+            .into_iter()
+            .filter_map(adapted)
+            .flatten()
+            .collect()
     }
 
     /// The matrix that scores texts, under the active adapter.
     pub(super) fn score_matrix(&self) -> Option<Tensor> {
-        let attached = self.adapter.as_ref().and_then(|name| self.attached.get(name));
+        let attached = self
+            .adapter
+            .as_ref()
+            .and_then(|name| self.attached.get(name));
         let trained = attached.and_then(|attached| attached.score.as_ref());
         match trained {
             Some(score) => Some(score.as_tensor().clone()),

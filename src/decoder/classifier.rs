@@ -18,13 +18,20 @@ impl Decoder {
     pub fn into_classifier(mut self, labels: usize, rng: &mut impl Rng) -> Result<Self> {
         let function = "Decoder::into_classifier";
         if self.score.is_some() {
-            return Err(Error::argument(function, "self", format!("has `{SCORE}` already")));
+            return Err(Error::argument(
+                function,
+                "self",
+                format!("has `{SCORE}` already"),
+            ));
         }
         if labels == 0 {
             return Err(Error::argument(function, "labels", "is 0"));
         }
         let table = self.embedding.tensor();
-        let (shape, std) = ((labels, self.config.hidden_size), self.config.initializer_range);
+        let (shape, std) = (
+            (labels, self.config.hidden_size),
+            self.config.initializer_range,
+        );
         let dtype = match table.dtype() {
             DType::F64 => DType::F64,
             _ => DType::F32,

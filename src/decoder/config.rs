@@ -114,8 +114,8 @@ impl DecoderConfig {
         if let Some(what) = files::not_json(&bytes) {
             return Err(problem(what.to_string()));
         }
-        let json: Map<String, Value> =
-            serde_json::from_slice(&bytes).map_err(|e| problem(format!("is no JSON object: {e}")))?;
+        let json: Map<String, Value> = serde_json::from_slice(&bytes)
+            .map_err(|e| problem(format!("is no JSON object: {e}")))?;
         Self::parse(function, &source, json)
     }
 
@@ -135,10 +135,13 @@ impl DecoderConfig {
             }
         };
         if keys.has("quantization_config") {
-            let why = "quantized weights are not read; load the unquantized model and quantize here";
+            let why =
+                "quantized weights are not read; load the unquantized model and quantize here";
             return Err(keys.refused("quantization_config", "…", why));
         }
-        let hidden_size = keys.count("hidden_size")?.ok_or_else(|| keys.problem("holds no `hidden_size`"))?;
+        let hidden_size = keys
+            .count("hidden_size")?
+            .ok_or_else(|| keys.problem("holds no `hidden_size`"))?;
         let mut size = |key| -> Result<usize> {
             let found = keys.count(key)?;
             found.ok_or_else(|| keys.problem(format!("holds no `{key}`")))
@@ -161,7 +164,9 @@ impl DecoderConfig {
             (None, Family::Qwen3) => 128,
             (None, Family::Gemma3) => 256,
             (None, _) if hidden_size % num_attention_heads != 0 => {
-                let why = format!("`num_attention_heads` = {num_attention_heads} does not divide it, and there is no `head_dim`");
+                let why = format!(
+                    "`num_attention_heads` = {num_attention_heads} does not divide it, and there is no `head_dim`"
+                );
                 return Err(keys.refused("hidden_size", hidden_size, &why));
             }
             (None, _) => hidden_size / num_attention_heads,
@@ -179,7 +184,11 @@ impl DecoderConfig {
         let epsilon = if family == Family::Phi3 { 1e-5 } else { 1e-6 };
         let rms_norm_eps: f64 = keys.or("rms_norm_eps", epsilon)?;
         if !(rms_norm_eps.is_finite() && rms_norm_eps >= 0.0) {
-            return Err(keys.refused("rms_norm_eps", rms_norm_eps, "it must be finite and not negative"));
+            return Err(keys.refused(
+                "rms_norm_eps",
+                rms_norm_eps,
+                "it must be finite and not negative",
+            ));
         }
 
         let gate = gate(&mut keys, family)?;
@@ -199,21 +208,30 @@ impl DecoderConfig {
             }
         };
         for key in ["attention_dropout", "resid_pdrop", "embd_pdrop"] {
-            let why = "dropout inside the model is not supported; set it to 0 (adapters have their own)";
+            let why =
+                "dropout inside the model is not supported; set it to 0 (adapters have their own)";
             keys.only(key, 0.0, why)?;
         }
         let score_scale = match family {
             Family::Gemma3 => keys.or("query_pre_attn_scalar", 256.0)?,
             _ => head_dim as f64,
         };
-        keys.only("attn_logit_softcapping", 0.0, "scores cannot be bounded here")?;
+        keys.only(
+            "attn_logit_softcapping",
+            0.0,
+            "scores cannot be bounded here",
+        )?;
         let final_logit_softcapping = match family {
             Family::Gemma3 => keys.take("final_logit_softcapping")?,
             _ => None,
         };
         let why = "attention in both directions is not supported";
         keys.only("use_bidirectional_attention", false, why)?;
-        keys.only("rope_interleaved", false, "pairs of neighbors are not supported")?;
+        keys.only(
+            "rope_interleaved",
+            false,
+            "pairs of neighbors are not supported",
+        )?;
 
         let windows = windows(&mut keys, family, num_hidden_layers)?;
         let shape = scaling::Shape {
@@ -222,7 +240,8 @@ impl DecoderConfig {
             phi: family == Family::Phi3,
         };
         let theta = if family == Family::Gemma3 { 1e6 } else { 1e4 };
-        let (rope, window_rope) = scaling::ropes(&mut keys, &shape, theta, family == Family::Gemma3)?;
+        let (rope, window_rope) =
+            scaling::ropes(&mut keys, &shape, theta, family == Family::Gemma3)?;
 
         let config = Self {
             family,
@@ -254,7 +273,10 @@ impl DecoderConfig {
             num_labels: labels(&mut keys)?,
             json,
         };
-        if config.pad_token_id.is_some_and(|id| id as usize >= config.vocab_size) {
+        if config
+            .pad_token_id
+            .is_some_and(|id| id as usize >= config.vocab_size)
+        {
             let id = config.pad_token_id.unwrap_or_default();
             return Err(keys.refused("pad_token_id", id, "the vocabulary has no such token"));
         }
@@ -376,7 +398,11 @@ fn windows(keys: &mut Keys, family: Family, layers: usize) -> Result<Vec<Option<
             .map(|kind| match kind.as_str() {
                 "full_attention" => Ok(None),
                 "sliding_attention" => Ok(window),
-                other => Err(keys.refused("layer_types", other, "it can be full_attention or sliding_attention")),
+                other => Err(keys.refused(
+                    "layer_types",
+                    other,
+                    "it can be full_attention or sliding_attention",
+                )),
             })
             .collect();
     }
@@ -385,7 +411,9 @@ fn windows(keys: &mut Keys, family: Family, layers: usize) -> Result<Vec<Option<
         Family::Qwen2 | Family::Qwen3 => layer >= first_sliding.unwrap_or(28),
         Family::Gemma3 => (layer + 1) % every.unwrap_or(6) != 0,
     };
-    Ok((0..layers).map(|layer| window.filter(|_| slides(layer))).collect())
+    Ok((0..layers)
+        .map(|layer| window.filter(|_| slides(layer)))
+        .collect())
 }
 
 /// The end tokens: one or several.
@@ -393,8 +421,13 @@ fn ids(keys: &mut Keys) -> Result<Vec<u32>> {
     match keys.take::<Value>("eos_token_id")? {
         None => Ok(Vec::new()),
         Some(value) => {
-            let list = if value.is_array() { value.clone() } else { Value::Array(vec![value.clone()]) };
-            serde_json::from_value(list).map_err(|e| keys.refused("eos_token_id", value, &e.to_string()))
+            let list = if value.is_array() {
+                value.clone()
+            } else {
+                Value::Array(vec![value.clone()])
+            };
+            serde_json::from_value(list)
+                .map_err(|e| keys.refused("eos_token_id", value, &e.to_string()))
         }
     }
 }
@@ -408,7 +441,11 @@ fn dtype(keys: &mut Keys) -> Result<Option<DType>> {
         Some("bfloat16") => Ok(Some(DType::BF16)),
         Some("float16") => Ok(Some(DType::F16)),
         Some("float64") => Ok(Some(DType::F64)),
-        Some(other) => Err(keys.refused("dtype", other, "it can be float32, bfloat16, float16 or float64")),
+        Some(other) => Err(keys.refused(
+            "dtype",
+            other,
+            "it can be float32, bfloat16, float16 or float64",
+        )),
     }
 }
 

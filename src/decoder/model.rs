@@ -1,9 +1,9 @@
 //! The decoder: its weights, its passes, and which adapter is active.
 
+use super::adapters::Attached;
 use super::config::{DecoderConfig, Family};
 use super::folder;
 use super::layer::{Layer, Norm, Tables};
-use super::adapters::Attached;
 use super::projection::Weight;
 use super::tensors::Tensors;
 use super::{Pass, Prefix};
@@ -71,7 +71,11 @@ impl Decoder {
         let half = matches!(load.dtype, DType::BF16 | DType::F16);
         if !half && !matches!(load.dtype, DType::F32 | DType::F64) {
             let found = load.dtype.as_str();
-            return Err(Error::argument(function, "load.dtype", format!("is {found}, and weights are f32, f64, bf16 or f16")));
+            return Err(Error::argument(
+                function,
+                "load.dtype",
+                format!("is {found}, and weights are f32, f64, bf16 or f16"),
+            ));
         }
         if half && load.trained {
             let text = "is a half type, in which the steps of an optimizer are lost: train in f32";
@@ -79,10 +83,17 @@ impl Decoder {
         }
         let tensors = folder::read(function, folder)?;
         let source = folder.display().to_string();
-        let mut tensors = Tensors::new(function, source, tensors, (load.dtype, &load.device), load.trained);
+        let mut tensors = Tensors::new(
+            function,
+            source,
+            tensors,
+            (load.dtype, &load.device),
+            load.trained,
+        );
         let table = [config.vocab_size, config.hidden_size];
         let embedding = tensors.take(EMBEDDING, &table)?;
-        let layers = (0..config.num_hidden_layers).map(|number| Layer::new(&mut tensors, &config, number));
+        let layers =
+            (0..config.num_hidden_layers).map(|number| Layer::new(&mut tensors, &config, number));
         let layers = layers.collect::<Result<Vec<Layer>>>()?;
         let norm = Norm::new(&mut tensors, &config, "model.norm", config.hidden_size)?;
         let score = match tensors.has(SCORE) {
@@ -178,14 +189,26 @@ impl Decoder {
         self.norm.forward(&h)
     }
 
-    pub(super) fn check(&self, function: &'static str, tokens: &[u32], segments: &Segments) -> Result<()> {
+    pub(super) fn check(
+        &self,
+        function: &'static str,
+        tokens: &[u32],
+        segments: &Segments,
+    ) -> Result<()> {
         if tokens.len() != segments.tokens() {
-            let text = format!("has {} tokens for the {} of `segments`", tokens.len(), segments.tokens());
+            let text = format!(
+                "has {} tokens for the {} of `segments`",
+                tokens.len(),
+                segments.tokens()
+            );
             return Err(Error::argument(function, "tokens", text));
         }
         let vocabulary = self.config.vocab_size;
         if let Some(at) = tokens.iter().position(|&id| id as usize >= vocabulary) {
-            let text = format!("holds {} at {at}, and the vocabulary has {vocabulary}", tokens[at]);
+            let text = format!(
+                "holds {} at {at}, and the vocabulary has {vocabulary}",
+                tokens[at]
+            );
             return Err(Error::argument(function, "tokens", text));
         }
         self.check_lengths(function, &segments.row_lengths())
@@ -217,7 +240,10 @@ impl Decoder {
         if self.config.family == Family::Gemma3 {
             // rounded to the type of the weights, as in Transformers
             let scale = Tensor::new((self.config.hidden_size as f64).sqrt(), table.device())?;
-            let scale = scale.to_dtype(table.dtype())?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+            let scale = scale
+                .to_dtype(table.dtype())?
+                .to_dtype(DType::F64)?
+                .to_scalar::<f64>()?;
             h = (wide(&h)? * scale)?;
         }
         wide(&h)
@@ -279,7 +305,8 @@ impl Decoder {
     /// The model's own tensors, by their names in the file: a state dict, for adapters of Python's PEFT.
     pub fn state_dict(&self) -> HashMap<String, Tensor> {
         let own = self.weights().into_iter();
-        own.map(|(name, weight)| (name, weight.tensor().clone())).collect()
+        own.map(|(name, weight)| (name, weight.tensor().clone()))
+            .collect()
     }
 
     /// The trained variables by name, sorted: the model's own, if they are trained, and those of the active

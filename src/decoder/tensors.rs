@@ -79,7 +79,10 @@ impl Tensors {
     /// An error if a tensor is left that no model of this kind has.
     pub(super) fn none_left(self) -> Result<()> {
         // old files hold these; they are computed
-        let mut left = self.left.keys().filter(|name| !name.ends_with("rotary_emb.inv_freq"));
+        let mut left = self
+            .left
+            .keys()
+            .filter(|name| !name.ends_with("rotary_emb.inv_freq"));
         match left.next() {
             None => Ok(()),
             Some(name) => {

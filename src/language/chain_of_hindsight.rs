@@ -127,9 +127,9 @@ pub struct HindsightFormat {
 /// * There is no format for ties; the code has templates for "equally good".
 /// # Examples
 /// ```
-/// use candle_align::Result;
-/// use candle_align::language::LearnedAnswers;
 /// use candle_align::language::chain_of_hindsight::*;
+/// use candle_align::language::LearnedAnswers;
+/// use candle_align::Result;
 ///
 /// let bytes = |text: &str| -> Result<Vec<u32>> { Ok(text.bytes().map(u32::from).collect()) };
 /// let feedback = HindsightFeedback { good: " good:".into(), bad: " bad:".into() };

@@ -102,9 +102,9 @@ impl ClassPrompt {
     /// [`Sequence::followed_by`]. Like that code, this function writes no space after a prefix.
     /// # Examples
     /// ```
-    /// use candle_align::Result;
-    /// use candle_align::language::LearnedAnswers;
     /// use candle_align::language::conditional_sft::{ClassPrompt, Turn};
+    /// use candle_align::language::LearnedAnswers;
+    /// use candle_align::Result;
     ///
     /// let bytes = |text: &str| -> Result<Vec<u32>> { Ok(text.bytes().map(u32::from).collect()) };
     /// let good = ClassPrompt::prefix(ClassPrompt::GPT4);

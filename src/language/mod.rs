@@ -58,6 +58,9 @@
 //!   from a later paper.
 //! * The survey lists self-debug in its chapter on training; the paper prompts a fixed model.
 //!
+//! The losses, their settings and [`Sequence`] are exported at the crate's root. Builders and formats are
+//! imported from their module: `use candle_align::language::edits::edit_script;`.
+//!
 //! Read next: [`Sequence`], then [`conditional_sft`], [`chain_of_hindsight`], [`revision`],
 //! [`second_thoughts`], [`stable_alignment`].
 //!

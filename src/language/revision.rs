@@ -103,8 +103,8 @@ impl RevisionTemplate {
     ///   heading, which may split words differently where parts meet.
     /// # Examples
     /// ```
-    /// use candle_align::Result;
     /// use candle_align::language::revision::{Attempt, RevisionTemplate, Verdict};
+    /// use candle_align::Result;
     ///
     /// let bytes = |text: &str| -> Result<Vec<u32>> { Ok(text.bytes().map(u32::from).collect()) };
     /// let template = RevisionTemplate { feedback: "|f{number}:".into(), revision: "|y{number}:".into() };
@@ -290,8 +290,8 @@ impl Default for DebugFormat {
 /// this crate's choices. Pass the paper's execution traces as [`DebugFeedback::UnitTests`].
 /// # Examples
 /// ```
-/// use candle_align::Result;
 /// use candle_align::language::revision::*;
+/// use candle_align::Result;
 ///
 /// let bytes = |text: &str| -> Result<Vec<u32>> { Ok(text.bytes().map(u32::from).collect()) };
 /// let format = DebugFormat { wrong: "no".into(), right: "yes".into(), ..Default::default() };

@@ -44,9 +44,9 @@ impl TokenLogProbs {
     /// of +∞, or a row of −∞ alone, are not a distribution and give NaN.
     ///
     /// # Errors
-    /// [`Error::Shape`] and [`Error::DType`] as above; [`Error::Argument`] if fewer than two
-    /// positions are given or a token that counts is not in `0..vocabulary`. Tokens that are masked out
-    /// may be anything, including −100.
+    /// [`Error::Shape`](crate::Error::Shape) and [`Error::DType`](crate::Error::DType) as above;
+    /// [`Error::Argument`](crate::Error::Argument) if fewer than two positions are given or a token that
+    /// counts is not in `0..vocabulary`. Tokens that are masked out may be anything, including −100.
     #[doc(alias = "selective_log_softmax")]
     #[doc(alias = "shift logits")]
     pub fn next_token(logits: &Tensor, tokens: &Tensor, mask: &Tensor) -> Result<Self> {
@@ -103,8 +103,8 @@ impl TokenLogProbs {
     /// first column, as [`TokenLogProbs::mask`] returns it.
     ///
     /// # Errors
-    /// [`Error::Shape`] unless both are `[batch, time]`, [`Error::DType`] unless the values are f32
-    /// or f64 and the mask u8.
+    /// [`Error::Shape`](crate::Error::Shape) unless both are `[batch, time]`,
+    /// [`Error::DType`](crate::Error::DType) unless the values are f32 or f64 and the mask u8.
     pub fn new(values: &Tensor, mask: &Tensor) -> Result<Self> {
         let mut axes = Axes::new("TokenLogProbs::new");
         let values = axes.float("values", values, &["batch", "time"])?;
@@ -188,7 +188,7 @@ impl TokenLogProbs {
     /// token has 0.
     ///
     /// # Errors
-    /// [`Error::Parameter`] unless α is finite and not negative.
+    /// [`Error::Parameter`](crate::Error::Parameter) unless α is finite and not negative.
     #[doc(alias = "length normalization")]
     pub fn length_penalized(&self, alpha: f64) -> Result<Tensor> {
         non_negative("TokenLogProbs::length_penalized", "alpha", alpha)?;

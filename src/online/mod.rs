@@ -41,6 +41,9 @@
 //! does, and what whitening does to β. With k₁ inside the reward the third step ends at
 //! π* ∝ π_ref · e^{r/β}, the policy that [`crate::ranking`]'s DPO fits without drawing an answer. RAFT
 //! has no such equilibrium: every round moves further towards the answers of the highest reward.
+//!
+//! The losses, their settings and the types of a batch are exported at the crate's root. The rest is
+//! imported from its module: `use candle_align::online::raft::best_of_k;`.
 
 pub mod advantages;
 pub mod auxiliary;

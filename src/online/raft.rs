@@ -64,8 +64,8 @@ pub struct RaftConfig {
 /// None from the paper. The survey does not mention the term.
 /// # Examples
 /// ```
-/// use candle_align::RaftConfig;
 /// use candle_align::online::raft::{best_of_k, kl_adjusted_rewards};
+/// use candle_align::RaftConfig;
 /// use candle_core::{Device, Tensor};
 ///
 /// let row = |x: [f64; 2]| Tensor::new(&[x], &Device::Cpu);
@@ -143,8 +143,8 @@ pub fn kl_adjusted_rewards(
 /// mask of the sequence decides, and [`sample`](crate::sample) sets it on the answer alone.
 /// # Examples
 /// ```
-/// use candle_align::{Reduction, SamplingConfig, SftConfig, TokenLogProbs, sample, sft_loss};
 /// use candle_align::online::raft::best_of_k;
+/// use candle_align::{Reduction, SamplingConfig, SftConfig, TokenLogProbs, sample, sft_loss};
 /// use candle_core::{DType, Device, Tensor, Var};
 /// use rand::{SeedableRng, rngs::StdRng};
 ///

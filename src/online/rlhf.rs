@@ -206,6 +206,7 @@ impl RlhfLoss {
 /// # Examples
 /// The whole loop, on answers of two tokens over three symbols, whose best policy is known:
 /// ```
+/// use candle_align::online::controller::KlController;
 /// use candle_align::*;
 /// use candle_core::{DType, Device, Tensor, Var};
 /// use candle_nn::ops::log_softmax;

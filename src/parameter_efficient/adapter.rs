@@ -7,7 +7,7 @@
 //! |---|---|
 //! | any adapted layer of a model | `Box<dyn Adapter>`, `&mut dyn Adapter` |
 //! | what is frozen beneath it | [`FrozenBase`] |
-//! | its switch, its merged weight, its dropout rate | [`AdapterState`] |
+//! | its frozen layer, its switch, its merged weight, its dropout rate | [`AdapterState`] |
 //! | merged into an ordinary linear layer | [`LinearAdapter`] |
 //!
 //! Read next: [`lora`](crate::parameter_efficient::lora).
@@ -42,27 +42,29 @@ pub(crate) use names;
 
 /// A frozen layer with a trained change.
 ///
-/// The methods are the same for every layer over a frozen base. Only what is trained and what it computes
-/// differ, so these are the methods without a default. To write your own adapter, keep an
-/// [`AdapterState`] beside the base and the variables, write those six methods, and let
-/// [`Module::forward`] call [`Adapter::forward_eval`].
+/// The methods are the same for every layer over a frozen base. Only what is trained, what it computes and
+/// how it is merged differ. To write your own adapter, keep an [`AdapterState`], which holds the frozen
+/// layer, beside the variables, write the six methods without a default, and let [`Module::forward`] call
+/// [`Adapter::forward_eval`].
 ///
 /// ```
 /// use candle_align::Result;
-/// use candle_align::parameter_efficient::{Adapter, AdapterState, FrozenBase, FrozenLinear};
+/// use candle_align::parameter_efficient::{Adapter, AdapterState, FrozenLinear};
 /// use candle_core::{Device, Tensor, Var};
 /// use candle_nn::Module;
 ///
 /// /// h = g · (W x + b), with one trained number.
 /// struct Gain {
-///     base: FrozenLinear,
 ///     gain: Var,
 ///     state: AdapterState,
 /// }
 ///
 /// impl Adapter for Gain {
-///     fn frozen(&self) -> FrozenBase<'_> {
-///         FrozenBase::Linear(&self.base)
+///     fn vars(&self) -> Vec<(&'static str, &Var)> {
+///         vec![("gain", &self.gain)]
+///     }
+///     fn adapted(&self, _: &Tensor, dropped: &Tensor) -> Result<Tensor> {
+///         Ok(self.frozen().forward(dropped)?.broadcast_mul(&self.gain)?)
 ///     }
 ///     fn state(&self) -> &AdapterState {
 ///         &self.state
@@ -70,15 +72,11 @@ pub(crate) use names;
 ///     fn state_mut(&mut self) -> &mut AdapterState {
 ///         &mut self.state
 ///     }
-///     fn vars(&self) -> Vec<(&'static str, &Var)> {
-///         vec![("gain", &self.gain)]
+///     fn merge_weight(&self, weight: &Tensor) -> Result<Option<Tensor>> {
+///         Ok(Some(weight.broadcast_mul(&self.gain)?))
 ///     }
-///     fn adapted(&self, _: &Tensor, dropped: &Tensor) -> Result<Tensor> {
-///         Ok(self.base.forward(dropped)?.broadcast_mul(&self.gain)?)
-///     }
-///     fn merge_into(&self, w: &Tensor, b: Option<&Tensor>) -> Result<(Option<Tensor>, Option<Tensor>)> {
-///         let scaled = |t: &Tensor| t.broadcast_mul(&self.gain);
-///         Ok((Some(scaled(w)?), b.map(scaled).transpose()?))
+///     fn merge_bias(&self, bias: Option<&Tensor>) -> Result<Option<Tensor>> {
+///         Ok(bias.map(|bias| bias.broadcast_mul(&self.gain)).transpose()?)
 ///     }
 /// }
 ///
@@ -90,7 +88,7 @@ pub(crate) use names;
 ///
 /// let weight = Tensor::new(&[[1.0f64, 2.0]], &Device::Cpu)?;
 /// let gain = Var::new(3.0f64, &Device::Cpu)?;
-/// let layer = Gain { base: FrozenLinear::new(weight, None)?, gain, state: AdapterState::new(0.0)? };
+/// let layer = Gain { gain, state: AdapterState::new(FrozenLinear::new(weight, None)?, 0.0)? };
 /// let mut model: Vec<Box<dyn Adapter>> = vec![Box::new(layer)]; // beside LoRA and the others
 ///
 /// let x = Tensor::new(&[[10.0f64, 100.0]], &Device::Cpu)?;
@@ -104,15 +102,6 @@ pub(crate) use names;
 /// ```
 #[doc(alias = "BaseTunerLayer")]
 pub trait Adapter: Module {
-    /// What is frozen beneath the change.
-    fn frozen(&self) -> FrozenBase<'_>;
-
-    /// The switch, the merged weight and the dropout rate.
-    fn state(&self) -> &AdapterState;
-
-    /// As [`Adapter::state`], to change it.
-    fn state_mut(&mut self) -> &mut AdapterState;
-
     /// The trained variables under PEFT's names, sorted by name.
     fn vars(&self) -> Vec<(&'static str, &Var)>;
 
@@ -124,17 +113,29 @@ pub trait Adapter: Module {
     /// Only candle's own.
     fn adapted(&self, x: &Tensor, dropped: &Tensor) -> Result<Tensor>;
 
-    /// The base's `weight` and `bias` with the change in them, in the type in which the layer trains; `None`
-    /// for what stays as it is. A quantized weight is given dequantized, and an embedding table as the
-    /// `weight`.
+    /// The frozen layer, the switch, the merged weight and the dropout rate.
+    fn state(&self) -> &AdapterState;
+
+    /// As [`Adapter::state`], to change it.
+    fn state_mut(&mut self) -> &mut AdapterState;
+
+    /// The base's weight with the change in it, in the type in which the layer trains; `None` if it stays as
+    /// it is. A quantized weight is given dequantized, and an embedding table as the `weight`.
     ///
     /// # Errors
     /// Only candle's own.
-    fn merge_into(
-        &self,
-        weight: &Tensor,
-        bias: Option<&Tensor>,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)>;
+    fn merge_weight(&self, weight: &Tensor) -> Result<Option<Tensor>>;
+
+    /// As [`Adapter::merge_weight`], for the base's bias.
+    ///
+    /// # Errors
+    /// Only candle's own.
+    fn merge_bias(&self, bias: Option<&Tensor>) -> Result<Option<Tensor>>;
+
+    /// What is frozen beneath the change.
+    fn frozen(&self) -> &FrozenBase {
+        &self.state().base
+    }
 
     /// The layer in evaluation, without dropout: the base layer if disabled, else the merged weight if
     /// merged, else the equation. It is [`Module::forward`] with this crate's error type.
@@ -146,11 +147,11 @@ pub trait Adapter: Module {
         frozen.check(state.names.forward, x)?;
         let x = &readable(x)?;
         if !state.enabled {
-            return frozen.forward(x);
+            return Ok(frozen.forward(x)?);
         }
         let wide = frozen.widen(x)?;
         let h = match &state.merged {
-            Some(merged) => merged.borrowed().forward(&wide)?,
+            Some(merged) => merged.forward(&wide)?,
             None => self.adapted(&wide, &wide)?,
         };
         Ok(h.to_dtype(frozen.output_type(x))?)
@@ -268,12 +269,11 @@ fn merged(
     let frozen = adapter.frozen();
     let (weight, bias) = frozen.dense()?;
     let dtype = weight.dtype();
-    let (changed, changed_bias) = adapter.merge_into(&weight, bias.as_ref())?;
-    let weight = match changed {
+    let weight = match adapter.merge_weight(&weight)? {
         Some(changed) => stored(function, frozen.argument(), &changed, dtype)?,
         None => weight,
     };
-    let bias = match changed_bias {
+    let bias = match adapter.merge_bias(bias.as_ref())? {
         Some(changed) => Some(stored(function, "bias", &changed, dtype)?),
         None => bias,
     };
@@ -281,17 +281,45 @@ fn merged(
 }
 
 /// The frozen layer beneath an [`Adapter`].
-#[derive(Clone, Copy, Debug)]
-pub enum FrozenBase<'a> {
+#[derive(Clone, Debug)]
+pub enum FrozenBase {
     /// A linear layer.
-    Linear(&'a FrozenLinear),
+    Linear(FrozenLinear),
     /// A linear layer in four bits.
-    Nf4(&'a Nf4Linear),
+    Nf4(Nf4Linear),
     /// An embedding table.
-    Embedding(&'a Embedding),
+    Embedding(Embedding),
 }
 
-impl FrozenBase<'_> {
+impl From<FrozenLinear> for FrozenBase {
+    fn from(base: FrozenLinear) -> Self {
+        Self::Linear(base)
+    }
+}
+
+impl From<Nf4Linear> for FrozenBase {
+    fn from(base: Nf4Linear) -> Self {
+        Self::Nf4(base)
+    }
+}
+
+impl From<Embedding> for FrozenBase {
+    fn from(base: Embedding) -> Self {
+        Self::Embedding(base)
+    }
+}
+
+impl Module for FrozenBase {
+    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        match self {
+            Self::Linear(base) => base.forward(x),
+            Self::Nf4(base) => base.forward(x),
+            Self::Embedding(base) => base.forward(x),
+        }
+    }
+}
+
+impl FrozenBase {
     fn check(&self, function: &'static str, x: &Tensor) -> Result<()> {
         match self {
             Self::Linear(base) => base.check(function, x),
@@ -300,12 +328,13 @@ impl FrozenBase<'_> {
         }
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(match self {
-            Self::Linear(base) => base.forward(x)?,
-            Self::Nf4(base) => base.forward(x)?,
-            Self::Embedding(base) => base.forward(x)?,
-        })
+    /// The same layer without its bias.
+    pub(crate) fn without_bias(&self) -> Self {
+        match self {
+            Self::Linear(base) => Self::Linear(base.without_bias()),
+            Self::Nf4(base) => Self::Nf4(base.without_bias()),
+            Self::Embedding(base) => Self::Embedding(base.clone()),
+        }
     }
 
     /// x in the type in which the layer trains; tokens stay as they are.
@@ -340,10 +369,10 @@ impl FrozenBase<'_> {
     }
 
     /// The same layer over other numbers.
-    fn again(&self, weight: Tensor, bias: Option<Tensor>) -> Result<Merged> {
+    fn again(&self, weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
         Ok(match self {
-            Self::Linear(_) | Self::Nf4(_) => Merged::Linear(FrozenLinear::new(weight, bias)?),
-            Self::Embedding(base) => Merged::Embedding(Embedding::new(weight, base.hidden_size())),
+            Self::Linear(_) | Self::Nf4(_) => Self::Linear(FrozenLinear::new(weight, bias)?),
+            Self::Embedding(base) => Self::Embedding(Embedding::new(weight, base.hidden_size())),
         })
     }
 
@@ -356,31 +385,40 @@ impl FrozenBase<'_> {
     }
 }
 
-/// What every [`Adapter`] holds beside its base and its variables: whether it is enabled, its merged weight,
-/// and its dropout rate.
+/// What every [`Adapter`] holds beside its variables: the frozen layer, whether the change is enabled, the
+/// merged layer, and the dropout rate.
+///
+/// The crate's own layers hold their base a second time, in its own type; the two share their tensors.
 #[derive(Clone, Debug)]
 pub struct AdapterState {
+    base: FrozenBase,
     names: Names,
     enabled: bool,
-    merged: Option<Merged>,
+    merged: Option<FrozenBase>,
     dropout: f64,
 }
 
 impl AdapterState {
-    /// Enabled and not merged; `dropout` is p, the share of the change's inputs that is dropped in training.
+    /// Over `base`, enabled and not merged; `dropout` is p, the share of the change's inputs that is dropped
+    /// in training.
     ///
     /// # Errors
     /// [`Error::Parameter`] unless 0 ≤ p < 1.
-    pub fn new(dropout: f64) -> Result<Self> {
+    pub fn new(base: impl Into<FrozenBase>, dropout: f64) -> Result<Self> {
         let function = "AdapterState::new";
         let allowed = (0.0..1.0).contains(&dropout);
         require(allowed, function, "dropout", "in [0, 1)", dropout)?;
-        Ok(Self::named(names!("Adapter", "merged_weights"), dropout))
+        Ok(Self::named(
+            names!("Adapter", "merged_weights"),
+            base,
+            dropout,
+        ))
     }
 
     /// As `new`, for a layer with these names in its errors, and a rate that is already checked.
-    pub(crate) fn named(names: Names, dropout: f64) -> Self {
+    pub(crate) fn named(names: Names, base: impl Into<FrozenBase>, dropout: f64) -> Self {
         Self {
+            base: base.into(),
             names,
             enabled: true,
             merged: None,
@@ -393,22 +431,6 @@ impl AdapterState {
         Self {
             merged: None,
             ..self.clone()
-        }
-    }
-}
-
-/// A merged layer.
-#[derive(Clone, Debug)]
-enum Merged {
-    Linear(FrozenLinear),
-    Embedding(Embedding),
-}
-
-impl Merged {
-    fn borrowed(&self) -> FrozenBase<'_> {
-        match self {
-            Self::Linear(layer) => FrozenBase::Linear(layer),
-            Self::Embedding(layer) => FrozenBase::Embedding(layer),
         }
     }
 }

@@ -10,9 +10,7 @@
 //! Read next: [`design_space`](crate::parameter_efficient::design_space).
 
 use crate::error::Result;
-use crate::parameter_efficient::adapter::{
-    Adapter, AdapterState, FrozenBase, LinearAdapter, names,
-};
+use crate::parameter_efficient::adapter::{Adapter, AdapterState, LinearAdapter, names};
 use crate::parameter_efficient::frozen_linear::FrozenLinear;
 use crate::parameter_efficient::low_rank::changed;
 use candle_core::{Tensor, Var};
@@ -90,9 +88,9 @@ impl BiasLinear {
             None => Var::zeros(base.weight().dim(0)?, dtype, base.weight().device())?,
         };
         Ok(Self {
+            state: AdapterState::named(names!("BiasLinear"), base.clone(), 0.0),
             base,
             bias,
-            state: AdapterState::named(names!("BiasLinear"), 0.0),
         })
     }
 
@@ -108,18 +106,6 @@ impl BiasLinear {
 }
 
 impl Adapter for BiasLinear {
-    fn frozen(&self) -> FrozenBase<'_> {
-        FrozenBase::Linear(&self.base)
-    }
-
-    fn state(&self) -> &AdapterState {
-        &self.state
-    }
-
-    fn state_mut(&mut self) -> &mut AdapterState {
-        &mut self.state
-    }
-
     /// `bias`.
     fn vars(&self) -> Vec<(&'static str, &Var)> {
         vec![("bias", &self.bias)]
@@ -131,13 +117,20 @@ impl Adapter for BiasLinear {
         Ok(product.broadcast_add(&self.bias)?)
     }
 
-    fn merge_into(
-        &self,
-        _: &Tensor,
-        _: Option<&Tensor>,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let bias = changed(&self.bias.zeros_like()?, &self.bias)?;
-        Ok((None, Some(bias)))
+    fn state(&self) -> &AdapterState {
+        &self.state
+    }
+
+    fn state_mut(&mut self) -> &mut AdapterState {
+        &mut self.state
+    }
+
+    fn merge_weight(&self, _: &Tensor) -> Result<Option<Tensor>> {
+        Ok(None)
+    }
+
+    fn merge_bias(&self, _: Option<&Tensor>) -> Result<Option<Tensor>> {
+        Ok(Some(changed(&self.bias.zeros_like()?, &self.bias)?))
     }
 }
 

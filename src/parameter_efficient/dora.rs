@@ -14,9 +14,7 @@
 //! Read next: [`lora`](crate::parameter_efficient::lora), which DoRA contains.
 
 use crate::error::{Error, Result, require};
-use crate::parameter_efficient::adapter::{
-    Adapter, AdapterState, FrozenBase, LinearAdapter, names,
-};
+use crate::parameter_efficient::adapter::{Adapter, AdapterState, LinearAdapter, names};
 use crate::parameter_efficient::frozen_linear::{FrozenLinear, rows};
 use crate::parameter_efficient::low_rank::{LowRank, changed};
 use crate::parameter_efficient::{LoraBias, LoraConfig};
@@ -141,8 +139,8 @@ impl DoraLinear {
             bias,
             magnitude: Var::zeros(outputs, update.a.dtype(), base.weight().device())?,
             update,
+            state: AdapterState::named(names!("DoraLinear"), base.clone(), config.dropout),
             base,
-            state: AdapterState::named(names!("DoraLinear"), config.dropout),
         };
         // m = ‖W₀‖, by the same operations that give n: their quotient is then exactly 1
         layer.magnitude.set(&layer.norm()?)?;
@@ -194,18 +192,6 @@ impl DoraLinear {
 }
 
 impl Adapter for DoraLinear {
-    fn frozen(&self) -> FrozenBase<'_> {
-        FrozenBase::Linear(&self.base)
-    }
-
-    fn state(&self) -> &AdapterState {
-        &self.state
-    }
-
-    fn state_mut(&mut self) -> &mut AdapterState {
-        &mut self.state
-    }
-
     /// `lora_A.weight`, `lora_B.weight`, `lora_magnitude_vector`, before them `base_layer.bias` for a trained
     /// bias.
     fn vars(&self) -> Vec<(&'static str, &Var)> {
@@ -242,16 +228,22 @@ impl Adapter for DoraLinear {
         }
     }
 
-    fn merge_into(
-        &self,
-        weight: &Tensor,
-        _: Option<&Tensor>,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    fn state(&self) -> &AdapterState {
+        &self.state
+    }
+
+    fn state_mut(&mut self) -> &mut AdapterState {
+        &mut self.state
+    }
+
+    fn merge_weight(&self, weight: &Tensor) -> Result<Option<Tensor>> {
         // W = m/n · (W₀ + s · B A)
         let v = changed(weight, &self.update.delta()?)?;
-        let weight = v.broadcast_mul(&self.factor()?.unsqueeze(1)?)?;
-        let bias = self.bias.as_ref().map(|bias| bias.as_tensor().clone());
-        Ok((Some(weight), bias))
+        Ok(Some(v.broadcast_mul(&self.factor()?.unsqueeze(1)?)?))
+    }
+
+    fn merge_bias(&self, _: Option<&Tensor>) -> Result<Option<Tensor>> {
+        Ok(self.bias.as_ref().map(|bias| bias.as_tensor().clone()))
     }
 }
 

@@ -13,7 +13,7 @@
 
 use crate::error::{Error, Result};
 use crate::known::readable;
-use crate::shape::{Axes, last_axis};
+use crate::shape::{Axes, last_axis, same_type};
 use candle_core::backend::BackendStorage;
 use candle_core::{
     CpuStorage, CudaStorage, CustomOp1, DType, Layout, MetalStorage, Shape, Storage, Tensor, op,
@@ -107,14 +107,8 @@ impl FrozenLinear {
         let stored = stored_type(function, names[0], &weight)?;
         if let Some(bias) = &bias {
             axes.axes(names[1], bias, &["out"])?;
-            if bias.dtype() != stored {
-                return Err(Error::DType {
-                    function,
-                    argument: names[1].to_string(),
-                    found: bias.dtype().as_str(),
-                    expected: format!("{} (from `{}`)", stored.as_str(), names[0]),
-                });
-            }
+            let from = format!("`{}`", names[0]);
+            same_type(function, names[1], bias, (stored, &from))?;
         }
         Ok(Self {
             weight: weight.detach(),
@@ -153,15 +147,15 @@ impl FrozenLinear {
         if x.dtype() == stored || x.dtype() == computed {
             return Ok(());
         }
-        Err(Error::DType {
+        Err(Error::dtype(
             function,
-            argument: "x".to_string(),
-            found: x.dtype().as_str(),
-            expected: match stored == computed {
+            "x",
+            x.dtype(),
+            match stored == computed {
                 true => format!("{} (from `weight`)", stored.as_str()),
                 false => format!("f32 or {} (from `weight`)", stored.as_str()),
             },
-        })
+        ))
     }
 }
 
@@ -190,12 +184,12 @@ pub(crate) fn stored_type(
 ) -> Result<DType> {
     match weight.dtype() {
         dtype @ (DType::F32 | DType::F64 | DType::BF16 | DType::F16) => Ok(dtype),
-        other => Err(Error::DType {
+        other => Err(Error::dtype(
             function,
-            argument: argument.to_string(),
-            found: other.as_str(),
-            expected: "f32, f64, bf16 or f16".to_string(),
-        }),
+            argument,
+            other,
+            "f32, f64, bf16 or f16",
+        )),
     }
 }
 
@@ -212,12 +206,33 @@ pub(crate) fn rows(x: &Tensor) -> usize {
     x.dims().iter().rev().skip(1).product()
 }
 
-/// Wx + b as an operation on x: the backward pass does not see what it captures.
-struct Product(FrozenLinear);
+/// A tensor's memory, if it is the CPU's.
+pub(crate) fn on_cpu(storage: &Storage) -> Option<&CpuStorage> {
+    match storage {
+        Storage::Cpu(storage) => Some(storage),
+        _ => None,
+    }
+}
 
-impl Product {
-    /// The values, by the same storage calls as candle's own product.
-    fn values<S: BackendStorage>(
+/// As [`on_cpu`], for CUDA.
+pub(crate) fn on_cuda(storage: &Storage) -> Option<&CudaStorage> {
+    match storage {
+        Storage::Cuda(storage) => Some(storage),
+        _ => None,
+    }
+}
+
+/// As [`on_cpu`], for Metal.
+pub(crate) fn on_metal(storage: &Storage) -> Option<&MetalStorage> {
+    match storage {
+        Storage::Metal(storage) => Some(storage),
+        _ => None,
+    }
+}
+
+impl FrozenLinear {
+    /// W x + b for all rows of a contiguous x, by the same storage calls as candle's own product.
+    pub(crate) fn values<S: BackendStorage>(
         &self,
         x: &S,
         x_layout: &Layout,
@@ -225,7 +240,7 @@ impl Product {
     ) -> candle_core::Result<(S, Shape)> {
         let elsewhere =
             || candle_core::Error::Msg("FrozenLinear: `x` is not on the weight's device".into());
-        let weight = self.0.weight.to_dtype(x.dtype())?.t()?;
+        let weight = self.weight.to_dtype(x.dtype())?.t()?;
         let (inputs, outputs) = weight.dims2()?;
         let mut dims = x_layout.dims().to_vec();
         dims.pop();
@@ -239,7 +254,7 @@ impl Product {
         let mut y = x.matmul(weight, (1, rows, outputs, inputs), &x_rows, layout)?;
 
         // + b
-        if let Some(bias) = &self.0.bias {
+        if let Some(bias) = &self.bias {
             let bias = bias.to_dtype(x.dtype())?.broadcast_as((rows, outputs))?;
             let (storage, layout) = bias.storage_and_layout();
             let bias = on_device(&storage).ok_or_else(elsewhere)?;
@@ -248,7 +263,15 @@ impl Product {
         }
         Ok((y, Shape::from(dims)))
     }
+
+    /// ∂L/∂x = Wᵀ ∂L/∂y, for all rows `[n, out]` of ∂L/∂y in one product.
+    pub(crate) fn gradient(&self, grad: &Tensor) -> candle_core::Result<Tensor> {
+        grad.matmul(&self.weight.to_dtype(grad.dtype())?)
+    }
 }
+
+/// Wx + b as an operation on x: the backward pass does not see what it captures.
+struct Product(FrozenLinear);
 
 impl CustomOp1 for Product {
     fn name(&self) -> &'static str {
@@ -256,10 +279,7 @@ impl CustomOp1 for Product {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        self.values(x, layout, |storage| match storage {
-            Storage::Cpu(storage) => Some(storage),
-            _ => None,
-        })
+        self.0.values(x, layout, on_cpu)
     }
 
     fn cuda_fwd(
@@ -267,10 +287,7 @@ impl CustomOp1 for Product {
         x: &CudaStorage,
         layout: &Layout,
     ) -> candle_core::Result<(CudaStorage, Shape)> {
-        self.values(x, layout, |storage| match storage {
-            Storage::Cuda(storage) => Some(storage),
-            _ => None,
-        })
+        self.0.values(x, layout, on_cuda)
     }
 
     fn metal_fwd(
@@ -278,16 +295,11 @@ impl CustomOp1 for Product {
         x: &MetalStorage,
         layout: &Layout,
     ) -> candle_core::Result<(MetalStorage, Shape)> {
-        self.values(x, layout, |storage| match storage {
-            Storage::Metal(storage) => Some(storage),
-            _ => None,
-        })
+        self.0.values(x, layout, on_metal)
     }
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        // ∂L/∂x = Wᵀ ∂L/∂y, for all rows in one product
-        let weight = self.0.weight.to_dtype(grad.dtype())?;
-        let grad = grad.reshape((rows(x), weight.dim(0)?))?;
-        Ok(Some(grad.matmul(&weight)?.reshape(x.shape())?))
+        let grad = grad.reshape((rows(x), self.0.weight.dim(0)?))?;
+        Ok(Some(self.0.gradient(&grad)?.reshape(x.shape())?))
     }
 }

@@ -11,9 +11,7 @@
 //! Read next: [`lora`](crate::parameter_efficient::lora); [`vera`](crate::parameter_efficient::vera), which trains vectors too.
 
 use crate::error::{Error, Result, require, shown};
-use crate::parameter_efficient::adapter::{
-    Adapter, AdapterState, FrozenBase, LinearAdapter, names,
-};
+use crate::parameter_efficient::adapter::{Adapter, AdapterState, LinearAdapter, names};
 use crate::parameter_efficient::expressions::Expressions;
 use crate::parameter_efficient::frozen_linear::FrozenLinear;
 use crate::parameter_efficient::targets::Targets;
@@ -209,9 +207,9 @@ impl Ia3Linear {
         };
         Ok(Self {
             scale: Var::ones(shape, base.wide(), base.weight().device())?,
+            state: AdapterState::named(names!("Ia3Linear"), base.clone(), 0.0),
             base,
             place,
-            state: AdapterState::named(names!("Ia3Linear"), 0.0),
         })
     }
 
@@ -232,18 +230,6 @@ impl Ia3Linear {
 }
 
 impl Adapter for Ia3Linear {
-    fn frozen(&self) -> FrozenBase<'_> {
-        FrozenBase::Linear(&self.base)
-    }
-
-    fn state(&self) -> &AdapterState {
-        &self.state
-    }
-
-    fn state_mut(&mut self) -> &mut AdapterState {
-        &mut self.state
-    }
-
     /// `ia3_l`.
     fn vars(&self) -> Vec<(&'static str, &Var)> {
         vec![("ia3_l", &self.scale)]
@@ -259,20 +245,26 @@ impl Adapter for Ia3Linear {
         })
     }
 
-    fn merge_into(
-        &self,
-        weight: &Tensor,
-        bias: Option<&Tensor>,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let wide = self.base.wide();
-        let weight = weight.to_dtype(wide)?.broadcast_mul(&self.scale)?;
-        let bias = match (self.place, bias) {
+    fn state(&self) -> &AdapterState {
+        &self.state
+    }
+
+    fn state_mut(&mut self) -> &mut AdapterState {
+        &mut self.state
+    }
+
+    fn merge_weight(&self, weight: &Tensor) -> Result<Option<Tensor>> {
+        let weight = weight.to_dtype(self.base.wide())?;
+        Ok(Some(weight.broadcast_mul(&self.scale)?))
+    }
+
+    fn merge_bias(&self, bias: Option<&Tensor>) -> Result<Option<Tensor>> {
+        Ok(match (self.place, bias) {
             (Ia3Place::Output, Some(bias)) => {
-                Some((bias.to_dtype(wide)? * self.scale.flatten_all()?)?)
+                Some((bias.to_dtype(self.base.wide())? * self.scale.flatten_all()?)?)
             }
             _ => None,
-        };
-        Ok((Some(weight), bias))
+        })
     }
 }
 

@@ -147,6 +147,11 @@ pub(crate) fn stored(
     }
 }
 
+/// How many numbers these variables hold.
+pub(crate) fn counted(vars: &[(String, Var)]) -> usize {
+    vars.iter().map(|(_, var)| var.elem_count()).sum()
+}
+
 /// `prefix.name`, or `name` for an empty prefix.
 pub(crate) fn named(prefix: &str, name: &str, var: &Var) -> (String, Var) {
     let name = match prefix {

@@ -33,15 +33,18 @@
 //! Every layer over a frozen base is an [`Adapter`]: it can be switched off, merged and trained with dropout.
 //! A model holds its layers as `Box<dyn Adapter>`, [your own](adapter) among them.
 //!
+//! Import from here: `use candle_align::parameter_efficient::{Adapter, LoraConfig, LoraLinear};`. None of
+//! these names is exported at the crate's root.
+//!
 //! [`targets`] says which modules of a model get which layer, and with which settings.
 //!
 //! In your own model they take a few lines, inside the forward pass that you write anyway:
 //!
 //! ```
-//! use candle_align::training::grad_coverage;
 //! use candle_align::parameter_efficient::{Adapter, BottleneckAdapter, BottleneckConfig,
 //!     FrozenLinear, LoraConfig, LoraLinear, PrefixConfig, PrefixEncoder, PrefixShape,
 //!     PromptConfig, PromptEmbedding, PromptInit, prefix_attention};
+//! use candle_align::training::grad_coverage;
 //! use candle_core::{DType, Device, Tensor};
 //! use candle_nn::{Linear, Module};
 //! use rand::{SeedableRng, rngs::StdRng};
@@ -138,11 +141,11 @@ pub use design_space::{DesignSpaceConfig, Grouping, LayerPlan, LayerSize, Strate
 pub use dora::DoraLinear;
 pub use frozen_linear::FrozenLinear;
 pub use ia3::{Ia3ForModel, Ia3Linear, Ia3Place};
-pub use lora::LoraLinear;
 pub use lora::config::{LoraBias, LoraConfig, LoraInit, Scaling};
 pub use lora::embedding::LoraEmbedding;
 pub use lora::for_model::LoraForModel;
 pub use lora::plus::lora_plus_groups;
+pub use lora::{Lora, LoraLinear};
 pub use nf4::{BlockScale, NF4, Nf4Linear, Nf4Scales, Nf4Tensor};
 pub use prefix::attention::{PrefixMixture, prefix_attention, prefix_mixing};
 pub use prefix::{PrefixConfig, PrefixEncoder, PrefixLayer, PrefixShape, Reparametrization};

@@ -14,14 +14,13 @@
 
 use crate::error::Result;
 use crate::parameter_efficient::LoraConfig;
-use crate::parameter_efficient::adapter::{
-    Adapter, AdapterState, FrozenBase, LinearAdapter, names,
-};
+use crate::parameter_efficient::adapter::names;
 use crate::parameter_efficient::frozen_linear::compute_type;
+use crate::parameter_efficient::lora::Lora;
 use crate::parameter_efficient::lora::update::Update;
 use crate::parameter_efficient::nf4::{BlockScale, Nf4Linear};
-use candle_core::{Device, Tensor, Var};
-use candle_nn::{Linear, Module};
+use candle_core::Device;
+use candle_nn::Linear;
 use rand::Rng;
 
 /// A frozen linear layer in four bits with a trained low-rank change.
@@ -39,7 +38,7 @@ use rand::Rng;
 /// Those of [`Nf4Linear::quantize`]. From [`QloraLinear::new`] and [`QloraLinear::over`]
 /// [`Error::Parameter`] unless r ≥ 1 and [within the limits](super#sizes), α > 0 and 0 ≤ p < 1;
 /// [`Error::Argument`] for [`LoraBias::Base`] over a base without a bias. From
-/// [`LinearAdapter::merged_linear`] [`Error::Argument`] if a merged weight would not be finite.
+/// [`LinearAdapter::merged_linear`](crate::parameter_efficient::LinearAdapter::merged_linear) [`Error::Argument`] if a merged weight would not be finite.
 /// # Properties
 /// * At the start h is the quantized layer's output, not that of the original layer; ∂L/∂A = 0 and
 ///   ∂L/∂B ≠ 0.
@@ -112,12 +111,7 @@ use rand::Rng;
 #[doc(alias = "QLoRA")]
 #[doc(alias = "QLoRA NF4")]
 #[doc(alias = "4-bit LoRA")]
-#[derive(Clone, Debug)]
-pub struct QloraLinear {
-    base: Nf4Linear,
-    update: Update,
-    state: AdapterState,
-}
+pub type QloraLinear = Lora<Nf4Linear>;
 
 impl QloraLinear {
     /// A layer at its start, over `base`, which is quantized here; `rng` draws A.
@@ -156,84 +150,7 @@ impl QloraLinear {
     ) -> Result<Self> {
         let kind = (compute_type(base.weight().dtype()), &Device::Cpu);
         let update = Update::start(function, config, base.sizes(), base.bias(), kind, rng)?;
-        Ok(Self {
-            base,
-            update,
-            state: AdapterState::named(names!("QloraLinear"), config.dropout),
-        })
-    }
-
-    /// The frozen base layer.
-    pub fn base(&self) -> &Nf4Linear {
-        &self.base
-    }
-
-    /// A `[rank, in]`.
-    pub fn a(&self) -> &Var {
-        &self.update.factors.a
-    }
-
-    /// B `[out, rank]`.
-    pub fn b(&self) -> &Var {
-        &self.update.factors.b
-    }
-
-    /// s.
-    pub fn scale(&self) -> f64 {
-        self.update.factors.scale
-    }
-
-    /// ΔW = s·B·A `[out, in]`, differentiable.
-    ///
-    /// # Errors
-    /// Only candle's own.
-    pub fn delta(&self) -> Result<Tensor> {
-        self.update.factors.delta()
-    }
-}
-
-impl Adapter for QloraLinear {
-    fn frozen(&self) -> FrozenBase<'_> {
-        FrozenBase::Nf4(&self.base)
-    }
-
-    fn state(&self) -> &AdapterState {
-        &self.state
-    }
-
-    fn state_mut(&mut self) -> &mut AdapterState {
-        &mut self.state
-    }
-
-    /// As for [`LoraLinear`](crate::parameter_efficient::LoraLinear).
-    fn vars(&self) -> Vec<(&'static str, &Var)> {
-        self.update.vars()
-    }
-
-    fn adapted(&self, x: &Tensor, dropped: &Tensor) -> Result<Tensor> {
-        // doubleDequant(c₁, c₂, W^NF4) x + b
-        let base = match self.update.replaces_bias() {
-            true => self.base.without_bias().forward(x)?,
-            false => self.base.forward(x)?,
-        };
-        // + s · B A dropout(x)
-        self.update.added_to(base, dropped)
-    }
-
-    fn merge_into(
-        &self,
-        weight: &Tensor,
-        bias: Option<&Tensor>,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        self.update.merge_into(weight, bias)
-    }
-}
-
-impl LinearAdapter for QloraLinear {}
-
-impl Module for QloraLinear {
-    /// [`Adapter::forward_eval`].
-    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        Ok(self.forward_eval(x)?)
+        let names = names!("QloraLinear");
+        Ok(Self::over_base(names, base, update, config.dropout))
     }
 }

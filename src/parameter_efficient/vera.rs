@@ -13,12 +13,10 @@
 
 use crate::error::{Error, Result, require};
 use crate::math::to_host;
-use crate::parameter_efficient::adapter::{
-    Adapter, AdapterState, FrozenBase, LinearAdapter, names,
-};
+use crate::parameter_efficient::adapter::{Adapter, AdapterState, LinearAdapter, names};
 use crate::parameter_efficient::frozen_linear::FrozenLinear;
 use crate::parameter_efficient::low_rank::{changed, uniform};
-use crate::shape::{Axes, made, size};
+use crate::shape::{Axes, made, same_type, size};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{Linear, Module};
 use rand::Rng;
@@ -213,24 +211,17 @@ impl VeraLinear {
                  {inputs} and {outputs}"
             )));
         }
-        if shared.a.dtype() != dtype {
-            return Err(Error::DType {
-                function,
-                argument: "shared".to_string(),
-                found: shared.a.dtype().as_str(),
-                expected: format!("{} (from `base.weight`)", dtype.as_str()),
-            });
-        }
+        same_type(function, "shared", &shared.a, (dtype, "`base.weight`"))?;
         let a = shared.a.narrow(1, 0, inputs)?.contiguous()?;
         let b = shared.b.narrow(0, 0, outputs)?.contiguous()?;
         let device = base.weight().device();
         Ok(Self {
             lambda_d: Var::from_tensor(&Tensor::full(d, rank, device)?.to_dtype(dtype)?)?,
             lambda_b: Var::zeros(outputs, dtype, device)?,
+            state: AdapterState::named(names!("VeraLinear"), base.clone(), p),
             base,
             a: FrozenLinear::new(a, None)?,
             b: FrozenLinear::new(b, None)?,
-            state: AdapterState::named(names!("VeraLinear"), p),
         })
     }
 
@@ -284,18 +275,6 @@ impl VeraLinear {
 }
 
 impl Adapter for VeraLinear {
-    fn frozen(&self) -> FrozenBase<'_> {
-        FrozenBase::Linear(&self.base)
-    }
-
-    fn state(&self) -> &AdapterState {
-        &self.state
-    }
-
-    fn state_mut(&mut self) -> &mut AdapterState {
-        &mut self.state
-    }
-
     /// `vera_lambda_b`, `vera_lambda_d`.
     fn vars(&self) -> Vec<(&'static str, &Var)> {
         vec![
@@ -313,12 +292,20 @@ impl Adapter for VeraLinear {
         Ok((self.base.forward(x)? + update)?)
     }
 
-    fn merge_into(
-        &self,
-        weight: &Tensor,
-        _: Option<&Tensor>,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        Ok((Some(changed(weight, &self.delta()?)?), None))
+    fn state(&self) -> &AdapterState {
+        &self.state
+    }
+
+    fn state_mut(&mut self) -> &mut AdapterState {
+        &mut self.state
+    }
+
+    fn merge_weight(&self, weight: &Tensor) -> Result<Option<Tensor>> {
+        Ok(Some(changed(weight, &self.delta()?)?))
+    }
+
+    fn merge_bias(&self, _: Option<&Tensor>) -> Result<Option<Tensor>> {
+        Ok(None)
     }
 }
 

@@ -33,8 +33,8 @@ use std::path::Path;
 /// PEFT's loader accepts missing and unexpected tensors; see the page above.
 /// # Examples
 /// ```
-/// use candle_align::peft::{AdapterFile, AdapterMethod, AnyAdapter, ModelAdapters, PeftConfig};
 /// use candle_align::parameter_efficient::{LoraConfig, LoraForModel, LoraLinear, TargetModules, Targets};
+/// use candle_align::peft::{AdapterFile, AdapterMethod, AnyAdapter, ModelAdapters, PeftConfig};
 /// use candle_align::peft::{LoraFile, Strictness};
 /// use candle_core::{Device, Tensor};
 /// use candle_nn::{Linear, Module};

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::parameter_efficient::adalora::AdaLoraLinear;
-use crate::parameter_efficient::adapter::{Adapter, AdapterState, FrozenBase};
+use crate::parameter_efficient::adapter::{Adapter, AdapterState};
 use crate::parameter_efficient::dora::DoraLinear;
 use crate::parameter_efficient::ia3::Ia3Linear;
 use crate::parameter_efficient::lora::LoraLinear;
@@ -53,10 +53,6 @@ impl AnyAdapter {
 }
 
 impl Adapter for AnyAdapter {
-    fn frozen(&self) -> FrozenBase<'_> {
-        self.adapter().frozen()
-    }
-
     fn state(&self) -> &AdapterState {
         self.adapter().state()
     }
@@ -73,12 +69,12 @@ impl Adapter for AnyAdapter {
         self.adapter().adapted(x, dropped)
     }
 
-    fn merge_into(
-        &self,
-        weight: &Tensor,
-        bias: Option<&Tensor>,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        self.adapter().merge_into(weight, bias)
+    fn merge_weight(&self, weight: &Tensor) -> Result<Option<Tensor>> {
+        self.adapter().merge_weight(weight)
+    }
+
+    fn merge_bias(&self, bias: Option<&Tensor>) -> Result<Option<Tensor>> {
+        self.adapter().merge_bias(bias)
     }
 }
 

@@ -112,6 +112,8 @@
 //! their layers at their random start, and it ignores tensors that it does not know. Here both are
 //! errors, or notes for a [`Strictness::Lenient`] reader.
 //!
+//! Import from here: `use candle_align::peft::{AdapterFile, Strictness};`.
+//!
 //! Read next: [`lora`](crate::parameter_efficient::lora), [`targets`](crate::parameter_efficient::targets).
 
 mod absent;

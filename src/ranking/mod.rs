@@ -49,7 +49,7 @@
 //!
 #![doc = include_str!("losses.svg")]
 //!
-//! `cargo run -p losses` draws this picture by evaluating these functions and their backward
+//! `cargo run --example losses` draws this picture by evaluating these functions and their backward
 //! pass. Where lines coincide, the wider one lies below.
 //!
 //! # Lists
@@ -82,6 +82,9 @@
 //! [`pairwise_reward_loss`](crate::pairwise_reward_loss) of a reward model. It holds a loss per pair and
 //! the numbers that order the answers, so accuracy and margin are computed the same way for all of
 //! them. Losses over lists with an SFT term return a [`ListLoss`].
+//!
+//! All losses and their settings are exported at the crate's root:
+//! `use candle_align::{DpoConfig, dpo_loss};`.
 //!
 //! Read next: [`dpo`], [`pro`], [`slic`], [`rrhf`], [`brio`], [`expected_risk`].
 

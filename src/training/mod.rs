@@ -3,6 +3,8 @@
 //! Functions here take named variables, sorted by name ([`named_vars`]): a map's own order changes
 //! from run to run, and with it the rounding of a sum.
 //!
+//! Import from here: `use candle_align::training::{AdamW, grad_coverage};`.
+//!
 //! # Tied variables
 //!
 //! One variable under two names, such as an embedding that is also the output layer, is one variable:
@@ -17,9 +19,9 @@ mod checkpoint;
 mod clip;
 mod coverage;
 mod differences;
-mod recompute;
 mod groups;
 mod points;
+mod recompute;
 mod schedule;
 mod state;
 mod state_file;
@@ -31,8 +33,8 @@ pub use adamw::AdamW;
 pub use agreement::{Agreement, GradientAgreement, VariableAgreement, gradient_agreement};
 pub use clip::clip_grad_norm;
 pub use coverage::{GradCoverage, grad_coverage};
-pub use recompute::recompute;
 pub use groups::{AdamWConfig, NonFinite, ParameterGroup};
+pub use recompute::recompute;
 pub use schedule::{Convention, Decay, Schedule};
 
 use crate::error::Result;

@@ -1,6 +1,7 @@
 //! A layout with its sizes, its numbers, and two other ways to compute it: a loop and a masked softmax.
 
-use candle_align::{AttentionConfig, Result, Segments, attention, attention_with_prefix};
+use candle_align::Result;
+use candle_align::ops::{AttentionConfig, Segments, attention, attention_with_prefix};
 use candle_core::{D, DType, Device, Tensor, Var};
 
 #[derive(Clone, Debug)]

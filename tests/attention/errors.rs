@@ -1,7 +1,7 @@
 //! Every message, word for word, and every empty axis.
 
 use super::case::Case;
-use candle_align::{AttentionConfig, Segments, attention, attention_with_prefix};
+use candle_align::ops::{AttentionConfig, Segments, attention, attention_with_prefix};
 use candle_core::{DType, Device, Tensor};
 
 fn zeros(shape: &[usize], dtype: DType) -> Tensor {

@@ -2,7 +2,7 @@
 
 use super::case::{Case, difference, host, passes, tensors};
 use super::values::{cases, tree};
-use candle_align::{AttentionConfig, Segments, attention};
+use candle_align::ops::{AttentionConfig, Segments, attention};
 use candle_core::{DType, Device, Tensor, Var};
 
 /// The rows of a case, each with all of its tokens, padded to one length as a batch of rows.

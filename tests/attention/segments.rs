@@ -1,7 +1,8 @@
 //! The layout itself: positions, rows, shared beginnings, and the way to log-probabilities.
 
 use super::case::{difference, host};
-use candle_align::{OutputHead, Segments, Statistics, TokenLogProbs};
+use candle_align::ops::Segments;
+use candle_align::{OutputHead, Statistics, TokenLogProbs};
 use candle_core::{DType, Device, Tensor, Var};
 use proptest::prelude::*;
 

@@ -56,7 +56,7 @@ def dora():
     cases = []
     for name, inside, outside, r, alpha, rslora, bias in [
         ("alpha 6, r 2", 5, 3, 2, 6, False, True),
-        ("rank-stabilised, no bias", 3, 4, 4, 3, True, False),
+        ("rank-stabilized, no bias", 3, 4, 4, 3, True, False),
         ("rank 1", 4, 4, 1, 3, False, True),
     ]:
         draw = Draw(f"dora {name}")
@@ -72,7 +72,7 @@ def dora():
         cases.append(
             one_layer(
                 draw, linear(draw, inside, outside, bias), config, name, "peft 0.21.2 LoraConfig(use_dora=True): ",
-                parameters, dict(r=r, alpha=alpha, rank_stabilised=rslora),
+                parameters, dict(r=r, alpha=alpha, rank_stabilized=rslora),
                 lambda layer: dict(start=layer.lora_magnitude_vector["default"].weight.detach().clone()),
             )
         )
@@ -217,15 +217,15 @@ def adalora():
                 parameter = getattr(layer, part)["default"]
                 inputs[f"{part}_{which}"] = fill(parameter, draw.normal(*parameter.shape, scale=0.4)).detach().clone()
         trained = [p for p in model.parameters() if p.requires_grad]
-        optimiser = torch.optim.SGD(trained, lr=rate)
+        optimizer = torch.optim.SGD(trained, lr=rate)
         allocator = model.base_model.rankallocator
         losses, budgets, lambdas, kept = [], [], [], []
         for step in range(settings["total_step"] + 1):
             loss = model.base_model(x).loss  # past the outer model, whose forward leaves the penalty out
             loss.backward()
-            optimiser.step()
+            optimizer.step()
             model.base_model.update_and_allocate(step)
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             losses.append(loss.item())
             budgets.append(allocator.budget_schedule(step)[0])
             values = torch.cat([layer.lora_E["default"].detach().flatten() for layer in adapters.values()])

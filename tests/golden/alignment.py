@@ -43,7 +43,7 @@ def stable_alignment():
                 cases.append(
                     lists.case(
                         f"{name}, {form}, margin {margin}, ratio {ratio}, scale {scale}",
-                        "scalars: arXiv:2305.16960, contrastive preference optimization, margin over rating scale",
+                        "scalars: arXiv:2305.16960, contrastive preference optimisation, margin over rating scale",
                         dict(margin=margin, ratio=ratio, scale=scale, form=form),
                         lambda answers: stable_alignment_parts(answers, margin, ratio, scale, form),
                     )

@@ -166,8 +166,8 @@ def reward_model():
     for name, with_margin, centering in [
         ("plain", False, None),
         ("margin", True, None),
-        ("centered", False, 0.01),
-        ("margin and centered", True, 0.4),
+        ("centred", False, 0.01),
+        ("margin and centred", True, 0.4),
     ]:
         draw = Draw(f"reward_model {name}")
         chosen, rejected = (draw.normal(5, scale=1.5).requires_grad_() for _ in range(2))
@@ -180,7 +180,7 @@ def reward_model():
             case(
                 f"pairwise, {name}",
                 "trl 1.16.0 RewardTrainer.compute_loss on a stub; the mean over pairs",
-                config=dict(kind="pairwise", centering=centering or 0.0),
+                config=dict(kind="pairwise", centring=centering or 0.0),
                 inputs=inputs,
                 outputs=dict(loss=loss, accuracy=accuracy),
                 grads=gradients(loss, chosen=chosen, rejected=rejected),

@@ -86,7 +86,7 @@ fn pairwise(case: &Case) -> Result<()> {
         false => None,
     };
     let config = PairwiseRewardConfig {
-        centering: case.number("centering"),
+        centering: case.number("centring"),
     };
     let loss = pairwise_reward_loss(&scores, margin.as_ref(), &config)?
         .loss

@@ -141,7 +141,7 @@ def qlora_by_peft():
     cases = []
     for name, inside, outside, double, trained, rslora in [
         ("double", 9, 7, True, "none", False),
-        ("single, rank-stabilized, the base's bias trained", 6, 5, False, "base", True),
+        ("single, rank-stabilised, the base's bias trained", 6, 5, False, "base", True),
         ("single, a bias on B", 5, 6, False, "update", False),
     ]:
         draw, r, alpha = Draw(f"qlora {name}"), 2, 3
@@ -178,7 +178,7 @@ def qlora_by_peft():
             case(
                 f"PEFT, {name}",
                 "peft 0.21.2 tuners.lora.bnb.Linear4bit over bitsandbytes 0.50.2 nn.Linear4bit in float32",
-                config=dict(kind="peft", r=r, alpha=alpha, rank_stabilized=rslora, trained_bias=trained, double=double),
+                config=dict(kind="peft", r=r, alpha=alpha, rank_stabilised=rslora, trained_bias=trained, double=double),
                 inputs=inputs,
                 outputs=outputs,
                 grads={k: plain(v) for k, v in grads.items()},
@@ -221,9 +221,9 @@ def qlora_written_out():
             case(
                 f"written out, double {double}",
                 "QLoRA, eq. 5 and 6, written out over quantize_4bit of bitsandbytes 0.50.2",
-                config=dict(kind="written out", r=r, alpha=alpha, rank_stabilized=False, trained_bias="none", double=double),
+                config=dict(kind="written out", r=r, alpha=alpha, rank_stabilised=False, trained_bias="none", double=double),
                 inputs=dict(weight=weight, bias=bias, upstream=upstream, **{k: v.clone() for k, v in given.items()}),
-                outputs=dict(y=y, loss=(y * upstream).sum(), dequantized=torch.stack(rows)),
+                outputs=dict(y=y, loss=(y * upstream).sum(), dequantised=torch.stack(rows)),
                 grads=gradients(y * upstream, **given),
             )
         )

@@ -158,7 +158,7 @@ fn qlora() {
                 };
                 let layer = QloraLinear::new(&base, scale, &config, &mut rng)?;
                 let dequantized = layer.base().weight().dequantize()?;
-                case.check("dequantized", &dequantized, EXACT)?;
+                case.check("dequantised", &dequantized, EXACT)?;
                 (layer, DType::F64, EXACT, EXACT)
             }
         };

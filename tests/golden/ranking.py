@@ -186,7 +186,7 @@ def slic():
     cases.append(
         case(
             "kl",
-            "scalars: arXiv:2210.00045, Algorithm 1, regularization KL(P_theta || P_theta_ft) per target token",
+            "scalars: arXiv:2210.00045, Algorithm 1, regularisation KL(P_theta || P_theta_ft) per target token",
             config=dict(kind="kl"),
             inputs=dict(policy=policy, reference=reference, mask=mask),
             outputs=dict(loss=loss),

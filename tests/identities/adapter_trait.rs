@@ -15,7 +15,6 @@ use candle_nn::{Embedding, Module};
 
 /// A user's own adapter: h = g · (W x + b).
 struct Gain {
-    base: FrozenLinear,
     gain: Var,
     state: AdapterState,
 }
@@ -23,19 +22,15 @@ struct Gain {
 impl Gain {
     fn new(dropout: f64) -> Self {
         let base = base(DType::F64);
+        let base = FrozenLinear::new(base.weight().clone(), base.bias().cloned()).unwrap();
         Self {
-            base: FrozenLinear::new(base.weight().clone(), base.bias().cloned()).unwrap(),
             gain: Var::new(1f64, &Device::Cpu).unwrap(),
-            state: AdapterState::new(dropout).unwrap(),
+            state: AdapterState::new(base, dropout).unwrap(),
         }
     }
 }
 
 impl Adapter for Gain {
-    fn frozen(&self) -> FrozenBase<'_> {
-        FrozenBase::Linear(&self.base)
-    }
-
     fn state(&self) -> &AdapterState {
         &self.state
     }
@@ -49,16 +44,15 @@ impl Adapter for Gain {
     }
 
     fn adapted(&self, _: &Tensor, dropped: &Tensor) -> Result<Tensor> {
-        Ok(self.base.forward(dropped)?.broadcast_mul(&self.gain)?)
+        Ok(self.frozen().forward(dropped)?.broadcast_mul(&self.gain)?)
     }
 
-    fn merge_into(
-        &self,
-        weight: &Tensor,
-        bias: Option<&Tensor>,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let scaled = |t: &Tensor| t.broadcast_mul(&self.gain);
-        Ok((Some(scaled(weight)?), bias.map(scaled).transpose()?))
+    fn merge_weight(&self, weight: &Tensor) -> Result<Option<Tensor>> {
+        Ok(Some(weight.broadcast_mul(&self.gain)?))
+    }
+
+    fn merge_bias(&self, bias: Option<&Tensor>) -> Result<Option<Tensor>> {
+        Ok(bias.map(|b| b.broadcast_mul(&self.gain)).transpose()?)
     }
 }
 
@@ -216,7 +210,9 @@ fn a_users_own_adapter_is_given_dropout_and_names_in_errors() {
         "Adapter::forward: `x` has shape [2, 3], expected [.., in=4 (from `weight`)]"
     );
     assert_eq!(
-        AdapterState::new(1.0).unwrap_err().to_string(),
+        AdapterState::new(layer.frozen().clone(), 1.0)
+            .unwrap_err()
+            .to_string(),
         "AdapterState::new: `dropout` must be in [0, 1), got 1"
     );
 }

@@ -16,6 +16,7 @@ mod ia3;
 mod lists;
 mod log_probs;
 mod lora;
+mod lora_operation;
 mod positions;
 mod ppo;
 mod prefix;

@@ -1,6 +1,6 @@
 //! What a page offers to try has a solution: the test or the example that it names exists.
 
-use super::{pages, read, root, sources};
+use super::{DOCUMENTS, pages, read, root, sources};
 use std::fs;
 
 /// The code between backticks of a file's doc comments that begins so.
@@ -12,6 +12,55 @@ fn named<'a>(text: &'a str, beginning: &'a str) -> impl Iterator<Item = &'a str>
     comments
         .flat_map(|line| line.split('`').skip(1).step_by(2))
         .filter_map(move |code| code.strip_prefix(beginning))
+}
+
+#[test]
+fn every_file_and_test_that_the_page_of_the_tests_names_exists() {
+    let page = read("tests/README.md");
+    let folders = ["src", "tests", "examples"].map(|folder| sources(&root().join(folder)));
+    let files = folders.concat();
+    let mut count = 0;
+    for code in page.split('`').skip(1).step_by(2) {
+        let (file, test) = code.split_once("::").unwrap_or((code, ""));
+        if !file.ends_with(".rs") || file.contains(' ') {
+            continue;
+        }
+        let mut named = files.iter().filter(|path| path.ends_with(file));
+        let function = format!("fn {test}(");
+        let found = named
+            .any(|path| test.is_empty() || fs::read_to_string(path).unwrap().contains(&function));
+        assert!(found, "tests/README.md: `{code}`");
+        count += 1;
+    }
+    assert!(count > 40, "{count}");
+}
+
+/// Whether `cargo run --example NAME` runs: a file of `examples/`, or a member that is an example.
+fn is_example(name: &str) -> bool {
+    let manifest = root().join("examples").join(name).join("Cargo.toml");
+    let member = fs::read_to_string(manifest)
+        .is_ok_and(|text| text.contains(&format!("[[example]]\nname = \"{name}\"\n")));
+    member || root().join("examples").join(format!("{name}.rs")).is_file()
+}
+
+#[test]
+fn every_command_of_the_documents_shares_the_build_of_the_tests() {
+    // for one package alone cargo chooses other features, and compiles candle again
+    let mut count = 0;
+    for file in DOCUMENTS.iter().chain(&["src/guide.md", ".ci/run"]) {
+        let text = read(file).replace(" --locked", "");
+        for command in ["cargo run -p", "cargo run --bin", "cargo test -p"] {
+            assert!(!text.contains(command), "{file}: {command}");
+        }
+        for rest in text.split("cargo run --example ").skip(1) {
+            let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_');
+            let name = &rest[..end.unwrap_or(rest.len())];
+            // a loop over names has a variable there
+            assert!(name.is_empty() || is_example(name), "{file}: {name}");
+            count += 1;
+        }
+    }
+    assert!(count > 30, "{count}");
 }
 
 #[test]
@@ -33,14 +82,8 @@ fn every_test_and_example_that_the_docs_name_exists() {
         }
         for example in named(&text, "cargo run --example ") {
             let name = example.split(' ').next().unwrap();
-            let file = root().join("examples").join(format!("{name}.rs"));
-            assert!(file.is_file(), "{page}: {example}");
+            assert!(is_example(name), "{page}: {example}");
             examples += 1;
-        }
-        for program in named(&text, "cargo run -p ") {
-            let name = program.split(' ').next().unwrap();
-            let main = root().join("examples").join(name).join("src/main.rs");
-            assert!(main.is_file(), "{page}: {program}");
         }
     }
     assert!(tests > 20 && examples > 10, "{tests} and {examples}");

@@ -41,8 +41,8 @@ fn every_member_is_run_by_the_plain_commands_and_has_its_own_page_and_tests() {
         assert!(readme.contains(&format!("]({name}/README.md)")), "{path}");
         let page = read(&format!("{path}/README.md"));
         let command = match root().join(path).join("src/main.rs").is_file() {
-            true => format!("cargo run -p {name}"),
-            false => format!("cargo test -p {name}"),
+            true => format!("cargo run --example {name}"),
+            false => format!("cargo test --test {name}"),
         };
         assert!(page.contains(&command), "{path}/README.md: {command}");
         assert!(

@@ -1,12 +1,14 @@
-//! What a four-bit layer holds, and what it takes to use it, counted by the allocator.
+//! What a four-bit layer and a layer under LoRA hold, and what it takes to use them, counted by the
+//! allocator.
 //!
 //! Only what the test's own thread takes and gives back is counted. Parallel work stays on that
 //! thread ([`alone`]), so no other thread holds a part of what is measured, and no other thread's
 //! memory is in the count, however the machine is used.
 
-use candle_align::parameter_efficient::{BlockScale, Nf4Linear};
+use candle_align::parameter_efficient::{BlockScale, LoraConfig, LoraLinear, Nf4Linear};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{Linear, Module};
+use rand::{SeedableRng, rngs::StdRng};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
@@ -116,5 +118,31 @@ fn layers_hold_what_they_say() {
         let (_, _, most) = measured(|| y.backward().unwrap());
         println!("{scale:?}: backward {most} of {full} bytes at most");
         assert!(most < 4 * (1 << 20) * 11 / 10, "{most} of {full}");
+    }
+}
+
+#[test]
+fn a_layer_under_lora_keeps_one_output_for_the_backward_pass() {
+    alone(lora_keeps_one_output);
+}
+
+fn lora_keeps_one_output() {
+    let (outputs, inputs, rows) = (512, 384, 256);
+    let output = 4 * rows * outputs;
+    let mut rng = StdRng::seed_from_u64(0);
+    for dtype in [DType::F32, DType::BF16] {
+        let weight = Tensor::ones((outputs, inputs), dtype, &Device::Cpu).unwrap();
+        let bias = Tensor::ones(outputs, dtype, &Device::Cpu).unwrap();
+        let base = Linear::new(weight, Some(bias));
+        let layer = LoraLinear::new(&base, &LoraConfig::default(), &mut rng).unwrap();
+        let x = Var::ones((rows, inputs), DType::F32, &Device::Cpu).unwrap();
+        // the matrix product keeps its buffer once it was used
+        layer.forward(&x).unwrap().backward().unwrap();
+        let (h, held, most) = measured(|| layer.forward(&x).unwrap());
+        println!("{dtype:?}: {held} bytes held, {most} at most; the output has {output}");
+        assert!(held < output + SMALL, "{held}");
+        // W₀ x + b, the change and the sum, and a widened weight
+        assert!(most < 3 * output + 4 * outputs * inputs + SMALL, "{most}");
+        drop(h);
     }
 }

@@ -1,7 +1,7 @@
 //! candle's composed forms as a witness, over random shapes, layouts, settings and types.
 
-use crate::common::numbers;
 use super::table::{Op, all, cast, run, run_by, strided};
+use crate::common::numbers;
 use candle_align::ops;
 use candle_core::{D, DType, Device, Tensor, Var};
 use candle_nn::ops as theirs;

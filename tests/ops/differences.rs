@@ -1,7 +1,7 @@
 //! Every gradient against central differences in f64.
 
-use crate::common::{GRADIENT, STEP, numbers};
 use super::table::{Op, all, weighed};
+use crate::common::{GRADIENT, STEP, numbers};
 use candle_core::{Device, Tensor, Var};
 
 fn loss(op: &Op, inputs: &[Tensor]) -> f64 {

@@ -1,7 +1,7 @@
 //! Laws that every operation obeys.
 
-use crate::common::numbers;
 use super::table::{all, cast, numbers as pattern, run, run_by, strided};
+use crate::common::numbers;
 use candle_align::ops;
 use candle_align::training::grad_coverage;
 use candle_core::{D, DType, Device, Tensor, Var};

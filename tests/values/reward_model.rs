@@ -69,7 +69,7 @@ fn settings_are_json_and_an_unknown_one_is_refused() {
     };
     assert_eq!(config, want);
     assert!(serde_json::from_str::<RankedRewardConfig>(r#"{ "tie": "half" }"#).is_err());
-    assert!(serde_json::from_str::<PairwiseRewardConfig>(r#"{ "centering": 0.1 }"#).is_err());
+    assert!(serde_json::from_str::<PairwiseRewardConfig>(r#"{ "centring": 0.1 }"#).is_err());
 }
 
 #[test]

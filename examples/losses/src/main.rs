@@ -1,7 +1,7 @@
 //! The losses of the survey's §3.2.1 side by side: value and gradient over the gap between two answers.
 //!
 //! ```text
-//! cargo run -p losses
+//! cargo run --example losses
 //! ```
 //! The policy has two answers, a better one and a worse one. The gap z says by how many nats the better
 //! one is likelier. The library evaluates every loss on a grid of gaps, and its own backward pass gives

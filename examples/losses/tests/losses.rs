@@ -170,7 +170,7 @@ fn the_picture_beside_the_example_is_the_one_it_draws() {
     let kept = include_str!("../../../src/ranking/losses.svg");
     assert!(
         report().svg == kept,
-        "write it again: cargo run -p losses -- --out src/ranking"
+        "write it again: cargo run --example losses -- --out src/ranking"
     );
     for label in report().curves.iter().map(|c| c.loss.label) {
         assert!(kept.contains(label), "{label}");

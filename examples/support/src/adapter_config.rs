@@ -21,7 +21,7 @@ pub enum AdapterSettings {
     Qlora(LoraForModel),
     /// LoRA with a length for each row; chosen in the same way.
     Dora(LoraForModel),
-    /// AdaLoRA on every linear map of the blocks; see [`Adapted::triplets`].
+    /// AdaLoRA on every linear map of the blocks; see [`Adapted::triplets`](crate::adapters::Adapted::triplets).
     AdaLora(AdaLoraConfig),
     /// Factors of the linear maps that the settings choose.
     Ia3(Ia3ForModel),

@@ -1,9 +1,9 @@
 //! Every method of the survey's §3.1 and §3.2 against the best that is possible.
 //!
 //! ```text
-//! cargo run -p tour
-//! cargo run -p tour -- --only raft,dpo
-//! cargo run -p tour -- --only lora,prefix
+//! cargo run --example tour
+//! cargo run --example tour -- --only raft,dpo
+//! cargo run --example tour -- --only lora,prefix
 //! ```
 //! The world is small enough to enumerate: 16 prompts, 2801 answers to each, a known reward. A small
 //! transformer learns demonstrations (SFT). Twenty methods start from it, by the survey's sections:

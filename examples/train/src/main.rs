@@ -1,10 +1,10 @@
 //! Trains a small byte-level transformer from scratch on a preference file.
 //!
 //! ```text
-//! cargo run -p train -- --objective dpo --data rows.jsonl.gz
-//! cargo run -p train -- --objective reward            (on fifty built-in rows)
-//! cargo run -p train -- --config target/train/dpo/config.json --set dpo.beta=0.5
-//! cargo run -p train -- --adapter-config lora.json    (with {"lora": {"rank": 4}} in it)
+//! cargo run --example train -- --objective dpo --data rows.jsonl.gz
+//! cargo run --example train -- --objective reward            (on fifty built-in rows)
+//! cargo run --example train -- --config target/train/dpo/config.json --set dpo.beta=0.5
+//! cargo run --example train -- --adapter-config lora.json    (with {"lora": {"rank": 4}} in it)
 //! ```
 //!
 //! | what | where |

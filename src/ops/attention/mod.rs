@@ -73,7 +73,7 @@ pub struct AttentionConfig {
 /// Off the CPU, ordinary operations compute the same values from a matrix of scores `[heads, tokens, tokens]`.
 /// # Examples
 /// ```
-/// use candle_align::{AttentionConfig, Segments, attention};
+/// use candle_align::ops::{AttentionConfig, Segments, attention};
 /// use candle_core::{DType, Device, Tensor};
 ///
 /// // keys of 0: every visible key has the same weight

@@ -15,7 +15,7 @@ use std::ops::Range;
 /// rows, whose common tokens are computed once.
 ///
 /// ```
-/// use candle_align::Segments;
+/// use candle_align::ops::Segments;
 ///
 /// // a prompt of 3 tokens with answers of 2 and of 1, then a prompt of 1 with an answer of 2
 /// let segments = Segments::from_prompts(&[3, 1], &[vec![2, 1], vec![2]])?;
@@ -140,7 +140,7 @@ impl Segments {
     /// layer draws at random, such as dropout, is drawn once for what is shared.
     ///
     /// ```
-    /// use candle_align::Segments;
+    /// use candle_align::ops::Segments;
     ///
     /// let (segments, tokens) = Segments::from_tokens(&[vec![7, 8, 9, 4], vec![7, 8, 5]])?;
     /// assert_eq!(tokens, [7, 8, 9, 4, 5]);

@@ -24,12 +24,10 @@ mod state;
 pub use orthogonality::{Orthogonality, orthogonality_penalty};
 
 use crate::error::{Error, Result, positive, require};
-use crate::parameter_efficient::adapter::{
-    Adapter, AdapterState, FrozenBase, LinearAdapter, names,
-};
+use crate::parameter_efficient::adapter::{Adapter, AdapterState, LinearAdapter, names};
 use crate::parameter_efficient::frozen_linear::{FrozenLinear, rows};
 use crate::parameter_efficient::low_rank::{changed, normal};
-use crate::shape::{Axes, made, size};
+use crate::shape::{Axes, made, same_type, size};
 use candle_core::{Tensor, Var};
 use candle_nn::{Linear, Module};
 use rand::Rng;
@@ -207,14 +205,7 @@ impl AdaLoraLinear {
             ("q", q, ["rank", "in"]),
         ] {
             axes.axes(name, factor, &shape)?;
-            if factor.dtype() != dtype {
-                return Err(Error::DType {
-                    function,
-                    argument: name.to_string(),
-                    found: factor.dtype().as_str(),
-                    expected: format!("{} (from `base.weight`)", dtype.as_str()),
-                });
-            }
+            same_type(function, name, factor, (dtype, "`base.weight`"))?;
         }
         if lambda.dim(1)? != 1 {
             return Err(Error::Shape {
@@ -233,13 +224,14 @@ impl AdaLoraLinear {
     }
 
     fn of(base: FrozenLinear, config: &AdaLoraConfig, p: Var, lambda: Var, q: Var) -> Self {
+        let state = AdapterState::named(names!("AdaLoraLinear"), base.clone(), config.dropout);
         Self {
             base,
             p,
             lambda,
             q,
             scale: config.scale(),
-            state: AdapterState::named(names!("AdaLoraLinear"), config.dropout),
+            state,
         }
     }
 
@@ -318,18 +310,6 @@ impl AdaLoraLinear {
 }
 
 impl Adapter for AdaLoraLinear {
-    fn frozen(&self) -> FrozenBase<'_> {
-        FrozenBase::Linear(&self.base)
-    }
-
-    fn state(&self) -> &AdapterState {
-        &self.state
-    }
-
-    fn state_mut(&mut self) -> &mut AdapterState {
-        &mut self.state
-    }
-
     /// `lora_A` (Q), `lora_B` (P), `lora_E` (Λ), without a `.weight`.
     fn vars(&self) -> Vec<(&'static str, &Var)> {
         vec![
@@ -354,12 +334,20 @@ impl Adapter for AdaLoraLinear {
         Ok((&base + update.reshape(base.shape())?)?)
     }
 
-    fn merge_into(
-        &self,
-        weight: &Tensor,
-        _: Option<&Tensor>,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        Ok((Some(changed(weight, &self.delta()?)?), None))
+    fn state(&self) -> &AdapterState {
+        &self.state
+    }
+
+    fn state_mut(&mut self) -> &mut AdapterState {
+        &mut self.state
+    }
+
+    fn merge_weight(&self, weight: &Tensor) -> Result<Option<Tensor>> {
+        Ok(Some(changed(weight, &self.delta()?)?))
+    }
+
+    fn merge_bias(&self, _: Option<&Tensor>) -> Result<Option<Tensor>> {
+        Ok(None)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::AdaLoraLinear;
 use crate::error::{Error, Result};
+use crate::shape::same_type;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
@@ -71,14 +72,7 @@ pub fn orthogonality_penalty(layers: &[&AdaLoraLinear], form: Orthogonality) -> 
     let dtype = first.q.dtype();
     let mut sum = Tensor::zeros((), dtype, first.q.device())?;
     for layer in layers {
-        if layer.q.dtype() != dtype {
-            return Err(Error::DType {
-                function,
-                argument: "layers".to_string(),
-                found: layer.q.dtype().as_str(),
-                expected: format!("{} (from the first layer)", dtype.as_str()),
-            });
-        }
+        same_type(function, "layers", &layer.q, (dtype, "the first layer"))?;
         if layer.rank() == 0 {
             continue;
         }

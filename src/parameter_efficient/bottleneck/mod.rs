@@ -40,8 +40,8 @@ pub use config::{Activation, BottleneckConfig, Insertion, MamConfig, Placement};
 use crate::error::{Error, Result, positive};
 use crate::known::readable;
 use crate::parameter_efficient::frozen_linear::rows;
-use crate::parameter_efficient::low_rank::{named, uniform};
-use crate::shape::{at_most, last_axis, made, size};
+use crate::parameter_efficient::low_rank::{counted, named, uniform};
+use crate::shape::{at_most, fits_trained, last_axis, made, size, trained_type};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::Module;
 use rand::Rng;
@@ -157,14 +157,7 @@ impl BottleneckAdapter {
         at_most(function, "inputs", inputs)?;
         at_most(function, "outputs", outputs)?;
         positive(function, "scale", config.scale)?;
-        if !matches!(dtype, DType::F32 | DType::F64) {
-            return Err(Error::DType {
-                function,
-                argument: "dtype".to_string(),
-                found: dtype.as_str(),
-                expected: "f32 or f64".to_string(),
-            });
-        }
+        trained_type(function, dtype)?;
         if config.insertion == Insertion::Sequential && inputs != outputs {
             return Err(Error::argument(
                 function,
@@ -251,20 +244,7 @@ impl BottleneckAdapter {
         size: usize,
     ) -> Result<()> {
         last_axis(function, argument, x, (axis, size), "the adapter")?;
-        let (trained, found) = (self.down.dtype(), x.dtype());
-        let half = matches!(found, DType::BF16 | DType::F16);
-        if found == trained || (half && trained == DType::F32) {
-            return Ok(());
-        }
-        Err(Error::DType {
-            function,
-            argument: argument.to_string(),
-            found: found.as_str(),
-            expected: match trained {
-                DType::F32 => "f32, bf16 or f16 (from the adapter)".to_string(),
-                other => format!("{} (from the adapter)", other.as_str()),
-            },
-        })
+        fits_trained(function, argument, x, (self.down.dtype(), "the adapter"))
     }
 
     /// W_down `[width, in]`.
@@ -289,8 +269,7 @@ impl BottleneckAdapter {
 
     /// How many numbers are trained.
     pub fn parameters(&self) -> usize {
-        let vars = self.trainable("");
-        vars.iter().map(|(_, var)| var.elem_count()).sum()
+        counted(&self.trainable(""))
     }
 
     /// What is trained, sorted by name: `down_proj.weight`, `up_proj.weight`, and their `.bias`, as

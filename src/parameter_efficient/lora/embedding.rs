@@ -13,7 +13,7 @@
 //! Read next: [`lora`](crate::parameter_efficient::lora).
 
 use crate::error::{Result, require};
-use crate::parameter_efficient::adapter::{Adapter, AdapterState, FrozenBase, names};
+use crate::parameter_efficient::adapter::{Adapter, AdapterState, names};
 use crate::parameter_efficient::frozen_linear::{compute_type, stored_type};
 use crate::parameter_efficient::low_rank::{LowRank, changed, normal};
 use crate::parameter_efficient::{LoraBias, LoraConfig};
@@ -113,14 +113,16 @@ impl LoraEmbedding {
         made(function, "rank", &[dim, config.rank])?;
         let a = Var::zeros((config.rank, vocabulary), dtype, table.device())?;
         let b = normal(1.0, (dim, config.rank), dtype, table.device(), rng)?;
+        let base = Embedding::new(table, dim);
+        let names = names!("LoraEmbedding", "merged_embedding");
         Ok(Self {
-            base: Embedding::new(table, dim),
+            state: AdapterState::named(names, base.clone(), 0.0),
+            base,
             update: LowRank {
                 a,
                 b,
                 scale: config.scale(),
             },
-            state: AdapterState::named(names!("LoraEmbedding", "merged_embedding"), 0.0),
         })
     }
 
@@ -163,18 +165,6 @@ impl LoraEmbedding {
 }
 
 impl Adapter for LoraEmbedding {
-    fn frozen(&self) -> FrozenBase<'_> {
-        FrozenBase::Embedding(&self.base)
-    }
-
-    fn state(&self) -> &AdapterState {
-        &self.state
-    }
-
-    fn state_mut(&mut self) -> &mut AdapterState {
-        &mut self.state
-    }
-
     /// `lora_embedding_A` and `lora_embedding_B`, without a `.weight`.
     fn vars(&self) -> Vec<(&'static str, &Var)> {
         vec![
@@ -191,12 +181,20 @@ impl Adapter for LoraEmbedding {
         Ok((&base + update.reshape(base.shape())?)?)
     }
 
-    fn merge_into(
-        &self,
-        table: &Tensor,
-        _: Option<&Tensor>,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        Ok((Some(changed(table, &self.delta()?)?), None))
+    fn state(&self) -> &AdapterState {
+        &self.state
+    }
+
+    fn state_mut(&mut self) -> &mut AdapterState {
+        &mut self.state
+    }
+
+    fn merge_weight(&self, table: &Tensor) -> Result<Option<Tensor>> {
+        Ok(Some(changed(table, &self.delta()?)?))
+    }
+
+    fn merge_bias(&self, _: Option<&Tensor>) -> Result<Option<Tensor>> {
+        Ok(None)
     }
 }
 

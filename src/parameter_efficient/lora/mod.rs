@@ -19,6 +19,7 @@ pub mod config;
 pub mod embedding;
 pub mod for_model;
 pub mod plus;
+mod product;
 pub(crate) mod update;
 
 use crate::error::Result;
@@ -61,6 +62,9 @@ use rand::Rng;
 /// * Disabled, the layer is the base layer bit for bit, merged or not, however long A, B and a bias
 ///   were trained: it is the reference policy of DPO. [`LoraLinear::base`] is that layer without a
 ///   switch.
+/// * Without dropout and a trained bias the layer is one operation: for the backward pass the graph keeps x
+///   and h, and no output beside h. An x without a gradient costs none. With dropout or a trained bias the
+///   graph keeps each summand, and dropout(x).
 /// * A clone shares A, B and a trained bias with its original.
 /// * (M⁻¹A, BM) is the same layer as (A, B). Gradient flow conserves BᵀB − AAᵀ.
 /// * In linear regression toward a change of rank ≤ r the optimum is that change. For a change of
@@ -126,12 +130,7 @@ use rand::Rng;
 /// [`LoraBias::Update`]: crate::parameter_efficient::LoraBias::Update
 #[doc(alias = "LoRA")]
 #[doc(alias = "low-rank adaptation")]
-#[derive(Clone, Debug)]
-pub struct LoraLinear {
-    base: FrozenLinear,
-    update: Update,
-    state: AdapterState,
-}
+pub type LoraLinear = Lora<FrozenLinear>;
 
 impl LoraLinear {
     /// A layer at its start. The base weight is shared, not copied; `rng` draws A.
@@ -152,15 +151,33 @@ impl LoraLinear {
             untrained: "A and B would get no gradient",
             ..names!("LoraLinear")
         };
-        Ok(Self {
+        Ok(Self::over_base(names, base, update, config.dropout))
+    }
+}
+
+/// The low-rank change over a base of either kind: [`LoraLinear`],
+/// [`QloraLinear`](crate::parameter_efficient::QloraLinear).
+#[derive(Clone, Debug)]
+pub struct Lora<B> {
+    base: B,
+    update: Update,
+    state: AdapterState,
+}
+
+impl<B> Lora<B> {
+    pub(crate) fn over_base(names: Names, base: B, update: Update, dropout: f64) -> Self
+    where
+        B: Clone + Into<FrozenBase>,
+    {
+        Self {
+            state: AdapterState::named(names, base.clone(), dropout),
             base,
             update,
-            state: AdapterState::named(names, config.dropout),
-        })
+        }
     }
 
     /// The frozen base layer.
-    pub fn base(&self) -> &FrozenLinear {
+    pub fn base(&self) -> &B {
         &self.base
     }
 
@@ -188,9 +205,27 @@ impl LoraLinear {
     }
 }
 
-impl Adapter for LoraLinear {
-    fn frozen(&self) -> FrozenBase<'_> {
-        FrozenBase::Linear(&self.base)
+impl<B> Adapter for Lora<B> {
+    /// `lora_A.weight`, `lora_B.weight`, and `base_layer.bias` or `lora_B.bias` for a trained bias.
+    fn vars(&self) -> Vec<(&'static str, &Var)> {
+        self.update.vars()
+    }
+
+    fn adapted(&self, x: &Tensor, dropped: &Tensor) -> Result<Tensor> {
+        let base = self.frozen();
+        if let (FrozenBase::Linear(base), Some(factors)) = (base, self.update.only_factors())
+            && dropped.id() == x.id()
+            && !product::is_empty(factors, x)
+        {
+            return product::whole(base, factors, x);
+        }
+        // W₀ x + b
+        let base = match self.update.replaces_bias() {
+            true => base.without_bias().forward(x)?,
+            false => base.forward(x)?,
+        };
+        // + s · B A dropout(x)
+        self.update.added_to(base, dropped)
     }
 
     fn state(&self) -> &AdapterState {
@@ -201,33 +236,18 @@ impl Adapter for LoraLinear {
         &mut self.state
     }
 
-    /// `lora_A.weight`, `lora_B.weight`, and `base_layer.bias` or `lora_B.bias` for a trained bias.
-    fn vars(&self) -> Vec<(&'static str, &Var)> {
-        self.update.vars()
+    fn merge_weight(&self, weight: &Tensor) -> Result<Option<Tensor>> {
+        self.update.merge_weight(weight)
     }
 
-    fn adapted(&self, x: &Tensor, dropped: &Tensor) -> Result<Tensor> {
-        // W₀ x + b
-        let base = match self.update.replaces_bias() {
-            true => self.base.without_bias().forward(x)?,
-            false => self.base.forward(x)?,
-        };
-        // + s · B A dropout(x)
-        self.update.added_to(base, dropped)
-    }
-
-    fn merge_into(
-        &self,
-        weight: &Tensor,
-        bias: Option<&Tensor>,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        self.update.merge_into(weight, bias)
+    fn merge_bias(&self, bias: Option<&Tensor>) -> Result<Option<Tensor>> {
+        self.update.merge_bias(bias)
     }
 }
 
-impl LinearAdapter for LoraLinear {}
+impl<B> LinearAdapter for Lora<B> {}
 
-impl Module for LoraLinear {
+impl<B> Module for Lora<B> {
     /// [`Adapter::forward_eval`].
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         Ok(self.forward_eval(x)?)

@@ -32,8 +32,8 @@ use std::collections::HashMap;
 /// [`Error::Argument`] for one variable under two names that belong to different groups.
 /// # Properties
 /// * λ = 1 is LoRA with one rate.
-/// * Every variable is in exactly one group, once, and a group keeps the order of `vars`. One that is listed under several names (a tied
-///   embedding) has the first of them.
+/// * Every variable is in exactly one group, once, and a group keeps the order of `vars`. One that is
+///   listed under several names (a tied embedding) has the first of them.
 /// # Departures
 /// The paper asks for λ ≫ 1 and uses 2⁴ for most of its runs; there is no default here. The authors' code
 /// gives the factors of an embedding a third rate, 10⁻⁶ unless told otherwise. Here they are in the slow
@@ -42,8 +42,8 @@ use std::collections::HashMap;
 /// moves them into a third one.
 /// # Examples
 /// ```
+/// use candle_align::parameter_efficient::{Adapter, LoraConfig, LoraLinear, lora_plus_groups};
 /// use candle_align::training::{AdamW, AdamWConfig};
-/// use candle_align::parameter_efficient::{LoraConfig, LoraLinear, lora_plus_groups};
 /// use candle_core::{DType, Device, Tensor};
 /// use rand::SeedableRng;
 ///

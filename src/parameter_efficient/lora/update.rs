@@ -51,6 +51,11 @@ impl Update {
         Ok(Self { factors, bias })
     }
 
+    /// A, B and s, if nothing else is trained.
+    pub(crate) fn only_factors(&self) -> Option<&LowRank> {
+        matches!(self.bias, Bias::Frozen).then_some(&self.factors)
+    }
+
     /// Whether a trained bias replaces the base layer's.
     pub(crate) fn replaces_bias(&self) -> bool {
         matches!(self.bias, Bias::Base(_))
@@ -73,16 +78,14 @@ impl Update {
         Ok((&base + update.reshape(base.shape())?)?)
     }
 
-    /// The weight and the bias with the change in them; `None` for a bias that is not trained.
-    pub(crate) fn merge_into(
-        &self,
-        weight: &Tensor,
-        bias: Option<&Tensor>,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        // W = W₀ + s · B A
-        let weight = changed(weight, &self.factors.delta()?)?;
-        // b, its trained copy, or b + s · b_B
-        let bias = match &self.bias {
+    /// W = W₀ + s · B A.
+    pub(crate) fn merge_weight(&self, weight: &Tensor) -> Result<Option<Tensor>> {
+        Ok(Some(changed(weight, &self.factors.delta()?)?))
+    }
+
+    /// b's trained copy, or b + s · b_B; `None` for a bias that is not trained.
+    pub(crate) fn merge_bias(&self, bias: Option<&Tensor>) -> Result<Option<Tensor>> {
+        Ok(match &self.bias {
             Bias::Frozen => None,
             Bias::Base(bias) => Some(changed(&bias.zeros_like()?, bias)?),
             Bias::Update(change) => {
@@ -90,8 +93,7 @@ impl Update {
                 let zero = change.zeros_like()?;
                 Some(changed(bias.unwrap_or(&zero), &change)?)
             }
-        };
-        Ok((Some(weight), bias))
+        })
     }
 
     /// The trained variables under PEFT's names, sorted by name.

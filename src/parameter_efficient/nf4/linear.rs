@@ -176,12 +176,12 @@ fn computable(
     if fits {
         return Ok(());
     }
-    Err(Error::DType {
+    Err(Error::dtype(
         function,
-        argument: argument.to_string(),
-        found: tensor.dtype().as_str(),
-        expected: format!("{expected} (from `{from}`)"),
-    })
+        argument,
+        tensor.dtype(),
+        format!("{expected} (from `{from}`)"),
+    ))
 }
 
 impl Module for Nf4Linear {

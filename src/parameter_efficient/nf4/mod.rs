@@ -203,12 +203,12 @@ impl Nf4Tensor {
             Storage::Cpu(CpuStorage::BF16(x)) => blocks(&x[start..end]),
             Storage::Cpu(CpuStorage::F16(x)) => blocks(&x[start..end]),
             _ => {
-                return Err(Error::DType {
+                return Err(Error::dtype(
                     function,
-                    argument: argument.to_string(),
-                    found: tensor.dtype().as_str(),
-                    expected: "f32, f64, bf16 or f16".to_string(),
-                });
+                    argument,
+                    tensor.dtype(),
+                    "f32, f64, bf16 or f16",
+                ));
             }
         };
         let (packed, scales) = blocks.map_err(|(at, x)| {

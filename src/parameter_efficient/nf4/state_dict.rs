@@ -55,12 +55,12 @@ impl Reader<'_> {
         let tensor = self.tensors.get(name);
         let tensor = tensor.ok_or_else(|| self.wrong(name, "is missing"))?;
         if tensor.dtype() != dtype {
-            return Err(Error::DType {
-                function: self.function,
-                argument: name.to_string(),
-                found: tensor.dtype().as_str(),
-                expected: dtype.as_str().to_string(),
-            });
+            return Err(Error::dtype(
+                self.function,
+                name,
+                tensor.dtype(),
+                dtype.as_str().to_string(),
+            ));
         }
         // bitsandbytes gives the packed weight a second axis of 1
         let fits = match tensor.dims() {

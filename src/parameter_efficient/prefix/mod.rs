@@ -24,7 +24,8 @@ mod form;
 pub use form::Reparametrization;
 
 use crate::error::{Error, Result, require};
-use crate::shape::{Axes, made, size};
+use crate::parameter_efficient::low_rank::counted;
+use crate::shape::{Axes, made, size, trained_type};
 use candle_core::{DType, Device, Tensor, Var};
 use form::Form;
 use rand::Rng;
@@ -175,14 +176,7 @@ impl PrefixEncoder {
         let length = config.length;
         size(function, "length", length)?;
         let wide = check(function, shape)?;
-        if !matches!(dtype, DType::F32 | DType::F64) {
-            return Err(Error::DType {
-                function,
-                argument: "dtype".to_string(),
-                found: dtype.as_str(),
-                expected: "f32 or f64".to_string(),
-            });
-        }
+        trained_type(function, dtype)?;
         let form = Form::new(
             function,
             [length, shape.width(), wide],
@@ -301,8 +295,7 @@ impl PrefixEncoder {
 
     /// How many numbers are trained.
     pub fn parameters(&self) -> usize {
-        let vars = self.trainable("");
-        vars.iter().map(|(_, var)| var.elem_count()).sum()
+        counted(&self.trainable(""))
     }
 
     /// The trained variables, sorted by name: `prompt_embeddings`, as in PEFT's files, or with the network

@@ -19,8 +19,8 @@ pub use start::{PromptConfig, PromptInit};
 use crate::error::{Error, Result};
 use crate::known::readable;
 use crate::parameter_efficient::low_rank::named;
-use crate::shape::Axes;
-use candle_core::{DType, Tensor, Var};
+use crate::shape::{Axes, fits_trained};
+use candle_core::{Tensor, Var};
 use candle_nn::Module;
 use rand::Rng;
 
@@ -142,25 +142,14 @@ impl PromptEmbedding {
         let mut axes = Axes::new(function);
         axes.axes("values", &self.values, &["length", "dim"])?;
         axes.axes("embeddings", embeddings, &["batch", "time", "dim"])?;
-        let (trained, found) = (self.values.dtype(), embeddings.dtype());
-        let half = matches!(found, DType::BF16 | DType::F16);
-        if found != trained && !(half && trained == DType::F32) {
-            return Err(Error::DType {
-                function,
-                argument: "embeddings".to_string(),
-                found: found.as_str(),
-                expected: match trained {
-                    DType::F32 => "f32, bf16 or f16 (from `values`)".to_string(),
-                    other => format!("{} (from `values`)", other.as_str()),
-                },
-            });
-        }
+        let kind = (self.values.dtype(), "`values`");
+        fits_trained(function, "embeddings", embeddings, kind)?;
         let embeddings = readable(embeddings)?;
         if !self.enabled {
             return Ok(embeddings);
         }
         let batch = embeddings.dim(0)?;
-        let values = self.values.to_dtype(found)?;
+        let values = self.values.to_dtype(embeddings.dtype())?;
         let values = values.unsqueeze(0)?.broadcast_as((batch, length, dim))?;
         Ok(Tensor::cat(
             &[&values.contiguous()?, &embeddings.contiguous()?],

@@ -93,7 +93,8 @@ impl<'a> Fitting<'a> {
             let text = "nothing is trained: the weights are frozen and there is no adapter";
             return Err(Error::Usage(text.to_string()));
         }
-        let (decayed, kept): (Vec<_>, Vec<_>) = vars.iter().cloned().partition(|(name, _)| decays(name));
+        let (decayed, kept): (Vec<_>, Vec<_>) =
+            vars.iter().cloned().partition(|(name, _)| decays(name));
         let mut groups = vec![ParameterGroup::new(decayed, settings.weight_decay)];
         groups.push(ParameterGroup::new(kept, 0.0));
         groups.retain(|group| !group.vars.is_empty());
@@ -105,8 +106,17 @@ impl<'a> Fitting<'a> {
             objective,
             reference,
             optimizer: AdamW::new(groups, config)?,
-            schedule: schedule(settings.lr_scheduler_type, settings.warmup_steps, settings.max_steps)?,
-            steps: Steps::new(objective.len(), settings.batch, settings.accumulation, settings.order)?,
+            schedule: schedule(
+                settings.lr_scheduler_type,
+                settings.warmup_steps,
+                settings.max_steps,
+            )?,
+            steps: Steps::new(
+                objective.len(),
+                settings.batch,
+                settings.accumulation,
+                settings.order,
+            )?,
             settings: settings.clone(),
             vars,
         })
@@ -131,9 +141,14 @@ impl<'a> Fitting<'a> {
         let mut total = GradAccumulator::new();
         let (mut loss, mut rewards) = (0.0, Vec::new());
         for (at, rows) in step.micro_batches.iter().enumerate() {
-            let seed = self.settings.seed.wrapping_add((step.step as u64) << 20).wrapping_add(at as u64);
+            let seed = self
+                .settings
+                .seed
+                .wrapping_add((step.step as u64) << 20)
+                .wrapping_add(at as u64);
             let measured =
-                self.objective.loss(decoder, &self.reference, rows, &step.micro_batches, seed)?;
+                self.objective
+                    .loss(decoder, &self.reference, rows, &step.micro_batches, seed)?;
             let grads = measured.loss.backward()?;
             if step.step == 0 && at == 0 {
                 let coverage = grad_coverage(&self.vars, &grads)?;
@@ -150,7 +165,11 @@ impl<'a> Fitting<'a> {
         // PyTorch divides by the norm plus 10⁻⁶
         let bound = self.settings.max_grad_norm;
         if bound > 0.0 && grad_norm + 1e-6 > bound {
-            clip_grad_norm(&self.vars, &mut grads, grad_norm * bound / (grad_norm + 1e-6))?;
+            clip_grad_norm(
+                &self.vars,
+                &mut grads,
+                grad_norm * bound / (grad_norm + 1e-6),
+            )?;
         }
         let learning_rate = self.settings.learning_rate * self.schedule.factor(step.step);
         self.optimizer.set_learning_rate(learning_rate)?;
@@ -168,7 +187,9 @@ impl<'a> Fitting<'a> {
 /// Whether AdamW's decay acts on a weight, by the names that Transformers spares.
 pub fn decays(name: &str) -> bool {
     let name = name.to_lowercase();
-    let spared = ["bias", "layernorm", "rmsnorm"].iter().any(|word| name.contains(word));
+    let spared = ["bias", "layernorm", "rmsnorm"]
+        .iter()
+        .any(|word| name.contains(word));
     let norm = |part: &str| part == "norm" || part.ends_with("_norm");
     !spared && !name.split('.').any(norm)
 }

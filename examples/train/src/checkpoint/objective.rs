@@ -101,11 +101,14 @@ impl Objective {
         match self {
             Self::Sft(texts) => {
                 // one mean over all tokens of the step, whatever the micro-batches
-                let learned = |row: &usize| texts[*row].learned.iter().skip(1).filter(|l| **l).count();
+                let learned =
+                    |row: &usize| texts[*row].learned.iter().skip(1).filter(|l| **l).count();
                 let count: usize = window.iter().flatten().map(learned).sum();
                 let texts: Vec<&Text> = rows.iter().map(|row| &texts[*row]).collect();
                 let log_probs = of_texts(decoder, &texts, seed)?;
-                let loss = sft_loss(&log_probs, None, &SftConfig::default())?.loss.sum_all()?;
+                let loss = sft_loss(&log_probs, None, &SftConfig::default())?
+                    .loss
+                    .sum_all()?;
                 Ok(Measured {
                     loss: (loss / count.max(1) as f64)?,
                     rewards: None,
@@ -200,7 +203,13 @@ fn of_texts(decoder: &Decoder, texts: &[&Text], seed: u64) -> Result<TokenLogPro
     let ids = Tensor::from_vec(ids, shape, device)?;
     let learned = Tensor::from_vec(learned, shape, device)?;
     let head = decoder.head()?;
-    Ok(TokenLogProbs::from_hidden(&hidden, &head, &ids, &learned, Statistics::default())?)
+    Ok(TokenLogProbs::from_hidden(
+        &hidden,
+        &head,
+        &ids,
+        &learned,
+        Statistics::default(),
+    )?)
 }
 
 /// The first half of the rows, and the second.
@@ -217,7 +226,9 @@ fn margins(pairs: &[&Compared]) -> Result<Option<Tensor>> {
     match given.len() {
         0 => Ok(None),
         n if n == pairs.len() => Ok(Some(Tensor::new(given, &Device::Cpu)?)),
-        _ => Err(Error::Usage("some rows have a margin and others have none".to_string())),
+        _ => Err(Error::Usage(
+            "some rows have a margin and others have none".to_string(),
+        )),
     }
 }
 
@@ -227,7 +238,10 @@ impl Rewards {
         let (chosen, rejected) = (numbers(&rewards.chosen)?, numbers(&rewards.rejected)?);
         let n = chosen.len().max(1) as f64;
         let mean = |all: &[f64]| all.iter().sum::<f64>() / n;
-        let right = chosen.iter().zip(&rejected).filter(|(chosen, rejected)| chosen > rejected);
+        let right = chosen
+            .iter()
+            .zip(&rejected)
+            .filter(|(chosen, rejected)| chosen > rejected);
         Ok(Self {
             accuracy: right.count() as f64 / n,
             chosen: mean(&chosen),
