@@ -43,7 +43,7 @@ use std::collections::HashMap;
 /// # Examples
 /// ```
 /// use candle_align::training::{AdamW, AdamWConfig};
-/// use candle_align::parameter_efficient::{LoraConfig, LoraLinear, lora_plus_groups};
+/// use candle_align::parameter_efficient::{Adapter, LoraConfig, LoraLinear, lora_plus_groups};
 /// use candle_core::{DType, Device, Tensor};
 /// use rand::SeedableRng;
 ///
