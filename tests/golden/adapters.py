@@ -39,7 +39,7 @@ def lora():
     for name, inside, outside, r, alpha, rslora, bias, trained in [
         ("alpha 16, r 4", 5, 3, 4, 16, False, True, "none"),
         ("alpha 1, r 2, no bias", 3, 4, 2, 1, False, False, "none"),
-        ("rank-stabilized", 6, 4, 4, 8, True, False, "none"),
+        ("rank-stabilised", 6, 4, 4, 8, True, False, "none"),
         ("rank 1", 4, 4, 1, 3, False, True, "none"),
         ("bias on B", 3, 5, 2, 5, False, True, "update"),
         ("bias of the base", 3, 4, 2, 6, True, True, "base"),
@@ -78,7 +78,7 @@ def lora():
             case(
                 f"linear, {name}",
                 text + "the forward pass of a torch.nn.Linear, get_delta_weight, merge_and_unload",
-                config=dict(kind="linear", r=r, alpha=alpha, rank_stabilized=rslora, trained_bias=trained),
+                config=dict(kind="linear", r=r, alpha=alpha, rank_stabilised=rslora, trained_bias=trained),
                 inputs=inputs,
                 outputs=outputs,
                 grads=grads,
@@ -86,7 +86,7 @@ def lora():
         )
     for name, vocabulary, width, r, alpha, rslora in [
         ("alpha 6, r 2", 7, 3, 2, 6, False),
-        ("rank-stabilized", 5, 4, 4, 6, True),
+        ("rank-stabilised", 5, 4, 4, 6, True),
     ]:
         draw = Draw(f"lora embedding {name}")
         embedding = torch.nn.Embedding(vocabulary, width)
@@ -105,7 +105,7 @@ def lora():
             case(
                 f"embedding, {name}",
                 text + "the forward pass of a torch.nn.Embedding, get_delta_weight, merge_and_unload",
-                config=dict(kind="embedding", r=r, alpha=alpha, rank_stabilized=rslora, trained_bias="none"),
+                config=dict(kind="embedding", r=r, alpha=alpha, rank_stabilised=rslora, trained_bias="none"),
                 inputs=inputs,
                 outputs=dict(y=y, loss=(y * weight).sum(), delta=delta, merged=merged),
                 grads=grads,

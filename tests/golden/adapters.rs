@@ -24,7 +24,7 @@ pub fn config(case: &Case) -> LoraConfig {
     LoraConfig {
         rank: case.number("r") as usize,
         alpha: case.number("alpha"),
-        scaling: match case.flag("rank_stabilized") {
+        scaling: match case.flag("rank_stabilised") {
             true => Scaling::RankSqrt,
             false => Scaling::Rank,
         },

@@ -56,7 +56,7 @@ def dora():
     cases = []
     for name, inside, outside, r, alpha, rslora, bias in [
         ("alpha 6, r 2", 5, 3, 2, 6, False, True),
-        ("rank-stabilized, no bias", 3, 4, 4, 3, True, False),
+        ("rank-stabilised, no bias", 3, 4, 4, 3, True, False),
         ("rank 1", 4, 4, 1, 3, False, True),
     ]:
         draw = Draw(f"dora {name}")
@@ -72,7 +72,7 @@ def dora():
         cases.append(
             one_layer(
                 draw, linear(draw, inside, outside, bias), config, name, "peft 0.21.2 LoraConfig(use_dora=True): ",
-                parameters, dict(r=r, alpha=alpha, rank_stabilized=rslora),
+                parameters, dict(r=r, alpha=alpha, rank_stabilised=rslora),
                 lambda layer: dict(start=layer.lora_magnitude_vector["default"].weight.detach().clone()),
             )
         )

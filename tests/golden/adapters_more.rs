@@ -45,7 +45,7 @@ fn dora() {
         let config = LoraConfig {
             rank: case.number("r") as usize,
             alpha: case.number("alpha"),
-            scaling: match case.flag("rank_stabilized") {
+            scaling: match case.flag("rank_stabilised") {
                 true => Scaling::RankSqrt,
                 false => Scaling::Rank,
             },
