@@ -2,9 +2,9 @@
 //! an error that names its argument. And a loss sees numbers, not layouts.
 
 use crate::common::{self, ALL_STATISTICS, EXACT, Role, Row, rows};
-use candle_align::math;
 use candle_align::language::edits::{EditCosts, edit_script};
 use candle_align::language::forgetful::{forgetful_mask, forgetful_pair_mask};
+use candle_align::math;
 use candle_align::math::Whiten;
 use candle_align::online::raft::{RefreshedSet, best_of_k, kl_adjusted_rewards, top_share};
 use candle_align::online::reward_head::{RewardHead, RewardNormalization};

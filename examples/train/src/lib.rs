@@ -3,6 +3,7 @@
 pub mod adapter;
 pub mod arguments;
 pub mod batch;
+pub mod checkpoint;
 pub mod comparisons;
 pub mod data;
 pub mod error;
