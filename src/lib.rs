@@ -37,7 +37,7 @@
 //! | | [`peft`] | adapter files that Python's PEFT reads and writes |
 //! | | [`log_probs`] | from logits and tokens to log-probabilities, the start of every objective |
 //! | | [`reduction`] | how losses become one number, and which count divides them |
-//! | | [`ops`] | a model's operations, with a backward pass |
+//! | | [`decoder`] | language models of the Llama family from Hugging Face folders, trained or under adapters |
 //! | | [`training`] | gradient coverage and agreement, clipping, accumulation, AdamW, schedules |
 //! | | [`ops`] | candle's fused operations (norms, softmax, rotary embeddings, gates), with a backward pass |
 //! | | [`math`] | the delicate primitives, tested at their kinks and at infinity |
@@ -45,8 +45,8 @@
 //! | | [`mod@survey`] | the survey section by section, with the evidence for each item |
 //!
 //! Objectives, settings, results and layers are also exported at the crate's root:
-//! `use candle_align::{dpo_loss, DpoConfig}`. So is everything public but the tools of [`training`],
-//! [`math`] and [`ops`], which you reach through their module: `training::AdamW`, `math::log_sigmoid`.
+//! `use candle_align::{dpo_loss, DpoConfig}`. So is everything public but [`decoder`] and the tools of
+//! [`training`], [`math`] and [`ops`], which you reach through their module: `training::AdamW`, `math::log_sigmoid`.
 //!
 //! # Words
 //!
@@ -86,7 +86,7 @@
 //!
 //! # Not here
 //!
-//! There is no trainer, tokenizer, downloader or model zoo: loops, models and plots are in the examples.
+//! There is no trainer, tokenizer or downloader: loops and plots are in the examples.
 
 #![deny(unsafe_code, missing_docs, missing_debug_implementations)]
 #![deny(rustdoc::broken_intra_doc_links)]
@@ -96,7 +96,6 @@ mod atomic;
 mod error;
 mod exp;
 mod files;
-#[allow(missing_docs)]
 pub mod decoder;
 pub mod guide;
 mod in_order;
