@@ -62,7 +62,10 @@ impl Staged {
     ) -> Result<Self, Failure> {
         match path.symlink_metadata() {
             Ok(found) if !found.is_dir() => {
-                return Err(Failure::new(path, "it is there already and is not a folder"));
+                return Err(Failure::new(
+                    path,
+                    "it is there already and is not a folder",
+                ));
             }
             Ok(_) if read_dir(path).is_ok_and(|mut entries| entries.next().is_some()) => {
                 let text = "it is there already and is not empty: name a new folder";

@@ -47,10 +47,11 @@ impl Decoder {
             }
         }
         let state = self.state_dict();
-        let base = match self.config.tie_word_embeddings && self.head.is_none() && self.score.is_none() {
-            true => BaseModel::tied(&state, "model.embed_tokens", "lm_head"),
-            false => BaseModel::untied(&state),
-        };
+        let base =
+            match self.config.tie_word_embeddings && self.head.is_none() && self.score.is_none() {
+                true => BaseModel::tied(&state, "model.embed_tokens", "lm_head"),
+                false => BaseModel::untied(&state),
+            };
         let adapters = file.layers(base, strictness)?;
         let mut notes = file.left_out().to_vec();
         notes.extend(adapters.left_out.iter().cloned());
@@ -146,16 +147,25 @@ impl Decoder {
         adapters: ModelAdapters,
     ) -> Result<()> {
         if self.attached.contains_key(name) {
-            return Err(Error::argument(function, "name", format!("is `{name}`, which is taken")));
+            return Err(Error::argument(
+                function,
+                "name",
+                format!("is `{name}`, which is taken"),
+            ));
         }
         let mut layers = adapters.layers;
         let mut weights = adapters.weights;
         // nothing is changed before everything is checked
-        let mut places: Vec<&mut Projection> =
-            self.layers.iter_mut().flat_map(|layer| layer.projections_mut()).collect();
+        let mut places: Vec<&mut Projection> = self
+            .layers
+            .iter_mut()
+            .flat_map(|layer| layer.projections_mut())
+            .collect();
         let known = |path: &String| places.iter().any(|map| map.path == *path);
         if let Some(path) = layers.keys().find(|path| !known(path)) {
-            let text = format!("changes `{path}`, which the decoder cannot adapt: only linear maps of layers");
+            let text = format!(
+                "changes `{path}`, which the decoder cannot adapt: only linear maps of layers"
+            );
             return Err(Error::argument(function, "adapter", text));
         }
         let score = weights.remove(SCORE);
@@ -199,12 +209,20 @@ impl Decoder {
             let adapter = map.adapters.get(name)?;
             Some(adapter.trainable(&map.path))
         };
-        layer.projections().into_iter().filter_map(adapted).flatten().collect()
+        layer
+            .projections()
+            .into_iter()
+            .filter_map(adapted)
+            .flatten()
+            .collect()
     }
 
     /// The matrix that scores texts, under the active adapter, in the type of hidden states.
     pub(super) fn score_matrix(&self) -> Result<Option<Tensor>> {
-        let attached = self.adapter.as_ref().and_then(|name| self.attached.get(name));
+        let attached = self
+            .adapter
+            .as_ref()
+            .and_then(|name| self.attached.get(name));
         let trained = attached.and_then(|attached| attached.score.as_ref());
         match (trained, &self.score) {
             (Some(score), _) => Ok(Some(score.as_tensor().clone())),

@@ -18,13 +18,20 @@ impl Decoder {
     pub fn into_classifier(mut self, labels: usize, rng: &mut impl Rng) -> Result<Self> {
         let function = "Decoder::into_classifier";
         if self.score.is_some() {
-            return Err(Error::argument(function, "self", format!("has `{SCORE}` already")));
+            return Err(Error::argument(
+                function,
+                "self",
+                format!("has `{SCORE}` already"),
+            ));
         }
         if labels == 0 {
             return Err(Error::argument(function, "labels", "is 0"));
         }
         let table = self.embedding.tensor();
-        let (shape, std) = ((labels, self.config.hidden_size), self.config.initializer_range);
+        let (shape, std) = (
+            (labels, self.config.hidden_size),
+            self.config.initializer_range,
+        );
         let dtype = match table.dtype() {
             DType::F64 => DType::F64,
             _ => DType::F32,
@@ -56,15 +63,19 @@ impl Decoder {
         self.check(function, tokens, segments)?;
         if hidden.dims() != [tokens.len(), self.config.hidden_size] {
             let (found, width) = (hidden.dims(), self.config.hidden_size);
-            let text = format!("has shape {found:?}, and not [{}, {width}]: one state per token", tokens.len());
+            let text = format!(
+                "has shape {found:?}, and not [{}, {width}]: one state per token",
+                tokens.len()
+            );
             return Err(Error::argument(function, "hidden", text));
         }
         let pad = self.config.pad_token_id;
         let mut last = Vec::new();
         for row in segments.rows() {
-            let real = row.iter().rev().find(|&&at| {
-                tokens.get(at as usize).copied() != pad
-            });
+            let real = row
+                .iter()
+                .rev()
+                .find(|&&at| tokens.get(at as usize).copied() != pad);
             match real.or(row.first()) {
                 Some(at) => last.push(*at),
                 None => return Err(Error::argument(function, "segments", "hold an empty row")),

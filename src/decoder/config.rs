@@ -118,8 +118,8 @@ impl DecoderConfig {
         if let Some(what) = files::not_json(&bytes) {
             return Err(problem(what.to_string()));
         }
-        let json: Map<String, Value> =
-            serde_json::from_slice(&bytes).map_err(|e| problem(format!("is no JSON object: {e}")))?;
+        let json: Map<String, Value> = serde_json::from_slice(&bytes)
+            .map_err(|e| problem(format!("is no JSON object: {e}")))?;
         Self::parse(function, &source, json)
     }
 
@@ -139,10 +139,13 @@ impl DecoderConfig {
             }
         };
         if keys.has("quantization_config") {
-            let why = "quantized weights are not read; load the unquantized model and quantize here";
+            let why =
+                "quantized weights are not read; load the unquantized model and quantize here";
             return Err(keys.refused("quantization_config", "…", why));
         }
-        let hidden_size = keys.count("hidden_size")?.ok_or_else(|| keys.problem("holds no `hidden_size`"))?;
+        let hidden_size = keys
+            .count("hidden_size")?
+            .ok_or_else(|| keys.problem("holds no `hidden_size`"))?;
         let mut size = |key| -> Result<usize> {
             let found = keys.count(key)?;
             found.ok_or_else(|| keys.problem(format!("holds no `{key}`")))
@@ -165,7 +168,9 @@ impl DecoderConfig {
             (None, Family::Qwen3) => 128,
             (None, Family::Gemma3) => 256,
             (None, _) if hidden_size % num_attention_heads != 0 => {
-                let why = format!("`num_attention_heads` = {num_attention_heads} does not divide it, and there is no `head_dim`");
+                let why = format!(
+                    "`num_attention_heads` = {num_attention_heads} does not divide it, and there is no `head_dim`"
+                );
                 return Err(keys.refused("hidden_size", hidden_size, &why));
             }
             (None, _) => hidden_size / num_attention_heads,
@@ -183,7 +188,11 @@ impl DecoderConfig {
         let epsilon = if family == Family::Phi3 { 1e-5 } else { 1e-6 };
         let rms_norm_eps: f64 = keys.or("rms_norm_eps", epsilon)?;
         if !(rms_norm_eps.is_finite() && rms_norm_eps >= 0.0) {
-            return Err(keys.refused("rms_norm_eps", rms_norm_eps, "it must be finite and not negative"));
+            return Err(keys.refused(
+                "rms_norm_eps",
+                rms_norm_eps,
+                "it must be finite and not negative",
+            ));
         }
 
         let gate = gate(&mut keys, family)?;
@@ -203,24 +212,41 @@ impl DecoderConfig {
             }
         };
         for key in ["attention_dropout", "resid_pdrop", "embd_pdrop"] {
-            let why = "dropout inside the model is not supported; set it to 0 (adapters have their own)";
+            let why =
+                "dropout inside the model is not supported; set it to 0 (adapters have their own)";
             keys.only(key, 0.0, why)?;
         }
         let score_scale = match family {
             Family::Gemma3 => keys.positive("query_pre_attn_scalar")?.unwrap_or(256.0),
             _ => head_dim as f64,
         };
-        keys.only("attn_logit_softcapping", 0.0, "scores cannot be bounded here")?;
+        keys.only(
+            "attn_logit_softcapping",
+            0.0,
+            "scores cannot be bounded here",
+        )?;
         let final_logit_softcapping = match family {
             Family::Gemma3 => keys.positive("final_logit_softcapping")?,
             _ => None,
         };
         let why = "attention in both directions is not supported";
         keys.only("use_bidirectional_attention", false, why)?;
-        keys.only("rope_interleaved", false, "pairs of neighbors are not supported")?;
-        keys.only("use_mrope", false, "positions in several directions are not supported")?;
+        keys.only(
+            "rope_interleaved",
+            false,
+            "pairs of neighbors are not supported",
+        )?;
+        keys.only(
+            "use_mrope",
+            false,
+            "positions in several directions are not supported",
+        )?;
         if family == Family::Phi3 {
-            keys.only("lm_head_bias", false, "this family's output layer has no bias")?;
+            keys.only(
+                "lm_head_bias",
+                false,
+                "this family's output layer has no bias",
+            )?;
             for key in ["full_attn_mod", "interpolate_factor"] {
                 keys.only(key, 1, "only 1 is supported")?;
             }
@@ -233,7 +259,8 @@ impl DecoderConfig {
             phi: family == Family::Phi3,
         };
         let theta = if family == Family::Gemma3 { 1e6 } else { 1e4 };
-        let (rope, window_rope) = scaling::ropes(&mut keys, &shape, theta, family == Family::Gemma3)?;
+        let (rope, window_rope) =
+            scaling::ropes(&mut keys, &shape, theta, family == Family::Gemma3)?;
 
         let config = Self {
             family,
@@ -265,7 +292,10 @@ impl DecoderConfig {
             num_labels: labels(&mut keys)?,
             json,
         };
-        if config.pad_token_id.is_some_and(|id| id as usize >= config.vocab_size) {
+        if config
+            .pad_token_id
+            .is_some_and(|id| id as usize >= config.vocab_size)
+        {
             let id = config.pad_token_id.unwrap_or_default();
             return Err(keys.refused("pad_token_id", id, "the vocabulary has no such token"));
         }

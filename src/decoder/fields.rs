@@ -90,7 +90,11 @@ pub(super) fn gate(keys: &mut Keys, family: Family) -> Result<Gate> {
 }
 
 /// The window of each layer.
-pub(super) fn windows(keys: &mut Keys, family: Family, layers: usize) -> Result<Vec<Option<usize>>> {
+pub(super) fn windows(
+    keys: &mut Keys,
+    family: Family,
+    layers: usize,
+) -> Result<Vec<Option<usize>>> {
     let said = keys.said("sliding_window");
     let window = keys.whole("sliding_window")?;
     // 0 is no window
@@ -118,7 +122,11 @@ pub(super) fn windows(keys: &mut Keys, family: Family, layers: usize) -> Result<
             .map(|kind| match kind.as_str() {
                 "full_attention" => Ok(None),
                 "sliding_attention" => Ok(window),
-                other => Err(keys.refused("layer_types", other, "it can be full_attention or sliding_attention")),
+                other => Err(keys.refused(
+                    "layer_types",
+                    other,
+                    "it can be full_attention or sliding_attention",
+                )),
             })
             .collect();
     }
@@ -127,7 +135,9 @@ pub(super) fn windows(keys: &mut Keys, family: Family, layers: usize) -> Result<
         Family::Qwen2 | Family::Qwen3 => layer >= first_sliding.unwrap_or(28),
         Family::Gemma3 => (layer + 1) % every.unwrap_or(6) != 0,
     };
-    Ok((0..layers).map(|layer| window.filter(|_| slides(layer))).collect())
+    Ok((0..layers)
+        .map(|layer| window.filter(|_| slides(layer)))
+        .collect())
 }
 
 /// The end tokens: one or several.
@@ -135,8 +145,13 @@ pub(super) fn ids(keys: &mut Keys) -> Result<Vec<u32>> {
     match keys.take::<Value>("eos_token_id")? {
         None => Ok(Vec::new()),
         Some(value) => {
-            let list = if value.is_array() { value.clone() } else { Value::Array(vec![value.clone()]) };
-            serde_json::from_value(list).map_err(|e| keys.refused("eos_token_id", value, &e.to_string()))
+            let list = if value.is_array() {
+                value.clone()
+            } else {
+                Value::Array(vec![value.clone()])
+            };
+            serde_json::from_value(list)
+                .map_err(|e| keys.refused("eos_token_id", value, &e.to_string()))
         }
     }
 }
@@ -150,7 +165,11 @@ pub(super) fn dtype(keys: &mut Keys) -> Result<Option<DType>> {
         Some("bfloat16") => Ok(Some(DType::BF16)),
         Some("float16") => Ok(Some(DType::F16)),
         Some("float64") => Ok(Some(DType::F64)),
-        Some(other) => Err(keys.refused("dtype", other, "it can be float32, bfloat16, float16 or float64")),
+        Some(other) => Err(keys.refused(
+            "dtype",
+            other,
+            "it can be float32, bfloat16, float16 or float64",
+        )),
     }
 }
 

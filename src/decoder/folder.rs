@@ -43,14 +43,21 @@ pub(super) fn read(function: &'static str, folder: &Path) -> Result<BTreeMap<Str
     for (name, file) in &weight_map {
         let shown = shown(file);
         let mut parts = Path::new(file).components();
-        if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
-            return Err(problem(format!("names the file `{shown}`, which is not in its folder")));
+        if !matches!(
+            (parts.next(), parts.next()),
+            (Some(Component::Normal(_)), None)
+        ) {
+            return Err(problem(format!(
+                "names the file `{shown}`, which is not in its folder"
+            )));
         }
         if !shards.contains_key(file.as_str()) {
             shards.insert(file, shard(function, &folder.join(file))?);
         }
         if !shards[file.as_str()].contains_key(name) {
-            return Err(problem(format!("says that `{shown}` holds `{name}`, which it does not")));
+            return Err(problem(format!(
+                "says that `{shown}` holds `{name}`, which it does not"
+            )));
         }
     }
     let mut all = BTreeMap::new();
@@ -58,7 +65,9 @@ pub(super) fn read(function: &'static str, folder: &Path) -> Result<BTreeMap<Str
         for (name, tensor) in tensors {
             if weight_map.get(&name).map(String::as_str) != Some(file) {
                 let file = shown(file);
-                return Err(problem(format!("does not say that `{file}` holds `{name}`, which it does")));
+                return Err(problem(format!(
+                    "does not say that `{file}` holds `{name}`, which it does"
+                )));
             }
             all.insert(name, tensor);
         }
@@ -78,7 +87,9 @@ fn shard(function: &'static str, path: &Path) -> Result<BTreeMap<String, Tensor>
         Err(text) => {
             // what the file is tells more than which rule it breaks
             let start = start(path).map_err(unreadable)?;
-            return Err(problem(files::not_tensors(&start).map_or(text, str::to_string)));
+            return Err(problem(
+                files::not_tensors(&start).map_or(text, str::to_string),
+            ));
         }
     };
     let mut tensors = BTreeMap::new();

@@ -21,7 +21,12 @@ impl Decoder {
     /// [`Error::Argument`] if the name is taken, if the weights are trained, for a module that the decoder
     /// cannot adapt or train whole, and for prompts and prefixes; the errors of the method's settings.
     #[doc(alias = "get_peft_model")]
-    pub fn add_adapter(&mut self, name: &str, config: &PeftConfig, rng: &mut impl Rng) -> Result<()> {
+    pub fn add_adapter(
+        &mut self,
+        name: &str,
+        config: &PeftConfig,
+        rng: &mut impl Rng,
+    ) -> Result<()> {
         let function = "Decoder::add_adapter";
         self.check_whole(function, config)?;
         let maps: Vec<(String, Linear)> = self.linears();
@@ -29,7 +34,11 @@ impl Decoder {
         let base = |path: &str| -> Result<&Linear> {
             let found = maps.iter().find(|(of, _)| of == path);
             found.map(|(_, map)| map).ok_or_else(|| {
-                Error::argument(function, "config", format!("chooses `{path}`, which is no linear map"))
+                Error::argument(
+                    function,
+                    "config",
+                    format!("chooses `{path}`, which is no linear map"),
+                )
             })
         };
         let mut layers = BTreeMap::new();
@@ -106,7 +115,8 @@ impl Decoder {
         if let Some(targets) = config.method.targets() {
             let other = |name: &&String| !HEADS.contains(&name.as_str());
             if let Some(other) = targets.modules_to_save.iter().find(other) {
-                let text = format!("trains `{other}` whole, which the decoder cannot: only `score`");
+                let text =
+                    format!("trains `{other}` whole, which the decoder cannot: only `score`");
                 return Err(Error::argument(function, "modules_to_save", text));
             }
         }
@@ -123,6 +133,9 @@ const HEADS: [&str; 2] = ["score", "classifier"];
 
 /// Whether the head of a classifier is trained with the adapter.
 fn trains_score(config: &PeftConfig) -> bool {
-    let whole = config.method.targets().is_some_and(|targets| !targets.modules_to_save.is_empty());
+    let whole = config
+        .method
+        .targets()
+        .is_some_and(|targets| !targets.modules_to_save.is_empty());
     whole || config.task == Some(TaskType::SequenceClassification)
 }

@@ -36,6 +36,7 @@ impl Decoder {
         let table = self.embedding.tensor();
         let cached = table.device().is_cpu() && table.dtype() != DType::F64;
         let mut cache: Option<Cache> = None;
+        let head = self.wide_head()?;
         draw(function, prompts, config, rng, |open| {
             let last = match (&mut cache, cached) {
                 (Some(cache), true) => self.next(function, cache, open)?,
@@ -48,7 +49,7 @@ impl Decoder {
                     hidden
                 }
             };
-            rows_on_host(function, &self.head()?.logits(&last)?.detach())
+            rows_on_host(function, &head.logits(&last)?.detach())
         })
     }
 
@@ -80,7 +81,10 @@ impl Decoder {
             let attended = ops::attention(&q, &k, &v, segments, &layer.attention)?;
             h = layer.after(&h, &attended, &pass)?.detach();
         }
-        let last: Vec<u32> = paths.iter().filter_map(|path| path.last().copied()).collect();
+        let last: Vec<u32> = paths
+            .iter()
+            .filter_map(|path| path.last().copied())
+            .collect();
         let last = Tensor::new(last, h.device())?;
         let hidden = self.norm.forward(&h.index_select(&last, 0)?)?;
         Ok((hidden, keep.then_some(cache)))
@@ -88,10 +92,17 @@ impl Decoder {
 
     /// Runs the last token of each open row. Its hidden state.
     fn next(&self, function: &'static str, cache: &mut Cache, open: &[Open]) -> Result<Tensor> {
-        let tokens: Vec<u32> = open.iter().filter_map(|open| open.tokens.last().copied()).collect();
+        let tokens: Vec<u32> = open
+            .iter()
+            .filter_map(|open| open.tokens.last().copied())
+            .collect();
         let lengths: Vec<usize> = open.iter().map(|open| open.tokens.len()).collect();
         // each token as a row of its own, only to check it
-        self.check(function, &tokens, &Segments::from_lengths(&vec![1; tokens.len()])?)?;
+        self.check(
+            function,
+            &tokens,
+            &Segments::from_lengths(&vec![1; tokens.len()])?,
+        )?;
         self.check_lengths(function, &lengths)?;
         let positions: Vec<u32> = lengths.iter().map(|length| *length as u32 - 1).collect();
         let tables = self.tables(&positions)?;
@@ -174,13 +185,18 @@ impl Cache {
         let queries = q.flatten_all()?.to_vec1::<f32>()?;
         let mut out = vec![0f32; count * heads * dim];
         // one task for each row and head of keys
-        let tasks = out.par_chunks_mut(group * dim).zip(queries.par_chunks(group * dim));
+        let tasks = out
+            .par_chunks_mut(group * dim)
+            .zip(queries.par_chunks(group * dim));
         tasks.enumerate().for_each(|(at, (out, queries))| {
             let (row, head) = (at / kv_heads, at % kv_heads);
             let row = &self.rows[open[row].row];
             let (shared, own) = (&self.shared[number], &row.own[number]);
             let length = row.shared.iter().map(Range::len).sum::<usize>() + own.keys.len() / width;
-            let first = layer.attention.window.map_or(0, |window| length.saturating_sub(window));
+            let first = layer
+                .attention
+                .window
+                .map_or(0, |window| length.saturating_sub(window));
             let own_tokens = 0..own.keys.len() / width;
             let parts = row.shared.iter().map(|range| (shared, range.clone()));
             let parts: Vec<(&KeysValues, usize)> = parts

@@ -2,9 +2,9 @@
 
 use super::config::{DecoderConfig, Family, Gate};
 use super::norm::Norm;
+use super::pass::Pass;
 use super::projection::{Projection, Weight};
 use super::tensors::Tensors;
-use super::pass::Pass;
 use crate::error::Result;
 use crate::ops::{self, AttentionConfig, Segments};
 use candle_core::{D, Tensor};
@@ -49,7 +49,11 @@ pub(super) struct Layer {
 pub(super) type Tables = (Tensor, Tensor);
 
 impl Layer {
-    pub(super) fn new(tensors: &mut Tensors, config: &DecoderConfig, number: usize) -> Result<Self> {
+    pub(super) fn new(
+        tensors: &mut Tensors,
+        config: &DecoderConfig,
+        number: usize,
+    ) -> Result<Self> {
         let path = format!("model.layers.{number}");
         let attention = format!("{path}.self_attn");
         let mlp = format!("{path}.mlp");
@@ -275,7 +279,10 @@ fn turned(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
         true => turn(x),
         false => {
             let first = turn(&x.narrow(2, 0, rotary)?.contiguous()?)?;
-            Ok(Tensor::cat(&[first, x.narrow(2, rotary, dim - rotary)?], 2)?)
+            Ok(Tensor::cat(
+                &[first, x.narrow(2, rotary, dim - rotary)?],
+                2,
+            )?)
         }
     }
 }

@@ -47,7 +47,11 @@ impl Decoder {
         let half = matches!(load.dtype, DType::BF16 | DType::F16);
         if !half && !matches!(load.dtype, DType::F32 | DType::F64) {
             let found = load.dtype.as_str();
-            return Err(Error::argument(function, "load.dtype", format!("is {found}, and weights are f32, f64, bf16 or f16")));
+            return Err(Error::argument(
+                function,
+                "load.dtype",
+                format!("is {found}, and weights are f32, f64, bf16 or f16"),
+            ));
         }
         if half && load.trained {
             let text = "is a half type, in which the steps of an optimizer are lost: train in f32";
@@ -58,7 +62,8 @@ impl Decoder {
         let mut tensors = Tensors::new(function, source, tensors, load);
         let table = [config.vocab_size, config.hidden_size];
         let embedding = tensors.take(EMBEDDING, &table)?;
-        let layers = (0..config.num_hidden_layers).map(|number| Layer::new(&mut tensors, &config, number));
+        let layers =
+            (0..config.num_hidden_layers).map(|number| Layer::new(&mut tensors, &config, number));
         let layers = layers.collect::<Result<Vec<Layer>>>()?;
         let norm = Norm::new(&mut tensors, &config, "model.norm", config.hidden_size)?;
         let score = match tensors.has(SCORE) {

@@ -21,7 +21,10 @@ impl Decoder {
         let function = "Decoder::merge_adapter";
         let score = self.attached(function, name)?.score.clone();
         if self.attached.len() > 1 {
-            let text = format!("has the adapters {}: the others were made for the weights before", self.adapters().join(", "));
+            let text = format!(
+                "has the adapters {}: the others were made for the weights before",
+                self.adapters().join(", ")
+            );
             return Err(Error::argument(function, "self", text));
         }
         for layer in &mut self.layers {

@@ -50,6 +50,15 @@ impl Decoder {
     /// # Errors
     /// [`Error::Argument`] for a classifier without one.
     pub fn head(&self) -> Result<OutputHead> {
+        self.head_with(self.head_weight()?.tensor())
+    }
+
+    /// As [`Decoder::head`], in the type of hidden states.
+    pub(super) fn wide_head(&self) -> Result<OutputHead> {
+        self.head_with(&self.head_weight()?.wide()?)
+    }
+
+    fn head_weight(&self) -> Result<&Weight> {
         let weight = match &self.head {
             Some(head) => head,
             None if self.config.tie_word_embeddings => &self.embedding,
@@ -58,7 +67,11 @@ impl Decoder {
                 return Err(Error::argument("Decoder::head", "self", text));
             }
         };
-        let head = OutputHead::new(weight.tensor(), None)?;
+        Ok(weight)
+    }
+
+    fn head_with(&self, weight: &Tensor) -> Result<OutputHead> {
+        let head = OutputHead::new(weight, None)?;
         match self.config.final_logit_softcapping {
             Some(cap) => head.with_soft_cap(cap),
             None => Ok(head),
@@ -71,7 +84,7 @@ impl Decoder {
     /// # Errors
     /// As [`Decoder::head`].
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        let head = self.head()?;
+        let head = self.wide_head()?;
         let rows = hidden.flatten_to(hidden.rank().saturating_sub(2))?;
         let logits = head.logits(&rows)?;
         let mut shape = hidden.dims().to_vec();
@@ -84,7 +97,8 @@ impl Decoder {
     /// The model's own tensors, by their names in the file: a state dict, for adapters of Python's PEFT.
     pub fn state_dict(&self) -> HashMap<String, Tensor> {
         let own = self.weights().into_iter();
-        own.map(|(name, weight)| (name, weight.tensor().clone())).collect()
+        own.map(|(name, weight)| (name, weight.tensor().clone()))
+            .collect()
     }
 
     /// The trained variables by name, sorted: the model's own, if they are trained, and those of the active

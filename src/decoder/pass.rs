@@ -35,7 +35,12 @@ impl Decoder {
     /// # Errors
     /// As [`Decoder::hidden`].
     pub fn hidden_train(&self, tokens: &[u32], segments: &Segments, seed: u64) -> Result<Tensor> {
-        self.pass("Decoder::hidden_train", tokens, segments, Mode::Train { seed })
+        self.pass(
+            "Decoder::hidden_train",
+            tokens,
+            segments,
+            Mode::Train { seed },
+        )
     }
 
     pub(super) fn pass(
@@ -76,14 +81,26 @@ impl Decoder {
     }
 
     /// Whether these tokens can go through the model.
-    pub(super) fn check(&self, function: &'static str, tokens: &[u32], segments: &Segments) -> Result<()> {
+    pub(super) fn check(
+        &self,
+        function: &'static str,
+        tokens: &[u32],
+        segments: &Segments,
+    ) -> Result<()> {
         if tokens.len() != segments.tokens() {
-            let text = format!("has {} tokens for the {} of `segments`", tokens.len(), segments.tokens());
+            let text = format!(
+                "has {} tokens for the {} of `segments`",
+                tokens.len(),
+                segments.tokens()
+            );
             return Err(Error::argument(function, "tokens", text));
         }
         let vocabulary = self.config.vocab_size;
         if let Some(at) = tokens.iter().position(|&id| id as usize >= vocabulary) {
-            let text = format!("holds {} at {at}, and the vocabulary has {vocabulary}", tokens[at]);
+            let text = format!(
+                "holds {} at {at}, and the vocabulary has {vocabulary}",
+                tokens[at]
+            );
             return Err(Error::argument(function, "tokens", text));
         }
         self.check_lengths(function, &segments.row_lengths())
@@ -116,7 +133,10 @@ impl Decoder {
         if self.config.family == Family::Gemma3 {
             // rounded to the type of the weights, as in Transformers
             let scale = Tensor::new((self.config.hidden_size as f64).sqrt(), table.device())?;
-            let scale = scale.to_dtype(table.dtype())?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+            let scale = scale
+                .to_dtype(table.dtype())?
+                .to_dtype(DType::F64)?
+                .to_scalar::<f64>()?;
             h = (wide(&h)? * scale)?;
         }
         wide(&h)

@@ -2,8 +2,8 @@
 
 use super::pass::Pass;
 use crate::error::Result;
-use crate::parameter_efficient::FrozenLinear;
 use crate::parameter_efficient::Adapter;
+use crate::parameter_efficient::FrozenLinear;
 use crate::peft::AnyAdapter;
 use candle_core::{DType, Tensor, Var};
 use candle_nn::{Linear, Module};
@@ -79,7 +79,10 @@ impl Projection {
 
     /// `[tokens, in]` to `[tokens, out]`.
     pub(super) fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
-        let adapter = pass.adapter.as_ref().and_then(|name| self.adapters.get(name));
+        let adapter = pass
+            .adapter
+            .as_ref()
+            .and_then(|name| self.adapters.get(name));
         if let Some(adapter) = adapter {
             return match pass.dropout {
                 Some(seed) => {

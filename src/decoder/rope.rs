@@ -113,11 +113,7 @@ impl Rope {
                 let slower = plain.into_iter().zip(factors);
                 let slower = slower.map(|(f, factor)| 1.0 / (*factor as f32 * (1.0 / f)));
                 let why = "`longrope` takes other factors for all rows of a batch beyond it";
-                (
-                    slower.collect(),
-                    *scale as f32,
-                    Some((*original, why)),
-                )
+                (slower.collect(), *scale as f32, Some((*original, why)))
             }
         };
         Self {

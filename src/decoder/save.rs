@@ -65,7 +65,12 @@ impl Decoder {
         if let Some(above) = path.parent().filter(|above| *above != Path::new("")) {
             fs::create_dir_all(above).map_err(|error| failed(Failure::new(above, error)))?;
         }
-        let copied = save.beside.as_deref().map(beside).transpose()?.unwrap_or_default();
+        let copied = save
+            .beside
+            .as_deref()
+            .map(beside)
+            .transpose()?
+            .unwrap_or_default();
         let mut tensors: BTreeMap<String, Tensor> = BTreeMap::new();
         for (name, weight) in self.weights() {
             // a head that was drawn here is wider than half types
@@ -82,7 +87,9 @@ impl Decoder {
             let written = safetensors::serialize_to_file(&tensors, Some(words), &part.join(ONE));
             written.map_err(|e| text(&e))
         };
-        Staged::folder(path, write).and_then(Staged::put).map_err(failed)
+        Staged::folder(path, write)
+            .and_then(Staged::put)
+            .map_err(failed)
     }
 
     /// The text of `config.json`.
@@ -94,7 +101,10 @@ impl Decoder {
             DType::BF16 => "bfloat16",
             DType::F16 => "float16",
             other => {
-                let text = format!("is {}, and weights are f32, f64, bf16 or f16", other.as_str());
+                let text = format!(
+                    "is {}, and weights are f32, f64, bf16 or f16",
+                    other.as_str()
+                );
                 return Err(Error::argument(FUNCTION, "save.dtype", text));
             }
         };
@@ -155,7 +165,9 @@ fn labels(json: &mut Map<String, Value>, count: usize) {
         return;
     }
     let label = |at: usize| format!("LABEL_{at}");
-    let names: Map<String, Value> = (0..count).map(|at| (at.to_string(), label(at).into())).collect();
+    let names: Map<String, Value> = (0..count)
+        .map(|at| (at.to_string(), label(at).into()))
+        .collect();
     let numbers: Map<String, Value> = (0..count).map(|at| (label(at), at.into())).collect();
     json.insert("id2label".to_string(), names.into());
     json.insert("label2id".to_string(), numbers.into());

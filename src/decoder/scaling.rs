@@ -43,7 +43,10 @@ pub(super) fn ropes(
         ..outside
     };
     // the old name replaces the new one
-    let (old, new) = (keys.object("rope_scaling")?, keys.object("rope_parameters")?);
+    let (old, new) = (
+        keys.object("rope_scaling")?,
+        keys.object("rope_parameters")?,
+    );
     let Some(mut given) = old.or(new) else {
         let full = plain(keys, shape, outside)?;
         let sliding = two.then(|| plain(keys, shape, local)).transpose()?;
@@ -89,7 +92,10 @@ fn rotary(keys: &Keys, shape: &Shape, partial: Option<f64>) -> Result<usize> {
     match partial > 0.0 && partial <= 1.0 && rotary >= 2 && rotary % 2 == 0 {
         true => Ok(rotary),
         false => {
-            let why = format!("an even number of the {} coordinates of a head must turn", shape.head_dim);
+            let why = format!(
+                "an even number of the {} coordinates of a head must turn",
+                shape.head_dim
+            );
             Err(keys.refused("partial_rotary_factor", partial, &why))
         }
     }
@@ -98,7 +104,10 @@ fn rotary(keys: &Keys, shape: &Shape, partial: Option<f64>) -> Result<usize> {
 /// From the object that names a kind.
 fn scaled(mut keys: Keys, shape: &Shape, outside: Outside) -> Result<Rope> {
     let old: Option<String> = keys.take("type")?;
-    let kind = keys.take("rope_type")?.or(old).unwrap_or("default".to_string());
+    let kind = keys
+        .take("rope_type")?
+        .or(old)
+        .unwrap_or("default".to_string());
     let theta = keys.or("rope_theta", outside.theta)?;
     base(&keys, theta)?;
     let partial = keys.take("partial_rotary_factor")?.or(outside.partial);
@@ -109,9 +118,13 @@ fn scaled(mut keys: Keys, shape: &Shape, outside: Outside) -> Result<Rope> {
     let partial = partial.filter(|_| shape.phi || kind != "default");
     let rotary = rotary(&keys, shape, partial)?;
     let inner: Option<usize> = keys.count("original_max_position_embeddings")?;
-    let original = outside.original.or(inner).unwrap_or(shape.max_position_embeddings);
+    let original = outside
+        .original
+        .or(inner)
+        .unwrap_or(shape.max_position_embeddings);
     let stretch = shape.max_position_embeddings as f64 / original as f64;
-    let at_least_one = |keys: &Keys, key: &str, value: f64| match value.is_finite() && value >= 1.0 {
+    let at_least_one = |keys: &Keys, key: &str, value: f64| match value.is_finite() && value >= 1.0
+    {
         true => Ok(value),
         false => Err(keys.refused(key, value, "it must be finite and at least 1")),
     };
@@ -182,7 +195,11 @@ fn scaled(mut keys: Keys, shape: &Shape, outside: Outside) -> Result<Rope> {
             keys.ignore(&["long_factor"]);
             if factors.len() != rotary / 2 {
                 let why = format!("it must hold {} numbers", rotary / 2);
-                return Err(keys.refused("short_factor", format!("{} numbers", factors.len()), &why));
+                return Err(keys.refused(
+                    "short_factor",
+                    format!("{} numbers", factors.len()),
+                    &why,
+                ));
             }
             Scaling::Long {
                 factors,
@@ -196,8 +213,17 @@ fn scaled(mut keys: Keys, shape: &Shape, outside: Outside) -> Result<Rope> {
         }
     };
     let rope = Rope::new(rotary, theta, &scaling);
-    if !rope.inv_freq.iter().chain([&rope.scale]).all(|number| number.is_finite()) {
-        return Err(keys.refused("rope_type", kind, "with these numbers the angles are not finite"));
+    if !rope
+        .inv_freq
+        .iter()
+        .chain([&rope.scale])
+        .all(|number| number.is_finite())
+    {
+        return Err(keys.refused(
+            "rope_type",
+            kind,
+            "with these numbers the angles are not finite",
+        ));
     }
     keys.none_left()?;
     Ok(rope)

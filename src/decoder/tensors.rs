@@ -49,7 +49,9 @@ impl Tensors {
                 tensor.dims()
             )));
         }
-        let tensor = tensor.to_dtype(self.load.dtype)?.to_device(&self.load.device)?;
+        let tensor = tensor
+            .to_dtype(self.load.dtype)?
+            .to_device(&self.load.device)?;
         Ok(match self.load.trained {
             true => Weight::Trained(Var::from_tensor(&tensor)?),
             false => Weight::Frozen(tensor),
@@ -74,7 +76,10 @@ impl Tensors {
     /// An error if a tensor is left that no model of this kind has.
     pub(super) fn none_left(self) -> Result<()> {
         // old files hold these; they are computed
-        let mut left = self.left.keys().filter(|name| !name.ends_with("rotary_emb.inv_freq"));
+        let mut left = self
+            .left
+            .keys()
+            .filter(|name| !name.ends_with("rotary_emb.inv_freq"));
         match left.next() {
             None => Ok(()),
             Some(name) => {

@@ -25,8 +25,14 @@ fn switched_off_an_adapter_leaves_the_base_model_bit_for_bit() {
         // a pass of the reference does not switch
         let lengths: Vec<usize> = rows.iter().map(Vec::len).collect();
         let segments = Segments::from_lengths(&lengths).unwrap();
-        let reference = model.forward(&rows.concat(), &segments, Mode::Reference).unwrap();
-        assert_eq!(apart(&model.logits(&reference).unwrap(), &plain), 0.0, "{name}");
+        let reference = model
+            .forward(&rows.concat(), &segments, Mode::Reference)
+            .unwrap();
+        assert_eq!(
+            apart(&model.logits(&reference).unwrap(), &plain),
+            0.0,
+            "{name}"
+        );
         assert_eq!(model.adapter(), Some("default"));
     }
 }
@@ -37,8 +43,13 @@ fn several_adapters_do_not_touch_each_other() {
     let rows = rows(&expected("llama"));
     let one = logits(&model, &rows);
     let mut rng = StdRng::seed_from_u64(5);
-    model.add_adapter("fresh", &lora(r#"["q_proj", "down_proj"]"#), &mut rng).unwrap();
-    assert_eq!((model.adapters(), model.adapter()), (vec!["default", "fresh"], Some("fresh")));
+    model
+        .add_adapter("fresh", &lora(r#"["q_proj", "down_proj"]"#), &mut rng)
+        .unwrap();
+    assert_eq!(
+        (model.adapters(), model.adapter()),
+        (vec!["default", "fresh"], Some("fresh"))
+    );
     // a fresh adapter changes nothing
     let plain = logits(&load("llama", false).unwrap(), &rows);
     assert!(apart(&logits(&model, &rows), &plain) < 1e-5);
@@ -65,18 +76,27 @@ fn a_saved_adapter_goes_on_where_it_was() {
     for name in ["llama", "llama_tied", "phi3"] {
         let model = adapted(load(name, false).unwrap(), &lora(r#""all-linear""#));
         let rows = rows(&expected(name));
-        model.save_adapter("default", out.path().join(name)).unwrap();
+        model
+            .save_adapter("default", out.path().join(name))
+            .unwrap();
         let mut again = load(name, false).unwrap();
         let left_out = again.load_adapter("second", out.path().join(name), Strictness::Strict);
         assert!(left_out.unwrap().is_empty());
-        assert_eq!(apart(&logits(&again, &rows), &logits(&model, &rows)), 0.0, "{name}");
+        assert_eq!(
+            apart(&logits(&again, &rows), &logits(&model, &rows)),
+            0.0,
+            "{name}"
+        );
     }
 }
 
 #[test]
 fn the_head_of_a_classifier_is_trained_with_its_adapter() {
     let mut rng = StdRng::seed_from_u64(1);
-    let model = load("llama", false).unwrap().into_classifier(1, &mut rng).unwrap();
+    let model = load("llama", false)
+        .unwrap()
+        .into_classifier(1, &mut rng)
+        .unwrap();
     let mut config = lora(r#"["q_proj"]"#);
     config.task = Some(TaskType::SequenceClassification);
     let model = adapted(model, &config);
@@ -86,7 +106,13 @@ fn the_head_of_a_classifier_is_trained_with_its_adapter() {
         let lengths: Vec<usize> = rows.iter().map(Vec::len).collect();
         let segments = Segments::from_lengths(&lengths).unwrap();
         let tokens = rows.concat();
-        model.scores(&model.hidden(&tokens, &segments).unwrap(), &tokens, &segments).unwrap()
+        model
+            .scores(
+                &model.hidden(&tokens, &segments).unwrap(),
+                &tokens,
+                &segments,
+            )
+            .unwrap()
     };
     let before = scores(&model);
     assert!(apart(&scores(&model.merge_adapter("default").unwrap()), &before) < 1e-5);
@@ -99,16 +125,33 @@ fn frozen_half_weights_stay_what_they_are_and_adapters_learn_in_f32() {
             dtype,
             ..Load::default()
         };
-        let model = adapted(Decoder::load(folder("qwen3"), &half).unwrap(), &lora(r#""all-linear""#));
-        assert!(model.state_dict().values().all(|tensor| tensor.dtype() == dtype));
+        let model = adapted(
+            Decoder::load(folder("qwen3"), &half).unwrap(),
+            &lora(r#""all-linear""#),
+        );
+        assert!(
+            model
+                .state_dict()
+                .values()
+                .all(|tensor| tensor.dtype() == dtype)
+        );
         let rows = rows(&expected("qwen3"));
         let found = logits(&model, &rows);
         assert_eq!(found.dtype(), DType::F32);
         let grads = found.sqr().unwrap().mean_all().unwrap().backward().unwrap();
         for (name, var) in model.vars() {
             assert_eq!(var.dtype(), DType::F32, "{name}");
-            let largest = grads.get(&var).unwrap().abs().unwrap().flatten_all().unwrap();
-            assert!(largest.max_all().unwrap().to_scalar::<f32>().unwrap() > 0.0, "{name}");
+            let largest = grads
+                .get(&var)
+                .unwrap()
+                .abs()
+                .unwrap()
+                .flatten_all()
+                .unwrap();
+            assert!(
+                largest.max_all().unwrap().to_scalar::<f32>().unwrap() > 0.0,
+                "{name}"
+            );
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What a decoder refuses, word for word. `DIR` stands for the folder.
 
-use super::{adapted, changed, folder, load, lora, tensors, with_tensors};
+use super::{adapted, changed, folder, load, lora, with_tensors};
 use candle_align::decoder::{Decoder, DecoderConfig, Load};
 use candle_align::parameter_efficient::LoraBias;
 use candle_align::peft::{AdapterMethod, Strictness, TaskType};
@@ -77,8 +77,16 @@ fn settings_that_are_not_supported_are_named() {
             json!(3),
             "holds `num_key_value_heads` = 3: it does not divide `num_attention_heads` = 4",
         ),
-        ("head_dim", json!(3), "holds `head_dim` = 3: rotary positions need an even number"),
-        ("num_hidden_layers", json!(0), "holds `num_hidden_layers` = 0: it must be at least 1"),
+        (
+            "head_dim",
+            json!(3),
+            "holds `head_dim` = 3: rotary positions need an even number",
+        ),
+        (
+            "num_hidden_layers",
+            json!(0),
+            "holds `num_hidden_layers` = 0: it must be at least 1",
+        ),
         (
             "hidden_size",
             json!(1u64 << 60),
@@ -127,7 +135,9 @@ fn settings_that_are_not_supported_are_named() {
     let endless = json!({"rope_type": "longrope", "short_factor": [0.0, 1.0]});
     assert_eq!(
         with("phi3", "rope_parameters", endless),
-        config("holds `rope_parameters.rope_type` = longrope: with these numbers the angles are not finite")
+        config(
+            "holds `rope_parameters.rope_type` = longrope: with these numbers the angles are not finite"
+        )
     );
     let short = json!({"rope_type": "longrope", "short_factor": [1.0]});
     assert_eq!(
@@ -150,7 +160,10 @@ fn settings_that_are_not_supported_are_named() {
     );
     // Gemma 2's scores are bounded
     let text = error(&folder("gemma2"));
-    assert!(text.starts_with(&config("holds `model_type` = gemma2: ")), "{text}");
+    assert!(
+        text.starts_with(&config("holds `model_type` = gemma2: ")),
+        "{text}"
+    );
 }
 
 /// Every number of a file replaced by a value that makes no sense, one after another.
@@ -172,15 +185,23 @@ fn no_config_makes_a_panic() {
         json!(true),
         json!(null),
     ];
-    for name in ["llama_yarn", "llama_tied", "llama_dynamic", "qwen2", "gemma3", "phi3"] {
+    for name in [
+        "llama_yarn",
+        "llama_tied",
+        "llama_dynamic",
+        "qwen2",
+        "gemma3",
+        "phi3",
+    ] {
         let copy = changed(name, |_| {});
         let at = copy.path().join("config.json");
         let json: serde_json::Map<String, Value> =
             serde_json::from_slice(&fs::read(&at).unwrap()).unwrap();
         let inner = json["rope_parameters"].as_object().unwrap().keys().cloned();
         let keys = json.keys().map(|key| (key.clone(), None));
-        let keys: Vec<_> =
-            keys.chain(inner.map(|key| ("rope_parameters".to_string(), Some(key)))).collect();
+        let keys: Vec<_> = keys
+            .chain(inner.map(|key| ("rope_parameters".to_string(), Some(key))))
+            .collect();
         for (key, inner) in keys {
             for value in &values {
                 let mut json = json.clone();
@@ -191,7 +212,10 @@ fn no_config_makes_a_panic() {
                 fs::write(&at, serde_json::to_vec(&json).unwrap()).unwrap();
                 if let Ok(config) = DecoderConfig::read(copy.path()) {
                     let mut angles = config.rope.inv_freq.iter().chain([&config.rope.scale]);
-                    assert!(angles.all(|f| f.is_finite()), "{name} {key} {inner:?} {value}");
+                    assert!(
+                        angles.all(|f| f.is_finite()),
+                        "{name} {key} {inner:?} {value}"
+                    );
                     assert!(config.score_scale.is_finite(), "{name} {key} {value}");
                 }
             }
@@ -213,7 +237,9 @@ fn weights_that_are_missing_misshapen_or_unexpected_are_named() {
     });
     assert_eq!(
         error(misshapen.path()),
-        format!("Decoder::load: `DIR` holds `{DOWN}` of shape [24, 16], and `config.json` asks for [16, 24]")
+        format!(
+            "Decoder::load: `DIR` holds `{DOWN}` of shape [24, 16], and `config.json` asks for [16, 24]"
+        )
     );
     let more = with_tensors("llama", |tensors| {
         for name in ["model.layers.2.mlp.up_proj.weight", "vision.weight"] {
@@ -235,7 +261,6 @@ fn weights_that_are_missing_misshapen_or_unexpected_are_named() {
     assert_eq!(
         with("llama", "num_hidden_layers", json!(3)),
         "Decoder::load: `DIR` holds no tensor `model.layers.2.self_attn.q_proj.weight`, of shape [16, 16]"
-            .replace("self_attn.q_proj.weight`, of shape [16, 16]", "input_layernorm.weight`, of shape [16]")
     );
     // not tied, and no output layer
     let untied = with_tensors("llama", |tensors| drop(tensors.remove("lm_head.weight")));
@@ -257,7 +282,7 @@ fn files_that_are_not_weights_are_named() {
     let whole = fs::read(folder("llama").join(FILE)).unwrap();
     let copy = changed("llama", |_| {});
     let at = copy.path().join(FILE);
-    let mut said = |bytes: &[u8]| {
+    let said = |bytes: &[u8]| {
         fs::write(&at, bytes).unwrap();
         let text = error(copy.path());
         let text = text.strip_prefix("Decoder::load: `DIR/model.safetensors` ");
@@ -266,17 +291,29 @@ fn files_that_are_not_weights_are_named() {
     // cut at every kind of place
     for length in [0, 7, 8, 100, 2000, whole.len() - 1] {
         let text = said(&whole[..length]);
-        assert!(text.contains("is cut short") || text.contains("are cut short"), "{length}: {text}");
+        assert!(
+            text.contains("is cut short") || text.contains("are cut short"),
+            "{length}: {text}"
+        );
     }
-    assert_eq!(said(&[&whole[..], &[0]].concat()), "has 1 bytes that belong to no tensor");
-    assert!(said(b"version https://git-lfs.github.com/spec/v1\noid").starts_with("is a pointer of Git LFS"));
+    assert_eq!(
+        said(&[&whole[..], &[0]].concat()),
+        "has 1 bytes that belong to no tensor"
+    );
+    assert!(
+        said(b"version https://git-lfs.github.com/spec/v1\noid")
+            .starts_with("is a pointer of Git LFS")
+    );
     assert!(said(b"PK\x03\x04 archive/data.pkl").starts_with("holds pickled weights"));
     assert!(said(b"<!DOCTYPE html><html>").starts_with("is a web page"));
     assert!(said(b"GGUF....").starts_with("is a GGUF file"));
     assert!(said(b"{\"a\": 1}         ").starts_with("is JSON text"));
     fs::remove_file(&at).unwrap();
     let text = error(copy.path());
-    assert!(text.starts_with("Decoder::load: `DIR/model.safetensors` cannot be read: "), "{text}");
+    assert!(
+        text.starts_with("Decoder::load: `DIR/model.safetensors` cannot be read: "),
+        "{text}"
+    );
     fs::create_dir(&at).unwrap();
     assert_eq!(
         error(copy.path()),
@@ -284,8 +321,14 @@ fn files_that_are_not_weights_are_named() {
     );
     let copy = changed("llama", |_| {});
     for (bytes, text) in [
-        (&whole[..], "holds tensors (safetensors), not JSON: another file was saved under this name"),
-        (b"{\"model_type\": \"llama\"", "is no JSON object: EOF while parsing an object at line 1 column 22"),
+        (
+            &whole[..],
+            "holds tensors (safetensors), not JSON: another file was saved under this name",
+        ),
+        (
+            b"{\"model_type\": \"llama\"",
+            "is no JSON object: EOF while parsing an object at line 1 column 22",
+        ),
     ] {
         fs::write(copy.path().join("config.json"), bytes).unwrap();
         assert_eq!(error(copy.path()), config(text));
@@ -314,34 +357,57 @@ fn shards_whose_index_lies_are_named() {
     let holder = index["weight_map"][NORM].as_str().unwrap().to_string();
     let other = match holder.contains("00001-of") {
         true => holder.replace("00001-of", "00002-of"),
-        false => holder.replace("00003-of", "00001-of").replace("00002-of", "00001-of"),
+        false => holder
+            .replace("00003-of", "00001-of")
+            .replace("00002-of", "00001-of"),
     };
     assert_eq!(
         said(&|map| drop(map.insert(NORM.into(), json!(other)))),
-        about(&format!("says that `{other}` holds `{NORM}`, which it does not"))
+        about(&format!(
+            "says that `{other}` holds `{NORM}`, which it does not"
+        ))
     );
     assert_eq!(
         said(&|map| drop(map.remove(NORM))),
-        about(&format!("does not say that `{holder}` holds `{NORM}`, which it does"))
+        about(&format!(
+            "does not say that `{holder}` holds `{NORM}`, which it does"
+        ))
     );
     assert_eq!(
         said(&|map| drop(map.insert("x".into(), json!(holder)))),
-        about(&format!("says that `{holder}` holds `x`, which it does not"))
+        about(&format!(
+            "says that `{holder}` holds `x`, which it does not"
+        ))
     );
-    for outside in ["../other.safetensors", "/etc/passwd", "/", "..", ".", "a/b.safetensors"] {
+    for outside in [
+        "../other.safetensors",
+        "/etc/passwd",
+        "/",
+        "..",
+        ".",
+        "a/b.safetensors",
+    ] {
         assert_eq!(
             said(&|map| drop(map.insert(NORM.into(), json!(outside)))),
-            about(&format!("names the file `{outside}`, which is not in its folder"))
+            about(&format!(
+                "names the file `{outside}`, which is not in its folder"
+            ))
         );
     }
     let text = said(&|map| drop(map.insert(NORM.into(), json!("gone.safetensors"))));
-    assert!(text.starts_with("Decoder::load: `DIR/gone.safetensors` cannot be read: "), "{text}");
+    assert!(
+        text.starts_with("Decoder::load: `DIR/gone.safetensors` cannot be read: "),
+        "{text}"
+    );
     fs::write(copy.path().join(INDEX), "{}").unwrap();
-    assert_eq!(error(copy.path()), about("is not an index: missing field `weight_map` at line 1 column 2"));
+    assert_eq!(
+        error(copy.path()),
+        about("is not an index: missing field `weight_map` at line 1 column 2")
+    );
     // one whole file is read without the index
-    fs::copy(folder("llama").join("model.safetensors"), copy.path().join("model.safetensors")).unwrap();
-    assert!(!error(copy.path()).contains(INDEX));
-    assert!(tensors(copy.path()).contains_key(NORM));
+    let whole = folder("llama").join("model.safetensors");
+    fs::copy(whole, copy.path().join("model.safetensors")).unwrap();
+    Decoder::load(copy.path(), &Load::default()).unwrap();
 }
 
 #[test]
@@ -352,7 +418,9 @@ fn types_that_cannot_be_trained_or_held_are_named() {
             trained,
             ..Load::default()
         };
-        Decoder::load(folder("llama"), &load).map(drop).map_err(|error| error.to_string())
+        Decoder::load(folder("llama"), &load)
+            .map(drop)
+            .map_err(|error| error.to_string())
     };
     let half = "Decoder::load: `load.dtype` is a half type, in which the steps of an optimizer are lost: train \
                 in f32";
@@ -371,13 +439,19 @@ fn batches_that_the_model_cannot_take_are_named() {
     let mut rng = StdRng::seed_from_u64(0);
     let segments = |lengths: &[usize]| Segments::from_lengths(lengths).unwrap();
     let said = |tokens: &[u32], lengths: &[usize]| {
-        model.hidden(tokens, &segments(lengths)).unwrap_err().to_string()
+        model
+            .hidden(tokens, &segments(lengths))
+            .unwrap_err()
+            .to_string()
     };
     assert_eq!(
         said(&[1, 2, 40], &[3]),
         "Decoder::hidden: `tokens` holds 40 at 2, and the vocabulary has 40"
     );
-    assert_eq!(said(&[1, 2], &[3]), "Decoder::hidden: `tokens` has 2 tokens for the 3 of `segments`");
+    assert_eq!(
+        said(&[1, 2], &[3]),
+        "Decoder::hidden: `tokens` has 2 tokens for the 3 of `segments`"
+    );
     assert_eq!(
         said(&[1; 67], &[2, 65]),
         "Decoder::hidden: `segments` has 65 tokens in row 1, and the model was made for 64; cut it"
@@ -387,7 +461,12 @@ fn batches_that_the_model_cannot_take_are_named() {
         top_k: Some(1),
         ..Default::default()
     };
-    let mut sampled = |prompt: Vec<u32>| model.sample(&[prompt], &config, &mut rng).unwrap_err().to_string();
+    let mut sampled = |prompt: Vec<u32>| {
+        model
+            .sample(&[prompt], &config, &mut rng)
+            .unwrap_err()
+            .to_string()
+    };
     assert_eq!(
         sampled(vec![1, 99]),
         "Decoder::sample: `tokens` holds 99 at 1, and the vocabulary has 40"
@@ -405,14 +484,17 @@ fn batches_that_the_model_cannot_take_are_named() {
     }
     // long rows are refused where the scaling of positions would change
     let phi = changed("phi3", |config| {
-        let long = json!({"rope_type": "longrope", "short_factor": [1.0, 1.1], "long_factor": [1.5, 2.0]});
+        let long =
+            json!({"rope_type": "longrope", "short_factor": [1.0, 1.1], "long_factor": [1.5, 2.0]});
         config.insert("rope_parameters".into(), long);
         config.insert("original_max_position_embeddings".into(), json!(16));
     });
     let phi = Decoder::load(phi.path(), &Load::default()).unwrap();
     phi.hidden(&[5; 16], &segments(&[16])).unwrap();
     assert_eq!(
-        phi.hidden(&[5; 17], &segments(&[17])).unwrap_err().to_string(),
+        phi.hidden(&[5; 17], &segments(&[17]))
+            .unwrap_err()
+            .to_string(),
         "Rope::tables: `positions` hold position 16, and rows may have 16 tokens: `longrope` takes other \
          factors for all rows of a batch beyond it"
     );
@@ -425,11 +507,18 @@ fn classifiers_are_asked_for_scores_and_others_for_logits() {
     let model = load("llama", false).unwrap();
     let hidden = model.hidden(&tokens, &segments).unwrap();
     assert_eq!(
-        model.scores(&hidden, &tokens, &segments).unwrap_err().to_string(),
+        model
+            .scores(&hidden, &tokens, &segments)
+            .unwrap_err()
+            .to_string(),
         "Decoder::scores: `self` has no `score.weight`: see `Decoder::into_classifier`"
     );
     assert_eq!(
-        model.clone().into_classifier(0, &mut rng).unwrap_err().to_string(),
+        model
+            .clone()
+            .into_classifier(0, &mut rng)
+            .unwrap_err()
+            .to_string(),
         "Decoder::into_classifier: `labels` is 0"
     );
     let model = model.into_classifier(2, &mut rng).unwrap();
@@ -438,11 +527,18 @@ fn classifiers_are_asked_for_scores_and_others_for_logits() {
         "Decoder::head: `self` is a classifier, which has no output layer over the vocabulary"
     );
     assert_eq!(
-        model.clone().into_classifier(1, &mut rng).unwrap_err().to_string(),
+        model
+            .clone()
+            .into_classifier(1, &mut rng)
+            .unwrap_err()
+            .to_string(),
         "Decoder::into_classifier: `self` has `score.weight` already"
     );
     let said = |tokens: &[u32], hidden: &Tensor| {
-        model.scores(hidden, tokens, &segments).unwrap_err().to_string()
+        model
+            .scores(hidden, tokens, &segments)
+            .unwrap_err()
+            .to_string()
     };
     assert_eq!(
         said(&[1, 5], &hidden),
@@ -462,7 +558,10 @@ fn adapters_that_do_not_fit_are_named_and_change_nothing() {
     model.save_adapter("default", out.path()).unwrap();
     let before = model.vars().len();
     let mut add = |model: &mut Decoder, name: &str, config| {
-        model.add_adapter(name, &config, &mut rng).unwrap_err().to_string()
+        model
+            .add_adapter(name, &config, &mut rng)
+            .unwrap_err()
+            .to_string()
     };
     assert_eq!(
         add(&mut model, "default", lora(r#"["q_proj"]"#)),
@@ -496,24 +595,47 @@ fn adapters_that_do_not_fit_are_named_and_change_nothing() {
     let unknown = "`name` is `other`, and the adapters are default";
     for text in [
         model.set_adapter(Some("other")).unwrap_err().to_string(),
-        model.save_adapter("other", out.path()).unwrap_err().to_string(),
-        model.adapter_layers("other").map(drop).unwrap_err().to_string(),
-        model.clone().merge_adapter("other").unwrap_err().to_string(),
+        model
+            .save_adapter("other", out.path())
+            .unwrap_err()
+            .to_string(),
+        model
+            .adapter_layers("other")
+            .map(drop)
+            .unwrap_err()
+            .to_string(),
+        model
+            .clone()
+            .merge_adapter("other")
+            .unwrap_err()
+            .to_string(),
     ] {
         assert!(text.ends_with(unknown), "{text}");
     }
-    assert_eq!((model.adapters(), model.vars().len()), (vec!["default"], before));
+    assert_eq!(
+        (model.adapters(), model.vars().len()),
+        (vec!["default"], before)
+    );
 
     // of another base: other sizes, other modules, more layers
     for name in ["phi3", "mistral"] {
         let mut other = load(name, false).unwrap();
-        let text = other.load_adapter("a", out.path(), Strictness::Strict).unwrap_err().to_string();
-        assert!(text.contains("model.layers.0.self_attn.q_proj"), "{name}: {text}");
+        let text = other
+            .load_adapter("a", out.path(), Strictness::Strict)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            text.contains("model.layers.0.self_attn.q_proj"),
+            "{name}: {text}"
+        );
         assert!(other.adapters().is_empty() && other.adapter().is_none());
     }
     let mut trained = load("llama", true).unwrap();
     let text = "`weights` are trained, and an adapter goes on frozen ones: load the model with `trained` = false";
-    let loaded = trained.load_adapter("a", out.path(), Strictness::Strict).unwrap_err().to_string();
+    let loaded = trained
+        .load_adapter("a", out.path(), Strictness::Strict)
+        .unwrap_err()
+        .to_string();
     assert_eq!(loaded, format!("Decoder::load_adapter: {text}"));
     assert_eq!(
         add(&mut trained, "a", lora(r#"["q_proj"]"#)),
@@ -521,7 +643,9 @@ fn adapters_that_do_not_fit_are_named_and_change_nothing() {
     );
     // two adapters cannot both be merged
     let mut rng = StdRng::seed_from_u64(0);
-    model.add_adapter("second", &lora(r#"["q_proj"]"#), &mut rng).unwrap();
+    model
+        .add_adapter("second", &lora(r#"["q_proj"]"#), &mut rng)
+        .unwrap();
     assert_eq!(
         model.merge_adapter("second").unwrap_err().to_string(),
         "Decoder::merge_adapter: `self` has the adapters default, second: the others were made for the weights \

@@ -94,7 +94,8 @@ fn with_tensors(name: &str, change: impl FnOnce(&mut HashMap<String, Tensor>)) -
 
 /// LoRA on modules by PEFT's rules.
 fn lora(targets: &str) -> PeftConfig {
-    let text = format!(r#"{{"rank": 2, "alpha": 4.0, "targets": {{"target_modules": {targets}}}}}"#);
+    let text =
+        format!(r#"{{"rank": 2, "alpha": 4.0, "targets": {{"target_modules": {targets}}}}}"#);
     let model = serde_json::from_str(&text).unwrap();
     AdapterMethod::Lora(LoraFile {
         model,
@@ -109,7 +110,9 @@ fn adapted(mut decoder: Decoder, config: &PeftConfig) -> Decoder {
     decoder.add_adapter("default", config, &mut rng).unwrap();
     for (at, (_, var)) in decoder.vars().iter().enumerate() {
         let count = var.elem_count();
-        let numbers: Vec<f32> = (0..count).map(|i| 0.3 * ((i + 7 * at) as f32).sin()).collect();
+        let numbers: Vec<f32> = (0..count)
+            .map(|i| 0.3 * ((i + 7 * at) as f32).sin())
+            .collect();
         let numbers = Tensor::from_vec(numbers, var.shape(), &Device::Cpu).unwrap();
         var.set(&numbers).unwrap();
     }
@@ -120,11 +123,20 @@ fn adapted(mut decoder: Decoder, config: &PeftConfig) -> Decoder {
 fn logits(decoder: &Decoder, rows: &[Vec<u32>]) -> Tensor {
     let lengths: Vec<usize> = rows.iter().map(Vec::len).collect();
     let segments = Segments::from_lengths(&lengths).unwrap();
-    decoder.logits(&decoder.hidden(&rows.concat(), &segments).unwrap()).unwrap()
+    decoder
+        .logits(&decoder.hidden(&rows.concat(), &segments).unwrap())
+        .unwrap()
 }
 
 /// The largest difference.
 fn apart(one: &Tensor, two: &Tensor) -> f32 {
-    let far = (one - two).unwrap().abs().unwrap().flatten_all().unwrap().max_all().unwrap();
+    let far = (one - two)
+        .unwrap()
+        .abs()
+        .unwrap()
+        .flatten_all()
+        .unwrap()
+        .max_all()
+        .unwrap();
     far.to_dtype(DType::F32).unwrap().to_scalar().unwrap()
 }

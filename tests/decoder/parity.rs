@@ -10,9 +10,26 @@ use rand::rngs::StdRng;
 /// The largest difference, relative to the largest number.
 fn difference(ours: &Tensor, theirs: &Tensor) -> f64 {
     let number = |t: Tensor| t.to_dtype(DType::F64).unwrap().to_scalar::<f64>().unwrap();
-    let largest = number(theirs.abs().unwrap().flatten_all().unwrap().max_all().unwrap());
+    let largest = number(
+        theirs
+            .abs()
+            .unwrap()
+            .flatten_all()
+            .unwrap()
+            .max_all()
+            .unwrap(),
+    );
     let ours = ours.to_dtype(theirs.dtype()).unwrap();
-    number((ours - theirs).unwrap().abs().unwrap().flatten_all().unwrap().max_all().unwrap()) / largest
+    number(
+        (ours - theirs)
+            .unwrap()
+            .abs()
+            .unwrap()
+            .flatten_all()
+            .unwrap()
+            .max_all()
+            .unwrap(),
+    ) / largest
 }
 
 #[test]
@@ -23,7 +40,9 @@ fn logits_at_every_position_are_those_of_transformers() {
         let lengths: Vec<usize> = rows.iter().map(Vec::len).collect();
         let segments = Segments::from_lengths(&lengths).unwrap();
         let tokens = rows.concat();
-        let logits = decoder.logits(&decoder.hidden(&tokens, &segments).unwrap()).unwrap();
+        let logits = decoder
+            .logits(&decoder.hidden(&tokens, &segments).unwrap())
+            .unwrap();
         let of_rows = segments.to_rows(&logits).unwrap();
         let right = difference(&of_rows, &expected["logits.right"]);
         assert!(right < 1e-5, "{name}: {right:e}");
@@ -60,14 +79,19 @@ fn every_weight_gets_the_gradient_of_transformers() {
             let loss = (sum / -(count as f64)).unwrap();
             let value = loss.to_scalar::<f32>().unwrap();
             let theirs = expected["loss"].to_scalar::<f32>().unwrap();
-            assert!((value / theirs - 1.0).abs() < 1e-5, "{name}: {value} {theirs}");
+            assert!(
+                (value / theirs - 1.0).abs() < 1e-5,
+                "{name}: {value} {theirs}"
+            );
             let grads = loss.backward().unwrap();
             let vars = decoder.vars();
             let names = expected.keys().filter(|key| key.starts_with("gradient."));
             assert_eq!(vars.len(), names.count(), "{name}");
             for (weight, var) in vars {
                 let theirs = &expected[&format!("gradient.{weight}")];
-                let ours = grads.get(&var).unwrap_or_else(|| panic!("{name}: {weight}"));
+                let ours = grads
+                    .get(&var)
+                    .unwrap_or_else(|| panic!("{name}: {weight}"));
                 let difference = difference(ours, theirs);
                 assert!(difference < 1e-5, "{name}: {weight}: {difference:e}");
             }

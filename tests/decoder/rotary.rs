@@ -8,6 +8,10 @@ use serde_json::{Value, json};
 fn rope(family: &str, parameters: Value) -> (Vec<f32>, f32) {
     let folder = changed(family, |config| {
         config.insert("head_dim".into(), json!(8));
+        if let Some(original) = parameters.get("original_max_position_embeddings") {
+            // one outside comes before the one inside
+            config.insert("original_max_position_embeddings".into(), original.clone());
+        }
         config.insert("rope_parameters".into(), parameters);
     });
     let rope = DecoderConfig::read(folder.path()).unwrap().rope;
@@ -18,18 +22,36 @@ fn check(family: &str, parameters: Value, angles: [f32; 4], scale: f32) {
     let (found, factor) = rope(family, parameters.clone());
     assert_eq!(found.len(), 4, "{parameters}");
     for (found, want) in found.iter().zip(angles) {
-        assert!((found / want - 1.0).abs() < 1e-6, "{parameters}: {found} {want}");
+        assert!(
+            (found / want - 1.0).abs() < 1e-6,
+            "{parameters}: {found} {want}"
+        );
     }
-    assert!((factor / scale - 1.0).abs() < 1e-6, "{parameters}: {factor} {scale}");
+    assert!(
+        (factor / scale - 1.0).abs() < 1e-6,
+        "{parameters}: {factor} {scale}"
+    );
 }
 
 #[test]
 fn the_angles_are_those_of_transformers() {
     for (parameters, angles, scale) in [
-        (json!({"rope_type": "default"}), [1.0, 0.1, 0.01, 0.001], 1.0),
-        (json!({"rope_type": "linear", "factor": 4.0}), [0.25, 0.025, 0.0025, 0.00025], 1.0),
+        (
+            json!({"rope_type": "default"}),
+            [1.0, 0.1, 0.01, 0.001],
+            1.0,
+        ),
+        (
+            json!({"rope_type": "linear", "factor": 4.0}),
+            [0.25, 0.025, 0.0025, 0.00025],
+            1.0,
+        ),
         // up to the length of the model
-        (json!({"rope_type": "dynamic", "factor": 4.0}), [1.0, 0.1, 0.01, 0.001], 1.0),
+        (
+            json!({"rope_type": "dynamic", "factor": 4.0}),
+            [1.0, 0.1, 0.01, 0.001],
+            1.0,
+        ),
         (
             json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
                    "original_max_position_embeddings": 256}),
@@ -60,7 +82,12 @@ fn the_angles_are_those_of_transformers() {
     // the factors of short rows, scaled as long ones are
     let long = json!({"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 16,
                       "short_factor": [1.0, 1.1, 1.2, 1.3], "long_factor": [1.0, 2.0, 3.0, 4.0]});
-    check("phi3", long, [1.0, 0.09090909, 0.008333333, 0.0007692308], 1.2247449);
+    check(
+        "phi3",
+        long,
+        [1.0, 0.09090909, 0.008333333, 0.0007692308],
+        1.2247449,
+    );
 }
 
 #[test]

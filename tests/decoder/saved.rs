@@ -1,7 +1,10 @@
 //! Saved models: what the folder holds, and that it is read back as the same model. `load_models.py` loads
 //! the same folders in Python.
 
-use super::{NAMES, adapted, apart, changed, expected, folder, load, logits, lora, rows, tensors, with_tensors};
+use super::{
+    NAMES, adapted, apart, changed, expected, folder, load, logits, lora, rows, tensors,
+    with_tensors,
+};
 use candle_align::Segments;
 use candle_align::decoder::{Decoder, Load, Save};
 use candle_align::peft::TaskType;
@@ -29,11 +32,18 @@ fn a_saved_model_is_read_back_as_the_same_model() {
             let at = out.path().join(format!("{name} {trained}"));
             let model = load(name, trained).unwrap();
             model.save(&at, &Save::default()).unwrap();
-            let mut files: Vec<_> = fs::read_dir(&at).unwrap().map(|f| f.unwrap().file_name()).collect();
+            let mut files: Vec<_> = fs::read_dir(&at)
+                .unwrap()
+                .map(|f| f.unwrap().file_name())
+                .collect();
             files.sort();
             assert_eq!(files, ["config.json", "model.safetensors"]);
             let rows = rows(&expected(name));
-            assert_eq!(apart(&logits(&again(&at), &rows), &logits(&model, &rows)), 0.0, "{name}");
+            assert_eq!(
+                apart(&logits(&again(&at), &rows), &logits(&model, &rows)),
+                0.0,
+                "{name}"
+            );
             // nothing is said anew but the type in memory
             let (mut before, mut after) = (config(&folder(name)), config(&at));
             assert_eq!(after["dtype"], json!("float32"), "{name}");
@@ -64,13 +74,21 @@ fn the_stored_type_is_that_in_memory_or_the_one_asked_for() {
         assert_eq!(apart(tensor, &stored[name]), 0.0, "{name}");
     }
     assert_eq!(config(&at("as it is"))["dtype"], json!("bfloat16"));
-    for (dtype, name) in [(DType::F16, "float16"), (DType::F64, "float64"), (DType::F32, "float32")] {
+    for (dtype, name) in [
+        (DType::F16, "float16"),
+        (DType::F64, "float64"),
+        (DType::F32, "float32"),
+    ] {
         let save = Save {
             dtype: Some(dtype),
             ..Save::default()
         };
         model.save(at(name), &save).unwrap();
-        assert!(tensors(&at(name)).values().all(|tensor| tensor.dtype() == dtype));
+        assert!(
+            tensors(&at(name))
+                .values()
+                .all(|tensor| tensor.dtype() == dtype)
+        );
         assert_eq!(config(&at(name))["dtype"], json!(name));
     }
     // the key of Transformers 4 stays the key
@@ -80,7 +98,10 @@ fn the_stored_type_is_that_in_memory_or_the_one_asked_for() {
     });
     again(old.path()).save(at("old"), &Save::default()).unwrap();
     let old = config(&at("old"));
-    assert_eq!((&old["torch_dtype"], old.get("dtype")), (&json!("float32"), None));
+    assert_eq!(
+        (&old["torch_dtype"], old.get("dtype")),
+        (&json!("float32"), None)
+    );
 }
 
 /// A table that says it is tied, with another head beside it.
@@ -100,7 +121,10 @@ fn a_head_that_is_no_longer_the_embedding_is_saved_as_untied() {
     assert_eq!(config(&at)["tie_word_embeddings"], json!(false));
     assert!(tensors(&at).contains_key("lm_head.weight"));
     let rows = rows(&expected("qwen2"));
-    assert_eq!(apart(&logits(&again(&at), &rows), &logits(&model, &rows)), 0.0);
+    assert_eq!(
+        apart(&logits(&again(&at), &rows), &logits(&model, &rows)),
+        0.0
+    );
 }
 
 #[test]
@@ -109,16 +133,25 @@ fn a_saved_classifier_names_its_scores() {
     for (labels, pad) in [(1, None), (2, Some(2)), (3, Some(5))] {
         let at = out.path().join(labels.to_string());
         let mut rng = StdRng::seed_from_u64(1);
-        let model = load("llama", false).unwrap().into_classifier(labels, &mut rng).unwrap();
+        let model = load("llama", false)
+            .unwrap()
+            .into_classifier(labels, &mut rng)
+            .unwrap();
         let save = Save {
             pad_token_id: pad,
             ..Save::default()
         };
         model.save(&at, &save).unwrap();
         let found = config(&at);
-        assert_eq!(found["architectures"], json!(["LlamaForSequenceClassification"]));
+        assert_eq!(
+            found["architectures"],
+            json!(["LlamaForSequenceClassification"])
+        );
         assert_eq!(found["id2label"].as_object().unwrap().len(), labels);
-        assert_eq!(found["label2id"][format!("LABEL_{}", labels - 1)], json!(labels - 1));
+        assert_eq!(
+            found["label2id"][format!("LABEL_{}", labels - 1)],
+            json!(labels - 1)
+        );
         assert_eq!(found["pad_token_id"], json!(pad.unwrap_or(0)));
         let held = tensors(&at);
         assert_eq!(held["score.weight"].dims(), [labels, 16]);
@@ -133,8 +166,15 @@ fn a_saved_classifier_names_its_scores() {
         });
         let model = Decoder::load(named.path(), &Load::default()).unwrap();
         let at = out.path().join(format!("named {labels}"));
-        model.into_classifier(labels, &mut rng).unwrap().save(&at, &Save::default()).unwrap();
-        assert_eq!(config(&at)["id2label"]["0"], json!(if labels == 1 { "good" } else { "LABEL_0" }));
+        model
+            .into_classifier(labels, &mut rng)
+            .unwrap()
+            .save(&at, &Save::default())
+            .unwrap();
+        assert_eq!(
+            config(&at)["id2label"]["0"],
+            json!(if labels == 1 { "good" } else { "LABEL_0" })
+        );
     }
     // Transformers writes no number where there are two
     let two = with_tensors("llama", |tensors| {
@@ -157,8 +197,15 @@ fn tokenizer_template_and_generation_settings_are_copied_if_told() {
         ..Save::default()
     };
     again(source.path()).save(&at, &save).unwrap();
-    for name in ["tokenizer.json", "chat_template.jinja", "generation_config.json"] {
-        assert_eq!(fs::read(at.join(name)).unwrap(), fs::read(source.path().join(name)).unwrap());
+    for name in [
+        "tokenizer.json",
+        "chat_template.jinja",
+        "generation_config.json",
+    ] {
+        assert_eq!(
+            fs::read(at.join(name)).unwrap(),
+            fs::read(source.path().join(name)).unwrap()
+        );
     }
     assert!(!at.join("notes.txt").exists() && !at.join("expected.safetensors").exists());
 }
@@ -182,7 +229,9 @@ fn a_failed_save_leaves_nothing_and_an_old_folder_as_it_was() {
     assert_eq!(fs::read(old.join("model.safetensors")).unwrap(), before);
     // a folder without a file is as good as none
     fs::create_dir(out.path().join("empty")).unwrap();
-    model.save(out.path().join("empty"), &Save::default()).unwrap();
+    model
+        .save(out.path().join("empty"), &Save::default())
+        .unwrap();
     let file = out.path().join("file");
     fs::write(&file, "text").unwrap();
     assert!(message(&file, &Save::default()).ends_with("it is there already and is not a folder"));
@@ -193,8 +242,14 @@ fn a_failed_save_leaves_nothing_and_an_old_folder_as_it_was() {
         ..Save::default()
     };
     let text = message(&out.path().join("new"), &save);
-    assert!(text.contains("`save.beside` is ") && text.ends_with("which is no folder"), "{text}");
-    let mut left: Vec<_> = fs::read_dir(out.path()).unwrap().map(|f| f.unwrap().file_name()).collect();
+    assert!(
+        text.contains("`save.beside` is ") && text.ends_with("which is no folder"),
+        "{text}"
+    );
+    let mut left: Vec<_> = fs::read_dir(out.path())
+        .unwrap()
+        .map(|f| f.unwrap().file_name())
+        .collect();
     left.sort();
     assert_eq!(left, ["empty", "file", "old"]);
     let save = Save {
@@ -230,7 +285,9 @@ fn models_written_here_and_their_logits() {
             let ids = ["tokens", "mask"].map(|key| (key.to_string(), expected[key].clone()));
             let mut all = HashMap::from(ids);
             all.insert("outputs".to_string(), outputs);
-            let at = out.join(format!("{name}.{kind}")).join("outputs.safetensors");
+            let at = out
+                .join(format!("{name}.{kind}"))
+                .join("outputs.safetensors");
             candle_core::safetensors::save(&all, at).unwrap();
         };
         let save = Save {
@@ -248,7 +305,11 @@ fn models_written_here_and_their_logits() {
         model.save_adapter("default", at("adapter")).unwrap();
         write("adapter", of(&model));
         let before = of(&model);
-        model.merge_adapter("default").unwrap().save(at("merged"), &save).unwrap();
+        model
+            .merge_adapter("default")
+            .unwrap()
+            .save(at("merged"), &save)
+            .unwrap();
         write("merged", before);
 
         let scores = |model: &Decoder| {
@@ -256,21 +317,30 @@ fn models_written_here_and_their_logits() {
             let hidden = model.hidden(&tokens, &segments).unwrap();
             model.scores(&hidden, &tokens, &segments).unwrap()
         };
-        let model = load(name, false).unwrap().into_classifier(1, &mut rng).unwrap();
+        let model = load(name, false)
+            .unwrap()
+            .into_classifier(1, &mut rng)
+            .unwrap();
         model.save(at("classifier"), &save).unwrap();
         write("classifier", scores(&model));
         let mut config = lora(r#"["o_proj", "down_proj"]"#);
         config.task = Some(TaskType::SequenceClassification);
         let model = adapted(model, &config);
-        model.save_adapter("default", at("classifier_adapter")).unwrap();
+        model
+            .save_adapter("default", at("classifier_adapter"))
+            .unwrap();
         write("classifier_adapter", scores(&model));
     }
     let own = with_own_head();
-    again(own.path()).save(out.join("qwen2.untied"), &Save::default()).unwrap();
+    again(own.path())
+        .save(out.join("qwen2.untied"), &Save::default())
+        .unwrap();
     let expected = expected("qwen2");
     let rows = rows(&expected);
     let lengths: Vec<usize> = rows.iter().map(Vec::len).collect();
-    let outputs = Segments::from_lengths(&lengths).unwrap().to_rows(&logits(&again(own.path()), &rows));
+    let outputs = Segments::from_lengths(&lengths)
+        .unwrap()
+        .to_rows(&logits(&again(own.path()), &rows));
     let ids = ["tokens", "mask"].map(|key| (key.to_string(), expected[key].clone()));
     let mut all = HashMap::from(ids);
     all.insert("outputs".to_string(), outputs.unwrap());

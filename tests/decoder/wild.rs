@@ -1,6 +1,8 @@
 //! Faults of language models that were reported in public projects.
 
-use super::{NAMES, adapted, apart, changed, expected, folder, load, logits, lora, rows, tensors, with_tensors};
+use super::{
+    NAMES, apart, changed, expected, folder, load, logits, lora, rows, tensors, with_tensors,
+};
 use candle_align::decoder::{Decoder, DecoderConfig, Load, Save};
 use candle_align::{SamplingConfig, Segments, Statistics, TokenLogProbs};
 use candle_core::{DType, Device, Tensor, Var};
@@ -19,7 +21,9 @@ fn numbers(x: &Tensor) -> Vec<f32> {
 
 /// Tokens without a pattern, none of them special.
 fn long_row(length: usize) -> Vec<u32> {
-    (0..length).map(|i| 3 + (i * i + 5 * i) as u32 % 37).collect()
+    (0..length)
+        .map(|i| 3 + (i * i + 5 * i) as u32 % 37)
+        .collect()
 }
 
 /// candle#3698: tables of rotary positions in the type of the weights turn long prompts into word salad.
@@ -54,12 +58,20 @@ fn a_prompt_longer_than_the_window_sees_that_there_is_one() {
             config.insert("sliding_window".into(), json!(null));
         });
         let row = [long_row(12)];
-        let (with, without) = (logits(&load(name, false).unwrap(), &row), logits(&read(open.path()), &row));
+        let (with, without) = (
+            logits(&load(name, false).unwrap(), &row),
+            logits(&read(open.path()), &row),
+        );
         let window = load(name, false).unwrap().config().windows[0].unwrap();
         let part = |x: &Tensor, from: usize, count: usize| x.narrow(0, from, count).unwrap();
         let inside = apart(&part(&with, 0, window), &part(&without, 0, window));
         assert!(inside < 1e-5, "{name}: {inside}");
-        assert!(apart(&part(&with, window, 12 - window), &part(&without, window, 12 - window)) > 0.01);
+        assert!(
+            apart(
+                &part(&with, window, 12 - window),
+                &part(&without, window, 12 - window)
+            ) > 0.01
+        );
     }
 }
 
@@ -87,7 +99,10 @@ fn an_unknown_rotary_scaling_is_named() {
         config.insert("rope_scaling".into(), json!({"type": "ntk", "factor": 2.0}));
     });
     let text = DecoderConfig::read(other.path()).unwrap_err().to_string();
-    assert!(text.contains("holds `rope_scaling.rope_type` = ntk: the kinds are default, linear"), "{text}");
+    assert!(
+        text.contains("holds `rope_scaling.rope_type` = ntk: the kinds are default, linear"),
+        "{text}"
+    );
 }
 
 /// candle-vllm#52: heads of keys are repeated in the wrong order.
@@ -98,13 +113,17 @@ fn two_query_heads_in_a_row_share_a_key_head() {
         let copy = with_tensors("llama", |tensors| {
             for layer in 0..2 {
                 let name = format!("model.layers.{layer}.self_attn.o_proj.weight");
-                let columns: Vec<f32> = (0..16).map(|i| f32::from(u8::from(i / 4 == head))).collect();
+                let columns: Vec<f32> = (0..16)
+                    .map(|i| f32::from(u8::from(i / 4 == head)))
+                    .collect();
                 let columns = Tensor::new(columns, &Device::Cpu).unwrap();
                 let kept = tensors[&name].broadcast_mul(&columns).unwrap();
                 tensors.insert(name, kept);
                 if let Some(key_head) = changed {
                     let name = format!("model.layers.{layer}.self_attn.v_proj.weight");
-                    let rows: Vec<f32> = (0..8).map(|i| if i / 4 == key_head { 2.0 } else { 1.0 }).collect();
+                    let rows: Vec<f32> = (0..8)
+                        .map(|i| if i / 4 == key_head { 2.0 } else { 1.0 })
+                        .collect();
                     let rows = Tensor::from_vec(rows, (8, 1), &Device::Cpu).unwrap();
                     let scaled = tensors[&name].broadcast_mul(&rows).unwrap();
                     tensors.insert(name, scaled);
@@ -115,8 +134,15 @@ fn two_query_heads_in_a_row_share_a_key_head() {
     };
     for (head, key_head) in [(0, 0), (1, 0), (2, 1), (3, 1)] {
         let plain = output(head, None);
-        assert!(apart(&output(head, Some(key_head)), &plain) > 1e-3, "{head}");
-        assert_eq!(apart(&output(head, Some(1 - key_head)), &plain), 0.0, "{head}");
+        assert!(
+            apart(&output(head, Some(key_head)), &plain) > 1e-3,
+            "{head}"
+        );
+        assert_eq!(
+            apart(&output(head, Some(1 - key_head)), &plain),
+            0.0,
+            "{head}"
+        );
     }
 }
 
@@ -124,7 +150,9 @@ fn two_query_heads_in_a_row_share_a_key_head() {
 #[test]
 fn a_window_of_three_is_the_token_and_two_before_it() {
     let one_layer = |window: serde_json::Value| {
-        let copy = with_tensors("mistral", |tensors| tensors.retain(|name, _| !name.contains("layers.1.")));
+        let copy = with_tensors("mistral", |tensors| {
+            tensors.retain(|name, _| !name.contains("layers.1."))
+        });
         let at = copy.path().join("config.json");
         let mut config: serde_json::Map<String, serde_json::Value> =
             serde_json::from_slice(&std::fs::read(&at).unwrap()).unwrap();
@@ -163,7 +191,11 @@ fn a_trained_head_comes_back_tied_or_not() {
         let head = (&tensors["model.embed_tokens.weight"] * 0.5).unwrap();
         tensors.insert("lm_head.weight".into(), head);
     });
-    let cases = [("tied", folder("qwen2")), ("untied", folder("llama")), ("own", own.path().to_path_buf())];
+    let cases = [
+        ("tied", folder("qwen2")),
+        ("untied", folder("llama")),
+        ("own", own.path().to_path_buf()),
+    ];
     for (name, from) in cases {
         let trained = Load {
             trained: true,
@@ -172,10 +204,17 @@ fn a_trained_head_comes_back_tied_or_not() {
         let model = Decoder::load(&from, &trained).unwrap();
         let row = [long_row(9)];
         let before = logits(&model, &row);
-        let grads = before.sqr().unwrap().mean_all().unwrap().backward().unwrap();
+        let grads = before
+            .sqr()
+            .unwrap()
+            .mean_all()
+            .unwrap()
+            .backward()
+            .unwrap();
         for (_, var) in model.vars() {
             let step = (grads.get(&var).unwrap() * -0.1).unwrap();
-            var.set(&(var.as_tensor() + step).unwrap().detach()).unwrap();
+            var.set(&(var.as_tensor() + step).unwrap().detach())
+                .unwrap();
         }
         let after = logits(&model, &row);
         assert!(apart(&after, &before) > 1e-4, "{name}");
@@ -208,12 +247,20 @@ fn a_text_is_scored_at_its_last_token_that_is_not_padding() {
         let model = read(copy.path()).into_classifier(1, &mut rng).unwrap();
         // beside another row, whose tokens come first
         let rows = [vec![1, 5, 6], row.clone()];
-        let (segments, tokens) = (Segments::from_lengths(&[3, row.len()]).unwrap(), rows.concat());
+        let (segments, tokens) = (
+            Segments::from_lengths(&[3, row.len()]).unwrap(),
+            rows.concat(),
+        );
         let hidden = model.hidden(&tokens, &segments).unwrap();
         let score = model.scores(&hidden, &tokens, &segments).unwrap();
         let of_token = hidden.narrow(0, 3 + at, 1).unwrap();
-        let want = of_token.matmul(&model.state_dict()["score.weight"].t().unwrap()).unwrap();
-        assert!(apart(&score.narrow(0, 1, 1).unwrap(), &want) < 1e-6, "{pad} {row:?}");
+        let want = of_token
+            .matmul(&model.state_dict()["score.weight"].t().unwrap())
+            .unwrap();
+        assert!(
+            apart(&score.narrow(0, 1, 1).unwrap(), &want) < 1e-6,
+            "{pad} {row:?}"
+        );
     }
 }
 
@@ -224,7 +271,9 @@ fn the_rows_of_a_batch_do_not_see_each_other() {
         let model = load(name, false).unwrap();
         let (one, other, second) = (long_row(6), vec![9, 8, 7, 6, 5, 4], long_row(9));
         let of_second = |first: &[u32]| {
-            logits(&model, &[first.to_vec(), second.clone()]).narrow(0, 6, 9).unwrap()
+            logits(&model, &[first.to_vec(), second.clone()])
+                .narrow(0, 6, 9)
+                .unwrap()
         };
         assert_eq!(apart(&of_second(&one), &of_second(&other)), 0.0, "{name}");
     }
@@ -250,7 +299,9 @@ fn a_row_alone_is_the_row_in_a_batch() {
             let part = together.narrow(0, start, row.len()).unwrap();
             assert!(apart(&alone, &part) < 1e-5, "{name}");
             start += row.len();
-            let alone = model.sample(std::slice::from_ref(row), &config, &mut rng).unwrap();
+            let alone = model
+                .sample(std::slice::from_ref(row), &config, &mut rng)
+                .unwrap();
             assert_eq!(alone.rows[0].answer(), drawn.answer(), "{name}");
         }
     }
@@ -263,11 +314,15 @@ fn every_matrix_of_lora_learns_by_the_second_step() {
         for recompute in [false, true] {
             let mut model = load(name, false).unwrap();
             let mut rng = StdRng::seed_from_u64(0);
-            model.add_adapter("default", &lora(r#""all-linear""#), &mut rng).unwrap();
+            model
+                .add_adapter("default", &lora(r#""all-linear""#), &mut rng)
+                .unwrap();
             model.set_recompute(recompute);
             let rows = rows(&expected(name));
             let (segments, tokens) = Segments::from_tokens(&rows).unwrap();
-            let ids = segments.to_rows(&Tensor::new(tokens.as_slice(), &Device::Cpu).unwrap()).unwrap();
+            let ids = segments
+                .to_rows(&Tensor::new(tokens.as_slice(), &Device::Cpu).unwrap())
+                .unwrap();
             let mask = segments.mask(&Device::Cpu).unwrap();
             let step = || -> Vec<(String, Var, f32)> {
                 let hidden = model.hidden_train(&tokens, &segments, 0).unwrap();
@@ -281,7 +336,8 @@ fn every_matrix_of_lora_learns_by_the_second_step() {
                 vars.map(|(name, var)| {
                     let grad = grads.get(&var).unwrap_or_else(|| panic!("{name}"));
                     let largest = numbers(grad).iter().fold(0f32, |most, g| most.max(g.abs()));
-                    var.set(&(var.as_tensor() + (grad * 0.01).unwrap()).unwrap().detach()).unwrap();
+                    var.set(&(var.as_tensor() + (grad * 0.01).unwrap()).unwrap().detach())
+                        .unwrap();
                     (name, var, largest)
                 })
                 .collect()
