@@ -93,10 +93,10 @@
 #![doc(test(attr(deny(warnings))))]
 
 mod atomic;
+pub mod decoder;
 mod error;
 mod exp;
 mod files;
-pub mod decoder;
 pub mod guide;
 mod in_order;
 mod known;

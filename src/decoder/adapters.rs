@@ -37,12 +37,13 @@ impl Decoder {
         let file = AdapterFile::read(folder, strictness)?;
         let mut config = file.config().clone();
         // PEFT trains a classifier's head whole without saying so in its settings
-        if self.score.is_some() && config.task == Some(TaskType::SequenceClassification) {
-            if let Some(targets) = config.method.targets_mut() {
-                for head in ["classifier", "score"] {
-                    if !targets.modules_to_save.iter().any(|name| name == head) {
-                        targets.modules_to_save.push(head.to_string());
-                    }
+        if self.score.is_some()
+            && config.task == Some(TaskType::SequenceClassification)
+            && let Some(targets) = config.method.targets_mut()
+        {
+            for head in ["classifier", "score"] {
+                if !targets.modules_to_save.iter().any(|name| name == head) {
+                    targets.modules_to_save.push(head.to_string());
                 }
             }
         }

@@ -133,7 +133,7 @@ pub(super) fn windows(
     let slides = |layer: usize| match family {
         Family::Llama | Family::Mistral | Family::Phi3 => true,
         Family::Qwen2 | Family::Qwen3 => layer >= first_sliding.unwrap_or(28),
-        Family::Gemma3 => (layer + 1) % every.unwrap_or(6) != 0,
+        Family::Gemma3 => !(layer + 1).is_multiple_of(every.unwrap_or(6)),
     };
     Ok((0..layers)
         .map(|layer| window.filter(|_| slides(layer)))

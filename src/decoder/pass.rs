@@ -124,11 +124,11 @@ impl Decoder {
         let table = self.embedding.tensor();
         let ids = Tensor::new(tokens, table.device())?;
         let mut h = table.index_select(&ids, 0)?;
-        if let (Weight::Trained(_), Some(pad)) = (&self.embedding, self.config.pad_token_id) {
-            if tokens.contains(&pad) {
-                let learns = ids.ne(pad)?.unsqueeze(1)?.broadcast_as(h.shape())?;
-                h = learns.where_cond(&h, &h.detach())?;
-            }
+        if let (Weight::Trained(_), Some(pad)) = (&self.embedding, self.config.pad_token_id)
+            && tokens.contains(&pad)
+        {
+            let learns = ids.ne(pad)?.unsqueeze(1)?.broadcast_as(h.shape())?;
+            h = learns.where_cond(&h, &h.detach())?;
         }
         if self.config.family == Family::Gemma3 {
             // rounded to the type of the weights, as in Transformers

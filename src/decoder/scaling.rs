@@ -89,7 +89,7 @@ fn rotary(keys: &Keys, shape: &Shape, partial: Option<f64>) -> Result<usize> {
         return Ok(shape.head_dim);
     };
     let rotary = (shape.head_dim as f64 * partial) as usize;
-    match partial > 0.0 && partial <= 1.0 && rotary >= 2 && rotary % 2 == 0 {
+    match partial > 0.0 && partial <= 1.0 && rotary >= 2 && rotary.is_multiple_of(2) {
         true => Ok(rotary),
         false => {
             let why = format!(

@@ -3,7 +3,7 @@
 use super::{adapted, apart, expected, folder, load, logits, lora, rows};
 use candle_align::decoder::{Decoder, LanguageModel, Load, Mode};
 use candle_align::peft::{Strictness, TaskType};
-use candle_align::{DpoConfig, Pair, Segments, dpo_loss};
+use candle_align::{DpoConfig, Pair, SamplingConfig, Segments, dpo_loss};
 use candle_core::{DType, Device, Tensor};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -138,6 +138,13 @@ fn frozen_half_weights_stay_what_they_are_and_adapters_learn_in_f32() {
         let rows = rows(&expected("qwen3"));
         let found = logits(&model, &rows);
         assert_eq!(found.dtype(), DType::F32);
+        let config = SamplingConfig {
+            max_new_tokens: 4,
+            ..Default::default()
+        };
+        let mut rng = StdRng::seed_from_u64(0);
+        let drawn = model.sample(&rows, &config, &mut rng).unwrap();
+        assert_eq!(drawn.rows.len(), rows.len());
         let grads = found.sqr().unwrap().mean_all().unwrap().backward().unwrap();
         for (name, var) in model.vars() {
             assert_eq!(var.dtype(), DType::F32, "{name}");
