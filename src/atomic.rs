@@ -5,7 +5,9 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
-use std::fs::{File, OpenOptions, Permissions, read_dir, remove_dir_all, rename};
+use std::fs::{
+    File, OpenOptions, Permissions, create_dir, read_dir, remove_dir_all, remove_file, rename,
+};
 use std::io;
 use std::path::{Path, PathBuf};
 use tempfile::{Builder, TempDir};
@@ -32,7 +34,7 @@ impl Failure {
     }
 }
 
-/// The new content of a file. It is deleted if it is dropped before [`Staged::put`].
+/// The new content of a file, or a new folder. It is deleted if it is dropped before [`Staged::put`].
 ///
 /// It is in a folder with a unique name beside the file. So two writers of one file do not collide, nothing
 /// is written through a link, and anything that a writer leaves beside its file is deleted with the
@@ -49,11 +51,43 @@ impl Staged {
         path: &Path,
         write: impl FnOnce(&Path) -> Result<(), E>,
     ) -> Result<Self, Failure> {
+        Self::of(path, |_| Ok(()), write)
+    }
+
+    /// A new folder with all its files. `write` gets the path of an empty folder to write into. A folder that
+    /// holds something cannot be replaced in one step, so it is an error.
+    pub(crate) fn folder<E: Display>(
+        path: &Path,
+        write: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> Result<Self, Failure> {
+        match path.symlink_metadata() {
+            Ok(found) if !found.is_dir() => {
+                return Err(Failure::new(
+                    path,
+                    "it is there already and is not a folder",
+                ));
+            }
+            Ok(_) if read_dir(path).is_ok_and(|mut entries| entries.next().is_some()) => {
+                let text = "it is there already and is not empty: name a new folder";
+                return Err(Failure::new(path, text));
+            }
+            _ => {}
+        }
+        let folder = |part: &Path| remove_file(part).and_then(|()| create_dir(part));
+        Self::of(path, folder, write)
+    }
+
+    fn of<E: Display>(
+        path: &Path,
+        prepare: impl FnOnce(&Path) -> io::Result<()>,
+        write: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> Result<Self, Failure> {
         let Some(name) = path.file_name() else {
             return Err(Failure::new(path, "it names no file"));
         };
         let failed = |error: io::Error| Failure::new(path, of_the_system(&error));
         let stage = Stage::new(folder_of(path), name).map_err(failed)?;
+        prepare(&stage.part).map_err(failed)?;
         write(&stage.part).map_err(|error| Failure::new(path, error))?;
         stage.finish().map_err(failed)?;
         let path = path.to_path_buf();
@@ -126,7 +160,18 @@ impl Stage {
     }
 
     fn finish(&self) -> io::Result<()> {
-        let file = OpenOptions::new().write(true).open(&self.part)?;
+        if !self.part.is_dir() {
+            return self.finish_file(&self.part);
+        }
+        for entry in read_dir(&self.part)? {
+            self.finish_file(&entry?.path())?;
+        }
+        sync(&self.part);
+        Ok(())
+    }
+
+    fn finish_file(&self, path: &Path) -> io::Result<()> {
+        let file = OpenOptions::new().write(true).open(path)?;
         if file.metadata()?.permissions() != self.permissions {
             file.set_permissions(self.permissions.clone())?;
         }

@@ -37,7 +37,7 @@
 //! | | [`peft`] | adapter files that Python's PEFT reads and writes |
 //! | | [`log_probs`] | from logits and tokens to log-probabilities, the start of every objective |
 //! | | [`reduction`] | how losses become one number, and which count divides them |
-//! | | [`ops`] | a model's operations, with a backward pass |
+//! | | [`decoder`] | language models of the Llama family from Hugging Face folders, trained or under adapters |
 //! | | [`training`] | gradient coverage and agreement, clipping, accumulation, AdamW, schedules |
 //! | | [`ops`] | candle's fused operations (norms, softmax, rotary embeddings, gates), with a backward pass |
 //! | | [`math`] | the delicate primitives, tested at their kinks and at infinity |
@@ -87,14 +87,13 @@
 //!
 //! # Not here
 //!
-//! There is no trainer, tokenizer, downloader or model zoo: loops, models and plots are in the examples.
+//! There is no trainer, tokenizer or downloader: loops and plots are in the examples.
 
 #![deny(unsafe_code, missing_docs, missing_debug_implementations)]
 #![deny(rustdoc::broken_intra_doc_links)]
 #![doc(test(attr(deny(warnings))))]
 
 mod atomic;
-#[allow(missing_docs)]
 pub mod decoder;
 mod error;
 mod exp;

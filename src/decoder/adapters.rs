@@ -1,17 +1,14 @@
-//! Adapters on a decoder: fresh ones, those of a folder, several by name, and which of them is active.
+//! Adapters on a decoder: those of a folder, several by name, and which of them is active.
 
 use super::model::{Decoder, SCORE};
+use super::projection::{Projection, wide};
 use crate::error::{Error, Result};
-use crate::parameter_efficient::{
-    AdaLoraLinear, Adapter, DoraLinear, Ia3Linear, LoraLinear, VeraLinear, VeraProjections,
-};
+use crate::parameter_efficient::{Adapter, VeraProjections};
 use crate::peft::{
-    AdapterFile, AdapterMethod, AnyAdapter, BaseModel, ModelAdapters, PeftConfig, Strictness,
-    TaskType,
+    AdapterFile, AnyAdapter, BaseModel, ModelAdapters, PeftConfig, Strictness, TaskType,
 };
-use candle_core::{DType, Tensor, Var};
+use candle_core::{Tensor, Var};
 use candle_nn::Linear;
-use rand::Rng;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -25,116 +22,6 @@ pub(super) struct Attached {
 }
 
 impl Decoder {
-    /// Puts a fresh adapter on the modules that its settings choose, by PEFT's rules, and makes it active.
-    /// "all-linear" means all linear maps of the layers, not the output layer.
-    ///
-    /// On a classifier under the task `SEQ_CLS`, its `score` is trained with the adapter, as in PEFT.
-    ///
-    /// # Errors
-    /// [`Error::Argument`] if the name is taken, if the weights are trained, for a module that the decoder
-    /// cannot adapt or train whole, and for prompts and prefixes; the errors of the method's settings.
-    #[doc(alias = "get_peft_model")]
-    pub fn add_adapter(
-        &mut self,
-        name: &str,
-        config: &PeftConfig,
-        rng: &mut impl Rng,
-    ) -> Result<()> {
-        let function = "Decoder::add_adapter";
-        let maps: Vec<(String, Linear)> = self.linears();
-        let paths: Vec<&str> = maps.iter().map(|(path, _)| path.as_str()).collect();
-        let base = |path: &str| -> Result<&Linear> {
-            let found = maps.iter().find(|(of, _)| of == path);
-            found.map(|(_, map)| map).ok_or_else(|| {
-                Error::argument(
-                    function,
-                    "config",
-                    format!("chooses `{path}`, which is no linear map"),
-                )
-            })
-        };
-        let mut layers = BTreeMap::new();
-        let mut projections = None;
-        match &config.method {
-            AdapterMethod::Lora(file) => {
-                for (path, settings) in file.model.for_modules(&paths)? {
-                    let base = base(&path)?;
-                    let layer = match file.dora {
-                        true => AnyAdapter::Dora(DoraLinear::new(base, &settings, rng)?),
-                        false => AnyAdapter::Lora(LoraLinear::new(base, &settings, rng)?),
-                    };
-                    layers.insert(path, layer);
-                }
-            }
-            AdapterMethod::AdaLora(file) => {
-                for (path, settings) in file.model.for_modules(&paths)? {
-                    let layer = AdaLoraLinear::new(base(&path)?, &settings, rng)?;
-                    layers.insert(path, AnyAdapter::AdaLora(layer));
-                }
-            }
-            AdapterMethod::Ia3(file) => {
-                for (path, place) in file.model.for_modules(&paths)? {
-                    let layer = Ia3Linear::new(base(&path)?, place)?;
-                    layers.insert(path, AnyAdapter::Ia3(layer));
-                }
-            }
-            AdapterMethod::Vera(file) => {
-                let chosen = file.model.for_modules(&paths)?;
-                let (mut inputs, mut outputs) = (0, 0);
-                for (path, _) in &chosen {
-                    let (output, input) = base(path)?.weight().dims2()?;
-                    (inputs, outputs) = (inputs.max(input), outputs.max(output));
-                }
-                let table = self.embedding.tensor();
-                let dtype = match table.dtype() {
-                    DType::F64 => DType::F64,
-                    _ => DType::F32,
-                };
-                let settings = &file.model.config;
-                let shared =
-                    VeraProjections::new(settings, inputs, outputs, dtype, table.device(), rng)?;
-                for (path, settings) in chosen {
-                    let layer = VeraLinear::new(base(&path)?, &shared, &settings)?;
-                    layers.insert(path, AnyAdapter::Vera(layer));
-                }
-                projections = Some(shared);
-            }
-            AdapterMethod::Prompt(_) | AdapterMethod::Prefix(_) => {
-                let text = "is a prompt or a prefix, which the decoder does not take; choose an adapter of \
-                            linear maps";
-                return Err(Error::argument(function, "config", text));
-            }
-        }
-        let mut weights = BTreeMap::new();
-        let whole = config
-            .method
-            .targets()
-            .map(|t| t.modules_to_save.clone())
-            .unwrap_or_default();
-        if let Some(other) = whole
-            .iter()
-            .find(|name| !["score", "classifier"].contains(&name.as_str()))
-        {
-            let text = format!("trains `{other}` whole, which the decoder cannot: only `score`");
-            return Err(Error::argument(function, "modules_to_save", text));
-        }
-        let classifies = config.task == Some(TaskType::SequenceClassification);
-        if let Some(score) = self
-            .score
-            .as_ref()
-            .filter(|_| classifies || !whole.is_empty())
-        {
-            weights.insert(SCORE.to_string(), score.tensor().clone());
-        }
-        let adapters = ModelAdapters {
-            layers,
-            weights,
-            projections,
-            ..ModelAdapters::default()
-        };
-        self.attach(function, name, config.clone(), adapters)
-    }
-
     /// Reads an adapter that Python's PEFT or this crate wrote, and makes it active. Returns what a lenient
     /// reader left out.
     ///
@@ -150,12 +37,13 @@ impl Decoder {
         let file = AdapterFile::read(folder, strictness)?;
         let mut config = file.config().clone();
         // PEFT trains a classifier's head whole without saying so in its settings
-        if self.score.is_some() && config.task == Some(TaskType::SequenceClassification) {
-            if let Some(targets) = config.method.targets_mut() {
-                for head in ["classifier", "score"] {
-                    if !targets.modules_to_save.iter().any(|name| name == head) {
-                        targets.modules_to_save.push(head.to_string());
-                    }
+        if self.score.is_some()
+            && config.task == Some(TaskType::SequenceClassification)
+            && let Some(targets) = config.method.targets_mut()
+        {
+            for head in ["classifier", "score"] {
+                if !targets.modules_to_save.iter().any(|name| name == head) {
+                    targets.modules_to_save.push(head.to_string());
                 }
             }
         }
@@ -232,6 +120,7 @@ impl Decoder {
         Ok(of.collect())
     }
 
+    /// The adapter of a name.
     pub(super) fn attached(&self, function: &'static str, name: &str) -> Result<&Attached> {
         self.attached.get(name).ok_or_else(|| {
             let known = self.adapters().join(", ");
@@ -244,13 +133,14 @@ impl Decoder {
     }
 
     /// The frozen linear maps, by path.
-    fn linears(&self) -> Vec<(String, Linear)> {
+    pub(super) fn linears(&self) -> Vec<(String, Linear)> {
         let maps = self.layers.iter().flat_map(|layer| layer.projections());
-        let linear = |map: &super::projection::Projection| (map.path.clone(), map.linear());
+        let linear = |map: &Projection| (map.path.clone(), map.linear());
         maps.map(linear).collect()
     }
 
-    fn attach(
+    /// Puts the layers of an adapter into the model, under a name.
+    pub(super) fn attach(
         &mut self,
         function: &'static str,
         name: &str,
@@ -267,7 +157,7 @@ impl Decoder {
         let mut layers = adapters.layers;
         let mut weights = adapters.weights;
         // nothing is changed before everything is checked
-        let mut places: Vec<&mut super::projection::Projection> = self
+        let mut places: Vec<&mut Projection> = self
             .layers
             .iter_mut()
             .flat_map(|layer| layer.projections_mut())
@@ -289,8 +179,8 @@ impl Decoder {
             return Err(Error::argument(function, "adapter", text));
         }
         if places.iter().any(|map| map.is_trained()) {
-            let text = "goes on a model whose weights are trained; load it frozen";
-            return Err(Error::argument(function, "adapter", text));
+            let text = "are trained, and an adapter goes on frozen ones: load the model with `trained` = false";
+            return Err(Error::argument(function, "weights", text));
         }
         let score = match score {
             Some(score) => Some(Var::from_tensor(&wide(&score)?.copy()?)?),
@@ -316,7 +206,7 @@ impl Decoder {
         let Some(name) = &self.adapter else {
             return Vec::new();
         };
-        let adapted = |map: &super::projection::Projection| {
+        let adapted = |map: &Projection| {
             let adapter = map.adapters.get(name)?;
             Some(adapter.trainable(&map.path))
         };
@@ -328,28 +218,23 @@ impl Decoder {
             .collect()
     }
 
-    /// The matrix that scores texts, under the active adapter.
-    pub(super) fn score_matrix(&self) -> Option<Tensor> {
+    /// The matrix that scores texts, under the active adapter, in the type of hidden states.
+    pub(super) fn score_matrix(&self) -> Result<Option<Tensor>> {
         let attached = self
             .adapter
             .as_ref()
             .and_then(|name| self.attached.get(name));
         let trained = attached.and_then(|attached| attached.score.as_ref());
-        match trained {
-            Some(score) => Some(score.as_tensor().clone()),
-            None => self.score.as_ref().map(|score| score.tensor().clone()),
+        match (trained, &self.score) {
+            (Some(score), _) => Ok(Some(score.as_tensor().clone())),
+            (None, Some(score)) => score.wide().map(Some),
+            (None, None) => Ok(None),
         }
     }
 
+    /// The head that is trained with the active adapter.
     pub(super) fn adapter_score(&self) -> Option<(String, Var)> {
         let attached = self.attached.get(self.adapter.as_ref()?)?;
         Some((SCORE.to_string(), attached.score.clone()?))
     }
-}
-
-fn wide(x: &Tensor) -> Result<Tensor> {
-    Ok(match x.dtype() {
-        DType::F32 | DType::F64 => x.clone(),
-        _ => x.to_dtype(DType::F32)?,
-    })
 }

@@ -52,30 +52,36 @@ impl Decoder {
     /// token serves as padding, that is the token before the end.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the model has no such head.
+    /// [`Error::Argument`] if the model has no such head, for an empty row, and for hidden states or tokens of
+    /// another batch.
     pub fn scores(&self, hidden: &Tensor, tokens: &[u32], segments: &Segments) -> Result<Tensor> {
         let function = "Decoder::scores";
-        let Some(score) = self.score_matrix() else {
+        let Some(score) = self.score_matrix()? else {
             let text = format!("has no `{SCORE}`: see `Decoder::into_classifier`");
             return Err(Error::argument(function, "self", text));
         };
+        self.check(function, tokens, segments)?;
+        if hidden.dims() != [tokens.len(), self.config.hidden_size] {
+            let (found, width) = (hidden.dims(), self.config.hidden_size);
+            let text = format!(
+                "has shape {found:?}, and not [{}, {width}]: one state per token",
+                tokens.len()
+            );
+            return Err(Error::argument(function, "hidden", text));
+        }
         let pad = self.config.pad_token_id;
         let mut last = Vec::new();
         for row in segments.rows() {
-            let real = row.iter().rev().find(|&&at| {
-                let token = tokens.get(at as usize).copied();
-                token.is_some() && token != pad
-            });
+            let real = row
+                .iter()
+                .rev()
+                .find(|&&at| tokens.get(at as usize).copied() != pad);
             match real.or(row.first()) {
                 Some(at) => last.push(*at),
                 None => return Err(Error::argument(function, "segments", "hold an empty row")),
             }
         }
         let last = Tensor::new(last, hidden.device())?;
-        let score = match score.dtype() {
-            DType::F32 | DType::F64 => score,
-            _ => score.to_dtype(DType::F32)?,
-        };
         Ok(hidden.index_select(&last, 0)?.matmul(&score.t()?)?)
     }
 }

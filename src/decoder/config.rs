@@ -1,5 +1,6 @@
 //! What kind of model a folder holds: its `config.json`.
 
+use super::fields::{IDLE, dtype, gate, ids, labels, windows};
 use super::keys::Keys;
 use super::rope::Rope;
 use super::scaling;
@@ -10,7 +11,7 @@ use serde_json::{Map, Value};
 use std::path::Path;
 
 /// The name of the file.
-const FILE: &str = "config.json";
+pub(super) const FILE: &str = "config.json";
 
 /// The families that can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +24,7 @@ pub enum Family {
     Qwen2,
     /// Qwen3: normalized queries and keys.
     Qwen3,
-    /// Gemma 3, its text model: four norms in a layer, two kinds of rotary positions.
+    /// Gemma 3, its text model (`gemma3_text`): four norms in a layer, two kinds of rotary positions.
     Gemma3,
     /// Phi-3 and Phi-4-mini: one matrix for queries, keys and values, one for gate and up.
     Phi3,
@@ -38,7 +39,10 @@ pub enum Gate {
     GeluTanh,
 }
 
-/// What a `config.json` says about a model.
+/// What a `config.json` says about a model, in the spelling of Transformers 4 or 5.
+///
+/// Every key is used, known to mean nothing for training, or refused. A missing key has the default of its
+/// family in Transformers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DecoderConfig {
     /// Which family's layer.
@@ -213,7 +217,7 @@ impl DecoderConfig {
             keys.only(key, 0.0, why)?;
         }
         let score_scale = match family {
-            Family::Gemma3 => keys.or("query_pre_attn_scalar", 256.0)?,
+            Family::Gemma3 => keys.positive("query_pre_attn_scalar")?.unwrap_or(256.0),
             _ => head_dim as f64,
         };
         keys.only(
@@ -222,7 +226,7 @@ impl DecoderConfig {
             "scores cannot be bounded here",
         )?;
         let final_logit_softcapping = match family {
-            Family::Gemma3 => keys.take("final_logit_softcapping")?,
+            Family::Gemma3 => keys.positive("final_logit_softcapping")?,
             _ => None,
         };
         let why = "attention in both directions is not supported";
@@ -232,6 +236,21 @@ impl DecoderConfig {
             false,
             "pairs of neighbors are not supported",
         )?;
+        keys.only(
+            "use_mrope",
+            false,
+            "positions in several directions are not supported",
+        )?;
+        if family == Family::Phi3 {
+            keys.only(
+                "lm_head_bias",
+                false,
+                "this family's output layer has no bias",
+            )?;
+            for key in ["full_attn_mod", "interpolate_factor"] {
+                keys.only(key, 1, "only 1 is supported")?;
+            }
+        }
 
         let windows = windows(&mut keys, family, num_hidden_layers)?;
         let shape = scaling::Shape {
@@ -265,7 +284,7 @@ impl DecoderConfig {
             window_rope,
             final_logit_softcapping,
             tie_word_embeddings: keys.or("tie_word_embeddings", family == Family::Gemma3)?,
-            initializer_range: keys.or("initializer_range", 0.02)?,
+            initializer_range: keys.positive("initializer_range")?.unwrap_or(0.02),
             bos_token_id: keys.take("bos_token_id")?,
             eos_token_id: ids(&mut keys)?,
             pad_token_id: keys.take("pad_token_id")?,
@@ -284,174 +303,4 @@ impl DecoderConfig {
         keys.none_left()?;
         Ok(config)
     }
-}
-
-/// Keys that mean nothing for training: notes, settings of generation, and what Transformers' code itself
-/// no longer reads.
-const IDLE: &[&str] = &[
-    "_attn_implementation",
-    "_attn_implementation_autoset",
-    "_model_name_or_path",
-    "_name_or_path",
-    "_sliding_window_pattern",
-    "add_cross_attention",
-    "architectures",
-    "auto_map",
-    "bad_words_ids",
-    "begin_suppress_tokens",
-    "cache_implementation",
-    "chunk_size_feed_forward",
-    "cross_attention_hidden_size",
-    "decoder_start_token_id",
-    "diversity_penalty",
-    "do_sample",
-    "early_stopping",
-    "encoder_no_repeat_ngram_size",
-    "exponential_decay_length_penalty",
-    "finetuning_task",
-    "forced_bos_token_id",
-    "forced_eos_token_id",
-    "is_decoder",
-    "is_encoder_decoder",
-    "is_llama_config",
-    "length_penalty",
-    "max_length",
-    "min_length",
-    "no_repeat_ngram_size",
-    "num_beam_groups",
-    "num_beams",
-    "num_return_sequences",
-    "output_attentions",
-    "output_hidden_states",
-    "output_scores",
-    "prefix",
-    "pretraining_tp",
-    "problem_type",
-    "pruned_heads",
-    "remove_invalid_values",
-    "repetition_penalty",
-    "return_dict",
-    "return_dict_in_generate",
-    "sep_token_id",
-    "suppress_tokens",
-    "task_specific_params",
-    "temperature",
-    "tf_legacy_loss",
-    "tie_encoder_decoder",
-    "tokenizer_class",
-    "top_k",
-    "top_p",
-    "torchscript",
-    "transformers.js_config",
-    "transformers_version",
-    "typical_p",
-    "unk_token_id",
-    "unsloth_fixed",
-    "unsloth_version",
-    "use_bfloat16",
-    "use_cache",
-];
-
-fn gate(keys: &mut Keys, family: Family) -> Result<Gate> {
-    let (key, default) = match family {
-        Family::Gemma3 => ("hidden_activation", "gelu_pytorch_tanh"),
-        _ => ("hidden_act", "silu"),
-    };
-    if family == Family::Gemma3 {
-        // Transformers does not read it here
-        keys.ignore(&["hidden_act"]);
-    }
-    let name: String = keys.or(key, default.to_string())?;
-    match name.as_str() {
-        "silu" | "swish" => Ok(Gate::Silu),
-        "gelu_pytorch_tanh" | "gelu_new" => Ok(Gate::GeluTanh),
-        other => Err(keys.refused(key, other, "it can be silu or gelu_pytorch_tanh")),
-    }
-}
-
-/// The window of each layer.
-fn windows(keys: &mut Keys, family: Family, layers: usize) -> Result<Vec<Option<usize>>> {
-    let said = keys.said("sliding_window");
-    let window: Option<usize> = keys.take("sliding_window")?;
-    // 0 is no window
-    let window = window.filter(|&window| window > 0);
-    let uses: Option<bool> = keys.take("use_sliding_window")?;
-    let first_sliding: Option<usize> = keys.take("max_window_layers")?;
-    let every: Option<usize> = keys.count("sliding_window_pattern")?;
-    let kinds: Option<Vec<String>> = keys.take("layer_types")?;
-    let window = match family {
-        // this family's code does not know the key
-        Family::Llama => None,
-        Family::Mistral if !said => Some(4096),
-        Family::Mistral => window,
-        Family::Phi3 => window,
-        Family::Qwen2 | Family::Qwen3 => window.filter(|_| uses.unwrap_or(false)),
-        Family::Gemma3 => window.or(Some(4096)),
-    };
-    if let Some(kinds) = kinds {
-        if kinds.len() != layers {
-            let why = format!("it must name `num_hidden_layers` = {layers} layers");
-            return Err(keys.refused("layer_types", format!("{} names", kinds.len()), &why));
-        }
-        return kinds
-            .iter()
-            .map(|kind| match kind.as_str() {
-                "full_attention" => Ok(None),
-                "sliding_attention" => Ok(window),
-                other => Err(keys.refused(
-                    "layer_types",
-                    other,
-                    "it can be full_attention or sliding_attention",
-                )),
-            })
-            .collect();
-    }
-    let slides = |layer: usize| match family {
-        Family::Llama | Family::Mistral | Family::Phi3 => true,
-        Family::Qwen2 | Family::Qwen3 => layer >= first_sliding.unwrap_or(28),
-        Family::Gemma3 => (layer + 1) % every.unwrap_or(6) != 0,
-    };
-    Ok((0..layers)
-        .map(|layer| window.filter(|_| slides(layer)))
-        .collect())
-}
-
-/// The end tokens: one or several.
-fn ids(keys: &mut Keys) -> Result<Vec<u32>> {
-    match keys.take::<Value>("eos_token_id")? {
-        None => Ok(Vec::new()),
-        Some(value) => {
-            let list = if value.is_array() {
-                value.clone()
-            } else {
-                Value::Array(vec![value.clone()])
-            };
-            serde_json::from_value(list)
-                .map_err(|e| keys.refused("eos_token_id", value, &e.to_string()))
-        }
-    }
-}
-
-fn dtype(keys: &mut Keys) -> Result<Option<DType>> {
-    let old: Option<String> = keys.take("torch_dtype")?;
-    let name = keys.take("dtype")?.or(old);
-    match name.as_deref() {
-        None | Some("auto") => Ok(None),
-        Some("float32") => Ok(Some(DType::F32)),
-        Some("bfloat16") => Ok(Some(DType::BF16)),
-        Some("float16") => Ok(Some(DType::F16)),
-        Some("float64") => Ok(Some(DType::F64)),
-        Some(other) => Err(keys.refused(
-            "dtype",
-            other,
-            "it can be float32, bfloat16, float16 or float64",
-        )),
-    }
-}
-
-fn labels(keys: &mut Keys) -> Result<Option<usize>> {
-    let names: Option<Map<String, Value>> = keys.take("id2label")?;
-    keys.ignore(&["label2id"]);
-    let count: Option<usize> = keys.count("num_labels")?;
-    Ok(count.or(names.map(|names| names.len())))
 }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::path::Path;
+use std::path::{Component, Path};
 
 pub(super) const ONE: &str = "model.safetensors";
 pub(super) const INDEX: &str = "model.safetensors.index.json";
@@ -42,7 +42,11 @@ pub(super) fn read(function: &'static str, folder: &Path) -> Result<BTreeMap<Str
     let mut shards: BTreeMap<&str, BTreeMap<String, Tensor>> = BTreeMap::new();
     for (name, file) in &weight_map {
         let shown = shown(file);
-        if Path::new(file).components().count() != 1 || file == ".." {
+        let mut parts = Path::new(file).components();
+        if !matches!(
+            (parts.next(), parts.next()),
+            (Some(Component::Normal(_)), None)
+        ) {
             return Err(problem(format!(
                 "names the file `{shown}`, which is not in its folder"
             )));

@@ -1,8 +1,8 @@
 //! Drawing answers with a cache of keys and values: every token goes through the layers once.
 
-use super::Pass;
 use super::layer::Layer;
 use super::model::Decoder;
+use super::pass::Pass;
 use crate::error::Result;
 use crate::online::samples::Samples;
 use crate::online::sampling::{Open, SamplingConfig, draw, rows_on_host};
@@ -36,6 +36,7 @@ impl Decoder {
         let table = self.embedding.tensor();
         let cached = table.device().is_cpu() && table.dtype() != DType::F64;
         let mut cache: Option<Cache> = None;
+        let head = self.wide_head()?;
         draw(function, prompts, config, rng, |open| {
             let last = match (&mut cache, cached) {
                 (Some(cache), true) => self.next(function, cache, open)?,
@@ -48,7 +49,7 @@ impl Decoder {
                     hidden
                 }
             };
-            rows_on_host(function, &self.head()?.logits(&last)?.detach())
+            rows_on_host(function, &head.logits(&last)?.detach())
         })
     }
 

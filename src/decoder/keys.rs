@@ -4,6 +4,9 @@ use crate::error::{Error, Result, shown};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+/// The largest size of a model.
+const MOST: usize = 1 << 24;
+
 /// The object of a file, or an object inside it. A key that is taken is gone; what is left at the end is
 /// unknown.
 pub(super) struct Keys<'a> {
@@ -59,8 +62,28 @@ impl<'a> Keys<'a> {
 
     /// A whole number that is not 0.
     pub(super) fn count(&mut self, key: &str) -> Result<Option<usize>> {
-        match self.take(key)? {
+        match self.whole(key)? {
             Some(0) => Err(self.refused(key, 0, "it must be at least 1")),
+            found => Ok(found),
+        }
+    }
+
+    /// A whole number, small enough that products of three fit.
+    pub(super) fn whole(&mut self, key: &str) -> Result<Option<usize>> {
+        match self.take(key)? {
+            Some(number) if number > MOST => {
+                Err(self.refused(key, number, "it must be at most 16777216"))
+            }
+            found => Ok(found),
+        }
+    }
+
+    /// A finite number above 0.
+    pub(super) fn positive(&mut self, key: &str) -> Result<Option<f64>> {
+        match self.take(key)? {
+            Some(number) if !(number > 0.0 && f64::is_finite(number)) => {
+                Err(self.refused(key, number, "it must be finite and above 0"))
+            }
             found => Ok(found),
         }
     }

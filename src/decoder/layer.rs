@@ -1,52 +1,13 @@
 //! One layer: attention and a gated feed-forward part, each behind a norm and beside the residual stream.
 
 use super::config::{DecoderConfig, Family, Gate};
+use super::norm::Norm;
+use super::pass::Pass;
 use super::projection::{Projection, Weight};
 use super::tensors::Tensors;
-use super::{Pass, Prefix};
 use crate::error::Result;
 use crate::ops::{self, AttentionConfig, Segments};
 use candle_core::{D, Tensor};
-
-/// A norm's weight, and whether 1 is added to it.
-#[derive(Clone, Debug)]
-pub(super) struct Norm {
-    name: String,
-    weight: Weight,
-    plus_one: bool,
-    eps: f64,
-}
-
-impl Norm {
-    pub(super) fn new(
-        tensors: &mut Tensors,
-        config: &DecoderConfig,
-        path: &str,
-        width: usize,
-    ) -> Result<Self> {
-        let name = format!("{path}.weight");
-        Ok(Self {
-            weight: tensors.take(&name, &[width])?,
-            name,
-            plus_one: config.family == Family::Gemma3,
-            eps: config.rms_norm_eps,
-        })
-    }
-
-    /// w · x / √(mean x² + ε) over the last axis.
-    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let weight = self.weight.wide()?;
-        let weight = match self.plus_one {
-            true => (weight + 1.0)?,
-            false => weight,
-        };
-        Ok(ops::rms_norm(x, &weight, self.eps as f32)?)
-    }
-
-    pub(super) fn tensor(&self) -> (String, &Weight) {
-        (self.name.clone(), &self.weight)
-    }
-}
 
 /// What maps hidden states to queries, keys and values.
 #[derive(Clone, Debug)]
@@ -254,17 +215,10 @@ impl Layer {
         h: &Tensor,
         segments: &Segments,
         tables: &Tables,
-        prefix: Option<&Prefix>,
         pass: &Pass,
     ) -> Result<Tensor> {
         let [q, k, v] = self.queries_keys_values(h, tables, pass)?;
-        let attended = match prefix {
-            Some((keys, values)) => {
-                let prefix = (keys, values);
-                ops::attention_with_prefix(&q, &k, &v, prefix, segments, &self.attention)?
-            }
-            None => ops::attention(&q, &k, &v, segments, &self.attention)?,
-        };
+        let attended = ops::attention(&q, &k, &v, segments, &self.attention)?;
         self.after(h, &attended, pass)
     }
 

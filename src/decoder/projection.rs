@@ -1,6 +1,6 @@
 //! One linear map of the decoder: frozen or trained, with any number of adapters, one of them active.
 
-use super::Pass;
+use super::pass::Pass;
 use crate::error::Result;
 use crate::parameter_efficient::Adapter;
 use crate::parameter_efficient::FrozenLinear;
@@ -26,12 +26,9 @@ impl Weight {
         }
     }
 
-    /// As numbers to compute with.
+    /// In the type of hidden states.
     pub(super) fn wide(&self) -> Result<Tensor> {
-        Ok(match self.tensor().dtype() {
-            DType::F32 | DType::F64 => self.tensor().clone(),
-            _ => self.tensor().to_dtype(DType::F32)?,
-        })
+        wide(self.tensor())
     }
 
     pub(super) fn var(&self) -> Option<&Var> {
@@ -40,6 +37,14 @@ impl Weight {
             Self::Trained(var) => Some(var),
         }
     }
+}
+
+/// In the type of hidden states: f32 in place of a half type.
+pub(super) fn wide(x: &Tensor) -> Result<Tensor> {
+    Ok(match x.dtype() {
+        DType::F32 | DType::F64 => x.clone(),
+        _ => x.to_dtype(DType::F32)?,
+    })
 }
 
 /// y = W x + b, or an adapter in its place.
@@ -108,6 +113,14 @@ impl Projection {
     /// Whether the map's own weights are trained.
     pub(super) fn is_trained(&self) -> bool {
         self.frozen.is_none()
+    }
+
+    pub(super) fn weight(&self) -> &Tensor {
+        self.weight.tensor()
+    }
+
+    pub(super) fn bias(&self) -> Option<&Tensor> {
+        self.bias.as_ref().map(Weight::tensor)
     }
 
     /// The map as candle's layer, sharing its weights.

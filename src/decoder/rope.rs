@@ -128,11 +128,11 @@ impl Rope {
     /// # Errors
     /// [`Error::Argument`] for a position that the scaling is not defined for in training.
     pub fn tables(&self, positions: &[u32], device: &Device) -> Result<(Tensor, Tensor)> {
-        if let Some((limit, why)) = self.limit {
-            if let Some(far) = positions.iter().find(|&&at| at as usize >= limit) {
-                let text = format!("hold position {far}, and rows may have {limit} tokens: {why}");
-                return Err(Error::argument("Rope::tables", "positions", text));
-            }
+        if let Some((limit, why)) = self.limit
+            && let Some(far) = positions.iter().find(|&&at| at as usize >= limit)
+        {
+            let text = format!("hold position {far}, and rows may have {limit} tokens: {why}");
+            return Err(Error::argument("Rope::tables", "positions", text));
         }
         let of = |function: fn(f32) -> f32| -> Result<Tensor> {
             let turned = positions.iter().flat_map(|&at| {

@@ -89,7 +89,7 @@ fn rotary(keys: &Keys, shape: &Shape, partial: Option<f64>) -> Result<usize> {
         return Ok(shape.head_dim);
     };
     let rotary = (shape.head_dim as f64 * partial) as usize;
-    match partial > 0.0 && partial <= 1.0 && rotary >= 2 && rotary % 2 == 0 {
+    match partial > 0.0 && partial <= 1.0 && rotary >= 2 && rotary.is_multiple_of(2) {
         true => Ok(rotary),
         false => {
             let why = format!(
@@ -179,14 +179,8 @@ fn scaled(mut keys: Keys, shape: &Shape, outside: Outside) -> Result<Rope> {
             };
             Scaling::Yarn {
                 factor,
-                fast: keys
-                    .take("beta_fast")?
-                    .filter(|beta| *beta != 0.0)
-                    .unwrap_or(32.0),
-                slow: keys
-                    .take("beta_slow")?
-                    .filter(|beta| *beta != 0.0)
-                    .unwrap_or(1.0),
+                fast: keys.positive("beta_fast")?.unwrap_or(32.0),
+                slow: keys.positive("beta_slow")?.unwrap_or(1.0),
                 original: original as f64,
                 truncate: keys.or("truncate", true)?,
                 scale,
@@ -218,6 +212,19 @@ fn scaled(mut keys: Keys, shape: &Shape, outside: Outside) -> Result<Rope> {
             return Err(keys.refused("rope_type", other, why));
         }
     };
+    let rope = Rope::new(rotary, theta, &scaling);
+    if !rope
+        .inv_freq
+        .iter()
+        .chain([&rope.scale])
+        .all(|number| number.is_finite())
+    {
+        return Err(keys.refused(
+            "rope_type",
+            kind,
+            "with these numbers the angles are not finite",
+        ));
+    }
     keys.none_left()?;
-    Ok(Rope::new(rotary, theta, &scaling))
+    Ok(rope)
 }

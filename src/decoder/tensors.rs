@@ -1,8 +1,9 @@
 //! The tensors of a checkpoint's folder, each taken once under its name.
 
+use super::load::Load;
 use super::projection::{Projection, Weight};
 use crate::error::{Error, Result};
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{Tensor, Var};
 use std::collections::BTreeMap;
 
 /// What is left of a folder's tensors while a model takes its own.
@@ -11,10 +12,7 @@ pub(super) struct Tensors {
     /// The folder, for messages.
     source: String,
     left: BTreeMap<String, Tensor>,
-    /// The type in memory.
-    dtype: DType,
-    device: Device,
-    trained: bool,
+    load: Load,
 }
 
 impl Tensors {
@@ -22,16 +20,13 @@ impl Tensors {
         function: &'static str,
         source: String,
         left: BTreeMap<String, Tensor>,
-        (dtype, device): (DType, &Device),
-        trained: bool,
+        load: &Load,
     ) -> Self {
         Self {
             function,
             source,
             left,
-            dtype,
-            device: device.clone(),
-            trained,
+            load: load.clone(),
         }
     }
 
@@ -54,8 +49,10 @@ impl Tensors {
                 tensor.dims()
             )));
         }
-        let tensor = tensor.to_dtype(self.dtype)?.to_device(&self.device)?;
-        Ok(match self.trained {
+        let tensor = tensor
+            .to_dtype(self.load.dtype)?
+            .to_device(&self.load.device)?;
+        Ok(match self.load.trained {
             true => Weight::Trained(Var::from_tensor(&tensor)?),
             false => Weight::Frozen(tensor),
         })

@@ -1,12 +1,23 @@
 //! The decoder against Transformers, on the tiny checkpoints in `golden/checkpoints`.
 
+mod adapters;
+mod errors;
 mod parity;
+mod rotary;
+mod saved;
+mod wild;
 
-use candle_align::Result;
 use candle_align::decoder::{Decoder, Load};
-use candle_core::Tensor;
+use candle_align::peft::{AdapterMethod, LoraFile, PeftConfig};
+use candle_align::{Result, Segments};
+use candle_core::{DType, Device, Tensor};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use serde_json::{Map, Value};
 use std::collections::HashMap;
+use std::fs;
 use std::path::{Path, PathBuf};
+use tempfile::TempDir;
 
 /// The checkpoints of families that can be read.
 const NAMES: [&str; 10] = [
@@ -51,4 +62,81 @@ fn load(name: &str, trained: bool) -> Result<Decoder> {
         ..Load::default()
     };
     Decoder::load(folder(name), &load)
+}
+
+/// A copy of a checkpoint, with a changed `config.json`.
+fn changed(name: &str, change: impl FnOnce(&mut Map<String, Value>)) -> TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for file in fs::read_dir(folder(name)).unwrap() {
+        let path = file.unwrap().path();
+        fs::copy(&path, copy.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let at = copy.path().join("config.json");
+    let mut json = serde_json::from_slice(&fs::read(&at).unwrap()).unwrap();
+    change(&mut json);
+    fs::write(at, serde_json::to_vec(&json).unwrap()).unwrap();
+    copy
+}
+
+/// The tensors of a folder with one file.
+fn tensors(folder: &Path) -> HashMap<String, Tensor> {
+    candle_core::safetensors::load(folder.join("model.safetensors"), &Device::Cpu).unwrap()
+}
+
+/// A copy of a checkpoint with changed tensors.
+fn with_tensors(name: &str, change: impl FnOnce(&mut HashMap<String, Tensor>)) -> TempDir {
+    let copy = changed(name, |_| {});
+    let mut found = tensors(copy.path());
+    change(&mut found);
+    candle_core::safetensors::save(&found, copy.path().join("model.safetensors")).unwrap();
+    copy
+}
+
+/// LoRA on modules by PEFT's rules.
+fn lora(targets: &str) -> PeftConfig {
+    let text =
+        format!(r#"{{"rank": 2, "alpha": 4.0, "targets": {{"target_modules": {targets}}}}}"#);
+    let model = serde_json::from_str(&text).unwrap();
+    AdapterMethod::Lora(LoraFile {
+        model,
+        ..LoraFile::default()
+    })
+    .into()
+}
+
+/// LoRA on all linear maps, with every number drawn: fresh adapters change nothing.
+fn adapted(mut decoder: Decoder, config: &PeftConfig) -> Decoder {
+    let mut rng = StdRng::seed_from_u64(3);
+    decoder.add_adapter("default", config, &mut rng).unwrap();
+    for (at, (_, var)) in decoder.vars().iter().enumerate() {
+        let count = var.elem_count();
+        let numbers: Vec<f32> = (0..count)
+            .map(|i| 0.3 * ((i + 7 * at) as f32).sin())
+            .collect();
+        let numbers = Tensor::from_vec(numbers, var.shape(), &Device::Cpu).unwrap();
+        var.set(&numbers).unwrap();
+    }
+    decoder
+}
+
+/// The logits of rows that share nothing, `[tokens, vocabulary]`.
+fn logits(decoder: &Decoder, rows: &[Vec<u32>]) -> Tensor {
+    let lengths: Vec<usize> = rows.iter().map(Vec::len).collect();
+    let segments = Segments::from_lengths(&lengths).unwrap();
+    decoder
+        .logits(&decoder.hidden(&rows.concat(), &segments).unwrap())
+        .unwrap()
+}
+
+/// The largest difference.
+fn apart(one: &Tensor, two: &Tensor) -> f32 {
+    let far = (one - two)
+        .unwrap()
+        .abs()
+        .unwrap()
+        .flatten_all()
+        .unwrap()
+        .max_all()
+        .unwrap();
+    far.to_dtype(DType::F32).unwrap().to_scalar().unwrap()
 }

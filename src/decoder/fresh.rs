@@ -1,0 +1,141 @@
+//! Fresh adapters.
+
+use super::model::{Decoder, SCORE};
+use crate::error::{Error, Result};
+use crate::parameter_efficient::{
+    AdaLoraLinear, DoraLinear, Ia3Linear, LoraLinear, VeraLinear, VeraProjections,
+};
+use crate::peft::{AdapterMethod, AnyAdapter, ModelAdapters, PeftConfig, TaskType};
+use candle_core::DType;
+use candle_nn::Linear;
+use rand::Rng;
+use std::collections::BTreeMap;
+
+impl Decoder {
+    /// Puts a fresh adapter on the modules that its settings choose, by PEFT's rules, and makes it active.
+    /// "all-linear" means all linear maps of the layers, not the output layer.
+    ///
+    /// On a classifier under the task `SEQ_CLS`, its `score` is trained with the adapter, as in PEFT.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the name is taken, if the weights are trained, for a module that the decoder
+    /// cannot adapt or train whole, and for prompts and prefixes; the errors of the method's settings.
+    #[doc(alias = "get_peft_model")]
+    pub fn add_adapter(
+        &mut self,
+        name: &str,
+        config: &PeftConfig,
+        rng: &mut impl Rng,
+    ) -> Result<()> {
+        let function = "Decoder::add_adapter";
+        self.check_whole(function, config)?;
+        let maps: Vec<(String, Linear)> = self.linears();
+        let paths: Vec<&str> = maps.iter().map(|(path, _)| path.as_str()).collect();
+        let base = |path: &str| -> Result<&Linear> {
+            let found = maps.iter().find(|(of, _)| of == path);
+            found.map(|(_, map)| map).ok_or_else(|| {
+                Error::argument(
+                    function,
+                    "config",
+                    format!("chooses `{path}`, which is no linear map"),
+                )
+            })
+        };
+        let mut layers = BTreeMap::new();
+        let mut projections = None;
+        match &config.method {
+            AdapterMethod::Lora(file) => {
+                if file.all_biases || !file.tokens.is_empty() {
+                    let text = "trains all biases or rows of the embedding, which the decoder cannot: only \
+                                the chosen linear maps";
+                    return Err(Error::argument(function, "config", text));
+                }
+                for (path, settings) in file.model.for_modules(&paths)? {
+                    let base = base(&path)?;
+                    let layer = match file.dora {
+                        true => AnyAdapter::Dora(DoraLinear::new(base, &settings, rng)?),
+                        false => AnyAdapter::Lora(LoraLinear::new(base, &settings, rng)?),
+                    };
+                    layers.insert(path, layer);
+                }
+            }
+            AdapterMethod::AdaLora(file) => {
+                for (path, settings) in file.model.for_modules(&paths)? {
+                    let layer = AdaLoraLinear::new(base(&path)?, &settings, rng)?;
+                    layers.insert(path, AnyAdapter::AdaLora(layer));
+                }
+            }
+            AdapterMethod::Ia3(file) => {
+                for (path, place) in file.model.for_modules(&paths)? {
+                    let layer = Ia3Linear::new(base(&path)?, place)?;
+                    layers.insert(path, AnyAdapter::Ia3(layer));
+                }
+            }
+            AdapterMethod::Vera(file) => {
+                let chosen = file.model.for_modules(&paths)?;
+                let (mut inputs, mut outputs) = (0, 0);
+                for (path, _) in &chosen {
+                    let (output, input) = base(path)?.weight().dims2()?;
+                    (inputs, outputs) = (inputs.max(input), outputs.max(output));
+                }
+                let table = self.embedding.tensor();
+                let dtype = match table.dtype() {
+                    DType::F64 => DType::F64,
+                    _ => DType::F32,
+                };
+                let settings = &file.model.config;
+                let shared =
+                    VeraProjections::new(settings, inputs, outputs, dtype, table.device(), rng)?;
+                for (path, settings) in chosen {
+                    let layer = VeraLinear::new(base(&path)?, &shared, &settings)?;
+                    layers.insert(path, AnyAdapter::Vera(layer));
+                }
+                projections = Some(shared);
+            }
+            AdapterMethod::Prompt(_) | AdapterMethod::Prefix(_) => {
+                let text = "is a prompt or a prefix, which the decoder does not take; choose an adapter of \
+                            linear maps";
+                return Err(Error::argument(function, "config", text));
+            }
+        }
+        let mut weights = BTreeMap::new();
+        if let Some(score) = self.score.as_ref().filter(|_| trains_score(config)) {
+            weights.insert(SCORE.to_string(), score.tensor().clone());
+        }
+        let adapters = ModelAdapters {
+            layers,
+            weights,
+            projections,
+            ..ModelAdapters::default()
+        };
+        self.attach(function, name, config.clone(), adapters)
+    }
+    /// What is trained whole can only be the head of a classifier.
+    fn check_whole(&self, function: &'static str, config: &PeftConfig) -> Result<()> {
+        if let Some(targets) = config.method.targets() {
+            let other = |name: &&String| !HEADS.contains(&name.as_str());
+            if let Some(other) = targets.modules_to_save.iter().find(other) {
+                let text =
+                    format!("trains `{other}` whole, which the decoder cannot: only `score`");
+                return Err(Error::argument(function, "modules_to_save", text));
+            }
+        }
+        if self.score.is_none() && trains_score(config) {
+            let text = "trains `score`, and the model has none: see `Decoder::into_classifier`";
+            return Err(Error::argument(function, "config", text));
+        }
+        Ok(())
+    }
+}
+
+/// PEFT's names for the head of a classifier.
+const HEADS: [&str; 2] = ["score", "classifier"];
+
+/// Whether the head of a classifier is trained with the adapter.
+fn trains_score(config: &PeftConfig) -> bool {
+    let whole = config
+        .method
+        .targets()
+        .is_some_and(|targets| !targets.modules_to_save.is_empty());
+    whole || config.task == Some(TaskType::SequenceClassification)
+}
