@@ -2,8 +2,9 @@
 
 use super::{adapted, apart, expected, folder, load, logits, lora, rows};
 use candle_align::decoder::{Decoder, LanguageModel, Load, Mode};
+use candle_align::ops::Segments;
 use candle_align::peft::{Strictness, TaskType};
-use candle_align::{DpoConfig, Pair, SamplingConfig, Segments, dpo_loss};
+use candle_align::{DpoConfig, Pair, SamplingConfig, dpo_loss};
 use candle_core::{DType, Device, Tensor};
 use rand::SeedableRng;
 use rand::rngs::StdRng;

@@ -1,10 +1,11 @@
 //! What a decoder refuses, word for word. `DIR` stands for the folder.
 
 use super::{adapted, changed, folder, load, lora, with_tensors};
+use candle_align::SamplingConfig;
 use candle_align::decoder::{Decoder, DecoderConfig, Load};
+use candle_align::ops::Segments;
 use candle_align::parameter_efficient::LoraBias;
 use candle_align::peft::{AdapterMethod, Strictness, TaskType};
-use candle_align::{SamplingConfig, Segments};
 use candle_core::{DType, Device, Tensor};
 use rand::SeedableRng;
 use rand::rngs::StdRng;

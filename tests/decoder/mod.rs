@@ -7,9 +7,10 @@ mod rotary;
 mod saved;
 mod wild;
 
+use candle_align::Result;
 use candle_align::decoder::{Decoder, Load};
+use candle_align::ops::Segments;
 use candle_align::peft::{AdapterMethod, LoraFile, PeftConfig};
-use candle_align::{Result, Segments};
 use candle_core::{DType, Device, Tensor};
 use rand::SeedableRng;
 use rand::rngs::StdRng;

@@ -4,7 +4,8 @@ use super::{
     NAMES, apart, changed, expected, folder, load, logits, lora, rows, tensors, with_tensors,
 };
 use candle_align::decoder::{Decoder, DecoderConfig, Load, Save};
-use candle_align::{SamplingConfig, Segments, Statistics, TokenLogProbs};
+use candle_align::ops::Segments;
+use candle_align::{SamplingConfig, Statistics, TokenLogProbs};
 use candle_core::{DType, Device, Tensor, Var};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
