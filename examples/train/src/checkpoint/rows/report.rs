@@ -1,0 +1,64 @@
+//! What happened to the rows of a file.
+
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// How many rows were read, cut and dropped.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Rows of the file.
+    pub rows: usize,
+    /// Rows that are left.
+    pub kept: usize,
+    /// Kept rows, or sides of kept pairs, that were longer than `max_length`.
+    pub cut: usize,
+    /// The tokens that they lost.
+    pub tokens_cut: usize,
+    /// Rows that were dropped because the loss covers nothing of what is left.
+    pub nothing_learned: usize,
+    /// Pairs that were dropped because the prompt alone has `max_length` tokens or more.
+    pub long_prompts: usize,
+    /// Pairs that were dropped because a side has more than `max_length` tokens.
+    pub long_sides: usize,
+    /// Rows whose prompt alone is not the beginning of the whole: the last tokens of the prompt belong to
+    /// the answer there, or are missing.
+    pub moved_answers: usize,
+    /// Kept answers without a token of their own.
+    pub empty_answers: usize,
+    /// Whether texts depend on the time of the run.
+    pub reads_the_clock: bool,
+    /// Ignored fields, and in how many objects each was.
+    pub ignored_fields: BTreeMap<String, usize>,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {} rows", self.kept, self.rows)?;
+        let counts = [
+            (self.nothing_learned, "dropped (nothing left to learn)"),
+            (self.long_prompts, "dropped (the prompt alone is too long)"),
+            (self.long_sides, "dropped (an answer is too long)"),
+            (
+                self.moved_answers,
+                "whose answer begins before the end of the prompt's tokens",
+            ),
+            (self.empty_answers, "answers without a token"),
+        ];
+        for (count, what) in counts {
+            if count > 0 {
+                write!(f, ", {count} {what}")?;
+            }
+        }
+        if self.cut > 0 {
+            write!(f, ", {} cut by {} tokens in all", self.cut, self.tokens_cut)?;
+        }
+        for (name, count) in &self.ignored_fields {
+            write!(f, ", `{name}` ignored {count} times")?;
+        }
+        if self.reads_the_clock {
+            f.write_str(", and the chat template writes the day of the run")?;
+        }
+        Ok(())
+    }
+}
