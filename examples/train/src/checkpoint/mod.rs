@@ -1,5 +1,64 @@
-//! wip
+//! From a Hugging Face folder and a file of rows to a trained adapter or model, as TRL's trainers do it.
+//!
+//! | file | does |
+//! |---|---|
+//! | [`tokenizer`] | text to ids; the special tokens of a folder |
+//! | [`template`] | messages to text, by the folder's chat template |
+//! | [`rows`] | rows to ids, masks and a count of what was cut or dropped |
+//! | [`order`] | which rows each step takes |
+//! | [`schedule`] | the learning rate of each step |
+//! | [`objective`] | the loss of a micro-batch |
+//! | [`fit`] | the steps |
+//! | [`settings`] | every setting with its default |
+//! | [`load`] | the model, its adapter, the reference |
+//! | [`prepare`], [`split`] | which rows are trained on, and which are held out |
+//! | [`evaluate`] | the scores of held-out rows |
+//! | [`store`] | checkpoints, and going on from one |
+//! | [`log`] | `metrics.jsonl` and `curves.svg` |
+//! | [`save`] | the trained model as a folder |
+//! | [`run`] | a run from start to end; [`summary`] is its result |
+
+pub mod evaluate;
 pub mod fit;
+pub mod load;
+pub mod log;
 pub mod objective;
 pub mod order;
+pub mod prepare;
+pub mod rows;
+pub mod run;
+pub mod save;
 pub mod schedule;
+pub mod settings;
+pub mod split;
+pub mod store;
+pub mod summary;
+pub mod template;
+pub mod tokenizer;
+
+use super::error::{Error, Result};
+use crate::files;
+use std::path::Path;
+
+/// The text of a file of the folder, if the file exists.
+fn optional_text(path: &Path) -> Result<Option<String>> {
+    match files::read(path) {
+        Ok(bytes) => String::from_utf8(bytes)
+            .map(Some)
+            .map_err(|_| Error::file(path, "is not valid UTF-8")),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::file(path, format!("cannot be read: {error}"))),
+    }
+}
+
+/// The JSON object in a file of the folder, if the file exists.
+fn optional_object(path: &Path) -> Result<Option<super::data::json::Object>> {
+    let Some(text) = optional_text(path)? else {
+        return Ok(None);
+    };
+    match serde_json::from_str(&text) {
+        Ok(serde_json::Value::Object(object)) => Ok(Some(object)),
+        Ok(_) => Err(Error::file(path, "must hold a JSON object")),
+        Err(error) => Err(Error::json(path, &text, &error)),
+    }
+}

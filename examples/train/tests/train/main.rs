@@ -2,6 +2,7 @@
 
 mod adapter_configs;
 mod adapters;
+mod checkpoint;
 mod language;
 mod losses;
 mod rows;

@@ -63,7 +63,9 @@ fn golden() -> PathBuf {
 
 /// The words of these checkpoints are their ids.
 fn ids(text: &str) -> Vec<u32> {
-    text.split_whitespace().map(|word| word[1..].parse().unwrap()).collect()
+    text.split_whitespace()
+        .map(|word| word[1..].parse().unwrap())
+        .collect()
 }
 
 fn rows(interrupted: bool) -> Vec<[Vec<u32>; 3]> {
@@ -115,9 +117,8 @@ fn objective(run: &Run) -> Objective {
                 chosen.truncate(left);
                 rejected.truncate(left);
                 Some(Answers {
-                    prompt,
-                    chosen,
-                    rejected,
+                    chosen: Text::answer(&prompt, &chosen),
+                    rejected: Text::answer(&prompt, &rejected),
                 })
             };
             Objective::Dpo {
@@ -137,7 +138,7 @@ fn fit(settings: &Settings) -> Fit {
         max_steps: settings.max_steps,
         batch: settings.per_device_train_batch_size,
         accumulation: settings.gradient_accumulation_steps,
-        learning_rate: settings.learning_rate,
+        learning_rate: Some(settings.learning_rate),
         lr_scheduler_type: settings.lr_scheduler_type,
         warmup_steps: settings.warmup_steps,
         weight_decay: settings.weight_decay,
@@ -149,42 +150,83 @@ fn fit(settings: &Settings) -> Fit {
             _ => Order::Sequential,
         },
         seed: settings.seed,
+        disable_dropout: None,
     }
 }
 
 /// A number against TRL's, to 10⁻⁴ of it and beyond that `more`.
 fn near(what: &str, ours: f64, theirs: f64, more: f64) {
     let bound = 1e-4 * theirs.abs() + more;
-    assert!((ours - theirs).abs() <= bound, "{what}: {ours} against {theirs}");
+    assert!(
+        (ours - theirs).abs() <= bound,
+        "{what}: {ours} against {theirs}"
+    );
 }
 
 fn compare(run: &Run, ours: &Logged, theirs: &HashMap<String, f64>) {
     let named = |what: &str| format!("{}, step {}: {what}", run.name, ours.step);
     near(&named("loss"), ours.loss, theirs["loss"], 0.0);
-    near(&named("gradient norm"), ours.grad_norm, theirs["grad_norm"], 0.0);
-    near(&named("learning rate"), ours.learning_rate, theirs["learning_rate"], 1e-12);
+    near(
+        &named("gradient norm"),
+        ours.grad_norm,
+        theirs["grad_norm"],
+        0.0,
+    );
+    near(
+        &named("learning rate"),
+        ours.learning_rate,
+        theirs["learning_rate"],
+        1e-12,
+    );
     let Some(rewards) = ours.rewards else {
         assert_eq!(run.trainer, "sft");
         return;
     };
     if run.trainer == "reward" {
         near(&named("margin"), rewards.margin, theirs["margin"], 1e-6);
-        near(&named("accuracy"), rewards.accuracy, theirs["accuracy"], 1e-6);
+        near(
+            &named("accuracy"),
+            rewards.accuracy,
+            theirs["accuracy"],
+            1e-6,
+        );
         return;
     }
     // rewards are small differences of large sums
     let beta = run.settings.beta.unwrap();
     let sums = theirs["logps/chosen"].abs() + theirs["logps/rejected"].abs();
     let more = 1e-6 * beta * sums;
-    near(&named("reward"), rewards.chosen, theirs["rewards/chosen"], more);
-    near(&named("other reward"), rewards.rejected, theirs["rewards/rejected"], more);
-    near(&named("margin"), rewards.margin, theirs["rewards/margins"], more);
-    near(&named("accuracy"), rewards.accuracy, theirs["rewards/accuracies"], 1e-6);
+    near(
+        &named("reward"),
+        rewards.chosen,
+        theirs["rewards/chosen"],
+        more,
+    );
+    near(
+        &named("other reward"),
+        rewards.rejected,
+        theirs["rewards/rejected"],
+        more,
+    );
+    near(
+        &named("margin"),
+        rewards.margin,
+        theirs["rewards/margins"],
+        more,
+    );
+    near(
+        &named("accuracy"),
+        rewards.accuracy,
+        theirs["rewards/accuracies"],
+        1e-6,
+    );
 }
 
 /// Our name of a trained tensor, from TRL's.
 fn our_name(theirs: &str) -> String {
-    let name = theirs.replace("base_model.model.", "").replace(".default.", ".");
+    let name = theirs
+        .replace("base_model.model.", "")
+        .replace(".default.", ".");
     match name.contains("modules_to_save") {
         true => "score.weight".to_string(),
         false => name.replace(".modules_to_save", ""),
@@ -202,10 +244,33 @@ fn final_weights(run: &Run, decoder: &Decoder) {
     assert_eq!(ours.len(), theirs.len(), "{}", run.name);
     let number = |t: Tensor| t.to_dtype(DType::F64).unwrap().to_scalar::<f64>().unwrap();
     for (name, theirs) in &theirs {
-        let ours = ours.get(&our_name(name)).unwrap_or_else(|| panic!("{}: {name}", run.name));
-        let far = number((ours - theirs).unwrap().abs().unwrap().flatten_all().unwrap().max_all().unwrap());
-        let largest = number(theirs.abs().unwrap().flatten_all().unwrap().max_all().unwrap());
-        assert!(far <= 1e-4 * largest, "{}: {name} is {far:e} off of {largest}", run.name);
+        let ours = ours
+            .get(&our_name(name))
+            .unwrap_or_else(|| panic!("{}: {name}", run.name));
+        let far = number(
+            (ours - theirs)
+                .unwrap()
+                .abs()
+                .unwrap()
+                .flatten_all()
+                .unwrap()
+                .max_all()
+                .unwrap(),
+        );
+        let largest = number(
+            theirs
+                .abs()
+                .unwrap()
+                .flatten_all()
+                .unwrap()
+                .max_all()
+                .unwrap(),
+        );
+        assert!(
+            far <= 1e-4 * largest,
+            "{}: {name} is {far:e} off of {largest}",
+            run.name
+        );
     }
 }
 
@@ -239,7 +304,8 @@ fn every_step_is_that_of_trl() {
             }
         };
         let objective = objective(run);
-        let mut fitting = Fitting::new(&decoder, &objective, reference, &fit(&run.settings)).unwrap();
+        let mut fitting =
+            Fitting::new(&decoder, &objective, reference, &fit(&run.settings)).unwrap();
         let mut logged = Vec::new();
         fitting
             .run(&mut decoder, 0, |line| {
