@@ -125,8 +125,10 @@
 //! **Departures**: hidden states are f32 at least, whatever the type of the weights. A tensor that is missing or
 //! unexpected is an error; Transformers draws the first at random and ignores the second, with a report.
 //!
-//! Logits, the gradient of every weight and greedy continuations are tested against Transformers 5.23 for all
-//! families (`tests/decoder`), to 1e-5.
+//! Logits, the gradient of every weight and greedy continuations are those of Transformers 5.23 for all
+//! families, to 1e-5: `tests/decoder/parity.rs::logits_at_every_position_are_those_of_transformers`,
+//! `tests/decoder/parity.rs::every_weight_gets_the_gradient_of_transformers`,
+//! `tests/decoder/parity.rs::greedy_continuations_are_those_of_transformers`.
 
 mod adapters;
 mod classifier;

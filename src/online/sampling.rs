@@ -286,7 +286,10 @@ pub(crate) fn draw<P: AsRef<[u32]>>(
             let problem = format!("is {end}, but the logits have a vocabulary of {vocabulary}");
             return Err(Error::argument(function, "end", problem));
         }
-        let drafts = rows.iter_mut().enumerate().filter(|(_, draft)| !draft.ended);
+        let drafts = rows
+            .iter_mut()
+            .enumerate()
+            .filter(|(_, draft)| !draft.ended);
         for ((row, draft), logits) in drafts.zip(next) {
             usable(function, row, &logits)?;
             draft.extend(&logits, config)?;

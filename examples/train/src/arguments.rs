@@ -1,18 +1,33 @@
 //! The command line.
 
 use super::adapter::Adapter;
-use super::error::Result;
+use super::checkpoint::settings as checkpoint;
+use super::data::json::Object;
+use super::error::{Error, Result};
+use super::input;
 use super::objectives::Objective;
 use super::settings::Settings;
 use clap::Parser;
 use std::path::PathBuf;
 
-/// Trains a small byte-level transformer on a preference file.
+/// Trains a small byte-level transformer on a preference file, or with `--model` a language model.
 #[derive(Parser, Debug)]
 pub struct Arguments {
     /// Settings to start from: a JSON file, such as the `config.json` of an earlier run.
     #[arg(long)]
     config: Option<PathBuf>,
+    /// Train the language model in this Hugging Face folder (Llama, Mistral, Qwen, Gemma): `--objective` is then `sft`, `reward` or `dpo`, and `--set` knows other settings (see README).
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// With --model: a PEFT adapter to go on from.
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
+    /// With --model: go on from the last checkpoint in the folder for the results.
+    #[arg(long)]
+    resume: bool,
+    /// With --model: the most tokens of a row.
+    #[arg(long, value_name = "TOKENS")]
+    max_length: Option<usize>,
     /// The objective: any offline objective of the survey.
     #[arg(long)]
     objective: Option<Objective>,
@@ -60,7 +75,101 @@ pub struct Arguments {
     set: Vec<String>,
 }
 
+/// What the program is asked to do.
+#[derive(Debug)]
+pub enum Asked {
+    /// A run of the small model.
+    Small(Box<Settings>),
+    /// A run on a checkpoint.
+    Checkpoint {
+        settings: Box<checkpoint::Settings>,
+        resume: bool,
+    },
+}
+
 impl Arguments {
+    /// The small model, or with `--model`, or a file with the setting `model`, a checkpoint.
+    pub fn asked(self) -> Result<Asked> {
+        let in_file = match &self.config {
+            Some(path) => {
+                let text = input::json(path)?;
+                let all: Option<Object> = serde_json::from_str(&text).ok();
+                all.is_some_and(|all| all.contains_key("model"))
+            }
+            None => false,
+        };
+        if self.model.is_some() || in_file {
+            let resume = self.resume;
+            let settings = Box::new(self.checkpoint()?);
+            return Ok(Asked::Checkpoint { settings, resume });
+        }
+        for (flag, given) in [
+            ("--adapter", self.adapter.is_some()),
+            ("--resume", self.resume),
+            ("--max-length", self.max_length.is_some()),
+        ] {
+            if given {
+                return Err(Error::Usage(format!("{flag} needs --model")));
+            }
+        }
+        Ok(Asked::Small(Box::new(self.settings()?)))
+    }
+
+    /// The settings of a run on a checkpoint: the file, then flags, then `--set`.
+    fn checkpoint(self) -> Result<checkpoint::Settings> {
+        let of_the_small_model = [
+            ("--base", self.base.is_some(), "--model DIR"),
+            (
+                "--sft-steps",
+                self.sft_steps.is_some(),
+                "a run of its own with --objective sft, then --adapter DIR",
+            ),
+            (
+                "--micro-batch",
+                self.micro_batch.is_some(),
+                "--batch, the rows of a micro-batch, and --set fit.accumulation=N",
+            ),
+            ("--max-len", self.max_len.is_some(), "--max-length TOKENS"),
+            ("--skip-bad-rows", self.skip_bad_rows, "a corrected file"),
+        ];
+        if let Some((flag, _, instead)) = of_the_small_model.iter().find(|(_, given, _)| *given) {
+            let problem = format!("{flag} is for the small model; with --model, use {instead}");
+            return Err(Error::Usage(problem));
+        }
+        let mut all = match &self.config {
+            Some(path) => checkpoint::Settings::read(path)?,
+            None => checkpoint::Settings::default(),
+        };
+        put(&mut all.model, self.model);
+        if let Some(objective) = self.objective {
+            all.objective = match objective {
+                Objective::Sft => checkpoint::Learned::Sft,
+                Objective::Reward => checkpoint::Learned::Reward,
+                Objective::Dpo => checkpoint::Learned::Dpo,
+                other => {
+                    let problem = format!(
+                        "--objective {other} trains only the small model; with --model, there are sft, reward and dpo"
+                    );
+                    return Err(Error::Usage(problem));
+                }
+            };
+        }
+        put(&mut all.data, self.data);
+        put(&mut all.out, self.out.map(Some));
+        let file = self.adapter_config.map(checkpoint::FreshAdapter::File);
+        put(&mut all.adapter, file.map(Some));
+        put(&mut all.adapter_dir, self.adapter.map(Some));
+        put(&mut all.max_length, self.max_length.map(Some));
+        put(&mut all.fit.max_steps, self.steps);
+        put(&mut all.fit.batch, self.batch);
+        put(&mut all.fit.learning_rate, self.learning_rate.map(Some));
+        if let Some(seed) = self.seed {
+            all.seed(seed);
+        }
+        all.ignored_fields.extend(self.ignore_field);
+        self.set.iter().try_fold(all, |all, one| all.with(one))
+    }
+
     /// The file, then flags, then `--set`; later values override earlier ones. The adapter's file is
     /// read after all settings outside the adapter, because PEFT's file has sizes that must match the model.
     pub fn settings(self) -> Result<Settings> {
@@ -68,11 +177,6 @@ impl Arguments {
             Some(path) => Settings::read(path)?,
             None => Settings::default(),
         };
-        fn put<T>(place: &mut T, value: Option<T>) {
-            if let Some(value) = value {
-                *place = value;
-            }
-        }
         put(&mut all.objective, self.objective);
         put(&mut all.data, self.data.map(Some));
         put(&mut all.out, self.out.map(Some));
@@ -100,5 +204,11 @@ impl Arguments {
             all.adapter = Some(Adapter::read(path, &all)?);
         }
         last.into_iter().try_fold(all, |all, one| all.with(one))
+    }
+}
+
+fn put<T>(place: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *place = value;
     }
 }

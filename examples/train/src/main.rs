@@ -5,7 +5,10 @@
 //! cargo run --example train -- --objective reward            (on fifty built-in rows)
 //! cargo run --example train -- --config target/train/dpo/config.json --set dpo.beta=0.5
 //! cargo run --example train -- --adapter-config lora.json    (with {"lora": {"rank": 4}} in it)
+//! cargo run --example train -- --model DIR --objective dpo --data rows.jsonl --set adapter.r=8
 //! ```
+//!
+//! With `--model` it trains a language model from a Hugging Face folder instead: see `checkpoint/`.
 //!
 //! | what | where |
 //! |---|---|
@@ -51,7 +54,11 @@
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::process::ExitCode;
-use train::{Arguments, run};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use train::arguments::Asked;
+use train::error::{Error, Result};
+use train::{Arguments, checkpoint, run};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -61,10 +68,16 @@ fn main() -> ExitCode {
     let progress = ProgressBar::new(0);
     let style = ProgressStyle::with_template("{wide_bar} {pos}/{len}  {msg}  {eta} left");
     progress.set_style(style.expect("a template without mistakes"));
-    match arguments
-        .settings()
-        .and_then(|all| run::run(&all, &progress))
-    {
+    let result = arguments.asked().and_then(|asked| match asked {
+        Asked::Small(settings) => Ok(run::run(&settings, &progress)?.to_string()),
+        Asked::Checkpoint { settings, resume } => {
+            let stop = interrupted()?;
+            let outcome =
+                checkpoint::run::run(&settings, resume, &progress, &|_| stop.load(Relaxed))?;
+            Ok(outcome.to_string())
+        }
+    });
+    match result {
         Ok(summary) => {
             println!("{summary}");
             ExitCode::SUCCESS
@@ -75,4 +88,21 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whether Ctrl-C was pressed. Pressed again, it ends the program at once.
+fn interrupted() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let seen = stop.clone();
+    let handler = move || {
+        if seen.swap(true, Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!(
+            "stopping after this step, with a checkpoint; press Ctrl-C again to stop at once"
+        );
+    };
+    ctrlc::set_handler(handler)
+        .map_err(|error| Error::Usage(format!("Ctrl-C cannot be handled: {error}")))?;
+    Ok(stop)
 }

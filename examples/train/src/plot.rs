@@ -7,18 +7,18 @@ use super::report::Summary;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
-const BLUE: RGBColor = RGBColor(31, 119, 180);
-const ORANGE: RGBColor = RGBColor(255, 127, 14);
-const GRAY: RGBColor = RGBColor(127, 127, 127);
+pub const BLUE: RGBColor = RGBColor(31, 119, 180);
+pub const ORANGE: RGBColor = RGBColor(255, 127, 14);
+pub const GRAY: RGBColor = RGBColor(127, 127, 127);
 const GREEN: RGBColor = RGBColor(44, 160, 44);
 
 /// One curve over the steps.
-struct Curve {
-    name: String,
-    points: Vec<(f64, f64)>,
-    color: RGBColor,
+pub struct Curve {
+    pub name: String,
+    pub points: Vec<(f64, f64)>,
+    pub color: RGBColor,
     /// Whether points are marked, because there are few.
-    marked: bool,
+    pub marked: bool,
 }
 
 /// The picture as a text. Only the objective's own phase is drawn.
@@ -102,7 +102,8 @@ fn draw(
     Ok(())
 }
 
-fn panel(
+/// Some curves in one part of a picture; `range` is that of the vertical axis.
+pub fn panel(
     area: &DrawingArea<SVGBackend, Shift>,
     title: &str,
     curves: Vec<Curve>,
@@ -157,7 +158,7 @@ fn panel(
 }
 
 /// The mean of each point and up to nineteen before it, because single batches are noisy.
-fn smooth(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+pub fn smooth(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     (0..points.len())
         .map(|i| {
             let last = &points[i.saturating_sub(19)..=i];
@@ -167,7 +168,8 @@ fn smooth(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
         .collect()
 }
 
-fn file_name(path: &str) -> &str {
+/// The last part of a path.
+pub fn file_name(path: &str) -> &str {
     let name = std::path::Path::new(path).file_name();
     name.and_then(|name| name.to_str()).unwrap_or(path)
 }

@@ -12,6 +12,7 @@ use candle_align::{
     BrioConfig, DpoConfig, ExpectedRiskConfig, PairwiseRewardConfig, ProConfig, RankedRewardConfig,
     RrhfConfig, SftConfig, SlicConfig, StableAlignmentConfig,
 };
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -196,24 +197,7 @@ impl Settings {
     /// Changes one setting: `steps=100`, `dpo.beta=0.5`, `data=rows.jsonl`. The value is JSON, or else
     /// plain text.
     pub fn with(self, assignment: &str) -> Result<Self> {
-        let usage = |problem: String| {
-            let (assignment, problem) = (cut(assignment, 80), cut(&problem, 1_000));
-            Error::Usage(format!("--set {assignment}: {problem}"))
-        };
-        let (key, value) = assignment
-            .split_once('=')
-            .ok_or_else(|| usage("must be KEY=VALUE".to_string()))?;
-        let value: Value =
-            serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_string()));
-        let mut all = serde_json::to_value(self).map_err(|error| usage(error.to_string()))?;
-        let mut place = &mut all;
-        for name in key.split('.') {
-            place = place
-                .get_mut(name)
-                .ok_or_else(|| usage(format!("there is no setting `{name}`")))?;
-        }
-        *place = value;
-        serde_json::from_value(all).map_err(|error| usage(error.to_string()))
+        assign(self, assignment)
     }
 
     /// The limits per item.
@@ -294,4 +278,26 @@ impl Settings {
         }
         Ok(())
     }
+}
+
+/// Changes one of some settings, which is named by its path.
+pub fn assign<T: Serialize + DeserializeOwned>(all: T, assignment: &str) -> Result<T> {
+    let usage = |problem: String| {
+        let (assignment, problem) = (cut(assignment, 80), cut(&problem, 1_000));
+        Error::Usage(format!("--set {assignment}: {problem}"))
+    };
+    let (key, value) = assignment
+        .split_once('=')
+        .ok_or_else(|| usage("must be KEY=VALUE".to_string()))?;
+    let value: Value =
+        serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_string()));
+    let mut all = serde_json::to_value(all).map_err(|error| usage(error.to_string()))?;
+    let mut place = &mut all;
+    for name in key.split('.') {
+        place = place
+            .get_mut(name)
+            .ok_or_else(|| usage(format!("there is no setting `{name}`")))?;
+    }
+    *place = value;
+    serde_json::from_value(all).map_err(|error| usage(error.to_string()))
 }

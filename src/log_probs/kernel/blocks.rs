@@ -6,10 +6,10 @@
 //! long row loses no more accuracy than a short one, and the result does not depend on the number of
 //! threads.
 
-use crate::exp::exp;
 use super::row::Row;
 use super::single::{Single, Slot};
 use super::slopes::Slopes;
+use crate::exp::exp;
 use crate::simd::Fused;
 
 /// Elements read at a time.

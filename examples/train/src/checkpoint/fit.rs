@@ -22,8 +22,8 @@ pub struct Fit {
     pub batch: usize,
     /// Micro-batches of a step.
     pub accumulation: usize,
-    /// The highest learning rate.
-    pub learning_rate: f64,
+    /// The highest learning rate; null: TRL's default for the objective.
+    pub learning_rate: Option<f64>,
     /// How it falls.
     pub lr_scheduler_type: Kind,
     /// Steps of warm-up; below 1, a share of the steps.
@@ -36,6 +36,8 @@ pub struct Fit {
     pub order: Order,
     /// The seed of dropout.
     pub seed: u64,
+    /// Whether the adapter's dropout is off; null: for `reward` and `dpo`, as in TRL.
+    pub disable_dropout: Option<bool>,
 }
 
 impl Default for Fit {
@@ -44,13 +46,14 @@ impl Default for Fit {
             max_steps: 100,
             batch: 8,
             accumulation: 1,
-            learning_rate: 1e-6,
+            learning_rate: None,
             lr_scheduler_type: Kind::Linear,
             warmup_steps: 0.0,
             weight_decay: 0.0,
             max_grad_norm: 1.0,
             order: Order::Random { seed: 42 },
             seed: 42,
+            disable_dropout: None,
         }
     }
 }
@@ -72,6 +75,8 @@ pub struct Logged {
 /// A run between two steps.
 pub struct Fitting<'a> {
     settings: Fit,
+    learning_rate: f64,
+    dropout: bool,
     objective: &'a Objective,
     reference: Reference,
     vars: Vec<(String, Var)>,
@@ -98,8 +103,12 @@ impl<'a> Fitting<'a> {
         let mut groups = vec![ParameterGroup::new(decayed, settings.weight_decay)];
         groups.push(ParameterGroup::new(kept, 0.0));
         groups.retain(|group| !group.vars.is_empty());
+        let learning_rate = settings.learning_rate.unwrap_or(objective.learning_rate());
+        let off = settings
+            .disable_dropout
+            .unwrap_or(objective.disables_dropout());
         let config = AdamWConfig {
-            learning_rate: settings.learning_rate,
+            learning_rate,
             ..AdamWConfig::default()
         };
         Ok(Self {
@@ -118,6 +127,8 @@ impl<'a> Fitting<'a> {
                 settings.order,
             )?,
             settings: settings.clone(),
+            learning_rate,
+            dropout: !off,
             vars,
         })
     }
@@ -129,11 +140,34 @@ impl<'a> Fitting<'a> {
         first: usize,
         mut show: impl FnMut(&Logged) -> Result<()>,
     ) -> Result<()> {
-        let steps = self.steps.from(first);
-        for step in steps.take(self.settings.max_steps.saturating_sub(first)) {
+        for step in self.steps(first) {
             show(&self.step(decoder, &step)?)?;
         }
         Ok(())
+    }
+
+    /// The steps from `first` on, counted from 0.
+    pub fn steps(&self, first: usize) -> impl Iterator<Item = Step> + use<> {
+        self.steps
+            .from(first)
+            .take(self.settings.max_steps.saturating_sub(first))
+    }
+
+    /// What is trained, by name.
+    pub fn vars(&self) -> &[(String, Var)] {
+        &self.vars
+    }
+
+    pub fn optimizer(&self) -> &AdamW {
+        &self.optimizer
+    }
+
+    pub fn optimizer_mut(&mut self) -> &mut AdamW {
+        &mut self.optimizer
+    }
+
+    pub fn reference(&self) -> &Reference {
+        &self.reference
     }
 
     /// One step.
@@ -146,6 +180,7 @@ impl<'a> Fitting<'a> {
                 .seed
                 .wrapping_add((step.step as u64) << 20)
                 .wrapping_add(at as u64);
+            let seed = self.dropout.then_some(seed);
             let measured =
                 self.objective
                     .loss(decoder, &self.reference, rows, &step.micro_batches, seed)?;
@@ -171,7 +206,7 @@ impl<'a> Fitting<'a> {
                 grad_norm * bound / (grad_norm + 1e-6),
             )?;
         }
-        let learning_rate = self.settings.learning_rate * self.schedule.factor(step.step);
+        let learning_rate = self.learning_rate * self.schedule.factor(step.step);
         self.optimizer.set_learning_rate(learning_rate)?;
         self.optimizer.step(&grads)?;
         Ok(Logged {

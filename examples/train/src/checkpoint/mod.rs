@@ -1,6 +1,4 @@
-//! From a Hugging Face folder and a file of rows to token ids, in the order of the steps.
-//!
-//! Everything here follows TRL's trainers, so that a run sees the same tokens in the same order.
+//! From a Hugging Face folder and a file of rows to a trained adapter or model, as TRL's trainers do it.
 //!
 //! | file | does |
 //! |---|---|
@@ -9,14 +7,32 @@
 //! | [`rows`] | rows to ids, masks and a count of what was cut or dropped |
 //! | [`order`] | which rows each step takes |
 //! | [`schedule`] | the learning rate of each step |
-//! | [`objective`] | the loss of a micro-batch, with TRL's reductions |
-//! | [`fit`] | the steps: accumulation, clipping, AdamW |
+//! | [`objective`] | the loss of a micro-batch |
+//! | [`fit`] | the steps |
+//! | [`settings`] | every setting with its default |
+//! | [`load`] | the model, its adapter, the reference |
+//! | [`prepare`], [`split`] | which rows are trained on, and which are held out |
+//! | [`evaluate`] | the scores of held-out rows |
+//! | [`store`] | checkpoints, and going on from one |
+//! | [`log`] | `metrics.jsonl` and `curves.svg` |
+//! | [`save`] | the trained model as a folder |
+//! | [`run`] | a run from start to end; [`summary`] is its result |
 
+pub mod evaluate;
 pub mod fit;
+pub mod load;
+pub mod log;
 pub mod objective;
 pub mod order;
+pub mod prepare;
 pub mod rows;
+pub mod run;
+pub mod save;
 pub mod schedule;
+pub mod settings;
+pub mod split;
+pub mod store;
+pub mod summary;
 pub mod template;
 pub mod tokenizer;
 

@@ -18,12 +18,30 @@ pub struct Text {
     pub learned: Vec<bool>,
 }
 
-/// Two answers to one prompt.
+impl Text {
+    /// An answer after its prompt; the loss covers the answer.
+    pub fn answer(prompt: &[u32], answer: &[u32]) -> Self {
+        Self {
+            ids: [prompt, answer].concat(),
+            learned: [vec![false; prompt.len()], vec![true; answer.len()]].concat(),
+        }
+    }
+
+    /// How many tokens the loss covers. The first one is never predicted.
+    fn covered(&self) -> usize {
+        self.learned
+            .iter()
+            .skip(1)
+            .filter(|learned| **learned)
+            .count()
+    }
+}
+
+/// Two answers to one prompt. Their prompts differ only if longer rows lost their beginning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answers {
-    pub prompt: Vec<u32>,
-    pub chosen: Vec<u32>,
-    pub rejected: Vec<u32>,
+    pub chosen: Text,
+    pub rejected: Text,
 }
 
 /// Two whole texts, the better first, for a reward model.
@@ -55,6 +73,8 @@ pub enum Objective {
 pub enum Reference {
     /// The decoder with its adapter off.
     AdapterOff,
+    /// Another adapter of the decoder, by name.
+    Adapter(String),
     /// A frozen copy of the decoder at its start.
     Frozen(Box<Decoder>),
 }
@@ -63,6 +83,8 @@ pub enum Reference {
 pub struct Measured {
     pub loss: Tensor,
     pub rewards: Option<Rewards>,
+    /// The rewards of each pair, the chosen answer's first.
+    pub each: Vec<[f64; 2]>,
 }
 
 /// Means over the pairs of a micro-batch.
@@ -88,22 +110,56 @@ impl Objective {
         self.len() == 0
     }
 
-    /// The loss of some rows of a step. `window` holds all rows of the step by micro-batch.
+    /// The tokens of a row.
+    pub fn tokens(&self, row: usize) -> usize {
+        match self {
+            Self::Sft(rows) => rows[row].ids.len(),
+            Self::Reward { rows, .. } => rows[row].chosen.len() + rows[row].rejected.len(),
+            Self::Dpo { rows, .. } => rows[row].chosen.ids.len() + rows[row].rejected.ids.len(),
+        }
+    }
+
+    /// How much a row counts in the mean over all rows: SFT's mean is over tokens.
+    pub fn weight(&self, row: usize) -> f64 {
+        match self {
+            Self::Sft(rows) => rows[row].covered() as f64,
+            Self::Reward { .. } | Self::Dpo { .. } => 1.0,
+        }
+    }
+
+    /// The learning rate that TRL's trainer has if none is given.
+    pub fn learning_rate(&self) -> f64 {
+        match self {
+            Self::Sft(_) => 2e-5,
+            Self::Reward { .. } => 1e-4,
+            Self::Dpo { .. } => 1e-6,
+        }
+    }
+
+    /// Whether TRL's trainer turns dropout off if nothing is said.
+    pub fn disables_dropout(&self) -> bool {
+        !matches!(self, Self::Sft(_))
+    }
+
+    /// The loss of some rows of a step. `window` holds all rows of the step by micro-batch. Dropout is
+    /// drawn from `seed`; without one there is none.
     pub fn loss(
         &self,
         decoder: &mut Decoder,
         reference: &Reference,
         rows: &[usize],
         window: &[Vec<usize>],
-        seed: u64,
+        seed: Option<u64>,
     ) -> Result<Measured> {
         let share = 1.0 / window.len() as f64;
         match self {
             Self::Sft(texts) => {
                 // one mean over all tokens of the step, whatever the micro-batches
-                let learned =
-                    |row: &usize| texts[*row].learned.iter().skip(1).filter(|l| **l).count();
-                let count: usize = window.iter().flatten().map(learned).sum();
+                let count: usize = window
+                    .iter()
+                    .flatten()
+                    .map(|row| texts[*row].covered())
+                    .sum();
                 let texts: Vec<&Text> = rows.iter().map(|row| &texts[*row]).collect();
                 let log_probs = of_texts(decoder, &texts, seed)?;
                 let loss = sft_loss(&log_probs, None, &SftConfig::default())?
@@ -112,6 +168,7 @@ impl Objective {
                 Ok(Measured {
                     loss: (loss / count.max(1) as f64)?,
                     rewards: None,
+                    each: Vec::new(),
                 })
             }
             Self::Reward {
@@ -125,15 +182,12 @@ impl Objective {
                     .chain(pairs.iter().map(|pair| pair.rejected.as_slice()))
                     .collect();
                 let (segments, tokens) = Segments::from_tokens(&texts)?;
-                let hidden = decoder.hidden_train(&tokens, &segments, seed)?;
+                let hidden = hidden(decoder, &tokens, &segments, seed)?;
                 let scores = decoder.scores(&hidden, &tokens, &segments)?.squeeze(1)?;
                 let scores = halves(&scores)?;
                 let margin = margins(&pairs)?;
                 let out = pairwise_reward_loss(&scores, margin.as_ref(), config)?;
-                Ok(Measured {
-                    loss: (out.loss.mean_all()? * share)?,
-                    rewards: Some(Rewards::of(&out.rewards)?),
-                })
+                Measured::of_pairs((out.loss.mean_all()? * share)?, &out.rewards)
             }
             Self::Dpo {
                 rows: pairs,
@@ -141,17 +195,14 @@ impl Objective {
                 weights: [sigmoid, sft],
             } => {
                 let pairs: Vec<&Answers> = rows.iter().map(|row| &pairs[*row]).collect();
-                let texts = answers(&pairs);
-                let texts: Vec<&Text> = texts.iter().collect();
+                let chosen = pairs.iter().map(|pair| &pair.chosen);
+                let texts: Vec<&Text> = chosen
+                    .chain(pairs.iter().map(|pair| &pair.rejected))
+                    .collect();
                 let of_reference = match reference {
-                    Reference::AdapterOff => {
-                        let active = decoder.adapter().map(str::to_string);
-                        decoder.set_adapter(None)?;
-                        let log_probs = of_texts(decoder, &texts, seed);
-                        decoder.set_adapter(active.as_deref())?;
-                        log_probs?
-                    }
-                    Reference::Frozen(reference) => of_texts(reference, &texts, seed)?,
+                    Reference::AdapterOff => under(decoder, None, &texts)?,
+                    Reference::Adapter(name) => under(decoder, Some(name.as_str()), &texts)?,
+                    Reference::Frozen(reference) => of_texts(reference, &texts, None)?,
                 };
                 let of_reference = halves(&of_reference.sum()?.detach())?;
                 let log_probs = of_texts(decoder, &texts, seed)?;
@@ -159,35 +210,46 @@ impl Objective {
                 let out = dpo_loss(&policy, Some(&of_reference), config)?;
                 let mut loss = (out.loss.mean_all()? * *sigmoid)?;
                 if *sft != 0.0 {
-                    let tokens = pairs.iter().map(|pair| pair.chosen.len()).sum::<usize>();
+                    let tokens = pairs
+                        .iter()
+                        .map(|pair| pair.chosen.covered())
+                        .sum::<usize>()
+                        .max(1);
                     let sum = policy.chosen.sum_all()?;
                     loss = (loss - (sum * (sft / tokens as f64))?)?;
                 }
-                Ok(Measured {
-                    loss: (loss * share)?,
-                    rewards: Some(Rewards::of(&out.rewards)?),
-                })
+                Measured::of_pairs((loss * share)?, &out.rewards)
             }
         }
     }
 }
 
-/// All chosen texts, then all rejected ones.
-fn answers(pairs: &[&Answers]) -> Vec<Text> {
-    let text = |prompt: &[u32], answer: &[u32]| Text {
-        ids: [prompt, answer].concat(),
-        learned: [vec![false; prompt.len()], vec![true; answer.len()]].concat(),
-    };
-    let chosen = pairs.iter().map(|pair| text(&pair.prompt, &pair.chosen));
-    let rejected = pairs.iter().map(|pair| text(&pair.prompt, &pair.rejected));
-    chosen.chain(rejected).collect()
+/// The log-probabilities under another adapter, or none, without dropout.
+fn under(decoder: &mut Decoder, adapter: Option<&str>, texts: &[&Text]) -> Result<TokenLogProbs> {
+    let active = decoder.adapter().map(str::to_string);
+    decoder.set_adapter(adapter)?;
+    let log_probs = of_texts(decoder, texts, None);
+    decoder.set_adapter(active.as_deref())?;
+    log_probs
+}
+
+fn hidden(
+    decoder: &Decoder,
+    tokens: &[u32],
+    segments: &Segments,
+    seed: Option<u64>,
+) -> Result<Tensor> {
+    Ok(match seed {
+        Some(seed) => decoder.hidden_train(tokens, segments, seed)?,
+        None => decoder.hidden(tokens, segments)?,
+    })
 }
 
 /// The log-probabilities of the learned tokens. What texts have in common at their start is computed once.
-fn of_texts(decoder: &Decoder, texts: &[&Text], seed: u64) -> Result<TokenLogProbs> {
+fn of_texts(decoder: &Decoder, texts: &[&Text], seed: Option<u64>) -> Result<TokenLogProbs> {
     let rows: Vec<&[u32]> = texts.iter().map(|text| text.ids.as_slice()).collect();
     let (segments, tokens) = Segments::from_tokens(&rows)?;
-    let hidden = decoder.hidden_train(&tokens, &segments, seed)?;
+    let hidden = hidden(decoder, &tokens, &segments, seed)?;
     let hidden = segments.to_rows(&hidden)?;
     let time = rows.iter().map(|row| row.len()).max().unwrap_or(0);
     let (mut ids, mut learned) = (Vec::new(), Vec::new());
@@ -232,22 +294,34 @@ fn margins(pairs: &[&Compared]) -> Result<Option<Tensor>> {
     }
 }
 
-impl Rewards {
-    fn of(rewards: &Pair<Tensor>) -> Result<Self> {
+impl Measured {
+    fn of_pairs(loss: Tensor, rewards: &Pair<Tensor>) -> Result<Self> {
         let numbers = |t: &Tensor| t.to_dtype(DType::F64)?.to_vec1::<f64>();
         let (chosen, rejected) = (numbers(&rewards.chosen)?, numbers(&rewards.rejected)?);
-        let n = chosen.len().max(1) as f64;
-        let mean = |all: &[f64]| all.iter().sum::<f64>() / n;
-        let right = chosen
-            .iter()
-            .zip(&rejected)
-            .filter(|(chosen, rejected)| chosen > rejected);
+        let each: Vec<[f64; 2]> = chosen
+            .into_iter()
+            .zip(rejected)
+            .map(|(a, b)| [a, b])
+            .collect();
         Ok(Self {
-            accuracy: right.count() as f64 / n,
-            chosen: mean(&chosen),
-            rejected: mean(&rejected),
-            margin: mean(&chosen) - mean(&rejected),
+            loss,
+            rewards: Some(Rewards::of(&each)),
+            each,
         })
+    }
+}
+
+impl Rewards {
+    fn of(each: &[[f64; 2]]) -> Self {
+        let n = each.len().max(1) as f64;
+        let mean = |side: usize| each.iter().map(|pair| pair[side]).sum::<f64>() / n;
+        let right = each.iter().filter(|[chosen, rejected]| chosen > rejected);
+        Self {
+            accuracy: right.count() as f64 / n,
+            chosen: mean(0),
+            rejected: mean(1),
+            margin: mean(0) - mean(1),
+        }
     }
 
     /// The mean over micro-batches, each as much as another, as TRL logs it.

@@ -8,6 +8,7 @@ mod losses;
 mod rows;
 mod runs;
 mod trl;
+mod whole_runs;
 
 // as in the trainer itself
 #[global_allocator]

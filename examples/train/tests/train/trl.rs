@@ -117,9 +117,8 @@ fn objective(run: &Run) -> Objective {
                 chosen.truncate(left);
                 rejected.truncate(left);
                 Some(Answers {
-                    prompt,
-                    chosen,
-                    rejected,
+                    chosen: Text::answer(&prompt, &chosen),
+                    rejected: Text::answer(&prompt, &rejected),
                 })
             };
             Objective::Dpo {
@@ -139,7 +138,7 @@ fn fit(settings: &Settings) -> Fit {
         max_steps: settings.max_steps,
         batch: settings.per_device_train_batch_size,
         accumulation: settings.gradient_accumulation_steps,
-        learning_rate: settings.learning_rate,
+        learning_rate: Some(settings.learning_rate),
         lr_scheduler_type: settings.lr_scheduler_type,
         warmup_steps: settings.warmup_steps,
         weight_decay: settings.weight_decay,
@@ -151,6 +150,7 @@ fn fit(settings: &Settings) -> Fit {
             _ => Order::Sequential,
         },
         seed: settings.seed,
+        disable_dropout: None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! The types of queries, keys and values, and the types that they are computed in.
 
-use crate::exp::exp;
 use super::products::{self, Matrix, Sum};
+use crate::exp::exp;
 use crate::simd::{Fused, Real};
 use candle_core::WithDType;
 use half::{bf16, f16};

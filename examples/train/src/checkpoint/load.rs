@@ -1,0 +1,139 @@
+//! The model of a run: frozen under an adapter or trained as a whole, with a reward head where one is asked
+//! for, and DPO's reference.
+
+use super::super::error::{Error, Result};
+use super::objective::Reference;
+use super::settings::{FreshAdapter, Learned, Settings};
+use candle_align::decoder::{Decoder, Load};
+use candle_align::peft::{AdapterMethod, AnyAdapter, PeftConfig, Strictness, TaskType};
+use candle_core::Device;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use serde_json::{Map, Value};
+use std::fs;
+
+/// The adapter that is trained.
+pub const TRAINED: &str = "default";
+/// A frozen copy of the adapter that the run goes on from.
+const REFERENCE: &str = "ref";
+const SCORE: &str = "score.weight";
+
+/// The model at the start, and DPO's reference.
+pub fn start(settings: &Settings) -> Result<(Decoder, Reference)> {
+    // one generator per purpose
+    let rng =
+        |purpose: u64| StdRng::seed_from_u64(settings.seed.wrapping_mul(8).wrapping_add(purpose));
+    let load = Load {
+        dtype: settings.dtype.dtype(),
+        trained: !settings.is_adapted(),
+        device: Device::Cpu,
+    };
+    let mut decoder = Decoder::load(&settings.model, &load)?;
+    if settings.objective == Learned::Reward {
+        if !decoder.state_dict().contains_key(SCORE) {
+            decoder = decoder.into_classifier(1, &mut rng(1))?;
+        }
+        if let Some(labels) = decoder.config().num_labels.filter(|labels| *labels != 1) {
+            let problem = format!("gives a text {labels} scores, and a reward model gives one");
+            return Err(Error::file(&settings.model, problem));
+        }
+    }
+    let mut reference = Reference::AdapterOff;
+    if let Some(adapter) = &settings.adapter {
+        decoder.add_adapter(TRAINED, &fresh(adapter, settings)?, &mut rng(2))?;
+    }
+    if let Some(folder) = &settings.adapter_dir {
+        if settings.objective == Learned::Dpo {
+            decoder.load_adapter(REFERENCE, folder, Strictness::Strict)?;
+            reference = Reference::Adapter(REFERENCE.to_string());
+        }
+        decoder.load_adapter(TRAINED, folder, Strictness::Strict)?;
+        let mut layers = decoder.adapter_layers(TRAINED)?.into_values();
+        if layers.any(|layer| matches!(layer, AnyAdapter::AdaLora(_))) {
+            return Err(no_adalora());
+        }
+    }
+    if settings.is_adapted() && settings.objective == Learned::Reward {
+        let trains_score = decoder.vars().iter().any(|(name, _)| name == SCORE);
+        if !trains_score {
+            let problem =
+                "the adapter does not train the reward head: its `task_type` must be SEQ_CLS";
+            return Err(Error::Usage(problem.to_string()));
+        }
+    }
+    if !settings.is_adapted() && settings.objective == Learned::Dpo {
+        let frozen = Load {
+            trained: false,
+            ..load
+        };
+        reference = Reference::Frozen(Box::new(Decoder::load(&settings.model, &frozen)?));
+    }
+    decoder.set_recompute(settings.recompute);
+    Ok((decoder, reference))
+}
+
+/// The settings of a fresh adapter, with what the run knows.
+fn fresh(adapter: &FreshAdapter, settings: &Settings) -> Result<PeftConfig> {
+    let (mut config, _) = match adapter {
+        FreshAdapter::File(path) => PeftConfig::read(path, Strictness::Strict)?,
+        FreshAdapter::Keys(keys) => of_keys(keys)?,
+    };
+    if matches!(config.method, AdapterMethod::AdaLora(_)) {
+        return Err(no_adalora());
+    }
+    let task = match settings.objective {
+        Learned::Reward => TaskType::SequenceClassification,
+        Learned::Sft | Learned::Dpo => TaskType::CausalLanguageModel,
+    };
+    match config.task {
+        None => config.task = Some(task),
+        Some(given) if given == task => {}
+        Some(_) => {
+            let name = match task {
+                TaskType::SequenceClassification => "SEQ_CLS",
+                _ => "CAUSAL_LM",
+            };
+            let objective = settings.objective;
+            let problem =
+                format!("the adapter's `task_type` must be {name} for `{objective}`, or missing");
+            return Err(Error::Usage(problem));
+        }
+    }
+    if config.base_model.is_none() {
+        config.base_model = Some(settings.model.display().to_string());
+    }
+    Ok(config)
+}
+
+/// Through a file, because a file is what PEFT's settings are.
+fn of_keys(keys: &Map<String, Value>) -> Result<(PeftConfig, Vec<String>)> {
+    for name in ["rank_pattern", "alpha_pattern"] {
+        if keys
+            .get(name)
+            .and_then(Value::as_object)
+            .is_some_and(|all| all.len() > 1)
+        {
+            let problem = format!(
+                "`adapter.{name}` has an order, which these settings lose: write an adapter_config.json and name it"
+            );
+            return Err(Error::Usage(problem));
+        }
+    }
+    let mut keys = keys.clone();
+    keys.entry("peft_type").or_insert("LORA".into());
+    keys.entry("target_modules").or_insert("all-linear".into());
+    let folder = tempfile::tempdir();
+    let folder = folder.map_err(|error| Error::Usage(format!("no temporary folder: {error}")))?;
+    let path = folder.path().join("adapter_config.json");
+    fs::write(&path, Value::Object(keys).to_string())
+        .map_err(|error| Error::file(&path, format!("cannot be written: {error}")))?;
+    PeftConfig::read(&path, Strictness::Strict).map_err(|error| {
+        let text = error.to_string();
+        Error::Usage(text.replace(&path.display().to_string(), "adapter"))
+    })
+}
+
+fn no_adalora() -> Error {
+    let problem = "AdaLoRA needs its allocator in every step, which a run on a checkpoint does not have; choose LORA";
+    Error::Usage(problem.to_string())
+}

@@ -1,0 +1,300 @@
+//! The settings of a run on a checkpoint: `config.json` stores them, `--config` reads them.
+
+use super::super::error::{Error, Result};
+use super::super::input;
+use super::super::settings::assign;
+use super::fit::Fit;
+use super::order::Order;
+use super::rows::{self, Truncation, Turns};
+use candle_align::{DpoConfig, PairwiseRewardConfig};
+use candle_core::DType;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// What is learned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Learned {
+    Sft,
+    Reward,
+    #[default]
+    Dpo,
+}
+
+impl fmt::Display for Learned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sft => "sft",
+            Self::Reward => "reward",
+            Self::Dpo => "dpo",
+        })
+    }
+}
+
+/// The type of frozen weights in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Storage {
+    #[default]
+    F32,
+    /// Half the memory. Only under an adapter, which is f32 itself.
+    Bf16,
+}
+
+impl Storage {
+    pub fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::Bf16 => DType::BF16,
+        }
+    }
+}
+
+/// A fresh adapter.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum FreshAdapter {
+    /// PEFT's `adapter_config.json`.
+    File(PathBuf),
+    /// The same keys, such as `{"r": 8, "lora_alpha": 16}`. `peft_type` is LORA and `target_modules` is
+    /// "all-linear" if they are missing.
+    Keys(Map<String, Value>),
+}
+
+/// The settings of DPO.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Dpo {
+    /// β, how strongly the policy is tied to the reference.
+    pub beta: f64,
+    /// The share of labels that are assumed to be flipped.
+    pub label_smoothing: f64,
+    /// The weights of the sigmoid loss and of the cross-entropy of the chosen answers: TRL's
+    /// `loss_weights` for `["sigmoid", "sft"]`.
+    pub loss_weights: [f64; 2],
+}
+
+impl Default for Dpo {
+    fn default() -> Self {
+        let library = DpoConfig::default();
+        Self {
+            beta: library.beta,
+            label_smoothing: library.label_smoothing,
+            loss_weights: [1.0, 0.0],
+        }
+    }
+}
+
+impl Dpo {
+    pub fn library(&self) -> DpoConfig {
+        DpoConfig {
+            beta: self.beta,
+            label_smoothing: self.label_smoothing,
+        }
+    }
+}
+
+/// The settings of a run. Where TRL has a setting, this has its name and its default.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// The Hugging Face folder of the model.
+    pub model: PathBuf,
+    pub objective: Learned,
+    /// A `.jsonl` or `.jsonl.gz` file.
+    pub data: PathBuf,
+    /// The folder for the results; null: `target/train/<objective>_<model>`.
+    pub out: Option<PathBuf>,
+    /// A fresh adapter on the frozen model. Without this and `adapter_dir`, the whole model is trained.
+    pub adapter: Option<FreshAdapter>,
+    /// A PEFT adapter to go on from. DPO's reference is then a frozen copy of it, as in TRL.
+    pub adapter_dir: Option<PathBuf>,
+    /// The seed of the split and of fresh weights. `--seed` sets `fit.seed` and `fit.order` too.
+    pub seed: u64,
+
+    /// The most tokens of a row; null: rows stay as they are.
+    pub max_length: Option<usize>,
+    /// Which end of a longer row stays. `reward` drops longer rows instead.
+    pub truncation: Truncation,
+    /// SFT: whether the loss covers only the completion; null: yes if rows have one.
+    pub completion_only: Option<bool>,
+    /// SFT: what the loss covers in a conversation.
+    pub turns: Turns,
+    /// SFT: the field of plain text.
+    pub text_field: String,
+    /// Fields of rows to ignore, by name and at any depth. Other unknown fields are errors.
+    pub ignored_fields: Vec<String>,
+    /// The local time that chat templates see, as 2026-01-31T12:00:00; null: that of the start.
+    pub now: Option<String>,
+
+    /// The share of prompts that is held out; 0: none.
+    pub held_out: f64,
+    /// The largest number of prompts that are held out.
+    pub max_held_out: usize,
+    /// A file of held-out rows, in place of a share.
+    pub held_out_file: Option<PathBuf>,
+    /// Steps between two evaluations; 0: a quarter of the run.
+    pub eval_every: usize,
+    /// Steps between two checkpoints; 0: one at the end.
+    pub save_every: usize,
+    /// How many checkpoints are kept.
+    pub keep_last: usize,
+
+    /// The type of frozen weights in memory.
+    pub dtype: Storage,
+    /// Whether the backward pass computes each layer's activations again instead of keeping them.
+    pub recompute: bool,
+    /// The steps.
+    pub fit: Fit,
+    pub dpo: Dpo,
+    pub reward: PairwiseRewardConfig,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let rows = rows::Settings::default();
+        Self {
+            model: PathBuf::new(),
+            objective: Learned::default(),
+            data: PathBuf::new(),
+            out: None,
+            adapter: None,
+            adapter_dir: None,
+            seed: 42,
+            max_length: rows.max_length,
+            truncation: rows.truncation,
+            completion_only: rows.completion_only,
+            turns: rows.turns,
+            text_field: rows.text_field,
+            ignored_fields: rows.ignored_fields,
+            now: None,
+            held_out: 0.1,
+            max_held_out: 500,
+            held_out_file: None,
+            eval_every: 0,
+            save_every: 100,
+            keep_last: 2,
+            dtype: Storage::default(),
+            recompute: false,
+            fit: Fit::default(),
+            dpo: Dpo::default(),
+            reward: PairwiseRewardConfig::default(),
+        }
+    }
+}
+
+impl Settings {
+    /// From a JSON file. Missing settings keep their defaults; unknown ones are errors.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = input::json(path)?;
+        serde_json::from_str(&text).map_err(|error| Error::json(path, &text, &error))
+    }
+
+    /// Changes one setting: `fit.max_steps=100`, `adapter.r=16`. The value is JSON, or else plain text.
+    pub fn with(mut self, assignment: &str) -> Result<Self> {
+        // PEFT's keys are checked when the adapter is made
+        if let Some((key, _)) = assignment
+            .strip_prefix("adapter.")
+            .and_then(|rest| rest.split_once('='))
+        {
+            match self
+                .adapter
+                .get_or_insert_with(|| FreshAdapter::Keys(Map::new()))
+            {
+                FreshAdapter::Keys(keys) => {
+                    keys.entry(key).or_insert(Value::Null);
+                }
+                FreshAdapter::File(path) => {
+                    let problem = "has the adapter's settings: change them there";
+                    return Err(Error::file(path, problem));
+                }
+            }
+        }
+        assign(self, assignment)
+    }
+
+    /// One seed for everything.
+    pub fn seed(&mut self, seed: u64) {
+        self.seed = seed;
+        self.fit.seed = seed;
+        if let Order::Random { seed: of } = &mut self.fit.order {
+            *of = seed;
+        }
+    }
+
+    /// The folder for the results.
+    pub fn out(&self) -> PathBuf {
+        let model = self.model.file_name().unwrap_or_default().to_string_lossy();
+        let name = format!("{}_{model}", self.objective);
+        let default = || PathBuf::from("target/train").join(name);
+        self.out.clone().unwrap_or_else(default)
+    }
+
+    /// Whether the model itself is frozen.
+    pub fn is_adapted(&self) -> bool {
+        self.adapter.is_some() || self.adapter_dir.is_some()
+    }
+
+    /// How rows become ids.
+    pub fn rows(&self, vocabulary: usize) -> rows::Settings {
+        rows::Settings {
+            max_length: self.max_length,
+            truncation: self.truncation,
+            completion_only: self.completion_only,
+            turns: self.turns,
+            text_field: self.text_field.clone(),
+            vocabulary: Some(vocabulary),
+            ignored_fields: self.ignored_fields.clone(),
+        }
+    }
+
+    /// Checks the settings that nothing else checks.
+    pub fn check(&self) -> Result<()> {
+        let usage = |text: String| Err(Error::Usage(text));
+        if self.data.as_os_str().is_empty() {
+            return usage(
+                "`data` is missing: the rows to train on, a .jsonl or .jsonl.gz file".to_string(),
+            );
+        }
+        if self.adapter.is_some() && self.adapter_dir.is_some() {
+            return usage("`adapter` is a fresh adapter and `adapter_dir` one to go on from: give one of them".to_string());
+        }
+        if !(0.0..1.0).contains(&self.held_out) {
+            return usage(format!(
+                "`held_out` must be in [0, 1), got {}",
+                self.held_out
+            ));
+        }
+        for (name, value) in [
+            ("max_held_out", self.max_held_out),
+            ("keep_last", self.keep_last),
+            ("fit.max_steps", self.fit.max_steps),
+        ] {
+            if value == 0 {
+                return usage(format!("`{name}` must be at least 1, got 0"));
+            }
+        }
+        if let Some(rate) = self
+            .fit
+            .learning_rate
+            .filter(|rate| !(rate.is_finite() && *rate > 0.0))
+        {
+            return usage(format!(
+                "`fit.learning_rate` must be finite and > 0, got {rate}"
+            ));
+        }
+        for (name, value) in [
+            ("fit.weight_decay", self.fit.weight_decay),
+            ("fit.max_grad_norm", self.fit.max_grad_norm),
+            ("dpo.loss_weights[0]", self.dpo.loss_weights[0]),
+            ("dpo.loss_weights[1]", self.dpo.loss_weights[1]),
+        ] {
+            if !(value.is_finite() && value >= 0.0) {
+                return usage(format!("`{name}` must be finite and >= 0, got {value}"));
+            }
+        }
+        Ok(())
+    }
+}

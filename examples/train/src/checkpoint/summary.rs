@@ -1,0 +1,141 @@
+//! The results of a run on a checkpoint.
+
+use super::evaluate::Scores;
+use super::rows::Report;
+use super::settings::Learned;
+use serde::Serialize;
+use std::fmt;
+use std::path::PathBuf;
+
+/// How a run ended.
+#[derive(Debug)]
+pub enum Outcome {
+    Done(Box<Summary>),
+    /// After a step, with a checkpoint.
+    Stopped {
+        step: usize,
+        of: usize,
+        out: PathBuf,
+    },
+}
+
+/// The results of a run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    pub objective: Learned,
+    pub model: PathBuf,
+    pub data: PathBuf,
+    pub rows: Report,
+    pub train_rows: usize,
+    pub held_out_rows: usize,
+    pub held_out_prompts: usize,
+    pub shared_prompts: usize,
+    pub trained_parameters: usize,
+    pub model_parameters: usize,
+    /// The step from which this program went on; 0: the start.
+    pub resumed_at: usize,
+    pub steps: usize,
+    pub learning_rate: Option<f64>,
+    pub before: Option<Scores>,
+    pub after: Option<Scores>,
+    /// Of the steps of this program.
+    pub tokens: usize,
+    pub step_seconds: f64,
+    pub seconds: f64,
+    pub peak_memory_mib: Option<f64>,
+    pub adapted: bool,
+    pub out: PathBuf,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Done(summary) => summary.fmt(f),
+            Self::Stopped { step, of, out } => write!(
+                f,
+                "stopped after step {step} of {of}; the same command with --resume goes on from {}",
+                out.join("checkpoints").display()
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} on {}", self.objective, self.data.display())?;
+        writeln!(f, "  model     {}", self.model.display())?;
+        writeln!(f, "  rows      {}", self.rows)?;
+        writeln!(
+            f,
+            "  split     {} to train on, {} held out ({} prompts)",
+            self.train_rows, self.held_out_rows, self.held_out_prompts
+        )?;
+        writeln!(
+            f,
+            "  trained   {} parameters; the model has {}",
+            self.trained_parameters, self.model_parameters
+        )?;
+        if let (Some(before), Some(after)) = (&self.before, &self.after) {
+            let arrow = |name: &str,
+                         numbers: [Option<f64>; 3],
+                         unit: f64,
+                         digits: usize,
+                         f: &mut fmt::Formatter| {
+                let [Some(before), Some(after), error] = numbers else {
+                    return Ok(());
+                };
+                let error = error.map_or(String::new(), |error| {
+                    format!(" ± {:.digits$}", error * unit)
+                });
+                writeln!(
+                    f,
+                    "  {name:<9} {:.digits$} → {:.digits$}{error}, held out",
+                    before * unit,
+                    after * unit
+                )
+            };
+            arrow(
+                "loss",
+                [Some(before.loss), Some(after.loss), None],
+                1.0,
+                4,
+                f,
+            )?;
+            arrow(
+                "accuracy",
+                [before.accuracy, after.accuracy, after.accuracy_error],
+                100.0,
+                1,
+                f,
+            )?;
+            arrow(
+                "margin",
+                [before.margin, after.margin, after.margin_error],
+                1.0,
+                4,
+                f,
+            )?;
+        }
+        let steps = (self.steps - self.resumed_at).max(1) as f64;
+        writeln!(
+            f,
+            "  steps     {}{}, {:.2} s each, {:.0} tokens/s",
+            self.steps,
+            match self.resumed_at {
+                0 => String::new(),
+                at => format!(" (from {at})"),
+            },
+            self.step_seconds / steps,
+            self.tokens as f64 / self.step_seconds.max(1e-9)
+        )?;
+        write!(f, "  took      {:.0} s", self.seconds)?;
+        if let Some(mib) = self.peak_memory_mib {
+            write!(f, ", at most {mib:.0} MiB")?;
+        }
+        let what = match self.adapted {
+            true => "adapter",
+            false => "model",
+        };
+        write!(f, "\n  written   {}", self.out.join(what).display())
+    }
+}

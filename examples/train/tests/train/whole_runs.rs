@@ -1,0 +1,433 @@
+//! Whole runs on a tiny checkpoint: stopped and killed runs, folders of results, and what is refused.
+
+use candle_align::decoder::{Decoder, Load};
+use candle_align::peft::Strictness;
+use clap::Parser;
+use indicatif::ProgressBar;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use train::Arguments;
+use train::arguments::Asked;
+use train::checkpoint::load;
+use train::checkpoint::objective::{Objective, Text};
+use train::checkpoint::prepare::prepare;
+use train::checkpoint::run::run;
+use train::checkpoint::settings::{FreshAdapter, Learned, Settings};
+use train::checkpoint::summary::{Outcome, Summary};
+use train::error::Result;
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/golden/trl")
+        .join(name)
+}
+
+fn keys(keys: Value) -> Option<FreshAdapter> {
+    Some(serde_json::from_value(keys).unwrap())
+}
+
+/// The same rows with their better answers alone, for SFT.
+fn completions(out: &Path) -> PathBuf {
+    let text = fs::read_to_string(golden("rows.jsonl")).unwrap();
+    let row = |line: &str| {
+        let row: Value = serde_json::from_str(line).unwrap();
+        json!({"prompt": row["prompt"], "completion": row["chosen"]}).to_string() + "\n"
+    };
+    fs::create_dir_all(out).unwrap();
+    let path = out.join("completions.jsonl");
+    fs::write(&path, text.lines().map(row).collect::<String>()).unwrap();
+    path
+}
+
+/// Nine steps, an evaluation every third, a checkpoint every fourth.
+fn tiny(objective: Learned, adapter: Option<FreshAdapter>, out: &Path) -> Settings {
+    let data = match objective {
+        Learned::Sft => completions(out),
+        Learned::Reward | Learned::Dpo => golden("rows.jsonl"),
+    };
+    let mut settings = Settings {
+        model: golden("model"),
+        objective,
+        data,
+        out: Some(out.to_path_buf()),
+        adapter,
+        now: Some("2026-01-31T12:00:00".to_string()),
+        held_out: 0.25,
+        eval_every: 3,
+        save_every: 4,
+        ..Settings::default()
+    };
+    settings.fit.max_steps = 9;
+    settings.fit.batch = 2;
+    settings.fit.learning_rate = Some(1e-2);
+    settings
+}
+
+fn lora() -> Option<FreshAdapter> {
+    keys(json!({"r": 2, "lora_alpha": 4, "lora_dropout": 0.2}))
+}
+
+fn quiet(settings: &Settings, resume: bool, stop_at: usize) -> Result<Outcome> {
+    run(settings, resume, &ProgressBar::hidden(), &|step| {
+        step == stop_at
+    })
+}
+
+fn whole(settings: &Settings) -> Summary {
+    match quiet(settings, false, 0).unwrap() {
+        Outcome::Done(summary) => *summary,
+        stopped => panic!("{stopped}"),
+    }
+}
+
+/// The bytes of all results that do not depend on time or place.
+fn results(out: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut all = BTreeMap::new();
+    for name in ["metrics.jsonl", "curves.svg"] {
+        all.insert(name.to_string(), fs::read(out.join(name)).unwrap());
+    }
+    for folder in ["adapter", "model", "checkpoints/step-000009"] {
+        for entry in fs::read_dir(out.join(folder)).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            if path.is_file() && name != "state.json" {
+                all.insert(format!("{folder}/{name}"), fs::read(&path).unwrap());
+            }
+        }
+    }
+    all
+}
+
+fn same(one: &Path, other: &Path, what: &str) {
+    let (one, other) = (results(one), results(other));
+    assert_eq!(
+        one.keys().collect::<Vec<_>>(),
+        other.keys().collect::<Vec<_>>(),
+        "{what}"
+    );
+    assert!(one.len() >= 6, "{what}: {:?}", one.keys());
+    for (name, bytes) in &one {
+        assert!(bytes == &other[name], "{what}: {name} differs");
+    }
+}
+
+fn steps(out: &Path) -> Vec<String> {
+    let entries = fs::read_dir(out.join("checkpoints")).unwrap();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+/// Stopped after step 6; or killed there, in the middle of writing a checkpoint and a line.
+#[test]
+fn a_run_goes_on_to_the_same_bytes() {
+    for (objective, adapter) in [
+        (Learned::Sft, None),
+        (Learned::Sft, lora()),
+        (Learned::Dpo, lora()),
+        (Learned::Dpo, None),
+        (Learned::Reward, lora()),
+        (Learned::Reward, None),
+    ] {
+        let what = format!("{objective}, {adapter:?}");
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let of = |name: &str| tiny(objective, adapter.clone(), &at(name));
+        whole(&of("whole"));
+        assert_eq!(
+            steps(&at("whole")),
+            ["step-000008", "step-000009"],
+            "{what}"
+        );
+
+        let stopped = quiet(&of("stopped"), false, 6).unwrap();
+        assert!(
+            matches!(stopped, Outcome::Stopped { step: 6, of: 9, .. }),
+            "{what}"
+        );
+        assert!(!at("stopped").join("curves.svg").exists());
+        let Outcome::Done(summary) = quiet(&of("stopped"), true, 0).unwrap() else {
+            panic!("{what}: not done");
+        };
+        assert_eq!(summary.resumed_at, 6);
+        same(&at("whole"), &at("stopped"), &what);
+
+        quiet(&of("killed"), false, 6).unwrap();
+        let checkpoints = at("killed").join("checkpoints");
+        let (sixth, part) = (
+            checkpoints.join("step-000006"),
+            checkpoints.join("step-000006.partial"),
+        );
+        fs::rename(&sixth, &part).unwrap();
+        fs::remove_file(part.join("state.json")).unwrap();
+        let metrics = at("killed").join("metrics.jsonl");
+        let text = fs::read_to_string(&metrics).unwrap() + "{\"split\":\"tr";
+        fs::write(&metrics, text).unwrap();
+        let Outcome::Done(summary) = quiet(&of("killed"), true, 0).unwrap() else {
+            panic!("{what}: not done");
+        };
+        assert_eq!(summary.resumed_at, 4);
+        same(&at("whole"), &at("killed"), &what);
+        assert_eq!(
+            steps(&at("killed")),
+            ["step-000008", "step-000009"],
+            "{what}"
+        );
+    }
+}
+
+/// What was written is what was trained.
+#[test]
+fn the_results_load_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (full, adapted) = (dir.path().join("full"), dir.path().join("adapted"));
+    let summary = whole(&tiny(Learned::Sft, None, &full));
+    assert_eq!(summary.trained_parameters, summary.model_parameters);
+    let trained = Decoder::load(full.join("model"), &Load::default()).unwrap();
+    let start = Decoder::load(golden("model"), &Load::default()).unwrap();
+    let weights = |decoder: &Decoder| {
+        let q = decoder.state_dict()["model.layers.0.self_attn.q_proj.weight"].clone();
+        q.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+    };
+    assert_ne!(weights(&trained), weights(&start));
+    // the same rows have the same loss under what was written
+    let mut again = tiny(Learned::Sft, None, &dir.path().join("again"));
+    again.model = full.join("model");
+    again.fit.max_steps = 1;
+    let (before, after) = (whole(&again).before.unwrap(), summary.after.unwrap());
+    assert_eq!(before.loss, after.loss);
+
+    let summary = whole(&tiny(Learned::Reward, lora(), &adapted));
+    assert!(summary.trained_parameters < summary.model_parameters);
+    let mut settings = tiny(Learned::Reward, None, &dir.path().join("on"));
+    settings.adapter_dir = Some(adapted.join("adapter"));
+    settings.fit.max_steps = 1;
+    let (before, after) = (whole(&settings).before.unwrap(), summary.after.unwrap());
+    assert_eq!(before.accuracy, after.accuracy);
+    assert_eq!(before.loss, after.loss);
+    let base = Decoder::load(golden("model"), &Load::default()).unwrap();
+    let rng = &mut <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(0);
+    let mut classifier = base.into_classifier(1, rng).unwrap();
+    let left_out = classifier.load_adapter("default", adapted.join("adapter"), Strictness::Strict);
+    assert!(left_out.unwrap().is_empty());
+}
+
+/// The reference of DPO is a copy of the adapter that the run goes on from: both agree at first.
+#[test]
+fn dpo_goes_on_from_an_adapter_that_is_its_reference() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = tiny(Learned::Dpo, None, dir.path());
+    settings.adapter_dir = Some(golden("adapter"));
+    let summary = whole(&settings);
+    let before = summary.before.unwrap();
+    assert!((before.loss - 2f64.ln()).abs() < 1e-6, "{before:?}");
+    assert_eq!((before.accuracy, before.margin), (Some(0.5), Some(0.0)));
+    assert_ne!(summary.after.unwrap().margin, Some(0.0));
+}
+
+#[test]
+fn held_out_prompts_are_not_trained_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("rows.jsonl");
+    let row = |i: usize, answer: usize| {
+        let row = json!({
+            "prompt": format!("t{} t{}", 3 + i, 4 + i),
+            "completion": format!(" t{answer}"),
+        });
+        row.to_string() + "\n"
+    };
+    let rows: String = (0..10)
+        .flat_map(|i| (5..8).map(move |answer| row(i, answer)))
+        .collect();
+    fs::write(&data, rows).unwrap();
+    let mut settings = tiny(Learned::Sft, None, dir.path());
+    settings.data = data;
+    let (decoder, _) = load::start(&settings).unwrap();
+    let prompts = |objective: &Objective| -> Vec<Vec<u32>> {
+        let Objective::Sft(texts) = objective else {
+            panic!("not of SFT");
+        };
+        texts
+            .iter()
+            .map(|text: &Text| text.ids[..2].to_vec())
+            .collect()
+    };
+    let mut splits = Vec::new();
+    for seed in [1, 2] {
+        settings.seed(seed);
+        let rows = prepare(&settings, &decoder, Default::default()).unwrap();
+        let held_out = rows.held_out.unwrap();
+        let (train, held) = (prompts(&rows.train), prompts(&held_out.rows));
+        // a quarter of ten prompts, three rows each
+        assert_eq!((train.len(), held.len(), held_out.prompts()), (21, 9, 3));
+        assert!(held.iter().all(|prompt| !train.contains(prompt)));
+        splits.push((held, rows.fingerprint));
+    }
+    assert_ne!(splits[0], splits[1]);
+}
+
+#[test]
+fn cut_and_dropped_rows_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = tiny(Learned::Dpo, lora(), dir.path());
+    settings.max_length = Some(5);
+    let summary = whole(&settings);
+    // prompts of five or six words leave no room for an answer
+    assert_eq!((summary.rows.rows, summary.rows.kept), (12, 6));
+    assert_eq!(summary.rows.long_prompts, 6);
+    assert!(summary.rows.cut > 0 && summary.rows.tokens_cut >= summary.rows.cut);
+    let text = summary.to_string();
+    assert!(text.contains("6 of 12 rows"), "{text}");
+    let written = fs::read_to_string(dir.path().join("summary.json")).unwrap();
+    let written: Value = serde_json::from_str(&written).unwrap();
+    assert_eq!(written["rows"]["long_prompts"], 6);
+}
+
+#[test]
+fn a_run_that_would_not_go_on_as_it_began_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = tiny(Learned::Dpo, lora(), dir.path());
+    quiet(&settings, false, 4).unwrap();
+    let refused = |settings: &Settings, resume: bool, problem: &str| {
+        let error = quiet(settings, resume, 0).unwrap_err().to_string();
+        assert!(error.contains(problem), "{error}");
+    };
+    refused(
+        &settings,
+        false,
+        "step-000004: is step 4 of an earlier run: say --resume",
+    );
+    let mut other = settings.clone();
+    other.fit.batch = 3;
+    refused(
+        &other,
+        true,
+        "--resume: `fit.batch` is 3, and was 2 until step 4",
+    );
+    let mut other = settings.clone();
+    other.adapter = keys(json!({"r": 4}));
+    refused(
+        &other,
+        true,
+        "--resume: `adapter.lora_alpha` is null, and was 4 until step 4",
+    );
+    // other rows under the same name
+    let data = dir.path().join("rows.jsonl");
+    let text = fs::read_to_string(golden("rows.jsonl")).unwrap();
+    let mut moved = tiny(Learned::Dpo, lora(), &dir.path().join("moved"));
+    moved.data = data.clone();
+    fs::write(&data, &text).unwrap();
+    quiet(&moved, false, 4).unwrap();
+    fs::write(&data, text.replacen("t17", "t19", 1)).unwrap();
+    refused(
+        &moved,
+        true,
+        "the rows are not those of the run that wrote it",
+    );
+    fs::write(&data, &text).unwrap();
+    // a checkpoint that lost a file is an error, and is left alone
+    let optimizer = dir
+        .path()
+        .join("moved/checkpoints/step-000004/optimizer.safetensors");
+    let bytes = fs::read(&optimizer).unwrap();
+    fs::write(&optimizer, &bytes[..bytes.len() / 2]).unwrap();
+    refused(&moved, true, "optimizer.safetensors");
+    fs::write(&optimizer, &bytes).unwrap();
+    // how often and how many checkpoints are kept may change
+    moved.save_every = 0;
+    moved.keep_last = 1;
+    assert!(matches!(quiet(&moved, true, 0).unwrap(), Outcome::Done(_)));
+    assert_eq!(steps(&dir.path().join("moved")), ["step-000009"]);
+}
+
+#[test]
+fn settings_that_make_no_sense_are_errors() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("config.json");
+    let (model, data) = (golden("model"), golden("rows.jsonl"));
+    let says = |arguments: &[&str], problem: &str| {
+        let (model, data) = (model.to_str().unwrap(), data.to_str().unwrap());
+        let start = [
+            "train",
+            "--model",
+            model,
+            "--data",
+            data,
+            "--out",
+            dir.path().to_str().unwrap(),
+        ];
+        let arguments = Arguments::parse_from(start.iter().chain(arguments));
+        let result = arguments.asked().and_then(|asked| match asked {
+            Asked::Checkpoint { settings, resume } => quiet(&settings, resume, 0),
+            Asked::Small(_) => panic!("the small model"),
+        });
+        let error = result.unwrap_err().to_string();
+        assert!(error.contains(problem), "{problem}: {error}");
+    };
+    fs::write(&config, r#"{"fit": {"max_step": 3}}"#).unwrap();
+    let path = config.to_str().unwrap();
+    says(
+        &["--config", path],
+        "config.json: unknown field `max_step`, expected",
+    );
+    says(&["--config", path], "in `fit`");
+    says(
+        &["--set", "beta=1"],
+        "--set beta=1: there is no setting `beta`",
+    );
+    says(&["--set", "dpo.beta=-1"], "beta");
+    says(&["--set", "adapter.rank=4"], "rank");
+    let adalora = [
+        "--set",
+        "adapter.peft_type=ADALORA",
+        "--set",
+        "adapter.total_step=10",
+    ];
+    says(&adalora, "AdaLoRA needs its allocator");
+    says(
+        &["--set", "adapter.task_type=SEQ_CLS"],
+        "the adapter's `task_type` must be CAUSAL_LM for `dpo`",
+    );
+    says(
+        &["--objective", "pro"],
+        "--objective pro trains only the small model",
+    );
+    says(
+        &["--base", "x"],
+        "--base is for the small model; with --model, use --model DIR",
+    );
+    says(&["--max-length", "0"], "`max_length` must be at least 1");
+    says(&["--steps", "0"], "`fit.max_steps` must be at least 1");
+    says(&["--batch", "0"], "`batch` must be at least 1");
+    says(&["--set", "keep_last=0"], "`keep_last` must be at least 1");
+    says(
+        &["--set", "held_out=1"],
+        "`held_out` must be in [0, 1), got 1",
+    );
+    says(
+        &["--set", "now=noon"],
+        "`now` must be a time as 2026-01-31T12:00:00, got noon",
+    );
+    says(&["--set", "dtype=bf16"], "train in f32");
+    says(
+        &["--set", "dtype=int4"],
+        "unknown variant `int4`, expected `f32` or `bf16`",
+    );
+    let small = Arguments::parse_from(["train", "--resume"]);
+    assert_eq!(
+        small.asked().unwrap_err().to_string(),
+        "--resume needs --model"
+    );
+    // a row that the model cannot take is named before the first step
+    let long = dir.path().join("long.jsonl");
+    let word = |n: usize| vec!["t5"; n].join(" ");
+    let row = json!({"prompt": word(60), "chosen": format!(" {}", word(9)), "rejected": " t6"});
+    fs::write(&long, format!("{row}\n")).unwrap();
+    let long = long.to_str().unwrap();
+    let problem = "long.jsonl:1: has 70 tokens, and the model was made for 64; set `max_length`";
+    says(&["--set", &format!("data={long}")], problem);
+}
