@@ -466,6 +466,10 @@ fn no_reader_tries_the_forms_of_a_value_in_the_dark() {
     for folder in ["src", "examples"] {
         for path in sources(&root().join(folder)) {
             let text = fs::read_to_string(&path).unwrap();
+            // tests read what tests wrote
+            if path.components().any(|part| part.as_os_str() == "tests") {
+                continue;
+            }
             for (before, _) in text.match_indices("#[serde(untagged)]") {
                 let derive = text[..before].rsplit("\n\n").next().unwrap();
                 assert!(!derive.contains("Deserialize"), "{}", path.display());

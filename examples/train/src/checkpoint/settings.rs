@@ -8,7 +8,8 @@ use super::order::Order;
 use super::rows::{self, Truncation, Turns};
 use candle_align::{DpoConfig, PairwiseRewardConfig};
 use candle_core::DType;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -53,7 +54,7 @@ impl Storage {
 }
 
 /// A fresh adapter.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum FreshAdapter {
     /// PEFT's `adapter_config.json`.
@@ -61,6 +62,18 @@ pub enum FreshAdapter {
     /// The same keys, such as `{"r": 8, "lora_alpha": 16}`. `peft_type` is LORA and `target_modules` is
     /// "all-linear" if they are missing.
     Keys(Map<String, Value>),
+}
+
+impl<'de> Deserialize<'de> for FreshAdapter {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        match Value::deserialize(deserializer)? {
+            Value::String(path) => Ok(Self::File(path.into())),
+            Value::Object(keys) => Ok(Self::Keys(keys)),
+            other => Err(D::Error::custom(format!(
+                "{other} is no adapter: it is the path of an `adapter_config.json`, or an object of its keys"
+            ))),
+        }
+    }
 }
 
 /// The settings of DPO.
