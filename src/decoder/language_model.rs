@@ -25,7 +25,8 @@ pub enum Mode {
 ///
 /// ```
 /// use candle_align::decoder::{LanguageModel, Mode};
-/// use candle_align::{OutputHead, Result, Segments};
+/// use candle_align::ops::Segments;
+/// use candle_align::{OutputHead, Result};
 /// use candle_core::{DType, Device, Tensor, Var};
 ///
 /// /// A bigram model: the next token depends on the last one only.
