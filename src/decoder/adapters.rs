@@ -1,9 +1,9 @@
 //! Adapters on a decoder: those of a folder, several by name, and which of them is active.
 
-use super::model::{Decoder, SCORE};
+use super::model::{Attached, Decoder, SCORE};
 use super::projection::{Projection, wide};
 use crate::error::{Error, Result};
-use crate::parameter_efficient::{Adapter, VeraProjections};
+use crate::parameter_efficient::Adapter;
 use crate::peft::{
     AdapterFile, AnyAdapter, BaseModel, ModelAdapters, PeftConfig, Strictness, TaskType,
 };
@@ -11,15 +11,6 @@ use candle_core::{Tensor, Var};
 use candle_nn::Linear;
 use std::collections::BTreeMap;
 use std::path::Path;
-
-/// What an adapter has beside the layers that hold it.
-#[derive(Clone, Debug)]
-pub(super) struct Attached {
-    config: PeftConfig,
-    projections: Option<VeraProjections>,
-    /// The reward head that is trained with the adapter.
-    pub(super) score: Option<Var>,
-}
 
 impl Decoder {
     /// Reads an adapter that Python's PEFT or this crate wrote, and makes it active. Returns what a lenient

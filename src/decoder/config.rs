@@ -1,5 +1,6 @@
 //! What kind of model a folder holds: its `config.json`.
 
+use super::family::{Family, Gate};
 use super::fields::{IDLE, dtype, gate, ids, labels, windows};
 use super::keys::Keys;
 use super::rope::Rope;
@@ -12,32 +13,6 @@ use std::path::Path;
 
 /// The name of the file.
 pub(super) const FILE: &str = "config.json";
-
-/// The families that can be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    /// Llama 2, 3 and 3.x, SmolLM2, and what else has `model_type` `llama`.
-    Llama,
-    /// Mistral: a sliding window in every layer.
-    Mistral,
-    /// Qwen2 and Qwen2.5: biases on queries, keys and values.
-    Qwen2,
-    /// Qwen3: normalized queries and keys.
-    Qwen3,
-    /// Gemma 3, its text model (`gemma3_text`): four norms in a layer, two kinds of rotary positions.
-    Gemma3,
-    /// Phi-3 and Phi-4-mini: one matrix for queries, keys and values, one for gate and up.
-    Phi3,
-}
-
-/// The nonlinearity of the gate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Gate {
-    /// x·σ(x).
-    Silu,
-    /// The tangent form of x·Φ(x).
-    GeluTanh,
-}
 
 /// What a `config.json` says about a model, in the spelling of Transformers 4 or 5.
 ///

@@ -1,6 +1,6 @@
 //! Fields of a `config.json` whose meaning takes more than a line.
 
-use super::config::{Family, Gate};
+use super::family::{Family, Gate};
 use super::keys::Keys;
 use crate::error::Result;
 use candle_core::DType;

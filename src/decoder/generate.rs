@@ -2,7 +2,7 @@
 
 use super::layer::Layer;
 use super::model::Decoder;
-use super::pass::Pass;
+use super::projection::Pass;
 use crate::error::Result;
 use crate::online::samples::Samples;
 use crate::online::sampling::{Open, SamplingConfig, draw, rows_on_host};

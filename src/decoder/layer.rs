@@ -1,9 +1,9 @@
 //! One layer: attention and a gated feed-forward part, each behind a norm and beside the residual stream.
 
-use super::config::{DecoderConfig, Family, Gate};
+use super::config::DecoderConfig;
+use super::family::{Family, Gate};
 use super::norm::Norm;
-use super::pass::Pass;
-use super::projection::{Projection, Weight};
+use super::projection::{Pass, Projection, Weight};
 use super::tensors::Tensors;
 use crate::error::Result;
 use crate::ops::{self, AttentionConfig, Segments};

@@ -5,34 +5,11 @@ use super::folder;
 use super::layer::Layer;
 use super::model::{Decoder, EMBEDDING, HEAD, SCORE};
 use super::norm::Norm;
-use super::tensors::Tensors;
+use super::tensors::{Load, Tensors};
 use crate::error::{Error, Result};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use std::collections::BTreeMap;
 use std::path::Path;
-
-/// How [`Decoder::load`] holds the weights.
-#[derive(Clone, Debug)]
-pub struct Load {
-    /// The type in memory: f32, f64, bf16 or f16. Half types are for frozen weights; hidden states are then
-    /// f32. Default f32.
-    pub dtype: DType,
-    /// Whether the model's own weights are trained. Default false: they are frozen and cost nothing in the
-    /// backward pass.
-    pub trained: bool,
-    /// Default the CPU.
-    pub device: Device,
-}
-
-impl Default for Load {
-    fn default() -> Self {
-        Self {
-            dtype: DType::F32,
-            trained: false,
-            device: Device::Cpu,
-        }
-    }
-}
 
 impl Decoder {
     /// Reads a folder: `config.json`, and `model.safetensors` or the shards of an index.

@@ -133,6 +133,7 @@
 mod adapters;
 mod classifier;
 mod config;
+mod family;
 mod fields;
 mod folder;
 mod fresh;
@@ -151,9 +152,10 @@ mod save;
 mod scaling;
 mod tensors;
 
-pub use config::{DecoderConfig, Family, Gate};
+pub use config::DecoderConfig;
+pub use family::{Family, Gate};
 pub use language_model::{LanguageModel, Mode};
-pub use load::Load;
 pub use model::Decoder;
 pub use rope::Rope;
 pub use save::Save;
+pub use tensors::Load;

@@ -1,12 +1,13 @@
 //! The decoder: its weights, its output layer, its variables.
 
-use super::adapters::Attached;
 use super::config::DecoderConfig;
 use super::layer::Layer;
 use super::norm::Norm;
 use super::projection::Weight;
 use crate::error::{Error, Result};
 use crate::log_probs::OutputHead;
+use crate::parameter_efficient::VeraProjections;
+use crate::peft::PeftConfig;
 use candle_core::{Tensor, Var};
 use std::collections::{BTreeMap, HashMap};
 
@@ -30,6 +31,15 @@ pub struct Decoder {
     pub(super) adapter: Option<String>,
     pub(super) attached: BTreeMap<String, Attached>,
     pub(super) recompute: bool,
+}
+
+/// What an adapter has beside the layers that hold it.
+#[derive(Clone, Debug)]
+pub(super) struct Attached {
+    pub(super) config: PeftConfig,
+    pub(super) projections: Option<VeraProjections>,
+    /// The reward head that is trained with the adapter.
+    pub(super) score: Option<Var>,
 }
 
 impl Decoder {

@@ -1,6 +1,7 @@
 //! The norm of a decoder.
 
-use super::config::{DecoderConfig, Family};
+use super::config::DecoderConfig;
+use super::family::Family;
 use super::projection::Weight;
 use super::tensors::Tensors;
 use crate::error::Result;

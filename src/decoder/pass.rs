@@ -1,24 +1,17 @@
 //! A pass through the decoder.
 
-use super::config::{DecoderConfig, Family};
+use super::config::DecoderConfig;
+use super::family::Family;
 use super::language_model::Mode;
 use super::layer::{Layer, Tables};
 use super::model::Decoder;
-use super::projection::{Weight, wide};
+use super::projection::{Pass, Weight, wide};
 use super::rope::Rope;
 use crate::error::{Error, Result};
 use crate::ops::Segments;
 use crate::training::recompute;
 use candle_core::{DType, Tensor, Var};
 use std::sync::Arc;
-
-/// What a pass is: under which adapter, and with which dropout.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Pass {
-    pub(super) adapter: Option<String>,
-    /// The seed of a layer's dropout in training.
-    pub(super) dropout: Option<u64>,
-}
 
 impl Decoder {
     /// The last hidden states `[tokens, hidden]` of a flat batch, in evaluation.

@@ -1,6 +1,5 @@
 //! One linear map of the decoder: frozen or trained, with any number of adapters, one of them active.
 
-use super::pass::Pass;
 use crate::error::Result;
 use crate::parameter_efficient::Adapter;
 use crate::parameter_efficient::FrozenLinear;
@@ -45,6 +44,14 @@ pub(super) fn wide(x: &Tensor) -> Result<Tensor> {
         DType::F32 | DType::F64 => x.clone(),
         _ => x.to_dtype(DType::F32)?,
     })
+}
+
+/// What a pass is: under which adapter, and with which dropout.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pass {
+    pub(super) adapter: Option<String>,
+    /// The seed of a layer's dropout in training.
+    pub(super) dropout: Option<u64>,
 }
 
 /// y = W x + b, or an adapter in its place.

@@ -1,6 +1,7 @@
 //! Writing a decoder as a folder that Transformers loads.
 
-use super::config::{FILE, Family};
+use super::config::FILE;
+use super::family::Family;
 use super::folder::ONE;
 use super::model::Decoder;
 use crate::atomic::{Failure, Staged};

@@ -1,10 +1,32 @@
 //! The tensors of a checkpoint's folder, each taken once under its name.
 
-use super::load::Load;
 use super::projection::{Projection, Weight};
 use crate::error::{Error, Result};
-use candle_core::{Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use std::collections::BTreeMap;
+
+/// How [`Decoder::load`](super::Decoder::load) holds the weights.
+#[derive(Clone, Debug)]
+pub struct Load {
+    /// The type in memory: f32, f64, bf16 or f16. Half types are for frozen weights; hidden states are then
+    /// f32. Default f32.
+    pub dtype: DType,
+    /// Whether the model's own weights are trained. Default false: they are frozen and cost nothing in the
+    /// backward pass.
+    pub trained: bool,
+    /// Default the CPU.
+    pub device: Device,
+}
+
+impl Default for Load {
+    fn default() -> Self {
+        Self {
+            dtype: DType::F32,
+            trained: false,
+            device: Device::Cpu,
+        }
+    }
+}
 
 /// What is left of a folder's tensors while a model takes its own.
 pub(super) struct Tensors {

@@ -7,13 +7,11 @@
 //! threads.
 
 use super::row::Row;
-use super::single::{Single, Slot};
+use super::single::{BLOCK, Single, Slot};
 use super::slopes::Slopes;
 use crate::exp::exp;
 use crate::simd::Fused;
 
-/// Elements read at a time.
-pub(super) const BLOCK: usize = 1024;
 /// Partial sums kept at a time.
 const LANES: usize = 32;
 

@@ -1,7 +1,8 @@
 //! A row's two passes for each type of logit.
 
-use super::blocks::{self, BLOCK};
+use super::blocks;
 use super::row::Row;
+use super::single::BLOCK;
 use super::single::{Single, Slot};
 use super::slopes::Slopes;
 use crate::simd::Width;

@@ -1,9 +1,11 @@
 //! Where numbers are written, and the types computed in single precision.
 
-use super::blocks::BLOCK;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use std::mem::MaybeUninit;
+
+/// Elements read at a time.
+pub(super) const BLOCK: usize = 1024;
 
 /// A place to write a number to: memory that already holds one, or uninitialized memory.
 pub(super) trait Slot<T> {

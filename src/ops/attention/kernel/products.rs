@@ -4,8 +4,7 @@
 //! product to the last. So an element's bits depend neither on the block that it is in nor on the number of
 //! threads, and scores that are computed again are the same scores.
 
-use super::number::Number;
-use crate::simd::Fused;
+use crate::simd::{Fused, Real};
 
 /// Rows of the result that are summed at a time.
 const ROWS: usize = 6;
@@ -33,7 +32,7 @@ pub(super) struct Sum<'a, F> {
     pub(super) into: Into,
 }
 
-impl<F: Number> Sum<'_, F> {
+impl<F: Real + Default> Sum<'_, F> {
     #[inline(always)]
     fn take<const M: usize, const N: usize>(&mut self, i: usize, j: usize, sums: &[[F; N]; M]) {
         for (m, sums) in sums.iter().enumerate() {
@@ -54,7 +53,7 @@ impl<F: Number> Sum<'_, F> {
 ///
 /// `columns` is a multiple of N, `length` one of [`STEP`].
 #[inline(always)]
-pub(super) fn plain<F: Number, const N: usize>(
+pub(super) fn plain<F: Real + Default, const N: usize>(
     fused: Fused,
     mut out: Sum<F>,
     (rows, columns, length): (usize, usize, usize),
@@ -85,7 +84,7 @@ pub(super) fn plain<F: Number, const N: usize>(
 
 #[inline(always)]
 #[allow(clippy::needless_range_loop)] // with iterators in place of s and m it is 13 % slower
-fn plain_sums<F: Number, const M: usize, const N: usize>(
+fn plain_sums<F: Real + Default, const M: usize, const N: usize>(
     fused: Fused,
     length: usize,
     a: Matrix<F>,
@@ -117,7 +116,7 @@ fn plain_sums<F: Number, const M: usize, const N: usize>(
 ///
 /// `columns` is a multiple of N.
 #[inline(always)]
-pub(super) fn transposed<F: Number, const N: usize>(
+pub(super) fn transposed<F: Real + Default, const N: usize>(
     fused: Fused,
     mut out: Sum<F>,
     (rows, columns, length): (usize, usize, usize),
@@ -147,7 +146,7 @@ pub(super) fn transposed<F: Number, const N: usize>(
 }
 
 #[inline(always)]
-fn transposed_sums<F: Number, const M: usize, const N: usize>(
+fn transposed_sums<F: Real + Default, const M: usize, const N: usize>(
     fused: Fused,
     length: usize,
     a: Matrix<F>,
