@@ -19,6 +19,7 @@ import os
 import pathlib
 import shutil
 import sys
+import tempfile
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
@@ -186,7 +187,7 @@ def run(name, trainer, adapted, settings, checkpoint, interrupted):
     log = Log()
     fitted = make(
         model=model,
-        args=config(output_dir="/tmp/trl-out", **(COMMON | settings)),
+        args=config(output_dir=tempfile.mkdtemp(), **(COMMON | settings)),
         train_dataset=Dataset.from_list(data),
         processing_class=tokenizer("</s>" if "trap" in checkpoint else "<pad>"),
         peft_config=lora,
@@ -198,6 +199,9 @@ def run(name, trainer, adapted, settings, checkpoint, interrupted):
         if not start.exists():
             fitted.model.save_pretrained(start)
             (start / "README.md").unlink()
+            settings_file = start / "adapter_config.json"
+            saved = json.loads(settings_file.read_text()) | {"base_model_name_or_path": checkpoint}
+            settings_file.write_text(json.dumps(saved, indent=2) + "\n")
     fitted.train()
     final = {n: p.detach().clone().contiguous() for n, p in fitted.model.named_parameters() if p.requires_grad}
     save_file(final, HERE / f"{name}.safetensors")
