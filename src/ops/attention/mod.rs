@@ -52,7 +52,7 @@ pub struct AttentionConfig {
 
 /// Attention of every token over itself and the tokens before it in its rows.
 ///
-/// The equations are on the [module's page](crate::ops::attention).
+/// The equations are on the [module's page](mod@crate::ops::attention).
 ///
 /// # Shapes
 /// `q` `[tokens, heads, dim]`; `k` `[tokens, kv_heads, dim]`; `v` `[tokens, kv_heads, value_dim]`; the result
