@@ -5,7 +5,6 @@ mod case;
 mod errors;
 mod gradients;
 mod laws;
-mod memory;
 mod random;
 mod segments;
 mod values;

@@ -1,9 +1,14 @@
-//! What a four-bit layer and a layer under LoRA hold, and what it takes to use them, counted by the
-//! allocator.
+//! What a four-bit layer, a layer under LoRA and attention hold, and what it takes to use them, counted by
+//! the allocator.
 //!
 //! Only what the test's own thread takes and gives back is counted. Parallel work stays on that
 //! thread ([`alone`]), so no other thread holds a part of what is measured, and no other thread's
 //! memory is in the count, however the machine is used.
+
+mod attention;
+#[allow(dead_code)] // the suite of attention uses the rest
+#[path = "../attention/case.rs"]
+mod case;
 
 use candle_align::parameter_efficient::{BlockScale, LoraConfig, LoraLinear, Nf4Linear};
 use candle_core::{DType, Device, Tensor, Var};
