@@ -4,8 +4,9 @@ use super::model::{Decoder, SCORE};
 use super::projection::Weight;
 use crate::error::{Error, Result};
 use crate::ops::Segments;
+use crate::parameter_efficient::frozen_linear::compute_type;
 use crate::parameter_efficient::low_rank::normal;
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use rand::Rng;
 
 impl Decoder {
@@ -32,10 +33,7 @@ impl Decoder {
             (labels, self.config.hidden_size),
             self.config.initializer_range,
         );
-        let dtype = match table.dtype() {
-            DType::F64 => DType::F64,
-            _ => DType::F32,
-        };
+        let dtype = compute_type(table.dtype());
         let score = normal(std, shape, dtype, table.device(), rng)?;
         self.score = Some(match self.embedding {
             Weight::Trained(_) => Weight::Trained(score),

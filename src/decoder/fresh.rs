@@ -2,11 +2,11 @@
 
 use super::model::{Decoder, SCORE};
 use crate::error::{Error, Result};
+use crate::parameter_efficient::frozen_linear::compute_type;
 use crate::parameter_efficient::{
     AdaLoraLinear, DoraLinear, Ia3Linear, LoraLinear, VeraLinear, VeraProjections,
 };
 use crate::peft::{AdapterMethod, AnyAdapter, ModelAdapters, PeftConfig, TaskType};
-use candle_core::DType;
 use candle_nn::Linear;
 use rand::Rng;
 use std::collections::BTreeMap;
@@ -79,10 +79,7 @@ impl Decoder {
                     (inputs, outputs) = (inputs.max(input), outputs.max(output));
                 }
                 let table = self.embedding.tensor();
-                let dtype = match table.dtype() {
-                    DType::F64 => DType::F64,
-                    _ => DType::F32,
-                };
+                let dtype = compute_type(table.dtype());
                 let settings = &file.model.config;
                 let shared =
                     VeraProjections::new(settings, inputs, outputs, dtype, table.device(), rng)?;

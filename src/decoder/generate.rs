@@ -97,12 +97,7 @@ impl Decoder {
             .filter_map(|open| open.tokens.last().copied())
             .collect();
         let lengths: Vec<usize> = open.iter().map(|open| open.tokens.len()).collect();
-        // each token as a row of its own, only to check it
-        self.check(
-            function,
-            &tokens,
-            &Segments::from_lengths(&vec![1; tokens.len()])?,
-        )?;
+        self.check_vocabulary(function, &tokens)?;
         self.check_lengths(function, &lengths)?;
         let positions: Vec<u32> = lengths.iter().map(|length| *length as u32 - 1).collect();
         let tables = self.tables(&positions)?;

@@ -9,6 +9,7 @@ use super::projection::{Pass, Weight, wide};
 use super::rope::Rope;
 use crate::error::{Error, Result};
 use crate::ops::Segments;
+use crate::parameter_efficient::frozen_linear::compute_type;
 use crate::training::recompute;
 use candle_core::{DType, Tensor, Var};
 use std::sync::Arc;
@@ -88,6 +89,12 @@ impl Decoder {
             );
             return Err(Error::argument(function, "tokens", text));
         }
+        self.check_vocabulary(function, tokens)?;
+        self.check_lengths(function, &segments.row_lengths())
+    }
+
+    /// An error for a token that the vocabulary does not have.
+    pub(super) fn check_vocabulary(&self, function: &'static str, tokens: &[u32]) -> Result<()> {
         let vocabulary = self.config.vocab_size;
         if let Some(at) = tokens.iter().position(|&id| id as usize >= vocabulary) {
             let text = format!(
@@ -96,7 +103,7 @@ impl Decoder {
             );
             return Err(Error::argument(function, "tokens", text));
         }
-        self.check_lengths(function, &segments.row_lengths())
+        Ok(())
     }
 
     /// An error for a row that is longer than the context.
@@ -138,10 +145,7 @@ impl Decoder {
     /// The tables of rotary positions at these positions.
     pub(super) fn tables(&self, positions: &[u32]) -> Result<Rotary> {
         let table = self.embedding.tensor();
-        let dtype = match table.dtype() {
-            DType::F64 => DType::F64,
-            _ => DType::F32,
-        };
+        let dtype = compute_type(table.dtype());
         let of = |rope: &Rope| -> Result<Tables> {
             let (cos, sin) = rope.tables(positions, table.device())?;
             Ok((cos.to_dtype(dtype)?, sin.to_dtype(dtype)?))

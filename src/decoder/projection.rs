@@ -1,10 +1,10 @@
 //! One linear map of the decoder: frozen or trained, with any number of adapters, one of them active.
 
 use crate::error::Result;
-use crate::parameter_efficient::Adapter;
-use crate::parameter_efficient::FrozenLinear;
+use crate::parameter_efficient::frozen_linear::compute_type;
+use crate::parameter_efficient::{Adapter, FrozenLinear};
 use crate::peft::AnyAdapter;
-use candle_core::{DType, Tensor, Var};
+use candle_core::{Tensor, Var};
 use candle_nn::{Linear, Module};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -40,10 +40,7 @@ impl Weight {
 
 /// In the type of hidden states: f32 in place of a half type.
 pub(super) fn wide(x: &Tensor) -> Result<Tensor> {
-    Ok(match x.dtype() {
-        DType::F32 | DType::F64 => x.clone(),
-        _ => x.to_dtype(DType::F32)?,
-    })
+    Ok(x.to_dtype(compute_type(x.dtype()))?)
 }
 
 /// What a pass is: under which adapter, and with which dropout.

@@ -58,8 +58,8 @@ pub fn recompute(
         let mark = Tensor::zeros(1, x.dtype(), x.device())?;
         let zeros = var.as_tensor().detach();
         marks.push(with_slope(var.as_tensor(), mark, move |_| {
-            let found = found.lock().unwrap_or_else(PoisonError::into_inner);
-            found[at].clone().map_or_else(|| zeros.zeros_like(), Ok)
+            let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+            found[at].take().map_or_else(|| zeros.zeros_like(), Ok)
         })?);
     }
     let marks = match marks.is_empty() {

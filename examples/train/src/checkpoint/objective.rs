@@ -1,10 +1,10 @@
 //! The loss of one micro-batch on a decoder, with TRL's reductions.
 
 use super::super::error::{Error, Result};
-use candle_align::decoder::Decoder;
+use candle_align::decoder::{Decoder, LanguageModel, Mode};
 use candle_align::ops::Segments;
 use candle_align::{
-    DpoConfig, Pair, PairwiseRewardConfig, SftConfig, Statistics, TokenLogProbs, dpo_loss,
+    DpoConfig, Pair, PairwiseRewardConfig, SftConfig, TokenLogProbs, dpo_loss,
     pairwise_reward_loss, sft_loss,
 };
 use candle_core::{DType, Device, Tensor};
@@ -152,6 +152,7 @@ impl Objective {
         seed: Option<u64>,
     ) -> Result<Measured> {
         let share = 1.0 / window.len() as f64;
+        let mode = seed.map_or(Mode::Evaluation, |seed| Mode::Train { seed });
         match self {
             Self::Sft(texts) => {
                 // one mean over all tokens of the step, whatever the micro-batches
@@ -161,7 +162,7 @@ impl Objective {
                     .map(|row| texts[*row].covered())
                     .sum();
                 let texts: Vec<&Text> = rows.iter().map(|row| &texts[*row]).collect();
-                let log_probs = of_texts(decoder, &texts, seed)?;
+                let log_probs = of_texts(decoder, &texts, mode)?;
                 let loss = sft_loss(&log_probs, None, &SftConfig::default())?
                     .loss
                     .sum_all()?;
@@ -182,7 +183,7 @@ impl Objective {
                     .chain(pairs.iter().map(|pair| pair.rejected.as_slice()))
                     .collect();
                 let (segments, tokens) = Segments::from_tokens(&texts)?;
-                let hidden = hidden(decoder, &tokens, &segments, seed)?;
+                let hidden = decoder.forward(&tokens, &segments, mode)?;
                 let scores = decoder.scores(&hidden, &tokens, &segments)?.squeeze(1)?;
                 let scores = halves(&scores)?;
                 let margin = margins(&pairs)?;
@@ -200,12 +201,12 @@ impl Objective {
                     .chain(pairs.iter().map(|pair| &pair.rejected))
                     .collect();
                 let of_reference = match reference {
-                    Reference::AdapterOff => under(decoder, None, &texts)?,
-                    Reference::Adapter(name) => under(decoder, Some(name.as_str()), &texts)?,
-                    Reference::Frozen(reference) => of_texts(reference, &texts, None)?,
+                    Reference::AdapterOff => of_texts(decoder, &texts, Mode::Reference)?,
+                    Reference::Adapter(name) => under(decoder, name, &texts)?,
+                    Reference::Frozen(reference) => of_texts(reference, &texts, Mode::Evaluation)?,
                 };
                 let of_reference = halves(&of_reference.sum()?.detach())?;
-                let log_probs = of_texts(decoder, &texts, seed)?;
+                let log_probs = of_texts(decoder, &texts, mode)?;
                 let policy = halves(&log_probs.sum()?)?;
                 let out = dpo_loss(&policy, Some(&of_reference), config)?;
                 let mut loss = (out.loss.mean_all()? * *sigmoid)?;
@@ -224,54 +225,27 @@ impl Objective {
     }
 }
 
-/// The log-probabilities under another adapter, or none, without dropout.
-fn under(decoder: &mut Decoder, adapter: Option<&str>, texts: &[&Text]) -> Result<TokenLogProbs> {
+/// The log-probabilities under another adapter, without dropout.
+fn under(decoder: &mut Decoder, adapter: &str, texts: &[&Text]) -> Result<TokenLogProbs> {
     let active = decoder.adapter().map(str::to_string);
-    decoder.set_adapter(adapter)?;
-    let log_probs = of_texts(decoder, texts, None);
+    decoder.set_adapter(Some(adapter))?;
+    let log_probs = of_texts(decoder, texts, Mode::Evaluation);
     decoder.set_adapter(active.as_deref())?;
     log_probs
 }
 
-fn hidden(
-    decoder: &Decoder,
-    tokens: &[u32],
-    segments: &Segments,
-    seed: Option<u64>,
-) -> Result<Tensor> {
-    Ok(match seed {
-        Some(seed) => decoder.hidden_train(tokens, segments, seed)?,
-        None => decoder.hidden(tokens, segments)?,
-    })
-}
-
 /// The log-probabilities of the learned tokens. What texts have in common at their start is computed once.
-fn of_texts(decoder: &Decoder, texts: &[&Text], seed: Option<u64>) -> Result<TokenLogProbs> {
+fn of_texts(decoder: &Decoder, texts: &[&Text], mode: Mode) -> Result<TokenLogProbs> {
     let rows: Vec<&[u32]> = texts.iter().map(|text| text.ids.as_slice()).collect();
     let (segments, tokens) = Segments::from_tokens(&rows)?;
-    let hidden = hidden(decoder, &tokens, &segments, seed)?;
-    let hidden = segments.to_rows(&hidden)?;
     let time = rows.iter().map(|row| row.len()).max().unwrap_or(0);
-    let (mut ids, mut learned) = (Vec::new(), Vec::new());
-    for text in texts {
-        ids.extend(text.ids.iter().copied());
+    let mut learned = Vec::with_capacity(texts.len() * time);
+    for (row, text) in (1..).zip(texts) {
         learned.extend(text.learned.iter().map(|learned| u8::from(*learned)));
-        let padding = time - text.ids.len();
-        ids.extend(std::iter::repeat_n(0, padding));
-        learned.extend(std::iter::repeat_n(0, padding));
+        learned.resize(row * time, 0);
     }
-    let shape = (texts.len(), time);
-    let device = hidden.device();
-    let ids = Tensor::from_vec(ids, shape, device)?;
-    let learned = Tensor::from_vec(learned, shape, device)?;
-    let head = decoder.head()?;
-    Ok(TokenLogProbs::from_hidden(
-        &hidden,
-        &head,
-        &ids,
-        &learned,
-        Statistics::default(),
-    )?)
+    let learned = Tensor::from_vec(learned, (texts.len(), time), &Device::Cpu)?;
+    Ok(decoder.log_probs(&tokens, &segments, &learned, mode)?)
 }
 
 /// The first half of the rows, and the second.
