@@ -1,14 +1,14 @@
 //! Adapters on a decoder: those of a folder, several by name, and which of them is active.
 
+use super::before::Before;
 use super::model::{Attached, Decoder, SCORE};
-use super::projection::{Projection, wide};
+use super::projection::{Base, Projection, wide};
 use crate::error::{Error, Result};
 use crate::parameter_efficient::Adapter;
 use crate::peft::{
     AdapterFile, AnyAdapter, BaseModel, ModelAdapters, PeftConfig, Strictness, TaskType,
 };
 use candle_core::{Tensor, Var};
-use candle_nn::Linear;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -27,6 +27,10 @@ impl Decoder {
         let function = "Decoder::load_adapter";
         let file = AdapterFile::read(folder, strictness)?;
         let mut config = file.config().clone();
+        if let Some(before) = self.loaded_before(function, &file)? {
+            self.attach_before(function, name, config, before)?;
+            return Ok(file.left_out().to_vec());
+        }
         // PEFT trains a classifier's head whole without saying so in its settings
         if self.score.is_some()
             && config.task == Some(TaskType::SequenceClassification)
@@ -38,7 +42,12 @@ impl Decoder {
                 }
             }
         }
-        let state = self.state_dict();
+        let mut state = self.state_dict();
+        for map in self.layers.iter().flat_map(|layer| layer.projections()) {
+            if let Some(quantized) = map.nf4() {
+                state.extend(quantized.to_state_dict(&map.path)?);
+            }
+        }
         let base =
             match self.config.tie_word_embeddings && self.head.is_none() && self.score.is_none() {
                 true => BaseModel::tied(&state, "model.embed_tokens", "lm_head"),
@@ -57,6 +66,9 @@ impl Decoder {
     /// [`Error::Argument`] if there is no adapter of this name; as [`AdapterFile::write`].
     pub fn save_adapter(&self, name: &str, folder: impl AsRef<Path>) -> Result<()> {
         let attached = self.attached("Decoder::save_adapter", name)?;
+        if let Some(before) = &attached.before {
+            return before.file(attached.config.clone())?.write(folder);
+        }
         let mut layers = BTreeMap::new();
         for layer in &self.layers {
             for map in layer.projections() {
@@ -123,11 +135,50 @@ impl Decoder {
         })
     }
 
-    /// The frozen linear maps, by path.
-    pub(super) fn linears(&self) -> Vec<(String, Linear)> {
+    /// The linear maps that an adapter can go over, by path.
+    pub(super) fn bases(&self) -> Vec<(String, Base)> {
         let maps = self.layers.iter().flat_map(|layer| layer.projections());
-        let linear = |map: &Projection| (map.path.clone(), map.linear());
-        maps.map(linear).collect()
+        let base = |map: &Projection| (map.path.clone(), map.base());
+        maps.map(base).collect()
+    }
+
+    /// An error if the name is taken, or if the weights are trained.
+    fn check_free(&self, function: &'static str, name: &str) -> Result<()> {
+        if self.attached.contains_key(name) {
+            let text = format!("is `{name}`, which is taken");
+            return Err(Error::argument(function, "name", text));
+        }
+        let mut maps = self.layers.iter().flat_map(|layer| layer.projections());
+        if maps.any(Projection::is_trained) {
+            let text = "are trained, and an adapter goes on frozen ones: load the model with `trained` = false";
+            return Err(Error::argument(function, "weights", text));
+        }
+        Ok(())
+    }
+
+    /// Puts a prompt or a prefix before the rows, under a name.
+    pub(super) fn attach_before(
+        &mut self,
+        function: &'static str,
+        name: &str,
+        config: PeftConfig,
+        before: Before,
+    ) -> Result<()> {
+        self.check_free(function, name)?;
+        if self.score.is_some() || config.task == Some(TaskType::SequenceClassification) {
+            let text = "is a prompt or a prefix for a classifier, whose head it does not train: choose an adapter of \
+                        linear maps";
+            return Err(Error::argument(function, "config", text));
+        }
+        let attached = Attached {
+            config,
+            projections: None,
+            score: None,
+            before: Some(before),
+        };
+        self.attached.insert(name.to_string(), attached);
+        self.adapter = Some(name.to_string());
+        Ok(())
     }
 
     /// Puts the layers of an adapter into the model, under a name.
@@ -138,13 +189,7 @@ impl Decoder {
         config: PeftConfig,
         adapters: ModelAdapters,
     ) -> Result<()> {
-        if self.attached.contains_key(name) {
-            return Err(Error::argument(
-                function,
-                "name",
-                format!("is `{name}`, which is taken"),
-            ));
-        }
+        self.check_free(function, name)?;
         let mut layers = adapters.layers;
         let mut weights = adapters.weights;
         // nothing is changed before everything is checked
@@ -169,16 +214,19 @@ impl Decoder {
             let text = format!("holds `{SCORE}`, and the model is no classifier");
             return Err(Error::argument(function, "adapter", text));
         }
-        if places.iter().any(|map| map.is_trained()) {
-            let text = "are trained, and an adapter goes on frozen ones: load the model with `trained` = false";
-            return Err(Error::argument(function, "weights", text));
-        }
         let score = match score {
             Some(score) => Some(Var::from_tensor(&wide(&score)?.copy()?)?),
             None => None,
         };
         for map in &mut places {
             if let Some(adapter) = layers.remove(&map.path) {
+                // one base in memory, not a copy from the state dict
+                let adapter = match (adapter, map.nf4()) {
+                    (AnyAdapter::Qlora(layer), Some(base)) => {
+                        AnyAdapter::Qlora(layer.over_same(base.clone()))
+                    }
+                    (adapter, _) => adapter,
+                };
                 map.adapters.insert(name.to_string(), adapter);
             }
         }
@@ -186,6 +234,7 @@ impl Decoder {
             config,
             projections: adapters.projections,
             score,
+            before: None,
         };
         self.attached.insert(name.to_string(), attached);
         self.adapter = Some(name.to_string());

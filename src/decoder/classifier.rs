@@ -58,7 +58,7 @@ impl Decoder {
             let text = format!("has no `{SCORE}`: see `Decoder::into_classifier`");
             return Err(Error::argument(function, "self", text));
         };
-        self.check(function, tokens, segments)?;
+        self.check(function, tokens, segments, 0)?;
         if hidden.dims() != [tokens.len(), self.config.hidden_size] {
             let (found, width) = (hidden.dims(), self.config.hidden_size);
             let text = format!(

@@ -1,7 +1,7 @@
 //! What kind of model a folder holds: its `config.json`.
 
 use super::family::{Family, Gate};
-use super::fields::{IDLE, dtype, gate, ids, labels, windows};
+use super::fields::{IDLE, dtype, ends, gate, labels, softcaps, special, windows};
 use super::keys::Keys;
 use super::rope::Rope;
 use super::scaling;
@@ -58,6 +58,8 @@ pub struct DecoderConfig {
     pub rope: Rope,
     /// Rotary positions of Gemma 3's layers with a window.
     pub window_rope: Option<Rope>,
+    /// The bound of the attention scores, if they are bounded.
+    pub attn_logit_softcapping: Option<f64>,
     /// The bound of the logits, if they are bounded.
     pub final_logit_softcapping: Option<f64>,
     /// Whether the output layer is the embedding.
@@ -106,10 +108,12 @@ impl DecoderConfig {
             "mistral" => Family::Mistral,
             "qwen2" => Family::Qwen2,
             "qwen3" => Family::Qwen3,
+            "gemma2" => Family::Gemma2,
             "gemma3_text" => Family::Gemma3,
             "phi3" => Family::Phi3,
             other => {
-                let why = "the families that can be read are llama, mistral, qwen2, qwen3, gemma3_text and phi3";
+                let why = "the families that can be read are llama, mistral, qwen2, qwen3, gemma2, gemma3_text and \
+                           phi3";
                 return Err(keys.refused("model_type", other, why));
             }
         };
@@ -129,10 +133,14 @@ impl DecoderConfig {
         let intermediate_size = size("intermediate_size")?;
         let num_hidden_layers = size("num_hidden_layers")?;
         let num_attention_heads = size("num_attention_heads")?;
-        let num_key_value_heads = match keys.count("num_key_value_heads")? {
-            Some(heads) => heads,
-            None if family == Family::Mistral => 8,
-            None => num_attention_heads,
+        // null is as many as there are heads; a missing key is the default of the family
+        let missing = !keys.said("num_key_value_heads");
+        let num_key_value_heads = match (keys.count("num_key_value_heads")?, family) {
+            (Some(heads), _) => heads,
+            (None, Family::Mistral) if missing => 8,
+            (None, Family::Qwen2 | Family::Qwen3) if missing => 32,
+            (None, Family::Gemma2 | Family::Gemma3) if missing => 4,
+            (None, _) => num_attention_heads,
         };
         if num_attention_heads % num_key_value_heads != 0 {
             let why = format!("it does not divide `num_attention_heads` = {num_attention_heads}");
@@ -141,7 +149,7 @@ impl DecoderConfig {
         let head_dim = match (keys.count("head_dim")?, family) {
             (Some(dim), _) => dim,
             (None, Family::Qwen3) => 128,
-            (None, Family::Gemma3) => 256,
+            (None, Family::Gemma2 | Family::Gemma3) => 256,
             (None, _) if hidden_size % num_attention_heads != 0 => {
                 let why = format!(
                     "`num_attention_heads` = {num_attention_heads} does not divide it, and there is no `head_dim`"
@@ -156,6 +164,7 @@ impl DecoderConfig {
         let max_position_embeddings = match (keys.count("max_position_embeddings")?, family) {
             (Some(most), _) => most,
             (None, Family::Llama) => 2048,
+            (None, Family::Gemma2) => 8192,
             (None, Family::Mistral | Family::Gemma3) => 131_072,
             (None, Family::Qwen2 | Family::Qwen3) => 32_768,
             (None, Family::Phi3) => 4096,
@@ -192,18 +201,12 @@ impl DecoderConfig {
             keys.only(key, 0.0, why)?;
         }
         let score_scale = match family {
-            Family::Gemma3 => keys.positive("query_pre_attn_scalar")?.unwrap_or(256.0),
+            Family::Gemma2 | Family::Gemma3 => {
+                keys.positive("query_pre_attn_scalar")?.unwrap_or(256.0)
+            }
             _ => head_dim as f64,
         };
-        keys.only(
-            "attn_logit_softcapping",
-            0.0,
-            "scores cannot be bounded here",
-        )?;
-        let final_logit_softcapping = match family {
-            Family::Gemma3 => keys.positive("final_logit_softcapping")?,
-            _ => None,
-        };
+        let (attn_logit_softcapping, final_logit_softcapping) = softcaps(&mut keys, family)?;
         let why = "attention in both directions is not supported";
         keys.only("use_bidirectional_attention", false, why)?;
         keys.only(
@@ -237,6 +240,7 @@ impl DecoderConfig {
         let (rope, window_rope) =
             scaling::ropes(&mut keys, &shape, theta, family == Family::Gemma3)?;
 
+        let ids = special(family);
         let config = Self {
             family,
             vocab_size,
@@ -257,12 +261,13 @@ impl DecoderConfig {
             windows,
             rope,
             window_rope,
+            attn_logit_softcapping,
             final_logit_softcapping,
-            tie_word_embeddings: keys.or("tie_word_embeddings", family == Family::Gemma3)?,
+            tie_word_embeddings: keys.or("tie_word_embeddings", family.is_gemma())?,
             initializer_range: keys.positive("initializer_range")?.unwrap_or(0.02),
-            bos_token_id: keys.take("bos_token_id")?,
-            eos_token_id: ids(&mut keys)?,
-            pad_token_id: keys.take("pad_token_id")?,
+            bos_token_id: keys.token("bos_token_id", ids.bos)?,
+            eos_token_id: ends(&mut keys, ids.eos)?,
+            pad_token_id: keys.token("pad_token_id", ids.pad)?,
             dtype: dtype(&mut keys)?,
             num_labels: labels(&mut keys)?,
             json,

@@ -11,10 +11,19 @@ pub enum Family {
     Qwen2,
     /// Qwen3: normalized queries and keys.
     Qwen3,
+    /// Gemma 2: four norms in a layer, bounded scores and logits.
+    Gemma2,
     /// Gemma 3, its text model (`gemma3_text`): four norms in a layer, two kinds of rotary positions.
     Gemma3,
     /// Phi-3 and Phi-4-mini: one matrix for queries, keys and values, one for gate and up.
     Phi3,
+}
+
+impl Family {
+    /// Whether the norms multiply by 1 + w, the branches are normalized too, and the embedding is scaled.
+    pub(super) fn is_gemma(self) -> bool {
+        matches!(self, Self::Gemma2 | Self::Gemma3)
+    }
 }
 
 /// The nonlinearity of the gate.

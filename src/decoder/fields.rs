@@ -74,10 +74,10 @@ pub(super) const IDLE: &[&str] = &[
 
 pub(super) fn gate(keys: &mut Keys, family: Family) -> Result<Gate> {
     let (key, default) = match family {
-        Family::Gemma3 => ("hidden_activation", "gelu_pytorch_tanh"),
+        Family::Gemma2 | Family::Gemma3 => ("hidden_activation", "gelu_pytorch_tanh"),
         _ => ("hidden_act", "silu"),
     };
-    if family == Family::Gemma3 {
+    if family.is_gemma() {
         // Transformers does not read it here
         keys.ignore(&["hidden_act"]);
     }
@@ -86,6 +86,33 @@ pub(super) fn gate(keys: &mut Keys, family: Family) -> Result<Gate> {
         "silu" | "swish" => Ok(Gate::Silu),
         "gelu_pytorch_tanh" | "gelu_new" => Ok(Gate::GeluTanh),
         other => Err(keys.refused(key, other, "it can be silu or gelu_pytorch_tanh")),
+    }
+}
+
+/// The bounds of the attention scores and of the logits.
+pub(super) fn softcaps(keys: &mut Keys, family: Family) -> Result<(Option<f64>, Option<f64>)> {
+    let names = ["attn_logit_softcapping", "final_logit_softcapping"];
+    match family {
+        Family::Gemma2 => {
+            let missing = names.map(|name| !keys.said(name));
+            let [scores, logits] = [keys.positive(names[0])?, keys.positive(names[1])?];
+            let default = |missing: bool, cap| missing.then_some(cap);
+            Ok((
+                scores.or(default(missing[0], 50.0)),
+                logits.or(default(missing[1], 30.0)),
+            ))
+        }
+        Family::Gemma3 => {
+            // Transformers reads the bound of the scores here and does not use it
+            keys.ignore(&names[..1]);
+            Ok((None, keys.positive(names[1])?))
+        }
+        _ => {
+            for name in names {
+                keys.only(name, 0.0, "this family has no such setting")?;
+            }
+            Ok((None, None))
+        }
     }
 }
 
@@ -102,16 +129,24 @@ pub(super) fn windows(
     let uses: Option<bool> = keys.take("use_sliding_window")?;
     let first_sliding = keys.whole("max_window_layers")?;
     let every: Option<usize> = keys.count("sliding_window_pattern")?;
+    if family == Family::Gemma2 {
+        // the same number under its first name
+        keys.ignore(&["sliding_window_size"]);
+    }
     let kinds: Option<Vec<String>> = keys.take("layer_types")?;
     let window = match family {
         // this family's code does not know the key
         Family::Llama => None,
-        Family::Mistral if !said => Some(4096),
-        Family::Mistral => window,
         Family::Phi3 => window,
-        Family::Qwen2 | Family::Qwen3 => window.filter(|_| uses.unwrap_or(false)),
-        Family::Gemma3 => window.or(Some(4096)),
+        _ if !said => Some(4096),
+        _ => window,
     };
+    let window = match family {
+        Family::Qwen2 | Family::Qwen3 => window.filter(|_| uses.unwrap_or(false)),
+        _ => window,
+    };
+    // this family's code takes one window for all layers, whatever their kinds are called
+    let alike = family == Family::Phi3;
     if let Some(kinds) = kinds {
         if kinds.len() != layers {
             let why = format!("it must name `num_hidden_layers` = {layers} layers");
@@ -120,6 +155,7 @@ pub(super) fn windows(
         return kinds
             .iter()
             .map(|kind| match kind.as_str() {
+                "full_attention" | "sliding_attention" if alike => Ok(window),
                 "full_attention" => Ok(None),
                 "sliding_attention" => Ok(window),
                 other => Err(keys.refused(
@@ -133,6 +169,7 @@ pub(super) fn windows(
     let slides = |layer: usize| match family {
         Family::Llama | Family::Mistral | Family::Phi3 => true,
         Family::Qwen2 | Family::Qwen3 => layer >= first_sliding.unwrap_or(28),
+        Family::Gemma2 => layer.is_multiple_of(2),
         Family::Gemma3 => !(layer + 1).is_multiple_of(every.unwrap_or(6)),
     };
     Ok((0..layers)
@@ -140,8 +177,29 @@ pub(super) fn windows(
         .collect())
 }
 
+/// The special tokens of a file that does not name them.
+pub(super) struct Special {
+    pub(super) bos: Option<u32>,
+    pub(super) eos: Option<u32>,
+    pub(super) pad: Option<u32>,
+}
+
+/// The defaults of Transformers' classes.
+pub(super) fn special(family: Family) -> Special {
+    let (bos, eos, pad) = match family {
+        Family::Llama | Family::Mistral => (Some(1), Some(2), None),
+        Family::Qwen2 | Family::Qwen3 => (None, None, None),
+        Family::Gemma2 | Family::Gemma3 => (Some(2), Some(1), Some(0)),
+        Family::Phi3 => (Some(1), Some(32_000), Some(32_000)),
+    };
+    Special { bos, eos, pad }
+}
+
 /// The end tokens: one or several.
-pub(super) fn ids(keys: &mut Keys) -> Result<Vec<u32>> {
+pub(super) fn ends(keys: &mut Keys, default: Option<u32>) -> Result<Vec<u32>> {
+    if !keys.said("eos_token_id") {
+        return Ok(default.into_iter().collect());
+    }
     match keys.take::<Value>("eos_token_id")? {
         None => Ok(Vec::new()),
         Some(value) => {

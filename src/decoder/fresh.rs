@@ -1,13 +1,13 @@
 //! Fresh adapters.
 
 use super::model::{Decoder, SCORE};
+use super::projection::Base;
 use crate::error::{Error, Result};
 use crate::parameter_efficient::frozen_linear::compute_type;
 use crate::parameter_efficient::{
-    AdaLoraLinear, DoraLinear, Ia3Linear, LoraLinear, VeraLinear, VeraProjections,
+    AdaLoraLinear, DoraLinear, Ia3Linear, LoraLinear, QloraLinear, VeraLinear, VeraProjections,
 };
 use crate::peft::{AdapterMethod, AnyAdapter, ModelAdapters, PeftConfig, TaskType};
-use candle_nn::Linear;
 use rand::Rng;
 use std::collections::BTreeMap;
 
@@ -15,11 +15,15 @@ impl Decoder {
     /// Puts a fresh adapter on the modules that its settings choose, by PEFT's rules, and makes it active.
     /// "all-linear" means all linear maps of the layers, not the output layer.
     ///
+    /// A fresh prompt is drawn from the rows of the embedding, a fresh prefix from N(0, 1), as in PEFT. Over
+    /// weights in four bits only LoRA can be put, which is then QLoRA.
+    ///
     /// On a classifier under the task `SEQ_CLS`, its `score` is trained with the adapter, as in PEFT.
     ///
     /// # Errors
     /// [`Error::Argument`] if the name is taken, if the weights are trained, for a module that the decoder
-    /// cannot adapt or train whole, and for prompts and prefixes; the errors of the method's settings.
+    /// cannot adapt or train whole, for a prompt or a prefix of other sizes than the model's, or on a classifier;
+    /// the errors of the method's settings.
     #[doc(alias = "get_peft_model")]
     pub fn add_adapter(
         &mut self,
@@ -29,9 +33,12 @@ impl Decoder {
     ) -> Result<()> {
         let function = "Decoder::add_adapter";
         self.check_whole(function, config)?;
-        let maps: Vec<(String, Linear)> = self.linears();
+        if let Some(before) = self.fresh_before(function, &config.method, rng)? {
+            return self.attach_before(function, name, config.clone(), before);
+        }
+        let maps = self.bases();
         let paths: Vec<&str> = maps.iter().map(|(path, _)| path.as_str()).collect();
-        let base = |path: &str| -> Result<&Linear> {
+        let any_base = |path: &str| -> Result<&Base> {
             let found = maps.iter().find(|(of, _)| of == path);
             found.map(|(_, map)| map).ok_or_else(|| {
                 Error::argument(
@@ -40,6 +47,14 @@ impl Decoder {
                     format!("chooses `{path}`, which is no linear map"),
                 )
             })
+        };
+        let base = |path: &str| match any_base(path)? {
+            Base::Linear(base) => Ok(base),
+            Base::Nf4(_) => {
+                let text =
+                    format!("chooses `{path}`, which is in four bits: only LoRA goes over it");
+                Err(Error::argument(function, "config", text))
+            }
         };
         let mut layers = BTreeMap::new();
         let mut projections = None;
@@ -51,10 +66,16 @@ impl Decoder {
                     return Err(Error::argument(function, "config", text));
                 }
                 for (path, settings) in file.model.for_modules(&paths)? {
-                    let base = base(&path)?;
-                    let layer = match file.dora {
-                        true => AnyAdapter::Dora(DoraLinear::new(base, &settings, rng)?),
-                        false => AnyAdapter::Lora(LoraLinear::new(base, &settings, rng)?),
+                    let layer = match (any_base(&path)?, file.dora) {
+                        (_, true) => {
+                            AnyAdapter::Dora(DoraLinear::new(base(&path)?, &settings, rng)?)
+                        }
+                        (Base::Linear(base), false) => {
+                            AnyAdapter::Lora(LoraLinear::new(base, &settings, rng)?)
+                        }
+                        (Base::Nf4(base), false) => {
+                            AnyAdapter::Qlora(QloraLinear::over(base.clone(), &settings, rng)?)
+                        }
                     };
                     layers.insert(path, layer);
                 }
@@ -89,11 +110,8 @@ impl Decoder {
                 }
                 projections = Some(shared);
             }
-            AdapterMethod::Prompt(_) | AdapterMethod::Prefix(_) => {
-                let text = "is a prompt or a prefix, which the decoder does not take; choose an adapter of \
-                            linear maps";
-                return Err(Error::argument(function, "config", text));
-            }
+            // put before the rows above
+            AdapterMethod::Prompt(_) | AdapterMethod::Prefix(_) => {}
         }
         let mut weights = BTreeMap::new();
         if let Some(score) = self.score.as_ref().filter(|_| trains_score(config)) {

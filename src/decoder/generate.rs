@@ -6,7 +6,7 @@ use super::projection::Pass;
 use crate::error::Result;
 use crate::online::samples::Samples;
 use crate::online::sampling::{Open, SamplingConfig, draw, rows_on_host};
-use crate::ops::{self, Segments};
+use crate::ops::Segments;
 use candle_core::{DType, Tensor};
 use rand::Rng;
 use rayon::prelude::*;
@@ -43,7 +43,7 @@ impl Decoder {
                 (cache, _) => {
                     let rows: Vec<&[u32]> = open.iter().map(|open| open.tokens).collect();
                     let (segments, tokens) = Segments::from_tokens(&rows)?;
-                    self.check(function, &tokens, &segments)?;
+                    self.check(function, &tokens, &segments, self.virtual_tokens())?;
                     let (hidden, filled) = self.fill(&tokens, &segments, open, cached)?;
                     *cache = filled;
                     hidden
@@ -61,24 +61,30 @@ impl Decoder {
         open: &[Open],
         keep: bool,
     ) -> Result<(Tensor, Option<Cache>)> {
-        let mut h = self.embed(tokens)?.detach();
-        let tables = self.tables(&segments.positions())?;
-        let pass = self.pass_in_evaluation();
+        let start = self.start(tokens, segments, self.before())?;
+        let (mut h, segments) = (start.h.detach(), start.segments);
+        let tables = self.tables(&start.positions)?;
         let paths = segments.rows();
         let mut cache = Cache {
             shared: Vec::new(),
             rows: vec![Row::default(); open.iter().map(|open| open.row + 1).max().unwrap_or(0)],
         };
         for (open, path) in open.iter().zip(&paths) {
-            cache.rows[open.row].shared = ranges(path);
+            cache.rows[open.row].shared = ranges(path, start.cached);
         }
         for (number, layer) in self.layers.iter().enumerate() {
             let tables = tables.of(&self.config, number);
-            let [q, k, v] = layer.queries_keys_values(&h, tables, &pass)?;
+            let pass = self.pass_in_evaluation(number);
+            let qkv = layer.queries_keys_values(&h, tables, &pass)?;
             if keep {
-                cache.shared.push(KeysValues::of(&k, &v)?);
+                let mut cached = KeysValues::of(&qkv[1], &qkv[2])?;
+                if let Some((prefix, number)) = &pass.prefix {
+                    let (keys, values) = prefix.of_layer(*number)?;
+                    cached.put_first(KeysValues::of(&keys, &values)?);
+                }
+                cache.shared.push(cached);
             }
-            let attended = ops::attention(&q, &k, &v, segments, &layer.attention)?;
+            let attended = layer.attend(&qkv, &segments, &pass)?;
             h = layer.after(&h, &attended, &pass)?.detach();
         }
         let last: Vec<u32> = paths
@@ -98,13 +104,15 @@ impl Decoder {
             .collect();
         let lengths: Vec<usize> = open.iter().map(|open| open.tokens.len()).collect();
         self.check_vocabulary(function, &tokens)?;
-        self.check_lengths(function, &lengths)?;
-        let positions: Vec<u32> = lengths.iter().map(|length| *length as u32 - 1).collect();
+        let before = self.virtual_tokens();
+        self.check_lengths(function, &lengths, before)?;
+        let position = |length: &usize| (length + before) as u32 - 1;
+        let positions: Vec<u32> = lengths.iter().map(position).collect();
         let tables = self.tables(&positions)?;
-        let pass = self.pass_in_evaluation();
         let mut h = self.embed(&tokens)?.detach();
         for (number, layer) in self.layers.iter().enumerate() {
             let tables = tables.of(&self.config, number);
+            let pass = self.pass_in_evaluation(number);
             let [q, k, v] = layer.queries_keys_values(&h, tables, &pass)?;
             let new = KeysValues::of(&k, &v)?;
             for (at, row) in open.iter().enumerate() {
@@ -118,10 +126,11 @@ impl Decoder {
         self.norm.forward(&h)
     }
 
-    fn pass_in_evaluation(&self) -> Pass {
+    fn pass_in_evaluation(&self, layer: usize) -> Pass {
         Pass {
             adapter: self.adapter.clone(),
             dropout: None,
+            prefix: self.before().and_then(|before| before.in_layer(layer)),
         }
     }
 }
@@ -140,6 +149,13 @@ impl KeysValues {
             keys: numbers(k)?,
             values: numbers(v)?,
         })
+    }
+
+    /// Puts what no token has made before the rest.
+    fn put_first(&mut self, mut first: Self) {
+        first.keys.append(&mut self.keys);
+        first.values.append(&mut self.values);
+        *self = first;
     }
 
     /// Adds one token, the `at`-th of `count` new ones.
@@ -205,6 +221,10 @@ impl Cache {
                     .iter()
                     .map(|(part, token)| scale * dot(query, &part.keys[place(*token)]))
                     .collect();
+                if let Some(cap) = layer.attention.softcap {
+                    let cap = cap as f32;
+                    scores.iter_mut().for_each(|s| *s = cap * (*s / cap).tanh());
+                }
                 let highest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
                 let mut sum = 0.0;
                 for score in &mut scores {
@@ -236,11 +256,11 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     sums.iter().sum::<f32>() + rest
 }
 
-/// A path's tokens as ranges.
-fn ranges(path: &[u32]) -> Vec<Range<usize>> {
+/// A path's tokens as ranges, behind the first `before` places, which all paths have.
+fn ranges(path: &[u32], before: usize) -> Vec<Range<usize>> {
     let mut ranges: Vec<Range<usize>> = Vec::new();
-    for &token in path {
-        let token = token as usize;
+    let path = path.iter().map(|&token| token as usize + before);
+    for token in (0..before).chain(path) {
         match ranges.last_mut() {
             Some(last) if last.end == token => last.end += 1,
             _ => ranges.push(token..token + 1),

@@ -88,6 +88,14 @@ impl<'a> Keys<'a> {
         }
     }
 
+    /// A token; null is none, and a missing key is `default`.
+    pub(super) fn token(&mut self, key: &str, default: Option<u32>) -> Result<Option<u32>> {
+        match self.said(key) {
+            true => self.take(key),
+            false => Ok(default),
+        }
+    }
+
     /// The object under a key, to be read in the same way.
     pub(super) fn object(&mut self, key: &str) -> Result<Option<Keys<'a>>> {
         let left: Option<Map<String, Value>> = self.take(key)?;
@@ -97,6 +105,11 @@ impl<'a> Keys<'a> {
             within: format!("{}{key}.", self.within),
             left,
         }))
+    }
+
+    /// Whether no key is left.
+    pub(super) fn is_empty(&self) -> bool {
+        self.left.is_empty()
     }
 
     /// Whether a key is there with a value.

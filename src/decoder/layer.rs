@@ -97,7 +97,7 @@ impl Layer {
             ]),
             false => None,
         };
-        let four = config.family == Family::Gemma3;
+        let four = config.family.is_gemma();
         let mut norm = |name: &str| Norm::new(tensors, config, &format!("{path}.{name}"), hidden);
         let after_attention = norm("post_attention_layernorm")?;
         let (after_attention, feed_forward_norm, after_feed_forward) = match four {
@@ -128,6 +128,7 @@ impl Layer {
             attention: AttentionConfig {
                 scale: Some(config.score_scale),
                 window: config.windows[number],
+                softcap: config.attn_logit_softcapping,
             },
         })
     }
@@ -217,9 +218,39 @@ impl Layer {
         tables: &Tables,
         pass: &Pass,
     ) -> Result<Tensor> {
-        let [q, k, v] = self.queries_keys_values(h, tables, pass)?;
-        let attended = ops::attention(&q, &k, &v, segments, &self.attention)?;
+        let qkv = self.queries_keys_values(h, tables, pass)?;
+        let attended = self.attend(&qkv, segments, pass)?;
         self.after(h, &attended, pass)
+    }
+
+    /// Attention over a batch of segments, and over the prefix of the pass.
+    pub(super) fn attend(
+        &self,
+        [q, k, v]: &[Tensor; 3],
+        segments: &Segments,
+        pass: &Pass,
+    ) -> Result<Tensor> {
+        let Some((prefix, number)) = &pass.prefix else {
+            return ops::attention(q, k, v, segments, &self.attention);
+        };
+        let (keys, values) = prefix.of_layer(*number)?;
+        if self.attention.window.is_none() {
+            let prefix = (&keys, &values);
+            return ops::attention_with_prefix(q, k, v, prefix, segments, &self.attention);
+        }
+        // a window hides a prefix as it hides tokens: here the prefix is tokens, whose own outputs are dropped
+        let (tokens, heads, dim) = q.dims3()?;
+        let length = keys.dim(0)?;
+        let none = Tensor::zeros((length, heads, dim), q.dtype(), q.device())?;
+        let behind = |first: &Tensor, rest: &Tensor| Tensor::cat(&[first, rest], 0);
+        let out = ops::attention(
+            &behind(&none, q)?,
+            &behind(&keys, k)?,
+            &behind(&values, v)?,
+            &segments.below(length)?,
+            &self.attention,
+        )?;
+        Ok(out.narrow(0, length, tokens)?)
     }
 
     /// All linear maps, in the order of Transformers.

@@ -34,6 +34,10 @@ impl Decoder {
             let text = "is a half type, in which the steps of an optimizer are lost: train in f32";
             return Err(Error::argument(function, "load.dtype", text));
         }
+        if load.nf4.is_some() && load.trained {
+            let text = "quantizes weights, which are then frozen: load with `trained` = false and add an adapter";
+            return Err(Error::argument(function, "load.nf4", text));
+        }
         let tensors = folder::read(function, folder)?;
         let source = folder.display().to_string();
         let mut tensors = Tensors::new(function, source, tensors, load);

@@ -48,9 +48,10 @@
 //! | `model_type` | models | beside Llama's layer |
 //! |---|---|---|
 //! | `llama` | Llama 2, 3, 3.x, SmolLM2 | |
-//! | `mistral` | Mistral | a sliding window in every layer |
+//! | `mistral` | Mistral, Ministral | a sliding window in every layer, or in those that `layer_types` names |
 //! | `qwen2` | Qwen2, Qwen2.5 | biases on queries, keys and values; windows from a layer on |
 //! | `qwen3` | Qwen3 | normalized queries and keys; windows from a layer on |
+//! | `gemma2` | Gemma 2 | four norms of 1 + w, a scaled embedding, bounded scores and logits, a window in every second layer |
 //! | `gemma3_text` | Gemma 3's text model | four norms of 1 + w, a scaled embedding, windows and full layers with rotary positions of their own |
 //! | `phi3` | Phi-3, Phi-4-mini | one matrix for queries, keys and values, one for gate and up; a part of each head turns |
 //!
@@ -65,12 +66,22 @@
 //! | | weights | variables |
 //! |---|---|---|
 //! | full fine-tuning | [`Load::trained`] | all; f32 or f64 |
-//! | adapters | frozen, in any type | those of the active adapter |
+//! | adapters | frozen, in any type, or in four bits ([`Load::nf4`]) | those of the active adapter |
 //!
-//! [`Decoder::add_adapter`] puts LoRA, DoRA, AdaLoRA, (IA)³ or VeRA on the modules that PEFT's rules choose,
-//! and [`Decoder::load_adapter`] reads an adapter's folder. A model has any number of adapters by name.
-//! [`Decoder::set_adapter`] makes one active, or none: then it is exactly the base model, such as the
-//! reference of DPO. Switching copies nothing.
+//! [`Decoder::add_adapter`] makes a fresh adapter by PEFT's rules, and [`Decoder::load_adapter`] reads an
+//! adapter's folder. A model has any number of adapters by name. [`Decoder::set_adapter`] makes one active, or
+//! none: then it is exactly the base model, such as the reference of DPO. Switching copies nothing.
+//!
+//! | adapter | where | merged |
+//! |---|---|---|
+//! | LoRA, with `lora_only` biases | linear maps of layers | yes |
+//! | LoRA over four bits: QLoRA | the same | yes, into dequantized weights |
+//! | DoRA, AdaLoRA, (IA)³, VeRA | the same, not in four bits | yes |
+//! | prompt tuning | vectors before the embedded rows, computed once per batch | no |
+//! | prefix tuning | keys and values in every layer | no |
+//!
+//! The vectors of a prompt or a prefix take the first positions of every row, as in PEFT, and a window hides
+//! them as it hides tokens. Hidden states are those of the tokens alone.
 //!
 //! [`Decoder::into_classifier`] gives the model a head of scores, as Transformers' sequence classification
 //! has it; [`Decoder::scores`] is a reward model's output. Under the task `SEQ_CLS` the head is trained with the
@@ -100,14 +111,20 @@
 //! | what | why |
 //! |---|---|
 //! | another `model_type` | not implemented |
-//! | `quantization_config` | load the unquantized model; [`FrozenLinear`](crate::parameter_efficient::FrozenLinear) and [`QloraLinear`](crate::parameter_efficient::QloraLinear) quantize here |
+//! | `quantization_config` | load the unquantized model; [`Load::nf4`] quantizes it here |
 //! | `attention_dropout`, `resid_pdrop`, `embd_pdrop` above 0 | no dropout inside the model; adapters have their own |
 //! | `rope_interleaved`, `use_mrope`, another `rope_type` | other positions |
-//! | `attn_logit_softcapping` (Gemma 2), `use_bidirectional_attention` | another attention |
+//! | `use_bidirectional_attention` | another attention |
 //! | a row longer than `max_position_embeddings` | the model was not made for it: cut the row |
 //! | half types for trained weights | the steps of an optimizer are lost in rounding |
 //! | an adapter on trained weights | what it adds to would move |
-//! | adapters on the embedding or the output layer, all biases, prompts, prefixes | only linear maps of layers are adapted |
+//! | adapters on the embedding or the output layer, `bias` = "all", single rows of the embedding | only linear maps of layers are adapted |
+//! | other adapters than LoRA on weights in four bits | they read or scale the matrix itself |
+//! | a prompt or a prefix on a classifier | its head would stay as it was drawn |
+//! | a model in four bits saved for Transformers | merge an adapter first: [`Decoder::merge_adapter`] dequantizes |
+//!
+//! Bottleneck adapters ([`bottleneck`](crate::parameter_efficient::bottleneck)) and trained biases alone
+//! ([`bitfit`](crate::parameter_efficient::bitfit)) have no file of PEFT's: put them into a model of your own.
 //!
 //! # As in Transformers
 //!
@@ -121,6 +138,8 @@
 //! * A query head h uses the key head h / (query heads / key heads).
 //! * Qwen3's head has 128 coordinates and Gemma 3's 256 if the file does not say it, whatever the hidden size.
 //! * A classifier whose file does not say its number of labels has two.
+//! * Gemma 3 does not use `attn_logit_softcapping`, whatever the file says.
+//! * A missing key of a special token is the family's default; null is none.
 //!
 //! **Departures**: hidden states are f32 at least, whatever the type of the weights. A tensor that is missing or
 //! unexpected is an error; Transformers draws the first at random and ignores the second, with a report.
@@ -128,9 +147,11 @@
 //! Logits, the gradient of every weight and greedy continuations are those of Transformers 5.23 for all
 //! families, to 1e-5: `tests/decoder/parity.rs::logits_at_every_position_are_those_of_transformers`,
 //! `tests/decoder/parity.rs::every_weight_gets_the_gradient_of_transformers`,
-//! `tests/decoder/parity.rs::greedy_continuations_are_those_of_transformers`.
+//! `tests/decoder/parity.rs::greedy_continuations_are_those_of_transformers`. Prompts and prefixes are PEFT's:
+//! `tests/decoder/virtual_tokens.rs::logits_and_gradients_are_those_of_peft`.
 
 mod adapters;
+mod before;
 mod classifier;
 mod config;
 mod family;
@@ -150,6 +171,7 @@ mod projection;
 mod rope;
 mod save;
 mod scaling;
+mod start;
 mod tensors;
 
 pub use config::DecoderConfig;

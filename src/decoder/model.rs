@@ -1,5 +1,6 @@
 //! The decoder: its weights, its output layer, its variables.
 
+use super::before::Before;
 use super::config::DecoderConfig;
 use super::layer::Layer;
 use super::norm::Norm;
@@ -40,6 +41,8 @@ pub(super) struct Attached {
     pub(super) projections: Option<VeraProjections>,
     /// The reward head that is trained with the adapter.
     pub(super) score: Option<Var>,
+    /// Learned vectors before a row's tokens.
+    pub(super) before: Option<Before>,
 }
 
 impl Decoder {
@@ -104,7 +107,8 @@ impl Decoder {
         Ok(logits.reshape(shape)?)
     }
 
-    /// The model's own tensors, by their names in the file: a state dict, for adapters of Python's PEFT.
+    /// The model's own tensors, by their names in the file: a state dict, for adapters of Python's PEFT. Matrices in
+    /// four bits are not among them.
     pub fn state_dict(&self) -> HashMap<String, Tensor> {
         let own = self.weights().into_iter();
         own.map(|(name, weight)| (name, weight.tensor().clone()))
@@ -122,8 +126,15 @@ impl Decoder {
             vars.extend(self.adapter_vars(layer));
         }
         vars.extend(self.adapter_score());
+        vars.extend(self.before().map(Before::vars).unwrap_or_default());
         vars.sort_by(|a, b| a.0.cmp(&b.0));
         vars
+    }
+
+    /// Whether the linear maps of the layers are in four bits.
+    pub(super) fn is_quantized(&self) -> bool {
+        let mut maps = self.layers.iter().flat_map(Layer::projections);
+        maps.any(|map| map.nf4().is_some())
     }
 
     /// All tensors of the model itself.

@@ -1,7 +1,6 @@
 //! The norm of a decoder.
 
 use super::config::DecoderConfig;
-use super::family::Family;
 use super::projection::Weight;
 use super::tensors::Tensors;
 use crate::error::Result;
@@ -28,7 +27,7 @@ impl Norm {
         Ok(Self {
             weight: tensors.take(&name, &[width])?,
             name,
-            plus_one: config.family == Family::Gemma3,
+            plus_one: config.family.is_gemma(),
             eps: config.rms_norm_eps,
         })
     }

@@ -1,7 +1,7 @@
 //! A pass through the decoder.
 
+use super::before::Before;
 use super::config::DecoderConfig;
-use super::family::Family;
 use super::language_model::Mode;
 use super::layer::{Layer, Tables};
 use super::model::Decoder;
@@ -44,21 +44,23 @@ impl Decoder {
         segments: &Segments,
         mode: Mode,
     ) -> Result<Tensor> {
-        self.check(function, tokens, segments)?;
         let (adapter, seed) = match mode {
             Mode::Train { seed } => (self.adapter.clone(), Some(seed)),
             Mode::Evaluation => (self.adapter.clone(), None),
             Mode::Reference => (None, None),
         };
-        let mut h = self.embed(tokens)?;
-        let positions = segments.positions();
-        let tables = self.tables(&positions)?;
-        let segments = Arc::new(segments.clone());
+        let before = self.before().filter(|_| adapter.is_some());
+        self.check(function, tokens, segments, before.map_or(0, Before::length))?;
+        let start = self.start(tokens, segments, before)?;
+        let (mut h, first) = (start.h, start.first);
+        let tables = self.tables(&start.positions)?;
+        let segments = Arc::new(start.segments);
         for (number, layer) in self.layers.iter().enumerate() {
             let tables = tables.of(&self.config, number).clone();
             let pass = Pass {
                 adapter: adapter.clone(),
                 dropout: seed.map(|seed| seed.wrapping_add(number as u64)),
+                prefix: before.and_then(|before| before.in_layer(number)),
             };
             h = match self.recompute {
                 false => layer.forward(&h, &segments, &tables, &pass)?,
@@ -71,7 +73,7 @@ impl Decoder {
                 }
             };
         }
-        self.norm.forward(&h)
+        self.norm.forward(&h.narrow(0, first, tokens.len())?)
     }
 
     /// Whether these tokens can go through the model.
@@ -80,6 +82,7 @@ impl Decoder {
         function: &'static str,
         tokens: &[u32],
         segments: &Segments,
+        before: usize,
     ) -> Result<()> {
         if tokens.len() != segments.tokens() {
             let text = format!(
@@ -90,7 +93,7 @@ impl Decoder {
             return Err(Error::argument(function, "tokens", text));
         }
         self.check_vocabulary(function, tokens)?;
-        self.check_lengths(function, &segments.row_lengths())
+        self.check_lengths(function, &segments.row_lengths(), before)
     }
 
     /// An error for a token that the vocabulary does not have.
@@ -106,12 +109,21 @@ impl Decoder {
         Ok(())
     }
 
-    /// An error for a row that is longer than the context.
-    pub(super) fn check_lengths(&self, function: &'static str, lengths: &[usize]) -> Result<()> {
+    /// An error for a row that is longer than the context, of which `before` positions are taken.
+    pub(super) fn check_lengths(
+        &self,
+        function: &'static str,
+        lengths: &[usize],
+        before: usize,
+    ) -> Result<()> {
         let most = self.config.max_position_embeddings;
-        if let Some(row) = lengths.iter().position(|&length| length > most) {
+        if let Some(row) = lengths.iter().position(|&length| length + before > most) {
+            let behind = match before {
+                0 => String::new(),
+                before => format!(" behind {before} virtual ones"),
+            };
             let text = format!(
-                "has {} tokens in row {row}, and the model was made for {most}; cut it",
+                "has {} tokens in row {row}{behind}, and the model was made for {most}; cut it",
                 lengths[row]
             );
             return Err(Error::argument(function, "segments", text));
@@ -130,16 +142,21 @@ impl Decoder {
             let learns = ids.ne(pad)?.unsqueeze(1)?.broadcast_as(h.shape())?;
             h = learns.where_cond(&h, &h.detach())?;
         }
-        if self.config.family == Family::Gemma3 {
-            // rounded to the type of the weights, as in Transformers
-            let scale = Tensor::new((self.config.hidden_size as f64).sqrt(), table.device())?;
-            let scale = scale
-                .to_dtype(table.dtype())?
-                .to_dtype(DType::F64)?
-                .to_scalar::<f64>()?;
-            h = (wide(&h)? * scale)?;
+        self.scaled_embedding(&wide(&h)?)
+    }
+
+    /// Gemma's embedding is longer than its table.
+    pub(super) fn scaled_embedding(&self, rows: &Tensor) -> Result<Tensor> {
+        if !self.config.family.is_gemma() {
+            return Ok(rows.clone());
         }
-        wide(&h)
+        // rounded to the type of the weights, as in Transformers
+        let scale = Tensor::new((self.config.hidden_size as f64).sqrt(), rows.device())?;
+        let scale = scale
+            .to_dtype(self.embedding.tensor().dtype())?
+            .to_dtype(DType::F64)?
+            .to_scalar::<f64>()?;
+        Ok((rows * scale)?)
     }
 
     /// The tables of rotary positions at these positions.
@@ -159,7 +176,9 @@ impl Decoder {
     fn layer_vars(&self, layer: &Layer) -> Vec<(String, Var)> {
         let own = layer.tensors().into_iter();
         let own = own.filter_map(|(name, weight)| Some((name, weight.var()?.clone())));
-        own.chain(self.adapter_vars(layer)).collect()
+        let prefix = self.before().filter(|before| before.in_layer(0).is_some());
+        let prefix = prefix.map(Before::vars).unwrap_or_default();
+        own.chain(self.adapter_vars(layer)).chain(prefix).collect()
     }
 }
 

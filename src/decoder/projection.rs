@@ -2,9 +2,11 @@
 
 use crate::error::Result;
 use crate::parameter_efficient::frozen_linear::compute_type;
-use crate::parameter_efficient::{Adapter, FrozenLinear};
+use crate::parameter_efficient::{
+    Adapter, BlockScale, FrozenLinear, Nf4Linear, Nf4Tensor, PrefixEncoder,
+};
 use crate::peft::AnyAdapter;
-use candle_core::{Tensor, Var};
+use candle_core::{DType, Tensor, Var};
 use candle_nn::{Linear, Module};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -49,6 +51,22 @@ pub(super) struct Pass {
     pub(super) adapter: Option<String>,
     /// The seed of a layer's dropout in training.
     pub(super) dropout: Option<u64>,
+    /// The prefix of the adapter, and the number of the layer.
+    pub(super) prefix: Option<(PrefixEncoder, usize)>,
+}
+
+/// A map's matrix.
+#[derive(Clone, Debug)]
+enum Matrix {
+    Whole(Weight),
+    /// In four bits, with the bias.
+    Nf4(Nf4Linear),
+}
+
+/// A frozen map, as an adapter is put over it.
+pub(super) enum Base {
+    Linear(Linear),
+    Nf4(Nf4Linear),
 }
 
 /// y = W x + b, or an adapter in its place.
@@ -56,9 +74,9 @@ pub(super) struct Pass {
 pub(super) struct Projection {
     /// The path of the module, as in `model.layers.0.self_attn.q_proj`.
     pub(super) path: String,
-    weight: Weight,
+    weight: Matrix,
     bias: Option<Weight>,
-    /// The map as one operation, if it is frozen.
+    /// The map as one operation, if it is frozen and not in four bits.
     frozen: Option<FrozenLinear>,
     pub(super) adapters: BTreeMap<String, AnyAdapter>,
 }
@@ -74,9 +92,27 @@ impl Projection {
         };
         Ok(Self {
             path,
-            weight,
+            weight: Matrix::Whole(weight),
             bias,
             frozen,
+            adapters: BTreeMap::new(),
+        })
+    }
+
+    /// A frozen map whose matrix is put into four bits.
+    pub(super) fn quantized(
+        path: String,
+        weight: &Weight,
+        bias: Option<Weight>,
+        scale: BlockScale,
+    ) -> Result<Self> {
+        let weight = Nf4Tensor::quantize(weight.tensor(), scale)?;
+        let of_map = bias.as_ref().map(|bias| bias.tensor().clone());
+        Ok(Self {
+            path,
+            weight: Matrix::Nf4(Nf4Linear::new(weight, of_map)?),
+            bias,
+            frozen: None,
             adapters: BTreeMap::new(),
         })
     }
@@ -99,38 +135,62 @@ impl Projection {
         if let Some(frozen) = &self.frozen {
             return Ok(frozen.forward(x)?);
         }
-        let y = x.matmul(&self.weight.tensor().t()?)?;
+        let weight = match &self.weight {
+            Matrix::Whole(weight) => weight.tensor(),
+            Matrix::Nf4(map) => return Ok(map.forward(x)?),
+        };
+        let y = x.matmul(&weight.t()?)?;
         match &self.bias {
             Some(bias) => Ok(y.broadcast_add(bias.tensor())?),
             None => Ok(y),
         }
     }
 
-    /// The model's own tensors, by name.
+    /// The model's own tensors, by name; a matrix in four bits is not among them.
     pub(super) fn tensors(&self) -> impl Iterator<Item = (String, &Weight)> {
         let named = |name: &str| format!("{}.{name}", self.path);
-        let weight = (named("weight"), &self.weight);
+        let weight = match &self.weight {
+            Matrix::Whole(weight) => Some((named("weight"), weight)),
+            Matrix::Nf4(_) => None,
+        };
         let bias = self.bias.as_ref().map(|bias| (named("bias"), bias));
-        std::iter::once(weight).chain(bias)
+        weight.into_iter().chain(bias)
     }
 
     /// Whether the map's own weights are trained.
     pub(super) fn is_trained(&self) -> bool {
-        self.frozen.is_none()
+        matches!(self.weight, Matrix::Whole(Weight::Trained(_)))
     }
 
-    pub(super) fn weight(&self) -> &Tensor {
-        self.weight.tensor()
+    /// The map in four bits, if it is.
+    pub(super) fn nf4(&self) -> Option<&Nf4Linear> {
+        match &self.weight {
+            Matrix::Whole(_) => None,
+            Matrix::Nf4(map) => Some(map),
+        }
+    }
+
+    /// The type of the matrix, or that which it was quantized from.
+    pub(super) fn dtype(&self) -> DType {
+        match &self.weight {
+            Matrix::Whole(weight) => weight.tensor().dtype(),
+            Matrix::Nf4(map) => map.weight().dtype(),
+        }
     }
 
     pub(super) fn bias(&self) -> Option<&Tensor> {
         self.bias.as_ref().map(Weight::tensor)
     }
 
-    /// The map as candle's layer, sharing its weights.
-    pub(super) fn linear(&self) -> Linear {
-        let bias = self.bias.as_ref().map(|bias| bias.tensor().clone());
-        Linear::new(self.weight.tensor().clone(), bias)
+    /// The map for an adapter over it, sharing its weights.
+    pub(super) fn base(&self) -> Base {
+        match &self.weight {
+            Matrix::Whole(weight) => {
+                let bias = self.bias().cloned();
+                Base::Linear(Linear::new(weight.tensor().clone(), bias))
+            }
+            Matrix::Nf4(map) => Base::Nf4(map.clone()),
+        }
     }
 }
 

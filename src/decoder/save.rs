@@ -53,10 +53,16 @@ impl Decoder {
     ///
     /// # Errors
     /// [`Error::Argument`] with the path if the folder is there and not empty, or cannot be written or
-    /// copied from; for a type that cannot be written, and for a padding token outside of the vocabulary.
+    /// copied from; for a type that cannot be written, for weights in four bits, and for a padding token outside
+    /// of the vocabulary.
     #[doc(alias = "save_pretrained")]
     pub fn save(&self, folder: impl AsRef<Path>, save: &Save) -> Result<()> {
         let path = folder.as_ref();
+        if self.is_quantized() {
+            let text = "holds weights in four bits, which a folder for Transformers does not: merge an adapter first, \
+                        which dequantizes them, or save the adapter alone";
+            return Err(Error::argument(FUNCTION, "self", text));
+        }
         let dtype = save.dtype.unwrap_or(self.embedding.tensor().dtype());
         let config = self.written_config(dtype, save)?;
         let failed = |failure: Failure| {
@@ -148,6 +154,7 @@ fn class(family: Family, classifies: bool) -> String {
         Family::Mistral => "Mistral",
         Family::Qwen2 => "Qwen2",
         Family::Qwen3 => "Qwen3",
+        Family::Gemma2 => "Gemma2",
         Family::Gemma3 if classifies => "Gemma3Text",
         Family::Gemma3 => "Gemma3",
         Family::Phi3 => "Phi3",

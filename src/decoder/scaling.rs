@@ -33,7 +33,10 @@ pub(super) fn ropes(
     let outside = Outside {
         theta: keys.or("rope_theta", theta)?,
         partial: keys.take("partial_rotary_factor")?,
-        original: keys.count("original_max_position_embeddings")?,
+        // Phi-3's own default stands outside, where it precedes the one inside
+        original: keys
+            .count("original_max_position_embeddings")?
+            .or(shape.phi.then_some(4096)),
     };
     let local = Outside {
         theta: match two {
@@ -42,12 +45,12 @@ pub(super) fn ropes(
         },
         ..outside
     };
-    // the old name replaces the new one
+    // the old name replaces the new one, unless it says nothing
     let (old, new) = (
         keys.object("rope_scaling")?,
         keys.object("rope_parameters")?,
     );
-    let Some(mut given) = old.or(new) else {
+    let Some(mut given) = old.filter(|old| !old.is_empty()).or(new) else {
         let full = plain(keys, shape, outside)?;
         let sliding = two.then(|| plain(keys, shape, local)).transpose()?;
         return Ok((full, sliding));

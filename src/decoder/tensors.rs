@@ -2,6 +2,7 @@
 
 use super::projection::{Projection, Weight};
 use crate::error::{Error, Result};
+use crate::parameter_efficient::BlockScale;
 use candle_core::{DType, Device, Tensor, Var};
 use std::collections::BTreeMap;
 
@@ -14,6 +15,11 @@ pub struct Load {
     /// Whether the model's own weights are trained. Default false: they are frozen and cost nothing in the
     /// backward pass.
     pub trained: bool,
+    /// Whether the linear maps of the layers are quantized to NF4, as bitsandbytes does it, and how the scales
+    /// are stored: `BlockScale::Single` is bitsandbytes' default, 4.5 bits per weight. They are quantized from
+    /// `dtype`, in which embedding, norms, biases and output layer stay. LoRA over them is QLoRA. Default none.
+    #[doc(alias = "load_in_4bit")]
+    pub nf4: Option<BlockScale>,
     /// Default the CPU.
     pub device: Device,
 }
@@ -23,6 +29,7 @@ impl Default for Load {
         Self {
             dtype: DType::F32,
             trained: false,
+            nf4: None,
             device: Device::Cpu,
         }
     }
@@ -92,7 +99,10 @@ impl Tensors {
             true => Some(self.take(&format!("{path}.bias"), &[outputs])?),
             false => None,
         };
-        Projection::new(path, weight, bias)
+        match self.load.nf4 {
+            None => Projection::new(path, weight, bias),
+            Some(scale) => Projection::quantized(path, &weight, bias, scale),
+        }
     }
 
     /// An error if a tensor is left that no model of this kind has.

@@ -426,6 +426,14 @@ impl AdapterState {
         }
     }
 
+    /// The same state over another copy of the base.
+    pub(crate) fn over(self, base: impl Into<FrozenBase>) -> Self {
+        Self {
+            base: base.into(),
+            ..self
+        }
+    }
+
     /// The same state, not merged.
     pub(crate) fn unmerged(&self) -> Self {
         Self {

@@ -140,6 +140,7 @@ mod sizes;
 mod starts;
 mod tensors;
 mod tied;
+mod token_rows;
 mod tokens;
 mod vectors;
 mod weights;

@@ -14,6 +14,7 @@ pub struct Case {
     pub value_dim: usize,
     pub window: Option<usize>,
     pub scale: Option<f64>,
+    pub softcap: Option<f64>,
     pub prefix: usize,
     pub own_prefix: bool,
 }
@@ -32,6 +33,7 @@ impl Case {
             value_dim: 2,
             window: None,
             scale: None,
+            softcap: None,
             prefix: 0,
             own_prefix: false,
         }
@@ -45,6 +47,7 @@ impl Case {
         AttentionConfig {
             scale: self.scale,
             window: self.window,
+            softcap: self.softcap,
         }
     }
 
@@ -149,6 +152,7 @@ impl Case {
                 let (mut total, mut sum) = (0.0, vec![0.0; dv]);
                 let scored: Vec<(f64, Vec<f64>)> = keys
                     .map(|(k, v)| (q.iter().zip(&k).map(|(a, b)| a * b).sum::<f64>() * scale, v))
+                    .map(|(s, v)| (self.softcap.map_or(s, |c| c * (s / c).tanh()), v))
                     .collect();
                 let most = scored.iter().map(|s| s.0).fold(f64::NEG_INFINITY, f64::max);
                 for (score, v) in scored {
@@ -201,6 +205,10 @@ impl Case {
         let scale = self.scale.unwrap_or(1.0 / (self.dim as f64).sqrt());
         let q = x[0].transpose(0, 1)?.contiguous()?;
         let scores = (q.matmul(&wide(&k)?.t()?)? * scale)?;
+        let scores = match self.softcap {
+            Some(cap) => ((scores / cap)?.tanh()? * cap)?,
+            None => scores,
+        };
         let mut mask = vec![0u8; tokens * keys];
         for token in 0..tokens {
             let (prefix, seen) = self.seen(token);

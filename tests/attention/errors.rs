@@ -84,6 +84,16 @@ fn arguments_that_do_not_fit_are_named() {
         ),
         "attention: `scale` must be finite, got NaN"
     );
+    for cap in [0.0, -1.0, f64::INFINITY, f64::NAN] {
+        let softcap = AttentionConfig {
+            softcap: Some(cap),
+            ..plain
+        };
+        assert_eq!(
+            error(&q, &k, &v, &softcap),
+            format!("attention: `softcap` must be finite and > 0, got {cap}")
+        );
+    }
 }
 
 #[test]

@@ -28,6 +28,12 @@ fn gradients_are_central_differences() {
             ..tree.clone()
         },
         Case {
+            softcap: Some(0.4),
+            window: Some(3),
+            prefix: 1,
+            ..tree.clone()
+        },
+        Case {
             prefix: 2,
             own_prefix: true,
             ..tree

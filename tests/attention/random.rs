@@ -16,16 +16,19 @@ fn cases() -> impl Strategy<Value = Case> {
     let sizes = (1usize..6, 1usize..4, 1usize..20, 1usize..20);
     let window = prop_oneof![Just(None), (1usize..80).prop_map(Some)];
     let scale = prop_oneof![Just(None), (-2.0..2.0).prop_map(Some)];
+    let softcap = prop_oneof![Just(None), (0.1..20.0).prop_map(Some)];
+    let settings = (window, scale, softcap);
     let prefix = (
         prop_oneof![Just(0usize), 1usize..6, Just(50)],
         any::<bool>(),
     );
-    (segments, sizes, window, scale, prefix).prop_map(|(segments, sizes, window, scale, prefix)| {
+    (segments, sizes, settings, prefix).prop_map(|(segments, sizes, settings, prefix)| {
         let parents = segments.iter().enumerate().map(|(i, (_, draw))| {
             let parent = *draw as usize % (i + 1);
             (parent < i).then_some(parent)
         });
         let (group, kv_heads, dim, value_dim) = sizes;
+        let (window, scale, softcap) = settings;
         Case {
             lengths: segments.iter().map(|s| s.0).collect(),
             parents: parents.collect(),
@@ -35,6 +38,7 @@ fn cases() -> impl Strategy<Value = Case> {
             value_dim,
             window,
             scale,
+            softcap,
             prefix: prefix.0,
             // a tree without tokens has no number among those that have some
             own_prefix: prefix.1 && segments.iter().all(|s| s.0 > 0),

@@ -37,6 +37,17 @@ pub fn cases() -> Vec<Case> {
             scale: Some(-0.7),
             ..tree.clone()
         },
+        // caps that most scores feel, and one that none does
+        Case {
+            softcap: Some(0.3),
+            window: Some(4),
+            ..tree.clone()
+        },
+        Case {
+            softcap: Some(50.0),
+            prefix: 3,
+            ..tree.clone()
+        },
         Case {
             prefix: 3,
             ..tree.clone()
@@ -61,6 +72,11 @@ pub fn cases() -> Vec<Case> {
             ..tree
         },
         long.clone(),
+        Case {
+            softcap: Some(0.5),
+            scale: Some(3.0),
+            ..long.clone()
+        },
         Case {
             window: Some(50),
             prefix: 50,

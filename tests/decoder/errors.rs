@@ -39,7 +39,7 @@ fn settings_that_are_not_supported_are_named() {
             "model_type",
             json!("gpt2"),
             "holds `model_type` = gpt2: the families that can be read are llama, mistral, qwen2, qwen3, \
-             gemma3_text and phi3",
+             gemma2, gemma3_text and phi3",
         ),
         (
             "quantization_config",
@@ -159,11 +159,14 @@ fn settings_that_are_not_supported_are_named() {
             "holds `hidden_size` = 18: `num_attention_heads` = 4 does not divide it, and there is no `head_dim`"
         )
     );
-    // Gemma 2's scores are bounded
-    let text = error(&folder("gemma2"));
-    assert!(
-        text.starts_with(&config("holds `model_type` = gemma2: ")),
-        "{text}"
+    // only Gemma has bounds
+    assert_eq!(
+        with("llama", "attn_logit_softcapping", json!(50.0)),
+        config("holds `attn_logit_softcapping` = 50: this family has no such setting")
+    );
+    assert_eq!(
+        with("gemma2", "attn_logit_softcapping", json!(0.0)),
+        config("holds `attn_logit_softcapping` = 0: it must be finite and above 0")
     );
 }
 

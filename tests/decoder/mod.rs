@@ -1,10 +1,13 @@
 //! The decoder against Transformers, on the tiny checkpoints in `golden/checkpoints`.
 
 mod adapters;
+mod config;
 mod errors;
 mod parity;
+mod quantized;
 mod rotary;
 mod saved;
+mod virtual_tokens;
 mod wild;
 
 use candle_align::Result;
@@ -21,7 +24,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 /// The checkpoints of families that can be read.
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 11] = [
     "llama",
     "llama_tied",
     "llama_biased",
@@ -30,6 +33,7 @@ const NAMES: [&str; 10] = [
     "mistral",
     "qwen2",
     "qwen3",
+    "gemma2",
     "gemma3",
     "phi3",
 ];

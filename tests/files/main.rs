@@ -2,6 +2,8 @@
 //! was written, and writing leaves the old, the new, or nothing that is taken for an adapter.
 
 mod adamw;
+#[cfg(unix)]
+mod decoder;
 mod pair;
 mod staged;
 

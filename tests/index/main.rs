@@ -1,6 +1,7 @@
 //! The index is complete: every page has all its sections and a row in the survey's table; every row
 //! has a page, papers that the page names, and tests for its letters; the table stands there alone.
 
+mod circles;
 mod exercises;
 mod members;
 

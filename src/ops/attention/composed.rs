@@ -26,6 +26,10 @@ pub(super) fn attention(
     let group = heads / kv_heads;
     let q = q.reshape((kv_heads, group * tokens, q.dim(2)?))?;
     let scores = (q.matmul(&k.t()?)? * settings.scale)?.reshape((heads, tokens, keys))?;
+    let scores = match settings.softcap {
+        Some(cap) => ((scores / cap)?.tanh()? * cap)?,
+        None => scores,
+    };
     // a select, so that what is hidden has neither a value nor a gradient
     let visible = Tensor::from_vec(
         visible(segments, settings, keys),
@@ -85,15 +89,17 @@ mod tests {
     fn both_forms_have_the_same_values_and_gradients() {
         let parents = [None, Some(0), Some(0), None, Some(2)];
         let segments = Segments::new(&[5, 3, 0, 4, 6], &parents).unwrap();
-        for (prefix, own_prefix, window) in [
-            (0, false, None),
-            (2, false, Some(4)),
-            (3, true, None),
-            (3, true, Some(1)),
+        for (prefix, own_prefix, window, softcap) in [
+            (0, false, None, None),
+            (2, false, Some(4), None),
+            (3, true, None, Some(0.3)),
+            (3, true, Some(1), None),
+            (0, false, Some(4), Some(1.5)),
         ] {
             let settings = Settings {
                 scale: 0.4,
                 window,
+                softcap,
                 prefix,
                 own_prefix,
             };

@@ -11,6 +11,7 @@
 //! | P_k, P_v | `prefix_k`, `prefix_v` | `[prefix, kv_heads, dim]` |
 //! | σ | [`AttentionConfig::scale`] | |
 //! | w | [`AttentionConfig::window`] | |
+//! | c | [`AttentionConfig::softcap`] | |
 //!
 //! # Equation
 //! For a query i of one head and the keys j that it sees, forward and backward:
@@ -22,6 +23,9 @@
 //! dsᵢⱼ = pᵢⱼ (doᵢ·vⱼ − Dᵢ)
 //! dqᵢ = σ Σⱼ dsᵢⱼ kⱼ                        dkⱼ = σ Σᵢ dsᵢⱼ qᵢ
 //! ```
+//! With a soft cap c the scores are c tanh(sᵢⱼ / c) in place of sᵢⱼ, and dsᵢⱼ is multiplied by
+//! 1 − tanh²(sᵢⱼ / c).
+//!
 //! The forward pass reads the keys block by block. When a block raises mᵢ to m′ᵢ, what was summed so far is
 //! multiplied by e^{mᵢ − m′ᵢ}. It keeps mᵢ and 1/lᵢ, two numbers per query, from which the backward pass
 //! computes each block of p again. The sums over i run over all queries that see j: the queries of the heads
@@ -48,6 +52,9 @@ pub struct AttentionConfig {
     /// w: a token sees itself and the w − 1 tokens before it in its row (Mistral, Gemma). Default: all.
     #[doc(alias = "sliding_window")]
     pub window: Option<usize>,
+    /// c: a score s becomes c·tanh(s / c), before anything is hidden (Gemma 2). Default: none.
+    #[doc(alias = "attn_logit_softcapping")]
+    pub softcap: Option<f64>,
 }
 
 /// Attention of every token over itself and the tokens before it in its rows.
@@ -61,7 +68,7 @@ pub struct AttentionConfig {
 /// Rotary positions ([`Segments::positions`]) are already applied to `q` and `k`.
 /// # Errors
 /// [`Error::Shape`] and [`Error::DType`] as above, [`Error::Argument`] if kv_heads does not divide heads,
-/// [`Error::Parameter`] unless the scale is finite and the window at least 1.
+/// [`Error::Parameter`] unless the scale is finite, the window at least 1, and the soft cap finite and above 0.
 /// # Properties
 /// * A segment with K children gives what K separate rows give, and the gradient of its tokens is the sum of
 ///   theirs.
@@ -200,6 +207,10 @@ impl Checked {
         if let Some(window) = config.window {
             require(window >= 1, function, "window", ">= 1", window)?;
         }
+        if let Some(cap) = config.softcap {
+            let valid = cap.is_finite() && cap > 0.0;
+            require(valid, function, "softcap", "finite and > 0", cap)?;
+        }
         Ok(Self {
             axes,
             tensors: [q, k, v],
@@ -228,6 +239,7 @@ impl Checked {
         let settings = kernel::Settings {
             scale: config.scale.unwrap_or(1.0 / (dim as f64).sqrt()),
             window: config.window,
+            softcap: config.softcap,
             prefix,
             own_prefix,
         };

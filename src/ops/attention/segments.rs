@@ -157,6 +157,17 @@ impl Segments {
         Ok((segments, tree.tokens))
     }
 
+    /// The same layout below a first segment of `length` tokens, which every token sees.
+    pub(crate) fn below(&self, length: usize) -> Result<Self> {
+        let lengths = self.segments.iter().map(|segment| segment.length);
+        let lengths: Vec<usize> = std::iter::once(length).chain(lengths).collect();
+        let below = |s: &Segment| Some(s.parent.map_or(0, |parent| parent + 1));
+        let parents = self.segments.iter().map(below);
+        let parents: Vec<Option<usize>> = std::iter::once(None).chain(parents).collect();
+        let rows = self.rows.iter().map(|row| row + 1).collect();
+        Self::of("Segments::below", "length", &lengths, &parents, rows)
+    }
+
     /// From parents that are earlier segments and rows that are segments.
     fn of(
         function: &'static str,

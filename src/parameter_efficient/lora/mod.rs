@@ -176,6 +176,18 @@ impl<B> Lora<B> {
         }
     }
 
+    /// The same layer over `base`, another copy of the same weights.
+    pub(crate) fn over_same(self, base: B) -> Self
+    where
+        B: Clone + Into<FrozenBase>,
+    {
+        Self {
+            state: self.state.over(base.clone()),
+            base,
+            ..self
+        }
+    }
+
     /// The frozen base layer.
     pub fn base(&self) -> &B {
         &self.base

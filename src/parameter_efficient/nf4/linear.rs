@@ -1,12 +1,11 @@
 //! A frozen linear layer whose weight stays in four bits.
 
-use super::product::Product;
 use super::{BlockScale, Nf4Tensor};
 use crate::error::{Error, Result};
-use crate::parameter_efficient::frozen_linear::{compute_type, computed};
+use crate::parameter_efficient::frozen_linear::compute_type;
 use crate::shape::last_axis;
 use candle_core::{DType, Tensor};
-use candle_nn::{Linear, Module};
+use candle_nn::Linear;
 
 /// y = Wx + b with W in [`Nf4Tensor`], dequantized when it is used, a part at a time.
 ///
@@ -41,7 +40,7 @@ use candle_nn::{Linear, Module};
 /// ```
 /// use candle_align::parameter_efficient::{BlockScale, NF4, Nf4Linear};
 /// use candle_core::{Device, Tensor};
-/// use candle_nn::{Linear, Module};
+/// use candle_nn::Linear;
 ///
 /// let weight = Tensor::new(&[[0.5f32, -1.0], [2.0, 0.2]], &Device::Cpu)?;
 /// let layer = Nf4Linear::quantize(&Linear::new(weight, None), BlockScale::Single)?;
@@ -182,11 +181,4 @@ fn computable(
         tensor.dtype(),
         format!("{expected} (from `{from}`)"),
     ))
-}
-
-impl Module for Nf4Linear {
-    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        self.check("Nf4Linear::forward", x)?;
-        computed(x, compute_type(self.weight.dtype()), Product(self.clone()))
-    }
 }

@@ -1,9 +1,10 @@
 //! Products with a weight in four bits, dequantized a part at a time.
 
 use super::Nf4Linear;
-use crate::parameter_efficient::frozen_linear::rows;
+use crate::parameter_efficient::frozen_linear::{compute_type, computed, rows};
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Shape, Storage, Tensor, WithDType};
+use candle_nn::Module;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
@@ -101,8 +102,19 @@ impl Nf4Linear {
     }
 }
 
+impl Module for Nf4Linear {
+    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        self.check("Nf4Linear::forward", x)?;
+        computed(
+            x,
+            compute_type(self.weight().dtype()),
+            Product(self.clone()),
+        )
+    }
+}
+
 /// Wx + b as an operation on x: the backward pass does not see what it captures.
-pub(super) struct Product(pub(super) Nf4Linear);
+struct Product(Nf4Linear);
 
 impl CustomOp1 for Product {
     fn name(&self) -> &'static str {

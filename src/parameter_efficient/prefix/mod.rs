@@ -257,6 +257,19 @@ impl PrefixEncoder {
             .collect()
     }
 
+    /// Keys and values of one layer, each `[length, heads, head_dim]`, differentiable.
+    pub(crate) fn of_layer(&self, layer: usize) -> Result<(Tensor, Tensor)> {
+        let PrefixShape {
+            heads, head_dim, ..
+        } = self.shape;
+        let (values, width) = (self.values()?, self.shape.width());
+        let part = |number: usize| -> Result<Tensor> {
+            let part = values.narrow(1, number * width, width)?.contiguous()?;
+            Ok(part.reshape((self.length(), heads, head_dim))?)
+        };
+        Ok((part(2 * layer)?, part(2 * layer + 1)?))
+    }
+
     /// The plain form with the current values: what remains after training.
     ///
     /// # Errors

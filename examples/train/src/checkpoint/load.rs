@@ -25,6 +25,7 @@ pub fn start(settings: &Settings) -> Result<(Decoder, Reference)> {
         |purpose: u64| StdRng::seed_from_u64(settings.seed.wrapping_mul(8).wrapping_add(purpose));
     let load = Load {
         dtype: settings.dtype.dtype(),
+        nf4: settings.dtype.nf4(),
         trained: !settings.is_adapted(),
         device: Device::Cpu,
     };
@@ -121,7 +122,14 @@ fn of_keys(keys: &Map<String, Value>) -> Result<(PeftConfig, Vec<String>)> {
     }
     let mut keys = keys.clone();
     keys.entry("peft_type").or_insert("LORA".into());
-    keys.entry("target_modules").or_insert("all-linear".into());
+    // prompts and prefixes choose no modules
+    let has_targets = !matches!(
+        keys["peft_type"].as_str(),
+        Some("PROMPT_TUNING" | "PREFIX_TUNING")
+    );
+    if has_targets {
+        keys.entry("target_modules").or_insert("all-linear".into());
+    }
     let folder = tempfile::tempdir();
     let folder = folder.map_err(|error| Error::Usage(format!("no temporary folder: {error}")))?;
     let path = folder.path().join("adapter_config.json");

@@ -6,6 +6,7 @@ use super::super::settings::assign;
 use super::fit::Fit;
 use super::order::Order;
 use super::rows::{self, Truncation, Turns};
+use candle_align::parameter_efficient::BlockScale;
 use candle_align::{DpoConfig, PairwiseRewardConfig};
 use candle_core::DType;
 use serde::de::Error as _;
@@ -42,14 +43,21 @@ pub enum Storage {
     F32,
     /// Half the memory. Only under an adapter, which is f32 itself.
     Bf16,
+    /// Linear maps in four bits, quantized from f32: QLoRA. Only under LoRA.
+    Nf4,
 }
 
 impl Storage {
     pub fn dtype(self) -> DType {
         match self {
-            Self::F32 => DType::F32,
+            Self::F32 | Self::Nf4 => DType::F32,
             Self::Bf16 => DType::BF16,
         }
+    }
+
+    /// How the scales of four bits are stored, as bitsandbytes does it at first.
+    pub fn nf4(self) -> Option<BlockScale> {
+        (self == Self::Nf4).then_some(BlockScale::Single)
     }
 }
 

@@ -415,7 +415,7 @@ fn settings_that_make_no_sense_are_errors() {
     says(&["--set", "dtype=bf16"], "train in f32");
     says(
         &["--set", "dtype=int4"],
-        "unknown variant `int4`, expected `f32` or `bf16`",
+        "unknown variant `int4`, expected one of `f32`, `bf16`, `nf4`",
     );
     let small = Arguments::parse_from(["train", "--resume"]);
     assert_eq!(

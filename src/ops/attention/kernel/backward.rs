@@ -17,6 +17,7 @@ impl<T: Element> Unit<'_, T> {
             dim,
             value_dim,
             scale,
+            softcap,
             ..
         } = self.plan.call;
         let zero = T::Compute::default();
@@ -93,7 +94,19 @@ impl<T: Element> Unit<'_, T> {
                     #[inline(always)]
                     |fused| {
                         let (shares, slopes) = (&mut shares[..size], &mut slopes[..size]);
-                        softmax_slopes(fused, shares, slopes, lanes, &largest, &share, &inner);
+                        let of = (&largest, &share, &inner);
+                        match softcap {
+                            None => softmax_slopes(fused, shares, slopes, lanes, of, |_, d| d),
+                            Some(cap) => {
+                                // 1 − tanh²
+                                let inverse = T::Compute::nearest(1.0 / cap);
+                                let capped = |score: T::Compute, d| {
+                                    let tanh = score * inverse;
+                                    d * (one - tanh * tanh)
+                                };
+                                softmax_slopes(fused, shares, slopes, lanes, of, capped);
+                            }
+                        }
                     },
                 );
                 for matrix in [&mut shares, &mut slopes] {
@@ -192,16 +205,16 @@ impl<T: Element> Unit<'_, T> {
     }
 }
 
-/// Turns scores into P = e^{score − largest} · share, and dP into dS = P (dP − D).
+/// Turns scores into P = e^{score − largest} · share, and dP into dS = P (dP − D), which `before` turns into
+/// the slope of what the score was computed from.
 #[inline(always)]
 fn softmax_slopes<F: Number>(
     fused: Fused,
     shares: &mut [F],
     slopes: &mut [F],
     lanes: usize,
-    largest: &[F; LANES],
-    share: &[F; LANES],
-    inner: &[F; LANES],
+    (largest, share, inner): (&[F; LANES], &[F; LANES], &[F; LANES]),
+    before: impl Fn(F, F) -> F,
 ) {
     for (p, d) in shares
         .chunks_exact_mut(lanes)
@@ -209,8 +222,9 @@ fn softmax_slopes<F: Number>(
     {
         let of = largest.iter().zip(share).zip(inner);
         for ((p, d), ((largest, share), inner)) in p.iter_mut().zip(d).zip(of) {
-            *p = F::exp(fused, *p - *largest) * *share;
-            *d = *p * (*d - *inner);
+            let score = *p;
+            *p = F::exp(fused, score - *largest) * *share;
+            *d = before(score, *p * (*d - *inner));
         }
     }
 }

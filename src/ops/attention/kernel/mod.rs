@@ -31,6 +31,7 @@ const ROWS: usize = 32;
 pub(super) struct Settings {
     pub(super) scale: f64,
     pub(super) window: Option<usize>,
+    pub(super) softcap: Option<f64>,
     /// Prefix keys of a tree, in front of the tokens' keys.
     pub(super) prefix: usize,
     /// Whether each tree has prefix keys of its own, one tree's after another's.
@@ -55,6 +56,7 @@ pub(super) fn attention(
         value_dim,
         scale: settings.scale,
         window: settings.window.unwrap_or(usize::MAX),
+        softcap: settings.softcap,
         prefix: settings.prefix,
         own_prefix: settings.own_prefix,
     };

@@ -28,6 +28,8 @@ pub(super) struct Call {
     pub(super) scale: f64,
     /// How many positions a token sees, its own included.
     pub(super) window: usize,
+    /// What the scores cannot exceed, if they are bounded.
+    pub(super) softcap: Option<f64>,
     /// Prefix keys of a tree.
     pub(super) prefix: usize,
     /// Whether each tree has prefix keys of its own.

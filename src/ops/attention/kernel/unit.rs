@@ -11,7 +11,7 @@
 use super::number::{Element, Number};
 use super::plan::{Block, Call, Part, Plan, Tile, padded};
 use super::products::{Into, Matrix, Sum};
-use crate::simd::{Fused, Width};
+use crate::simd::{Fused, Real, Width};
 
 /// Arguments of a call as slices: rows of heads, row-major.
 #[derive(Clone, Copy)]
@@ -141,14 +141,14 @@ impl<'a, T: Element> Unit<'a, T> {
         (done + lane / tile.heads) * self.plan.call.group() + tile.head + lane % tile.heads
     }
 
-    /// Sᵀ of a tile and a block.
+    /// Sᵀ of a tile and a block, bounded by the soft cap.
     #[inline(always)]
     pub(super) fn scores(
         &self,
         fused: Fused,
         (tile, block): (&Tile, &Block),
         queries: &[T::Compute],
-        out: &mut [T::Compute],
+        scores: &mut [T::Compute],
     ) {
         let (stride, lanes) = (padded(self.plan.call.dim), padded(tile.lanes()));
         let keys = Matrix {
@@ -160,11 +160,17 @@ impl<'a, T: Element> Unit<'a, T> {
             stride: lanes,
         };
         let out = Sum {
-            data: out,
+            data: scores,
             stride: lanes,
             into: Into::Replaced,
         };
         T::Compute::plain(fused, out, (block.keys, lanes, stride), keys, queries);
+        if let Some(cap) = self.plan.call.softcap {
+            let (cap, inverse) = (T::Compute::nearest(cap), T::Compute::nearest(1.0 / cap));
+            for score in &mut scores[..block.keys * lanes] {
+                *score = cap * T::Compute::tanh(fused, *score * inverse);
+            }
+        }
     }
 
     /// Writes `to` for every query and key where the query does not see the key.
