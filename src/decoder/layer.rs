@@ -11,6 +11,7 @@ use candle_core::{D, Tensor};
 
 /// What maps hidden states to queries, keys and values.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // one per layer
 enum Inputs {
     Each([Projection; 3]),
     /// Phi-3: rows of one matrix, in the order q, k, v.

@@ -7,7 +7,7 @@ use super::{
 };
 use candle_align::decoder::{Decoder, Load, Save};
 use candle_align::ops::Segments;
-use candle_align::peft::TaskType;
+use candle_align::peft::{Strictness, TaskType};
 use candle_core::{DType, Tensor};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -330,6 +330,16 @@ fn models_written_here_and_their_logits() {
             .save_adapter("default", at("classifier_adapter"))
             .unwrap();
         write("classifier_adapter", scores(&model));
+        for kind in ["prompt", "prefix"] {
+            let golden = folder(&format!("../virtual_tokens/{name}.{kind}"));
+            if golden.exists() {
+                let mut model = load(name, false).unwrap();
+                let read = model.load_adapter("default", golden, Strictness::Strict);
+                read.unwrap();
+                model.save_adapter("default", at(kind)).unwrap();
+                write(kind, of(&model));
+            }
+        }
         if name == "qwen2" {
             let own = with_own_head();
             let model = again(own.path());

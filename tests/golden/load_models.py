@@ -43,7 +43,7 @@ def full(folder):
 
 def model_of(folder):
     name, kind = folder.name.split(".")
-    if kind == "adapter":
+    if kind in ("adapter", "prompt", "prefix"):
         return PeftModel.from_pretrained(loaded(HERE / name), folder).eval()
     if kind == "classifier_adapter":
         return PeftModel.from_pretrained(full(folder.with_name(f"{name}.classifier")), folder).eval()
@@ -56,6 +56,8 @@ def check(folder):
     with torch.no_grad():
         found = model_of(folder)(input_ids=tokens, attention_mask=mask, use_cache=False).logits
     if found.dim() == 3:
+        # virtual tokens have logits too
+        found = found[:, -tokens.shape[1] :]
         found = found * mask[..., None]
         want["outputs"] = want["outputs"] * mask[..., None]
     distance = ((found - want["outputs"]).abs().max() / want["outputs"].abs().max()).item()
