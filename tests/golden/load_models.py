@@ -70,7 +70,7 @@ if __name__ == "__main__":
     # not of these models: transformers speaks of itself
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     folders = sorted(f for f in pathlib.Path(sys.argv[1]).iterdir() if f.is_dir())
-    assert len(folders) == 51, "models are missing"
+    assert len(folders) == 62, "models are missing"
     for folder in folders:
         check(folder)
     print(f"{len(folders)} models and adapters loaded without a warning, logits to {CLOSE}")
