@@ -151,6 +151,7 @@ mod rope;
 mod save;
 mod scaling;
 mod tensors;
+mod trained;
 
 pub use config::DecoderConfig;
 pub use family::{Family, Gate};

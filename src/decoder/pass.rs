@@ -59,6 +59,7 @@ impl Decoder {
             let pass = Pass {
                 adapter: adapter.clone(),
                 dropout: seed.map(|seed| seed.wrapping_add(number as u64)),
+                few: false,
             };
             h = match self.recompute {
                 false => layer.forward(&h, &segments, &tables, &pass)?,

@@ -1,6 +1,8 @@
 //! One linear map of the decoder: frozen or trained, with any number of adapters, one of them active.
 
+use super::trained;
 use crate::error::Result;
+use crate::ops::few_rows;
 use crate::parameter_efficient::frozen_linear::compute_type;
 use crate::parameter_efficient::{Adapter, FrozenLinear};
 use crate::peft::AnyAdapter;
@@ -49,6 +51,8 @@ pub(super) struct Pass {
     pub(super) adapter: Option<String>,
     /// The seed of a layer's dropout in training.
     pub(super) dropout: Option<u64>,
+    /// One token of each row, and nothing is trained.
+    pub(super) few: bool,
 }
 
 /// y = W x + b, or an adapter in its place.
@@ -96,12 +100,13 @@ impl Projection {
                 None => Ok(adapter.forward(x)?),
             };
         }
-        if let Some(frozen) = &self.frozen {
-            return Ok(frozen.forward(x)?);
-        }
-        let y = x.matmul(&self.weight.tensor().t()?)?;
+        let y = match &self.frozen {
+            _ if pass.few => few_rows::product(x, self.weight())?,
+            Some(frozen) => return Ok(frozen.forward(x)?),
+            None => trained::product(x, self.weight())?,
+        };
         match &self.bias {
-            Some(bias) => Ok(y.broadcast_add(bias.tensor())?),
+            Some(bias) => Ok(y.broadcast_add(&bias.wide()?)?),
             None => Ok(y),
         }
     }
