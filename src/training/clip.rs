@@ -6,6 +6,9 @@ use crate::error::{Error, Result, positive};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, Var};
 
+/// Elements that are in f64 at one time.
+const PART: usize = 1 << 20;
+
 /// Scales the gradients of `vars` so that their common L2 norm is at most `max_norm`; returns the norm
 /// before.
 ///
