@@ -18,8 +18,8 @@ use candle_align::parameter_efficient::{LoraConfig, LoraForModel, TargetModules,
 use candle_align::peft::{AdapterMethod, LoraFile};
 use candle_align::training::{AdamW, AdamWConfig, ParameterGroup, clip_grad_norm};
 use candle_align::{
-    Candidates, DpoConfig, Pair, ProConfig, Result, SamplingConfig, SftConfig, TokenLogProbs,
-    dpo_loss, pro_loss, sft_loss,
+    Candidates, DpoConfig, Pair, ProConfig, Reduction, Result, SamplingConfig, SftConfig,
+    TokenLogProbs, dpo_loss, pro_loss, sft_loss,
 };
 use candle_core::{DType, Device, Tensor, Var};
 use rand::{SeedableRng, rngs::StdRng};
@@ -124,7 +124,10 @@ fn loss(decoder: &Decoder, group: &str, variant: &str, rows: &[Row], seed: u64) 
             let lists = Candidates::from_token_log_probs(&log_probs, &rewards, None)?;
             Ok(pro_loss(&lists, &ProConfig::default())?.loss.mean_all()?)
         }
-        _ => Ok(sft_loss(&under(Mode::Train { seed })?, None, &SftConfig::default())?.loss),
+        _ => Ok(
+            sft_loss(&under(Mode::Train { seed })?, None, &SftConfig::default())?
+                .reduce(Reduction::TokenMean)?,
+        ),
     }
 }
 

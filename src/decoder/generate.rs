@@ -225,8 +225,11 @@ fn scores(query: &[f32], keys: &[&[f32]], scale: f32) -> Vec<f32> {
     widest(
         #[inline(always)]
         |fused| {
-            let of = |key: &&[f32]| scale * dot(fused, query, key);
-            keys.iter().map(of).collect()
+            let mut scores = vec![0f32; keys.len()];
+            for (score, key) in scores.iter_mut().zip(keys) {
+                *score = scale * dot(fused, query, key);
+            }
+            scores
         },
     )
 }
@@ -258,8 +261,14 @@ fn dot(fused: Fused, a: &[f32], b: &[f32]) -> f32 {
         }
         sums = new;
     }
-    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
-    sums.iter().sum::<f32>() + rest
+    let mut sum = 0.0;
+    for (a, b) in a_rest.iter().zip(b_rest) {
+        sum = fused.multiply_add(*a, *b, sum);
+    }
+    for part in sums {
+        sum += part;
+    }
+    sum
 }
 
 /// A path's tokens as ranges.

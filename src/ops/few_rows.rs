@@ -115,8 +115,10 @@ fn tile<const A: usize, const B: usize>(
     let mut out = [[0f32; B]; A];
     for a in 0..A {
         for b in 0..B {
-            let rest = w[a].iter().zip(x[b]).skip(whole * LANES);
-            let rest = rest.fold(0.0, |sum, (w, x)| fused.multiply_add(*w, *x, sum));
+            let mut rest = 0.0;
+            for k in whole * LANES..w[a].len() {
+                rest = fused.multiply_add(w[a][k], x[b][k], rest);
+            }
             let [p, q, r, s, t, u, v, z] = lanes[a][b];
             out[a][b] = ((p + q) + (r + s)) + ((t + u) + (v + z)) + rest;
         }
