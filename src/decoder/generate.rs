@@ -249,6 +249,7 @@ fn add_weighted(out: &mut [f32], values: &[&[f32]], weights: &[f32]) {
 }
 
 /// Σ aᵢ bᵢ in sixteen partial sums.
+#[allow(clippy::needless_range_loop)] // the compiler vectorizes loops over numbers, not over iterators
 #[inline(always)]
 fn dot(fused: Fused, a: &[f32], b: &[f32]) -> f32 {
     let mut sums = [0f32; 16];

@@ -215,6 +215,7 @@ fn together<W: Wide>(mut lanes: [W; LANES], both: impl Fn(W, W) -> W) -> W {
 }
 
 /// Σ term(aᵢ, bᵢ).
+#[allow(clippy::needless_range_loop)] // the compiler vectorizes loops over numbers, not over iterators
 #[inline(always)]
 pub(super) fn sum<W: Wide>(a: &[W], b: &[W], term: impl Fn(W, W) -> W) -> f64 {
     let mut sum = 0.0;
@@ -240,6 +241,7 @@ pub(super) fn sum<W: Wide>(a: &[W], b: &[W], term: impl Fn(W, W) -> W) -> f64 {
 }
 
 /// The largest element that is not NaN, or −∞.
+#[allow(clippy::needless_range_loop)] // the compiler vectorizes loops over numbers, not over iterators
 #[inline(always)]
 pub(super) fn largest<W: Wide>(x: &[W]) -> W {
     let more = |a: W, b: W| if b > a { b } else { a };

@@ -89,6 +89,7 @@ fn part<T: Element<Wide = f32>>(
 }
 
 /// Σ w x of each row of one with each row of the other.
+#[allow(clippy::needless_range_loop)] // the compiler vectorizes loops over numbers, not over iterators
 #[inline(always)]
 fn tile<const A: usize, const B: usize>(
     fused: Fused,
