@@ -154,4 +154,12 @@ def ops(group):
 
 
 if __name__ == "__main__":
-pip install torch==2.15.0;  run by `cargo bench --bench kernels -- --python PYTHON`, by `--bench ops` and by `--bench attention`
+    groups = {
+        "log_probs": log_probs,
+        "hidden": hidden,
+        "adamw": adamw,
+        "equal": attention(4, 256),
+        "long": attention(1, 1024),
+        "shared": attention(8, 256),
+    }
+    (groups.get(sys.argv[1]) or ops(sys.argv[1]))(sys.argv[2])

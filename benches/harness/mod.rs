@@ -41,7 +41,7 @@ pub fn targets(rows: usize, vocabulary: usize) -> Tensor {
 }
 
 /// A line of /proc/self/status in MiB; 0 if there is no such file.
-fn status(key: &str) -> f64 {
+pub fn status(key: &str) -> f64 {
     let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = text.lines().find(|l| l.starts_with(key));
     let kib = line

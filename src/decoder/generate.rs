@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::online::samples::Samples;
 use crate::online::sampling::{Open, SamplingConfig, draw, rows_on_host};
 use crate::ops::Segments;
+use crate::simd::{Fused, widest};
 use candle_core::{DType, Tensor};
 use rand::Rng;
 use rayon::prelude::*;
@@ -36,7 +37,7 @@ impl Decoder {
         let table = self.embedding.tensor();
         let cached = table.device().is_cpu() && table.dtype() != DType::F64;
         let mut cache: Option<Cache> = None;
-        let head = self.wide_head()?;
+        self.head_weight()?;
         draw(function, prompts, config, rng, |open| {
             let last = match (&mut cache, cached) {
                 (Some(cache), true) => self.next(function, cache, open)?,
@@ -49,7 +50,7 @@ impl Decoder {
                     hidden
                 }
             };
-            rows_on_host(function, &head.logits(&last)?.detach())
+            rows_on_host(function, &self.next_logits(&last)?)
         })
     }
 
@@ -74,7 +75,7 @@ impl Decoder {
         }
         for (number, layer) in self.layers.iter().enumerate() {
             let tables = tables.of(&self.config, number);
-            let pass = self.pass_in_evaluation(number);
+            let pass = self.pass_in_evaluation(number, false);
             let qkv = layer.queries_keys_values(&h, tables, &pass)?;
             if keep {
                 let mut cached = KeysValues::of(&qkv[1], &qkv[2])?;
@@ -112,7 +113,7 @@ impl Decoder {
         let mut h = self.embed(&tokens)?.detach();
         for (number, layer) in self.layers.iter().enumerate() {
             let tables = tables.of(&self.config, number);
-            let pass = self.pass_in_evaluation(number);
+            let pass = self.pass_in_evaluation(number, true);
             let [q, k, v] = layer.queries_keys_values(&h, tables, &pass)?;
             let new = KeysValues::of(&k, &v)?;
             for (at, row) in open.iter().enumerate() {
@@ -126,11 +127,13 @@ impl Decoder {
         self.norm.forward(&h)
     }
 
-    fn pass_in_evaluation(&self, layer: usize) -> Pass {
+    /// `few`: one token of each row.
+    fn pass_in_evaluation(&self, layer: usize, few: bool) -> Pass {
         Pass {
             adapter: self.adapter.clone(),
             dropout: None,
             prefix: self.before().and_then(|before| before.in_layer(layer)),
+            few,
         }
     }
 }
@@ -210,17 +213,16 @@ impl Cache {
                 .map_or(0, |window| length.saturating_sub(window));
             let own_tokens = 0..own.keys.len() / width;
             let parts = row.shared.iter().map(|range| (shared, range.clone()));
-            let parts: Vec<(&KeysValues, usize)> = parts
+            let (keys, values): (Vec<&[f32]>, Vec<&[f32]>) = parts
                 .chain([(own, own_tokens)])
-                .flat_map(|(part, range)| range.map(move |token| (part, token)))
+                .flat_map(|(part, range)| {
+                    range.map(move |token| (part, token * width + head * dim))
+                })
                 .skip(first)
-                .collect();
-            let place = |token: usize| token * width + head * dim..token * width + (head + 1) * dim;
+                .map(|(part, at)| (&part.keys[at..at + dim], &part.values[at..at + dim]))
+                .unzip();
             for (out, query) in out.chunks_mut(dim).zip(queries.chunks(dim)) {
-                let mut scores: Vec<f32> = parts
-                    .iter()
-                    .map(|(part, token)| scale * dot(query, &part.keys[place(*token)]))
-                    .collect();
+                let mut scores = scores(query, &keys, scale);
                 if let Some(cap) = layer.attention.softcap {
                     let cap = cap as f32;
                     scores.iter_mut().for_each(|s| *s = cap * (*s / cap).tanh());
@@ -231,29 +233,64 @@ impl Cache {
                     *score = (*score - highest).exp();
                     sum += *score;
                 }
-                for ((part, token), weight) in parts.iter().zip(&scores) {
-                    let weight = weight / sum;
-                    for (out, value) in out.iter_mut().zip(&part.values[place(*token)]) {
-                        *out += weight * value;
-                    }
-                }
+                scores.iter_mut().for_each(|score| *score /= sum);
+                add_weighted(out, &values, &scores);
             }
         });
         Ok(Tensor::from_vec(out, (count, heads, dim), q.device())?)
     }
 }
 
-/// Σ aᵢ bᵢ in sixteen partial sums, so that the compiler vectorizes it.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
+/// scale · q k for every key.
+fn scores(query: &[f32], keys: &[&[f32]], scale: f32) -> Vec<f32> {
+    widest(
+        #[inline(always)]
+        |fused| {
+            let mut scores = vec![0f32; keys.len()];
+            for (score, key) in scores.iter_mut().zip(keys) {
+                *score = scale * dot(fused, query, key);
+            }
+            scores
+        },
+    )
+}
+
+/// out + Σ weight · value.
+fn add_weighted(out: &mut [f32], values: &[&[f32]], weights: &[f32]) {
+    widest(
+        #[inline(always)]
+        |fused| {
+            for (value, weight) in values.iter().zip(weights) {
+                for (out, value) in out.iter_mut().zip(*value) {
+                    *out = fused.multiply_add(*weight, *value, *out);
+                }
+            }
+        },
+    )
+}
+
+/// Σ aᵢ bᵢ in sixteen partial sums.
+#[allow(clippy::needless_range_loop)] // the compiler vectorizes loops over numbers, not over iterators
+#[inline(always)]
+fn dot(fused: Fused, a: &[f32], b: &[f32]) -> f32 {
     let mut sums = [0f32; 16];
     let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<16>(), b.as_chunks::<16>());
     for (a, b) in a.iter().zip(b) {
-        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
-            *sum += a * b;
+        // a new array, so that the compiler keeps it in registers
+        let mut new = [0f32; 16];
+        for i in 0..16 {
+            new[i] = fused.multiply_add(a[i], b[i], sums[i]);
         }
+        sums = new;
     }
-    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
-    sums.iter().sum::<f32>() + rest
+    let mut sum = 0.0;
+    for (a, b) in a_rest.iter().zip(b_rest) {
+        sum = fused.multiply_add(*a, *b, sum);
+    }
+    for part in sums {
+        sum += part;
+    }
+    sum
 }
 
 /// A path's tokens as ranges, behind the first `before` places, which all paths have.

@@ -173,6 +173,7 @@ mod save;
 mod scaling;
 mod start;
 mod tensors;
+mod trained;
 
 pub use config::DecoderConfig;
 pub use family::{Family, Gate};

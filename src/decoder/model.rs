@@ -7,6 +7,7 @@ use super::norm::Norm;
 use super::projection::Weight;
 use crate::error::{Error, Result};
 use crate::log_probs::OutputHead;
+use crate::ops::few_rows;
 use crate::parameter_efficient::VeraProjections;
 use crate::peft::PeftConfig;
 use candle_core::{Tensor, Var};
@@ -71,7 +72,16 @@ impl Decoder {
         self.head_with(&self.head_weight()?.wide()?)
     }
 
-    fn head_weight(&self) -> Result<&Weight> {
+    /// The logits of a few rows, without a graph.
+    pub(super) fn next_logits(&self, hidden: &Tensor) -> Result<Tensor> {
+        let logits = few_rows::product(hidden, self.head_weight()?.tensor())?;
+        Ok(match self.config.final_logit_softcapping {
+            Some(cap) => ((logits / cap)?.tanh()? * cap)?,
+            None => logits,
+        })
+    }
+
+    pub(super) fn head_weight(&self) -> Result<&Weight> {
         let weight = match &self.head {
             Some(head) => head,
             None if self.config.tie_word_embeddings => &self.embedding,

@@ -61,6 +61,7 @@ impl Decoder {
                 adapter: adapter.clone(),
                 dropout: seed.map(|seed| seed.wrapping_add(number as u64)),
                 prefix: before.and_then(|before| before.in_layer(number)),
+                few: false,
             };
             h = match self.recompute {
                 false => layer.forward(&h, &segments, &tables, &pass)?,

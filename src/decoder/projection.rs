@@ -1,6 +1,8 @@
 //! One linear map of the decoder: frozen or trained, with any number of adapters, one of them active.
 
+use super::trained;
 use crate::error::Result;
+use crate::ops::few_rows;
 use crate::parameter_efficient::frozen_linear::compute_type;
 use crate::parameter_efficient::{
     Adapter, BlockScale, FrozenLinear, Nf4Linear, Nf4Tensor, PrefixEncoder,
@@ -53,6 +55,8 @@ pub(super) struct Pass {
     pub(super) dropout: Option<u64>,
     /// The prefix of the adapter, and the number of the layer.
     pub(super) prefix: Option<(PrefixEncoder, usize)>,
+    /// One token of each row, and nothing is trained.
+    pub(super) few: bool,
 }
 
 /// A map's matrix.
@@ -132,16 +136,17 @@ impl Projection {
                 None => Ok(adapter.forward(x)?),
             };
         }
-        if let Some(frozen) = &self.frozen {
-            return Ok(frozen.forward(x)?);
-        }
         let weight = match &self.weight {
             Matrix::Whole(weight) => weight.tensor(),
             Matrix::Nf4(map) => return Ok(map.forward(x)?),
         };
-        let y = x.matmul(&weight.t()?)?;
+        let y = match &self.frozen {
+            _ if pass.few => few_rows::product(x, weight)?,
+            Some(frozen) => return Ok(frozen.forward(x)?),
+            None => trained::product(x, weight)?,
+        };
         match &self.bias {
-            Some(bias) => Ok(y.broadcast_add(bias.tensor())?),
+            Some(bias) => Ok(y.broadcast_add(&bias.wide()?)?),
             None => Ok(y),
         }
     }

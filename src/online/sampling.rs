@@ -23,6 +23,7 @@ use rand::distr::Distribution;
 use rand::distr::weighted::WeightedIndex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 /// Settings of [`sample`].
@@ -87,7 +88,12 @@ impl SamplingConfig {
         let mut probabilities = Vec::new();
         for (row, logits) in rows_on_host(function, logits)?.iter().enumerate() {
             usable(function, row, logits)?;
-            probabilities.extend(self.log_proposal(logits).iter().map(|q| q.exp()));
+            let first = probabilities.len();
+            probabilities.resize(first + logits.len(), 0.0);
+            let (kept, log_q) = self.log_proposal(logits);
+            for (token, log_q) in kept.into_iter().zip(log_q) {
+                probabilities[first + token] = log_q.exp();
+            }
         }
         Ok(Tensor::from_vec(
             probabilities,
@@ -109,8 +115,8 @@ impl SamplingConfig {
         at_least_one("max_new_tokens", self.max_new_tokens)
     }
 
-    /// log q(v) of every token, −∞ where it is cut off.
-    fn log_proposal(&self, logits: &[f64]) -> Vec<f64> {
+    /// The tokens that are not cut off, by id, and log q of each.
+    fn log_proposal(&self, logits: &[f64]) -> (Vec<usize>, Vec<f64>) {
         // z(v)/λ less its maximum, so that no λ overflows
         let highest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let scaled: Vec<f64> = logits
@@ -118,7 +124,7 @@ impl SamplingConfig {
             .map(|z| (z - highest) / self.temperature)
             .collect();
         if self.top_k.is_none() && self.top_p == 1.0 {
-            return log_softmax(&scaled);
+            return ((0..scaled.len()).collect(), log_softmax(&scaled));
         }
 
         // the k likeliest in descending order, and equal ones by id
@@ -143,11 +149,10 @@ impl SamplingConfig {
             });
             order.truncate(kept.count());
         }
-        let mut cut = vec![f64::NEG_INFINITY; scaled.len()];
-        for v in order {
-            cut[v] = scaled[v];
-        }
-        log_softmax(&cut)
+        order.sort_unstable();
+        let kept: Vec<f64> = order.iter().map(|&v| scaled[v]).collect();
+        let log_q = log_softmax(&kept);
+        (order, log_q)
     }
 }
 
@@ -290,10 +295,17 @@ pub(crate) fn draw<P: AsRef<[u32]>>(
             .iter_mut()
             .enumerate()
             .filter(|(_, draft)| !draft.ended);
-        for ((row, draft), logits) in drafts.zip(next) {
-            usable(function, row, &logits)?;
-            draft.extend(&logits, config)?;
-        }
+        // each from its own stream of random numbers
+        let drawn: Vec<Result<()>> = drafts
+            .zip(next)
+            .collect::<Vec<_>>()
+            .into_par_iter()
+            .map(|((row, draft), logits)| {
+                usable(function, row, &logits)?;
+                draft.extend(&logits, config)
+            })
+            .collect();
+        drawn.into_iter().collect::<Result<()>>()?;
     }
     Ok(Samples {
         rows: rows.into_iter().map(Draft::finish).collect(),
@@ -330,12 +342,14 @@ impl Draft {
 
     /// yₜ ~ q, with log p(yₜ) and log q(yₜ).
     fn extend(&mut self, logits: &[f64], config: &SamplingConfig) -> Result<()> {
-        let log_q = config.log_proposal(logits);
+        let (kept, log_q) = config.log_proposal(logits);
         let law = WeightedIndex::new(log_q.iter().map(|q| q.exp()))
             .map_err(|e| candle_core::Error::Msg(format!("sample: {e}")))?;
-        let token = law.sample(&mut self.rng);
-        self.log_probs.push(log_softmax(logits)[token]);
-        self.proposal_log_probs.push(log_q[token]);
+        let drawn = law.sample(&mut self.rng);
+        let token = kept[drawn];
+        let (highest, log_sum) = log_sum(logits);
+        self.log_probs.push(logits[token] - highest - log_sum);
+        self.proposal_log_probs.push(log_q[drawn]);
         let token = token as u32;
         self.tokens.push(token);
         self.ended = config.end == Some(token);
@@ -422,7 +436,13 @@ fn usable(function: &'static str, row: usize, logits: &[f64]) -> Result<()> {
 
 /// z(v) − log Σᵤ e^{z(u)}, where −∞ stays −∞. At least one z must be finite.
 fn log_softmax(z: &[f64]) -> Vec<f64> {
+    let (highest, log_sum) = log_sum(z);
+    z.iter().map(|z| z - highest - log_sum).collect()
+}
+
+/// The highest z, and log Σᵤ e^{z(u) − highest}. At least one z must be finite.
+fn log_sum(z: &[f64]) -> (f64, f64) {
     let highest = z.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let sum: f64 = z.iter().map(|z| (z - highest).exp()).sum();
-    z.iter().map(|z| z - highest - sum.ln()).collect()
+    (highest, sum.ln())
 }

@@ -201,55 +201,59 @@ pub(super) fn gradient<T: Element>(of: Vec<T>, argument: &Tensor) -> Result<Opti
     }
 }
 
-/// The sum of the partial sums.
+/// The partial sums, or other results, as one.
 #[inline(always)]
-fn together<W: Wide>(mut lanes: [W; LANES]) -> f64 {
+fn together<W: Wide>(mut lanes: [W; LANES], both: impl Fn(W, W) -> W) -> W {
     let mut width = LANES;
     while width > 1 {
         width /= 2;
         for i in 0..width {
-            lanes[i] = lanes[i] + lanes[i + width];
+            lanes[i] = both(lanes[i], lanes[i + width]);
         }
     }
-    lanes[0].double()
+    lanes[0]
 }
 
 /// Σ term(aᵢ, bᵢ).
+#[allow(clippy::needless_range_loop)] // the compiler vectorizes loops over numbers, not over iterators
 #[inline(always)]
 pub(super) fn sum<W: Wide>(a: &[W], b: &[W], term: impl Fn(W, W) -> W) -> f64 {
     let mut sum = 0.0;
     for (a, b) in a.chunks(BLOCK).zip(b.chunks(BLOCK)) {
         let mut lanes = [W::default(); LANES];
-        // slices rather than arrays: the compiler unrolls arrays into single numbers
-        let (a, b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-        let (a_rest, b_rest) = (a.remainder(), b.remainder());
-        for (a, b) in a.zip(b) {
-            for ((lane, &a), &b) in lanes.iter_mut().zip(a).zip(b) {
-                *lane = *lane + term(a, b);
+        let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+        for (a, b) in a.iter().zip(b) {
+            // all terms before the first sum: the compiler vectorizes either loop, but not both as one
+            let mut terms = [W::default(); LANES];
+            for i in 0..LANES {
+                terms[i] = term(a[i], b[i]);
+            }
+            for i in 0..LANES {
+                lanes[i] = lanes[i] + terms[i];
             }
         }
         for ((lane, &a), &b) in lanes.iter_mut().zip(a_rest).zip(b_rest) {
             *lane = *lane + term(a, b);
         }
-        sum += together(lanes);
+        sum += together(lanes, |a, b| a + b).double();
     }
     sum
 }
 
 /// The largest element that is not NaN, or −∞.
+#[allow(clippy::needless_range_loop)] // the compiler vectorizes loops over numbers, not over iterators
 #[inline(always)]
 pub(super) fn largest<W: Wide>(x: &[W]) -> W {
     let more = |a: W, b: W| if b > a { b } else { a };
     let mut lanes = [W::LEAST; LANES];
-    let chunks = x.chunks_exact(LANES);
-    let rest = chunks.remainder();
+    let (chunks, rest) = x.as_chunks::<LANES>();
     for chunk in chunks {
-        for (lane, &x) in lanes.iter_mut().zip(chunk) {
-            *lane = more(*lane, x);
+        for i in 0..LANES {
+            lanes[i] = more(lanes[i], chunk[i]);
         }
     }
     for (lane, &x) in lanes.iter_mut().zip(rest) {
         *lane = more(*lane, x);
     }
-    lanes.into_iter().fold(W::LEAST, more)
+    together(lanes, more)
 }

@@ -37,6 +37,7 @@
 
 pub mod attention;
 mod element;
+pub(crate) mod few_rows;
 mod layer_norm;
 mod rms_norm;
 mod rope;

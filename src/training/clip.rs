@@ -6,6 +6,9 @@ use crate::error::{Error, Result, positive};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, Var};
 
+/// Elements that are in f64 at one time.
+const PART: usize = 1 << 20;
+
 /// Scales the gradients of `vars` so that their common L2 norm is at most `max_norm`; returns the norm
 /// before.
 ///
@@ -43,11 +46,15 @@ pub fn clip_grad_norm(vars: &[(String, Var)], grads: &mut GradStore, max_norm: f
     let squares = |grads: &GradStore, scale: f64| -> Result<f64> {
         let mut sum = 0.0;
         for grad in vars.iter().filter_map(|(_, var)| grads.get(var)) {
-            let mut wide = grad.to_dtype(DType::F64)?;
-            if scale != 1.0 {
-                wide = (wide * scale)?;
+            let flat = grad.flatten_all()?;
+            for from in (0..flat.elem_count()).step_by(PART) {
+                let part = flat.narrow(0, from, PART.min(flat.elem_count() - from))?;
+                let mut wide = part.to_dtype(DType::F64)?;
+                if scale != 1.0 {
+                    wide = (wide * scale)?;
+                }
+                sum += wide.sqr()?.sum_all()?.to_scalar::<f64>()?;
             }
-            sum += wide.sqr()?.sum_all()?.to_scalar::<f64>()?;
         }
         Ok(sum)
     };

@@ -1,0 +1,152 @@
+//! The product of a matrix with a few rows: what a decoder computes for each token that it draws.
+//!
+//! A general product first packs the matrix, which takes as long as a few rows themselves. Here each row of the
+//! matrix is read once, and a half type is widened as it is read.
+
+use super::element::{Element, of_tensor};
+use super::rows::row;
+use crate::simd::{Fused, widest};
+use candle_core::{DType, Result, Tensor};
+use rayon::prelude::*;
+
+/// Up to this many rows it is faster than a general product.
+const FEW: usize = 32;
+/// Rows of the matrix that a thread takes at a time.
+const EACH: usize = 64;
+/// Partial sums of a product of two rows.
+const LANES: usize = 8;
+/// Rows of the matrix, and of x, whose products are summed side by side.
+const TILE: (usize, usize) = (2, 4);
+
+/// W x for all rows `[rows, in]` of x, with W `[out, in]` in f32, bf16 or f16. Neither is part of a graph.
+pub(crate) fn product(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    let (x, weight) = (x.detach().contiguous()?, weight.detach());
+    let (rows, inputs) = x.dims2()?;
+    let (outputs, width) = weight.dims2()?;
+    let here = x.device().is_cpu() && weight.device().is_cpu() && weight.is_contiguous();
+    let fits = rows <= FEW && width == inputs && x.elem_count() > 0 && outputs > 0;
+    if !here || !fits || x.dtype() != DType::F32 || weight.dtype() == DType::F64 {
+        return x.matmul(&weight.to_dtype(x.dtype())?.t()?);
+    }
+    let read = [&x, &weight].map(Tensor::storage_and_layout);
+    let x_rows = of_tensor::<f32>(&read[0])?;
+    let y = match weight.dtype() {
+        DType::BF16 => few(x_rows, of_tensor::<half::bf16>(&read[1])?, inputs),
+        DType::F16 => few(x_rows, of_tensor::<half::f16>(&read[1])?, inputs),
+        _ => few(x_rows, of_tensor::<f32>(&read[1])?, inputs),
+    };
+    Tensor::from_vec(y, (rows, outputs), x.device())
+}
+
+fn few<T: Element<Wide = f32>>(x: &[f32], weight: &[T], n: usize) -> Vec<f32> {
+    let (rows, outputs) = (x.len() / n, weight.len() / n);
+    let mut y = vec![0f32; rows * outputs];
+    // a task's part of every row
+    let mut tasks: Vec<Vec<&mut [f32]>> = Vec::new();
+    tasks.resize_with(outputs.div_ceil(EACH), || Vec::with_capacity(rows));
+    for y in y.chunks_mut(outputs) {
+        for (task, part) in tasks.iter_mut().zip(y.chunks_mut(EACH)) {
+            task.push(part);
+        }
+    }
+    let work = tasks.into_par_iter().zip(weight.par_chunks(EACH * n));
+    work.for_each(|(mut y, weight)| {
+        widest(
+            #[inline(always)]
+            |fused| part(fused, x, weight, n, &mut y),
+        )
+    });
+    y
+}
+
+/// The products of all rows of x with some rows of the matrix.
+#[inline(always)]
+fn part<T: Element<Wide = f32>>(
+    fused: Fused,
+    x: &[f32],
+    weight: &[T],
+    n: usize,
+    y: &mut [&mut [f32]],
+) {
+    let (rows, outputs) = (x.len() / n, weight.len() / n);
+    let [mut a, mut b] = [const { Vec::new() }; 2];
+    for output in (0..outputs).step_by(TILE.0) {
+        // past the end the last row stands in
+        let next = (output + 1).min(outputs - 1);
+        let w = [
+            T::wide(row(weight, n, output), &mut a),
+            T::wide(row(weight, n, next), &mut b),
+        ];
+        for first in (0..rows).step_by(TILE.1) {
+            let x: [&[f32]; TILE.1] = std::array::from_fn(|i| row(x, n, (first + i).min(rows - 1)));
+            for (at, sums) in (output..outputs).zip(tile(fused, w, x)) {
+                for (y, sum) in y[first..].iter_mut().zip(sums) {
+                    y[at] = sum;
+                }
+            }
+        }
+    }
+}
+
+/// Σ w x of each row of one with each row of the other.
+#[allow(clippy::needless_range_loop)] // the compiler vectorizes loops over numbers, not over iterators
+#[inline(always)]
+fn tile<const A: usize, const B: usize>(
+    fused: Fused,
+    w: [&[f32]; A],
+    x: [&[f32]; B],
+) -> [[f32; B]; A] {
+    let whole = w[0].len() / LANES;
+    let w_lanes = w.map(|w| &w.as_chunks::<LANES>().0[..whole]);
+    let x_lanes = x.map(|x| &x.as_chunks::<LANES>().0[..whole]);
+    let mut lanes = [[[0f32; LANES]; B]; A];
+    for k in 0..whole {
+        for a in 0..A {
+            for b in 0..B {
+                let (w, x, old) = (w_lanes[a][k], x_lanes[b][k], lanes[a][b]);
+                // a new array, so that the compiler keeps it in one register
+                let mut new = [0f32; LANES];
+                for i in 0..LANES {
+                    new[i] = fused.multiply_add(w[i], x[i], old[i]);
+                }
+                lanes[a][b] = new;
+            }
+        }
+    }
+    let mut out = [[0f32; B]; A];
+    for a in 0..A {
+        for b in 0..B {
+            let mut rest = 0.0;
+            for k in whole * LANES..w[a].len() {
+                rest = fused.multiply_add(w[a][k], x[b][k], rest);
+            }
+            let [p, q, r, s, t, u, v, z] = lanes[a][b];
+            out[a][b] = ((p + q) + (r + s)) + ((t + u) + (v + z)) + rest;
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::tests::numbers;
+
+    #[test]
+    fn few_rows_and_many_give_the_same_products() {
+        for (rows, inputs, outputs) in
+            [(1, 3, 1), (4, 8, 2), (5, 37, 65), (16, 64, 131), (33, 9, 4)]
+        {
+            let x = numbers(&[rows, inputs], 2.0, DType::F32);
+            for dtype in [DType::F32, DType::BF16, DType::F16] {
+                let weight = numbers(&[outputs, inputs], 1.0, dtype);
+                let found = product(&x, &weight).unwrap();
+                let double = |t: &Tensor| t.to_dtype(DType::F64).unwrap();
+                let want = double(&x).matmul(&double(&weight).t().unwrap()).unwrap();
+                let error = (double(&found) - want).unwrap().abs().unwrap();
+                let error = error.max_all().unwrap().to_scalar::<f64>().unwrap();
+                assert!(error < 1e-5, "{rows} {inputs} {outputs} {dtype:?}: {error}");
+            }
+        }
+    }
+}
