@@ -16,7 +16,7 @@ pub struct Arguments {
     /// Settings to start from: a JSON file, such as the `config.json` of an earlier run.
     #[arg(long)]
     config: Option<PathBuf>,
-    /// Train the language model in this Hugging Face folder (Llama, Mistral, Qwen, Gemma): `--objective` is then `sft`, `reward` or `dpo`, and `--set` knows other settings (see README).
+    /// Train the language model in this Hugging Face folder (Llama, Mistral, Qwen, Gemma). `--set` then knows other settings (see README).
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
     /// With --model: a PEFT adapter to go on from.
@@ -141,19 +141,7 @@ impl Arguments {
             None => checkpoint::Settings::default(),
         };
         put(&mut all.model, self.model);
-        if let Some(objective) = self.objective {
-            all.objective = match objective {
-                Objective::Sft => checkpoint::Learned::Sft,
-                Objective::Reward => checkpoint::Learned::Reward,
-                Objective::Dpo => checkpoint::Learned::Dpo,
-                other => {
-                    let problem = format!(
-                        "--objective {other} trains only the small model; with --model, there are sft, reward and dpo"
-                    );
-                    return Err(Error::Usage(problem));
-                }
-            };
-        }
+        put(&mut all.objective, self.objective);
         put(&mut all.data, self.data);
         put(&mut all.out, self.out.map(Some));
         let file = self.adapter_config.map(checkpoint::FreshAdapter::File);

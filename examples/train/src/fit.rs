@@ -1,22 +1,23 @@
 //! The items of a file that fit an objective, and their examples.
 
 use super::batch::{Example, examples};
-use super::comparisons::{Shape, pair_count};
+use super::comparisons::{Most, Shape, pair_count};
 use super::data::{Item, Reason, Tally};
 use super::error::{Error, Result};
-use super::objectives::language::{lessons, pairs_of_lessons, probes};
-use super::objectives::{Objective, Task};
+use super::objectives::language::{lessons, plan, probes};
+use super::objectives::{Forms, Objective, Task};
 use super::settings::Settings;
 use rand::rngs::StdRng;
 
 /// The items that the objective can learn from, with lists cut to its limit; the others are counted.
 pub fn usable(
     items: Vec<Item>,
-    settings: &Settings,
+    objective: Objective,
+    forms: Forms,
+    most: Most,
     name: &str,
     tally: &mut Tally,
 ) -> Result<Vec<Item>> {
-    let objective = settings.objective;
     let found = items.len();
     let singles = items.iter().filter(|item| item.answers.len() == 1).count();
     let unpaired = items
@@ -46,8 +47,8 @@ pub fn usable(
     let mut items = items;
     items.retain(keep);
     if !items.is_empty() {
-        if objective.shape(settings, &items) != Shape::Pairs {
-            let most = settings.most();
+        let longest = items.iter().map(|item| item.answers.len()).max();
+        if objective.shape_of(forms, longest.unwrap_or(0)) != Shape::Pairs {
             let gone: usize = items.iter_mut().map(|item| most.thin(item)).sum();
             if gone > 0 {
                 *tally.answers_left_out.entry(Reason::TooMany).or_default() += gone;
@@ -106,7 +107,8 @@ pub fn all_examples(
     if !task.objective.is_language() {
         return Ok(in_rows(items, task.shape, task.settings, tally));
     }
-    let pairs = items.iter().map(|item| pairs_of_lessons(task, item));
+    let plan = plan(task);
+    let pairs = items.iter().map(|item| plan.pairs(item));
     let most = task.settings.max_pairs;
     tally.pairs_left_out += pairs.map(|n| n.saturating_sub(most)).sum::<usize>();
     let written = items.iter().map(|item| lessons(task, item, rng));

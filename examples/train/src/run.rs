@@ -51,10 +51,11 @@ pub fn train(settings: &Settings, progress: &ProgressBar) -> Result<Run> {
     };
     let data = data::load(settings.data.as_deref(), &reading)?;
     let mut tally = data.tally;
-    let items = usable(data.items, settings, &data.name, &mut tally)?;
+    let (objective, forms, most) = (settings.objective, settings.forms(), settings.most());
+    let items = usable(data.items, objective, forms, most, &data.name, &mut tally)?;
     let task = Task {
         objective: settings.objective,
-        shape: settings.objective.shape(settings, &items),
+        shape: objective.shape(settings, &items),
         settings,
     };
     // one generator per purpose, so that another split does not change the weights

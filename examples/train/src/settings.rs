@@ -5,7 +5,7 @@ use super::comparisons::Most;
 use super::error::{Error, Result, cut};
 use super::input;
 use super::objectives::words::{CRlft, Classes, Hindsight};
-use super::objectives::{Objective, RewardForm, SlicForm};
+use super::objectives::{Forms, Objective, RewardForm, SlicForm};
 use candle_align::language::edits::EditCosts;
 use candle_align::language::revision::{DebugFormat, RevisionTemplate};
 use candle_align::{
@@ -206,6 +206,14 @@ impl Settings {
             pairs: self.max_pairs,
             answers: self.max_answers,
             seed: self.seed,
+        }
+    }
+
+    /// The losses of the objectives that have several.
+    pub fn forms(&self) -> Forms {
+        Forms {
+            reward: self.reward_form,
+            slic: self.slic_form,
         }
     }
 

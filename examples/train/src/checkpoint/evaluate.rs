@@ -1,9 +1,11 @@
 //! The evaluation on held-out rows.
 
 use super::super::error::Result;
-use super::objective::{Objective, Reference};
+use super::objective::measured::{Scored, ordered};
+use super::objective::text::log_probs;
+use super::objective::{Objective, Reference, Text};
 use super::prepare::HeldOut;
-use candle_align::decoder::Decoder;
+use candle_align::decoder::{Decoder, Mode};
 use candle_core::DType;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -12,18 +14,29 @@ use std::collections::BTreeMap;
 /// prompt are not independent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Scores {
-    /// SFT: the mean over tokens. Others: over pairs.
+    /// The mean over tokens, where the loss is one of tokens; else over pairs or lists.
     pub loss: f64,
-    /// The share of pairs whose chosen answer has the higher reward; a tie counts ½.
+    /// The share of pairs that the objective's score of an answer orders right; a tie counts ½.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub accuracy: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub accuracy_error: Option<f64>,
-    /// The reward of the chosen answer less that of the rejected one.
+    /// The score of the better answer less that of the other one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub margin: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub margin_error: Option<f64>,
+}
+
+/// Texts that ask about each answer to a prompt, where the loss compares none. With one text for each answer
+/// its score is log P per token; with two it is log P of the first less that of the second.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Probe {
+    /// Those of the first answer, then of the next.
+    pub texts: Vec<Text>,
+    pub rewards: Vec<f32>,
+    /// The prompt, as a number.
+    pub group: u64,
 }
 
 /// The scores of all held-out rows, `batch` at a time.
@@ -35,11 +48,14 @@ pub fn scores(
 ) -> Result<Scores> {
     let objective: &Objective = &held_out.rows;
     let all: Vec<usize> = (0..objective.len()).collect();
-    let (mut loss, mut weight, mut each) = (0.0, 0.0, Vec::new());
+    let (mut loss, mut weight, mut pairs) = (0.0, 0.0, Vec::new());
     for rows in all.chunks(batch) {
         let window = [rows.to_vec()];
         let measured = objective.loss(decoder, reference, rows, &window, None)?;
-        let of_rows: f64 = rows.iter().map(|row| objective.weight(*row)).sum();
+        let mut of_rows = 0.0;
+        for row in rows {
+            of_rows += objective.weight(*row)?;
+        }
         let mean = measured
             .loss
             .detach()
@@ -47,22 +63,25 @@ pub fn scores(
             .to_scalar::<f64>()?;
         loss += mean * of_rows;
         weight += of_rows;
-        each.extend(measured.each);
+        let groups = measured.pairs.into_iter();
+        pairs.extend(groups.map(|pair| (held_out.groups[pair.row], pair)));
     }
-    let right: Vec<f64> = each
+    for probes in held_out.probes.chunks(batch) {
+        pairs.extend(asked(probes, decoder)?);
+    }
+    let groups: Vec<u64> = pairs.iter().map(|(group, _)| *group).collect();
+    let right = |(_, pair): &(u64, Scored)| match pair.scores[0].total_cmp(&pair.scores[1]) {
+        std::cmp::Ordering::Greater => 1.0,
+        std::cmp::Ordering::Equal => 0.5,
+        std::cmp::Ordering::Less => 0.0,
+    };
+    let right: Vec<f64> = pairs.iter().map(right).collect();
+    let ahead = pairs
         .iter()
-        .map(|[chosen, rejected]| match chosen.total_cmp(rejected) {
-            std::cmp::Ordering::Greater => 1.0,
-            std::cmp::Ordering::Equal => 0.5,
-            std::cmp::Ordering::Less => 0.0,
-        })
-        .collect();
-    let margins: Vec<f64> = each
-        .iter()
-        .map(|[chosen, rejected]| chosen - rejected)
-        .collect();
-    let (accuracy, accuracy_error) = mean_and_error(&right, &held_out.groups);
-    let (margin, margin_error) = mean_and_error(&margins, &held_out.groups);
+        .map(|(_, pair)| pair.scores[0] - pair.scores[1]);
+    let margins: Vec<f64> = ahead.collect();
+    let (accuracy, accuracy_error) = mean_and_error(&right, &groups);
+    let (margin, margin_error) = mean_and_error(&margins, &groups);
     Ok(Scores {
         loss: loss / weight,
         accuracy,
@@ -70,6 +89,27 @@ pub fn scores(
         margin,
         margin_error,
     })
+}
+
+/// The pairs of answers that some probes ask about.
+fn asked(probes: &[Probe], decoder: &Decoder) -> Result<Vec<(u64, Scored)>> {
+    let texts: Vec<&Text> = probes.iter().flat_map(|probe| &probe.texts).collect();
+    let log_probs = log_probs(decoder, &texts, Mode::Evaluation)?;
+    let numbers = |t: candle_core::Tensor| t.to_dtype(DType::F64)?.to_vec1::<f64>();
+    let (sums, means) = (numbers(log_probs.sum()?)?, numbers(log_probs.mean()?)?);
+    let (mut pairs, mut start) = (Vec::new(), 0);
+    for probe in probes {
+        let (count, width) = (probe.rewards.len(), probe.texts.len() / probe.rewards.len());
+        let score = |answer: usize| match width {
+            1 => means[start + answer],
+            _ => sums[start + width * answer] - sums[start + width * answer + 1],
+        };
+        let scores: Vec<f64> = (0..count).map(score).collect();
+        let own = ordered(0, &scores, &probe.rewards).into_iter();
+        pairs.extend(own.map(|pair| (probe.group, pair)));
+        start += probe.texts.len();
+    }
+    Ok(pairs)
 }
 
 /// The mean of numbers, and its standard error if the numbers of one group move together.

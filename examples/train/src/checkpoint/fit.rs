@@ -22,7 +22,7 @@ pub struct Fit {
     pub batch: usize,
     /// Micro-batches of a step.
     pub accumulation: usize,
-    /// The highest learning rate; null: TRL's default for the objective.
+    /// The highest learning rate; null: the default of the objective.
     pub learning_rate: Option<f64>,
     /// How it falls.
     pub lr_scheduler_type: Kind,
@@ -36,7 +36,8 @@ pub struct Fit {
     pub order: Order,
     /// The seed of dropout.
     pub seed: u64,
-    /// Whether the adapter's dropout is off; null: for `reward` and `dpo`, as in TRL.
+    /// Whether the adapter's dropout is off; null: where answers are compared,
+    /// as in TRL's `reward` and `dpo`.
     pub disable_dropout: Option<bool>,
 }
 
@@ -86,7 +87,7 @@ pub struct Fitting<'a> {
 }
 
 impl<'a> Fitting<'a> {
-    /// `reference` is asked by DPO alone.
+    /// `reference` is asked by DPO, and by SLiC's KL.
     pub fn new(
         decoder: &Decoder,
         objective: &'a Objective,
@@ -103,7 +104,11 @@ impl<'a> Fitting<'a> {
         let mut groups = vec![ParameterGroup::new(decayed, settings.weight_decay)];
         groups.push(ParameterGroup::new(kept, 0.0));
         groups.retain(|group| !group.vars.is_empty());
-        let learning_rate = settings.learning_rate.unwrap_or(objective.learning_rate());
+        let learning_rate = settings.learning_rate.ok_or_else(|| {
+            Error::Usage(
+                "`fit.learning_rate` is missing, and only a run knows a default".to_string(),
+            )
+        })?;
         let off = settings
             .disable_dropout
             .unwrap_or(objective.disables_dropout());

@@ -44,7 +44,7 @@ pub fn start(settings: &Settings) -> Result<(Decoder, Reference)> {
         decoder.add_adapter(TRAINED, &fresh(adapter, settings)?, &mut rng(2))?;
     }
     if let Some(folder) = &settings.adapter_dir {
-        if settings.objective == Learned::Dpo {
+        if settings.has_reference() {
             decoder.load_adapter(REFERENCE, folder, Strictness::Strict)?;
             reference = Reference::Adapter(REFERENCE.to_string());
         }
@@ -62,7 +62,7 @@ pub fn start(settings: &Settings) -> Result<(Decoder, Reference)> {
             return Err(Error::Usage(problem.to_string()));
         }
     }
-    if !settings.is_adapted() && settings.objective == Learned::Dpo {
+    if !settings.is_adapted() && settings.has_reference() {
         let frozen = Load {
             trained: false,
             ..load
@@ -84,7 +84,7 @@ fn fresh(adapter: &FreshAdapter, settings: &Settings) -> Result<PeftConfig> {
     }
     let task = match settings.objective {
         Learned::Reward => TaskType::SequenceClassification,
-        Learned::Sft | Learned::Dpo => TaskType::CausalLanguageModel,
+        _ => TaskType::CausalLanguageModel,
     };
     match config.task {
         None => config.task = Some(task),

@@ -4,7 +4,6 @@ use super::super::error::{Error, Result};
 use super::super::plot::{BLUE, Curve, GRAY, ORANGE, panel, smooth};
 use super::evaluate::Scores;
 use super::fit::Logged;
-use super::settings::Learned;
 use plotters::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
@@ -129,10 +128,10 @@ fn read(path: &Path) -> Result<Vec<(String, Seen)>> {
     whole.enumerate().map(read).collect()
 }
 
-/// The picture of a run.
-pub fn picture(seen: &[Seen], objective: Learned, title: &str) -> Result<String> {
+/// The picture of a run. `no_opinion` is the loss of a model that prefers no answer.
+pub fn picture(seen: &[Seen], no_opinion: Option<f64>, title: &str) -> Result<String> {
     let mut svg = String::new();
-    draw(&mut svg, seen, objective, title)
+    draw(&mut svg, seen, no_opinion, title)
         .map_err(|error| Error::Usage(format!("curves.svg cannot be drawn: {error}")))?;
     Ok(svg)
 }
@@ -140,7 +139,7 @@ pub fn picture(seen: &[Seen], objective: Learned, title: &str) -> Result<String>
 fn draw(
     svg: &mut String,
     seen: &[Seen],
-    objective: Learned,
+    no_opinion: Option<f64>,
     title: &str,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let of = |split: &str, value: fn(&Seen) -> Option<f64>| -> Vec<(f64, f64)> {
@@ -176,16 +175,17 @@ fn draw(
     let root = SVGBackend::with_string(svg, (960, 420)).into_drawing_area();
     root.fill(&WHITE)?;
     let root = root.titled(title, ("sans-serif", 20))?;
-    match objective {
-        Learned::Sft => panel(&root, "loss", losses, None)?,
-        Learned::Reward | Learned::Dpo => {
-            losses.push(level("no opinion: ln 2", 2f64.ln()));
-            let mut shares = two(|seen| seen.accuracy);
-            shares.push(level("coin 50 %", 0.5));
-            let (left, right) = root.split_horizontally(480);
-            panel(&left, "loss", losses, None)?;
-            panel(&right, "pairs ordered right", shares, Some((0.0, 1.0)))?;
-        }
+    if let Some(loss) = no_opinion {
+        losses.push(level("no opinion: ln 2", loss));
+    }
+    let mut shares = two(|seen| seen.accuracy);
+    if shares.iter().all(|curve| curve.points.is_empty()) {
+        panel(&root, "loss", losses, None)?;
+    } else {
+        shares.push(level("coin 50 %", 0.5));
+        let (left, right) = root.split_horizontally(480);
+        panel(&left, "loss", losses, None)?;
+        panel(&right, "pairs ordered right", shares, Some((0.0, 1.0)))?;
     }
     root.present()?;
     Ok(())

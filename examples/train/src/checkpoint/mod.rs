@@ -7,9 +7,9 @@
 //! | [`rows`] | rows to ids, masks and a count of what was cut or dropped |
 //! | [`order`] | which rows each step takes |
 //! | [`schedule`] | the learning rate of each step |
-//! | [`objective`] | the loss of a micro-batch |
+//! | [`objective`] | the loss of a micro-batch, by what the objectives take |
 //! | [`fit`] | the steps |
-//! | [`settings`] | every setting with its default |
+//! | [`settings`] | every setting with its default; [`settings::objectives`] those of the objectives |
 //! | [`load`] | the model, its adapter, the reference |
 //! | [`prepare`], [`split`] | which rows are trained on, and which are held out |
 //! | [`evaluate`] | the scores of held-out rows |

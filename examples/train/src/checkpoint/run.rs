@@ -11,6 +11,7 @@ use super::log::{Line, Log, Seen, picture};
 use super::prepare::prepare;
 use super::save::model;
 use super::settings::Settings;
+use super::settings::objectives::learning_rate;
 use super::store::{State, Store, restore, staged};
 use super::summary::{Outcome, Summary};
 use candle_align::decoder::Decoder;
@@ -76,7 +77,7 @@ pub fn run(
     settings
         .fit
         .learning_rate
-        .get_or_insert(rows.train.learning_rate());
+        .get_or_insert(learning_rate(settings.objective));
     if let Some((state, path)) = &from {
         state.check(&settings)?;
         if state.rows != rows.fingerprint {
@@ -178,7 +179,7 @@ pub fn run(
         settings.objective,
         file_name(&settings.data.display().to_string())
     );
-    let curves = picture(&seen, settings.objective, &title)?;
+    let curves = picture(&seen, settings.no_opinion(), &title)?;
     match decoder.adapter() {
         Some(_) => decoder.save_adapter(TRAINED, out.join("adapter"))?,
         None => staged(&out.join("model"), |part| {

@@ -1,39 +1,31 @@
 //! The settings of a run on a checkpoint: `config.json` stores them, `--config` reads them.
 
+pub mod objectives;
+
+pub use super::super::objectives::Objective as Learned;
+
+use super::super::comparisons::Most;
 use super::super::error::{Error, Result};
 use super::super::input;
+use super::super::objectives::words::CRlft;
+use super::super::objectives::{RewardForm, SlicForm};
 use super::super::settings::assign;
 use super::fit::Fit;
 use super::order::Order;
 use super::rows::{self, Truncation, Turns};
+use candle_align::language::edits::EditCosts;
+use candle_align::language::revision::{DebugFormat, RevisionTemplate};
 use candle_align::parameter_efficient::BlockScale;
-use candle_align::{DpoConfig, PairwiseRewardConfig};
+use candle_align::{
+    BrioConfig, ExpectedRiskConfig, PairwiseRewardConfig, ProConfig, RankedRewardConfig,
+    RrhfConfig, SftConfig, SlicConfig, StableAlignmentConfig,
+};
 use candle_core::DType;
+use objectives::{Classes, Dpo, Hindsight};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
-use std::fmt;
 use std::path::{Path, PathBuf};
-
-/// What is learned.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Learned {
-    Sft,
-    Reward,
-    #[default]
-    Dpo,
-}
-
-impl fmt::Display for Learned {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Sft => "sft",
-            Self::Reward => "reward",
-            Self::Dpo => "dpo",
-        })
-    }
-}
 
 /// The type of frozen weights in memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,39 +76,6 @@ impl<'de> Deserialize<'de> for FreshAdapter {
     }
 }
 
-/// The settings of DPO.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Dpo {
-    /// β, how strongly the policy is tied to the reference.
-    pub beta: f64,
-    /// The share of labels that are assumed to be flipped.
-    pub label_smoothing: f64,
-    /// The weights of the sigmoid loss and of the cross-entropy of the chosen answers: TRL's
-    /// `loss_weights` for `["sigmoid", "sft"]`.
-    pub loss_weights: [f64; 2],
-}
-
-impl Default for Dpo {
-    fn default() -> Self {
-        let library = DpoConfig::default();
-        Self {
-            beta: library.beta,
-            label_smoothing: library.label_smoothing,
-            loss_weights: [1.0, 0.0],
-        }
-    }
-}
-
-impl Dpo {
-    pub fn library(&self) -> DpoConfig {
-        DpoConfig {
-            beta: self.beta,
-            label_smoothing: self.label_smoothing,
-        }
-    }
-}
-
 /// The settings of a run. Where TRL has a setting, this has its name and its default.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -130,7 +89,7 @@ pub struct Settings {
     pub out: Option<PathBuf>,
     /// A fresh adapter on the frozen model. Without this and `adapter_dir`, the whole model is trained.
     pub adapter: Option<FreshAdapter>,
-    /// A PEFT adapter to go on from. DPO's reference is then a frozen copy of it, as in TRL.
+    /// A PEFT adapter to go on from. A reference is then a frozen copy of it, as in TRL.
     pub adapter_dir: Option<PathBuf>,
     /// The seed of the split and of fresh weights. `--seed` sets `fit.seed` and `fit.order` too.
     pub seed: u64,
@@ -147,6 +106,14 @@ pub struct Settings {
     pub text_field: String,
     /// Fields of rows to ignore, by name and at any depth. Other unknown fields are errors.
     pub ignored_fields: Vec<String>,
+    /// Whether prompts and answers go through the chat template; null: if the folder has one, and rows that
+    /// TRL reads decide it themselves. False: they are the text of a dialogue.
+    pub chat: Option<bool>,
+    /// The largest number of pairs from the answers to one prompt; if there are more, some are drawn.
+    pub max_pairs: usize,
+    /// The largest number of answers in a list; if there are more, the best, the worst and drawn ones
+    /// are kept.
+    pub max_answers: usize,
     /// The local time that chat templates see, as 2026-01-31T12:00:00; null: that of the start.
     pub now: Option<String>,
 
@@ -169,16 +136,51 @@ pub struct Settings {
     pub recompute: bool,
     /// The steps.
     pub fit: Fit,
-    pub dpo: Dpo,
+
+    /// Settings of `sft`, and of every other cross-entropy of answers.
+    pub sft: SftConfig,
+    /// The loss of `reward`.
+    pub reward_form: RewardForm,
+    /// Settings of `reward` on pairs.
     pub reward: PairwiseRewardConfig,
+    /// Settings of `reward` on lists.
+    pub ranked_reward: RankedRewardConfig,
+    pub dpo: Dpo,
+    pub pro: ProConfig,
+    pub slic: SlicConfig,
+    /// The loss of `slic`.
+    pub slic_form: SlicForm,
+    /// λ, the weight of cross-entropy on the best answer in SLiC.
+    pub slic_sft_weight: f64,
+    /// λ of SLiC's other regularizer: the weight of the KL to the model at the start, summed over the
+    /// tokens of the best answer.
+    pub slic_kl_weight: f64,
+    pub rrhf: RrhfConfig,
+    pub brio: BrioConfig,
+    pub expected_risk: ExpectedRiskConfig,
+    pub stable_alignment: StableAlignmentConfig,
+    /// The words of `conditional_sft` and `c_rlft`.
+    pub classes: Classes,
+    pub c_rlft: CRlft,
+    pub chain_of_hindsight: Hindsight,
+    /// Settings of `second_thoughts`: the cost of each edit.
+    pub second_thoughts: EditCosts,
+    /// What edits are written with: separator, insert, delete, replace, content, target, and the digits
+    /// from 0 to 9, each one token; null: control characters.
+    pub edit_tokens: Option<Vec<String>>,
+    /// Settings of `selfee`: its headings.
+    pub selfee: RevisionTemplate,
+    /// Settings of `self_debug`: its verdicts, and what the loss covers.
+    pub self_debug: DebugFormat,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         let rows = rows::Settings::default();
+        let small = super::super::settings::Settings::default();
         Self {
             model: PathBuf::new(),
-            objective: Learned::default(),
+            objective: Learned::Dpo,
             data: PathBuf::new(),
             out: None,
             adapter: None,
@@ -190,6 +192,9 @@ impl Default for Settings {
             turns: rows.turns,
             text_field: rows.text_field,
             ignored_fields: rows.ignored_fields,
+            chat: None,
+            max_pairs: small.max_pairs,
+            max_answers: small.max_answers,
             now: None,
             held_out: 0.1,
             max_held_out: 500,
@@ -200,8 +205,27 @@ impl Default for Settings {
             dtype: Storage::default(),
             recompute: false,
             fit: Fit::default(),
-            dpo: Dpo::default(),
+            sft: SftConfig::default(),
+            reward_form: RewardForm::default(),
             reward: PairwiseRewardConfig::default(),
+            ranked_reward: RankedRewardConfig::default(),
+            dpo: Dpo::default(),
+            pro: ProConfig::default(),
+            slic: SlicConfig::default(),
+            slic_form: SlicForm::default(),
+            slic_sft_weight: small.slic_sft_weight,
+            slic_kl_weight: small.slic_kl_weight,
+            rrhf: RrhfConfig::default(),
+            brio: BrioConfig::default(),
+            expected_risk: ExpectedRiskConfig::default(),
+            stable_alignment: StableAlignmentConfig::default(),
+            classes: Classes::default(),
+            c_rlft: CRlft::default(),
+            chain_of_hindsight: Hindsight::default(),
+            second_thoughts: EditCosts::default(),
+            edit_tokens: None,
+            selfee: RevisionTemplate::default(),
+            self_debug: DebugFormat::default(),
         }
     }
 }
@@ -258,6 +282,11 @@ impl Settings {
         self.adapter.is_some() || self.adapter_dir.is_some()
     }
 
+    /// Whether some rows are held out.
+    pub fn holds_out(&self) -> bool {
+        self.held_out_file.is_some() || self.held_out > 0.0
+    }
+
     /// How rows become ids.
     pub fn rows(&self, vocabulary: usize) -> rows::Settings {
         rows::Settings {
@@ -268,6 +297,15 @@ impl Settings {
             text_field: self.text_field.clone(),
             vocabulary: Some(vocabulary),
             ignored_fields: self.ignored_fields.clone(),
+        }
+    }
+
+    /// The limits per prompt.
+    pub fn most(&self) -> Most {
+        Most {
+            pairs: self.max_pairs,
+            answers: self.max_answers,
+            seed: self.seed,
         }
     }
 
@@ -291,6 +329,7 @@ impl Settings {
         for (name, value) in [
             ("max_held_out", self.max_held_out),
             ("keep_last", self.keep_last),
+            ("max_pairs", self.max_pairs),
             ("fit.max_steps", self.fit.max_steps),
         ] {
             if value == 0 {
@@ -309,13 +348,15 @@ impl Settings {
         for (name, value) in [
             ("fit.weight_decay", self.fit.weight_decay),
             ("fit.max_grad_norm", self.fit.max_grad_norm),
-            ("dpo.loss_weights[0]", self.dpo.loss_weights[0]),
-            ("dpo.loss_weights[1]", self.dpo.loss_weights[1]),
         ] {
             if !(value.is_finite() && value >= 0.0) {
                 return usage(format!("`{name}` must be finite and >= 0, got {value}"));
             }
         }
-        Ok(())
+        if self.max_answers < 2 {
+            let found = self.max_answers;
+            return usage(format!("`max_answers` must be at least 2, got {found}"));
+        }
+        self.check_objectives()
     }
 }

@@ -163,6 +163,30 @@ fn begun(before: &str, said: &str) -> (String, bool) {
     }
 }
 
+/// The turns of a prompt as roles of a chat template with what they say.
+pub fn messages(prompt: &str) -> Vec<(&'static str, &str)> {
+    let roles = [
+        (HUMAN, "user"),
+        (ASSISTANT, "assistant"),
+        (SYSTEM, "system"),
+    ];
+    let next = |from: usize| {
+        let found = roles.iter().filter_map(|(heading, role)| {
+            let at = prompt[from..].find(heading)? + from;
+            Some((at, at + heading.len(), *role))
+        });
+        found.min()
+    };
+    let mut turns = Vec::new();
+    let mut open = next(0);
+    while let Some((_, start, role)) = open {
+        open = next(start);
+        let end = open.map_or(prompt.len(), |(at, _, _)| at);
+        turns.push((role, prompt[start..end].trim()));
+    }
+    turns
+}
+
 pub(super) fn is_dialogue(text: &str) -> bool {
     [HUMAN, ASSISTANT, SYSTEM]
         .iter()

@@ -65,7 +65,7 @@ impl std::fmt::Display for Reason {
 }
 
 /// Counts of what was read and of what was not used, by kind.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Tally {
     /// Rows of the file that are not empty.
     pub rows: usize,

@@ -32,6 +32,7 @@
 //! treats the first in the file as the chosen one.
 
 pub mod language;
+pub mod lessons;
 pub mod order;
 mod ranking;
 mod rows;
@@ -142,21 +143,31 @@ pub enum SlicForm {
     ExpectedReward,
 }
 
+/// The losses of the objectives that have several.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forms {
+    pub reward: RewardForm,
+    pub slic: SlicForm,
+}
+
 impl Objective {
     /// How it compares the answers of these items: in its loss, or, if the loss takes rows one by one,
     /// in the held-out evaluation.
     pub fn shape(self, settings: &Settings, items: &[Item]) -> Shape {
-        let more_than_two = || items.iter().any(|item| item.answers.len() > 2);
+        let longest = items.iter().map(|item| item.answers.len()).max();
+        self.shape_of(settings.forms(), longest.unwrap_or(0))
+    }
+
+    /// The same, where no prompt has more than `longest` answers.
+    pub fn shape_of(self, forms: Forms, longest: usize) -> Shape {
         match self {
             Self::Sft => Shape::Best,
             Self::Dpo | Self::SelfDebug => Shape::Pairs,
-            Self::Slic => match settings.slic_form {
+            Self::Slic => match forms.slic {
                 SlicForm::Rank | SlicForm::Margin => Shape::Pairs,
                 SlicForm::List | SlicForm::ExpectedReward => Shape::Lists,
             },
-            Self::Reward if settings.reward_form == RewardForm::Pairs && !more_than_two() => {
-                Shape::Pairs
-            }
+            Self::Reward if forms.reward == RewardForm::Pairs && longest <= 2 => Shape::Pairs,
             _ => Shape::Lists,
         }
     }

@@ -5,6 +5,7 @@ mod adapters;
 mod checkpoint;
 mod language;
 mod losses;
+mod objectives;
 mod rows;
 mod runs;
 mod trl;

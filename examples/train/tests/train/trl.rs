@@ -8,7 +8,9 @@ use serde::Deserialize;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use train::checkpoint::fit::{Fit, Fitting, Logged};
-use train::checkpoint::objective::{Answers, Compared, Objective, Reference, Text};
+use train::checkpoint::objective::pairs::Pair;
+use train::checkpoint::objective::scored::Compared;
+use train::checkpoint::objective::{Objective, Reference, Text};
 use train::checkpoint::order::Order;
 use train::checkpoint::schedule::Kind;
 
@@ -95,40 +97,35 @@ fn objective(run: &Run) -> Objective {
                 learned.truncate(most);
                 learned.contains(&true).then_some(Text { ids, learned })
             };
-            Objective::Sft(rows.filter_map(text).collect())
+            Objective::sft(rows.filter_map(text).collect())
         }
         "reward" => {
-            let pair = |[prompt, chosen, rejected]: [Vec<u32>; 3]| Compared {
-                chosen: [prompt.clone(), chosen].concat(),
-                rejected: [prompt, rejected].concat(),
-                margin: None,
+            let pair = |[prompt, chosen, rejected]: [Vec<u32>; 3]| {
+                let chosen = [prompt.clone(), chosen].concat();
+                Compared::pair(chosen, [prompt, rejected].concat(), None)
             };
-            let fits = |pair: &Compared| pair.chosen.len().max(pair.rejected.len()) <= most;
-            Objective::Reward {
-                rows: rows.map(pair).filter(fits).collect(),
-                config: PairwiseRewardConfig {
-                    centering: run.settings.center_rewards_coefficient.unwrap_or(0.0),
-                },
-            }
+            let fits = |pair: &Compared| pair.texts.iter().all(|ids| ids.len() <= most);
+            let config = PairwiseRewardConfig {
+                centering: run.settings.center_rewards_coefficient.unwrap_or(0.0),
+            };
+            Objective::reward(rows.map(pair).filter(fits).collect(), config)
         }
         _ => {
             let pair = |[prompt, mut chosen, mut rejected]: [Vec<u32>; 3]| {
                 let left = most.checked_sub(prompt.len()).filter(|left| *left > 0)?;
                 chosen.truncate(left);
                 rejected.truncate(left);
-                Some(Answers {
+                Some(Pair {
                     chosen: Text::answer(&prompt, &chosen),
                     rejected: Text::answer(&prompt, &rejected),
                 })
             };
-            Objective::Dpo {
-                rows: rows.filter_map(pair).collect(),
-                config: DpoConfig {
-                    beta: run.settings.beta.unwrap(),
-                    ..Default::default()
-                },
-                weights: run.settings.loss_weights.unwrap_or([1.0, 0.0]),
-            }
+            let config = DpoConfig {
+                beta: run.settings.beta.unwrap(),
+                ..Default::default()
+            };
+            let weights = run.settings.loss_weights.unwrap_or([1.0, 0.0]);
+            Objective::dpo(rows.filter_map(pair).collect(), config, weights)
         }
     }
 }

@@ -45,7 +45,7 @@ fn completions(out: &Path) -> PathBuf {
 fn tiny(objective: Learned, adapter: Option<FreshAdapter>, out: &Path) -> Settings {
     let data = match objective {
         Learned::Sft => completions(out),
-        Learned::Reward | Learned::Dpo => golden("rows.jsonl"),
+        _ => golden("rows.jsonl"),
     };
     let mut settings = Settings {
         model: golden("model"),
@@ -248,10 +248,11 @@ fn held_out_prompts_are_not_trained_on() {
     settings.data = data;
     let (decoder, _) = load::start(&settings).unwrap();
     let prompts = |objective: &Objective| -> Vec<Vec<u32>> {
-        let Objective::Sft(texts) = objective else {
+        let Objective::Texts(texts) = objective else {
             panic!("not of SFT");
         };
         texts
+            .rows
             .iter()
             .map(|text: &Text| text.ids[..2].to_vec())
             .collect()
@@ -393,8 +394,8 @@ fn settings_that_make_no_sense_are_errors() {
         "the adapter's `task_type` must be CAUSAL_LM for `dpo`",
     );
     says(
-        &["--objective", "pro"],
-        "--objective pro trains only the small model",
+        &["--objective", "self_debug"],
+        "self_debug needs answers marked right or wrong, and no row has an `is_correct` (pair: 12)",
     );
     says(
         &["--base", "x"],

@@ -1,6 +1,6 @@
 //! Texts and conversations to ids.
 
-use super::super::template::{Chat, Template};
+use super::super::template::{Chat, Rendered, Template};
 use super::record::{Part, Record};
 use super::{Folder, Report};
 use minijinja::{Value, value::ValueKind};
@@ -55,6 +55,37 @@ impl<'a> Encoder<'a> {
         })
     }
 
+    /// For prompts and answers that come from no row of messages, such as those of a tree.
+    pub fn of_items(folder: &'a Folder, chat: bool, report: &mut Report) -> Result<Self, String> {
+        let template = match chat {
+            true => Some(
+                folder
+                    .templates
+                    .choose(false)
+                    .map_err(|error| error.to_string())?,
+            ),
+            false => None,
+        };
+        report.reads_the_clock |= template.is_some_and(Template::reads_the_clock);
+        Ok(Self {
+            folder,
+            template,
+            tools: Value::UNDEFINED,
+            variables: Vec::new(),
+        })
+    }
+
+    /// The text of a prompt, which ends where the answer begins.
+    pub fn text(&self, prompt: &Part) -> Result<String, String> {
+        match (prompt, self.template) {
+            (Part::Messages(messages), Some(template)) => {
+                Ok(self.render(messages, template, true, false)?.text)
+            }
+            (Part::Text(text), None) => Ok(text.clone()),
+            _ => Err("has a text where messages belong, or messages where a text does".to_string()),
+        }
+    }
+
     /// The ids of a prompt, which ends where the answer begins.
     pub fn prompt(&self, prompt: &Part) -> Result<Vec<u32>, String> {
         Ok(self.run(prompt, true, false)?.ids)
@@ -76,14 +107,7 @@ impl<'a> Encoder<'a> {
             (Part::Messages(_), None) => return Err("has messages beside a text".to_string()),
             (Part::Text(_), Some(_)) => return Err("has a text beside messages".to_string()),
         };
-        self.check_fields(messages, template)?;
-        let rendered = template.render(&Chat {
-            messages: Value::from(messages.clone()),
-            tools: self.tools.clone(),
-            variables: self.variables.clone(),
-            add_generation_prompt: prompt,
-            spans: marked,
-        })?;
+        let rendered = self.render(messages, template, prompt, marked)?;
         let encoded = tokenizer.encode_rendered(&rendered.text);
         let encoded = encoded.map_err(|error| error.to_string())?;
         let within = |bytes: &std::ops::Range<usize>| {
@@ -93,6 +117,23 @@ impl<'a> Encoder<'a> {
         Ok(Encoded {
             marked: marked.then(|| encoded.bytes.iter().map(within).collect()),
             ids: encoded.ids,
+        })
+    }
+
+    fn render(
+        &self,
+        messages: &[Value],
+        template: &Template,
+        prompt: bool,
+        marked: bool,
+    ) -> Result<Rendered, String> {
+        self.check_fields(messages, template)?;
+        template.render(&Chat {
+            messages: Value::from(messages.to_vec()),
+            tools: self.tools.clone(),
+            variables: self.variables.clone(),
+            add_generation_prompt: prompt,
+            spans: marked,
         })
     }
 

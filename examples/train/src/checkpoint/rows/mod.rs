@@ -10,6 +10,8 @@
 //! | [`reward()`] | `chosen`, `rejected`, and perhaps `prompt` and `margin` | as above | – |
 //! | | `chosen_ids`, `rejected_ids`, and perhaps `margin` | as given | – |
 //!
+//! [`items`] and [`words`] write prompts with rated answers from any other file.
+//!
 //! - Every value is a text, or a list of messages; then the chat template writes the text. The first row
 //!   decides which; other rows must have the same fields of the same kind.
 //! - A plain row ends with the text of `eos_token`, which is added if it is missing. A conversation ends as
@@ -23,12 +25,15 @@
 //! Nothing is dropped silently: an unknown field is an error, as is a field of a message that the template
 //! does not read, and [`Report`] counts what was cut.
 
+pub mod edits;
 mod encode;
+pub mod items;
 mod pairs;
 mod record;
 mod report;
 mod sft;
 mod source;
+pub mod words;
 
 pub use pairs::{dpo, reward};
 pub use report::Report;

@@ -170,28 +170,52 @@ fn encode(
     sides: &[Part; 2],
     report: &mut Report,
 ) -> Result<Pair, String> {
-    let prompt_ids = encoder.prompt(prompt)?;
-    let whole = |side| Ok::<_, String>(encoder.whole(&join(prompt, side)?, false)?.ids);
-    let (chosen, rejected) = (whole(&sides[0])?, whole(&sides[1])?);
-    let start = common(&prompt_ids, &chosen).min(common(&prompt_ids, &rejected));
-    report.moved_answers += usize::from(start < prompt_ids.len());
-    let side = |ids: Vec<u32>| Side { ids, prompt: start };
+    let mut sides = answers(encoder, prompt, sides, report)?.into_iter();
     Ok(Pair {
         line: 0,
-        chosen: side(chosen),
-        rejected: side(rejected),
+        chosen: sides.next().unwrap_or_default(),
+        rejected: sides.next().unwrap_or_default(),
     })
+}
+
+/// A prompt with each of its answers. All have as many tokens of the prompt as all have in common.
+pub fn answers(
+    encoder: &Encoder,
+    prompt: &Part,
+    answers: &[Part],
+    report: &mut Report,
+) -> Result<Vec<Side>, String> {
+    let prompt_ids = encoder.prompt(prompt)?;
+    let whole = |answer| Ok::<_, String>(encoder.whole(&join(prompt, answer)?, false)?.ids);
+    let all = answers.iter().map(whole).collect::<Result<Vec<_>, _>>()?;
+    let starts = all.iter().map(|ids| common(&prompt_ids, ids));
+    let start = starts.min().unwrap_or(0);
+    report.moved_answers += usize::from(start < prompt_ids.len());
+    let side = |ids: Vec<u32>| Side { ids, prompt: start };
+    Ok(all.into_iter().map(side).collect())
 }
 
 /// What stays of a pair; nothing if its prompt leaves no room for an answer.
 fn cut(mut pair: Pair, settings: &Settings, report: &mut Report) -> Option<Pair> {
+    let sides = [&mut pair.chosen, &mut pair.rejected];
+    cut_sides(sides, settings, report).then_some(pair)
+}
+
+/// Cuts the answers to one prompt; false if it leaves no room for an answer.
+pub fn cut_sides<'a>(
+    sides: impl IntoIterator<Item = &'a mut Side>,
+    settings: &Settings,
+    report: &mut Report,
+) -> bool {
     let keeps_start = settings.truncation == Truncation::KeepStart;
-    let full = |most| keeps_start && pair.chosen.prompt >= most;
+    let sides: Vec<&mut Side> = sides.into_iter().collect();
+    let prompt = sides.first().map_or(0, |side| side.prompt);
+    let full = |most| keeps_start && prompt >= most;
     if settings.max_length.is_some_and(full) {
         report.long_prompts += 1;
-        return None;
+        return false;
     }
-    for side in [&mut pair.chosen, &mut pair.rejected] {
+    for side in sides {
         let (all, kept) = (side.ids.len(), settings.kept(side.ids.len()));
         report.cut += usize::from(kept.len() < all);
         report.tokens_cut += all - kept.len();
@@ -199,5 +223,5 @@ fn cut(mut pair: Pair, settings: &Settings, report: &mut Report) -> Option<Pair>
         side.prompt = side.prompt.saturating_sub(kept.start);
         report.empty_answers += usize::from(side.prompt >= side.ids.len());
     }
-    Some(pair)
+    true
 }

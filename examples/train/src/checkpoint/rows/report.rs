@@ -1,5 +1,6 @@
 //! What happened to the rows of a file.
 
+use super::super::super::data::Tally;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,10 +18,13 @@ pub struct Report {
     pub tokens_cut: usize,
     /// Rows that were dropped because the loss covers nothing of what is left.
     pub nothing_learned: usize,
-    /// Pairs that were dropped because the prompt alone has `max_length` tokens or more.
+    /// Pairs and lists that were dropped because the prompt alone has `max_length` tokens or more.
     pub long_prompts: usize,
-    /// Pairs that were dropped because a side has more than `max_length` tokens.
+    /// Pairs, or answers of lists, that were dropped because an answer has more than `max_length` tokens
+    /// with its prompt.
     pub long_sides: usize,
+    /// Texts with words around answers that were dropped because they have more than `max_length` tokens.
+    pub long_texts: usize,
     /// Rows whose prompt alone is not the beginning of the whole: the last tokens of the prompt belong to
     /// the answer there, or are missing.
     pub moved_answers: usize,
@@ -30,6 +34,9 @@ pub struct Report {
     pub reads_the_clock: bool,
     /// Ignored fields, and in how many objects each was.
     pub ignored_fields: BTreeMap<String, usize>,
+    /// Of rows that became prompts with rated answers: what was left out, by reason.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub items: Option<Tally>,
 }
 
 impl fmt::Display for Report {
@@ -39,6 +46,10 @@ impl fmt::Display for Report {
             (self.nothing_learned, "dropped (nothing left to learn)"),
             (self.long_prompts, "dropped (the prompt alone is too long)"),
             (self.long_sides, "dropped (an answer is too long)"),
+            (
+                self.long_texts,
+                "texts dropped (too long with the words around answers)",
+            ),
             (
                 self.moved_answers,
                 "whose answer begins before the end of the prompt's tokens",
@@ -52,6 +63,9 @@ impl fmt::Display for Report {
         }
         if self.cut > 0 {
             write!(f, ", {} cut by {} tokens in all", self.cut, self.tokens_cut)?;
+        }
+        if let Some(tally) = &self.items {
+            write!(f, ", {}", tally.reasons())?;
         }
         for (name, count) in &self.ignored_fields {
             write!(f, ", `{name}` ignored {count} times")?;

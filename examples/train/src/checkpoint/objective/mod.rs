@@ -1,0 +1,140 @@
+//! The loss of one micro-batch on a decoder, by what the objectives take.
+//!
+//! | file | takes | objectives | the loss of a step is a mean over |
+//! |---|---|---|---|
+//! | [`texts`] | texts of which some tokens are learned | `sft`, `conditional_sft`, `chain_of_hindsight`, `second_thoughts`, `selfee`, `self_debug` | learned tokens |
+//! | [`answers`] | answers, each with a number | `c_rlft` | weighted tokens |
+//! | [`pairs`] | two answers, and a reference | `dpo` | pairs, by micro-batch as in TRL |
+//! | [`lists`] | answers with rewards | `pro`, `slic`, `rrhf`, `brio`, `expected_risk`, `stable_alignment` | lists |
+//! | [`scored`] | whole texts for a reward model | `reward` | pairs, by micro-batch as in TRL; or lists |
+//!
+//! A new objective is a variant of the loss of one of these files, with its call of the library, and a line
+//! in `prepare` that says which rows it gets. [`text`] has the passes through the decoder, [`measured`]
+//! their results, [`grid`] the table of lists of different lengths.
+
+pub mod answers;
+pub mod grid;
+pub mod lists;
+pub mod measured;
+pub mod pairs;
+pub mod scored;
+pub mod text;
+pub mod texts;
+
+pub use measured::{Measured, Rewards};
+pub use text::Text;
+
+use super::super::error::Result;
+use answers::Answers;
+use candle_align::decoder::{Decoder, Mode};
+use candle_align::{DpoConfig, PairwiseRewardConfig, SftConfig};
+use lists::Lists;
+use pairs::{Pair, PairLoss, Pairs};
+use scored::{Compared, RewardLoss, Scores};
+use text::Pass;
+use texts::{TextLoss, Texts};
+
+/// The rows of a run, and what is learned from them.
+#[derive(Clone, Debug)]
+pub enum Objective {
+    Texts(Texts),
+    Answers(Answers),
+    Pairs(Pairs),
+    Lists(Lists),
+    Scores(Scores),
+}
+
+/// The reference of DPO.
+pub enum Reference {
+    /// The decoder with its adapter off.
+    AdapterOff,
+    /// Another adapter of the decoder, by name.
+    Adapter(String),
+    /// A frozen copy of the decoder at its start.
+    Frozen(Box<Decoder>),
+}
+
+impl Objective {
+    /// Supervised fine-tuning as TRL has it.
+    pub fn sft(rows: Vec<Text>) -> Self {
+        let loss = TextLoss::Sft(SftConfig::default());
+        Self::Texts(Texts { rows, loss })
+    }
+
+    /// DPO; the weights are those of the sigmoid loss and of the cross-entropy of the chosen answers.
+    pub fn dpo(rows: Vec<Pair>, config: DpoConfig, weights: [f64; 2]) -> Self {
+        let loss = PairLoss::Dpo { config, weights };
+        Self::Pairs(Pairs { rows, loss })
+    }
+
+    /// A reward model on pairs.
+    pub fn reward(rows: Vec<Compared>, config: PairwiseRewardConfig) -> Self {
+        let loss = RewardLoss::Pairwise(config);
+        Self::Scores(Scores { rows, loss })
+    }
+
+    /// How many rows there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Texts(all) => all.rows.len(),
+            Self::Answers(all) => all.rows.len(),
+            Self::Pairs(all) => all.rows.len(),
+            Self::Lists(all) => all.rows.len(),
+            Self::Scores(all) => all.rows.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The tokens of a row.
+    pub fn tokens(&self, row: usize) -> usize {
+        let of = |texts: &[Text]| texts.iter().map(|text| text.ids.len()).sum();
+        match self {
+            Self::Texts(all) => all.rows[row].ids.len(),
+            Self::Answers(all) => all.rows[row].text.ids.len(),
+            Self::Pairs(all) => all.rows[row].chosen.ids.len() + all.rows[row].rejected.ids.len(),
+            Self::Lists(all) => of(&all.rows[row].answers),
+            Self::Scores(all) => all.rows[row].texts.iter().map(Vec::len).sum(),
+        }
+    }
+
+    /// How much a row counts in the mean over all rows: some means are over tokens.
+    pub fn weight(&self, row: usize) -> Result<f64> {
+        match self {
+            Self::Texts(all) => Ok(all.rows[row].covered() as f64),
+            Self::Answers(all) => all.weight(row),
+            Self::Pairs(_) | Self::Lists(_) | Self::Scores(_) => Ok(1.0),
+        }
+    }
+
+    /// Whether dropout is off if nothing is said: TRL's trainers turn it off where answers are compared.
+    pub fn disables_dropout(&self) -> bool {
+        !matches!(self, Self::Texts(_) | Self::Answers(_))
+    }
+
+    /// The loss of some rows of a step. `window` holds all rows of the step by micro-batch. Dropout is
+    /// drawn from `seed`; without one there is none.
+    pub fn loss(
+        &self,
+        decoder: &mut Decoder,
+        reference: &Reference,
+        rows: &[usize],
+        window: &[Vec<usize>],
+        seed: Option<u64>,
+    ) -> Result<Measured> {
+        let mut pass = Pass {
+            decoder,
+            reference,
+            mode: seed.map_or(Mode::Evaluation, |seed| Mode::Train { seed }),
+        };
+        match self {
+            Self::Texts(all) => all.measure(&pass, rows, window),
+            Self::Answers(all) => all.measure(&pass, rows, window),
+            Self::Pairs(all) => all.measure(&mut pass, rows, window),
+            Self::Lists(all) => all.measure(&mut pass, rows, window),
+            Self::Scores(all) => all.measure(&pass, rows, window),
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Texts, and the log-probabilities of their tokens.
+
+use super::super::super::error::Result;
+use super::Reference;
+use candle_align::decoder::{Decoder, LanguageModel, Mode};
+use candle_align::ops::Segments;
+use candle_align::{Pair, Sequence, Statistics, TokenLogProbs};
+use candle_core::{Device, Tensor};
+
+/// A text whose loss covers a part of its tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Text {
+    pub ids: Vec<u32>,
+    /// Which tokens the loss covers.
+    pub learned: Vec<bool>,
+}
+
+impl Text {
+    /// An answer after its prompt; the loss covers the answer.
+    pub fn answer(prompt: &[u32], answer: &[u32]) -> Self {
+        Self {
+            ids: [prompt, answer].concat(),
+            learned: [vec![false; prompt.len()], vec![true; answer.len()]].concat(),
+        }
+    }
+
+    /// How many tokens the loss covers. The first one is never predicted.
+    pub fn covered(&self) -> usize {
+        let learned = self.learned.iter().skip(1);
+        learned.filter(|learned| **learned).count()
+    }
+}
+
+impl From<Sequence> for Text {
+    fn from(sequence: Sequence) -> Self {
+        Self {
+            ids: sequence.tokens().to_vec(),
+            learned: sequence.mask().iter().map(|one| *one != 0).collect(),
+        }
+    }
+}
+
+/// What a loss is computed with.
+pub struct Pass<'a> {
+    pub decoder: &'a mut Decoder,
+    pub reference: &'a Reference,
+    pub mode: Mode,
+}
+
+impl Pass<'_> {
+    /// The log-probabilities under the trained model.
+    pub fn log_probs(&self, texts: &[&Text]) -> Result<TokenLogProbs> {
+        log_probs(self.decoder, texts, self.mode)
+    }
+
+    /// The same, with what `label_smoothing` needs if it is not 0.
+    pub fn smoothed(&self, texts: &[&Text], label_smoothing: f64) -> Result<TokenLogProbs> {
+        if label_smoothing == 0.0 {
+            return self.log_probs(texts);
+        }
+        let flat = Flat::of(texts)?;
+        let hidden = self
+            .decoder
+            .forward(&flat.tokens, &flat.segments, self.mode)?;
+        let tokens = Tensor::new(flat.tokens.as_slice(), hidden.device())?;
+        let tokens = flat.segments.to_rows(&tokens)?;
+        let hidden = flat.segments.to_rows(&hidden)?;
+        let (head, statistics) = (
+            self.decoder.head()?,
+            Statistics {
+                vocabulary_mean: true,
+                ..Statistics::default()
+            },
+        );
+        Ok(TokenLogProbs::from_hidden(
+            &hidden,
+            &head,
+            &tokens,
+            &flat.learned,
+            statistics,
+        )?)
+    }
+
+    /// The log-probabilities under the reference, detached.
+    pub fn reference_log_probs(&mut self, texts: &[&Text]) -> Result<TokenLogProbs> {
+        reference_log_probs(self.decoder, self.reference, texts)
+    }
+
+    /// The logits `[1, covered tokens, vocabulary]` of the trained model, and of the reference.
+    pub fn both_logits(&mut self, texts: &[&Text]) -> Result<[Tensor; 2]> {
+        let flat = Flat::of(texts)?;
+        let before: Vec<u32> = flat
+            .segments
+            .rows()
+            .iter()
+            .zip(texts)
+            .flat_map(|(row, text)| {
+                let covered = (1..row.len()).filter(|at| text.learned[*at]);
+                covered.map(|at| row[at - 1]).collect::<Vec<u32>>()
+            })
+            .collect();
+        let logits = |decoder: &Decoder, mode| {
+            let hidden = decoder.forward(&flat.tokens, &flat.segments, mode)?;
+            let before = Tensor::new(before.as_slice(), hidden.device())?;
+            Ok(decoder
+                .logits(&hidden.index_select(&before, 0)?)?
+                .unsqueeze(0)?)
+        };
+        let reference = with_reference(self.decoder, self.reference, &logits)?.detach();
+        Ok([logits(self.decoder, self.mode)?, reference])
+    }
+}
+
+/// The log-probabilities of the learned tokens. What texts have in common at their start is computed once.
+pub fn log_probs(decoder: &Decoder, texts: &[&Text], mode: Mode) -> Result<TokenLogProbs> {
+    let flat = Flat::of(texts)?;
+    Ok(decoder.log_probs(&flat.tokens, &flat.segments, &flat.learned, mode)?)
+}
+
+/// The log-probabilities of the learned tokens under the reference, detached.
+fn reference_log_probs(
+    decoder: &mut Decoder,
+    reference: &Reference,
+    texts: &[&Text],
+) -> Result<TokenLogProbs> {
+    let of = with_reference(decoder, reference, &|decoder, mode| {
+        log_probs(decoder, texts, mode)
+    })?;
+    Ok(TokenLogProbs::new(&of.values().detach(), of.mask())?)
+}
+
+/// What the reference computes, without dropout.
+fn with_reference<T>(
+    decoder: &mut Decoder,
+    reference: &Reference,
+    compute: &dyn Fn(&Decoder, Mode) -> Result<T>,
+) -> Result<T> {
+    match reference {
+        Reference::AdapterOff => compute(decoder, Mode::Reference),
+        Reference::Adapter(name) => {
+            let active = decoder.adapter().map(str::to_string);
+            decoder.set_adapter(Some(name))?;
+            let computed = compute(decoder, Mode::Evaluation);
+            decoder.set_adapter(active.as_deref())?;
+            computed
+        }
+        Reference::Frozen(frozen) => compute(frozen, Mode::Evaluation),
+    }
+}
+
+/// Texts as one flat batch.
+struct Flat {
+    segments: Segments,
+    tokens: Vec<u32>,
+    /// `[texts, time]`.
+    learned: Tensor,
+}
+
+impl Flat {
+    fn of(texts: &[&Text]) -> Result<Self> {
+        let rows: Vec<&[u32]> = texts.iter().map(|text| text.ids.as_slice()).collect();
+        let (segments, tokens) = Segments::from_tokens(&rows)?;
+        let time = rows.iter().map(|row| row.len()).max().unwrap_or(0);
+        let mut learned = Vec::with_capacity(texts.len() * time);
+        for (row, text) in (1..).zip(texts) {
+            learned.extend(text.learned.iter().map(|learned| u8::from(*learned)));
+            learned.resize(row * time, 0);
+        }
+        Ok(Self {
+            segments,
+            tokens,
+            learned: Tensor::from_vec(learned, (texts.len(), time), &Device::Cpu)?,
+        })
+    }
+}
+
+/// The first half of the rows, and the second.
+pub fn halves(rows: &Tensor) -> Result<Pair<Tensor>> {
+    let half = rows.dim(0)? / 2;
+    Ok(Pair {
+        chosen: rows.narrow(0, 0, half)?,
+        rejected: rows.narrow(0, half, half)?,
+    })
+}

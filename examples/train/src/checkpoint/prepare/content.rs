@@ -1,0 +1,102 @@
+//! What is checked and counted of a row, whatever it holds.
+
+use super::super::super::data;
+use super::super::objective::Text;
+use super::super::objective::answers::Answer;
+use super::super::objective::lists::List;
+use super::super::objective::pairs::Pair;
+use super::super::objective::scored::Compared;
+
+/// A row of an objective.
+pub trait Content {
+    /// The number of tokens of its longest text.
+    fn longest(&self) -> usize;
+    /// Adds all that is learned.
+    fn hash(&self, into: &mut Hash);
+}
+
+impl Content for Text {
+    fn longest(&self) -> usize {
+        self.ids.len()
+    }
+
+    fn hash(&self, into: &mut Hash) {
+        into.ids(&self.ids);
+        let learned = self.learned.iter().map(|learned| u32::from(*learned));
+        into.ids(&learned.collect::<Vec<_>>());
+    }
+}
+
+impl Content for Answer {
+    fn longest(&self) -> usize {
+        self.text.longest()
+    }
+
+    fn hash(&self, into: &mut Hash) {
+        self.text.hash(into);
+        into.numbers(&[self.reward]);
+    }
+}
+
+impl Content for Pair {
+    fn longest(&self) -> usize {
+        self.chosen.longest().max(self.rejected.longest())
+    }
+
+    fn hash(&self, into: &mut Hash) {
+        self.chosen.hash(into);
+        self.rejected.hash(into);
+    }
+}
+
+impl Content for List {
+    fn longest(&self) -> usize {
+        self.answers.iter().map(Text::longest).max().unwrap_or(0)
+    }
+
+    fn hash(&self, into: &mut Hash) {
+        self.answers.iter().for_each(|text| text.hash(into));
+        into.numbers(&self.rewards);
+        into.numbers(&self.similarity);
+    }
+}
+
+impl Content for Compared {
+    fn longest(&self) -> usize {
+        self.texts.iter().map(Vec::len).max().unwrap_or(0)
+    }
+
+    fn hash(&self, into: &mut Hash) {
+        self.texts.iter().for_each(|ids| into.ids(ids));
+        into.numbers(&self.rewards);
+        into.numbers(&[self.margin.unwrap_or(0.0)]);
+    }
+}
+
+/// FNV-1a over ids.
+pub struct Hash(u64);
+
+impl Default for Hash {
+    fn default() -> Self {
+        Self(data::group(""))
+    }
+}
+
+impl Hash {
+    pub fn ids(&mut self, ids: &[u32]) {
+        for id in [ids.len() as u32].iter().chain(ids) {
+            for byte in id.to_le_bytes() {
+                self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+            }
+        }
+    }
+
+    fn numbers(&mut self, numbers: &[f32]) {
+        let bits = numbers.iter().map(|number| number.to_bits());
+        self.ids(&bits.collect::<Vec<_>>());
+    }
+
+    pub fn text(&self) -> String {
+        format!("{:016x}", self.0)
+    }
+}

@@ -1,0 +1,169 @@
+//! Rows as TRL's trainers read them.
+
+use super::super::super::data::json::{self, Object};
+use super::super::super::data::reader::Lines;
+use super::super::super::error::{Error, Result};
+use super::super::super::objectives::RewardForm;
+use super::super::objective::pairs::{Pair, PairLoss, Pairs};
+use super::super::objective::scored::{Compared, Scores};
+use super::super::objective::texts::{TextLoss, Texts};
+use super::super::objective::{Objective, Text};
+use super::super::rows::{self, Folder, Report, Source};
+use super::super::settings::{Learned, Settings};
+use super::super::split::{Row, grouped};
+use super::{Content, Prepared, finish, halves, within};
+use std::path::Path;
+
+/// Whether the rows of a run are read as TRL reads them: by the fields of the first one.
+pub fn reads(settings: &Settings) -> Result<bool> {
+    let trains = matches!(
+        settings.objective,
+        Learned::Sft | Learned::Reward | Learned::Dpo
+    );
+    if !trains || settings.chat == Some(true) {
+        return Ok(false);
+    }
+    let first = Lines::open(&settings.data)?.next().transpose()?;
+    let Some((_, bytes)) = first else {
+        return Err(Error::file(&settings.data, "holds no rows"));
+    };
+    // what cannot be read is an error of the reader, with its line
+    let row: Object = serde_json::from_slice(&bytes).unwrap_or_default();
+    let has = |name: &str| {
+        let ignored = settings
+            .ignored_fields
+            .iter()
+            .any(|ignored| ignored == name);
+        !ignored && json::field(&row, name).is_some()
+    };
+    let other = [
+        "answers",
+        "rewards",
+        "ranks",
+        "question",
+        "instruction",
+        "label",
+    ];
+    let tree = row
+        .get("prompt")
+        .is_some_and(|prompt| prompt.get("replies").is_some());
+    Ok(match settings.objective {
+        _ if tree || other.iter().any(|name| has(name)) => false,
+        Learned::Sft => !has("chosen"),
+        _ => true,
+    })
+}
+
+/// Reads the rows of `sft`, `reward` or `dpo`.
+pub fn prepare(
+    settings: &Settings,
+    folder: &Folder,
+    of: &rows::Settings,
+    most: usize,
+) -> Result<Prepared> {
+    let open = |path: &Path| Source::open(path);
+    let chat = settings.chat;
+    if chat == Some(false) {
+        let problem = "`chat` is for files that hold more than TRL reads; these rows say themselves whether \
+                       they are messages";
+        return Err(Error::file(&settings.data, problem));
+    }
+    match settings.objective {
+        Learned::Sft => {
+            let read = |path: &Path| {
+                let all = rows::sft(open(path)?, folder, of)?;
+                let text = |row: rows::SftRow| {
+                    let mut learned = row.learned;
+                    // the first token is never predicted
+                    if let Some(first) = learned.first_mut() {
+                        *first = false;
+                    }
+                    (
+                        row.line,
+                        Text {
+                            ids: row.ids,
+                            learned,
+                        },
+                    )
+                };
+                checked(most, path, all.rows.into_iter().map(text), all.report)
+            };
+            let loss = TextLoss::Sft(settings.sft.clone());
+            let objective = |rows| {
+                Objective::Texts(Texts {
+                    rows,
+                    loss: loss.clone(),
+                })
+            };
+            finish(halves(settings, read)?, Vec::new(), objective)
+        }
+        Learned::Reward => {
+            let read = |path: &Path| {
+                let all = rows::reward(open(path)?, folder, of)?;
+                let pair = |row: rows::RewardRow| {
+                    let margin = row.margin.map(|margin| margin as f32);
+                    (row.line, Compared::pair(row.chosen, row.rejected, margin))
+                };
+                checked(most, path, all.rows.into_iter().map(pair), all.report)
+            };
+            let halves = halves(settings, read)?;
+            let all = halves.train.iter().chain(&halves.held_out);
+            let margins = all.filter(|row| row.content.margin.is_some()).count();
+            let loss = settings.reward_loss(true);
+            if margins > 0 && settings.reward_form != RewardForm::Pairs {
+                let problem = "has a `margin`, which only `reward_form` = \"pairs\" reads";
+                return Err(Error::file(&settings.data, problem));
+            }
+            let objective = |rows| {
+                Objective::Scores(Scores {
+                    rows,
+                    loss: loss.clone(),
+                })
+            };
+            finish(halves, Vec::new(), objective)
+        }
+        _ => {
+            let read = |path: &Path| {
+                let all = rows::dpo(open(path)?, folder, of)?;
+                let pair = |row: rows::Pair| {
+                    let pair = Pair {
+                        chosen: text(&row.chosen),
+                        rejected: text(&row.rejected),
+                    };
+                    (row.line, pair)
+                };
+                checked(most, path, all.rows.into_iter().map(pair), all.report)
+            };
+            let objective = |rows| {
+                let loss = pair_loss(settings);
+                Objective::Pairs(Pairs { rows, loss })
+            };
+            finish(halves(settings, read)?, Vec::new(), objective)
+        }
+    }
+}
+
+/// The rows with the numbers of their prompts, none too long for the model.
+fn checked<T: Content>(
+    most: usize,
+    path: &Path,
+    rows: impl Iterator<Item = (usize, T)>,
+    report: Report,
+) -> Result<(Vec<Row<T>>, Report)> {
+    let (rows, report) = grouped(path, rows, report)?;
+    within(path, &rows, most)?;
+    Ok((rows, report))
+}
+
+/// The loss over pairs that a run asks for.
+pub fn pair_loss(settings: &Settings) -> PairLoss {
+    PairLoss::Dpo {
+        config: settings.dpo.library(),
+        weights: settings.dpo.loss_weights,
+    }
+}
+
+/// An answer after its prompt.
+pub fn text(side: &rows::Side) -> Text {
+    Text::answer(&side.ids[..side.prompt], &side.ids[side.prompt..])
+}
