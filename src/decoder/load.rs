@@ -72,6 +72,7 @@ impl Decoder {
             adapter: None,
             attached: BTreeMap::new(),
             recompute: false,
+            keeps_graph: true,
         })
     }
 }

@@ -50,7 +50,7 @@ impl Decoder {
             Mode::Evaluation => (self.adapter.clone(), None),
             Mode::Reference => (None, None),
         };
-        let mut h = self.embed(tokens)?;
+        let mut h = self.kept(self.embed(tokens)?);
         let positions = segments.positions();
         let tables = self.tables(&positions)?;
         let segments = Arc::new(segments.clone());
@@ -60,7 +60,7 @@ impl Decoder {
                 adapter: adapter.clone(),
                 dropout: seed.map(|seed| seed.wrapping_add(number as u64)),
             };
-            h = match self.recompute {
+            h = self.kept(match self.recompute && self.keeps_graph {
                 false => layer.forward(&h, &segments, &tables, &pass)?,
                 true => {
                     let (layer, segments) = (layer.clone(), segments.clone());
@@ -69,9 +69,9 @@ impl Decoder {
                         layer.forward(h, &segments, &tables, &pass)
                     })?
                 }
-            };
+            });
         }
-        self.norm.forward(&h)
+        Ok(self.kept(self.norm.forward(&h)?))
     }
 
     /// Whether these tokens can go through the model.
