@@ -2,6 +2,7 @@
 
 use super::super::error::Result;
 use super::objective::{Objective, Reference};
+use super::order::parts;
 use super::prepare::HeldOut;
 use candle_align::decoder::Decoder;
 use candle_core::DType;
@@ -26,19 +27,30 @@ pub struct Scores {
     pub margin_error: Option<f64>,
 }
 
-/// The scores of all held-out rows, `batch` at a time.
+/// The most tokens that go through the model at a time where the settings have no limit.
+const TOKENS: usize = 2048;
+
+/// The rows that go through the model together.
+pub fn batches(objective: &Objective, max_tokens: Option<usize>) -> Vec<Vec<usize>> {
+    let all: Vec<usize> = (0..objective.len()).collect();
+    let most = Some(max_tokens.unwrap_or(TOKENS));
+    let parts = parts(&all, most, |row| objective.tokens(row));
+    parts.into_iter().map(<[usize]>::to_vec).collect()
+}
+
+/// The scores of all held-out rows, so many tokens at a time.
 pub fn scores(
     held_out: &HeldOut,
-    decoder: &mut Decoder,
+    decoder: &Decoder,
     reference: &Reference,
-    batch: usize,
+    max_tokens: Option<usize>,
 ) -> Result<Scores> {
     let objective: &Objective = &held_out.rows;
-    let all: Vec<usize> = (0..objective.len()).collect();
+    let quiet = &mut decoder.without_gradients();
     let (mut loss, mut weight, mut each) = (0.0, 0.0, Vec::new());
-    for rows in all.chunks(batch) {
-        let window = [rows.to_vec()];
-        let measured = objective.loss(decoder, reference, rows, &window, None)?;
+    for rows in &batches(objective, max_tokens) {
+        let window = std::slice::from_ref(rows);
+        let measured = objective.loss(quiet, reference, rows, window, None)?;
         let of_rows: f64 = rows.iter().map(|row| objective.weight(*row)).sum();
         let mean = measured
             .loss

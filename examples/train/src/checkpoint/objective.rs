@@ -1,5 +1,7 @@
 //! The loss of one micro-batch on a decoder, with TRL's reductions.
 
+pub use super::reference::Reference;
+
 use super::super::error::{Error, Result};
 use candle_align::decoder::{Decoder, LanguageModel, Mode};
 use candle_align::ops::Segments;
@@ -69,16 +71,6 @@ pub enum Objective {
     },
 }
 
-/// The reference of DPO.
-pub enum Reference {
-    /// The decoder with its adapter off.
-    AdapterOff,
-    /// Another adapter of the decoder, by name.
-    Adapter(String),
-    /// A frozen copy of the decoder at its start.
-    Frozen(Box<Decoder>),
-}
-
 /// What one micro-batch gave: its loss to be differentiated, and numbers to show.
 pub struct Measured {
     pub loss: Tensor,
@@ -119,6 +111,12 @@ impl Objective {
         }
     }
 
+    /// How many rows have more tokens.
+    pub fn longer_than(&self, most: Option<usize>) -> usize {
+        let longer = |row: &usize| most.is_some_and(|most| self.tokens(*row) > most);
+        (0..self.len()).filter(longer).count()
+    }
+
     /// How much a row counts in the mean over all rows: SFT's mean is over tokens.
     pub fn weight(&self, row: usize) -> f64 {
         match self {
@@ -141,17 +139,35 @@ impl Objective {
         !matches!(self, Self::Sft(_))
     }
 
-    /// The loss of some rows of a step. `window` holds all rows of the step by micro-batch. Dropout is
+    /// The summed log-probabilities of some rows' answers under the reference.
+    pub fn reference_sums(
+        &self,
+        decoder: &Decoder,
+        reference: &Reference,
+        rows: &[usize],
+    ) -> Result<Pair<Tensor>> {
+        match self {
+            Self::Dpo { rows: all, .. } => reference.sums(decoder, rows, &both(all, rows)),
+            Self::Sft(_) | Self::Reward { .. } => {
+                Err(Error::Usage("the objective has no reference".to_string()))
+            }
+        }
+    }
+
+    /// The loss of some rows of a step, which are a micro-batch or a part of one: the sum over all parts is the
+    /// loss of the step. `window` holds all rows of the step by micro-batch. Dropout is
     /// drawn from `seed`; without one there is none.
     pub fn loss(
         &self,
-        decoder: &mut Decoder,
+        decoder: &Decoder,
         reference: &Reference,
         rows: &[usize],
         window: &[Vec<usize>],
         seed: Option<u64>,
     ) -> Result<Measured> {
-        let share = 1.0 / window.len() as f64;
+        // the micro-batch of which these rows are all or a part, and how much they count in the step
+        let batch = micro_batch(rows, window);
+        let share = rows.len() as f64 / batch.len() as f64 / window.len() as f64;
         let mode = seed.map_or(Mode::Evaluation, |seed| Mode::Train { seed });
         match self {
             Self::Sft(texts) => {
@@ -191,33 +207,23 @@ impl Objective {
                 Measured::of_pairs((out.loss.mean_all()? * share)?, &out.rewards)
             }
             Self::Dpo {
-                rows: pairs,
+                rows: all,
                 config,
                 weights: [sigmoid, sft],
             } => {
-                let pairs: Vec<&Answers> = rows.iter().map(|row| &pairs[*row]).collect();
-                let chosen = pairs.iter().map(|pair| &pair.chosen);
-                let texts: Vec<&Text> = chosen
-                    .chain(pairs.iter().map(|pair| &pair.rejected))
-                    .collect();
-                let of_reference = match reference {
-                    Reference::AdapterOff => of_texts(decoder, &texts, Mode::Reference)?,
-                    Reference::Adapter(name) => under(decoder, name, &texts)?,
-                    Reference::Frozen(reference) => of_texts(reference, &texts, Mode::Evaluation)?,
-                };
-                let of_reference = halves(&of_reference.sum()?.detach())?;
+                let texts = both(all, rows);
+                let of_reference = reference.sums(decoder, rows, &texts)?;
                 let log_probs = of_texts(decoder, &texts, mode)?;
                 let policy = halves(&log_probs.sum()?)?;
                 let out = dpo_loss(&policy, Some(&of_reference), config)?;
                 let mut loss = (out.loss.mean_all()? * *sigmoid)?;
                 if *sft != 0.0 {
-                    let tokens = pairs
-                        .iter()
-                        .map(|pair| pair.chosen.covered())
-                        .sum::<usize>()
-                        .max(1);
+                    // one mean over the tokens of the micro-batch
+                    let covered = batch.iter().map(|row| all[*row].chosen.covered());
+                    let tokens = covered.sum::<usize>().max(1) as f64;
+                    let part = rows.len() as f64 / batch.len() as f64;
                     let sum = policy.chosen.sum_all()?;
-                    loss = (loss - (sum * (sft / tokens as f64))?)?;
+                    loss = (loss - (sum * (sft / tokens / part))?)?;
                 }
                 Measured::of_pairs((loss * share)?, &out.rewards)
             }
@@ -225,17 +231,21 @@ impl Objective {
     }
 }
 
-/// The log-probabilities under another adapter, without dropout.
-fn under(decoder: &mut Decoder, adapter: &str, texts: &[&Text]) -> Result<TokenLogProbs> {
-    let active = decoder.adapter().map(str::to_string);
-    decoder.set_adapter(Some(adapter))?;
-    let log_probs = of_texts(decoder, texts, Mode::Evaluation);
-    decoder.set_adapter(active.as_deref())?;
-    log_probs
+/// The micro-batch of a step that holds these rows. A step has each row once.
+fn micro_batch<'a>(rows: &'a [usize], window: &'a [Vec<usize>]) -> &'a [usize] {
+    let holds = |batch: &&Vec<usize>| rows.first().is_some_and(|row| batch.contains(row));
+    window.iter().find(holds).map_or(rows, Vec::as_slice)
+}
+
+/// The answers to some rows, the chosen ones first.
+fn both<'a>(all: &'a [Answers], rows: &[usize]) -> Vec<&'a Text> {
+    let chosen = rows.iter().map(|row| &all[*row].chosen);
+    let rejected = rows.iter().map(|row| &all[*row].rejected);
+    chosen.chain(rejected).collect()
 }
 
 /// The log-probabilities of the learned tokens. What texts have in common at their start is computed once.
-fn of_texts(decoder: &Decoder, texts: &[&Text], mode: Mode) -> Result<TokenLogProbs> {
+pub(super) fn of_texts(decoder: &Decoder, texts: &[&Text], mode: Mode) -> Result<TokenLogProbs> {
     let rows: Vec<&[u32]> = texts.iter().map(|text| text.ids.as_slice()).collect();
     let (segments, tokens) = Segments::from_tokens(&rows)?;
     let time = rows.iter().map(|row| row.len()).max().unwrap_or(0);
@@ -249,7 +259,7 @@ fn of_texts(decoder: &Decoder, texts: &[&Text], mode: Mode) -> Result<TokenLogPr
 }
 
 /// The first half of the rows, and the second.
-fn halves(rows: &Tensor) -> Result<Pair<Tensor>> {
+pub(super) fn halves(rows: &Tensor) -> Result<Pair<Tensor>> {
     let half = rows.dim(0)? / 2;
     Ok(Pair {
         chosen: rows.narrow(0, 0, half)?,
@@ -286,7 +296,7 @@ impl Measured {
 }
 
 impl Rewards {
-    fn of(each: &[[f64; 2]]) -> Self {
+    pub(super) fn of(each: &[[f64; 2]]) -> Self {
         let n = each.len().max(1) as f64;
         let mean = |side: usize| each.iter().map(|pair| pair[side]).sum::<f64>() / n;
         let right = each.iter().filter(|[chosen, rejected]| chosen > rejected);

@@ -4,13 +4,13 @@ use super::super::error::{Error, Result};
 use super::super::input;
 use super::super::settings::assign;
 use super::fit::Fit;
+pub use super::fresh_adapter::FreshAdapter;
 use super::order::Order;
 use super::rows::{self, Truncation, Turns};
 use candle_align::{DpoConfig, PairwiseRewardConfig};
 use candle_core::DType;
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::{Map, Value};
+use serde::{Deserialize, Serialize};
+use serde_json::Map;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -49,29 +49,6 @@ impl Storage {
         match self {
             Self::F32 => DType::F32,
             Self::Bf16 => DType::BF16,
-        }
-    }
-}
-
-/// A fresh adapter.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(untagged)]
-pub enum FreshAdapter {
-    /// PEFT's `adapter_config.json`.
-    File(PathBuf),
-    /// The same keys, such as `{"r": 8, "lora_alpha": 16}`. `peft_type` is LORA and `target_modules` is
-    /// "all-linear" if they are missing.
-    Keys(Map<String, Value>),
-}
-
-impl<'de> Deserialize<'de> for FreshAdapter {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        match Value::deserialize(deserializer)? {
-            Value::String(path) => Ok(Self::File(path.into())),
-            Value::Object(keys) => Ok(Self::Keys(keys)),
-            other => Err(D::Error::custom(format!(
-                "{other} is no adapter: it is the path of an `adapter_config.json`, or an object of its keys"
-            ))),
         }
     }
 }
@@ -159,6 +136,11 @@ pub struct Settings {
     pub dtype: Storage,
     /// Whether the backward pass computes each layer's activations again instead of keeping them.
     pub recompute: bool,
+    /// Whether the reference of DPO is asked once for all rows before the first step, and never again. The
+    /// numbers are kept in a file, which later runs on the same model and rows read.
+    pub precompute_ref_log_probs: bool,
+    /// The folder of these files; null: `target/train/reference`.
+    pub ref_log_probs_dir: Option<PathBuf>,
     /// The steps.
     pub fit: Fit,
     pub dpo: Dpo,
@@ -191,6 +173,8 @@ impl Default for Settings {
             keep_last: 2,
             dtype: Storage::default(),
             recompute: false,
+            precompute_ref_log_probs: false,
+            ref_log_probs_dir: None,
             fit: Fit::default(),
             dpo: Dpo::default(),
             reward: PairwiseRewardConfig::default(),
@@ -208,22 +192,17 @@ impl Settings {
     /// Changes one setting: `fit.max_steps=100`, `adapter.r=16`. The value is JSON, or else plain text.
     pub fn with(mut self, assignment: &str) -> Result<Self> {
         // PEFT's keys are checked when the adapter is made
-        if let Some((key, _)) = assignment
+        if let Some((key, text)) = assignment
             .strip_prefix("adapter.")
             .and_then(|rest| rest.split_once('='))
         {
-            match self
-                .adapter
-                .get_or_insert_with(|| FreshAdapter::Keys(Map::new()))
-            {
-                FreshAdapter::Keys(keys) => {
-                    keys.entry(key).or_insert(Value::Null);
-                }
-                FreshAdapter::File(path) => {
-                    let problem = "has the adapter's settings: change them there";
-                    return Err(Error::file(path, problem));
-                }
-            }
+            let none = || FreshAdapter::Keys(Map::new());
+            self.adapter.get_or_insert_with(none).set(key, text)?;
+            return Ok(self);
+        }
+        if let Some(text) = assignment.strip_prefix("adapter=") {
+            self.adapter = FreshAdapter::parse(text)?;
+            return Ok(self);
         }
         assign(self, assignment)
     }
@@ -274,6 +253,17 @@ impl Settings {
         if self.adapter.is_some() && self.adapter_dir.is_some() {
             return usage("`adapter` is a fresh adapter and `adapter_dir` one to go on from: give one of them".to_string());
         }
+        if self.precompute_ref_log_probs && self.objective != Learned::Dpo {
+            let objective = self.objective;
+            return usage(format!(
+                "`precompute_ref_log_probs` is true, and `{objective}` has no reference"
+            ));
+        }
+        if self.ref_log_probs_dir.is_some() && !self.precompute_ref_log_probs {
+            return usage(
+                "`ref_log_probs_dir` needs `precompute_ref_log_probs` = true".to_string(),
+            );
+        }
         if !(0.0..1.0).contains(&self.held_out) {
             return usage(format!(
                 "`held_out` must be in [0, 1), got {}",
@@ -284,6 +274,7 @@ impl Settings {
             ("max_held_out", self.max_held_out),
             ("keep_last", self.keep_last),
             ("fit.max_steps", self.fit.max_steps),
+            ("fit.max_tokens", self.fit.max_tokens.unwrap_or(1)),
         ] {
             if value == 0 {
                 return usage(format!("`{name}` must be at least 1, got 0"));
