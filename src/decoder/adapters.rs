@@ -6,7 +6,8 @@ use super::projection::{Base, Projection, wide};
 use crate::error::{Error, Result};
 use crate::parameter_efficient::Adapter;
 use crate::peft::{
-    AdapterFile, AnyAdapter, BaseModel, ModelAdapters, PeftConfig, Strictness, TaskType,
+    AdapterFile, AdapterMethod, AnyAdapter, BaseModel, ModelAdapters, PeftConfig, Strictness,
+    TaskType,
 };
 use candle_core::{Tensor, Var};
 use std::collections::BTreeMap;
@@ -121,6 +122,39 @@ impl Decoder {
         let maps = self.layers.iter().flat_map(|layer| layer.projections());
         let of = maps.filter_map(|map| Some((map.path.clone(), map.adapters.get(name)?.clone())));
         Ok(of.collect())
+    }
+
+    /// The settings of an adapter.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if there is no adapter of this name.
+    pub fn adapter_config(&self, name: &str) -> Result<&PeftConfig> {
+        Ok(&self.attached("Decoder::adapter_config", name)?.config)
+    }
+
+    /// Says which triplets of an AdaLoRA adapter its allocator keeps, by the path of their module.
+    /// [`Decoder::save_adapter`] then writes these alone, with PEFT's `rank_pattern`.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if there is no adapter of this name, or if it is of another method.
+    pub fn set_kept_triplets(
+        &mut self,
+        name: &str,
+        kept: BTreeMap<String, Vec<bool>>,
+    ) -> Result<()> {
+        let function = "Decoder::set_kept_triplets";
+        self.attached(function, name)?;
+        let attached = self.attached.get_mut(name);
+        match attached.map(|attached| &mut attached.config.method) {
+            Some(AdapterMethod::AdaLora(file)) => {
+                file.kept = kept;
+                Ok(())
+            }
+            _ => {
+                let text = format!("is `{name}`, which is not of AdaLoRA");
+                Err(Error::argument(function, "name", text))
+            }
+        }
     }
 
     /// The adapter of a name.

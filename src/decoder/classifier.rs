@@ -80,6 +80,7 @@ impl Decoder {
             }
         }
         let last = Tensor::new(last, hidden.device())?;
-        Ok(hidden.index_select(&last, 0)?.matmul(&score.t()?)?)
+        let scores = hidden.index_select(&last, 0)?.matmul(&score.t()?)?;
+        Ok(self.kept(scores))
     }
 }

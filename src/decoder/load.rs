@@ -76,6 +76,7 @@ impl Decoder {
             adapter: None,
             attached: BTreeMap::new(),
             recompute: false,
+            keeps_graph: true,
         })
     }
 }

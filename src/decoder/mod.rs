@@ -88,7 +88,11 @@
 //! adapter.
 //!
 //! [`Decoder::sample`] draws answers with a cache of keys and values. [`Decoder::set_recompute`] makes the
-//! memory of activations flat in the number of layers.
+//! memory of activations flat in the number of layers; [`Decoder::without_gradients`] keeps none of them, for
+//! an evaluation.
+//!
+//! AdaLoRA needs its allocator in the loop: [`Decoder::adapter_layers`] gives it the layers, and
+//! [`Decoder::set_kept_triplets`] takes its choice, so that the file of the adapter has the triplets that are left.
 //!
 //! # Batches
 //!

@@ -33,6 +33,8 @@ pub struct Decoder {
     pub(super) adapter: Option<String>,
     pub(super) attached: BTreeMap<String, Attached>,
     pub(super) recompute: bool,
+    /// Whether what a pass returns can be differentiated.
+    pub(super) keeps_graph: bool,
 }
 
 /// What an adapter has beside the layers that hold it.
@@ -57,6 +59,25 @@ impl Decoder {
     #[doc(alias = "gradient_checkpointing")]
     pub fn set_recompute(&mut self, recompute: bool) {
         self.recompute = recompute;
+    }
+
+    /// The same model for measurements: its passes keep no graph, so what they return has no gradient, and their
+    /// memory does not grow with the number of layers. The values are the same bit for bit. The weights are
+    /// shared.
+    #[doc(alias = "no_grad")]
+    pub fn without_gradients(&self) -> Self {
+        Self {
+            keeps_graph: false,
+            ..self.clone()
+        }
+    }
+
+    /// A result of a pass, cut from its graph if no graph is kept.
+    pub(super) fn kept(&self, result: Tensor) -> Tensor {
+        match self.keeps_graph {
+            true => result,
+            false => result.detach(),
+        }
     }
 
     /// The output layer, for [`TokenLogProbs::from_hidden`](crate::TokenLogProbs::from_hidden).
@@ -94,7 +115,7 @@ impl Decoder {
     }
 
     fn head_with(&self, weight: &Tensor) -> Result<OutputHead> {
-        let head = OutputHead::new(weight, None)?;
+        let head = OutputHead::new(&self.kept(weight.clone()), None)?;
         match self.config.final_logit_softcapping {
             Some(cap) => head.with_soft_cap(cap),
             None => Ok(head),

@@ -52,7 +52,7 @@ impl Decoder {
         let before = self.before().filter(|_| adapter.is_some());
         self.check(function, tokens, segments, before.map_or(0, Before::length))?;
         let start = self.start(tokens, segments, before)?;
-        let (mut h, first) = (start.h, start.first);
+        let (mut h, first) = (self.kept(start.h), start.first);
         let tables = self.tables(&start.positions)?;
         let segments = Arc::new(start.segments);
         for (number, layer) in self.layers.iter().enumerate() {
@@ -63,7 +63,7 @@ impl Decoder {
                 prefix: before.and_then(|before| before.in_layer(number)),
                 few: false,
             };
-            h = match self.recompute {
+            h = self.kept(match self.recompute && self.keeps_graph {
                 false => layer.forward(&h, &segments, &tables, &pass)?,
                 true => {
                     let (layer, segments) = (layer.clone(), segments.clone());
@@ -72,9 +72,9 @@ impl Decoder {
                         layer.forward(h, &segments, &tables, &pass)
                     })?
                 }
-            };
+            });
         }
-        self.norm.forward(&h.narrow(0, first, tokens.len())?)
+        Ok(self.kept(self.norm.forward(&h.narrow(0, first, tokens.len())?)?))
     }
 
     /// Whether these tokens can go through the model.

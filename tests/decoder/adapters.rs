@@ -186,3 +186,56 @@ fn a_loop_over_the_trait_alone_sees_policy_and_reference() {
     let model = adapted(model, &lora(r#"["q_proj", "v_proj"]"#));
     assert!((margin(&model) - 2f32.ln()).abs() > 1e-4);
 }
+
+/// Under an adapter, of trained weights, and of a classifier; whatever is computed again.
+#[test]
+fn without_gradients_the_values_are_the_same_and_nothing_is_kept_for_a_backward_pass() {
+    for name in ["llama", "llama_tied", "gemma3"] {
+        let rows = rows(&expected(name));
+        let under_adapter = adapted(load(name, false).unwrap(), &lora(r#""all-linear""#));
+        let mut again = under_adapter.clone();
+        again.set_recompute(true);
+        for model in [under_adapter, again, load(name, true).unwrap()] {
+            let quiet = model.without_gradients();
+            let (kept, cut) = (logits(&model, &rows), logits(&quiet, &rows));
+            assert!(kept.track_op() && !cut.track_op(), "{name}");
+            assert_eq!(apart(&kept, &cut), 0.0, "{name}");
+            // the weights are shared, and the model itself is as it was
+            let var = &model.vars()[0].1;
+            var.set(&var.affine(2.0, 0.1).unwrap()).unwrap();
+            let (new, same) = (logits(&model, &rows), logits(&quiet, &rows));
+            assert!(new.track_op() && apart(&new, &kept) > 0.0, "{name}");
+            assert_eq!(apart(&new, &same), 0.0, "{name}");
+        }
+    }
+    let mut rng = StdRng::seed_from_u64(1);
+    let model = load("llama", true).unwrap();
+    let model = model.into_classifier(1, &mut rng).unwrap();
+    let quiet = model.without_gradients();
+    let segments = Segments::from_lengths(&[3]).unwrap();
+    let hidden = quiet.hidden(&[1, 5, 6], &segments).unwrap();
+    let scores = quiet.scores(&hidden, &[1, 5, 6], &segments).unwrap();
+    assert!(!hidden.track_op() && !scores.track_op());
+}
+
+#[test]
+fn only_an_adapter_of_adalora_has_triplets_to_keep() {
+    let mut model = adapted(load("llama", false).unwrap(), &lora(r#"["q_proj"]"#));
+    let mut message = |name: &str| {
+        let kept = model.set_kept_triplets(name, Default::default());
+        kept.unwrap_err().to_string()
+    };
+    assert_eq!(
+        message("default"),
+        "Decoder::set_kept_triplets: `name` is `default`, which is not of AdaLoRA"
+    );
+    assert_eq!(
+        message("other"),
+        "Decoder::set_kept_triplets: `name` is `other`, and the adapters are default"
+    );
+    assert!(model.adapter_config("other").is_err());
+    assert_eq!(
+        model.adapter_config("default").unwrap(),
+        &lora(r#"["q_proj"]"#)
+    );
+}

@@ -4,6 +4,7 @@ use super::super::error::Result;
 use super::objective::measured::{Scored, ordered};
 use super::objective::text::log_probs;
 use super::objective::{Objective, Reference, Text};
+use super::order::parts;
 use super::prepare::HeldOut;
 use candle_align::decoder::{Decoder, Mode};
 use candle_core::DType;
@@ -39,19 +40,30 @@ pub struct Probe {
     pub group: u64,
 }
 
-/// The scores of all held-out rows, `batch` at a time.
+/// The most tokens that go through the model at a time where the settings have no limit.
+const TOKENS: usize = 2048;
+
+/// The rows that go through the model together.
+pub fn batches(objective: &Objective, max_tokens: Option<usize>) -> Vec<Vec<usize>> {
+    let all: Vec<usize> = (0..objective.len()).collect();
+    let most = Some(max_tokens.unwrap_or(TOKENS));
+    let parts = parts(&all, most, |row| objective.tokens(row));
+    parts.into_iter().map(<[usize]>::to_vec).collect()
+}
+
+/// The scores of all held-out rows, so many tokens at a time.
 pub fn scores(
     held_out: &HeldOut,
-    decoder: &mut Decoder,
+    decoder: &Decoder,
     reference: &Reference,
-    batch: usize,
+    max_tokens: Option<usize>,
 ) -> Result<Scores> {
     let objective: &Objective = &held_out.rows;
-    let all: Vec<usize> = (0..objective.len()).collect();
+    let quiet = &decoder.without_gradients();
     let (mut loss, mut weight, mut pairs) = (0.0, 0.0, Vec::new());
-    for rows in all.chunks(batch) {
-        let window = [rows.to_vec()];
-        let measured = objective.loss(decoder, reference, rows, &window, None)?;
+    for rows in &batches(objective, max_tokens) {
+        let window = std::slice::from_ref(rows);
+        let measured = objective.loss(quiet, reference, rows, window, None)?;
         let mut of_rows = 0.0;
         for row in rows {
             of_rows += objective.weight(*row)?;
@@ -66,8 +78,8 @@ pub fn scores(
         let groups = measured.pairs.into_iter();
         pairs.extend(groups.map(|pair| (held_out.groups[pair.row], pair)));
     }
-    for probes in held_out.probes.chunks(batch) {
-        pairs.extend(asked(probes, decoder)?);
+    for probes in together(&held_out.probes, max_tokens) {
+        pairs.extend(asked(probes, quiet)?);
     }
     let groups: Vec<u64> = pairs.iter().map(|(group, _)| *group).collect();
     let right = |(_, pair): &(u64, Scored)| match pair.scores[0].total_cmp(&pair.scores[1]) {
@@ -89,6 +101,16 @@ pub fn scores(
         margin,
         margin_error,
     })
+}
+
+/// The probes that go through the model together.
+fn together(probes: &[Probe], max_tokens: Option<usize>) -> Vec<&[Probe]> {
+    let all: Vec<usize> = (0..probes.len()).collect();
+    let of = |text: &Text| text.ids.len();
+    let tokens = |probe: usize| probes[probe].texts.iter().map(of).sum();
+    let parts = parts(&all, Some(max_tokens.unwrap_or(TOKENS)), tokens);
+    let of_part = |part: &[usize]| Some(&probes[*part.first()?..*part.last()? + 1]);
+    parts.into_iter().filter_map(of_part).collect()
 }
 
 /// The pairs of answers that some probes ask about.

@@ -2,8 +2,9 @@
 //! them.
 
 use super::super::error::{Error, Result};
+use super::budget::Budget;
 use super::objective::{Objective, Reference, Rewards};
-use super::order::{Order, Step, Steps};
+use super::order::{Order, Step, Steps, parts};
 use super::schedule::{Kind, schedule};
 use candle_align::decoder::Decoder;
 use candle_align::training::{
@@ -22,6 +23,9 @@ pub struct Fit {
     pub batch: usize,
     /// Micro-batches of a step.
     pub accumulation: usize,
+    /// The most tokens that go through the model at a time, counted before common prompts are shared; null: a
+    /// whole micro-batch. Loss and gradient are those of the whole micro-batch.
+    pub max_tokens: Option<usize>,
     /// The highest learning rate; null: the default of the objective.
     pub learning_rate: Option<f64>,
     /// How it falls.
@@ -47,6 +51,7 @@ impl Default for Fit {
             max_steps: 100,
             batch: 8,
             accumulation: 1,
+            max_tokens: None,
             learning_rate: None,
             lr_scheduler_type: Kind::Linear,
             warmup_steps: 0.0,
@@ -69,6 +74,9 @@ pub struct Logged {
     pub grad_norm: f64,
     /// The rate of this step.
     pub learning_rate: f64,
+    /// AdaLoRA's penalty, which is not part of `loss`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub penalty: Option<f64>,
     #[serde(flatten)]
     pub rewards: Option<Rewards>,
 }
@@ -82,6 +90,7 @@ pub struct Fitting<'a> {
     reference: Reference,
     vars: Vec<(String, Var)>,
     optimizer: AdamW,
+    budget: Option<Budget>,
     schedule: Schedule,
     steps: Steps,
 }
@@ -94,7 +103,9 @@ impl<'a> Fitting<'a> {
         reference: Reference,
         settings: &Fit,
     ) -> Result<Self> {
-        let vars = decoder.vars();
+        let mut vars = decoder.vars();
+        // what is left of a layer that AdaLoRA pruned wholly
+        vars.retain(|(_, var)| var.elem_count() > 0);
         if vars.is_empty() {
             let text = "nothing is trained: the weights are frozen and there is no adapter";
             return Err(Error::Usage(text.to_string()));
@@ -120,6 +131,7 @@ impl<'a> Fitting<'a> {
             objective,
             reference,
             optimizer: AdamW::new(groups, config)?,
+            budget: Budget::new(decoder, settings.max_steps)?,
             schedule: schedule(
                 settings.lr_scheduler_type,
                 settings.warmup_steps,
@@ -175,30 +187,53 @@ impl<'a> Fitting<'a> {
         &self.reference
     }
 
+    pub fn budget(&self) -> Option<&Budget> {
+        self.budget.as_ref()
+    }
+
+    pub fn budget_mut(&mut self) -> Option<&mut Budget> {
+        self.budget.as_mut()
+    }
+
     /// One step.
     pub fn step(&mut self, decoder: &mut Decoder, step: &Step) -> Result<Logged> {
         let mut total = GradAccumulator::new();
-        let (mut loss, mut rewards) = (0.0, Vec::new());
-        for (at, rows) in step.micro_batches.iter().enumerate() {
-            let seed = self
-                .settings
-                .seed
-                .wrapping_add((step.step as u64) << 20)
-                .wrapping_add(at as u64);
-            let seed = self.dropout.then_some(seed);
-            let measured =
-                self.objective
-                    .loss(decoder, &self.reference, rows, &step.micro_batches, seed)?;
-            let grads = measured.loss.backward()?;
-            if step.step == 0 && at == 0 {
-                let coverage = grad_coverage(&self.vars, &grads)?;
-                if !coverage.missing.is_empty() || !coverage.non_finite.is_empty() {
-                    return Err(Error::Usage(format!("the first gradient: {coverage}")));
+        let (mut loss, mut rewards, mut seeds) = (0.0, Vec::new(), 0);
+        for batch in &step.micro_batches {
+            let mut pairs = Vec::new();
+            for rows in parts(batch, self.settings.max_tokens, |row| {
+                self.objective.tokens(row)
+            }) {
+                let seed = self
+                    .settings
+                    .seed
+                    .wrapping_add((step.step as u64) << 20)
+                    .wrapping_add(seeds);
+                seeds += 1;
+                let seed = self.dropout.then_some(seed);
+                let window = &step.micro_batches;
+                let measured = self
+                    .objective
+                    .loss(decoder, &self.reference, rows, window, seed)?;
+                let grads = measured.loss.backward()?;
+                if step.step == 0 && seeds == 1 {
+                    let coverage = grad_coverage(&self.vars, &grads)?;
+                    if !coverage.missing.is_empty() || !coverage.non_finite.is_empty() {
+                        return Err(Error::Usage(format!("the first gradient: {coverage}")));
+                    }
                 }
+                total.add(&self.vars, &grads)?;
+                loss += measured.loss.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+                pairs.extend(measured.pairs);
             }
-            total.add(&self.vars, &grads)?;
-            loss += measured.loss.to_dtype(DType::F64)?.to_scalar::<f64>()?;
-            rewards.extend(measured.rewards);
+            rewards.extend(Rewards::of(&pairs));
+        }
+        // once per step, not per micro-batch
+        let mut penalty = None;
+        if let Some(budget) = &self.budget {
+            let added = budget.penalty()?;
+            total.add(&self.vars, &added.backward()?)?;
+            penalty = Some(added.to_dtype(DType::F64)?.to_scalar::<f64>()?);
         }
         let mut grads = total.take();
         let grad_norm = clip_grad_norm(&self.vars, &mut grads, f64::MAX)?;
@@ -214,11 +249,15 @@ impl<'a> Fitting<'a> {
         let learning_rate = self.learning_rate * self.schedule.factor(step.step);
         self.optimizer.set_learning_rate(learning_rate)?;
         self.optimizer.step(&grads)?;
+        if let Some(budget) = &mut self.budget {
+            budget.after(step.step + 1, &grads)?;
+        }
         Ok(Logged {
             step: step.step + 1,
             loss,
             grad_norm,
             learning_rate,
+            penalty,
             rewards: Rewards::mean(&rewards),
         })
     }

@@ -2,10 +2,11 @@
 //! for, and DPO's reference.
 
 use super::super::error::{Error, Result};
+use super::fresh_adapter::{FreshAdapter, peft_text};
 use super::objective::Reference;
-use super::settings::{FreshAdapter, Learned, Settings};
+use super::settings::{Learned, Settings};
 use candle_align::decoder::{Decoder, Load};
-use candle_align::peft::{AdapterMethod, AnyAdapter, PeftConfig, Strictness, TaskType};
+use candle_align::peft::{AdapterMethod, PeftConfig, Strictness, TaskType};
 use candle_core::Device;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -18,7 +19,8 @@ pub const TRAINED: &str = "default";
 const REFERENCE: &str = "ref";
 const SCORE: &str = "score.weight";
 
-/// The model at the start, and DPO's reference.
+/// The model at the start, and DPO's reference. If that is asked only before the first step, it is the trained
+/// model itself and no copy.
 pub fn start(settings: &Settings) -> Result<(Decoder, Reference)> {
     // one generator per purpose
     let rng =
@@ -39,20 +41,21 @@ pub fn start(settings: &Settings) -> Result<(Decoder, Reference)> {
             return Err(Error::file(&settings.model, problem));
         }
     }
+    // of a model without an adapter, the model itself
     let mut reference = Reference::AdapterOff;
+    let copies = !settings.precompute_ref_log_probs;
     if let Some(adapter) = &settings.adapter {
         decoder.add_adapter(TRAINED, &fresh(adapter, settings)?, &mut rng(2))?;
     }
     if let Some(folder) = &settings.adapter_dir {
         if settings.has_reference() {
-            decoder.load_adapter(REFERENCE, folder, Strictness::Strict)?;
-            reference = Reference::Adapter(REFERENCE.to_string());
+            let name = if copies { REFERENCE } else { TRAINED };
+            reference = Reference::Adapter(name.to_string());
+            if copies {
+                decoder.load_adapter(REFERENCE, folder, Strictness::Strict)?;
+            }
         }
         decoder.load_adapter(TRAINED, folder, Strictness::Strict)?;
-        let mut layers = decoder.adapter_layers(TRAINED)?.into_values();
-        if layers.any(|layer| matches!(layer, AnyAdapter::AdaLora(_))) {
-            return Err(no_adalora());
-        }
     }
     if settings.is_adapted() && settings.objective == Learned::Reward {
         let trains_score = decoder.vars().iter().any(|(name, _)| name == SCORE);
@@ -62,7 +65,7 @@ pub fn start(settings: &Settings) -> Result<(Decoder, Reference)> {
             return Err(Error::Usage(problem.to_string()));
         }
     }
-    if !settings.is_adapted() && settings.has_reference() {
+    if !settings.is_adapted() && settings.has_reference() && copies {
         let frozen = Load {
             trained: false,
             ..load
@@ -77,10 +80,14 @@ pub fn start(settings: &Settings) -> Result<(Decoder, Reference)> {
 fn fresh(adapter: &FreshAdapter, settings: &Settings) -> Result<PeftConfig> {
     let (mut config, _) = match adapter {
         FreshAdapter::File(path) => PeftConfig::read(path, Strictness::Strict)?,
-        FreshAdapter::Keys(keys) => of_keys(keys)?,
+        FreshAdapter::Keys(keys) => of_keys(keys, settings.fit.max_steps)?,
     };
-    if matches!(config.method, AdapterMethod::AdaLora(_)) {
-        return Err(no_adalora());
+    if let AdapterMethod::AdaLora(file) = &config.method
+        && !file.kept.is_empty()
+    {
+        let problem =
+            "`adapter.rank_pattern` of AdaLoRA says what a run has left: a fresh adapter has all";
+        return Err(Error::Usage(problem.to_string()));
     }
     let task = match settings.objective {
         Learned::Reward => TaskType::SequenceClassification,
@@ -107,19 +114,7 @@ fn fresh(adapter: &FreshAdapter, settings: &Settings) -> Result<PeftConfig> {
 }
 
 /// Through a file, because a file is what PEFT's settings are.
-fn of_keys(keys: &Map<String, Value>) -> Result<(PeftConfig, Vec<String>)> {
-    for name in ["rank_pattern", "alpha_pattern"] {
-        if keys
-            .get(name)
-            .and_then(Value::as_object)
-            .is_some_and(|all| all.len() > 1)
-        {
-            let problem = format!(
-                "`adapter.{name}` has an order, which these settings lose: write an adapter_config.json and name it"
-            );
-            return Err(Error::Usage(problem));
-        }
-    }
+fn of_keys(keys: &Map<String, Value>, steps: usize) -> Result<(PeftConfig, Vec<String>)> {
     let mut keys = keys.clone();
     keys.entry("peft_type").or_insert("LORA".into());
     // prompts and prefixes choose no modules
@@ -130,18 +125,16 @@ fn of_keys(keys: &Map<String, Value>) -> Result<(PeftConfig, Vec<String>)> {
     if has_targets {
         keys.entry("target_modules").or_insert("all-linear".into());
     }
+    if keys["peft_type"] == "ADALORA" {
+        keys.entry("total_step").or_insert(steps.into());
+    }
     let folder = tempfile::tempdir();
     let folder = folder.map_err(|error| Error::Usage(format!("no temporary folder: {error}")))?;
     let path = folder.path().join("adapter_config.json");
-    fs::write(&path, Value::Object(keys).to_string())
+    fs::write(&path, peft_text(&keys))
         .map_err(|error| Error::file(&path, format!("cannot be written: {error}")))?;
     PeftConfig::read(&path, Strictness::Strict).map_err(|error| {
         let text = error.to_string();
         Error::Usage(text.replace(&path.display().to_string(), "adapter"))
     })
-}
-
-fn no_adalora() -> Error {
-    let problem = "AdaLoRA needs its allocator in every step, which a run on a checkpoint does not have; choose LORA";
-    Error::Usage(problem.to_string())
 }

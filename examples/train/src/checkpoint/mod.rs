@@ -5,32 +5,40 @@
 //! | [`tokenizer`] | text to ids; the special tokens of a folder |
 //! | [`template`] | messages to text, by the folder's chat template |
 //! | [`rows`] | rows to ids, masks and a count of what was cut or dropped |
-//! | [`order`] | which rows each step takes |
+//! | [`order`] | which rows each step takes, and how many go through the model at a time |
 //! | [`schedule`] | the learning rate of each step |
 //! | [`objective`] | the loss of a micro-batch, by what the objectives take |
+//! | [`reference`](mod@reference) | the reference, in every step or computed once |
 //! | [`fit`] | the steps |
-//! | [`settings`] | every setting with its default; [`settings::objectives`] those of the objectives |
+//! | [`budget`] | AdaLoRA's part of a step |
+//! | [`settings`], [`fresh_adapter`] | every setting with its default; [`settings::objectives`] those of the objectives |
 //! | [`load`] | the model, its adapter, the reference |
 //! | [`prepare`], [`split`] | which rows are trained on, and which are held out |
 //! | [`evaluate`] | the scores of held-out rows |
-//! | [`store`] | checkpoints, and going on from one |
+//! | [`store`], [`staged`] | checkpoints, and going on from one |
+//! | [`origin`](mod@origin) | whether a run goes on from the files that it began with |
 //! | [`log`] | `metrics.jsonl` and `curves.svg` |
 //! | [`save`] | the trained model as a folder |
 //! | [`run`] | a run from start to end; [`summary`] is its result |
 
+pub mod budget;
 pub mod evaluate;
 pub mod fit;
+pub mod fresh_adapter;
 pub mod load;
 pub mod log;
 pub mod objective;
 pub mod order;
+pub mod origin;
 pub mod prepare;
+pub mod reference;
 pub mod rows;
 pub mod run;
 pub mod save;
 pub mod schedule;
 pub mod settings;
 pub mod split;
+pub mod staged;
 pub mod store;
 pub mod summary;
 pub mod template;

@@ -141,6 +141,29 @@ impl Steps {
     }
 }
 
+/// The rows of a micro-batch in parts that go through the model one after another: each takes rows, in order,
+/// up to `most` tokens. A longer row is a part of its own.
+pub fn parts(
+    rows: &[usize],
+    most: Option<usize>,
+    tokens: impl Fn(usize) -> usize,
+) -> Vec<&[usize]> {
+    let Some(most) = most else {
+        return vec![rows];
+    };
+    let (mut parts, mut from, mut sum) = (Vec::new(), 0, 0);
+    for (at, row) in rows.iter().enumerate() {
+        let more = tokens(*row);
+        if at > from && sum + more > most {
+            parts.push(&rows[from..at]);
+            (from, sum) = (at, 0);
+        }
+        sum += more;
+    }
+    parts.push(&rows[from..]);
+    parts
+}
+
 /// The generator MT19937.
 struct Twister {
     state: Vec<u32>,

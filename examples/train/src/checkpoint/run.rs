@@ -6,13 +6,16 @@ use super::super::plot::file_name;
 use super::super::report::peak_memory_mib;
 use super::evaluate::{Scores, scores};
 use super::fit::Fitting;
-use super::load::{self, TRAINED};
+use super::load;
 use super::log::{Line, Log, Seen, picture};
+use super::origin::origin;
 use super::prepare::prepare;
-use super::save::model;
+use super::reference::precompute;
+use super::save;
 use super::settings::Settings;
 use super::settings::objectives::learning_rate;
-use super::store::{State, Store, restore, staged};
+use super::staged::staged;
+use super::store::{State, Store, restore};
 use super::summary::{Outcome, Summary};
 use candle_align::decoder::Decoder;
 use chrono::{Local, NaiveDateTime, Timelike};
@@ -72,7 +75,8 @@ pub fn run(
         ))
     })?;
 
-    let (mut decoder, reference) = load::start(&settings)?;
+    let (mut decoder, mut reference) = load::start(&settings)?;
+    let origin = origin(&settings)?;
     let rows = prepare(&settings, &decoder, now)?;
     settings
         .fit
@@ -80,6 +84,7 @@ pub fn run(
         .get_or_insert(learning_rate(settings.objective));
     if let Some((state, path)) = &from {
         state.check(&settings)?;
+        state.check_origin(&origin)?;
         if state.rows != rows.fingerprint {
             let problem = "the rows are not those of the run that wrote it: data, tokenizer or template changed";
             return Err(Error::file(path, problem));
@@ -94,6 +99,20 @@ pub fn run(
         }
     }
 
+    let long_rows = rows.train.longer_than(settings.fit.max_tokens);
+    if long_rows > 0 {
+        progress.println(format!(
+            "{long_rows} of {} rows have more than `fit.max_tokens` tokens: each goes through the model alone",
+            rows.train.len()
+        ));
+    }
+    // before the weights of a checkpoint take the place of the first ones
+    let mut of_held_out = None;
+    if settings.precompute_ref_log_probs {
+        let found = precompute(&settings, &rows, &origin, &decoder, &reference)?;
+        progress.println(&found.report);
+        (reference, of_held_out) = (found.train, Some(found.held_out));
+    }
     let mut fitting = Fitting::new(&decoder, &rows.train, reference, &settings.fit)?;
     let first = match &from {
         None => 0,
@@ -110,11 +129,12 @@ pub fn run(
         every => every,
     };
     let measure =
-        |step: usize, log: &mut Log, decoder: &mut Decoder, fitting: &Fitting| -> Result<()> {
+        |step: usize, log: &mut Log, decoder: &Decoder, fitting: &Fitting| -> Result<()> {
             let Some(held_out) = &rows.held_out else {
                 return Ok(());
             };
-            let scores = scores(held_out, decoder, fitting.reference(), settings.fit.batch)?;
+            let reference = of_held_out.as_ref().unwrap_or(fitting.reference());
+            let scores = scores(held_out, decoder, reference, settings.fit.max_tokens)?;
             log.line(&Line::HeldOut {
                 step,
                 scores: &scores,
@@ -125,6 +145,7 @@ pub fn run(
         let state = State {
             step,
             rows: rows.fingerprint.clone(),
+            origin: origin.clone(),
             settings: settings.clone(),
         };
         store.save(&state, fitting, decoder)
@@ -132,7 +153,7 @@ pub fn run(
     progress.set_length(last as u64);
     progress.set_position(first as u64);
     if from.is_none() {
-        measure(0, &mut log, &mut decoder, &fitting)?;
+        measure(0, &mut log, &decoder, &fitting)?;
     }
     progress.reset_eta();
     let (mut tokens, mut seconds) = (0, 0.0);
@@ -155,7 +176,7 @@ pub fn run(
         progress.inc(1);
         let done = logged.step;
         if done % every == 0 || done == last {
-            measure(done, &mut log, &mut decoder, &fitting)?;
+            measure(done, &mut log, &decoder, &fitting)?;
         }
         let due = settings.save_every > 0 && done % settings.save_every == 0;
         let stopped = done < last && stop(done);
@@ -181,9 +202,9 @@ pub fn run(
     );
     let curves = picture(&seen, settings.no_opinion(), &title)?;
     match decoder.adapter() {
-        Some(_) => decoder.save_adapter(TRAINED, out.join("adapter"))?,
+        Some(_) => save::adapter(&decoder, fitting.budget(), &out.join("adapter"))?,
         None => staged(&out.join("model"), |part| {
-            model(&decoder, &settings.model, part)
+            save::model(&decoder, &settings.model, part)
         })?,
     }
     folder.text("curves.svg", &curves)?;
@@ -206,6 +227,7 @@ pub fn run(
         held_out_rows: rows.held_out.as_ref().map_or(0, |held| held.rows.len()),
         held_out_prompts: rows.held_out.as_ref().map_or(0, |held| held.prompts()),
         shared_prompts: rows.shared_prompts,
+        long_rows,
         trained_parameters: fitting.vars().iter().map(|(_, var)| var.elem_count()).sum(),
         model_parameters: own,
         resumed_at: first,

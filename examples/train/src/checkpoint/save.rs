@@ -1,6 +1,8 @@
-//! A trained model as a folder.
+//! A trained model or adapter as a folder.
 
 use super::super::error::Result;
+use super::budget::Budget;
+use super::load::TRAINED;
 use candle_align::decoder::{Decoder, Save};
 use std::path::Path;
 
@@ -11,4 +13,16 @@ pub fn model(decoder: &Decoder, from: &Path, to: &Path) -> Result<()> {
         ..Save::default()
     };
     Ok(decoder.save(to, &save)?)
+}
+
+/// Writes the trained adapter; of AdaLoRA, the triplets that are left.
+pub fn adapter(decoder: &Decoder, budget: Option<&Budget>, to: &Path) -> Result<()> {
+    match budget.and_then(Budget::kept) {
+        None => Ok(decoder.save_adapter(TRAINED, to)?),
+        Some(kept) => {
+            let mut pruned = decoder.clone();
+            pruned.set_kept_triplets(TRAINED, kept)?;
+            Ok(pruned.save_adapter(TRAINED, to)?)
+        }
+    }
 }

@@ -11,6 +11,7 @@ use super::super::objectives::words::CRlft;
 use super::super::objectives::{RewardForm, SlicForm};
 use super::super::settings::assign;
 use super::fit::Fit;
+pub use super::fresh_adapter::FreshAdapter;
 use super::order::Order;
 use super::rows::{self, Truncation, Turns};
 use candle_align::language::edits::EditCosts;
@@ -22,9 +23,8 @@ use candle_align::{
 };
 use candle_core::DType;
 use objectives::{Classes, Dpo, Hindsight};
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::{Map, Value};
+use serde::{Deserialize, Serialize};
+use serde_json::Map;
 use std::path::{Path, PathBuf};
 
 /// The type of frozen weights in memory.
@@ -50,29 +50,6 @@ impl Storage {
     /// How the scales of four bits are stored, as bitsandbytes does it at first.
     pub fn nf4(self) -> Option<BlockScale> {
         (self == Self::Nf4).then_some(BlockScale::Single)
-    }
-}
-
-/// A fresh adapter.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(untagged)]
-pub enum FreshAdapter {
-    /// PEFT's `adapter_config.json`.
-    File(PathBuf),
-    /// The same keys, such as `{"r": 8, "lora_alpha": 16}`. `peft_type` is LORA and `target_modules` is
-    /// "all-linear" if they are missing.
-    Keys(Map<String, Value>),
-}
-
-impl<'de> Deserialize<'de> for FreshAdapter {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        match Value::deserialize(deserializer)? {
-            Value::String(path) => Ok(Self::File(path.into())),
-            Value::Object(keys) => Ok(Self::Keys(keys)),
-            other => Err(D::Error::custom(format!(
-                "{other} is no adapter: it is the path of an `adapter_config.json`, or an object of its keys"
-            ))),
-        }
     }
 }
 
@@ -134,6 +111,11 @@ pub struct Settings {
     pub dtype: Storage,
     /// Whether the backward pass computes each layer's activations again instead of keeping them.
     pub recompute: bool,
+    /// Whether the reference of DPO is asked once for all rows before the first step, and never again. The
+    /// numbers are kept in a file, which later runs on the same model and rows read.
+    pub precompute_ref_log_probs: bool,
+    /// The folder of these files; null: `target/train/reference`.
+    pub ref_log_probs_dir: Option<PathBuf>,
     /// The steps.
     pub fit: Fit,
 
@@ -204,6 +186,8 @@ impl Default for Settings {
             keep_last: 2,
             dtype: Storage::default(),
             recompute: false,
+            precompute_ref_log_probs: false,
+            ref_log_probs_dir: None,
             fit: Fit::default(),
             sft: SftConfig::default(),
             reward_form: RewardForm::default(),
@@ -240,22 +224,17 @@ impl Settings {
     /// Changes one setting: `fit.max_steps=100`, `adapter.r=16`. The value is JSON, or else plain text.
     pub fn with(mut self, assignment: &str) -> Result<Self> {
         // PEFT's keys are checked when the adapter is made
-        if let Some((key, _)) = assignment
+        if let Some((key, text)) = assignment
             .strip_prefix("adapter.")
             .and_then(|rest| rest.split_once('='))
         {
-            match self
-                .adapter
-                .get_or_insert_with(|| FreshAdapter::Keys(Map::new()))
-            {
-                FreshAdapter::Keys(keys) => {
-                    keys.entry(key).or_insert(Value::Null);
-                }
-                FreshAdapter::File(path) => {
-                    let problem = "has the adapter's settings: change them there";
-                    return Err(Error::file(path, problem));
-                }
-            }
+            let none = || FreshAdapter::Keys(Map::new());
+            self.adapter.get_or_insert_with(none).set(key, text)?;
+            return Ok(self);
+        }
+        if let Some(text) = assignment.strip_prefix("adapter=") {
+            self.adapter = FreshAdapter::parse(text)?;
+            return Ok(self);
         }
         assign(self, assignment)
     }
@@ -320,6 +299,17 @@ impl Settings {
         if self.adapter.is_some() && self.adapter_dir.is_some() {
             return usage("`adapter` is a fresh adapter and `adapter_dir` one to go on from: give one of them".to_string());
         }
+        if self.precompute_ref_log_probs && self.objective != Learned::Dpo {
+            let objective = self.objective;
+            return usage(format!(
+                "`precompute_ref_log_probs` is true, and `{objective}` has no reference"
+            ));
+        }
+        if self.ref_log_probs_dir.is_some() && !self.precompute_ref_log_probs {
+            return usage(
+                "`ref_log_probs_dir` needs `precompute_ref_log_probs` = true".to_string(),
+            );
+        }
         if !(0.0..1.0).contains(&self.held_out) {
             return usage(format!(
                 "`held_out` must be in [0, 1), got {}",
@@ -331,6 +321,7 @@ impl Settings {
             ("keep_last", self.keep_last),
             ("max_pairs", self.max_pairs),
             ("fit.max_steps", self.fit.max_steps),
+            ("fit.max_tokens", self.fit.max_tokens.unwrap_or(1)),
         ] {
             if value == 0 {
                 return usage(format!("`{name}` must be at least 1, got 0"));

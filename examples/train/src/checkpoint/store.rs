@@ -1,16 +1,19 @@
-//! Checkpoints: what is trained, the optimizer's state, the step and the settings, in one folder that is
-//! there completely or not at all.
+//! Checkpoints: what is trained, the state of the optimizer and of AdaLoRA's allocator, the step and the
+//! settings, in one folder that is there completely or not at all.
 
 use super::super::error::{Error, Result};
+use super::budget::Budget;
 use super::fit::Fitting;
-use super::load::TRAINED;
+use super::origin::Origin;
+use super::save;
 use super::settings::Settings;
+use super::staged::{PARTIAL, delete, staged};
 use crate::files;
 use candle_align::decoder::Decoder;
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -19,8 +22,7 @@ const WEIGHTS: &str = "trained.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const ADAPTER: &str = "adapter";
 const STEP: &str = "step-";
-/// The end of the name of a folder that is being written or deleted.
-const PARTIAL: &str = ".partial";
+const ALLOCATOR: &str = "allocator.safetensors";
 
 /// What a checkpoint says of its run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,6 +32,8 @@ pub struct State {
     pub step: usize,
     /// The number of the rows.
     pub rows: String,
+    /// The numbers of the files that the run began with.
+    pub origin: Origin,
     pub settings: Settings,
 }
 
@@ -45,7 +49,7 @@ impl State {
     pub fn check(&self, settings: &Settings) -> Result<()> {
         let value = |settings: &Settings| {
             let mut settings = settings.clone();
-            settings.out = None;
+            (settings.out, settings.ref_log_probs_dir) = (None, None);
             (settings.save_every, settings.keep_last) = (0, 0);
             serde_json::to_value(settings).unwrap_or_default()
         };
@@ -55,6 +59,27 @@ impl State {
                 "--resume: `{name}` is {is}, and was {was} until step {}; the run cannot go on as it began",
                 self.step
             ))),
+        }
+    }
+
+    /// An error if the run began with other files: the checkpoint holds only what is trained.
+    pub fn check_origin(&self, origin: &Origin) -> Result<()> {
+        let names = self.origin.keys().chain(origin.keys());
+        let changed = |name: &&String| self.origin.get(*name) != origin.get(*name);
+        let changed: std::collections::BTreeSet<&String> = names.filter(changed).collect();
+        match changed.first() {
+            None => Ok(()),
+            Some(name) => {
+                let more = match changed.len() - 1 {
+                    0 => String::new(),
+                    more => format!(" (and {more} more)"),
+                };
+                Err(Error::Usage(format!(
+                    "--resume: `{name}`{more} is not the file that the run began with, which was so until step \
+                     {}; the run cannot go on as it began",
+                    self.step
+                )))
+            }
         }
     }
 }
@@ -129,18 +154,19 @@ impl Store {
         staged(&path, |part| {
             let vars = fitting.vars().iter();
             let tensors = vars.map(|(name, var)| (name.clone(), var.as_detached_tensor()));
-            candle_core::safetensors::save(
-                &tensors.collect::<HashMap<_, _>>(),
-                part.join(WEIGHTS),
-            )?;
+            tensors_to(&part.join(WEIGHTS), tensors.collect())?;
             fitting.optimizer().save(part.join(OPTIMIZER))?;
+            if let Some(state) = fitting.budget().map(Budget::state).transpose()?.flatten() {
+                tensors_to(&part.join(ALLOCATOR), state)?;
+            }
             if decoder.adapter().is_some() {
-                decoder.save_adapter(TRAINED, part.join(ADAPTER))?;
+                save::adapter(decoder, fitting.budget(), &part.join(ADAPTER))?;
             }
             let text = serde_json::to_string_pretty(state)
                 .map_err(|error| Error::file(&path, format!("cannot be written: {error}")))?;
-            fs::write(part.join(STATE), text + "\n")
-                .map_err(|error| Error::file(&path, format!("cannot be written: {error}")))
+            let file = part.join(STATE);
+            fs::write(&file, text + "\n")
+                .map_err(|error| Error::file(&file, format!("cannot be written: {error}")))
         })?;
         let all = self.all()?;
         for (_, old) in &all[..all.len().saturating_sub(self.keep)] {
@@ -150,14 +176,22 @@ impl Store {
     }
 }
 
-/// Gives the weights and the optimizer what a checkpoint holds.
+fn tensors_to(path: &Path, tensors: HashMap<String, Tensor>) -> Result<()> {
+    candle_core::safetensors::save(&tensors, path)
+        .map_err(|error| Error::file(path, format!("cannot be written: {error}")))
+}
+
+fn tensors_from(path: &Path) -> Result<HashMap<String, Tensor>> {
+    let bytes =
+        files::read(path).map_err(|error| Error::file(path, format!("cannot be read: {error}")))?;
+    candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
+        .map_err(|error| Error::file(path, format!("cannot be read: {error}")))
+}
+
+/// Gives the weights, the optimizer and AdaLoRA's allocator what a checkpoint holds.
 pub fn restore(folder: &Path, fitting: &mut Fitting) -> Result<()> {
     let path = folder.join(WEIGHTS);
-    let bytes = files::read(&path)
-        .map_err(|error| Error::file(&path, format!("cannot be read: {error}")))?;
-    let read = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu);
-    let mut tensors: HashMap<String, Tensor> =
-        read.map_err(|error| Error::file(&path, format!("cannot be read: {error}")))?;
+    let mut tensors = tensors_from(&path)?;
     for (name, var) in fitting.vars() {
         let tensor = tensors.remove(name);
         let tensor =
@@ -180,61 +214,13 @@ pub fn restore(folder: &Path, fitting: &mut Fitting) -> Result<()> {
             format!("holds `{name}`, which is not trained here"),
         ));
     }
-    Ok(fitting.optimizer_mut().load(folder.join(OPTIMIZER))?)
-}
-
-/// A folder that `write` fills under another name, flushed to disk before it gets its own. What was there
-/// is replaced.
-pub fn staged(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let failed = |error: io::Error| Error::file(path, format!("cannot be written: {error}"));
-    let part = partial(path);
-    let made = match part.exists() {
-        true => fs::remove_dir_all(&part),
-        false => Ok(()),
-    };
-    made.and_then(|()| fs::create_dir_all(&part))
-        .map_err(failed)?;
-    let written = write(&part).and_then(|()| sync(&part).map_err(failed));
-    if let Err(error) = written {
-        // the error that counts is the first one
-        let _ = fs::remove_dir_all(&part);
-        return Err(error);
-    }
-    if path.exists() {
-        delete(path)?;
-    }
-    fs::rename(&part, path).map_err(failed)?;
-    // not every system can flush a folder
-    let _ = path
-        .parent()
-        .map(File::open)
-        .and_then(|parent| parent.ok()?.sync_all().ok());
-    Ok(())
-}
-
-/// Deletes a folder, which loses its name first.
-fn delete(path: &Path) -> Result<()> {
-    let mut gone = path.as_os_str().to_os_string();
-    gone.push(".old");
-    gone.push(PARTIAL);
-    fs::rename(path, &gone)
-        .and_then(|()| fs::remove_dir_all(&gone))
-        .map_err(|error| Error::file(path, format!("cannot be deleted: {error}")))
-}
-
-fn partial(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_os_string();
-    name.push(PARTIAL);
-    PathBuf::from(name)
-}
-
-/// Flushes all files of a folder to disk.
-fn sync(folder: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        match entry.file_type()?.is_dir() {
-            true => sync(&entry.path())?,
-            false => File::open(entry.path())?.sync_all()?,
+    fitting.optimizer_mut().load(folder.join(OPTIMIZER))?;
+    if fitting.budget().is_some_and(Budget::is_allocating) {
+        let path = folder.join(ALLOCATOR);
+        let state = tensors_from(&path)?;
+        let restored = fitting.budget_mut().map(|budget| budget.restore(state));
+        if let Some(Err(error)) = restored {
+            return Err(Error::file(&path, error.to_string()));
         }
     }
     Ok(())

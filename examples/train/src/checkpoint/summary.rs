@@ -30,6 +30,8 @@ pub struct Summary {
     pub held_out_rows: usize,
     pub held_out_prompts: usize,
     pub shared_prompts: usize,
+    /// Rows with more than `fit.max_tokens` tokens.
+    pub long_rows: usize,
     pub trained_parameters: usize,
     pub model_parameters: usize,
     /// The step from which this program went on; 0: the start.

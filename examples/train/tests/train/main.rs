@@ -1,11 +1,16 @@
 //! The trainer, run whole: every objective from file to picture.
 
+mod ada_lora;
 mod adapter_configs;
 mod adapters;
 mod checkpoint;
+mod kills;
 mod language;
 mod losses;
+mod micro_batches;
 mod objectives;
+mod patterns;
+mod references;
 mod rows;
 mod runs;
 mod trl;

@@ -135,6 +135,7 @@ fn fit(settings: &Settings) -> Fit {
         max_steps: settings.max_steps,
         batch: settings.per_device_train_batch_size,
         accumulation: settings.gradient_accumulation_steps,
+        max_tokens: None,
         learning_rate: Some(settings.learning_rate),
         lr_scheduler_type: settings.lr_scheduler_type,
         warmup_steps: settings.warmup_steps,

@@ -18,13 +18,13 @@ use train::checkpoint::settings::{FreshAdapter, Learned, Settings};
 use train::checkpoint::summary::{Outcome, Summary};
 use train::error::Result;
 
-fn golden(name: &str) -> PathBuf {
+pub fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../../tests/golden/trl")
         .join(name)
 }
 
-fn keys(keys: Value) -> Option<FreshAdapter> {
+pub fn keys(keys: Value) -> Option<FreshAdapter> {
     Some(serde_json::from_value(keys).unwrap())
 }
 
@@ -42,7 +42,7 @@ fn completions(out: &Path) -> PathBuf {
 }
 
 /// Nine steps, an evaluation every third, a checkpoint every fourth.
-fn tiny(objective: Learned, adapter: Option<FreshAdapter>, out: &Path) -> Settings {
+pub fn tiny(objective: Learned, adapter: Option<FreshAdapter>, out: &Path) -> Settings {
     let data = match objective {
         Learned::Sft => completions(out),
         _ => golden("rows.jsonl"),
@@ -65,17 +65,25 @@ fn tiny(objective: Learned, adapter: Option<FreshAdapter>, out: &Path) -> Settin
     settings
 }
 
-fn lora() -> Option<FreshAdapter> {
+pub fn lora() -> Option<FreshAdapter> {
     keys(json!({"r": 2, "lora_alpha": 4, "lora_dropout": 0.2}))
 }
 
-fn quiet(settings: &Settings, resume: bool, stop_at: usize) -> Result<Outcome> {
+/// From three triplets in each of four maps to one on average.
+pub fn ada_lora() -> Option<FreshAdapter> {
+    keys(json!({
+        "peft_type": "ADALORA", "init_r": 3, "target_r": 1, "tinit": 1, "tfinal": 2, "lora_alpha": 4,
+        "lora_dropout": 0.2, "target_modules": ["q_proj", "v_proj"],
+    }))
+}
+
+pub fn quiet(settings: &Settings, resume: bool, stop_at: usize) -> Result<Outcome> {
     run(settings, resume, &ProgressBar::hidden(), &|step| {
         step == stop_at
     })
 }
 
-fn whole(settings: &Settings) -> Summary {
+pub fn whole(settings: &Settings) -> Summary {
     match quiet(settings, false, 0).unwrap() {
         Outcome::Done(summary) => *summary,
         stopped => panic!("{stopped}"),
@@ -83,7 +91,7 @@ fn whole(settings: &Settings) -> Summary {
 }
 
 /// The bytes of all results that do not depend on time or place.
-fn results(out: &Path) -> BTreeMap<String, Vec<u8>> {
+pub fn results(out: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut all = BTreeMap::new();
     for name in ["metrics.jsonl", "curves.svg"] {
         all.insert(name.to_string(), fs::read(out.join(name)).unwrap());
@@ -100,7 +108,7 @@ fn results(out: &Path) -> BTreeMap<String, Vec<u8>> {
     all
 }
 
-fn same(one: &Path, other: &Path, what: &str) {
+pub fn same(one: &Path, other: &Path, what: &str) {
     let (one, other) = (results(one), results(other));
     assert_eq!(
         one.keys().collect::<Vec<_>>(),
@@ -113,7 +121,7 @@ fn same(one: &Path, other: &Path, what: &str) {
     }
 }
 
-fn steps(out: &Path) -> Vec<String> {
+pub fn steps(out: &Path) -> Vec<String> {
     let entries = fs::read_dir(out.join("checkpoints")).unwrap();
     let mut names: Vec<String> = entries
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -128,6 +136,7 @@ fn a_run_goes_on_to_the_same_bytes() {
     for (objective, adapter) in [
         (Learned::Sft, None),
         (Learned::Sft, lora()),
+        (Learned::Sft, ada_lora()),
         (Learned::Dpo, lora()),
         (Learned::Dpo, None),
         (Learned::Reward, lora()),
@@ -330,6 +339,42 @@ fn a_run_that_would_not_go_on_as_it_began_is_refused() {
         "the rows are not those of the run that wrote it",
     );
     fs::write(&data, &text).unwrap();
+    // another model under the same name, or another adapter's settings
+    let model = dir.path().join("model");
+    fs::create_dir(&model).unwrap();
+    for entry in fs::read_dir(golden("model")).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, model.join(path.file_name().unwrap())).unwrap();
+    }
+    let adapter = dir.path().join("adapter.json");
+    let text_of = |alpha: usize| {
+        json!({"peft_type": "LORA", "r": 2, "lora_alpha": alpha, "target_modules": "all-linear"})
+            .to_string()
+    };
+    fs::write(&adapter, text_of(4)).unwrap();
+    let mut other = tiny(Learned::Dpo, None, &dir.path().join("other"));
+    other.adapter = Some(FreshAdapter::File(adapter.clone()));
+    other.model = model.clone();
+    quiet(&other, false, 4).unwrap();
+    fs::write(&adapter, text_of(8)).unwrap();
+    refused(
+        &other,
+        true,
+        "`adapter` is not the file that the run began with",
+    );
+    fs::write(&adapter, text_of(4)).unwrap();
+    let weights = model.join("model.safetensors");
+    let bytes = fs::read(&weights).unwrap();
+    let mut changed = bytes.clone();
+    *changed.last_mut().unwrap() ^= 1;
+    fs::write(&weights, &changed).unwrap();
+    refused(
+        &other,
+        true,
+        "`model/model.safetensors` is not the file that the run began with",
+    );
+    fs::write(&weights, &bytes).unwrap();
+    assert!(matches!(quiet(&other, true, 0).unwrap(), Outcome::Done(_)));
     // a checkpoint that lost a file is an error, and is left alone
     let optimizer = dir
         .path()
@@ -388,7 +433,49 @@ fn settings_that_make_no_sense_are_errors() {
         "--set",
         "adapter.total_step=10",
     ];
-    says(&adalora, "AdaLoRA needs its allocator");
+    says(
+        &adalora,
+        "the adapter's `total_step` is 10, and the run has 100 steps",
+    );
+    let pruned = [
+        "--set",
+        "adapter.peft_type=ADALORA",
+        "--set",
+        r#"adapter.rank_pattern={"q_proj.lora_E": [true]}"#,
+    ];
+    says(&pruned, "a fresh adapter has all");
+    let greedy = [
+        "--set",
+        "adapter.peft_type=ADALORA",
+        "--set",
+        "adapter.target_r=13",
+    ];
+    says(&greedy, "`target_rank` asks for");
+    says(
+        &["--set", "fit.max_tokens=0"],
+        "`fit.max_tokens` must be at least 1, got 0",
+    );
+    says(
+        &[
+            "--objective",
+            "reward",
+            "--set",
+            "precompute_ref_log_probs=true",
+        ],
+        "`precompute_ref_log_probs` is true, and `reward` has no reference",
+    );
+    says(
+        &["--set", "ref_log_probs_dir=x"],
+        "`ref_log_probs_dir` needs `precompute_ref_log_probs` = true",
+    );
+    says(
+        &["--set", r#"adapter.rank_pattern={"q": 2, "q": 3}"#],
+        "the key `q` is there twice",
+    );
+    says(
+        &["--set", "adapter.rank_pattern=3"],
+        "an object of expressions and numbers",
+    );
     says(
         &["--set", "adapter.task_type=SEQ_CLS"],
         "the adapter's `task_type` must be CAUSAL_LM for `dpo`",

@@ -47,12 +47,7 @@ pub enum ListLoss {
 
 impl Lists {
     /// The mean over all lists of a step, whatever the micro-batches.
-    pub fn measure(
-        &self,
-        pass: &mut Pass,
-        rows: &[usize],
-        window: &[Vec<usize>],
-    ) -> Result<Measured> {
+    pub fn measure(&self, pass: &Pass, rows: &[usize], window: &[Vec<usize>]) -> Result<Measured> {
         let lists: Vec<&List> = rows.iter().map(|row| &self.rows[*row]).collect();
         let lengths: Vec<usize> = lists.iter().map(|list| list.answers.len()).collect();
         let grid = Grid::new(&lengths)?;

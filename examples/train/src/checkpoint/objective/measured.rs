@@ -93,7 +93,7 @@ pub fn ordered(row: usize, scores: &[f64], rewards: &[f32]) -> Vec<Scored> {
 }
 
 impl Rewards {
-    fn of(pairs: &[Scored]) -> Option<Self> {
+    pub fn of(pairs: &[Scored]) -> Option<Self> {
         let n = pairs.len() as f64;
         let mean = |side: usize| pairs.iter().map(|pair| pair.scores[side]).sum::<f64>() / n;
         let right = pairs.iter().filter(|pair| pair.scores[0] > pair.scores[1]);

@@ -21,13 +21,15 @@ pub mod scored;
 pub mod text;
 pub mod texts;
 
+pub use super::reference::Reference;
 pub use measured::{Measured, Rewards};
 pub use text::Text;
 
-use super::super::error::Result;
+use super::super::error::{Error, Result};
 use answers::Answers;
 use candle_align::decoder::{Decoder, Mode};
 use candle_align::{DpoConfig, PairwiseRewardConfig, SftConfig};
+use candle_core::Tensor;
 use lists::Lists;
 use pairs::{Pair, PairLoss, Pairs};
 use scored::{Compared, RewardLoss, Scores};
@@ -42,16 +44,6 @@ pub enum Objective {
     Pairs(Pairs),
     Lists(Lists),
     Scores(Scores),
-}
-
-/// The reference of DPO.
-pub enum Reference {
-    /// The decoder with its adapter off.
-    AdapterOff,
-    /// Another adapter of the decoder, by name.
-    Adapter(String),
-    /// A frozen copy of the decoder at its start.
-    Frozen(Box<Decoder>),
 }
 
 impl Objective {
@@ -100,6 +92,12 @@ impl Objective {
         }
     }
 
+    /// How many rows have more tokens.
+    pub fn longer_than(&self, most: Option<usize>) -> usize {
+        let longer = |row: &usize| most.is_some_and(|most| self.tokens(*row) > most);
+        (0..self.len()).filter(longer).count()
+    }
+
     /// How much a row counts in the mean over all rows: some means are over tokens.
     pub fn weight(&self, row: usize) -> Result<f64> {
         match self {
@@ -114,17 +112,31 @@ impl Objective {
         !matches!(self, Self::Texts(_) | Self::Answers(_))
     }
 
-    /// The loss of some rows of a step. `window` holds all rows of the step by micro-batch. Dropout is
-    /// drawn from `seed`; without one there is none.
+    /// The summed log-probabilities of some rows' answers under the reference.
+    pub fn reference_sums(
+        &self,
+        decoder: &Decoder,
+        reference: &Reference,
+        rows: &[usize],
+    ) -> Result<candle_align::Pair<Tensor>> {
+        match self {
+            Self::Pairs(all) => reference.sums(decoder, rows, &all.texts(rows)),
+            _ => Err(Error::Usage("only pairs have a reference".to_string())),
+        }
+    }
+
+    /// The loss of some rows of a step, which are a micro-batch or a part of one: the sum over all parts is the
+    /// loss of the step. `window` holds all rows of the step by micro-batch. Dropout is drawn from `seed`;
+    /// without one there is none.
     pub fn loss(
         &self,
-        decoder: &mut Decoder,
+        decoder: &Decoder,
         reference: &Reference,
         rows: &[usize],
         window: &[Vec<usize>],
         seed: Option<u64>,
     ) -> Result<Measured> {
-        let mut pass = Pass {
+        let pass = Pass {
             decoder,
             reference,
             mode: seed.map_or(Mode::Evaluation, |seed| Mode::Train { seed }),
@@ -132,9 +144,20 @@ impl Objective {
         match self {
             Self::Texts(all) => all.measure(&pass, rows, window),
             Self::Answers(all) => all.measure(&pass, rows, window),
-            Self::Pairs(all) => all.measure(&mut pass, rows, window),
-            Self::Lists(all) => all.measure(&mut pass, rows, window),
+            Self::Pairs(all) => all.measure(&pass, rows, window),
+            Self::Lists(all) => all.measure(&pass, rows, window),
             Self::Scores(all) => all.measure(&pass, rows, window),
         }
     }
+}
+
+/// The micro-batch of a step that holds these rows. A step has each row once.
+fn micro_batch<'a>(rows: &'a [usize], window: &'a [Vec<usize>]) -> &'a [usize] {
+    let holds = |batch: &&Vec<usize>| rows.first().is_some_and(|row| batch.contains(row));
+    window.iter().find(holds).map_or(rows, Vec::as_slice)
+}
+
+/// How much rows count in a step whose micro-batches count alike, as in TRL.
+fn share(rows: &[usize], window: &[Vec<usize>]) -> f64 {
+    rows.len() as f64 / micro_batch(rows, window).len() as f64 / window.len() as f64
 }

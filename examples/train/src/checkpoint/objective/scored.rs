@@ -3,6 +3,7 @@
 use super::super::super::error::{Error, Result};
 use super::grid::Grid;
 use super::measured::Measured;
+use super::share;
 use super::text::Pass;
 use candle_align::decoder::LanguageModel;
 use candle_align::ops::Segments;
@@ -75,7 +76,7 @@ impl Scores {
                 };
                 let margins = margins(&lists)?;
                 let out = pairwise_reward_loss(&pair, margins.as_ref(), config)?;
-                let loss = (out.loss.mean_all()? / window.len() as f64)?;
+                let loss = (out.loss.mean_all()? * share(rows, window))?;
                 return Measured::of_pairs(loss, rows, &out.rewards);
             }
             RewardLoss::Ranked(config) => {

@@ -42,7 +42,7 @@ impl From<Sequence> for Text {
 
 /// What a loss is computed with.
 pub struct Pass<'a> {
-    pub decoder: &'a mut Decoder,
+    pub decoder: &'a Decoder,
     pub reference: &'a Reference,
     pub mode: Mode,
 }
@@ -81,13 +81,8 @@ impl Pass<'_> {
         )?)
     }
 
-    /// The log-probabilities under the reference, detached.
-    pub fn reference_log_probs(&mut self, texts: &[&Text]) -> Result<TokenLogProbs> {
-        reference_log_probs(self.decoder, self.reference, texts)
-    }
-
     /// The logits `[1, covered tokens, vocabulary]` of the trained model, and of the reference.
-    pub fn both_logits(&mut self, texts: &[&Text]) -> Result<[Tensor; 2]> {
+    pub fn both_logits(&self, texts: &[&Text]) -> Result<[Tensor; 2]> {
         let flat = Flat::of(texts)?;
         let before: Vec<u32> = flat
             .segments
@@ -106,7 +101,7 @@ impl Pass<'_> {
                 .logits(&hidden.index_select(&before, 0)?)?
                 .unsqueeze(0)?)
         };
-        let reference = with_reference(self.decoder, self.reference, &logits)?.detach();
+        let reference = self.reference.compute(self.decoder, &logits)?.detach();
         Ok([logits(self.decoder, self.mode)?, reference])
     }
 }
@@ -115,37 +110,6 @@ impl Pass<'_> {
 pub fn log_probs(decoder: &Decoder, texts: &[&Text], mode: Mode) -> Result<TokenLogProbs> {
     let flat = Flat::of(texts)?;
     Ok(decoder.log_probs(&flat.tokens, &flat.segments, &flat.learned, mode)?)
-}
-
-/// The log-probabilities of the learned tokens under the reference, detached.
-fn reference_log_probs(
-    decoder: &mut Decoder,
-    reference: &Reference,
-    texts: &[&Text],
-) -> Result<TokenLogProbs> {
-    let of = with_reference(decoder, reference, &|decoder, mode| {
-        log_probs(decoder, texts, mode)
-    })?;
-    Ok(TokenLogProbs::new(&of.values().detach(), of.mask())?)
-}
-
-/// What the reference computes, without dropout.
-fn with_reference<T>(
-    decoder: &mut Decoder,
-    reference: &Reference,
-    compute: &dyn Fn(&Decoder, Mode) -> Result<T>,
-) -> Result<T> {
-    match reference {
-        Reference::AdapterOff => compute(decoder, Mode::Reference),
-        Reference::Adapter(name) => {
-            let active = decoder.adapter().map(str::to_string);
-            decoder.set_adapter(Some(name))?;
-            let computed = compute(decoder, Mode::Evaluation);
-            decoder.set_adapter(active.as_deref())?;
-            computed
-        }
-        Reference::Frozen(frozen) => compute(frozen, Mode::Evaluation),
-    }
 }
 
 /// Texts as one flat batch.

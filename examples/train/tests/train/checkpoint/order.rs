@@ -1,7 +1,7 @@
 //! Orders, steps, and going on from a step.
 
 use proptest::prelude::*;
-use train::checkpoint::order::{Order, Steps, permutation};
+use train::checkpoint::order::{Order, Steps, parts, permutation};
 use train::checkpoint::schedule::{Kind, schedule};
 
 const SEED: Order = Order::Random { seed: 42 };
@@ -66,6 +66,35 @@ proptest! {
         // a run that goes on sees what the whole run sees
         let rest: Vec<_> = steps.from(first).take(steps.per_epoch()).collect();
         prop_assert_eq!(&rest[..], &all[first..]);
+    }
+}
+
+#[test]
+fn rows_go_through_the_model_up_to_a_number_of_tokens() {
+    let tokens = [4, 6, 11, 1, 9, 1];
+    let of = |most| parts(&[0, 1, 2, 3, 4, 5], most, |row| tokens[row]);
+    assert_eq!(of(None), [[0, 1, 2, 3, 4, 5]]);
+    let expected: [&[usize]; 4] = [&[0, 1], &[2], &[3, 4], &[5]];
+    assert_eq!(of(Some(10)), expected);
+    assert_eq!(of(Some(1)).len(), 6);
+    assert_eq!(of(Some(32)).len(), 1);
+}
+
+proptest! {
+    #[test]
+    fn parts_are_the_rows_and_as_long_as_they_can_be(
+        tokens in prop::collection::vec(1_usize..30, 1..20), most in 1_usize..60,
+    ) {
+        let rows: Vec<usize> = (0..tokens.len()).rev().collect();
+        let parts = parts(&rows, Some(most), |row| tokens[row]);
+        prop_assert_eq!(parts.concat(), &rows[..]);
+        let sum = |part: &[usize]| part.iter().map(|row| tokens[*row]).sum::<usize>();
+        for (at, part) in parts.iter().enumerate() {
+            prop_assert!(part.len() == 1 || sum(part) <= most);
+            if let Some(next) = parts.get(at + 1) {
+                prop_assert!(sum(part) + tokens[next[0]] > most);
+            }
+        }
     }
 }
 

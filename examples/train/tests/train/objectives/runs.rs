@@ -196,7 +196,7 @@ fn held_out_accuracy_and_margin_are_those_of_the_score() {
             &prepared.held_out.unwrap(),
             &mut decoder,
             &Reference::AdapterOff,
-            2,
+            None,
         );
         let found = found.unwrap();
         let [a, b, c] = ["one", "three", "2 and 2"].map(|answer| score(&case, answer));
