@@ -83,7 +83,7 @@ fn filtered(name: &'static str, kept: &[usize]) -> Result<Filtered> {
     let table = learn(&sequences, &shares, 5, (2.0, 300), |log_probs| {
         Ok(sft_loss(log_probs, None, &SftConfig::default())?.loss)
     })?;
-    let row = table.get(&vec![PROMPT]).ok_or("nothing was learned")?;
+    let row = table.get(&[PROMPT][..]).ok_or("nothing was learned")?;
     let mut learned = [0.0; 4];
     learned.copy_from_slice(&row[..4]);
     let reward = learned.iter().zip(REWARDS).map(|(p, r)| p * r).sum();

@@ -1,5 +1,5 @@
-"""Ballots merged as OpenAssistant does, and mixtures as seqio computes them, transcribed. Runs alone, with
-Python's standard library:
+"""Ballots merged as OpenAssistant does, and mixtures as seqio computes them, transcribed. Runs alone; the
+writer is that of data_instructions.py, so rouge-score has to be installed:
 
     python tests/golden/data_management.py
 """

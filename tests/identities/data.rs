@@ -92,11 +92,11 @@ proptest! {
         prop_assert!((rates.iter().sum::<f64>() - 1.0).abs() < 1e-12);
         let counts = config.counts(&sizes, total).unwrap();
         prop_assert_eq!(counts.iter().sum::<usize>(), total);
-        for n in 0..sizes.len() {
+        let limit = maximum.unwrap_or(usize::MAX);
+        for (n, size) in sizes.iter().enumerate() {
             prop_assert!((counts[n] as f64 - rates[n] * total as f64).abs() < 1.0 + 1e-9);
-            for m in 0..sizes.len() {
-                let limit = maximum.unwrap_or(usize::MAX);
-                let (a, b) = (sizes[n].min(limit) as f64, sizes[m].min(limit) as f64);
+            for (m, other) in sizes.iter().enumerate() {
+                let (a, b) = (*size.min(&limit) as f64, *other.min(&limit) as f64);
                 // r_n/r_m = (e_n/e_m)^{1/T}
                 let ratio = (a / b).powf(1.0 / temperature);
                 prop_assert!((rates[n] - ratio * rates[m]).abs() < 1e-9 * (1.0 + ratio));
