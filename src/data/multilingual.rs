@@ -2,8 +2,8 @@
 //!
 //! | paper | here | shape |
 //! |---|---|---|
-//! | post-answering: translate the instruction, answer in the language | [`post_answer`] | [`Pair`]s |
-//! | post-translating: translate the instruction and the answer | [`post_translate`] | [`Pair`]s |
+//! | post-answering: translate the instruction, answer in the language | [`post_answer`] | [`Demonstration`]s |
+//! | post-translating: translate the instruction and the answer | [`post_translate`] | [`Demonstration`]s |
 //! | interactive translation | [`interactive_translation`] | [`Message`]s |
 //!
 //! A translator or a model is a closure from text to text.
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 /// An instruction and its answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Pair {
+pub struct Demonstration {
     /// The instruction.
     pub instruction: String,
     /// The answer.
@@ -59,13 +59,13 @@ pub fn post_answer<S: AsRef<str>>(
     instructions: &[S],
     mut translate: impl FnMut(&str) -> Result<String>,
     mut answer: impl FnMut(&str) -> Result<String>,
-) -> Result<Vec<Pair>> {
+) -> Result<Vec<Demonstration>> {
     let function = "post_answer";
     let pair = |(i, instruction): (usize, &S)| {
         let instruction = translate(instruction.as_ref())?;
         let instruction = given(function, "translate", i, instruction)?;
         let answer = given(function, "answer", i, answer(&instruction)?)?;
-        Ok(Pair {
+        Ok(Demonstration {
             instruction,
             answer,
         })
@@ -90,9 +90,9 @@ pub fn post_answer<S: AsRef<str>>(
 /// None known. Bactrian-X translates instructions alone and has them answered: [`post_answer`].
 /// # Examples
 /// ```
-/// use candle_align::data::multilingual::{Pair, post_translate};
+/// use candle_align::data::multilingual::{Demonstration, post_translate};
 ///
-/// let pairs = [Pair { instruction: "two".into(), answer: "2".into() }];
+/// let pairs = [Demonstration { instruction: "two".into(), answer: "2".into() }];
 /// let translated = post_translate(&pairs, |text: &str| Ok(text.replace("two", "zwei")))?;
 /// assert_eq!(translated[0].instruction, "zwei");
 /// # Ok::<(), candle_align::Error>(())
@@ -101,20 +101,20 @@ pub fn post_answer<S: AsRef<str>>(
 /// Chen et al. 2023, arXiv:2304.10453 (Phoenix), from memory and the survey: Wang et al. 2023,
 /// arXiv:2307.12966v1, §2.2.3.
 pub fn post_translate(
-    pairs: &[Pair],
+    pairs: &[Demonstration],
     mut translate: impl FnMut(&str) -> Result<String>,
-) -> Result<Vec<Pair>> {
+) -> Result<Vec<Demonstration>> {
     let function = "post_translate";
     let mut out = Vec::new();
     for (
         i,
-        Pair {
+        Demonstration {
             instruction,
             answer,
         },
     ) in pairs.iter().enumerate()
     {
-        out.push(Pair {
+        out.push(Demonstration {
             instruction: given(function, "translate", i, translate(instruction)?)?,
             answer: given(function, "translate", i, translate(answer)?)?,
         });

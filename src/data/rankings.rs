@@ -144,19 +144,17 @@ pub fn merge_ballots<T: Ord + Clone, B: AsRef<[T]>>(ballots: &[B]) -> Result<Vec
     }
 
     // m(a, b)
+    let pairs = (0..n).flat_map(|a| (0..n).filter(move |&b| a != b).map(move |b| (a, b)));
+    let mut pairs: Vec<(usize, usize)> = pairs.collect();
     let mut margins = vec![vec![0i64; n]; n];
     for ballot in ballots {
         let place = |answer: &T| ballot.as_ref().iter().position(|other| other == answer);
         let places: Vec<_> = answers.iter().map(|answer| place(answer)).collect();
-        for a in 0..n {
-            for b in (0..n).filter(|&b| places[a] < places[b]) {
-                margins[a][b] += 1;
-                margins[b][a] -= 1;
-            }
+        for &(a, b) in &pairs {
+            margins[a][b] += if places[a] < places[b] { 1 } else { -1 };
         }
     }
-    let pairs = (0..n).flat_map(|a| (0..n).filter(move |&b| a != b).map(move |b| (a, b)));
-    let mut pairs: Vec<_> = pairs.filter(|&(a, b)| margins[a][b] >= 0).collect();
+    pairs.retain(|&(a, b)| margins[a][b] >= 0);
     // stable: equal majorities stay in the order of the answers
     pairs.sort_by_key(|&(a, b)| -margins[a][b]);
 

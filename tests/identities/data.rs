@@ -5,7 +5,7 @@ use candle_align::data::chat::{ChatFormat, CoveredTurns, Message, Role};
 use candle_align::data::evol_instruct::{Elimination, Evolution, EvolveConfig, elimination};
 use candle_align::data::lion::{LionConfig, Review, discriminate};
 use candle_align::data::mixing::MixingConfig;
-use candle_align::data::multilingual::{Pair, post_answer, post_translate};
+use candle_align::data::multilingual::{Demonstration, post_answer, post_translate};
 use candle_align::data::rankings::{PairsOf, merge_ballots, pairs_of_ranking};
 use candle_align::data::selection::{
     AlpaGasusConfig, Indicators, InstructMiningConfig, instruction_following_score,
@@ -275,7 +275,7 @@ fn with_the_identity_as_translation_both_ways_are_the_plain_pairs() {
     let same = |text: &str| Ok(text.to_string());
     let answer = |text: &str| Ok(format!("a({text})"));
     let plain = post_answer(&["x", "y"], same, answer).unwrap();
-    let pair = |x: &str| Pair {
+    let pair = |x: &str| Demonstration {
         instruction: x.to_string(),
         answer: format!("a({x})"),
     };

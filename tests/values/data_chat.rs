@@ -3,7 +3,7 @@
 use crate::common::words::{bytes, learned, text};
 use candle_align::data::chat::{Around, ChatFormat, CoveredTurns, Message};
 use candle_align::data::multilingual::{
-    Pair, interactive_translation, post_answer, post_translate,
+    Demonstration, interactive_translation, post_answer, post_translate,
 };
 use candle_align::data::self_chat::{
     ConverseConfig, Ending, SelfChatConfig, converse, flipped, read_transcript, self_chat,
@@ -156,7 +156,7 @@ fn the_user_sees_the_conversation_with_the_sides_changed() {
 fn answers_come_after_the_translation_or_are_translated() {
     let translate = |text: &str| Ok(format!("t({text})"));
     let answer = |text: &str| Ok(format!("a({text})"));
-    let pair = |instruction: &str, answer: &str| Pair {
+    let pair = |instruction: &str, answer: &str| Demonstration {
         instruction: instruction.to_string(),
         answer: answer.to_string(),
     };
