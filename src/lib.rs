@@ -29,6 +29,7 @@
 //!
 //! | survey | module | objectives |
 //! |---|---|---|
+//! | §2 | [`data`] | templates, Self-Instruct, Evol-Instruct, conversations, mixing, selection, rankings |
 //! | §3 | [`sft`] | supervised fine-tuning |
 //! | §3.1 | [`online`] | sampling, reward models, PPO, RAFT |
 //! | §3.2.1 | [`ranking`] | DPO, PRO, SLiC, RRHF, BRIO, expected risk |
@@ -94,6 +95,7 @@
 #![doc(test(attr(deny(warnings))))]
 
 mod atomic;
+pub mod data;
 pub mod decoder;
 mod error;
 mod exp;
@@ -118,6 +120,7 @@ mod shape;
 mod simd;
 pub mod survey;
 mod tensor_file;
+mod text;
 pub mod training;
 
 pub use error::{Error, Result};

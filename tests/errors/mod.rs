@@ -14,6 +14,7 @@ mod adapter_tied;
 mod brio;
 mod chain_of_hindsight;
 mod conditional_sft;
+mod data;
 mod design_space;
 mod dora;
 mod dpo;

@@ -13,6 +13,7 @@ mod rankings;
 mod revision;
 mod reward_model;
 mod rlhf;
+mod selection;
 mod sft;
 mod stable_alignment;
 

@@ -11,6 +11,8 @@ mod alignment;
 mod auxiliary;
 mod builders;
 mod calibration;
+mod data_instructions;
+mod data_management;
 mod decoder;
 mod expressions;
 mod language;

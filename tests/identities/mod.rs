@@ -8,6 +8,8 @@ mod adapter_trait;
 mod brio;
 mod chain_of_hindsight;
 mod conditional_sft;
+mod data;
+mod data_pool;
 mod design_space;
 mod dora;
 mod dpo;
