@@ -11,6 +11,7 @@ mod conditional_sft;
 mod design_space;
 mod dora;
 mod dpo;
+mod evaluation;
 mod expected_risk;
 mod ia3;
 mod lists;

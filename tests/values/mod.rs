@@ -10,6 +10,7 @@ mod conditional_sft;
 mod design_space;
 mod dora;
 mod dpo;
+mod evaluation;
 mod expected_risk;
 mod forgetful;
 mod ia3;
