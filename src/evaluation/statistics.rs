@@ -97,11 +97,7 @@ pub(super) fn resample<T: Copy>(items: &[T], rng: &mut StdRng) -> Vec<T> {
 }
 
 /// Requires finite numbers, and at least one.
-pub(super) fn require_finite(
-    function: &'static str,
-    argument: &str,
-    values: &[f64],
-) -> Result<()> {
+pub(super) fn require_finite(function: &'static str, argument: &str, values: &[f64]) -> Result<()> {
     if values.is_empty() {
         return Err(Error::argument(function, argument, "is empty"));
     }

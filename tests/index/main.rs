@@ -422,7 +422,12 @@ fn what_the_crates_page_calls_flat_is_found_flat() {
                     assert!(is_flat, "src/{below}: `{name}` is not in src/lib.rs");
                     found += 1;
                 }
-                "parameter_efficient" | "peft" | "training" | "math" | "ops" | "decoder"
+                "parameter_efficient"
+                | "peft"
+                | "training"
+                | "math"
+                | "ops"
+                | "decoder"
                 | "evaluation" => {
                     assert!(!is_flat, "src/{below}: `{name}` is in src/lib.rs");
                     through += 1;

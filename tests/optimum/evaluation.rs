@@ -19,17 +19,29 @@ fn logit(first: usize, second: usize) -> f64 {
 }
 
 /// Games between models drawn at random, each with the outcome that `play` draws.
-fn study(count: usize, rng: &mut StdRng, play: impl Fn(usize, usize, &mut StdRng) -> Outcome) -> Vec<Game> {
+fn study(
+    count: usize,
+    rng: &mut StdRng,
+    play: impl Fn(usize, usize, &mut StdRng) -> Outcome,
+) -> Vec<Game> {
     let mut game = || {
         let first = rng.random_range(0..5);
         let second = (first + rng.random_range(1..5)) % 5;
-        Game { first, second, outcome: play(first, second, rng) }
+        Game {
+            first,
+            second,
+            outcome: play(first, second, rng),
+        }
     };
     (0..count).map(|_| game()).collect()
 }
 
 fn won(first: bool) -> Outcome {
-    if first { Outcome::First } else { Outcome::Second }
+    if first {
+        Outcome::First
+    } else {
+        Outcome::Second
+    }
 }
 
 fn plain(first: usize, second: usize, rng: &mut StdRng) -> Outcome {
@@ -41,7 +53,10 @@ fn plain(first: usize, second: usize, rng: &mut StdRng) -> Outcome {
 fn assert_covers(held: usize, studies: usize, each: usize) {
     let share = held as f64 / (studies * each) as f64;
     let error = (0.95 * 0.05 / studies as f64).sqrt();
-    assert!((share - 0.95).abs() < 4.0 * error, "{share} of {studies} studies");
+    assert!(
+        (share - 0.95).abs() < 4.0 * error,
+        "{share} of {studies} studies"
+    );
 }
 
 #[test]
@@ -50,7 +65,10 @@ fn bradley_terry_finds_the_strengths_and_its_intervals_hold_them() {
     let many = study(40_000, &mut rng, plain);
     let fit = bradley_terry(&many, 5, &Default::default()).unwrap();
     for (rating, truth) in fit.ratings.iter().zip(TRUTH) {
-        assert!((rating.value - truth).abs() < 4.0 * rating.error, "{rating:?} {truth}");
+        assert!(
+            (rating.value - truth).abs() < 4.0 * rating.error,
+            "{rating:?} {truth}"
+        );
         assert!(rating.error < 5.0, "{rating:?}");
     }
     let mut held = 0;
@@ -72,8 +90,14 @@ fn the_bootstrap_agrees_with_the_sandwich() {
     let spread = bradley_terry_bootstrap(&games, 5, &Default::default(), 300, 7).unwrap();
     for (rating, spread) in fit.ratings.iter().zip(&spread) {
         let error = (spread.upper - spread.lower) / (2.0 * 1.96);
-        assert!((error / rating.error - 1.0).abs() < 0.2, "{rating:?} {spread:?}");
-        assert!((spread.median - rating.value).abs() < 0.5 * rating.error, "{rating:?} {spread:?}");
+        assert!(
+            (error / rating.error - 1.0).abs() < 0.2,
+            "{rating:?} {spread:?}"
+        );
+        assert!(
+            (spread.median - rating.value).abs() < 0.5 * rating.error,
+            "{rating:?} {spread:?}"
+        );
     }
 }
 
@@ -100,18 +124,38 @@ fn each_model_of_ties_finds_its_own_parameter() {
         }
     };
     let games = study(30_000, &mut rng, davidson);
-    let of = |games: &[Game], ties| bradley_terry(games, 5, &BradleyTerryConfig { ties, ..Default::default() }).unwrap();
+    let of = |games: &[Game], ties| {
+        bradley_terry(
+            games,
+            5,
+            &BradleyTerryConfig {
+                ties,
+                ..Default::default()
+            },
+        )
+        .unwrap()
+    };
     let fit = of(&games, TieModel::Davidson);
     assert!((fit.tie.unwrap() - nu).abs() < 0.05, "{:?}", fit.tie);
     // half wins draw the ratings together: a tie says less than they take it for
     let half = of(&games, TieModel::HalfWin);
-    let width = |fit: &candle_align::evaluation::human::BradleyTerry| fit.ratings[4].value - fit.ratings[0].value;
-    assert!((width(&fit) - 320.0).abs() < 25.0 && width(&half) < 280.0, "{} {}", width(&fit), width(&half));
+    let width = |fit: &candle_align::evaluation::human::BradleyTerry| {
+        fit.ratings[4].value - fit.ratings[0].value
+    };
+    assert!(
+        (width(&fit) - 320.0).abs() < 25.0 && width(&half) < 280.0,
+        "{} {}",
+        width(&fit),
+        width(&half)
+    );
     let games = study(30_000, &mut rng, rao_kupper);
     let fit = of(&games, TieModel::RaoKupper);
     assert!((fit.tie.unwrap() - theta).abs() < 0.05, "{:?}", fit.tie);
     for (rating, truth) in fit.ratings.iter().zip(TRUTH) {
-        assert!((rating.value - truth).abs() < 4.0 * rating.error, "{rating:?} {truth}");
+        assert!(
+            (rating.value - truth).abs() < 4.0 * rating.error,
+            "{rating:?} {truth}"
+        );
     }
 }
 
@@ -128,7 +172,11 @@ fn style_control_takes_off_what_length_explains() {
         for _ in 0..300 {
             let longer: f64 = rng.random_range(-1.5..0.5);
             let outcome = won(rng.random_bool(sigmoid(c * longer)));
-            games.push(Game { first: 0, second: 1, outcome });
+            games.push(Game {
+                first: 0,
+                second: 1,
+                outcome,
+            });
             features.push(vec![longer]);
         }
         let fit = bradley_terry_with_style(&games, &features, 2, &Default::default()).unwrap();
@@ -165,7 +213,10 @@ fn the_interval_of_a_win_rate_holds_the_truth() {
                 _ => Outcome::Second,
             })
             .collect();
-        let (lower, upper) = win_rate(&outcomes, Default::default()).unwrap().rate.interval();
+        let (lower, upper) = win_rate(&outcomes, Default::default())
+            .unwrap()
+            .rate
+            .interval();
         held += usize::from((lower..upper).contains(&0.6));
     }
     assert_covers(held, 1000, 1);

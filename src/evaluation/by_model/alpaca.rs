@@ -57,7 +57,11 @@ pub fn alpaca_win_rate(preferences: &[f64]) -> Result<AlpacaWinRate> {
     }
     let mut shares = Vec::with_capacity(preferences.len());
     for (at, preference) in preferences.iter().enumerate() {
-        shares.push(share(function, || format!("preferences[{at}]"), *preference)?);
+        shares.push(share(
+            function,
+            || format!("preferences[{at}]"),
+            *preference,
+        )?);
     }
     let percent: Vec<f64> = shares.iter().map(|share| 100.0 * share).collect();
     let count = |holds: fn(f64) -> bool| shares.iter().filter(|share| holds(**share)).count();

@@ -52,7 +52,10 @@ use crate::evaluation::statistics::require_finite;
 pub fn calibrated_scores(forward: &[(f64, f64)], backward: &[(f64, f64)]) -> Result<(f64, f64)> {
     let (first, second) = apart("calibrated_scores", forward, backward)?;
     let n = first.len() as f64;
-    Ok((first.iter().sum::<f64>() / n, second.iter().sum::<f64>() / n))
+    Ok((
+        first.iter().sum::<f64>() / n,
+        second.iter().sum::<f64>() / n,
+    ))
 }
 
 /// Balanced position diversity entropy: how much the judge's samples disagree about the winner.
@@ -84,14 +87,20 @@ pub fn calibrated_scores(forward: &[(f64, f64)], backward: &[(f64, f64)]) -> Res
 pub fn position_entropy(forward: &[(f64, f64)], backward: &[(f64, f64)]) -> Result<f64> {
     let function = "position_entropy";
     let (first, second) = apart(function, forward, backward)?;
-    let outcomes = first.iter().zip(&second).map(|(a, b)| compare_scores(*a, *b, 0.0));
+    let outcomes = first
+        .iter()
+        .zip(&second)
+        .map(|(a, b)| compare_scores(*a, *b, 0.0));
     let outcomes = outcomes.collect::<Result<Vec<_>>>()?;
     let term = |of: Outcome| {
         let count = outcomes.iter().filter(|outcome| **outcome == of).count();
         let p = count as f64 / outcomes.len() as f64;
         if count == 0 { 0.0 } else { -p * p.ln() }
     };
-    Ok([Outcome::First, Outcome::Second, Outcome::Tie].map(term).iter().sum())
+    Ok([Outcome::First, Outcome::Second, Outcome::Tie]
+        .map(term)
+        .iter()
+        .sum())
 }
 
 /// Which examples people should judge: the given share with the highest entropies.
@@ -123,7 +132,13 @@ pub fn position_entropy(forward: &[(f64, f64)], backward: &[(f64, f64)]) -> Resu
 pub fn least_certain(entropies: &[f64], share: f64) -> Result<Vec<usize>> {
     let function = "least_certain";
     require_finite(function, "entropies", entropies)?;
-    require((0.0..=1.0).contains(&share), function, "share", "in [0, 1]", share)?;
+    require(
+        (0.0..=1.0).contains(&share),
+        function,
+        "share",
+        "in [0, 1]",
+        share,
+    )?;
     let mut order: Vec<usize> = (0..entropies.len()).collect();
     order.sort_by(|&a, &b| entropies[b].total_cmp(&entropies[a]));
     order.truncate((share * entropies.len() as f64).round() as usize);
@@ -138,13 +153,21 @@ fn apart(
     backward: &[(f64, f64)],
 ) -> Result<(Vec<f64>, Vec<f64>)> {
     if forward.is_empty() && backward.is_empty() {
-        return Err(Error::argument(function, "forward", "and `backward` are empty"));
+        return Err(Error::argument(
+            function,
+            "forward",
+            "and `backward` are empty",
+        ));
     }
     for (argument, samples) in [("forward", forward), ("backward", backward)] {
         let finite = |(a, b): &(f64, f64)| a.is_finite() && b.is_finite();
         if let Some(at) = samples.iter().position(|sample| !finite(sample)) {
             let problem = "must be two finite scores";
-            return Err(Error::argument(function, format!("{argument}[{at}]"), problem));
+            return Err(Error::argument(
+                function,
+                format!("{argument}[{at}]"),
+                problem,
+            ));
         }
     }
     Ok(forward.iter().chain(backward).copied().unzip())

@@ -59,7 +59,10 @@ pub fn expected_score(scores: &[(f64, f64)], mass: ScoreMass) -> Result<f64> {
         let problem = "must be a finite score with a log-probability <= 0";
         return Err(Error::argument(function, format!("scores[{at}]"), problem));
     }
-    let top = scores.iter().map(|entry| entry.1).fold(f64::NEG_INFINITY, f64::max);
+    let top = scores
+        .iter()
+        .map(|entry| entry.1)
+        .fold(f64::NEG_INFINITY, f64::max);
     if top == f64::NEG_INFINITY {
         return Err(Error::argument(function, "scores", "are all impossible"));
     }

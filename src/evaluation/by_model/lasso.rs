@@ -77,7 +77,8 @@ fn quadratic(w: &[f64; 3], gradient: &[f64; 3], hessian: &[[f64; 3]; 3]) -> [f64
         let mut change: f64 = 0.0;
         for j in 0..3 {
             let h = hessian[j][j];
-            let slope: f64 = gradient[j] + (0..3).map(|k| hessian[j][k] * (aim[k] - w[k])).sum::<f64>();
+            let slope: f64 =
+                gradient[j] + (0..3).map(|k| hessian[j][k] * (aim[k] - w[k])).sum::<f64>();
             let next = match h > 0.0 {
                 // soft threshold of the free minimum
                 true => {
@@ -101,7 +102,10 @@ fn quadratic(w: &[f64; 3], gradient: &[f64; 3], hessian: &[[f64; 3]; 3]) -> [f64
 pub(super) fn choose_c(data: &[Observation], folds: usize) -> f64 {
     let fold = |at: usize| (data.len() - 1 - at) % folds;
     let part = |wanted: bool, which: usize| -> Vec<Observation> {
-        let kept = data.iter().enumerate().filter(|(at, _)| (fold(*at) == which) == wanted);
+        let kept = data
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| (fold(*at) == which) == wanted);
         kept.map(|(_, o)| *o).collect()
     };
     let held_out = |c: f64, which: usize| {

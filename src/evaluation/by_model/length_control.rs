@@ -144,7 +144,13 @@ pub fn length_controlled_win_rate(
     config: &LengthControlConfig,
 ) -> Result<LengthControlled> {
     let function = "length_controlled_win_rate";
-    require(config.folds >= 2, function, "folds", "at least 2", config.folds)?;
+    require(
+        config.folds >= 2,
+        function,
+        "folds",
+        "at least 2",
+        config.folds,
+    )?;
     non_negative(function, "gamed_weight", config.gamed_weight)?;
     let mut data = observations(function, "gamed", gamed, 0.0, config.gamed_weight / 2.0)?;
     let own = observations(function, "rows", rows, 1.0, 1.0)?;
@@ -155,7 +161,9 @@ pub fn length_controlled_win_rate(
     data.extend(own);
     let c = choose_c(&data, config.folds);
     let [length, difficulty, model] = fit(&data, c);
-    let predicted = rows.iter().map(|row| 100.0 * sigmoid(model + difficulty * row.difficulty));
+    let predicted = rows
+        .iter()
+        .map(|row| 100.0 * sigmoid(model + difficulty * row.difficulty));
     Ok(LengthControlled {
         win_rate: Estimate::of_mean(&predicted.collect::<Vec<_>>()),
         model,
@@ -176,11 +184,17 @@ fn observations(
     let finite = |row: &LengthRow| row.length_difference.is_finite() && row.difficulty.is_finite();
     if let Some(at) = rows.iter().position(|row| !finite(row)) {
         let problem = "must have a finite length difference and difficulty";
-        return Err(Error::argument(function, format!("{argument}[{at}]"), problem));
+        return Err(Error::argument(
+            function,
+            format!("{argument}[{at}]"),
+            problem,
+        ));
     }
     let mut found = Vec::new();
     for (at, row) in rows.iter().enumerate() {
-        let Some(preference) = row.preference else { continue };
+        let Some(preference) = row.preference else {
+            continue;
+        };
         found.push(Observation {
             features: [row.length_difference.tanh(), row.difficulty, own],
             target: share(function, || format!("{argument}[{at}]"), preference)?,

@@ -37,7 +37,9 @@ pub fn gsm8k_answer(text: &str) -> Option<String> {
             Some(digits) => ("-", digits),
             None => ("", rest),
         };
-        let end = digits.find(|c: char| !is_numeral(c)).unwrap_or(digits.len());
+        let end = digits
+            .find(|c: char| !is_numeral(c))
+            .unwrap_or(digits.len());
         let number = digits[..end].replace(',', "");
         (end > 0).then(|| format!("{sign}{number}"))
     })
@@ -77,9 +79,15 @@ pub fn last_number(text: &str) -> Option<String> {
         let end = rest[start..]
             .find(|c: char| !is_numeral(c) && c != '$')
             .map_or(rest.len(), |end| start + end);
-        let piece = rest[start..end].trim_end_matches('.').replace([',', '$'], "");
+        let piece = rest[start..end]
+            .trim_end_matches('.')
+            .replace([',', '$'], "");
         if piece.contains(|c: char| c.is_ascii_digit()) {
-            let sign = if rest[..start].ends_with('-') { "-" } else { "" };
+            let sign = if rest[..start].ends_with('-') {
+                "-"
+            } else {
+                ""
+            };
             found = Some(format!("{sign}{piece}"));
         }
         rest = &rest[end..];
@@ -125,7 +133,8 @@ pub fn choice_letter(text: &str, options: usize) -> Result<Option<usize>> {
     let mut before = ' ';
     let mut letters = text.chars().peekable();
     while let Some(c) = letters.next() {
-        let alone = !before.is_alphanumeric() && !letters.peek().is_some_and(|c| c.is_alphanumeric());
+        let alone =
+            !before.is_alphanumeric() && !letters.peek().is_some_and(|c| c.is_alphanumeric());
         let option = (c as usize).wrapping_sub('A' as usize);
         if alone && option < options {
             return Ok(Some(option));

@@ -96,10 +96,16 @@ pub fn choice_scores(log_probs: &TokenLogProbs, by: ChoiceScore) -> Result<Vec<f
         ChoiceScore::Unconditional(alone) => {
             let alone = on_host(&alone.sum()?)?;
             require_length(function, "by", alone.len(), "log_probs", sums.len())?;
-            sums.iter().zip(alone).map(|(sum, alone)| sum - alone).collect()
+            sums.iter()
+                .zip(alone)
+                .map(|(sum, alone)| sum - alone)
+                .collect()
         }
     };
-    match scores.iter().position(|s| s.is_nan() || *s == f64::INFINITY) {
+    match scores
+        .iter()
+        .position(|s| s.is_nan() || *s == f64::INFINITY)
+    {
         Some(at) => Err(Error::argument(
             function,
             "log_probs",
@@ -118,7 +124,13 @@ pub fn choice_scores(log_probs: &TokenLogProbs, by: ChoiceScore) -> Result<Vec<f
 /// is NaN.
 pub fn choose(scores: &[f64], options: &[usize]) -> Result<Vec<usize>> {
     let function = "choose";
-    require_length(function, "scores", scores.len(), "options, summed,", options.iter().sum())?;
+    require_length(
+        function,
+        "scores",
+        scores.len(),
+        "options, summed,",
+        options.iter().sum(),
+    )?;
     if let Some(at) = scores.iter().position(|score| score.is_nan()) {
         return Err(Error::argument(function, format!("scores[{at}]"), "is NaN"));
     }

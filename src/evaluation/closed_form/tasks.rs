@@ -54,11 +54,18 @@ pub fn last_letters(
     require(length >= 1, function, "length", "at least 1", length)?;
     let mut rng = StdRng::seed_from_u64(seed);
     let mut question = || {
-        let drawn: Vec<&str> = (0..length).filter_map(|_| words.choose(&mut rng).copied()).collect();
-        let answer = drawn.iter().filter_map(|word| word.chars().last()).collect();
+        let drawn: Vec<&str> = (0..length)
+            .filter_map(|_| words.choose(&mut rng).copied())
+            .collect();
+        let answer = drawn
+            .iter()
+            .filter_map(|word| word.chars().last())
+            .collect();
         let words = drawn.join(" ");
         Question {
-            prompt: format!("Take the last letters of the words in \"{words}\" and concatenate them."),
+            prompt: format!(
+                "Take the last letters of the words in \"{words}\" and concatenate them."
+            ),
             answer,
         }
     };
@@ -124,7 +131,10 @@ fn drawn_from(function: &'static str, argument: &str, words: &[&str]) -> Result<
         Some(at) => Err(Error::argument(
             function,
             format!("{argument}[{at}]"),
-            format!("is {:?}; it must be letters alone", crate::error::shown(words[at])),
+            format!(
+                "is {:?}; it must be letters alone",
+                crate::error::shown(words[at])
+            ),
         )),
         None => Ok(()),
     }

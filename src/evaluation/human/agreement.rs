@@ -122,7 +122,13 @@ pub fn judge_agreement<V: AsRef<[Outcome]>>(
     votes: &[V],
     ties: VoteTies,
 ) -> Result<Agreement> {
-    require_length("judge_agreement", "votes", votes.len(), "judge", judge.len())?;
+    require_length(
+        "judge_agreement",
+        "votes",
+        votes.len(),
+        "judge",
+        judge.len(),
+    )?;
     let mut agreement = Agreement { equal: 0, pairs: 0 };
     for (&verdict, votes) in judge.iter().zip(votes) {
         for &vote in votes.as_ref() {

@@ -138,7 +138,13 @@ pub fn fleiss_kappa(counts: &[Vec<usize>]) -> Result<f64> {
         return Err(Error::argument(function, "counts", "is empty"));
     };
     let raters: usize = first.iter().sum();
-    require(raters >= 2, function, "counts", "rows of at least 2 ratings", raters)?;
+    require(
+        raters >= 2,
+        function,
+        "counts",
+        "rows of at least 2 ratings",
+        raters,
+    )?;
     let mut shares = vec![0.0; first.len()];
     let mut agreed = 0.0;
     let (items, n) = (counts.len() as f64, raters as f64);

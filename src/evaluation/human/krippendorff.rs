@@ -63,7 +63,11 @@ pub fn krippendorff_alpha(ratings: &[Vec<Option<f64>>], level: Level) -> Result<
     for (rater, row) in ratings.iter().enumerate() {
         if row.len() != items {
             let problem = format!("has {} items, but `ratings[0]` has {items}", row.len());
-            return Err(Error::argument(function, format!("ratings[{rater}]"), problem));
+            return Err(Error::argument(
+                function,
+                format!("ratings[{rater}]"),
+                problem,
+            ));
         }
         let bad = |x: &Option<f64>| {
             x.is_some_and(|x| !x.is_finite() || (level == Level::Ratio && x < 0.0))

@@ -74,7 +74,11 @@ pub fn win_rate(outcomes: &[Outcome], ties: Ties) -> Result<WinRate> {
     };
     let scores: Vec<f64> = outcomes.iter().filter_map(score).collect();
     if scores.is_empty() {
-        return Err(Error::argument("win_rate", "outcomes", "has no game that counts"));
+        return Err(Error::argument(
+            "win_rate",
+            "outcomes",
+            "has no game that counts",
+        ));
     }
     let count = |of| outcomes.iter().filter(|outcome| **outcome == of).count();
     Ok(WinRate {

@@ -68,10 +68,20 @@ pub fn correlate(
     require_length(function, "human", human.len(), "metric", metric.len())?;
     for (at, (x, y)) in metric.iter().zip(human).enumerate() {
         let argument = format!("human[{at}]");
-        require_length(function, &argument, y.len(), &format!("metric[{at}]"), x.len())?;
+        require_length(
+            function,
+            &argument,
+            y.len(),
+            &format!("metric[{at}]"),
+            x.len(),
+        )?;
         let finite = |values: &[f64]| values.iter().all(|v| v.is_finite());
         if !finite(x) || !finite(y) {
-            return Err(Error::argument(function, argument, "or its metric is not finite"));
+            return Err(Error::argument(
+                function,
+                argument,
+                "or its metric is not finite",
+            ));
         }
     }
     match grouping {
@@ -90,10 +100,20 @@ pub fn correlate(
         Grouping::System => {
             let systems = metric[0].len();
             for (at, row) in metric.iter().enumerate() {
-                require_length(function, &format!("metric[{at}]"), row.len(), "metric[0]", systems)?;
+                require_length(
+                    function,
+                    &format!("metric[{at}]"),
+                    row.len(),
+                    "metric[0]",
+                    systems,
+                )?;
             }
             let means = |rows: &[Vec<f64>]| -> Vec<f64> {
-                let of = |system| rows.iter().map(|row: &Vec<f64>| row[system]).collect::<Vec<_>>();
+                let of = |system| {
+                    rows.iter()
+                        .map(|row: &Vec<f64>| row[system])
+                        .collect::<Vec<_>>()
+                };
                 (0..systems).map(|system| mean(&of(system))).collect()
             };
             checked(function, &means(metric), &means(human), correlation)
@@ -102,15 +122,16 @@ pub fn correlate(
     }
 }
 
-fn checked(
-    function: &'static str,
-    x: &[f64],
-    y: &[f64],
-    correlation: Correlation,
-) -> Result<f64> {
+fn checked(function: &'static str, x: &[f64], y: &[f64], correlation: Correlation) -> Result<f64> {
     check(function, x, y).map_err(|error| match error {
-        Error::Argument { argument, problem, .. } => {
-            let argument = if argument.starts_with('x') { "metric" } else { "human" };
+        Error::Argument {
+            argument, problem, ..
+        } => {
+            let argument = if argument.starts_with('x') {
+                "metric"
+            } else {
+                "human"
+            };
             Error::argument(function, argument, problem)
         }
         other => other,

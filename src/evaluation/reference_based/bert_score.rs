@@ -87,11 +87,20 @@ pub fn bert_score(
     let function = "bert_score";
     let width = text.iter().chain(reference).map(Vec::len).next();
     let width = width.unwrap_or(0);
-    let (rows, columns) = (unit(function, "text", text, width)?, unit(function, "reference", reference, width)?);
+    let (rows, columns) = (
+        unit(function, "text", text, width)?,
+        unit(function, "reference", reference, width)?,
+    );
     let ones = (vec![1.0; text.len()], vec![1.0; reference.len()]);
     let (of_text, of_reference) = weights.unwrap_or((&ones.0, &ones.1));
     check_weights(function, "weights.0", of_text, "text", text.len())?;
-    check_weights(function, "weights.1", of_reference, "reference", reference.len())?;
+    check_weights(
+        function,
+        "weights.1",
+        of_reference,
+        "reference",
+        reference.len(),
+    )?;
 
     let mut precision = vec![f64::NEG_INFINITY; rows.len()];
     let mut recall = vec![f64::NEG_INFINITY; columns.len()];
@@ -124,12 +133,19 @@ fn unit(
     width: usize,
 ) -> Result<Vec<Vec<f64>>> {
     let refuse = |at: usize, problem: String| {
-        Err(Error::argument(function, format!("{argument}[{at}]"), problem))
+        Err(Error::argument(
+            function,
+            format!("{argument}[{at}]"),
+            problem,
+        ))
     };
     let mut rows = Vec::with_capacity(embeddings.len());
     for (at, row) in embeddings.iter().enumerate() {
         if row.len() != width {
-            return refuse(at, format!("has {} dimensions, but others have {width}", row.len()));
+            return refuse(
+                at,
+                format!("has {} dimensions, but others have {width}", row.len()),
+            );
         }
         // scaled first, so that no square overflows
         let largest = row.iter().fold(0.0, |most: f64, x| most.max(x.abs()));

@@ -126,7 +126,13 @@ pub fn corpus_bleu<T: AsRef<str>, R: AsRef<str>>(
     if texts.is_empty() {
         return Err(Error::argument(function, "texts", "is empty"));
     }
-    require_length(function, "references", references.len(), "texts", texts.len())?;
+    require_length(
+        function,
+        "references",
+        references.len(),
+        "texts",
+        texts.len(),
+    )?;
     check(function, config)?;
     let mut counts = Counts::new(config.order);
     for (at, (text, references)) in texts.iter().zip(references).enumerate() {
@@ -180,7 +186,13 @@ pub fn sentence_bleu<R: AsRef<str>>(
 }
 
 fn check(function: &'static str, config: &BleuConfig) -> Result<()> {
-    require(config.order >= 1, function, "order", "at least 1", config.order)?;
+    require(
+        config.order >= 1,
+        function,
+        "order",
+        "at least 1",
+        config.order,
+    )?;
     match config.smoothing {
         BleuSmoothing::Floor(value) | BleuSmoothing::AddK(value) => {
             positive(function, "smoothing", value)
@@ -223,7 +235,8 @@ impl Counts {
         let references: Vec<Vec<String>> = references.iter().map(|r| tokens(r.as_ref())).collect();
         // the closest length, the shorter of two
         let lengths = references.iter().map(Vec::len);
-        let Some(closest) = lengths.min_by_key(|&length| (length.abs_diff(text.len()), length)) else {
+        let Some(closest) = lengths.min_by_key(|&length| (length.abs_diff(text.len()), length))
+        else {
             return Err(Error::argument(function, argument, "is empty"));
         };
         self.length += text.len();

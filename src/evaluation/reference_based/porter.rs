@@ -88,8 +88,8 @@ const STEP_3: [Rule; 7] = [
 ];
 
 const STEP_4: [&str; 19] = [
-    "al", "ance", "ence", "er", "ic", "able", "ible", "ant", "ement", "ment", "ent", "ion", "ou", "ism",
-    "ate", "iti", "ous", "ive", "ize",
+    "al", "ance", "ence", "er", "ic", "able", "ible", "ant", "ement", "ment", "ent", "ion", "ou",
+    "ism", "ate", "iti", "ous", "ive", "ize",
 ];
 
 /// Which letters are consonants: not a vowel, and no "y" after a consonant.
@@ -118,7 +118,11 @@ fn has_vowel(stem: &[char]) -> bool {
 
 fn ends_with(word: &[char], suffix: &str) -> bool {
     let length = suffix.chars().count();
-    word.len() >= length && word[word.len() - length..].iter().copied().eq(suffix.chars())
+    word.len() >= length
+        && word[word.len() - length..]
+            .iter()
+            .copied()
+            .eq(suffix.chars())
 }
 
 /// The word without its last letters.
@@ -169,10 +173,14 @@ fn past(word: &mut Vec<char>) {
         return;
     }
     let cut = ["ed", "ing"];
-    let cut = cut.iter().find(|s| ends_with(word, s) && has_vowel(without(word, s)));
+    let cut = cut
+        .iter()
+        .find(|s| ends_with(word, s) && has_vowel(without(word, s)));
     let Some(suffix) = cut else { return };
     replace(word, suffix, "");
-    if rules(word, &[("at", "ate"), ("bl", "ble"), ("iz", "ize")], |_| true) {
+    if rules(word, &[("at", "ate"), ("bl", "ble"), ("iz", "ize")], |_| {
+        true
+    }) {
         return;
     }
     match (&word[..], consonants(word).last()) {

@@ -79,14 +79,21 @@ pub fn rouge_tokens(text: &str, stemmer: Stemmer) -> Vec<String> {
 /// `rouge_scorer.py`, `_score_ngrams`.
 pub fn rouge_n(text: &str, reference: &str, n: usize, stemmer: Stemmer) -> Result<Overlap> {
     require(n >= 1, "rouge_n", "n", "at least 1", n)?;
-    let (text, reference) = (rouge_tokens(text, stemmer), rouge_tokens(reference, stemmer));
+    let (text, reference) = (
+        rouge_tokens(text, stemmer),
+        rouge_tokens(reference, stemmer),
+    );
     let (text, reference) = (ngrams(&text, n), ngrams(&reference, n));
     let shared = reference.iter().map(|(ngram, &count)| {
         let other = text.get(ngram).copied().unwrap_or(0);
         count.min(other)
     });
     let total = |counts: &HashMap<&[String], usize>| counts.values().sum();
-    Ok(Overlap::of_counts(shared.sum(), total(&text), total(&reference)))
+    Ok(Overlap::of_counts(
+        shared.sum(),
+        total(&text),
+        total(&reference),
+    ))
 }
 
 /// ROUGE-L: the longest common subsequence of text and reference.
@@ -117,7 +124,10 @@ pub fn rouge_n(text: &str, reference: &str, n: usize, stemmer: Stemmer) -> Resul
 /// Lin 2004, ACL (the paper has no arXiv number); code, a web page: google-research/rouge, rouge-score 0.1.2,
 /// `rouge_scorer.py`, `_score_lcs`. The use in Self-Instruct: Wang et al. 2022, arXiv:2212.10560v2.
 pub fn rouge_l(text: &str, reference: &str, stemmer: Stemmer) -> Overlap {
-    let (text, reference) = (rouge_tokens(text, stemmer), rouge_tokens(reference, stemmer));
+    let (text, reference) = (
+        rouge_tokens(text, stemmer),
+        rouge_tokens(reference, stemmer),
+    );
     let common = subsequence::length(&reference, &text);
     Overlap::of_counts(common, text.len(), reference.len())
 }

@@ -14,7 +14,12 @@
 pub fn tokenize_13a(text: &str) -> Vec<String> {
     let mut line = text.trim_end_matches(is_space).replace("<skipped>", "");
     line = line.replace("-\n", "").replace('\n', " ");
-    for (entity, sign) in [("&quot;", "\""), ("&amp;", "&"), ("&lt;", "<"), ("&gt;", ">")] {
+    for (entity, sign) in [
+        ("&quot;", "\""),
+        ("&amp;", "&"),
+        ("&lt;", "<"),
+        ("&gt;", ">"),
+    ] {
         line = line.replace(entity, sign);
     }
     let mut spaced = Vec::with_capacity(2 * line.len() + 2);
@@ -27,11 +32,23 @@ pub fn tokenize_13a(text: &str) -> Vec<String> {
     let digit = |c: char| c.is_ascii_digit();
     let stop = |c: char| c == '.' || c == ',';
     // a point or comma that follows no digit
-    let spaced = pairs(&spaced, |a, b| !digit(a) && stop(b), |a, b| [a, ' ', b, ' ']);
+    let spaced = pairs(
+        &spaced,
+        |a, b| !digit(a) && stop(b),
+        |a, b| [a, ' ', b, ' '],
+    );
     // a point or comma that no digit follows
-    let spaced = pairs(&spaced, |a, b| stop(a) && !digit(b), |a, b| [' ', a, ' ', b]);
+    let spaced = pairs(
+        &spaced,
+        |a, b| stop(a) && !digit(b),
+        |a, b| [' ', a, ' ', b],
+    );
     // a hyphen that follows a digit
-    let spaced = pairs(&spaced, |a, b| digit(a) && b == '-', |a, b| [a, ' ', b, ' ']);
+    let spaced = pairs(
+        &spaced,
+        |a, b| digit(a) && b == '-',
+        |a, b| [a, ' ', b, ' '],
+    );
     let text: String = spaced.into_iter().collect();
     let words = text.split(is_space).filter(|word| !word.is_empty());
     words.map(str::to_string).collect()

@@ -43,7 +43,10 @@ struct Elo {
 #[test]
 fn elo() {
     for case in cases::<Elo>(FILE, "elo") {
-        let config = EloConfig { k: case.k, ..Default::default() };
+        let config = EloConfig {
+            k: case.k,
+            ..Default::default()
+        };
         let ratings = elo_ratings(&games(&case.games), case.models, &config).unwrap();
         all_close(&ratings, &case.ratings, EXACT, &case.name);
     }
@@ -73,17 +76,33 @@ fn bradley_terry_ratings_and_their_errors() {
         let fit = bradley_terry(&games, case.models, &config).unwrap();
         all_close(&values(&fit.ratings), &case.ratings, FITTED, &case.name);
         all_close(&errors(&fit.ratings), &case.errors, FITTED, &case.name);
-        let anchor = Some(Anchor { model: 1, rating: 1114.0 });
+        let anchor = Some(Anchor {
+            model: 1,
+            rating: 1114.0,
+        });
         let config = BradleyTerryConfig { anchor, ..config };
         let fit = bradley_terry(&games, case.models, &config).unwrap();
-        all_close(&values(&fit.ratings), &case.anchored_ratings, FITTED, &case.name);
+        all_close(
+            &values(&fit.ratings),
+            &case.anchored_ratings,
+            FITTED,
+            &case.name,
+        );
         // the anchor's own error is 0, and its square root hides no more than half the digits
         for (got, want) in fit.ratings.iter().zip(&case.anchored_errors) {
-            close(got.error, *want, if *want < 1e-3 { 1e-3 } else { FITTED }, &case.name);
+            close(
+                got.error,
+                *want,
+                if *want < 1e-3 { 1e-3 } else { FITTED },
+                &case.name,
+            );
         }
         if let Some(ratings) = &case.sklearn {
             // scikit-learn stops at a gradient of 1e-4
-            let fit = BradleyTerryConfig { anchor: None, ..config };
+            let fit = BradleyTerryConfig {
+                anchor: None,
+                ..config
+            };
             let fit = bradley_terry(&games, case.models, &fit).unwrap();
             all_close(&values(&fit.ratings), ratings, 1e-4, &case.name);
         }
@@ -145,7 +164,12 @@ fn style_control() {
         let games = games(&case.games);
         let fit = bradley_terry_with_style(&games, &features, case.models, &config).unwrap();
         all_close(&values(&fit.ratings), &case.ratings, FITTED, "ratings");
-        all_close(&values(&fit.coefficients), &case.coefficients, FITTED, "coefficients");
+        all_close(
+            &values(&fit.coefficients),
+            &case.coefficients,
+            FITTED,
+            "coefficients",
+        );
         let ratings = errors(&fit.ratings).into_iter().map(|error| error / 400.0);
         let got: Vec<f64> = ratings.chain(errors(&fit.coefficients)).collect();
         all_close(&got, &case.errors, FITTED, "errors");
@@ -163,7 +187,10 @@ struct Votes {
 #[test]
 fn agreement() {
     for case in cases::<Votes>(FILE, "agreement") {
-        for (at, ties) in [VoteTies::Counted, VoteTies::Dropped].into_iter().enumerate() {
+        for (at, ties) in [VoteTies::Counted, VoteTies::Dropped]
+            .into_iter()
+            .enumerate()
+        {
             let among = vote_agreement(&case.people, ties);
             assert_eq!([among.equal, among.pairs], case.among[at], "{ties:?}");
             let against = judge_agreement(&case.judge, &case.people, ties).unwrap();
@@ -195,17 +222,31 @@ struct Alpha {
 #[test]
 fn kappas_and_alpha() {
     for case in cases::<Cohen>(FILE, "cohen") {
-        let weights = [KappaWeights::None, KappaWeights::Linear, KappaWeights::Quadratic];
+        let weights = [
+            KappaWeights::None,
+            KappaWeights::Linear,
+            KappaWeights::Quadratic,
+        ];
         for (weights, want) in weights.into_iter().zip(case.kappas) {
             let got = cohen_kappa(&case.first, &case.second, case.categories, weights).unwrap();
             close(got, want, EXACT, "cohen_kappa");
         }
     }
     for case in cases::<Fleiss>(FILE, "fleiss") {
-        close(fleiss_kappa(&case.counts).unwrap(), case.kappa, EXACT, "fleiss_kappa");
+        close(
+            fleiss_kappa(&case.counts).unwrap(),
+            case.kappa,
+            EXACT,
+            "fleiss_kappa",
+        );
     }
     for case in cases::<Alpha>(FILE, "krippendorff") {
-        let levels = [Level::Nominal, Level::Ordinal, Level::Interval, Level::Ratio];
+        let levels = [
+            Level::Nominal,
+            Level::Ordinal,
+            Level::Interval,
+            Level::Ratio,
+        ];
         for (level, want) in levels.into_iter().zip(case.alphas) {
             let got = krippendorff_alpha(&case.ratings, level).unwrap();
             close(got, want, EXACT, &format!("{level:?}"));

@@ -44,7 +44,8 @@ struct Levels {
 #[test]
 fn levels() {
     for case in cases::<Levels>(FILE, "levels") {
-        let tau = |level| correlate(&case.metric, &case.human, Correlation::KendallB, level).unwrap();
+        let tau =
+            |level| correlate(&case.metric, &case.human, Correlation::KendallB, level).unwrap();
         close(tau(Grouping::Sample), case.sample, EXACT, "sample");
         close(tau(Grouping::System), case.system, EXACT, "system");
         close(tau(Grouping::Dataset), case.dataset, EXACT, "dataset");
@@ -62,6 +63,11 @@ struct Draws {
 #[test]
 fn draws_of_programs() {
     for Draws { n, c, k, share } in cases::<Draws>(FILE, "pass_at_k") {
-        close(pass_at_k(n, c, k).unwrap(), share, EXACT, &format!("{n} {c} {k}"));
+        close(
+            pass_at_k(n, c, k).unwrap(),
+            share,
+            EXACT,
+            &format!("{n} {c} {k}"),
+        );
     }
 }

@@ -3,8 +3,8 @@
 use super::{all_close, cases, close};
 use candle_align::evaluation::Outcome;
 use candle_align::evaluation::by_model::{
-    BothOrders, LengthRow, alpaca_win_rate, calibrated_scores, fact_score, length_controlled_win_rate,
-    length_differences, position_entropy,
+    BothOrders, LengthRow, alpaca_win_rate, calibrated_scores, fact_score,
+    length_controlled_win_rate, length_differences, position_entropy,
 };
 use candle_align::evaluation::human::{Ties, win_rate};
 use serde::Deserialize;
@@ -28,9 +28,22 @@ fn alpaca() {
     for case in cases::<Alpaca>(FILE, "alpaca") {
         let got = alpaca_win_rate(&case.preferences).unwrap();
         close(got.win_rate.value, case.win_rate, EXACT, "win_rate");
-        close(got.win_rate.error, case.standard_error, EXACT, "standard_error");
-        close(got.discrete_win_rate, case.discrete_win_rate, EXACT, "discrete_win_rate");
-        assert_eq!((got.wins, got.losses, got.draws), (case.wins, case.losses, case.draws));
+        close(
+            got.win_rate.error,
+            case.standard_error,
+            EXACT,
+            "standard_error",
+        );
+        close(
+            got.discrete_win_rate,
+            case.discrete_win_rate,
+            EXACT,
+            "discrete_win_rate",
+        );
+        assert_eq!(
+            (got.wins, got.losses, got.draws),
+            (case.wins, case.losses, case.draws)
+        );
     }
 }
 
@@ -96,9 +109,24 @@ fn both_orders_of_mt_bench() {
         let verdicts: Vec<Outcome> = case.games.iter().map(|game| of(game).verdict()).collect();
         let swapped: Vec<Outcome> = verdicts.iter().map(|verdict| verdict.swapped()).collect();
         let rate = |outcomes: &[Outcome], ties| win_rate(outcomes, ties).unwrap().rate.value;
-        close(rate(&verdicts, Ties::Loss), case.win_rate, EXACT, "win_rate");
-        close(rate(&swapped, Ties::Loss), case.loss_rate, EXACT, "loss_rate");
-        close(rate(&verdicts, Ties::Half), case.win_rate_adjusted, EXACT, "adjusted");
+        close(
+            rate(&verdicts, Ties::Loss),
+            case.win_rate,
+            EXACT,
+            "win_rate",
+        );
+        close(
+            rate(&swapped, Ties::Loss),
+            case.loss_rate,
+            EXACT,
+            "loss_rate",
+        );
+        close(
+            rate(&verdicts, Ties::Half),
+            case.win_rate_adjusted,
+            EXACT,
+            "adjusted",
+        );
     }
 }
 

@@ -72,14 +72,27 @@ struct Rouge {
 #[test]
 fn rouge() {
     for case in cases::<Rouge>(FILE, "rouge") {
-        let Rouge { text, reference, .. } = &case;
-        let stemmer = if case.stem { Stemmer::Porter } else { Stemmer::None };
-        let mut scores: Vec<_> = (1..=3).map(|n| rouge_n(text, reference, n, stemmer).unwrap()).collect();
+        let Rouge {
+            text, reference, ..
+        } = &case;
+        let stemmer = if case.stem {
+            Stemmer::Porter
+        } else {
+            Stemmer::None
+        };
+        let mut scores: Vec<_> = (1..=3)
+            .map(|n| rouge_n(text, reference, n, stemmer).unwrap())
+            .collect();
         scores.push(rouge_l(text, reference, stemmer));
         scores.push(rouge_l_sum(text, reference, stemmer));
         for (kind, (got, want)) in scores.iter().zip(&case.scores).enumerate() {
             let got = [got.precision, got.recall, got.f1];
-            all_close(&got, want, EXACT, &format!("{kind} of {text:?}, {reference:?}"));
+            all_close(
+                &got,
+                want,
+                EXACT,
+                &format!("{kind} of {text:?}, {reference:?}"),
+            );
         }
         if let Some(tokens) = &case.tokens {
             assert_eq!(&rouge_tokens(text, stemmer), tokens);
@@ -107,7 +120,12 @@ fn matched_embeddings() {
     for case in cases::<Bert>(FILE, "bert_score") {
         let weights = Some((&case.weights.0[..], &case.weights.1[..]));
         let got = bert_score(&case.text, &case.reference, weights).unwrap();
-        all_close(&[got.precision, got.recall, got.f1], &case.scores, EXACT, "bert_score");
+        all_close(
+            &[got.precision, got.recall, got.f1],
+            &case.scores,
+            EXACT,
+            "bert_score",
+        );
     }
     for case in cases::<Idf>(FILE, "idf") {
         let weights = InverseFrequency::new(&case.texts).weights(&case.tokens);

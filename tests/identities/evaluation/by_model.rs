@@ -14,7 +14,12 @@ fn both() -> impl Strategy<Value = BothOrders> {
 }
 
 fn pairs() -> impl Strategy<Value = Vec<(f64, f64)>> {
-    vec((1..10u8, 1..10u8), 1..6).prop_map(|pairs| pairs.iter().map(|(a, b)| (f64::from(*a), f64::from(*b))).collect())
+    vec((1..10u8, 1..10u8), 1..6).prop_map(|pairs| {
+        pairs
+            .iter()
+            .map(|(a, b)| (f64::from(*a), f64::from(*b)))
+            .collect()
+    })
 }
 
 fn exchanged(pairs: &[(f64, f64)]) -> Vec<(f64, f64)> {
@@ -167,5 +172,8 @@ fn length_alone_is_worth_nothing() {
     let raw = alpaca_win_rate(&preferences).unwrap().win_rate.value;
     let controlled = length_controlled_win_rate(&rows, &[], &Default::default()).unwrap();
     assert!(raw > 60.0, "{raw}");
-    assert!((controlled.win_rate.value - 50.0).abs() < 5.0, "{controlled:?}");
+    assert!(
+        (controlled.win_rate.value - 50.0).abs() < 5.0,
+        "{controlled:?}"
+    );
 }

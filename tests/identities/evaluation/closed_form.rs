@@ -8,7 +8,13 @@ use proptest::prelude::*;
 #[test]
 fn pass_at_k_is_unbiased_and_its_short_form_is_not() {
     // over all numbers of good programs, with their binomial probabilities
-    for (n, k, p) in [(6, 1, 0.3), (6, 3, 0.3), (9, 4, 0.1), (9, 9, 0.55), (12, 5, 0.02)] {
+    for (n, k, p) in [
+        (6, 1, 0.3),
+        (6, 3, 0.3),
+        (9, 4, 0.1),
+        (9, 9, 0.55),
+        (12, 5, 0.02),
+    ] {
         let (mut mean, mut short, mut share) = (0.0, 0.0, (1.0f64 - p).powi(n));
         for c in 0..=n {
             mean += share * pass_at_k(n as usize, c as usize, k).unwrap();
@@ -25,7 +31,10 @@ fn pass_at_k_is_unbiased_and_its_short_form_is_not() {
 fn chance_is_a_half_for_coins_and_nothing_for_letters() {
     let coins = coin_flips(&["Ka"], 2, 400, 11).unwrap();
     let yes = vec![Some("yes"); 400];
-    let answers: Vec<&str> = coins.iter().map(|question| question.answer.as_str()).collect();
+    let answers: Vec<&str> = coins
+        .iter()
+        .map(|question| question.answer.as_str())
+        .collect();
     let share = exact_match(&yes, &answers, &ExactMatchConfig::default()).unwrap();
     assert!((share - 0.5).abs() < 4.0 * 0.5 / 20.0, "{share}");
     let short = last_letters(&["Elon", "Musk"], 3, 5, 7).unwrap();

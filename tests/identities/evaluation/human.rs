@@ -2,8 +2,8 @@ use super::{config, games, is_close, outcome, reversed};
 use candle_align::evaluation::human::{
     Anchor, BradleyTerry, BradleyTerryConfig, EloConfig, KappaWeights, Level, TieModel, Ties,
     VoteTies, bradley_terry, bradley_terry_bootstrap, bradley_terry_with_style, cohen_kappa,
-    elo_bootstrap, elo_over_orders, elo_ratings, fleiss_kappa, judge_agreement,
-    krippendorff_alpha, ordinal_shares, style_features, vote_agreement, win_rate,
+    elo_bootstrap, elo_over_orders, elo_ratings, fleiss_kappa, judge_agreement, krippendorff_alpha,
+    ordinal_shares, style_features, vote_agreement, win_rate,
 };
 use candle_align::evaluation::{Game, Outcome};
 use proptest::collection::vec;
@@ -12,7 +12,11 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 
 /// The same games, told from the other side.
 fn swapped(games: &[Game]) -> Vec<Game> {
-    let swap = |game: &Game| Game { first: game.second, second: game.first, outcome: game.outcome.swapped() };
+    let swap = |game: &Game| Game {
+        first: game.second,
+        second: game.first,
+        outcome: game.outcome.swapped(),
+    };
     games.iter().map(swap).collect()
 }
 
@@ -210,9 +214,16 @@ proptest! {
 
 #[test]
 fn the_order_of_games_matters_to_elo_alone() {
-    let game = |outcome| Game { first: 0, second: 1, outcome };
+    let game = |outcome| Game {
+        first: 0,
+        second: 1,
+        outcome,
+    };
     let games = [Outcome::First, Outcome::First, Outcome::Second].map(game);
-    let config = EloConfig { k: 32.0, ..Default::default() };
+    let config = EloConfig {
+        k: 32.0,
+        ..Default::default()
+    };
     let late_loss = elo_ratings(&games, 2, &config).unwrap()[0];
     let early_loss = elo_ratings(&reversed(&games), 2, &config).unwrap()[0];
     assert!(early_loss > late_loss + 1.0, "{early_loss} {late_loss}");
@@ -222,9 +233,23 @@ fn the_order_of_games_matters_to_elo_alone() {
 
 #[test]
 fn without_ties_the_models_of_ties_agree() {
-    let game = |(first, second)| Game { first, second, outcome: Outcome::First };
+    let game = |(first, second)| Game {
+        first,
+        second,
+        outcome: Outcome::First,
+    };
     let games = [(0, 1), (1, 2), (2, 0), (0, 1), (0, 2)].map(game);
-    let fit = |ties| bradley_terry(&games, 3, &BradleyTerryConfig { ties, ..Default::default() }).unwrap();
+    let fit = |ties| {
+        bradley_terry(
+            &games,
+            3,
+            &BradleyTerryConfig {
+                ties,
+                ..Default::default()
+            },
+        )
+        .unwrap()
+    };
     let half = fit(TieModel::HalfWin);
     for (ties, none) in [(TieModel::RaoKupper, 1.0), (TieModel::Davidson, 0.0)] {
         assert_eq!(fit(ties).ratings, half.ratings);
@@ -234,11 +259,26 @@ fn without_ties_the_models_of_ties_agree() {
 
 #[test]
 fn an_anchor_has_no_spread() {
-    let game = |(first, second, outcome)| Game { first, second, outcome };
-    let games = [(0, 1, Outcome::Tie), (1, 2, Outcome::Tie), (0, 2, Outcome::Tie)].map(game);
+    let game = |(first, second, outcome)| Game {
+        first,
+        second,
+        outcome,
+    };
+    let games = [
+        (0, 1, Outcome::Tie),
+        (1, 2, Outcome::Tie),
+        (0, 2, Outcome::Tie),
+    ]
+    .map(game);
     let games = games.repeat(6);
-    let anchor = Some(Anchor { model: 1, rating: 1200.0 });
-    let config = BradleyTerryConfig { anchor, ..Default::default() };
+    let anchor = Some(Anchor {
+        model: 1,
+        rating: 1200.0,
+    });
+    let config = BradleyTerryConfig {
+        anchor,
+        ..Default::default()
+    };
     let spread = bradley_terry_bootstrap(&games, 3, &config, 20, 5).unwrap();
     assert_eq!((spread[1].lower, spread[1].upper), (1200.0, 1200.0));
 }
@@ -254,11 +294,21 @@ fn kappa_and_alpha_of_chance_are_zero() {
         let b: Vec<usize> = (0..60).map(|_| draw(0.3)).collect();
         let c: Vec<usize> = (0..60).map(|_| draw(0.3)).collect();
         kappas.push(cohen_kappa(&a, &b, 3, KappaWeights::Linear).unwrap());
-        let row = |x: &[usize]| x.iter().map(|level| Some(*level as f64)).collect::<Vec<_>>();
+        let row = |x: &[usize]| {
+            x.iter()
+                .map(|level| Some(*level as f64))
+                .collect::<Vec<_>>()
+        };
         alphas.push(krippendorff_alpha(&[row(&b), row(&c)], Level::Interval).unwrap());
         let mut counts = vec![vec![0; 3]; 60];
-        counts.iter_mut().zip(&b).for_each(|(row, level)| row[*level] += 1);
-        counts.iter_mut().zip(&c).for_each(|(row, level)| row[*level] += 1);
+        counts
+            .iter_mut()
+            .zip(&b)
+            .for_each(|(row, level)| row[*level] += 1);
+        counts
+            .iter_mut()
+            .zip(&c)
+            .for_each(|(row, level)| row[*level] += 1);
         // α's correction for few items; without it κ is −1/(N n − 1) on average
         fleiss.push(1.0 - (1.0 - fleiss_kappa(&counts).unwrap()) * (1.0 - 1.0 / 120.0));
     }
@@ -266,6 +316,9 @@ fn kappa_and_alpha_of_chance_are_zero() {
         let n = values.len() as f64;
         let mean = values.iter().sum::<f64>() / n;
         let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0);
-        assert!(mean.abs() < 4.0 * (variance / n).sqrt(), "{mean} of {variance}");
+        assert!(
+            mean.abs() < 4.0 * (variance / n).sqrt(),
+            "{mean} of {variance}"
+        );
     }
 }

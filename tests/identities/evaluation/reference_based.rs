@@ -7,8 +7,17 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 fn text() -> impl Strategy<Value = String> {
-    vec(prop_oneof![Just("a"), Just("b"), Just("c"), Just("running"), Just("runs")], 1..9)
-        .prop_map(|words| words.join(" "))
+    vec(
+        prop_oneof![
+            Just("a"),
+            Just("b"),
+            Just("c"),
+            Just("running"),
+            Just("runs")
+        ],
+        1..9,
+    )
+    .prop_map(|words| words.join(" "))
 }
 
 fn embeddings() -> impl Strategy<Value = Vec<Vec<f64>>> {
@@ -16,11 +25,17 @@ fn embeddings() -> impl Strategy<Value = Vec<Vec<f64>>> {
 }
 
 fn exchanged(score: Overlap) -> Overlap {
-    Overlap { precision: score.recall, recall: score.precision, f1: score.f1 }
+    Overlap {
+        precision: score.recall,
+        recall: score.precision,
+        f1: score.f1,
+    }
 }
 
 fn same(a: Overlap, b: Overlap) -> bool {
-    is_close(a.precision, b.precision, 1e-12) && is_close(a.recall, b.recall, 1e-12) && is_close(a.f1, b.f1, 1e-12)
+    is_close(a.precision, b.precision, 1e-12)
+        && is_close(a.recall, b.recall, 1e-12)
+        && is_close(a.f1, b.f1, 1e-12)
 }
 
 proptest! {
@@ -96,7 +111,11 @@ proptest! {
 
 #[test]
 fn the_best_reference_is_the_first_with_the_highest_f() {
-    let of = |precision: f64, f1: f64| Overlap { precision, recall: 0.5, f1 };
+    let of = |precision: f64, f1: f64| Overlap {
+        precision,
+        recall: 0.5,
+        f1,
+    };
     let scores = [of(0.9, 0.2), of(0.1, 0.7), of(0.3, 0.7)];
     assert_eq!(Overlap::best_of(&scores), Some(scores[1]));
     assert_eq!(Overlap::best_of(&[]), None);

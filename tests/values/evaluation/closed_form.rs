@@ -74,16 +74,37 @@ fn exact_match_counts_equal_answers() {
     let (ignore_case, ignore_punctuation) = (true, true);
     let none = ExactMatchConfig::default();
     close(share(&none), 1.0 / 4.0);
-    close(share(&ExactMatchConfig { ignore_case, ..none }), 2.0 / 4.0);
-    close(share(&ExactMatchConfig { ignore_punctuation, ..none }), 2.0 / 4.0);
-    close(share(&ExactMatchConfig { ignore_case, ignore_punctuation }), 3.0 / 4.0);
+    close(
+        share(&ExactMatchConfig {
+            ignore_case,
+            ..none
+        }),
+        2.0 / 4.0,
+    );
+    close(
+        share(&ExactMatchConfig {
+            ignore_punctuation,
+            ..none
+        }),
+        2.0 / 4.0,
+    );
+    close(
+        share(&ExactMatchConfig {
+            ignore_case,
+            ignore_punctuation,
+        }),
+        3.0 / 4.0,
+    );
 }
 
 #[test]
 fn the_answers_of_made_tasks_follow_from_their_questions() {
     for question in last_letters(&["Elon", "Ömür", "Musk"], 3, 40, 3).unwrap() {
         let words = question.prompt.split('"').nth(1).unwrap();
-        let letters: String = words.split(' ').map(|word| word.chars().last().unwrap()).collect();
+        let letters: String = words
+            .split(' ')
+            .map(|word| word.chars().last().unwrap())
+            .collect();
         assert_eq!(question.answer, letters);
         assert_eq!(letters.chars().count(), 3);
     }
@@ -97,8 +118,17 @@ fn the_answers_of_made_tasks_follow_from_their_questions() {
         assert!(question.prompt.ends_with(" Is the coin still heads up?"));
     }
     // both answers occur about equally: within 4 standard errors of ½
-    let yes = questions.iter().filter(|question| question.answer == "yes").count();
+    let yes = questions
+        .iter()
+        .filter(|question| question.answer == "yes")
+        .count();
     assert!((72..=128).contains(&yes), "{yes}");
-    assert_eq!(questions[..10], coin_flips(&["Ka", "Sherrie"], 3, 10, 3).unwrap());
-    assert_ne!(questions[..10], coin_flips(&["Ka", "Sherrie"], 3, 10, 4).unwrap());
+    assert_eq!(
+        questions[..10],
+        coin_flips(&["Ka", "Sherrie"], 3, 10, 3).unwrap()
+    );
+    assert_ne!(
+        questions[..10],
+        coin_flips(&["Ka", "Sherrie"], 3, 10, 4).unwrap()
+    );
 }

@@ -9,7 +9,11 @@ use candle_align::evaluation::human::{
 use candle_align::evaluation::{Game, Outcome};
 
 fn duels(outcomes: &[(Outcome, usize)]) -> Vec<Game> {
-    let game = |outcome| Game { first: 0, second: 1, outcome };
+    let game = |outcome| Game {
+        first: 0,
+        second: 1,
+        outcome,
+    };
     let each = |&(outcome, count): &(Outcome, usize)| vec![game(outcome); count];
     outcomes.iter().flat_map(each).collect()
 }
@@ -25,17 +29,33 @@ fn shares_and_win_rates_have_the_error_of_a_mean() {
     let of = |ties| win_rate(&games, ties).unwrap();
     close(of(Ties::Half).rate.value, 3.5 / 5.0);
     // s² = (3 · 0.3² + 0.2² + 0.7²)/4
-    close(of(Ties::Half).rate.error, ((0.27 + 0.04 + 0.49) / 4.0 / 5.0f64).sqrt());
+    close(
+        of(Ties::Half).rate.error,
+        ((0.27 + 0.04 + 0.49) / 4.0 / 5.0f64).sqrt(),
+    );
     close(of(Ties::Loss).rate.value, 3.0 / 5.0);
     close(of(Ties::Dropped).rate.value, 3.0 / 4.0);
-    close(of(Ties::Dropped).rate.error, (3.0 / 4.0 * 1.0 / 4.0 / 3.0f64).sqrt());
-    assert_eq!((of(Ties::Half).wins, of(Ties::Half).losses, of(Ties::Half).ties), (3, 1, 1));
+    close(
+        of(Ties::Dropped).rate.error,
+        (3.0 / 4.0 * 1.0 / 4.0 / 3.0f64).sqrt(),
+    );
+    assert_eq!(
+        (
+            of(Ties::Half).wins,
+            of(Ties::Half).losses,
+            of(Ties::Half).ties
+        ),
+        (3, 1, 1)
+    );
     assert!(win_rate(&[First], Ties::Half).unwrap().rate.error.is_nan());
 }
 
 #[test]
 fn elo_moves_both_by_k_times_the_surprise() {
-    let config = EloConfig { k: 32.0, ..Default::default() };
+    let config = EloConfig {
+        k: 32.0,
+        ..Default::default()
+    };
     let games = duels(&[(First, 1), (Second, 1), (Tie, 1)]);
     let ratings = elo_ratings(&games, 3, &config).unwrap();
     let expected = |lead: f64| 1.0 / (1.0 + 10f64.powf(-lead / 400.0));
@@ -50,7 +70,10 @@ fn elo_moves_both_by_k_times_the_surprise() {
 #[test]
 fn elo_over_orders_has_the_mean_of_all_orders() {
     // two games, two orders: who wins last is ahead
-    let config = EloConfig { k: 32.0, ..Default::default() };
+    let config = EloConfig {
+        k: 32.0,
+        ..Default::default()
+    };
     let games = duels(&[(First, 1), (Second, 1)]);
     let ahead = 1000.0 + elo_ratings(&[games[1], games[0]], 2, &config).unwrap()[0] - 1000.0;
     let behind = elo_ratings(&games, 2, &config).unwrap()[0];
@@ -59,7 +82,10 @@ fn elo_over_orders_has_the_mean_of_all_orders() {
     close(spread.lower, behind);
     close(ahead + behind, 2000.0);
     // the mean of 400 flips of a coin, within 4 standard errors
-    assert!((spread.mean - 1000.0).abs() < 4.0 * (ahead - 1000.0) / 20.0, "{spread:?}");
+    assert!(
+        (spread.mean - 1000.0).abs() < 4.0 * (ahead - 1000.0) / 20.0,
+        "{spread:?}"
+    );
 }
 
 #[test]
@@ -75,8 +101,14 @@ fn a_bootstrap_draws_games_with_replacement() {
     let spread = bradley_terry_bootstrap(&games, 2, &Default::default(), 300, 1).unwrap()[0];
     assert!(spread.lower < spread.median && spread.median < spread.upper);
     // half of the lead 400 log₁₀(30/20), within 4 errors of a median
-    let (want, error) = (200.0 * 1.5f64.log10(), 200.0 / 10f64.ln() / (50.0 * 0.24f64).sqrt());
-    assert!((spread.median - 1000.0 - want).abs() < 4.0 * 1.26 * error / 300f64.sqrt(), "{spread:?}");
+    let (want, error) = (
+        200.0 * 1.5f64.log10(),
+        200.0 / 10f64.ln() / (50.0 * 0.24f64).sqrt(),
+    );
+    assert!(
+        (spread.median - 1000.0 - want).abs() < 4.0 * 1.26 * error / 300f64.sqrt(),
+        "{spread:?}"
+    );
 }
 
 #[test]
@@ -92,8 +124,14 @@ fn two_models_lead_by_the_logarithm_of_their_points() {
     let error = 400.0 / 10f64.ln() * b.sqrt() / (9.0 * p * (1.0 - p));
     close(fit.ratings[0].error, error / 2.0);
     close(fit.log_likelihood, 6.0 * p.ln() + 3.0 * (1.0 - p).ln());
-    let anchor = Some(Anchor { model: 1, rating: 800.0 });
-    let config = BradleyTerryConfig { anchor, ..Default::default() };
+    let anchor = Some(Anchor {
+        model: 1,
+        rating: 800.0,
+    });
+    let config = BradleyTerryConfig {
+        anchor,
+        ..Default::default()
+    };
     let fit = bradley_terry(&games, 2, &config).unwrap();
     close(fit.ratings[0].value, 800.0 + want);
     close(fit.ratings[0].error, error);
@@ -104,7 +142,12 @@ fn two_models_lead_by_the_logarithm_of_their_points() {
 fn two_models_under_the_models_of_ties() {
     let games = duels(&[(First, 6), (Second, 2), (Tie, 4)]);
     let of = |ties| {
-        let config = BradleyTerryConfig { ties, scale: 1.0, base: std::f64::consts::E, ..Default::default() };
+        let config = BradleyTerryConfig {
+            ties,
+            scale: 1.0,
+            base: std::f64::consts::E,
+            ..Default::default()
+        };
         let fit = bradley_terry(&games, 2, &config).unwrap();
         (fit.ratings[0].value - fit.ratings[1].value, fit.tie)
     };
@@ -115,16 +158,26 @@ fn two_models_under_the_models_of_ties() {
     let (z, theta) = of(TieModel::RaoKupper);
     let logit = |p: f64| (p / (1.0 - p)).ln();
     close(z, (logit(6.0 / 12.0) - logit(2.0 / 12.0)) / 2.0);
-    close(theta.unwrap().ln(), -(logit(6.0 / 12.0) + logit(2.0 / 12.0)) / 2.0);
+    close(
+        theta.unwrap().ln(),
+        -(logit(6.0 / 12.0) + logit(2.0 / 12.0)) / 2.0,
+    );
     assert_eq!(of(TieModel::HalfWin).1, None);
 }
 
 #[test]
 fn a_penalty_and_a_feature_enter_the_equation_of_the_maximum() {
-    let game = |outcome| Game { first: 0, second: 1, outcome };
+    let game = |outcome| Game {
+        first: 0,
+        second: 1,
+        outcome,
+    };
     let games = [First, Second, Second, First, First].map(game);
     let features = [[1.0], [1.0], [-2.0], [0.5], [-0.5]].map(|x| x.to_vec());
-    let config = BradleyTerryConfig { regularization: 0.5, ..Default::default() };
+    let config = BradleyTerryConfig {
+        regularization: 0.5,
+        ..Default::default()
+    };
     let fit = bradley_terry_with_style(&games, &features, 2, &config).unwrap();
     let rho = [0, 1].map(|i| (fit.ratings[i].value - 1000.0) / 400.0);
     let c = fit.coefficients[0].value;
@@ -135,7 +188,10 @@ fn a_penalty_and_a_feature_enter_the_equation_of_the_maximum() {
         of_rho -= 10f64.ln() * surprise;
         of_c -= x[0] * surprise;
     }
-    assert!(of_rho.abs() < 1e-11 && of_c.abs() < 1e-11, "{of_rho:e} {of_c:e}");
+    assert!(
+        of_rho.abs() < 1e-11 && of_c.abs() < 1e-11,
+        "{of_rho:e} {of_c:e}"
+    );
     // (a − b)/(a + b + 1) of two games is 1/4 and −1/2
     let x = style_features(&[vec![2.0], vec![0.0]], &[vec![1.0], vec![1.0]]).unwrap();
     let (center, spread) = ((0.25 - 0.5) / 2.0, 0.375);
@@ -145,7 +201,12 @@ fn a_penalty_and_a_feature_enter_the_equation_of_the_maximum() {
 
 #[test]
 fn agreement_counts_pairs_of_votes() {
-    let items = [vec![First, First, Second, Tie], vec![Tie, Tie], vec![First], vec![]];
+    let items = [
+        vec![First, First, Second, Tie],
+        vec![Tie, Tie],
+        vec![First],
+        vec![],
+    ];
     let all = vote_agreement(&items, VoteTies::Counted);
     assert_eq!((all.equal, all.pairs), (1 + 1, 6 + 1));
     let plain = vote_agreement(&items, VoteTies::Dropped);
@@ -155,7 +216,11 @@ fn agreement_counts_pairs_of_votes() {
     assert_eq!((all.equal, all.pairs), (2 + 2, 4 + 2 + 1));
     let plain = judge_agreement(&judge, &items, VoteTies::Dropped).unwrap();
     assert_eq!((plain.equal, plain.pairs), (2, 3 + 1));
-    assert!(vote_agreement(&items[2..], VoteTies::Counted).share().is_nan());
+    assert!(
+        vote_agreement(&items[2..], VoteTies::Counted)
+            .share()
+            .is_nan()
+    );
 }
 
 #[test]
@@ -171,12 +236,18 @@ fn kappa_takes_off_chance() {
         (KappaWeights::Linear, linear),
         (KappaWeights::Quadratic, square),
     ] {
-        close(cohen_kappa(&first, &second, 3, weights).unwrap(), 1.0 - ratio);
+        close(
+            cohen_kappa(&first, &second, 3, weights).unwrap(),
+            1.0 - ratio,
+        );
     }
     // shares 5/8 and 3/8; pairs: 6 of 6, 0 + 3 of 6
     let counts = [vec![4, 0], vec![1, 3]];
     let (agreed, chance) = ((1.0 + 0.5) / 2.0, (25.0 + 9.0) / 64.0);
-    close(fleiss_kappa(&counts).unwrap(), (agreed - chance) / (1.0 - chance));
+    close(
+        fleiss_kappa(&counts).unwrap(),
+        (agreed - chance) / (1.0 - chance),
+    );
 }
 
 #[test]
@@ -187,10 +258,23 @@ fn alpha_of_each_level_has_its_own_distance() {
     let alpha = |level, between: [f64; 3]| {
         // 1–3, 1–6, 3–6
         let expected = 2.0 * (6.0 * between[0] + 3.0 * between[1] + 2.0 * between[2]) / 5.0;
-        close(krippendorff_alpha(&ratings, level).unwrap(), 1.0 - 2.0 * between[1] / expected);
+        close(
+            krippendorff_alpha(&ratings, level).unwrap(),
+            1.0 - 2.0 * between[1] / expected,
+        );
     };
     alpha(Level::Nominal, [1.0, 1.0, 1.0]);
     alpha(Level::Interval, [4.0, 25.0, 9.0]);
-    alpha(Level::Ratio, [(2.0 / 4.0f64).powi(2), (5.0 / 7.0f64).powi(2), (3.0 / 9.0f64).powi(2)]);
-    alpha(Level::Ordinal, [2.5f64.powi(2), 4.0f64.powi(2), 1.5f64.powi(2)]);
+    alpha(
+        Level::Ratio,
+        [
+            (2.0 / 4.0f64).powi(2),
+            (5.0 / 7.0f64).powi(2),
+            (3.0 / 9.0f64).powi(2),
+        ],
+    );
+    alpha(
+        Level::Ordinal,
+        [2.5f64.powi(2), 4.0f64.powi(2), 1.5f64.powi(2)],
+    );
 }

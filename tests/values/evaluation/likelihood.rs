@@ -14,17 +14,34 @@ fn options(values: &[[f64; 3]], mask: &[[u8; 3]]) -> Result<TokenLogProbs> {
 #[test]
 fn the_four_scores_of_an_option_and_what_they_choose() -> Result<()> {
     let mask = [[1, 0, 0], [1, 1, 0], [1, 1, 1]];
-    let given = options(&[[-2.0, 0.0, 0.0], [-1.0, -1.5, 0.0], [-1.0, -0.5, -1.2]], &mask)?;
-    let alone = options(&[[-1.0, 0.0, 0.0], [-3.0, -2.0, 0.0], [-1.0, -1.0, -1.0]], &mask)?;
+    let given = options(
+        &[[-2.0, 0.0, 0.0], [-1.0, -1.5, 0.0], [-1.0, -0.5, -1.2]],
+        &mask,
+    )?;
+    let alone = options(
+        &[[-1.0, 0.0, 0.0], [-3.0, -2.0, 0.0], [-1.0, -1.0, -1.0]],
+        &mask,
+    )?;
     let bytes = [4, 4, 9];
     for (by, want, best) in [
         (ChoiceScore::Sum, [-2.0, -1.0 - 1.5, -1.0 - 0.5 - 1.2], 0),
         (ChoiceScore::PerToken, [-2.0, -2.5 / 2.0, -2.7 / 3.0], 2),
-        (ChoiceScore::PerByte(&bytes), [-2.0 / 4.0, -2.5 / 4.0, -2.7 / 9.0], 2),
-        (ChoiceScore::Unconditional(&alone), [-2.0 + 1.0, -2.5 + 5.0, -2.7 + 3.0], 1),
+        (
+            ChoiceScore::PerByte(&bytes),
+            [-2.0 / 4.0, -2.5 / 4.0, -2.7 / 9.0],
+            2,
+        ),
+        (
+            ChoiceScore::Unconditional(&alone),
+            [-2.0 + 1.0, -2.5 + 5.0, -2.7 + 3.0],
+            1,
+        ),
     ] {
         let scores = choice_scores(&given, by)?;
-        scores.iter().zip(want).for_each(|(got, want)| close(*got, want));
+        scores
+            .iter()
+            .zip(want)
+            .for_each(|(got, want)| close(*got, want));
         assert_eq!(choose(&scores, &[3])?, [best], "{by:?}");
     }
     // two questions of two and one options
@@ -45,7 +62,10 @@ fn the_accuracy_has_the_error_of_its_mean() -> Result<()> {
 
 #[test]
 fn gpt_score_is_the_mean_over_the_tokens_of_the_answer() -> Result<()> {
-    let given = options(&[[-1.0, -2.0, -9.0], [-0.5, -0.5, -2.0]], &[[1, 1, 0], [0, 0, 1]])?;
+    let given = options(
+        &[[-1.0, -2.0, -9.0], [-0.5, -0.5, -2.0]],
+        &[[1, 1, 0], [0, 0, 1]],
+    )?;
     assert_eq!(gpt_score(&given)?.to_vec1::<f64>()?, [-3.0 / 2.0, -2.0]);
     Ok(())
 }

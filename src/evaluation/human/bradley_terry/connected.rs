@@ -24,17 +24,27 @@ pub(super) fn require_connected(function: &'static str, rows: &[Row], models: us
     }
     let refuse = |problem: String| Err(Error::argument(function, "games", problem));
     if let Some(model) = met.iter().position(|met| !met) {
-        return refuse(format!("have none of model {model}, so its rating is unknown"));
+        return refuse(format!(
+            "have none of model {model}, so its rating is unknown"
+        ));
     }
     let why = "so the ratings have no finite maximum of the likelihood; leave models out, or set `regularization`";
     for (graph, what) in [
-        (&beaten, "never lose or tie against model 0 or those below it"),
-        (&beaten_by, "never win or tie against model 0 or those above it"),
+        (
+            &beaten,
+            "never lose or tie against model 0 or those below it",
+        ),
+        (
+            &beaten_by,
+            "never win or tie against model 0 or those above it",
+        ),
     ] {
         let reached = reached(graph);
         if let Some(model) = reached.iter().position(|reached| !reached) {
             let count = reached.iter().filter(|reached| !**reached).count();
-            return refuse(format!("show {count} model(s), model {model} among them, that {what}, {why}"));
+            return refuse(format!(
+                "show {count} model(s), model {model} among them, that {what}, {why}"
+            ));
         }
     }
     Ok(())

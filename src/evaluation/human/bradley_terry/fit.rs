@@ -33,7 +33,10 @@ pub(super) fn fit(
     features: usize,
     config: &BradleyTerryConfig,
 ) -> Result<Fit> {
-    let ties = rows.iter().filter(|row| row.game.outcome == Outcome::Tie).count();
+    let ties = rows
+        .iter()
+        .filter(|row| row.game.outcome == Outcome::Tie)
+        .count();
     let problem = Problem {
         rows,
         models,
@@ -62,7 +65,11 @@ pub(super) fn fit(
     };
     let (point, lower) = minimize(start, |point| problem.local(point)).ok_or_else(infinite)?;
     let logit = |row: &Row| -> f64 {
-        problem.slopes(row).iter().map(|(at, slope)| point[*at] * slope).sum()
+        problem
+            .slopes(row)
+            .iter()
+            .map(|(at, slope)| point[*at] * slope)
+            .sum()
     };
     if unlimited && rows.iter().any(|row| logit(row).abs() > FAR) {
         return Err(infinite());
@@ -174,7 +181,10 @@ impl Problem<'_> {
         for row in self.rows {
             let slopes = self.slopes(row);
             let game = self.game(point, row, &slopes);
-            let mut score: Vec<_> = slopes.iter().map(|(i, a)| (*i, a * game.gradient[0])).collect();
+            let mut score: Vec<_> = slopes
+                .iter()
+                .map(|(i, a)| (*i, a * game.gradient[0]))
+                .collect();
             if self.tied == 1 {
                 score.push((n - 1, game.gradient[1]));
             }
@@ -194,8 +204,13 @@ impl Problem<'_> {
         // H⁻¹ B, then its transpose from the left again
         let once: Vec<Vec<f64>> = middle.iter().map(|column| solve(lower, column)).collect();
         let turned = |rows: &[Vec<f64>]| -> Vec<Vec<f64>> {
-            (0..n).map(|i| rows.iter().map(|row| row[i]).collect()).collect()
+            (0..n)
+                .map(|i| rows.iter().map(|row| row[i]).collect())
+                .collect()
         };
-        turned(&once).iter().map(|column| solve(lower, column)).collect()
+        turned(&once)
+            .iter()
+            .map(|column| solve(lower, column))
+            .collect()
     }
 }

@@ -101,10 +101,6 @@ fn davidson(outcome: Outcome, z: f64, t: f64) -> Likelihood {
     Likelihood {
         value: logit - top - sum.ln(),
         gradient: [own - lead, f64::from(outcome == Outcome::Tie) - tie],
-        hessian: [
-            lead * lead - (a + b) / 4.0,
-            lead * tie,
-            -tie * (1.0 - tie),
-        ],
+        hessian: [lead * lead - (a + b) / 4.0, lead * tie, -tie * (1.0 - tie)],
     }
 }

@@ -203,9 +203,9 @@ pub fn bradley_terry_bootstrap(
     for at in 0..samples {
         let rows = counted(&resample(games, &mut rng));
         let fit = solve(function, &rows, models, 0, config).map_err(|error| match error {
-            Error::Argument { argument, problem, .. } => {
-                Error::argument(function, argument, format!("in sample {at}: {problem}"))
-            }
+            Error::Argument {
+                argument, problem, ..
+            } => Error::argument(function, argument, format!("in sample {at}: {problem}")),
             other => other,
         })?;
         runs.push(fit.ratings.iter().map(|rating| rating.value).collect());
@@ -240,7 +240,11 @@ fn counted(games: &[Game]) -> Vec<Row<'static>> {
     let mut counts: BTreeMap<(usize, usize, u8), Row> = BTreeMap::new();
     for &game in games {
         let key = (game.first, game.second, (2.0 * game.outcome.score()) as u8);
-        let row = counts.entry(key).or_insert(Row { game, count: 0.0, features: &[] });
+        let row = counts.entry(key).or_insert(Row {
+            game,
+            count: 0.0,
+            features: &[],
+        });
         row.count += 1.0;
     }
     counts.into_values().collect()

@@ -54,7 +54,11 @@ pub(super) fn minimize(
         let hidden = 1e-12 * (1.0 + here.value.abs());
         let mut length = 1.0;
         let next = loop {
-            let moved: Vec<f64> = point.iter().zip(&step).map(|(x, s)| x - length * s).collect();
+            let moved: Vec<f64> = point
+                .iter()
+                .zip(&step)
+                .map(|(x, s)| x - length * s)
+                .collect();
             let there = at(&moved);
             if there.value <= here.value - 1e-4 * length * slope + hidden {
                 break Some((moved, there));

@@ -44,21 +44,30 @@ pub fn style_features(first: &[Vec<f64>], second: &[Vec<f64>]) -> Result<Vec<Vec
     };
     require_length(function, "second", second.len(), "first", first.len())?;
     for (argument, rows) in [("first", first), ("second", second)] {
-        let good = |row: &Vec<f64>| row.len() == width && row.iter().all(|x| x.is_finite() && *x >= 0.0);
+        let good =
+            |row: &Vec<f64>| row.len() == width && row.iter().all(|x| x.is_finite() && *x >= 0.0);
         if let Some(at) = rows.iter().position(|row| !good(row)) {
             let problem = format!("must be {width} finite numbers >= 0");
-            return Err(Error::argument(function, format!("{argument}[{at}]"), problem));
+            return Err(Error::argument(
+                function,
+                format!("{argument}[{at}]"),
+                problem,
+            ));
         }
     }
     let mut features = vec![vec![0.0; width]; first.len()];
     for feature in 0..width {
-        let both = first.iter().zip(second).map(|(a, b)| (a[feature], b[feature]));
+        let both = first
+            .iter()
+            .zip(second)
+            .map(|(a, b)| (a[feature], b[feature]));
         let ratios: Vec<f64> = both.map(|(a, b)| (a - b) / (a + b + 1.0)).collect();
         let center = mean(&ratios);
         let squares: Vec<f64> = ratios.iter().map(|d| (d - center).powi(2)).collect();
         let spread = mean(&squares).sqrt();
         if spread <= f64::EPSILON * center.abs() {
-            let problem = format!("has the same feature {feature} in all games, so it explains nothing");
+            let problem =
+                format!("has the same feature {feature} in all games, so it explains nothing");
             return Err(Error::argument(function, "first", problem));
         }
         for (row, d) in features.iter_mut().zip(ratios) {
@@ -120,7 +129,11 @@ pub fn bradley_terry_with_style(
     let good = |row: &Vec<f64>| row.len() == width && row.iter().all(|x| x.is_finite());
     if let Some(at) = features.iter().position(|row| !good(row)) {
         let problem = format!("must be {width} finite numbers");
-        return Err(Error::argument(function, format!("features[{at}]"), problem));
+        return Err(Error::argument(
+            function,
+            format!("features[{at}]"),
+            problem,
+        ));
     }
     let mut rows = Vec::with_capacity(games.len());
     for (&game, features) in games.iter().zip(features) {
