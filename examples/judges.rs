@@ -3,8 +3,9 @@
 //! ```text
 //! cargo run --example judges
 //! ```
-//! Four models, D the best, answer 2,000 prompts. People prefer the better answer of each pair. The judge scores
-//! two answers, with noise, and adds 1 to the one that it sees first: as much as answers of one model vary.
+//! Four models, D the best, answer 2,000 prompts. People prefer the better answer of each pair. The judge
+//! scores two answers, with noise, and adds 1 to the one that it sees first: as much as answers of one model
+//! vary.
 //!
 //! ```text
 //!                                      A     B     C     D      τ  agree   ties
@@ -17,12 +18,13 @@
 //! ```
 //! What you should see: if the list of pairs is sorted, the worse model always stands first, and the ranking is
 //! upside down (Kendall's τ is −1). A random order mends the ranking, because the bonus then helps everybody
-//! alike, but not the verdicts: 73.5 % of them are those of people. Both orders mend the verdicts too. MT-bench's
-//! rule, a tie where they differ, is right 92.3 % of the time and silent on 45.5 % of the pairs. FairEval's means
-//! decide all of them, and six scores find 90.3 %. Noise draws ratings together, and more scores let them out again.
+//! alike, but not the verdicts: 73.5 % of them are those of people. Both orders mend the verdicts too.
+//! MT-bench's rule, a tie where they differ, is right 92.3 % of the time and silent on 45.5 % of the pairs.
+//! FairEval's means decide all of them, and six scores find 90.3 %. Noise draws ratings together, and more
+//! scores let them out again.
 //!
-//! Change `BONUS: f64 = 1.0` to `BONUS: f64 = 0.0` and see: all rows rank alike, and the last two stay as they are,
-//! digit by digit, because what is added to a position cancels in their means.
+//! Change `BONUS: f64 = 1.0` to `BONUS: f64 = 0.0` and see: all rows rank alike, and the last two stay as they
+//! are, digit by digit, because what is added to a position cancels in their means.
 
 use candle_align::evaluation::by_model::{
     BothOrders, both_orders, calibrated_scores, compare_scores, position_bias,

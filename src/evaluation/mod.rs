@@ -11,8 +11,8 @@
 //! # Conventions
 //!
 //! Everything here is a small function of numbers and texts in f64, without a network, a clock or hidden
-//! randomness: what draws takes a seed. A comparison is an [`Outcome`]; a game between two models a [`Game`]. A number with
-//! a standard error is an [`Estimate`], a resampled one a [`Spread`].
+//! randomness: what draws takes a seed. A comparison is an [`Outcome`]; a game between two models a [`Game`]. A
+//! number with a standard error is an [`Estimate`], a resampled one a [`Spread`].
 //!
 //! Evaluation is where numbers with one name differ. Each page says which convention it follows, to the letter,
 //! and names the others:
@@ -29,6 +29,11 @@
 //! | κ | none, linear, quadratic weights | [`human::KappaWeights`] |
 //! | Kendall's τ | b or c | [`meta::KendallVariant`] |
 //! | correlation | sample, system, dataset level | [`meta::Grouping`] |
+//!
+//! # Sources
+//!
+//! Where a page names code with a version or a commit, that code was read or run, and it is the definition.
+//! Papers are named for the idea and were read in summaries.
 //!
 //! # From judgments to a ranking
 //!

@@ -25,8 +25,8 @@ pub struct AlpacaWinRate {
 /// win rate = 100 · mean(preference − 1),     standard error = 100 · s/√n
 /// ```
 /// # Shapes
-/// `preferences` `[n]` in \[1, 2\]: 1 for the baseline, 2 for the model, 1.5 for a draw; a weighted annotator gives
-/// 1 + P(model). 0 is a draw as well, AlpacaEval's older code for it. Leave out what has no preference.
+/// `preferences` `[n]` in \[1, 2\]: 1 for the baseline, 2 for the model, 1.5 for a draw; a weighted annotator
+/// gives 1 + P(model). 0 is a draw as well, AlpacaEval's older code for it. Leave out what has no preference.
 /// # Errors
 /// [`Error::Argument`] if there is no preference, or one is neither in \[1, 2\] nor 0.
 /// # Properties

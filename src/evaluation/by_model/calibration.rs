@@ -21,21 +21,22 @@ use crate::evaluation::statistics::require_finite;
 /// ```
 /// With `backward` empty it is the mean over one order: multiple evidence calibration alone.
 /// # Shapes
-/// `forward` and `backward` `[k]`, pairs (score of the first answer, score of the second). In `backward` the judge saw
-/// the second answer first: exchange its two numbers before you pass them. The result is one such pair.
+/// `forward` and `backward` `[k]`, pairs (score of the first answer, score of the second). In `backward` the
+/// judge saw the second answer first: exchange its two numbers before you pass them. The result is one such
+/// pair.
 /// # Errors
 /// [`Error::Argument`] if there is no sample at all, or a score is not finite.
 /// # Properties
 /// * Exchanging the answers, and with them the orders, exchanges the result.
-/// * A bias that adds a number to whatever stands first cancels, if both orders have the same number of samples.
-///   One that multiplies cancels in the comparison too.
+/// * A bias that adds a number to whatever stands first cancels, if both orders have the same number of
+///   samples. One that multiplies cancels in the comparison too.
 /// * The variance of the judge's noise falls like 1/2k. A bias for longer answers stays.
 /// # Departures
-/// The authors' code leaves samples out whose scores cannot be read, and divides by those that are left; so does
-/// the mean over all samples here, if the orders keep different numbers, and then a bias does not cancel wholly.
-/// As released, the second query shows the answers in the first order again
-/// (`FairEval.py`, `get_eval`, commit 6c4df15) and exchanges the scores all the same, which exchanges the
-/// answers' qualities; the paper's definition is used here. An outcome is a tie for exactly equal means.
+/// The authors' code leaves samples out whose scores cannot be read, and divides by those that are left; so
+/// does the mean over all samples here, if the orders keep different numbers, and then a bias does not cancel
+/// wholly. As released, the second query shows the answers in the first order again (`FairEval.py`, `get_eval`,
+/// commit 6c4df15) and exchanges the scores all the same, which exchanges the answers' qualities; the paper's
+/// definition is used here. An outcome is a tie for exactly equal means.
 /// # Examples
 /// ```
 /// use candle_align::evaluation::by_model::calibrated_scores;
@@ -112,8 +113,8 @@ pub fn position_entropy(forward: &[(f64, f64)], backward: &[(f64, f64)]) -> Resu
 /// # Shapes
 /// `entropies` `[n]`; the result holds their numbers, in ascending order.
 /// # Errors
-/// [`Error::Argument`] if there is no example or an entropy is not finite, [`Error::Parameter`] unless the share is in
-/// \[0, 1\].
+/// [`Error::Argument`] if there is no example or an entropy is not finite, [`Error::Parameter`] unless the
+/// share is in \[0, 1\].
 /// # Properties
 /// * A larger share contains the smaller one. Of equal entropies the earlier example is taken: entropies of few
 ///   samples tie often.

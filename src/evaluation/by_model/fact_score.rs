@@ -25,18 +25,18 @@ pub struct FactScore {
 /// ```
 /// γ = 0 is no penalty.
 /// # Shapes
-/// `answers` `[prompts]`: for each prompt whether each fact of the answer is supported, or `None` where the model
-/// declined to answer. The paper's γ is 10.
+/// `answers` `[prompts]`: for each prompt whether each fact of the answer is supported, or `None` where the
+/// model declined to answer. The paper's γ is 10.
 /// # Errors
-/// [`Error::Argument`] if no prompt was answered, or an answer has no fact; [`Error::Parameter`] unless γ is finite
-/// and at least 0.
+/// [`Error::Argument`] if no prompt was answered, or an answer has no fact; [`Error::Parameter`] unless γ is
+/// finite and at least 0.
 /// # Properties
 /// * In \[0, 1\]. The order of facts and of answers does not matter.
 /// * Declined prompts cost nothing: read the score beside [`FactScore::answered`].
 /// * Without the penalty one safe fact beats ten facts of which nine are right; with γ = 10 it gets e⁻⁹.
 /// # Departures
-/// The authors' code penalizes where facts ≤ γ, which is the same formula: at facts = γ the factor is 1. An
-/// answer without a fact is an error here and a mean of nothing (NaN) there; mark it as declined.
+/// The authors' code penalizes where facts ≤ γ, which is the same formula: at facts = γ the factor is 1. It
+/// takes an answer without a fact as declined; say so by `None` here.
 /// # Examples
 /// ```
 /// use candle_align::evaluation::by_model::fact_score;

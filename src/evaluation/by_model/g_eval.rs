@@ -21,20 +21,20 @@ pub enum ScoreMass {
 /// score = Σᵢ p(sᵢ) · sᵢ
 /// ```
 /// # Shapes
-/// `scores` holds (sᵢ, log p(sᵢ)) for each score: 1 to 5 in the paper. A score that can be written as several tokens may
-/// occur several times.
+/// `scores` holds (sᵢ, log p(sᵢ)) for each score: 1 to 5 in the paper. A score that can be written as several
+/// tokens may occur several times.
 /// # Errors
-/// [`Error::Argument`] if there is no score, a score is not finite, a log-probability is NaN or above 0 (a little
-/// rounding is allowed), or all are −∞.
+/// [`Error::Argument`] if there is no score, a score is not finite, a log-probability is NaN or above 0 (a
+/// little rounding is allowed), or all are −∞.
 /// # Properties
-/// * Between the lowest and the highest score, if normalized. A common factor of the probabilities then does not
-///   matter.
+/// * Between the lowest and the highest score, if normalized. A common factor of the probabilities then does
+///   not matter.
 /// * n samples of the judge, each with p = 1/n, give their mean.
 /// * Two answers that would both get a 4 differ in the mass on 3 and 5: ties, which whole scores are full of,
 ///   vanish.
 /// # Departures
-/// The paper's p are the judge's token probabilities. Its code has no access to them for GPT-4 and takes the mean of 20
-/// samples at temperature 2: pass those as above.
+/// The paper's p are the judge's token probabilities. Its code has no access to them for GPT-4 and takes the
+/// mean of 20 samples at temperature 2: pass those as above. A sample without a number counts there as a 0.
 /// # Examples
 /// ```
 /// use candle_align::evaluation::by_model::{ScoreMass, expected_score};
@@ -47,7 +47,8 @@ pub enum ScoreMass {
 /// # Ok::<(), candle_align::Error>(())
 /// ```
 /// # Source
-/// Liu et al. 2023, arXiv:2303.16634v3, eq. 1; authors' code nlpyang/geval, `gpt4_eval.py`.
+/// Liu et al. 2023, arXiv:2303.16634v3, eq. 1; authors' code nlpyang/geval at commit 8f54105,
+/// `gpt4_eval.py`.
 #[doc(alias = "G-Eval")]
 pub fn expected_score(scores: &[(f64, f64)], mass: ScoreMass) -> Result<f64> {
     let function = "expected_score";

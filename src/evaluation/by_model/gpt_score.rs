@@ -11,8 +11,8 @@ use candle_core::Tensor;
 /// GPTScore(h│d, a, S) = Σₜ wₜ log π(hₜ│h₍<t₎, T(d, a, S)),     wₜ = 1/m
 /// ```
 /// # Shapes
-/// `log_probs` `[batch, time]` after the prompt T, which names the aspect a; the mask on the m tokens of the answer.
-/// The result is `[batch]`.
+/// `log_probs` `[batch, time]` after the prompt T, which names the aspect a; the mask on the m tokens of the
+/// answer. The result is `[batch]`.
 /// # Errors
 /// Only candle's own. An answer without a token has 0, as [`TokenLogProbs::mean`].
 /// # Properties
@@ -35,7 +35,7 @@ use candle_core::Tensor;
 /// # Ok::<(), candle_align::Error>(())
 /// ```
 /// # Source
-/// Fu et al. 2023, arXiv:2302.04166v2, §3; authors' code jinlanfu/GPTScore, `gpt3_score.py`.
+/// Fu et al. 2023, arXiv:2302.04166v2, §3; authors' code jinlanfu/GPTScore at commit db6a58f, `gpt3_score.py`.
 #[doc(alias = "GPTScore")]
 pub fn gpt_score(log_probs: &TokenLogProbs) -> Result<Tensor> {
     log_probs.mean()

@@ -16,14 +16,14 @@ use serde::{Deserialize, Serialize};
 /// One instruction.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LengthRow {
-    /// In \[1, 2\], as for [`alpaca_win_rate`](super::alpaca_win_rate); `None` where the annotator gave none. Such
-    /// a row is predicted, not fitted.
+    /// In \[1, 2\], as for [`alpaca_win_rate`](super::alpaca_win_rate); `None` where the annotator gave none.
+    /// Such a row is predicted, not fitted.
     pub preference: Option<f64>,
     /// The length of the baseline's answer minus that of the model's, in standard deviations: see
     /// [`length_differences`].
     pub length_difference: f64,
-    /// γ_x, how hard the instruction is for the baseline: AlpacaEval fits it once over all models and publishes it
-    /// (`instruction_difficulty.csv`). 0 for all leaves the term out: its `length_controlled_minimal`.
+    /// γ_x, how hard the instruction is for the baseline: AlpacaEval fits it once over all models and publishes
+    /// it (`instruction_difficulty.csv`). 0 for all leaves the term out: its `length_controlled_minimal`.
     pub difficulty: f64,
 }
 
@@ -67,7 +67,8 @@ pub struct LengthControlled {
 /// Lengths are in characters in AlpacaEval.
 ///
 /// # Errors
-/// [`Error::Argument`] if the lengths are not as many, fewer than two, not finite, or all differences are equal.
+/// [`Error::Argument`] if the lengths are not as many, fewer than two, not finite, or all differences are
+/// equal.
 pub fn length_differences(baseline: &[f64], model: &[f64]) -> Result<Vec<f64>> {
     let function = "length_differences";
     require_finite(function, "baseline", baseline)?;
@@ -94,27 +95,28 @@ pub fn length_differences(baseline: &[f64], model: &[f64]) -> Result<Vec<f64>> {
 /// θ, φ, ψ = argmin │θ│ + │φ│ + │ψ│ + C Σᵢ sᵢ · cross-entropy(preferenceᵢ − 1, Pᵢ)
 /// win rate = 100 · mean over instructions of σ( θ + ψ · γ_x )
 /// ```
-/// C is the best of 10⁻⁴ … 10⁴ (ten values) on held-out folds. sᵢ is 1, and λ/2 for a row of a gamed baseline, where
-/// θ is left out.
+/// C is the best of 10⁻⁴ … 10⁴ (ten values) on held-out folds. sᵢ is 1, and λ/2 for a row of a gamed baseline,
+/// where θ is left out.
 /// # Shapes
 /// `rows` `[n]`, one for each instruction. `gamed` holds rows of the baseline against its own shortened and
 /// lengthened answers, which keep φ from explaining all: AlpacaEval's `df_gamed.csv`. Empty is its
 /// `length_controlled_noreg`.
 /// # Errors
-/// [`Error::Argument`] if there are fewer rows with a preference than folds, a number is not finite, or a preference is
-/// not in \[1, 2\] or 0; [`Error::Parameter`] unless folds ≥ 2 and λ is finite and at least 0.
+/// [`Error::Argument`] if there are fewer rows with a preference than folds, a number is not finite, or a
+/// preference is not in \[1, 2\] or 0; [`Error::Parameter`] unless folds ≥ 2 and λ is finite and at least 0.
 /// # Properties
-/// * Where the preference follows length alone, it is near 50; where it does not depend on length it is near the
-///   win rate, drawn towards 50 a little by the penalty.
-/// * The roles can be exchanged: with all preferences, differences and difficulties mirrored, without gamed rows, the
-///   rates add up to 100.
+/// * Where the preference follows length alone, it is near 50; where it does not depend on length it is near
+///   the win rate, drawn towards 50 a little by the penalty.
+/// * The roles can be exchanged: with all preferences, differences and difficulties mirrored, without gamed
+///   rows, the rates add up to 100.
 /// * The folds depend on the order of the rows, as in the original: row i of n is in the fold
 ///   (n − 1 − i) mod folds, gamed rows first. Only the choice of C does.
 /// # Departures
+/// The package gives the baseline against itself 50 without a fit.
 /// alpaca_eval 0.6.6 solves the same problem with scikit-learn's `LogisticRegressionCV(penalty="l1",
-/// solver="liblinear")` and stops at its tolerance of 1e-4, which moves the rate by some thousandths of a percent; here
-/// it is solved to the last digits. The paper writes a model without penalty and with coefficients for both
-/// models; the package fits the differences, one model at a time, with a fixed γ.
+/// solver="liblinear")` and stops at its tolerance of 1e-4, which moves the rate by some thousandths of a
+/// percent; here it is solved to the last digits. The paper writes a model without penalty and with
+/// coefficients for both models; the package fits the differences, one model at a time, with a fixed γ.
 /// # Examples
 /// ```
 /// use candle_align::evaluation::by_model::*;

@@ -45,8 +45,9 @@ impl BothOrders {
 ///   verdicts.
 /// * A wrong judge stays wrong: the swap removes the bias of positions alone.
 /// # Departures
-/// None from FastChat's `play_a_match_pair` and `show_result.py`. The paper also tries the order at random, which
-/// is fair on average and does not mend a single verdict.
+/// FastChat leaves out a pair of which one order could not be read. Otherwise none from its `play_a_match_pair`
+/// and `show_result.py`. The paper also tries the order at random, which is fair on average and does not mend a
+/// single verdict.
 /// # Examples
 /// ```
 /// use candle_align::evaluation::Outcome;
@@ -106,9 +107,9 @@ pub struct PositionBias {
 /// * 1 − consistent is FairEval's conflict rate.
 /// * A judge at random, without ties, is consistent half the time: 65 % is closer to chance than it looks.
 /// # Departures
-/// MT-bench's table 2 has the same three columns, which add up to 100 % there too, and one for answers that could
-/// not be read; those are errors of [`both_orders`] here. It does not say where a win and a tie go; here to
-/// the position that won, and [`PositionBias::half`] tells how many.
+/// MT-bench's table 2 has the same three columns, which add up to 100 % there too, and one for answers that
+/// could not be read; those are errors of [`both_orders`] here. It does not say where a win and a tie go; here
+/// to the position that won, and [`PositionBias::half`] tells how many.
 /// # Examples
 /// ```
 /// use candle_align::evaluation::Outcome::{First, Second, Tie};

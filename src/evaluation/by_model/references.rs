@@ -29,9 +29,9 @@ pub enum References {
 /// * A further reference never lowers the highest score, so compare answers with the same number of references.
 /// * The order of the references does not matter; one reference leaves the score as it is.
 /// # Departures
-/// The paper has a language model paraphrase the reference, and takes the maximum for most metrics. BLEU has its
-/// own way with several references: see [`corpus_bleu`](crate::evaluation::reference_based::corpus_bleu). For three
-/// numbers at once, [`Overlap::best_of`](crate::evaluation::reference_based::Overlap::best_of).
+/// The paper has a language model paraphrase the reference, and takes the maximum for most metrics. BLEU has
+/// its own way with several references: see [`corpus_bleu`](crate::evaluation::reference_based::corpus_bleu).
+/// For three numbers at once, [`Overlap::best_of`](crate::evaluation::reference_based::Overlap::best_of).
 /// # Examples
 /// ```
 /// use candle_align::evaluation::by_model::{References, multi_reference};

@@ -18,8 +18,9 @@ use crate::evaluation::outcome::Outcome;
 ///   can matter; but scores of a judge cluster, and close answers tie.
 /// * A gap is no equivalence: a may tie with b and b with c, while a beats c.
 /// # Departures
-/// None from FastChat, whose `TIE_DELTA` is 0.1. Decimal scores that are 0.1 apart may tie or not by their rounding,
-/// there and here: 1.1 − 1.0 is above 0.1 in binary, 0.9 − 0.8 below.
+/// FastChat writes −1 for a score that could not be read, and leaves it out of every mean; do so before you
+/// call. None from FastChat, whose `TIE_DELTA` is 0.1. Decimal scores that are 0.1 apart may tie or not by
+/// their rounding, there and here: 1.1 − 1.0 is above 0.1 in binary, 0.9 − 0.8 below.
 /// # Examples
 /// ```
 /// use candle_align::evaluation::Outcome;

@@ -28,8 +28,8 @@ use serde::{Deserialize, Serialize};
 /// assert_eq!(gsm8k_answer("It is 72."), None);
 /// ```
 /// # Source
-/// Cobbe et al. 2021, arXiv:2110.14168v2; authors' code openai/grade-school-math, `dataset.py`,
-/// `extract_answer`.
+/// Cobbe et al. 2021, arXiv:2110.14168v2; authors' code openai/grade-school-math at commit 2909d34,
+/// `dataset.py`, `extract_answer`.
 pub fn gsm8k_answer(text: &str) -> Option<String> {
     text.match_indices("#### ").find_map(|(at, mark)| {
         let rest = &text[at + mark.len()..];

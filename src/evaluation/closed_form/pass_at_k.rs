@@ -32,8 +32,8 @@ use crate::evaluation::statistics::Estimate;
 /// # Ok::<(), candle_align::Error>(())
 /// ```
 /// # Source
-/// Chen et al. 2021, arXiv:2107.03374v2, eq. 1 and figure 3; authors' code openai/human-eval,
-/// `evaluation.py`, `estimate_pass_at_k`.
+/// Chen et al. 2021, arXiv:2107.03374v2, eq. 1 and figure 3; authors' code openai/human-eval at
+/// commit 9d3aa8b, `evaluation.py`, `estimate_pass_at_k`.
 ///
 /// [`Error::Parameter`]: crate::Error::Parameter
 #[doc(alias = "HumanEval")]

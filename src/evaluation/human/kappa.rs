@@ -36,8 +36,8 @@ pub enum KappaWeights {
 /// * 1 for equal ratings, 0 in expectation for independent ones, whatever their shares; at least −1. It is
 ///   symmetric in the raters, and the order of the items does not matter.
 /// * Unweighted, renaming the categories changes nothing; with weights, reversing their order does not.
-///   With two categories the three weights agree. Adding a constant to all of one rater's levels lowers the
-///   quadratic κ.
+///   With two categories the three weights agree. A constant shift of one rater's levels is a disagreement
+///   here, unlike in a correlation.
 /// * κ is low where one category has nearly all items, however often the raters agree.
 /// # Departures
 /// None from scikit-learn's `cohen_kappa_score`, which returns NaN for 0/0 and takes its levels from the

@@ -54,9 +54,9 @@ pub enum Level {
 /// # Ok::<(), candle_align::Error>(())
 /// ```
 /// # Source
-/// Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability", a web page; pln-fing-udelar/fast-krippendorff,
-/// the package krippendorff 0.9.0. The survey's concern about ordinal ratings: Wang et al. 2023,
-/// arXiv:2307.12966v1, §4.2.1.
+/// Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability", a web page;
+/// pln-fing-udelar/fast-krippendorff, the package krippendorff 0.9.0. The survey's concern about ordinal
+/// ratings: Wang et al. 2023, arXiv:2307.12966v1, §4.2.1.
 pub fn krippendorff_alpha(ratings: &[Vec<Option<f64>>], level: Level) -> Result<f64> {
     let function = "krippendorff_alpha";
     let items = ratings.first().map_or(0, Vec::len);

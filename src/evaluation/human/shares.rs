@@ -13,7 +13,8 @@ use crate::evaluation::statistics::Estimate;
 /// `ratings` `[n]`, numbered from 0; the result has `levels` entries. Self-Instruct's four levels are A (valid
 /// and satisfying) to D (irrelevant or invalid).
 /// # Errors
-/// [`Error::Argument`] if there is no rating or one is not below `levels`; [`Error::Parameter`] if `levels` is 0.
+/// [`Error::Argument`] if there is no rating or one is not below `levels`; [`Error::Parameter`] if `levels` is
+/// 0.
 /// # Properties
 /// * The shares add up to 1. The order of the ratings does not matter.
 /// * No level is a number here: a mean of levels would say that B is half way between A and C.

@@ -13,11 +13,11 @@ use serde::{Deserialize, Serialize};
 /// # Shapes
 /// Two lists of equal length, at least 2.
 /// # Errors
-/// [`Error::Argument`] if lengths differ or are below 2, a number is not finite, or one list is constant, where r
-/// is 0/0.
+/// [`Error::Argument`] if lengths differ or are below 2, a number is not finite, or one list is constant, where
+/// r is 0/0.
 /// # Properties
-/// * In \[−1, 1\], symmetric; a·x + b with a > 0 changes nothing, a < 0 changes the sign. The order of the pairs does not
-///   matter.
+/// * In \[−1, 1\], symmetric; a·x + b with a > 0 changes nothing, a < 0 changes the sign. The order of the
+///   pairs does not matter.
 /// * One far point can make it.
 /// # Departures
 /// SciPy's `pearsonr` returns NaN with a warning for a constant list.
@@ -82,19 +82,19 @@ pub enum KendallVariant {
 /// τ_b = (P − Q) / √( (P + Q + T)(P + Q + U) )
 /// τ_c = 2 (P − Q) / ( n² (m − 1)/m )
 /// ```
-/// P pairs are in the same order in both lists, Q in the opposite; T tie in x alone, U in y alone; m is the smaller
-/// number of different values.
+/// P pairs are in the same order in both lists, Q in the opposite; T tie in x alone, U in y alone; m is the
+/// smaller number of different values.
 /// # Shapes
 /// As [`pearson`].
 /// # Errors
 /// As [`pearson`].
 /// # Properties
 /// * Any rising function of either list changes nothing; reversing one changes the sign.
-/// * Without ties both are (P − Q)/C(n, 2), up to the factor (n − 1)/n·m/(m − 1) of τ_c, which is 1 at m = n.
+/// * Without ties both are (P − Q)/C(n, 2).
 /// * A judge with whole scores ties often: τ_b forgives that in part, so state the variant.
 /// # Departures
-/// None from SciPy's `kendalltau`, but that a constant list is an error here and NaN there. Pairs are counted one by
-/// one, which takes n² steps: 10⁴ answers are half a second.
+/// None from SciPy's `kendalltau`, but that a constant list is an error here and NaN there. Pairs are counted
+/// one by one, which takes n² steps: 10⁴ answers are half a second.
 /// # Examples
 /// ```
 /// use candle_align::evaluation::meta::{KendallVariant, kendall};

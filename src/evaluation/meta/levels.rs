@@ -27,20 +27,21 @@ pub enum Grouping {
 /// ```
 /// I are the inputs on which neither side gives all systems one score.
 /// # Shapes
-/// `metric` and `human` `[inputs][systems]`. At the levels sample and dataset the systems may be different for each
-/// input, and not equally many.
+/// `metric` and `human` `[inputs][systems]`. At the levels sample and dataset the systems may be different for
+/// each input, and not equally many.
 /// # Errors
-/// [`Error::Argument`] if there is no input, sizes differ, a score is not finite, or nothing is left that varies:
-/// at the sample level every input is constant on one side; at the others one side is.
+/// [`Error::Argument`] if there is no input, sizes differ, a score is not finite, or nothing is left that
+/// varies: at the sample level every input is constant on one side; at the others one side is.
 /// # Properties
 /// * The order of inputs and of systems does not matter.
 /// * With one input all three agree.
-/// * Adding a number to the metric for one input changes nothing at the sample level; at the dataset level it can change
-///   everything.
+/// * Adding a number to the metric for one input changes nothing at the sample level; at the dataset level it
+///   can change everything.
 /// * System level has as many points as systems: with few, a high number means little.
 /// # Departures
-/// G-Eval's code leaves out the same inputs; the sample level averages over the others. GPTScore calls the three
-/// sample, system and dataset level too. Work on summaries also reports a mean that counts constant inputs as 0.
+/// G-Eval's code leaves out the same inputs; the sample level averages over the others. GPTScore calls the
+/// three sample, system and dataset level too. Work on summaries also reports a mean that counts constant
+/// inputs as 0.
 /// # Examples
 /// ```
 /// use candle_align::evaluation::meta::{Correlation, Grouping, correlate};
@@ -53,8 +54,8 @@ pub enum Grouping {
 /// # Ok::<(), candle_align::Error>(())
 /// ```
 /// # Source
-/// Liu et al. 2023, arXiv:2303.16634v3, §3; authors' code nlpyang/geval, `meta_eval_summeval.py`; the levels:
-/// Fu et al. 2023, arXiv:2302.04166v2, §4.
+/// Liu et al. 2023, arXiv:2303.16634v3, §3; authors' code nlpyang/geval at commit 8f54105,
+/// `meta_eval_summeval.py`; the levels: Fu et al. 2023, arXiv:2302.04166v2, §4.
 pub fn correlate(
     metric: &[Vec<f64>],
     human: &[Vec<f64>],

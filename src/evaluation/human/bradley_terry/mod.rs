@@ -109,8 +109,9 @@ pub struct BradleyTerry {
 /// `games` of models numbered below `models`; one rating for each.
 /// # Errors
 /// [`Error::Argument`] if a game is wrong as for [`elo_ratings`](super::elo_ratings); if the maximum is not
-/// finite, because some models never lost or tied against the others, or never met them (the message names one); if
-/// a tie model has nothing but ties to learn from. [`Error::Parameter`] for a setting out of its range.
+/// finite, because some models never lost or tied against the others, or never met them (the message names
+/// one); if a tie model has nothing but ties to learn from. [`Error::Parameter`] for a setting out of its
+/// range.
 /// # Properties
 /// * The order of the games does not matter, and neither does who stands first. Renumbering the models
 ///   renumbers the ratings.
@@ -164,8 +165,8 @@ pub fn bradley_terry(
 /// # Shapes
 /// As [`bradley_terry`]; one [`Spread`] for each model.
 /// # Errors
-/// As [`bradley_terry`], for the games and for every sample: with few games a sample may leave a model without a
-/// loss, and the error says how many samples were drawn before; [`Error::Parameter`] if `samples` is 0.
+/// As [`bradley_terry`], for the games and for every sample: with few games a sample may leave a model without
+/// a loss, and the error says how many samples were drawn before; [`Error::Parameter`] if `samples` is 0.
 /// # Properties
 /// * The order of the games does not matter, but for the draw. Every sample is centered, or
 ///   anchored, so that the anchor has no spread.

@@ -97,8 +97,8 @@ pub fn style_features(first: &[Vec<f64>], second: &[Vec<f64>]) -> Result<Vec<Vec
 ///   by its length loses what the length explains.
 /// * Swapping a game's models, its outcome and the signs of its features changes nothing.
 /// # Departures
-/// FastChat's `compute_style_control` has λ = ½: set [`BradleyTerryConfig::regularization`]. It reports no sandwich
-/// errors; with λ > 0 those here are about the penalized point, not the truth.
+/// FastChat's `compute_style_control` has λ = ½: set [`BradleyTerryConfig::regularization`]. It reports no
+/// sandwich errors; with λ > 0 those here are about the penalized point, not the truth.
 /// # Examples
 /// ```
 /// use candle_align::evaluation::human::{BradleyTerryConfig, bradley_terry_with_style};
