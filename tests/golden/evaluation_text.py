@@ -61,6 +61,7 @@ def bleu():
     cases = []
     for hypotheses, refs in corpora:
         most = max(map(len, refs))
+        results = []
         streams = [[r[i] if i < len(r) else None for r in refs] for i in range(most)]
         for order, method, value, effective, lower in [
             (4, "exp", None, False, False),
@@ -77,10 +78,8 @@ def bleu():
             )
             score = metric.corpus_score(hypotheses, streams)
             smooth = {"exp": "exponential", "none": "none", "floor": {"floor": value}, "add-k": {"add_k": value}}[method]
-            cases.append(
+            results.append(
                 dict(
-                    texts=hypotheses,
-                    references=refs,
                     config=dict(order=order, smoothing=smooth, effective_order=effective, lowercase=lower),
                     score=score.score,
                     precisions=score.precisions,
@@ -89,6 +88,7 @@ def bleu():
                     reference_length=score.ref_len,
                 )
             )
+        cases.append(dict(texts=hypotheses, references=refs, results=results))
     return cases
 
 
@@ -108,7 +108,7 @@ opinion nation million passion fashion argument mention element cement generate 
 def stems():
     rng = random.Random("stems")
     pieces = "re un con st tr ing ed ly ies y e al ation iz er ness ful ou s ll at bl ee ic ive ment ent ab logi i o".split()
-    words = STEMS + ["".join(rng.choice(pieces) for _ in range(rng.randint(2, 6))) for _ in range(700)]
+    words = STEMS + ["".join(rng.choice(pieces) for _ in range(rng.randint(2, 6))) for _ in range(400)]
     stemmer = PorterStemmer()
     return [[w, stemmer.stem(w)] for w in dict.fromkeys(words)]
 
@@ -127,7 +127,7 @@ def rouge():
         ("x x x x\nx x", "x x\nx\ny x"),
     ]
     words = "run running runs a b c dogs dog happily happy".split()
-    for _ in range(40):
+    for _ in range(25):
         pairs.append(tuple("\n".join(draw(rng, words, 1, 6) for _ in range(rng.randint(1, 4))) for _ in range(2)))
     kinds = ["rouge1", "rouge2", "rouge3", "rougeL", "rougeLsum"]
     cases = []

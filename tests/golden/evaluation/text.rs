@@ -24,9 +24,14 @@ fn the_tokens_of_bleu() {
 }
 
 #[derive(Deserialize)]
-struct OfCorpus {
+struct Corpus {
     texts: Vec<String>,
     references: Vec<Vec<String>>,
+    results: Vec<OfConfig>,
+}
+
+#[derive(Deserialize)]
+struct OfConfig {
     config: BleuConfig,
     score: f64,
     precisions: Vec<f64>,
@@ -37,18 +42,21 @@ struct OfCorpus {
 
 #[test]
 fn bleu() {
-    for case in cases::<OfCorpus>(FILE, "bleu") {
-        let what = format!("{:?} {:?}", case.texts, case.config);
-        let mut scores = vec![corpus_bleu(&case.texts, &case.references, &case.config).unwrap()];
-        if let ([text], [references]) = (&case.texts[..], &case.references[..]) {
-            scores.push(sentence_bleu(text, references, &case.config).unwrap());
-        }
-        for bleu in scores {
-            close(bleu.score, case.score, EXACT, &what);
-            all_close(&bleu.precisions, &case.precisions, EXACT, &what);
-            close(bleu.brevity_penalty, case.brevity_penalty, EXACT, &what);
-            assert_eq!(bleu.length, case.length, "{what}");
-            assert_eq!(bleu.reference_length, case.reference_length, "{what}");
+    for case in cases::<Corpus>(FILE, "bleu") {
+        let (texts, references) = (&case.texts, &case.references);
+        for of in &case.results {
+            let what = format!("{texts:?} {:?}", of.config);
+            let mut scores = vec![corpus_bleu(texts, references, &of.config).unwrap()];
+            if let ([text], [references]) = (&texts[..], &references[..]) {
+                scores.push(sentence_bleu(text, references, &of.config).unwrap());
+            }
+            for bleu in scores {
+                close(bleu.score, of.score, EXACT, &what);
+                all_close(&bleu.precisions, &of.precisions, EXACT, &what);
+                close(bleu.brevity_penalty, of.brevity_penalty, EXACT, &what);
+                assert_eq!(bleu.length, of.length, "{what}");
+                assert_eq!(bleu.reference_length, of.reference_length, "{what}");
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use candle_align::evaluation::closed_form::{ChoiceScore, accuracy, choice_scores
 use candle_align::{Result, TokenLogProbs};
 use candle_core::{Device, Tensor};
 
-fn options(values: &[[f64; 3]], mask: &[[u8; 3]]) -> Result<TokenLogProbs> {
+fn options<const N: usize>(values: &[[f64; 3]; N], mask: &[[u8; 3]; N]) -> Result<TokenLogProbs> {
     let values = Tensor::new(values, &Device::Cpu)?;
     TokenLogProbs::new(&values, &Tensor::new(mask, &Device::Cpu)?)
 }
