@@ -60,10 +60,11 @@ fn slopes(data: &[Observation], c: f64, w: &[f64; 3]) -> ([f64; 3], [[f64; 3]; 3
     let (mut gradient, mut hessian) = ([0.0; 3], [[0.0; 3]; 3]);
     for o in data {
         let p = sigmoid(o.logit(w));
-        for j in 0..3 {
-            gradient[j] += c * o.weight * (p - o.target) * o.features[j];
-            for k in 0..3 {
-                hessian[j][k] += c * o.weight * p * (1.0 - p) * o.features[j] * o.features[k];
+        let curve = c * o.weight * p * (1.0 - p);
+        for (j, x) in o.features.into_iter().enumerate() {
+            gradient[j] += c * o.weight * (p - o.target) * x;
+            for (h, y) in hessian[j].iter_mut().zip(o.features) {
+                *h += curve * x * y;
             }
         }
     }

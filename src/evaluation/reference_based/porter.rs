@@ -184,11 +184,10 @@ fn past(word: &mut Vec<char>) {
         return;
     }
     match (&word[..], consonants(word).last()) {
-        // a doubled consonant
+        // of a doubled consonant one goes, but ll, ss and zz stay
         ([.., a, b], Some(true)) if a == b => {
-            if !matches!(a, 'l' | 's' | 'z') {
-                word.pop();
-            }
+            let kept = matches!(a, 'l' | 's' | 'z');
+            word.truncate(word.len() - usize::from(!kept));
         }
         _ if measure(word) == 1 && ends_short(word) => word.push('e'),
         _ => (),

@@ -127,3 +127,9 @@ fn bert_score_takes_the_closest_token_by_weight() {
         .zip([3.0 / 3.0, 3.0 / 2.0, 3.0f64])
         .for_each(|(got, n)| close(*got, n.ln()));
 }
+
+#[test]
+fn of_two_references_equally_close_in_length_the_shorter_counts() {
+    let bleu = sentence_bleu("a b c", &["a b c d", "a b"], &Default::default()).unwrap();
+    assert_eq!((bleu.reference_length, bleu.brevity_penalty), (2, 1.0));
+}

@@ -155,9 +155,9 @@ impl Problem<'_> {
             }
         }
         let lambda = self.config.regularization;
-        for i in 0..tie {
-            local.value += 0.5 * lambda * point[i] * point[i];
-            local.gradient[i] += lambda * point[i];
+        for (i, x) in point[..tie].iter().enumerate() {
+            local.value += 0.5 * lambda * x * x;
+            local.gradient[i] += lambda * x;
             local.hessian[i][i] += lambda;
         }
         if lambda == 0.0 {
