@@ -77,7 +77,11 @@ fn closed_form_arguments() {
     );
     says(
         choose(&[1.0], &[2]),
-        "choose: `scores` has 1 entries, but `options, summed,` has 2",
+        "choose: `scores` has 1 entries, which `options` do not add up to",
+    );
+    says(
+        choose(&[1.0], &[usize::MAX, 2]),
+        "choose: `scores` has 1 entries, which `options` do not add up to",
     );
     says(choose(&[1.0, f64::NAN], &[2]), "choose: `scores[1]` is NaN");
     says(choose(&[1.0], &[1, 0]), "choose: `options[1]` is 0");

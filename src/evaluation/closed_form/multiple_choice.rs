@@ -124,13 +124,16 @@ pub fn choice_scores(log_probs: &TokenLogProbs, by: ChoiceScore) -> Result<Vec<f
 /// is NaN.
 pub fn choose(scores: &[f64], options: &[usize]) -> Result<Vec<usize>> {
     let function = "choose";
-    require_length(
-        function,
-        "scores",
-        scores.len(),
-        "options, summed,",
-        options.iter().sum(),
-    )?;
+    let all = options
+        .iter()
+        .try_fold(0usize, |sum, &count| sum.checked_add(count));
+    if all != Some(scores.len()) {
+        let problem = format!(
+            "has {} entries, which `options` do not add up to",
+            scores.len()
+        );
+        return Err(Error::argument(function, "scores", problem));
+    }
     if let Some(at) = scores.iter().position(|score| score.is_nan()) {
         return Err(Error::argument(function, format!("scores[{at}]"), "is NaN"));
     }

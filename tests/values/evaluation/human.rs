@@ -278,3 +278,26 @@ fn alpha_of_each_level_has_its_own_distance() {
         [2.5f64.powi(2), 4.0f64.powi(2), 1.5f64.powi(2)],
     );
 }
+
+#[test]
+fn a_spread_has_the_quantiles_of_its_runs() {
+    let games = duels(&[(First, 7), (Tie, 3), (Second, 5)]);
+    let spread = |samples| elo_bootstrap(&games, 2, &EloConfig::default(), samples, 9).unwrap()[0];
+    // each run from the means of one more sample
+    let sum = |samples| samples as f64 * spread(samples).mean;
+    let mut runs: Vec<f64> = (1..=8)
+        .map(|n| sum(n) - if n == 1 { 0.0 } else { sum(n - 1) })
+        .collect();
+    runs.sort_by(f64::total_cmp);
+    // a quantile q is at q · 7 between the sorted runs
+    let at = |below: usize, share: f64| runs[below] + share * (runs[below + 1] - runs[below]);
+    let all = spread(8);
+    for (got, want) in [
+        (all.lower, at(0, 0.025 * 7.0)),
+        (all.median, at(3, 0.5)),
+        (all.upper, at(6, 0.975 * 7.0 - 6.0)),
+    ] {
+        assert!((got - want).abs() < 1e-8, "{got} {want}");
+    }
+    assert!(all.lower < all.upper);
+}
