@@ -99,14 +99,13 @@ fn quadratic(w: &[f64; 3], gradient: &[f64; 3], hessian: &[[f64; 3]; 3]) -> [f64
 }
 
 /// The C of a grid with the lowest loss on held-out folds, by the rules of scikit-learn's
-/// `LogisticRegressionCV` under `GroupKFold`: item i of n is in the fold (n − 1 − i) mod folds.
+/// `LogisticRegressionCV` under `GroupKFold`: items whose numbers differ by a multiple of `folds` are a fold.
 pub(super) fn choose_c(data: &[Observation], folds: usize) -> f64 {
-    let fold = |at: usize| (data.len() - 1 - at) % folds;
     let part = |wanted: bool, which: usize| -> Vec<Observation> {
         let kept = data
             .iter()
             .enumerate()
-            .filter(|(at, _)| (fold(*at) == which) == wanted);
+            .filter(|(at, _)| (at % folds == which) == wanted);
         kept.map(|(_, o)| *o).collect()
     };
     let held_out = |c: f64, which: usize| {

@@ -109,8 +109,8 @@ pub fn length_differences(baseline: &[f64], model: &[f64]) -> Result<Vec<f64>> {
 ///   the win rate, drawn towards 50 a little by the penalty.
 /// * The roles can be exchanged: with all preferences, differences and difficulties mirrored, without gamed
 ///   rows, the rates add up to 100.
-/// * The folds depend on the order of the rows, as in the original: row i of n is in the fold
-///   (n − 1 − i) mod folds, gamed rows first. Only the choice of C does.
+/// * Every fifth row is one fold, as in the original, with the gamed rows first: the order of the rows decides
+///   the choice of C, and nothing else.
 /// # Departures
 /// The package gives the baseline against itself 50 without a fit.
 /// alpaca_eval 0.6.6 solves the same problem with scikit-learn's `LogisticRegressionCV(penalty="l1",
