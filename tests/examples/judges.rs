@@ -45,9 +45,9 @@ fn a_sorted_list_turns_the_ranking_over_and_both_orders_mend_it() {
         .collect();
     let phi = |x: f64| table[((x.clamp(-10.0, 10.0) + 10.0) * 100.0).round() as usize];
     let (mut consistent, mut pairs) = (0.0, 0.0);
-    for first in 0..4 {
-        for second in first + 1..4 {
-            consistent += expectation(QUALITY[first] - QUALITY[second], 2f64.sqrt(), |d| {
+    for (at, first) in QUALITY.iter().enumerate() {
+        for second in &QUALITY[at + 1..] {
+            consistent += expectation(first - second, 2f64.sqrt(), |d| {
                 let (forward, backward) = (phi((d + 1.0) / noise), phi((1.0 - d) / noise));
                 forward * (1.0 - backward) + (1.0 - forward) * backward
             });
