@@ -35,6 +35,7 @@
 //! | §3.2.1 | [`ranking`] | DPO, PRO, SLiC, RRHF, BRIO, expected risk |
 //! | §3.2.2 | [`language`] | conditional SFT, Chain of Hindsight, Second Thoughts, Stable Alignment, SelFee, self-debug |
 //! | §3.3 | [`parameter_efficient`] | LoRA, AdaLoRA, QLoRA, prompts, prefixes, adapters, frozen layers; DoRA, (IA)³, VeRA |
+//! | §4 | [`evaluation`] | closed form, references, people, language models as judges, meta-evaluation |
 //! | | [`peft`] | adapter files that Python's PEFT reads and writes |
 //! | | [`log_probs`] | from logits and tokens to log-probabilities, the start of every objective |
 //! | | [`reduction`] | how losses become one number, and which count divides them |
@@ -98,6 +99,7 @@ mod atomic;
 pub mod data;
 pub mod decoder;
 mod error;
+pub mod evaluation;
 mod exp;
 mod files;
 pub mod guide;

@@ -18,6 +18,7 @@ mod data;
 mod design_space;
 mod dora;
 mod dpo;
+mod evaluation;
 mod expected_risk;
 mod expressions;
 mod forgetful;

@@ -6,6 +6,7 @@ mod conditional_sft;
 mod dpo;
 mod edits;
 mod hindsight;
+mod judges;
 mod learns;
 mod lora;
 mod raft;

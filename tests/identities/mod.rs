@@ -13,6 +13,7 @@ mod data_pool;
 mod design_space;
 mod dora;
 mod dpo;
+mod evaluation;
 mod expected_risk;
 mod ia3;
 mod lists;

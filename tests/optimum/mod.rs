@@ -8,6 +8,7 @@ mod conditional_sft;
 mod design_space;
 mod dora;
 mod dpo;
+mod evaluation;
 mod expected_risk;
 mod ia3;
 mod lora;

@@ -13,6 +13,7 @@ mod data_selection;
 mod design_space;
 mod dora;
 mod dpo;
+mod evaluation;
 mod expected_risk;
 mod forgetful;
 mod ia3;
