@@ -116,6 +116,7 @@ mod sequence;
 pub mod sft;
 mod shape;
 mod simd;
+pub mod since;
 pub mod survey;
 mod tensor_file;
 pub mod training;
