@@ -163,13 +163,21 @@ fn normalized(candidates: &Candidates, length_power: f64) -> Result<Tensor> {
 fn answer_nll(
     function: &'static str,
     beside: &Tensor,
-    answer: &TokenLoss,
+    (argument, answer): (&str, &TokenLoss),
     tokens: ReferenceTokens,
 ) -> Result<Tensor> {
     let mut axes = Axes::new(function);
     axes.float("policy", beside, &["batch"])?;
-    let loss = axes.float("loss", &answer.loss, &["batch", "time"])?;
-    let mask = axes.mask("mask", &answer.mask, &["batch", "time"])?;
+    let loss = axes.float(
+        &format!("{argument}.loss"),
+        &answer.loss,
+        &["batch", "time"],
+    )?;
+    let mask = axes.mask(
+        &format!("{argument}.mask"),
+        &answer.mask,
+        &["batch", "time"],
+    )?;
     match tokens {
         ReferenceTokens::Sum => masked_sum(&loss, &mask),
         ReferenceTokens::Mean => masked_mean(&loss, &mask),

@@ -40,6 +40,7 @@ mod sampling;
 mod second_thoughts;
 mod sequence;
 mod sft;
+mod since;
 mod sizes;
 mod slic;
 mod stable_alignment;

@@ -10,7 +10,8 @@
 //! Read next: [`process`](super::process) (a label for each step).
 
 use crate::error::Result;
-use crate::math::{log_sigmoid, masked};
+use crate::known::with_slope;
+use crate::math::{hinge, masked, sigmoid, softplus};
 use crate::shape::Axes;
 use candle_core::Tensor;
 
@@ -54,10 +55,19 @@ pub fn outcome_reward_loss(scores: &Tensor, labels: &Tensor) -> Result<Tensor> {
     binary_cross_entropy(&scores, &labels)
 }
 
-/// −y · log σ(s) − (1 − y) · log σ(−s), where a share of 0 leaves its term out.
+/// −y · log σ(s) − (1 − y) · log σ(−s) = log(1 + e^{−│s│}) + max(0, s)·(1 − y) + max(0, −s)·y.
 pub(super) fn binary_cross_entropy(scores: &Tensor, labels: &Tensor) -> Result<Tensor> {
-    let others = labels.affine(-1.0, 1.0)?;
-    let right = masked(&log_sigmoid(scores)?, &labels.ne(0.0)?)?;
-    let wrong = masked(&log_sigmoid(&scores.neg()?)?, &others.ne(0.0)?)?;
-    Ok(((right * labels)? + (wrong * others)?)?.neg()?)
+    let plain = scores.detach();
+    // a factor of 0 leaves its term out, even beside an infinite one
+    let product = |a: Tensor, b: &Tensor| -> Result<Tensor> {
+        let both = a.ne(0.0)?.mul(&b.ne(0.0)?)?;
+        masked(&(a * b)?, &both)
+    };
+    let tail = softplus(&plain.abs()?.neg()?)?;
+    let above = product(hinge(&plain)?, &labels.affine(-1.0, 1.0)?)?;
+    let below = product(hinge(&plain.neg()?)?, labels)?;
+    // σ(s) − y
+    let slope = (sigmoid(&plain)? - labels)?;
+    let value = ((tail + above)? + below)?;
+    Ok(with_slope(scores, value, move |grad| grad * &slope)?)
 }

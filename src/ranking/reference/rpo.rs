@@ -110,6 +110,6 @@ pub fn rpo_loss(
     // −log σ( β·(ρ_w − ρ_l) )
     let preference = log_sigmoid(&rewards.margin()?)?.neg()?;
     // + α · NLL(y_w)
-    let nll = answer_nll(function, &preference, chosen, config.tokens)?;
+    let nll = answer_nll(function, &preference, ("chosen", chosen), config.tokens)?;
     PreferenceLoss::new((preference + weighted(&nll, config.alpha)?)?, &rewards)
 }

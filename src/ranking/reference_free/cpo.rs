@@ -118,6 +118,6 @@ pub fn cpo_loss(
         loss = (loss - (log_sigmoid(&margin.neg()?)? * epsilon)?)?;
     }
     // + α · NLL(y_w)
-    let nll = answer_nll(function, &loss, chosen, config.tokens)?;
+    let nll = answer_nll(function, &loss, ("chosen", chosen), config.tokens)?;
     PreferenceLoss::new((loss + weighted(&nll, config.alpha)?)?, &rewards)
 }

@@ -165,6 +165,6 @@ pub fn orpo_loss(
     // λ · ( −log σ( … ) )
     let odds = weighted(&odds_ratio_loss(&means)?.loss, config.lambda)?;
     // NLL(y_w)
-    let nll = answer_nll(function, &odds, chosen, config.tokens)?;
+    let nll = answer_nll(function, &odds, ("chosen", chosen), config.tokens)?;
     PreferenceLoss::new((nll + odds)?, &means)
 }

@@ -122,6 +122,6 @@ pub fn tpo_loss(
         loss = (loss - (log_sigmoid(&z.neg()?)? * epsilon)?)?;
     }
     // + α · NLL(y_gold)
-    let nll = answer_nll(function, &loss, gold, config.tokens)?;
+    let nll = answer_nll(function, &loss, ("gold", gold), config.tokens)?;
     PreferenceLoss::new((loss + weighted(&nll, config.alpha)?)?, &rewards)
 }
