@@ -215,7 +215,10 @@ fn every_page_has_a_row_in_one_table_or_stands_around_them() {
         // §3.3 has tools beside its methods
         let around = (file.starts_with("parameter_efficient") || file.starts_with("peft"))
             && survey.contains(&format!("`{item}`"));
-        assert!(listed || around, "no row with {row:?} in survey.md or since.md");
+        assert!(
+            listed || around,
+            "no row with {row:?} in survey.md or since.md"
+        );
     }
 }
 

@@ -14,7 +14,7 @@ fn lengths() -> Vec<Input> {
 
 fn likelihood() -> Vec<Input> {
     let mut inputs = moved();
-    inputs.extend(token_losses(["chosen.loss", "chosen.mask"]));
+    inputs.push(token_losses("chosen.loss"));
     inputs
 }
 
@@ -175,12 +175,7 @@ pub fn rows() -> Vec<Row> {
             .loss)
         }),
         row("rpo", likelihood(), |x| {
-            Ok(rpo_loss(
-                &ratios(x)?,
-                &token_loss(&x[4], &x[5])?,
-                &RpoConfig::default(),
-            )?
-            .loss)
+            Ok(rpo_loss(&ratios(x)?, &token_loss(&x[4])?, &RpoConfig::default())?.loss)
         }),
         row("rpo, alpha 0.3, sums", likelihood(), |x| {
             let config = RpoConfig {
@@ -188,7 +183,7 @@ pub fn rows() -> Vec<Row> {
                 tokens: ReferenceTokens::Sum,
                 ..Default::default()
             };
-            Ok(rpo_loss(&ratios(x)?, &token_loss(&x[4], &x[5])?, &config)?.loss)
+            Ok(rpo_loss(&ratios(x)?, &token_loss(&x[4])?, &config)?.loss)
         }),
     ]
 }

@@ -12,13 +12,13 @@ fn sums() -> Vec<Input> {
 }
 
 fn likelihood(mut inputs: Vec<Input>) -> Vec<Input> {
-    inputs.extend(token_losses(["chosen.loss", "chosen.mask"]));
+    inputs.push(token_losses("chosen.loss"));
     inputs
 }
 
 fn gold() -> Vec<Input> {
     let mut inputs = sums();
-    inputs.extend(token_losses(["gold.loss", "gold.mask"]));
+    inputs.push(token_losses("gold.loss"));
     inputs
 }
 
@@ -72,17 +72,12 @@ pub fn rows() -> Vec<Row> {
             Ok(odds_ratio_loss(&certain(x)?)?.loss)
         }),
         row("orpo", likelihood(means()), |x| {
-            Ok(orpo_loss(
-                &certain(x)?,
-                &token_loss(&x[2], &x[3])?,
-                &OrpoConfig::default(),
-            )?
-            .loss)
+            Ok(orpo_loss(&certain(x)?, &token_loss(&x[2])?, &OrpoConfig::default())?.loss)
         }),
         row("orpo, lambda 0.7, sums", likelihood(means()), |x| {
             Ok(orpo_loss(
                 &certain(x)?,
-                &token_loss(&x[2], &x[3])?,
+                &token_loss(&x[2])?,
                 &OrpoConfig {
                     lambda: 0.7,
                     tokens: ReferenceTokens::Sum,
@@ -94,7 +89,7 @@ pub fn rows() -> Vec<Row> {
         row("cpo", likelihood(sums()), |x| {
             Ok(cpo_loss(
                 &pair(&x[0], &x[1]),
-                &token_loss(&x[2], &x[3])?,
+                &token_loss(&x[2])?,
                 &CpoConfig::default(),
             )?
             .loss)
@@ -109,13 +104,13 @@ pub fn rows() -> Vec<Row> {
                     alpha: 0.3,
                     tokens: ReferenceTokens::Mean,
                 };
-                Ok(cpo_loss(&pair(&x[0], &x[1]), &token_loss(&x[2], &x[3])?, &config)?.loss)
+                Ok(cpo_loss(&pair(&x[0], &x[1]), &token_loss(&x[2])?, &config)?.loss)
             },
         ),
         row("tpo", gold(), |x| {
             Ok(tpo_loss(
                 &pair(&x[0], &x[1]),
-                &token_loss(&x[2], &x[3])?,
+                &token_loss(&x[2])?,
                 &TpoConfig::default(),
             )?
             .loss)
@@ -131,7 +126,7 @@ pub fn rows() -> Vec<Row> {
                     margin: RequiredLead::GammaOverBeta(0.4),
                     tokens: ReferenceTokens::Sum,
                 };
-                Ok(tpo_loss(&pair(&x[0], &x[1]), &token_loss(&x[2], &x[3])?, &config)?.loss)
+                Ok(tpo_loss(&pair(&x[0], &x[1]), &token_loss(&x[2])?, &config)?.loss)
             },
         ),
     ]
