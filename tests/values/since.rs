@@ -535,7 +535,7 @@ fn quantiles_are_compared_in_order() {
     };
     let smoothed = |z: f64| 0.8 * logistic_loss(z) + 0.2 * logistic_loss(-z);
     // gaps 2, 1, 0.5 against 1, 0.1, 3
-    let want = [0.5 - 0.1, 1.0 - 1.0, 2.0 - 3.0].map(|gap| smoothed(0.7 * gap));
+    let want = [0.5 - 0.1, 0.0, 2.0 - 3.0].map(|gap| smoothed(0.7 * gap));
     let out = aot_loss(&policy, &reference, &config).unwrap();
     assert_close(&numbers(&out.loss), &want, EXACT, "aot");
     assert_close(
@@ -567,10 +567,7 @@ fn the_chosen_answer_pays_for_falling_below_its_reference() {
 #[test]
 fn divergences_of_whole_answers_enter_the_margin() {
     let divergences = pair(&[0.2, 0.1], &[0.05, 0.3]);
-    let want = [
-        logistic_loss(0.7 * (0.1 + 0.15)),
-        logistic_loss(0.7 * (0.2 - 0.2)),
-    ];
+    let want = [logistic_loss(0.7 * (0.1 + 0.15)), 2f64.ln()];
     check(
         tdpo1_loss(&ratios(), &divergences, &Tdpo1Config { beta: 0.7 }),
         want,
@@ -697,10 +694,7 @@ fn unpaired_answers_have_a_baseline() {
         undesirable_weight: 0.5,
     };
     let out = kto_loss(&policy, &reference, &labels, &baseline, &config).unwrap();
-    let want = [
-        1.5 * (1.0 - sigma(0.7 * (-0.4 - 0.3))),
-        0.5 * (1.0 - sigma(0.7 * (0.3 - 0.3))),
-    ];
+    let want = [1.5 * (1.0 - sigma(0.7 * (-0.4 - 0.3))), 0.5 * 0.5];
     assert_close(&numbers(&out.loss), &want, EXACT, "kto");
     assert_close(&numbers(&out.rewards), &[-0.28, 0.21], EXACT, "rewards");
     let config = ApoUnpairedConfig { beta: 0.7 };

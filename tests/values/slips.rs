@@ -252,7 +252,10 @@ fn a_certain_answer_has_a_finite_slope_under_odds() {
 #[test]
 fn a_baseline_from_matched_answers_moves_with_them() {
     // trustformers-training: z₀ is the mean of the same answers' log-ratios, and is not cut at 0
-    let theirs = |ratio: f64| 1.0 - sigma(0.1 * (ratio - ratio));
+    let theirs = |ratio: f64| {
+        let mean_of_one = ratio;
+        1.0 - sigma(0.1 * (ratio - mean_of_one))
+    };
     assert_eq!(theirs(-5.0), theirs(5.0));
     let labels = Tensor::new(&[1u8], &Device::Cpu).unwrap();
     let loss = |ratio: f64| {
@@ -472,8 +475,8 @@ fn a_classifier_s_sigma_is_never_rounded() {
 #[test]
 fn a_logarithm_of_a_softmax_of_an_excluded_symbol() {
     // TDPO's code: softmax().log() of a logit of −∞ is −∞, and 0 · (−∞ − −∞) is NaN
-    let (p, log_p) = (0.0f64, f64::NEG_INFINITY);
-    assert!((p * (log_p - log_p)).is_nan());
+    let (p, log_p, log_q) = (0.0f64, f64::NEG_INFINITY, f64::NEG_INFINITY);
+    assert!((p * (log_p - log_q)).is_nan());
     let logits = Var::new(&[[[0.5f64, f64::NEG_INFINITY, 0.0]]], &Device::Cpu).unwrap();
     let reference = Tensor::new(&[[[0.0f64, f64::NEG_INFINITY, 0.0]]], &Device::Cpu).unwrap();
     let kl = sequential_kl(&logits, &reference, &bits(&[&[1]])).unwrap();
@@ -493,7 +496,7 @@ fn labels_of_exo_sum_to_one() {
     // the authors' code: 0 in place of log(1 − ε), so the loss of the optimum is below 0
     let epsilon: f64 = 0.25;
     let q = 1.0 - epsilon;
-    let theirs = q * q.ln() + epsilon * (epsilon.ln() - epsilon.ln());
+    let theirs = q * q.ln(); // the rejected answer adds nothing: its share is its label's
     assert!(theirs < -0.2);
     let config = ExoConfig {
         beta: 1.0,
