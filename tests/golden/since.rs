@@ -9,8 +9,8 @@ use candle_align::online::reward_models::{
 };
 use candle_align::ranking::*;
 use candle_align::{
-    Candidates, DpoConfig, Pair, Reduction, Result, SftConfig, Statistics, TokenLogProbs, dpo_loss,
-    sft_loss,
+    Candidates, DpoConfig, Pair, Reduction, Result, SftConfig, Statistics, TokenLogProbs,
+    TokenLoss, dpo_loss, sft_loss,
 };
 use candle_core::{DType, Device, Tensor, Var};
 
@@ -92,7 +92,13 @@ fn by_trl_name(
         flip_rate: epsilon,
     };
     let out = match case.word("loss_type") {
-        "sigmoid" => dpo_loss(scores.scores(), None, &dpo)?,
+        "sigmoid" if divergence(case) == FDivergence::ReverseKl => {
+            dpo_loss(scores.scores(), None, &dpo)?
+        }
+        "sigmoid" => {
+            let divergence = divergence(case);
+            f_dpo_loss(&ratios, &FDpoConfig { beta, divergence })?
+        }
         "hinge" => hinge_dpo_loss(&scores, &HingeDpoConfig { beta })?,
         "ipo" => ipo_loss(&scores.per_token(&lengths)?, &IpoConfig { beta })?,
         "exo_pair" => exo_pair_loss(&scores, &exo)?,
@@ -227,11 +233,17 @@ fn without_reference(case: &Case) -> Result<()> {
     let ratios = LogRatios::sums(&pair, &zeros)?;
     let loss = match case.word("kind") {
         "cpo_sigmoid" => {
-            let config = DpoConfig {
+            let config = CpoConfig {
                 beta,
                 label_smoothing: case.number("label_smoothing"),
+                alpha: 0.0,
+                ..Default::default()
             };
-            dpo_loss(&pair, None, &config)?.loss
+            let no_likelihood = TokenLoss {
+                loss: zeros.chosen.unsqueeze(1)?,
+                mask: Tensor::ones((pair.chosen.dim(0)?, 1), DType::U8, &Device::Cpu)?,
+            };
+            cpo_loss(&pair, &no_likelihood, &config)?.loss
         }
         "cpo_hinge" => hinge_dpo_loss(&ratios, &HingeDpoConfig { beta })?.loss,
         "cpo_ipo" => ipo_loss(&ratios, &IpoConfig { beta })?.loss,

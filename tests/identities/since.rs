@@ -382,17 +382,24 @@ fn sorting_depends_on_the_whole_batch() {
         beta: 0.7,
         label_smoothing: 0.1,
     };
-    let whole = numbers(&aot_loss(&policy(), &reference(), &config).unwrap().loss);
+    // gaps of 1, 2.1 and −3 against gaps in another order
+    let other = || pair(&[-3.1, -3.0, -2.0], &[-4.0, -4.9, -5.5]);
+    let whole = numbers(&aot_loss(&policy(), &other(), &config).unwrap().loss);
     let mut parts = Vec::new();
     for i in 0..3 {
         let one = |p: Pair<Tensor>| Pair {
             chosen: p.chosen.narrow(0, i, 1).unwrap(),
             rejected: p.rejected.narrow(0, i, 1).unwrap(),
         };
-        let out = aot_loss(&one(policy()), &one(reference()), &config).unwrap();
+        let out = aot_loss(&one(policy()), &one(other()), &config).unwrap();
         parts.extend(numbers(&out.loss));
     }
-    assert_close(&parts, &dpo(0.7, 0.1), EXACT, "a pair alone is DPO");
+    let dpo = DpoConfig {
+        beta: 0.7,
+        label_smoothing: 0.1,
+    };
+    let want = dpo_loss(&policy(), Some(&other()), &dpo).unwrap().loss;
+    assert_close(&parts, &numbers(&want), EXACT, "a pair alone is DPO");
     let (a, b): (f64, f64) = (whole.iter().sum(), parts.iter().sum());
     assert!((a - b).abs() > 1e-3, "{a} {b}");
 }

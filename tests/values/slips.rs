@@ -118,7 +118,11 @@ fn an_exponential_that_overflows_under_a_gate_of_zero() {
     let z = -100f32;
     let gate = 1.0 / (1.0 + (-z / 0.05).exp());
     assert!((gate * (-z).exp()).is_nan());
-    for (dtype, z) in [(DType::F32, -100.0), (DType::F64, -1e4), (DType::F64, 1e4)] {
+    for (dtype, z) in [
+        (DType::F32, -100.0f64),
+        (DType::F64, -1e4),
+        (DType::F64, 1e4),
+    ] {
         let chosen = Var::new(&[z], &Device::Cpu).unwrap();
         let at = |x: &Tensor| x.to_dtype(dtype).unwrap();
         let zero = at(&vector(&[0.0]));

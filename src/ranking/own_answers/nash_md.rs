@@ -140,13 +140,16 @@ pub fn nash_md_loss(
     let wins = axes.float("wins", wins, &["batch"])?.detach();
     let sum = policy.sum()?;
 
-    // β · sg[ log-ratio ] · log π_θ, of the answer or of each token
+    // − (P − ½) · Σₜ log π_θ(yₜ)
+    let gain = ((wins - 0.5)? * &sum)?;
+    if config.beta == 0.0 {
+        return Ok(gain.neg()?);
+    }
+    // + β · sg[ log-ratio ] · log π_θ, of the answer or of each token
     let ratios = (&values - old)?.detach();
     let price = match config.credit {
         KlCredit::Answer => (masked_sum(&ratios, &mask)? * &sum)?,
         KlCredit::Token => masked_sum(&(ratios * &values)?, &mask)?,
     };
-    // − (P − ½) · Σₜ log π_θ(yₜ)
-    let gain = ((wins - 0.5)? * sum)?;
-    Ok((weighted(&price, config.beta)? - gain)?)
+    Ok(((price * config.beta)? - gain)?)
 }
