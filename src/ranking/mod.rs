@@ -92,7 +92,7 @@
 //!
 //! | room | what its losses change about those above |
 //! |---|---|
-//! | [`reference`] | what becomes of the log-ratio: IPO, f-DPO, EXO, NCA, SPPO, APO, robust DPO and others |
+//! | [`mod@reference`] | what becomes of the log-ratio: IPO, f-DPO, EXO, NCA, SPPO, APO, robust DPO and others |
 //! | [`margin`] | one term of DPO's margin: length, the chosen answer, the divergence of every token |
 //! | [`reference_free`] | no reference: SimPO, ORPO, CPO and others |
 //! | [`unpaired`] | no pairs: KTO, BCO |

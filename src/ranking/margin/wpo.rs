@@ -19,19 +19,13 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 /// Settings of [`wpo_weights`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WpoConfig {
     /// The largest weight of a pair, > 0, or none. Default none, as in TRL 1.16; releases before capped it
     /// at 1.
     #[doc(alias = "clamp")]
     pub largest: Option<f64>,
-}
-
-impl Default for WpoConfig {
-    fn default() -> Self {
-        Self { largest: None }
-    }
 }
 
 /// The weight of each pair, a constant.

@@ -2,11 +2,11 @@
 //!
 //! | loss | answers from | ordered by | reference | fixed point or step |
 //! |---|---|---|---|---|
-//! | [`online_dpo_loss`](online_dpo::online_dpo_loss) | two of the policy | scores | fixed | DPO's, over the policy's own answers |
-//! | [`xpo_loss`](xpo::xpo_loss) | policy and reference | preferences | fixed | the same, with a bonus for leaving the reference |
-//! | [`nash_md_loss`](nash_md::nash_md_loss) | one of the policy, one of a mixture | win probability | fixed | a Nash equilibrium of the preferences |
-//! | [`spin_loss`](spin::spin_loss) | the data and the previous iterate | their origin | the previous iterate | the distribution of the data |
-//! | [`rebel_loss`](rebel::rebel_loss) | two of the previous iterate | rewards | the previous iterate | π · e^(η r) |
+//! | [`online_dpo_loss`] | two of the policy | scores | fixed | DPO's, over the policy's own answers |
+//! | [`xpo_loss`] | policy and reference | preferences | fixed | the same, with a bonus for leaving the reference |
+//! | [`nash_md_loss`] | one of the policy, one of a mixture | win probability | fixed | a Nash equilibrium of the preferences |
+//! | [`spin_loss`] | the data and the previous iterate | their origin | the previous iterate | the distribution of the data |
+//! | [`rebel_loss`] | two of the previous iterate | rewards | the previous iterate | π · e^(η r) |
 //!
 //! Drawing and judging are the caller's. [`crate::online`] has what draws answers and what scores them.
 

@@ -94,7 +94,7 @@ pub fn geometric_mixture(
 /// [`Error::Parameter`](crate::Error::Parameter) unless β ≥ 0, [`Error::Shape`](crate::Error::Shape) if
 /// sizes differ, [`Error::DType`](crate::Error::DType) unless all are f32 or all are f64.
 /// # Properties
-/// * Its value means nothing; its gradient is that of β·KL(π‖π_ref) − E[P] over answers of the policy,
+/// * Its value means nothing; its gradient is that of β·KL(π‖π_ref) − E\[P\] over answers of the policy,
 ///   with the baseline ½.
 /// * At the first step, where policy and reference agree, only −(P − ½) acts.
 /// * For an answer of one token the two credits agree.

@@ -2,13 +2,13 @@
 //!
 //! | loss | takes | an answer's score against | slope far on the wrong side | optimum |
 //! |---|---|---|---|---|
-//! | [`kto_loss`](kto::kto_loss) | answers, desirable or not | z₀, from mismatched answers | dies | none that is finite |
-//! | [`apo_zero_unpaired_loss`](kto::apo_zero_unpaired_loss) | the same | 0 | dies | none that is finite |
-//! | [`bco_loss`](bco::bco_loss) | the same | δ, the running mean of all rewards | β | log-odds of the label |
-//! | [`bco_pair_loss`](bco::bco_pair_loss) | pairs | δ | β | as above |
+//! | [`kto_loss`] | answers, desirable or not | z₀, from mismatched answers | dies | none that is finite |
+//! | [`apo_zero_unpaired_loss`] | the same | 0 | dies | none that is finite |
+//! | [`bco_loss`] | the same | δ, the running mean of all rewards | β | log-odds of the label |
+//! | [`bco_pair_loss`] | pairs | δ | β | as above |
 //!
 //! z₀ and δ are values that the caller passes, so an answer's loss depends on it alone and micro-batches are
-//! one batch. [`kto_baseline`](kto::kto_baseline) and [`RewardShift`](bco::RewardShift) compute them for a
+//! one batch. [`kto_baseline`] and [`RewardShift`] compute them for a
 //! whole window.
 
 pub mod bco;
