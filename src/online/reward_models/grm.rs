@@ -67,9 +67,9 @@ impl Default for GrmConfig {
 /// constant, which only the term of DPO reads; `None` is the reference-free form. The loss is `[batch]`;
 /// the rewards beside it are the scores.
 /// # Errors
-/// [`Error::Parameter`](crate::Error::Parameter) unless 0 ≤ α ≤ 1 and β > 0,
-/// [`Error::Shape`](crate::Error::Shape) if sizes differ, [`Error::DType`](crate::Error::DType) unless all
-/// are f32 or all are f64, [`Error::Argument`](crate::Error::Argument) for a reference beside a term that
+/// [`Error::Parameter`] unless 0 ≤ α ≤ 1 and β > 0,
+/// [`Error::Shape`] if sizes differ, [`Error::DType`] unless all
+/// are f32 or all are f64, [`Error::Argument`] for a reference beside a term that
 /// reads none.
 /// # Properties
 /// * α = 0 is [`pairwise_reward_loss`](crate::pairwise_reward_loss), α = 1 the auxiliary term alone.

@@ -38,9 +38,9 @@ pub struct WpoConfig {
 /// `policy` holds `[batch, time]` with [`Statistics::log_collision`](crate::Statistics::log_collision).
 /// The weights `[batch]` are constants; multiply the losses of the pairs by them.
 /// # Errors
-/// [`Error::Argument`](crate::Error::Argument) without that statistic,
-/// [`Error::Shape`](crate::Error::Shape) if batches differ, [`Error::DType`](crate::Error::DType) if types
-/// differ, [`Error::Parameter`](crate::Error::Parameter) unless the cap is > 0.
+/// [`Error::Argument`] without that statistic,
+/// [`Error::Shape`] if batches differ, [`Error::DType`] if types
+/// differ, [`Error::Parameter`] unless the cap is > 0.
 /// # Properties
 /// * A weight compares a token's probability with the mean probability of a drawn token: answers drawn
 ///   from the policy itself have weights around 1. For uniform distributions every weight is 1.

@@ -60,9 +60,9 @@ impl Default for OnlineDpoConfig {
 /// All `[batch, 2]`; scores and reference are constants. The loss is `[batch]`; the rewards β·ρ are those
 /// of the better and the worse answer.
 /// # Errors
-/// [`Error::Parameter`](crate::Error::Parameter) unless β > 0, [`Error::Shape`](crate::Error::Shape) if
-/// sizes differ, [`Error::Argument`](crate::Error::Argument) unless there are two answers,
-/// [`Error::DType`](crate::Error::DType) unless all are f32 or all are f64.
+/// [`Error::Parameter`] unless β > 0, [`Error::Shape`] if
+/// sizes differ, [`Error::Argument`] unless there are two answers,
+/// [`Error::DType`] unless all are f32 or all are f64.
 /// # Properties
 /// * It is [`dpo_loss`](crate::dpo_loss) on the ordered pair. Exchanging the two answers changes nothing.
 /// * A NaN score is taken for a tie.

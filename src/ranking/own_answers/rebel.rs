@@ -5,7 +5,7 @@
 //!
 //! | paper | here | shape |
 //! |---|---|---|
-//! | log(π_θ/π_t) of y, y′ | [`LogRatios`](crate::ranking::LogRatios), with the previous iterate as reference | `[batch]` |
+//! | log(π_θ/π_t) of y, y′ | [`LogRatios`], with the previous iterate as reference | `[batch]` |
 //! | r(x, y), r(x, y′) | `rewards` | `[batch]` |
 //! | η | [`RebelConfig::eta`] | number |
 //!

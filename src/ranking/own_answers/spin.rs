@@ -6,7 +6,7 @@
 //! | paper | here | shape |
 //! |---|---|---|
 //! | y ~ data, y′ ~ π_t | chosen, rejected | `[batch]` |
-//! | λ log(π_θ/π_t) | [`LogRatios`](crate::ranking::LogRatios), with the previous iterate as reference | `[batch]` |
+//! | λ log(π_θ/π_t) | [`LogRatios`], with the previous iterate as reference | `[batch]` |
 //! | λ | [`SpinConfig::beta`] | number |
 //!
 //! Read next: [`dpo`](crate::ranking::dpo).

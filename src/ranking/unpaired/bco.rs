@@ -100,8 +100,8 @@ impl Default for BcoConfig {
 /// `policy` and `reference` `[batch]`, sums of token log-probabilities; `desirable` `[batch]` in u8, 1 for
 /// a desirable answer; `shift` a scalar, a constant. The loss and the rewards β·ρ are `[batch]`.
 /// # Errors
-/// [`Error::Parameter`](crate::Error::Parameter) unless β > 0, [`Error::Shape`](crate::Error::Shape) if
-/// sizes differ, [`Error::DType`](crate::Error::DType) unless the floats are f32 or f64 alike and the
+/// [`Error::Parameter`] unless β > 0, [`Error::Shape`] if
+/// sizes differ, [`Error::DType`] unless the floats are f32 or f64 alike and the
 /// labels u8.
 /// # Properties
 /// * ∂L/∂ρ = −β σ(−(β·ρ − δ)) for a desirable answer: unlike KTO's it does not die for answers that are
@@ -172,8 +172,8 @@ pub fn bco_loss(
 /// # Shapes
 /// `ratios` `[batch]`; `shift` a scalar, a constant. The loss and the rewards β·ρ are `[batch]`.
 /// # Errors
-/// [`Error::Parameter`](crate::Error::Parameter) unless β > 0, [`Error::Shape`](crate::Error::Shape)
-/// unless the shift is a scalar, [`Error::DType`](crate::Error::DType) unless it has the type of the
+/// [`Error::Parameter`] unless β > 0, [`Error::Shape`]
+/// unless the shift is a scalar, [`Error::DType`] unless it has the type of the
 /// ratios.
 /// # Properties
 /// * It is the sum of [`bco_loss`] over the two answers.
