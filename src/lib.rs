@@ -45,11 +45,12 @@
 //! | | [`math`] | the delicate primitives, tested at their kinks and at infinity |
 //! | | [`guide`] | an hour through §3 in seven steps, with code, examples and exercises |
 //! | | [`mod@survey`] | the survey section by section, with the evidence for each item |
+//! | | [`since`] | preference objectives and reward models after it, by date and by TRL's names |
 //!
 //! The losses, their settings and results, and the core types are exported at the crate's root:
 //! `use candle_align::{DpoConfig, Pair, dpo_loss}`. Everything else is reached through its module:
 //! `parameter_efficient::LoraLinear`, `peft::AdapterFile`, `training::AdamW`, `online::raft::best_of_k`,
-//! `language::edits::edit_script`.
+//! `language::edits::edit_script`. So are the losses since the survey: `ranking::ipo_loss`.
 //!
 //! # Words
 //!
@@ -120,6 +121,7 @@ mod sequence;
 pub mod sft;
 mod shape;
 mod simd;
+pub mod since;
 pub mod survey;
 mod tensor_file;
 mod text;

@@ -4,12 +4,14 @@
 //! `abs` has slope +1 there, and a product with a mask turns a masked infinity into NaN. Masks are u8. A 0
 //! leaves a position out, and the value there may be anything, even NaN.
 
+mod logistic;
 mod softmax;
 
 use crate::error::{Error, Result};
 use crate::known::{readable, with_slope};
 use crate::shape::Axes;
 use candle_core::{D, DType, Tensor, WithDType};
+pub(crate) use logistic::{at_most, expm1, log1mexp, of_two, sigmoid};
 pub(crate) use softmax::{log_softmax, softmax};
 
 /// A score that hides a position from an attention over finite scores.

@@ -53,6 +53,7 @@ pub mod ppo;
 pub mod raft;
 pub mod reward_head;
 pub mod reward_model;
+pub mod reward_models;
 pub mod rewards;
 pub mod rlhf;
 pub mod rollout;

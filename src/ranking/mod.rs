@@ -87,13 +87,37 @@
 //! `use candle_align::{DpoConfig, dpo_loss};`.
 //!
 //! Read next: [`dpo`], [`pro`], [`slic`], [`rrhf`], [`brio`], [`expected_risk`].
+//!
+//! # Since the survey
+//!
+//! | room | what its losses change about those above |
+//! |---|---|
+//! | [`mod@reference`] | what becomes of the log-ratio: IPO, f-DPO, EXO, NCA, SPPO, APO, robust DPO and others |
+//! | [`margin`] | one term of DPO's margin: length, the chosen answer, the divergence of every token |
+//! | [`reference_free`] | no reference: SimPO, ORPO, CPO and others |
+//! | [`unpaired`] | no pairs: KTO, BCO |
+//! | [`own_answers`] | where the answers come from: online DPO, XPO, Nash-MD, SPIN, REBEL |
+//!
+//! Their names are found here, `candle_align::ranking::ipo_loss`, and not at the root. [`crate::since`] lists them
+//! by date, and says which call is which loss of TRL.
 
 pub mod brio;
 pub mod dpo;
 pub mod expected_risk;
+pub mod margin;
+pub mod own_answers;
 pub mod pro;
+pub mod reference;
+pub mod reference_free;
 pub mod rrhf;
 pub mod slic;
+pub mod unpaired;
+
+pub use margin::*;
+pub use own_answers::*;
+pub use reference::*;
+pub use reference_free::*;
+pub use unpaired::*;
 
 use crate::error::Result;
 use crate::log_probs::Candidates;
@@ -104,7 +128,8 @@ use crate::shape::Axes;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-/// How the token losses of a reference answer become one number per list.
+/// How the token losses of a reference answer become one number per list, and those of a chosen answer one
+/// number per pair.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReferenceTokens {
@@ -132,6 +157,31 @@ fn best_answer_loss(candidates: &Candidates) -> Result<Tensor> {
 fn normalized(candidates: &Candidates, length_power: f64) -> Result<Tensor> {
     let lengths = at_least_one(candidates.lengths())?;
     Ok((candidates.sums() / lengths.powf(length_power)?)?)
+}
+
+/// The likelihood term of each pair's answer `[batch]`, beside a loss of the same batch.
+fn answer_nll(
+    function: &'static str,
+    beside: &Tensor,
+    (argument, answer): (&str, &TokenLoss),
+    tokens: ReferenceTokens,
+) -> Result<Tensor> {
+    let mut axes = Axes::new(function);
+    axes.float("policy", beside, &["batch"])?;
+    let loss = axes.float(
+        &format!("{argument}.loss"),
+        &answer.loss,
+        &["batch", "time"],
+    )?;
+    let mask = axes.mask(
+        &format!("{argument}.mask"),
+        &answer.mask,
+        &["batch", "time"],
+    )?;
+    match tokens {
+        ReferenceTokens::Sum => masked_sum(&loss, &mask),
+        ReferenceTokens::Mean => masked_mean(&loss, &mask),
+    }
 }
 
 /// The loss of each list's reference answer `[batch]`; 0 where there is none.

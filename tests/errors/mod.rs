@@ -42,6 +42,7 @@ mod sampling;
 mod second_thoughts;
 mod sequence;
 mod sft;
+mod since;
 mod sizes;
 mod slic;
 mod stable_alignment;

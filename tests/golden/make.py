@@ -24,6 +24,8 @@ import quantized  # noqa: E402
 import raft  # noqa: E402
 import ranking  # noqa: E402
 import rollout  # noqa: E402
+import since_others  # noqa: E402
+import since_pairs  # noqa: E402
 import supervised  # noqa: E402
 
 if __name__ == "__main__":
@@ -59,3 +61,6 @@ if __name__ == "__main__":
     optimizer.adamw()
     optimizer.lora_plus()
     optimizer.schedule()
+    since_pairs.since_dpo()
+    since_others.since_trl()
+    since_others.since_scalar()

@@ -26,6 +26,7 @@ mod raft;
 mod ranking;
 mod reader;
 mod rollout;
+mod since;
 mod supervised;
 
 /// Difference allowed between two f64 computations of one number, relative above 1.

@@ -36,6 +36,7 @@ mod sampling;
 mod second_thoughts;
 mod sequence;
 mod sft;
+mod since;
 mod slic;
 mod stable_alignment;
 mod training;

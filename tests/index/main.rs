@@ -125,15 +125,18 @@ fn pages() -> Vec<Page> {
     found
 }
 
-/// The table's rows, without the links.
+/// The rows of both tables, of the survey's methods and of those since, without the links.
 fn rows() -> Vec<String> {
-    read("src/survey.md")
-        .lines()
-        .filter(|line| {
-            ["| 2", "| 3", "| 4"]
-                .iter()
-                .any(|part| line.starts_with(part))
-        })
+    let (survey, since) = (read("src/survey.md"), read("src/since.md"));
+    let of_survey = |line: &&str| {
+        ["| 2", "| 3", "| 4"]
+            .iter()
+            .any(|part| line.starts_with(part))
+    };
+    let survey = survey.lines().filter(of_survey);
+    let since = since.lines().filter(|line| line.starts_with("| 20"));
+    survey
+        .chain(since)
         .filter(|line| line.contains(".rs`"))
         .map(without_links)
         .collect()
@@ -210,7 +213,7 @@ fn every_operation_has_the_sections_of_a_page_but_its_source() {
 }
 
 #[test]
-fn every_page_has_a_row_in_the_survey_or_stands_around_them() {
+fn every_page_has_a_row_in_one_table_or_stands_around_them() {
     let (rows, survey) = (rows(), read("src/survey.md"));
     for Page { file, item, .. } in pages() {
         let row = [format!("| `{item}` |"), format!("| `{file}` |")];
@@ -218,7 +221,10 @@ fn every_page_has_a_row_in_the_survey_or_stands_around_them() {
         // §3.3 has tools beside its methods
         let around = (file.starts_with("parameter_efficient") || file.starts_with("peft"))
             && survey.contains(&format!("`{item}`"));
-        assert!(listed || around, "no row with {row:?} in survey.md");
+        assert!(
+            listed || around,
+            "no row with {row:?} in survey.md or since.md"
+        );
     }
 }
 
@@ -420,7 +426,13 @@ fn what_the_crates_page_calls_flat_is_found_flat() {
         let below = path.strip_prefix(&src).unwrap().display().to_string();
         for name in outermost(&fs::read_to_string(&path).unwrap()) {
             let is_flat = flat.contains(&name.as_str());
+            // what came after the survey is in folders of its own, and reached through them
+            let since = below.matches('/').count() > 1;
             match room(&below) {
+                "online" | "ranking" if since => {
+                    assert!(!is_flat, "src/{below}: `{name}` is in src/lib.rs");
+                    through += 1;
+                }
                 "sft" | "online" | "ranking" | "language"
                     if name.ends_with("_loss") || name.ends_with("Config") =>
                 {
@@ -453,7 +465,8 @@ fn every_loss_over_pairs_returns_what_it_orders_by() {
         for of in text.split("\npub fn ").skip(1) {
             let name = of.split('(').next().unwrap();
             let (arguments, result) = of.split_once(") -> ").unwrap_or_default();
-            if name.ends_with("_loss") && arguments.contains("Pair<Tensor>") {
+            let pairs = ["Pair<Tensor>", "&LogRatios"];
+            if name.ends_with("_loss") && pairs.iter().any(|pair| arguments.contains(pair)) {
                 assert!(result.starts_with("Result<PreferenceLoss>"), "{name}");
                 found.push(name.to_string());
             }
@@ -462,7 +475,9 @@ fn every_loss_over_pairs_returns_what_it_orders_by() {
     found.sort();
     let known = [
         "dpo_loss",
+        "ipo_loss",
         "pairwise_reward_loss",
+        "simpo_loss",
         "slic_margin_loss",
         "slic_rank_loss",
     ];
@@ -524,7 +539,7 @@ const FLOORS: [&[&str]; 13] = [
     ],
     &["peft"],
     &["decoder"],
-    &["lib", "guide", "survey"],
+    &["lib", "guide", "since", "survey"],
 ];
 
 /// The room of a file, by its path below `src/`.

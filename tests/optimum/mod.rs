@@ -24,6 +24,7 @@ mod rollout;
 mod rrhf;
 mod second_thoughts;
 mod sft;
+mod since;
 mod slic;
 mod stable_alignment;
 mod training;

@@ -15,6 +15,7 @@ mod reward_model;
 mod rlhf;
 mod rrhf;
 mod sft;
+mod since;
 mod slic;
 mod stable_alignment;
 
@@ -32,6 +33,7 @@ pub fn all() -> Vec<Row> {
     rows.extend(language::rows());
     rows.extend(brio::rows());
     rows.extend(expected_risk::rows());
+    rows.extend(since::rows());
     rows
 }
 
