@@ -15,6 +15,7 @@ mod brio;
 mod chain_of_hindsight;
 mod conditional_sft;
 mod design_space;
+mod distillation;
 mod dora;
 mod dpo;
 mod expected_risk;

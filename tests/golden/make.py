@@ -15,6 +15,7 @@ import auxiliary  # noqa: E402
 import builders  # noqa: E402
 import calibration  # noqa: E402
 import decoder  # noqa: E402
+import distillation  # noqa: E402
 import language  # noqa: E402
 import online  # noqa: E402
 import optimizer  # noqa: E402
@@ -59,3 +60,4 @@ if __name__ == "__main__":
     optimizer.adamw()
     optimizer.lora_plus()
     optimizer.schedule()
+    distillation.distillation()

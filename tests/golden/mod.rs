@@ -12,6 +12,7 @@ mod auxiliary;
 mod builders;
 mod calibration;
 mod decoder;
+mod distillation;
 mod expressions;
 mod language;
 mod online;

@@ -1,5 +1,5 @@
-//! What a four-bit layer, a layer under LoRA and attention hold, and what it takes to use them, counted by
-//! the allocator.
+//! What a four-bit layer, a layer under LoRA, attention and a divergence hold, and what it takes to use
+//! them, counted by the allocator.
 //!
 //! Only what the test's own thread takes and gives back is counted. Parallel work stays on that
 //! thread ([`alone`]), so no other thread holds a part of what is measured, and no other thread's
@@ -9,6 +9,7 @@ mod attention;
 #[allow(dead_code)] // the suite of attention uses the rest
 #[path = "../attention/case.rs"]
 mod case;
+mod distillation;
 
 use candle_align::parameter_efficient::{BlockScale, LoraConfig, LoraLinear, Nf4Linear};
 use candle_core::{DType, Device, Tensor, Var};

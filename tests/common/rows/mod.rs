@@ -6,6 +6,7 @@ use candle_align::{Candidates, Result, TokenLoss};
 use candle_core::Tensor;
 
 mod brio;
+mod distillation;
 mod dpo;
 mod expected_risk;
 mod language;
@@ -32,6 +33,7 @@ pub fn all() -> Vec<Row> {
     rows.extend(language::rows());
     rows.extend(brio::rows());
     rows.extend(expected_risk::rows());
+    rows.extend(distillation::rows());
     rows
 }
 
