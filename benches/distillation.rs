@@ -129,7 +129,7 @@ fn variant(group: &str, name: &str) -> Result<Measured> {
 fn main() {
     let results = compare(&GROUPS, variant);
     println!("\n| ratio | time | extra memory |\n|---|---|---|");
-    let mut ratio = |of: &str, over: &str| {
+    let ratio = |of: &str, over: &str| {
         if let (Some(a), Some(b)) = (results.get(of), results.get(over)) {
             println!("| {of} / {over} | {:.2} | {:.2} |", a.1 / b.1, a.2 / b.2);
         }

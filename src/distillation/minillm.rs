@@ -148,7 +148,7 @@ pub fn teacher_mixed_log_probs(student: &Tensor, teacher: &Tensor, alpha: f64) -
     let of = |x: &Tensor| {
         log_softmax(&x.detach(), None)?
             .exp()
-            .map_err(crate::Error::from)
+            .map_err(crate::error::Error::from)
     };
     Ok((((of(&student)? * (1.0 - alpha))? + (of(&teacher)? * alpha)?)?).log()?)
 }

@@ -16,7 +16,7 @@ use crate::error::{Error, Result, positive, require};
 use crate::log_probs::TokenLogProbs;
 use crate::math::{masked, to_host};
 use crate::outputs::TokenLoss;
-use crate::shape::Axes;
+use crate::shape::{Axes, fits_trained};
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -57,7 +57,7 @@ impl Default for EaftConfig {
 /// with one more position, which predicts nothing. The result is `[batch, time]` with the mask of
 /// `log_probs`. The entropy gets no gradient. The logits of counted positions are read to the host.
 /// # Errors
-/// [`Error::Shape`] if the positions do not fit; [`Error::Parameter`](crate::Error::Parameter) unless K ≥ 1,
+/// [`Error::Shape`] or [`Error::DType`] if the logits do not fit; [`Error::Parameter`](crate::Error::Parameter) unless K ≥ 1,
 /// scale > 0 and α > 0.
 /// # Properties
 /// * The gradient with respect to each counted log-probability is minus the weight.
@@ -107,6 +107,7 @@ pub fn eaft_loss(
     let mut axes = Axes::new(function);
     let values = axes.float("log_probs", log_probs.values(), &["batch", "time"])?;
     let logits = at_the_positions(&mut axes, logits, values.dim(1)?)?;
+    fits_trained(function, "logits", &logits, (values.dtype(), "`log_probs`"))?;
 
     // sg( (H / scale)^α )
     let entropy = top_entropy(&logits, log_probs.mask(), config.k)?;

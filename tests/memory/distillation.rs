@@ -72,7 +72,8 @@ fn hidden_states_need_a_few_chunks_of_logits() {
                 loss.loss.sum_all().unwrap()
             });
             println!("trained {trained}: forward {held} held, {most} at most; logits {logits}");
-            assert!(held < 1 << 18, "{held}");
+            // the matrix product keeps its work space once it was used
+            assert!(held < logits / 64, "{held}");
             // 64 MiB of logits, and the work space of a matrix product
             assert!(most < (80 << 20), "{most}");
             let (_, _, most) = measured(|| loss.backward().unwrap());

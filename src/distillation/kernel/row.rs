@@ -30,7 +30,7 @@ pub(super) fn value_and_mean(direction: Direction, (a, b): (f64, f64)) -> (f64, 
 
 /// Reads a row once.
 #[inline(always)]
-fn side<W: Number>(
+pub(super) fn side<W: Number>(
     fused: Fused,
     read: &Reader<W>,
     (from, len): (usize, usize),
@@ -120,14 +120,16 @@ impl Row {
         t: &mut [W],
         at: usize,
     ) {
-        for (side, block) in [(&self.student, &mut *s), (&self.teacher, &mut *t)] {
-            scaled(block, plan.scale);
-            log_p(side, block);
-        }
+        scaled(s, plan.scale);
+        scaled(t, plan.scale);
         let grad = grad * plan.scale;
-        match &self.top {
-            Some(top) => top.gradient(fused, (plan.direction, self.mean, grad), s, t, at),
-            None => gradient(fused, plan.direction, self.mean, grad, s, t),
+        if let Some(top) = &self.top {
+            let models = (&self.student, &self.teacher);
+            let of = (plan.direction, self.mean, grad);
+            return top.gradient(fused, models, of, s, t, at);
         }
+        log_p(&self.student, s);
+        log_p(&self.teacher, t);
+        gradient(fused, plan.direction, self.mean, grad, s, t);
     }
 }

@@ -1,9 +1,9 @@
 //! The k likeliest symbols one by one, and all others as one.
 
 use super::Plan;
-use super::block::{Side, gradient, largest, log_p, scaled, sums, total};
-use super::number::{BLOCK, Number, Reader};
-use super::row::{Row, value_and_mean};
+use super::block::{Side, gradient, log_p, scaled, sums};
+use super::number::{Number, Reader};
+use super::row::{Row, side, value_and_mean};
 use crate::distillation::divergence::{ChosenBy, Direction, TopK};
 use crate::simd::Fused;
 
@@ -12,8 +12,8 @@ use crate::simd::Fused;
 pub(super) struct Top {
     /// In ascending order.
     symbols: Vec<u32>,
-    /// log Σ q of the others.
-    log_others: f64,
+    /// The student's distribution over the others alone.
+    others: Side,
     /// The slope that the others share, each as its part of their probability.
     slope: f64,
 }
@@ -54,27 +54,33 @@ pub(super) fn forward<W: Number>(
     (from, len): (usize, usize),
     (student, teacher): (Side, Side),
 ) -> Row {
-    let whole = |read: &Reader<W>, side: &Side| {
+    let whole = |read: &Reader<W>| {
         let mut row = vec![W::default(); len];
         read(from, &mut row);
         scaled(&mut row, plan.scale);
-        log_p(side, &mut row);
         row
     };
-    let (mut s, mut t) = (whole(read.0, &student), whole(read.1, &teacher));
+    let (mut s, mut t) = (whole(read.0), whole(read.1));
     let symbols = choose(&s, &t, top);
-    let taken = |row: &mut [W]| -> Vec<f64> {
-        let take = |&v: &u32| std::mem::replace(&mut row[v as usize], W::IMPOSSIBLE).into();
-        symbols.iter().map(take).collect()
+    // their log-probabilities, and the distribution over the others
+    let split = |row: &mut [W], of: &Side| -> (Vec<f64>, Side) {
+        let take = |&v: &u32| std::mem::replace(&mut row[v as usize], W::IMPOSSIBLE);
+        let mut each: Vec<W> = symbols.iter().map(take).collect();
+        log_p(of, &mut each);
+        let read: Reader<W> =
+            Box::new(|from, out| out.copy_from_slice(&row[from..from + out.len()]));
+        let others = side(fused, &read, (0, len), 1.0);
+        let mut each: Vec<f64> = each.into_iter().map(W::into).collect();
+        each.push(log_mass(&others, of));
+        (each, others)
     };
-    let (mut each_s, mut each_t) = (taken(&mut s), taken(&mut t));
-    let (others_s, others_t) = (log_sum(fused, &s), log_sum(fused, &t));
-    each_s.push(others_s);
-    each_t.push(others_t);
+    let (each_s, others) = split(&mut s, &student);
+    let (each_t, _) = split(&mut t, &teacher);
     let sums = sums(fused, plan.direction, &each_s, &each_t);
     let (value, mean) = value_and_mean(plan.direction, sums);
-    let mut slope = [others_s];
-    gradient(fused, plan.direction, mean, 1.0, &mut slope, &[others_t]);
+    let mut slope = each_s[symbols.len()..].to_vec();
+    let last = &each_t[symbols.len()..];
+    gradient(fused, plan.direction, mean, 1.0, &mut slope, last);
     Row {
         student,
         teacher,
@@ -82,34 +88,31 @@ pub(super) fn forward<W: Number>(
         mean,
         top: Some(Box::new(Top {
             symbols,
-            log_others: others_s,
-            slope: slope[0],
+            others,
+            slope: slope.iter().sum(),
         })),
     }
 }
 
-/// log Σ e^x, relative to the largest, so that it does not vanish where every e^x does.
-#[inline(always)]
-fn log_sum<W: Number>(fused: Fused, row: &[W]) -> f64 {
-    let max = largest(row);
-    if max == W::IMPOSSIBLE {
-        // none is left, or NaN
-        let sum: f64 = row.iter().map(|&x| W::exp(fused, x).into()).sum();
-        return sum.ln();
-    }
-    let blocks = row.chunks(BLOCK);
-    let sum: f64 = blocks
-        .map(|block| total(block, |x| W::exp(fused, x - max)))
-        .sum();
-    max.into() + sum.ln()
+/// log of the probability of some symbols together, from the distribution over them and that over all.
+fn log_mass(some: &Side, all: &Side) -> f64 {
+    let below = match (some.max == all.max, some.max == f64::NEG_INFINITY) {
+        // also where both are +∞
+        (true, _) => 0.0,
+        // −∞, or NaN if one of them is
+        (false, true) => return some.log_sum,
+        (false, false) => some.max - all.max,
+    };
+    below + some.log_sum - all.log_sum
 }
 
 impl Top {
-    /// As [`gradient`], for the symbols from `at` on.
+    /// As [`gradient`], from logits, for the symbols from `at` on.
     #[inline(always)]
     pub(super) fn gradient<W: Number>(
         &self,
         fused: Fused,
+        (student, teacher): (&Side, &Side),
         (direction, mean, grad): (Direction, f64, f64),
         s: &mut [W],
         t: &[W],
@@ -119,19 +122,24 @@ impl Top {
         let inside = self.symbols[first..].iter().map(|&v| v as usize - at);
         let inside = inside.take_while(|&v| v < s.len());
         let each = inside.map(|v| {
-            let mut one = [s[v].into()];
-            gradient(fused, direction, mean, grad, &mut one, &[t[v].into()]);
+            let (mut z_s, mut z_t) = ([s[v]], [t[v]]);
+            log_p(student, &mut z_s);
+            log_p(teacher, &mut z_t);
+            let mut one = [z_s[0].into()];
+            gradient(fused, direction, mean, grad, &mut one, &[z_t[0].into()]);
             (v, one[0])
         });
         let each: Vec<(usize, f64)> = each.collect();
-        // where the others are impossible, e^x is 0 relative to anything
-        let all = match self.log_others == f64::NEG_INFINITY {
-            true => W::default(),
-            false => W::nearest(self.log_others),
-        };
+        // each other one has its part of the slope that they share
+        log_p(&self.others, s);
         let slope = W::nearest(grad * self.slope);
+        let none = self.others.max == f64::NEG_INFINITY;
         for s in s.iter_mut() {
-            let part = W::exp(fused, *s - all);
+            let part = if none {
+                W::default()
+            } else {
+                W::exp(fused, *s)
+            };
             *s = if part == W::default() {
                 part
             } else {
