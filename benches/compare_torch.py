@@ -1,6 +1,7 @@
 """One variant of a bench in PyTorch: prints forward seconds, total seconds, extra MiB.
 
-pip install torch==2.15.0;  run by `cargo bench --bench kernels -- --python PYTHON`, by `--bench ops` and by `--bench attention`
+pip install torch==2.15.0;  run by `cargo bench --bench kernels -- --python PYTHON`, by `--bench ops`, `--bench attention` and
+`--bench distillation`
 """
 
 import sys
@@ -153,6 +154,52 @@ def ops(group):
     return of
 
 
+def divergence(student, teacher, name):
+    """The sum over positions, as in TRL's generalized_jsd_loss without labels."""
+    functional = torch.nn.functional
+    log_q, log_p = functional.log_softmax(student, -1), functional.log_softmax(teacher, -1)
+
+    def kl(to, of):
+        return functional.kl_div(to, of, reduction="none", log_target=True)
+
+    if "forward" in name:
+        return kl(log_q, log_p).sum()
+    if "reverse" in name:
+        return kl(log_p, log_q).sum()
+    half = torch.tensor(0.5)
+    log_m = torch.logsumexp(torch.stack([log_q + torch.log1p(-half), log_p + torch.log(half)]), dim=0)
+    return (half * kl(log_m, log_p) + (1 - half) * kl(log_m, log_q)).sum()
+
+
+def of_logits(name):
+    student = numbers(2048, 32000, scale=16.0).requires_grad_()
+    teacher = numbers(2048, 32000, scale=16.0) * -0.5
+
+    def rest(loss):
+        loss.backward()
+        forget(student)
+
+    measure(lambda: divergence(student, teacher, name), rest)
+
+
+def of_hidden(name):
+    rows, dim, vocabulary = 2048, 576, 49152
+    states = numbers(rows, dim, scale=2.0).requires_grad_()
+    weight = numbers(vocabulary, dim, scale=0.1).requires_grad_(name.startswith("trained"))
+    other, matrix = numbers(rows, dim, scale=2.0) * -0.5, numbers(vocabulary, dim, scale=0.1)
+
+    def forward():
+        with torch.no_grad():
+            teacher = other @ matrix.T
+        return divergence(states @ weight.T, teacher, name)
+
+    def rest(loss):
+        loss.backward()
+        forget(states, weight)
+
+    measure(forward, rest)
+
+
 if __name__ == "__main__":
     groups = {
         "log_probs": log_probs,
@@ -161,5 +208,7 @@ if __name__ == "__main__":
         "equal": attention(4, 256),
         "long": attention(1, 1024),
         "shared": attention(8, 256),
+        "divergence": of_logits,
+        "distilled": of_hidden,
     }
     (groups.get(sys.argv[1]) or ops(sys.argv[1]))(sys.argv[2])

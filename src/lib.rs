@@ -34,6 +34,7 @@
 //! | §3.1 | [`online`] | sampling, reward models, PPO, RAFT |
 //! | §3.2.1 | [`ranking`] | DPO, PRO, SLiC, RRHF, BRIO, expected risk |
 //! | §3.2.2 | [`language`] | conditional SFT, Chain of Hindsight, Second Thoughts, Stable Alignment, SelFee, self-debug |
+//! | since | [`distillation`] | learning a teacher's distributions: GKD, on-policy distillation, MiniLLM |
 //! | §3.3 | [`parameter_efficient`] | LoRA, AdaLoRA, QLoRA, prompts, prefixes, adapters, frozen layers; DoRA, (IA)³, VeRA |
 //! | §4 | [`evaluation`] | closed form, references, people, language models as judges, meta-evaluation |
 //! | | [`peft`] | adapter files that Python's PEFT reads and writes |
@@ -99,6 +100,7 @@
 mod atomic;
 pub mod data;
 pub mod decoder;
+pub mod distillation;
 mod error;
 pub mod evaluation;
 mod exp;

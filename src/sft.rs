@@ -9,7 +9,11 @@
 //! | prompt left out | [`TokenLogProbs::mask`], 0 on the prompt, 1 on the answer and its end | `[batch, time]` |
 //! | Σₜ, or a mean | [`Reduction`](crate::Reduction) | scalar |
 //!
-//! Read next: [`crate::ranking`], which adds worse answers to compare with.
+//! Read next: [`crate::ranking`], which adds worse answers to compare with. Later variants weigh the tokens:
+//! [`dft`], by their probability; [`eaft`], by the entropy of the prediction.
+
+pub mod dft;
+pub mod eaft;
 
 use crate::error::{Error, Result, require};
 use crate::log_probs::TokenLogProbs;

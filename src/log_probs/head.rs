@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result, positive};
 use crate::shape::Axes;
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 /// The output layer of a language model: `logits = cap · tanh( (h Wᵀ + b) / cap ) / temperature`.
 #[doc(alias = "lm_head")]
@@ -77,8 +77,47 @@ impl OutputHead {
         }
     }
 
+    /// The output matrix `[vocabulary, dim]`.
+    pub(crate) fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
+    /// Its bias `[vocabulary]`, if there is one.
+    pub(crate) fn bias(&self) -> Option<&Tensor> {
+        self.bias.as_ref()
+    }
+
+    /// Whether the logits are kept within a cap.
+    pub(crate) fn caps(&self) -> bool {
+        self.soft_cap.is_some()
+    }
+
+    /// The same layer with its matrix and bias changed.
+    fn with(&self, change: impl Fn(&Tensor) -> candle_core::Result<Tensor>) -> Result<Self> {
+        Ok(Self {
+            weight: change(&self.weight)?,
+            bias: self.bias.as_ref().map(change).transpose()?,
+            ..self.clone()
+        })
+    }
+
+    /// In another type.
+    pub(crate) fn to_dtype(&self, dtype: DType) -> Result<Self> {
+        self.with(|x| x.to_dtype(dtype))
+    }
+
+    /// Without its history.
+    pub(crate) fn detach(&self) -> Result<Self> {
+        self.with(|x| Ok(x.detach()))
+    }
+
+    /// For a part of the vocabulary.
+    pub(crate) fn symbols(&self, from: usize, count: usize) -> Result<Self> {
+        self.with(|x| x.narrow(0, from, count))
+    }
+
     /// From the gradient of the logits to that of h Wᵀ + b.
-    pub(super) fn before_cap(
+    pub(crate) fn before_cap(
         &self,
         gradient: Tensor,
         logits: &Tensor,

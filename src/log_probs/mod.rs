@@ -25,6 +25,7 @@ pub use candidates::Candidates;
 pub use head::OutputHead;
 pub use pair::Pair;
 pub use statistics::Statistics;
+pub(crate) use sum::Sum;
 pub use token::TokenLogProbs;
 
 /// Log-probabilities `[batch, time]` and the gradient of their sum, without a graph: only the kernel's two

@@ -6,11 +6,11 @@ use rayon::prelude::*;
 
 /// A sum of tensors, accumulated in the memory of the first.
 #[derive(Default)]
-pub(super) struct Sum(pub(super) Option<Tensor>);
+pub(crate) struct Sum(pub(crate) Option<Tensor>);
 
 impl Sum {
     /// One more term.
-    pub(super) fn add(&mut self, term: Tensor) -> candle_core::Result<()> {
+    pub(crate) fn add(&mut self, term: Tensor) -> candle_core::Result<()> {
         match &self.0 {
             None => self.0 = Some(term),
             Some(total) if total.device().is_cpu() => {

@@ -16,6 +16,7 @@ mod chain_of_hindsight;
 mod conditional_sft;
 mod data;
 mod design_space;
+mod distillation;
 mod dora;
 mod dpo;
 mod evaluation;

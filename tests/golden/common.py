@@ -21,6 +21,7 @@ RELEASES = {
     "trl==0.24.0": "a9145b7d4a4a33778de117bda48530f0cf5b2ac25acc07db80ad04836f490dfc",
     "trl==1.12.0": "9c8f117b21a941edbc85744f5a341c9453d38e81f24ae81d3c6e9b9ca3b96409",
     "trl==1.13.0": "7c7ae0c72e969450221cf4c7cfe69c532c5a83c727204f1c8ced38a9b79134ec",
+    "trl==1.14.2": "bd97adb0284f2520ae8c5ebf243e2e4b3cbe50f09cb5964547e38dfc1d37694e",
 }
 
 torch.set_default_dtype(torch.float64)

@@ -15,6 +15,7 @@ import auxiliary  # noqa: E402
 import builders  # noqa: E402
 import calibration  # noqa: E402
 import decoder  # noqa: E402
+import distillation  # noqa: E402
 import language  # noqa: E402
 import online  # noqa: E402
 import optimizer  # noqa: E402
@@ -64,3 +65,4 @@ if __name__ == "__main__":
     since_pairs.since_dpo()
     since_others.since_trl()
     since_others.since_scalar()
+    distillation.distillation()

@@ -14,6 +14,7 @@ mod calibration;
 mod data_instructions;
 mod data_management;
 mod decoder;
+mod distillation;
 mod evaluation;
 mod expressions;
 mod language;

@@ -1,5 +1,5 @@
-//! What a four-bit layer, a layer under LoRA, attention and a decoder in four bits hold, and what it takes to
-//! use them, counted by the allocator.
+//! What a four-bit layer, a layer under LoRA, attention, a divergence and a decoder in four bits hold, and what
+//! it takes to use them, counted by the allocator.
 //!
 //! Only what the test's own thread takes and gives back is counted. Parallel work stays on that
 //! thread ([`alone`]), so no other thread holds a part of what is measured, and no other thread's
@@ -10,6 +10,7 @@ mod attention;
 #[path = "../attention/case.rs"]
 mod case;
 mod decoder;
+mod distillation;
 
 use candle_align::parameter_efficient::{BlockScale, LoraConfig, LoraLinear, Nf4Linear};
 use candle_core::{DType, Device, Tensor, Var};

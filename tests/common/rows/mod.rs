@@ -6,6 +6,7 @@ use candle_align::{Candidates, Result, TokenLoss};
 use candle_core::Tensor;
 
 mod brio;
+mod distillation;
 mod dpo;
 mod expected_risk;
 mod language;
@@ -34,6 +35,7 @@ pub fn all() -> Vec<Row> {
     rows.extend(brio::rows());
     rows.extend(expected_risk::rows());
     rows.extend(since::rows());
+    rows.extend(distillation::rows());
     rows
 }
 

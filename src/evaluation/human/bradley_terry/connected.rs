@@ -1,8 +1,15 @@
 //! Whether the games tell the strength of every model.
 
-use super::fit::Row;
 use crate::error::{Error, Result};
-use crate::evaluation::outcome::Outcome;
+use crate::evaluation::outcome::{Game, Outcome};
+
+/// A game, how often it was played, and its features.
+#[derive(Clone, Copy)]
+pub(super) struct Row<'a> {
+    pub game: Game,
+    pub count: f64,
+    pub features: &'a [f64],
+}
 
 /// Requires that every model can be reached from every other along wins and ties: then, and only then, the
 /// likelihood has a finite maximum.

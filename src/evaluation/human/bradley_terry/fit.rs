@@ -1,19 +1,11 @@
 //! The maximum of the likelihood, and its sandwich covariance.
 
-use super::connected::require_connected;
+use super::connected::{Row, require_connected};
 use super::likelihood::Likelihood;
 use super::newton::{Local, minimize, solve};
 use super::{BradleyTerryConfig, TieModel};
 use crate::error::{Error, Result};
-use crate::evaluation::outcome::{Game, Outcome};
-
-/// A game, how often it was played, and its features.
-#[derive(Clone, Copy)]
-pub(super) struct Row<'a> {
-    pub game: Game,
-    pub count: f64,
-    pub features: &'a [f64],
-}
+use crate::evaluation::outcome::Outcome;
 
 /// Strengths, then coefficients; with the covariance of both.
 pub(super) struct Fit {

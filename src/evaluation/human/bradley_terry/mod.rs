@@ -21,7 +21,8 @@ pub use style::{bradley_terry_with_style, style_features};
 use crate::error::{Error, Result, non_negative, positive, require};
 use crate::evaluation::outcome::{Game, require_games};
 use crate::evaluation::statistics::{Estimate, Spread, columns, resample, rounds};
-use fit::{Row, fit};
+use connected::Row;
+use fit::fit;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 

@@ -1,6 +1,6 @@
 //! Style control: ratings of models whose answers are alike in length and markup.
 
-use super::fit::Row;
+use super::connected::Row;
 use super::{BradleyTerry, BradleyTerryConfig, check, solve};
 use crate::error::{Error, Result};
 use crate::evaluation::outcome::Game;
