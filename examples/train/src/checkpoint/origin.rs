@@ -6,7 +6,7 @@ use crate::files;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The size and a hash of each file, by what it is for the run.
 pub type Origin = BTreeMap<String, String>;
@@ -52,7 +52,7 @@ fn weights(folder: &Path) -> Result<BTreeSet<String>> {
 }
 
 /// The size of a file and a hash of its content.
-fn number(path: &PathBuf) -> Result<String> {
+fn number(path: &Path) -> Result<String> {
     let failed = |error: io::Error| Error::file(path, format!("cannot be read: {error}"));
     let mut file = files::open(path).map_err(failed)?;
     let (mut hash, mut size) = (Hash::default(), 0);
