@@ -150,8 +150,14 @@ fn settings_of_self_instruct_out_of_range() {
         instruction: "x".to_string(),
         instances: vec![],
     };
-    let ask =
-        |instruction| instance_prompt("", &[task.clone()], instruction, InstanceOrder::InputFirst);
+    let ask = |instruction| {
+        instance_prompt(
+            "",
+            std::slice::from_ref(&task),
+            instruction,
+            InstanceOrder::InputFirst,
+        )
+    };
     is(ask("y"), "instance_prompt: `shown[0].instances` is empty");
     is(ask(""), "instance_prompt: `instruction` is empty");
 }

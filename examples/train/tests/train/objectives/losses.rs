@@ -217,7 +217,7 @@ fn slics_kl_is_that_of_the_logits() {
     let loss = |reference: Decoder| {
         let reference = Reference::Frozen(Box::new(reference));
         let window = [rows.to_vec()];
-        let measured = objective.loss(&mut case.decoder(), &reference, &rows, &window, None);
+        let measured = objective.loss(&case.decoder(), &reference, &rows, &window, None);
         number(&measured.unwrap().loss)
     };
     // Σ over the best answers' tokens of Σᵥ p (log p − log q)
@@ -301,7 +301,7 @@ fn classes_have_weights() {
 fn a_reward_model_scores_whole_texts() {
     let case = Case::new("reward", LISTS, &[]);
     let mut rng = StdRng::seed_from_u64(7);
-    let mut decoder = case.decoder().into_classifier(1, &mut rng).unwrap();
+    let decoder = case.decoder().into_classifier(1, &mut rng).unwrap();
     let (mut scores, mut rewards, mut exists) = (vec![], vec![], vec![]);
     for (texts, own) in lists(&case) {
         for i in 0..4 {
@@ -325,7 +325,7 @@ fn a_reward_model_scores_whole_texts() {
         let (objective, window) = (case.objective(), [vec![0, 1, 2]]);
         let off = Reference::AdapterOff;
         let ours = objective
-            .loss(&mut decoder, &off, &window[0], &window, None)
+            .loss(&decoder, &off, &window[0], &window, None)
             .unwrap();
         near(form, number(&ours.loss), mean(&theirs.unwrap()));
         // 3 + 1 + 6 pairs

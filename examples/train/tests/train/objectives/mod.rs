@@ -140,10 +140,9 @@ impl Case {
     /// The loss of some rows as one batch.
     fn loss(&self, objective: &Objective) -> f64 {
         let rows: Vec<usize> = (0..objective.len()).collect();
-        let (mut decoder, reference) =
-            (self.decoder(), Reference::Frozen(Box::new(self.decoder())));
+        let (decoder, reference) = (self.decoder(), Reference::Frozen(Box::new(self.decoder())));
         let window = [rows.clone()];
-        let measured = objective.loss(&mut decoder, &reference, &rows, &window, None);
+        let measured = objective.loss(&decoder, &reference, &rows, &window, None);
         number(&measured.unwrap().loss)
     }
 

@@ -191,10 +191,10 @@ fn held_out_accuracy_and_margin_are_those_of_the_score() {
         fs::write(&file, held).unwrap();
         case.settings.held_out_file = Some(file);
         let prepared = case.prepared().unwrap();
-        let mut decoder = case.decoder();
+        let decoder = case.decoder();
         let found = scores(
             &prepared.held_out.unwrap(),
-            &mut decoder,
+            &decoder,
             &Reference::AdapterOff,
             None,
         );
