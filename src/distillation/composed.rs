@@ -1,6 +1,6 @@
 //! The same numbers as the kernel, from ordinary candle operations, for devices other than the CPU.
 
-use super::divergence::Direction;
+use super::direction::Direction;
 use super::kernel::{Plan, choose, compute_type};
 use crate::error::Result;
 use crate::math::{log_softmax, masked};

@@ -14,6 +14,8 @@
 //! Read next: [`gkd`](super::gkd), which trains on this; [`minillm`](super::minillm) and
 //! [`on_policy`](super::on_policy), which see it through sampled tokens.
 
+pub use super::direction::{ChosenBy, Direction, TopK};
+
 use super::kernel::Plan;
 use super::{tiles, whole};
 use crate::error::{Error, Result, positive, require};
@@ -23,46 +25,6 @@ use crate::outputs::TokenLoss;
 use crate::shape::Axes;
 use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
-
-/// Which divergence, from q of the student and p of the teacher.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Direction {
-    /// KL(p‖q) = Σ p log(p/q): the student covers all that the teacher says.
-    #[doc(alias = "mass covering")]
-    Forward,
-    /// KL(q‖p) = Σ q log(q/p): the student says only what the teacher says.
-    #[doc(alias = "mode seeking")]
-    Reverse,
-    /// w KL(p‖m) + (1 − w) KL(q‖m) with m = (1 − w) q + w p.
-    #[doc(alias = "JSD")]
-    JensenShannon {
-        /// w in (0, 1), the teacher's share of m.
-        weight: f64,
-    },
-}
-
-/// Whose k likeliest symbols count one by one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ChosenBy {
-    /// The student's.
-    Student,
-    /// The teacher's.
-    Teacher,
-    /// The student's and the teacher's, up to 2k symbols.
-    Either,
-}
-
-/// The k likeliest symbols count one by one, all others together as one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TopK {
-    /// k ≥ 1. From the size of the vocabulary on, every symbol counts alone.
-    pub k: usize,
-    /// Whose likeliest symbols.
-    pub of: ChosenBy,
-}
 
 /// Settings of [`divergence`] and [`gkd_loss`](super::gkd::gkd_loss).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -20,6 +20,7 @@
 //! Read next: [`divergence`](mod@divergence), [`gkd`], [`on_policy`], [`minillm`].
 
 mod composed;
+mod direction;
 pub mod divergence;
 pub mod gkd;
 mod kernel;

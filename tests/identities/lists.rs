@@ -4,6 +4,7 @@ use crate::common::{EXACT, assert_close, logistic_loss, numbers};
 use candle_align::math::plackett_luce;
 use candle_align::online::reward_model::Ties;
 use candle_align::ranking::brio::BrioPairs;
+use candle_align::ranking::{ExoListConfig, NcaConfig, exo_loss, info_nca_loss, nca_loss};
 use candle_align::{
     BrioConfig, Candidates, ExpectedRiskConfig, Pair, ProConfig, ProTemperature,
     RankedRewardConfig, Result, RrhfConfig, SlicConfig, StableAlignmentConfig, StableAlignmentForm,
@@ -186,6 +187,51 @@ fn stable_of_equals(sums: &[f64], lengths: &[f64], _: f64) -> f64 {
     -mean(&means)
 }
 
+fn nca_settings() -> NcaConfig {
+    NcaConfig {
+        beta: 0.5,
+        alpha: 0.8,
+    }
+}
+
+/// log(1 + eˣ) + log(1 + e⁻ˣ) of x = β ℓ, and its slope in ℓ.
+fn nca_of_one(l: f64, _: f64, _: f64) -> (f64, f64) {
+    let x = 0.5 * l;
+    let slope = 0.5 * ((-logistic_loss(x)).exp() - (-logistic_loss(-x)).exp());
+    (logistic_loss(x) + logistic_loss(-x), slope)
+}
+
+fn nca_of_equals(sums: &[f64], _: &[f64], _: f64) -> f64 {
+    let each: Vec<f64> = sums.iter().map(|l| nca_of_one(*l, 1.0, 0.0).0).collect();
+    mean(&each)
+}
+
+/// log softmax(β ℓ) of each answer.
+fn log_shares(sums: &[f64]) -> Vec<f64> {
+    let total: f64 = sums.iter().map(|l| (0.5 * l).exp()).sum();
+    sums.iter().map(|l| 0.5 * l - total.ln()).collect()
+}
+
+fn info_nca_of_equals(sums: &[f64], _: &[f64], _: f64) -> f64 {
+    -mean(&log_shares(sums))
+}
+
+/// KL to equal shares.
+fn exo_of_equals(sums: &[f64], _: &[f64], _: f64) -> f64 {
+    let each = log_shares(sums)
+        .into_iter()
+        .map(|log_q| log_q.exp() * log_q);
+    each.sum::<f64>() + (sums.len() as f64).ln()
+}
+
+fn exo(x: &Lists) -> Result<Tensor> {
+    let config = ExoListConfig {
+        beta: 0.5,
+        reward_beta: 0.8,
+    };
+    exo_loss(&x.candidates()?, &x.lengths.zeros_like()?, &config)
+}
+
 #[rustfmt::skip]
 fn laws() -> Vec<ListLaw> {
     vec![
@@ -228,6 +274,14 @@ fn laws() -> Vec<ListLaw> {
         ListLaw { function: "choose_best_loss", setting: "the best by reward",
             loss: |x| choose_best_loss(&x.sums, &x.best()?, Some(&x.mask)),
             one: |_, _, _| (0.0, 0.0), equals: None },
+        ListLaw { function: "nca_loss", setting: "a reference of 0",
+            loss: |x| nca_loss(&x.candidates()?, &x.lengths.zeros_like()?, &nca_settings()),
+            one: nca_of_one, equals: Some(nca_of_equals) },
+        ListLaw { function: "info_nca_loss", setting: "a reference of 0",
+            loss: |x| info_nca_loss(&x.candidates()?, &x.lengths.zeros_like()?, &nca_settings()),
+            one: |_, _, _| (0.0, 0.0), equals: Some(info_nca_of_equals) },
+        ListLaw { function: "exo_loss", setting: "a reference of 0", loss: exo,
+            one: |_, _, _| (0.0, 0.0), equals: Some(exo_of_equals) },
     ]
 }
 

@@ -1,7 +1,7 @@
 //! What is computed from one block of two rows, while it is in the first-level cache.
 
 use super::number::Number;
-use crate::distillation::divergence::Direction;
+use crate::distillation::direction::Direction;
 use crate::simd::Fused;
 
 /// Partial sums kept at a time.

@@ -11,10 +11,11 @@
 
 mod block;
 mod number;
+mod parts;
 mod row;
 mod top;
 
-use super::divergence::{Direction, TopK};
+use super::direction::{Direction, TopK};
 use crate::simd::Width;
 use candle_core::{
     CpuStorage, DType, Device, InplaceOp2, Layout, Result, Storage, Tensor, WithDType, bail,
@@ -22,8 +23,8 @@ use candle_core::{
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use number::{BLOCK, Number};
+pub(super) use parts::Row;
 use rayon::prelude::*;
-pub(super) use row::Row;
 pub(super) use top::choose;
 
 /// Up to this many logits no other thread is woken.

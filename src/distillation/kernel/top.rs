@@ -3,20 +3,9 @@
 use super::Plan;
 use super::block::{Side, gradient, log_p, scaled, sums};
 use super::number::{Number, Reader};
-use super::row::{Row, side, value_and_mean};
-use crate::distillation::divergence::{ChosenBy, Direction, TopK};
+use super::parts::{Row, Top, side, value_and_mean};
+use crate::distillation::direction::{ChosenBy, Direction, TopK};
 use crate::simd::Fused;
-
-/// The symbols that stand alone, and the slope of the others.
-#[derive(Clone, Debug)]
-pub(super) struct Top {
-    /// In ascending order.
-    symbols: Vec<u32>,
-    /// The student's distribution over the others alone.
-    others: Side,
-    /// The slope that the others share, each as its part of their probability.
-    slope: f64,
-}
 
 /// The symbols that the choice names, in ascending order. Of equal ones the first is taken.
 pub(in crate::distillation) fn choose<W: Copy + Into<f64>>(

@@ -40,7 +40,7 @@ use candle_nn::Linear;
 /// ```
 /// use candle_align::parameter_efficient::{BlockScale, NF4, Nf4Linear};
 /// use candle_core::{Device, Tensor};
-/// use candle_nn::Linear;
+/// use candle_nn::{Linear, Module};
 ///
 /// let weight = Tensor::new(&[[0.5f32, -1.0], [2.0, 0.2]], &Device::Cpu)?;
 /// let layer = Nf4Linear::quantize(&Linear::new(weight, None), BlockScale::Single)?;
