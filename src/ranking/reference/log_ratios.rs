@@ -1,6 +1,6 @@
 //! How far the policy has moved from the reference on the two answers of each pair.
 
-use super::f_divergence::FDivergence;
+use super::score::FDivergence;
 use crate::error::{Error, Result};
 use crate::log_probs::Pair;
 use crate::math::at_least_one;

@@ -37,6 +37,7 @@ mod log_ratios;
 pub mod nca;
 pub mod robust;
 pub mod rpo;
+mod score;
 pub mod sppo;
 
 pub use aot::{AotConfig, aot_loss, aot_unpaired_loss};
