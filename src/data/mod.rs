@@ -16,8 +16,8 @@
 //! | 2.2.2 | [chat formats](chat) | messages | tokens and a mask | which turns the loss covers |
 //! | 2.2.2 | [self-chat, user simulators](self_chat) | one model or two | messages | a stop text, a limit |
 //! | 2.2.3 | [other languages](multilingual) | instructions, a translator | pairs, messages | – |
-//! | 2.3 | [mixing](mixing) | sizes of datasets | shares, counts, a sample | proportion, cap, temperature |
-//! | 2.3 | [selection](selection) | grades, indicators, verdicts | which examples; when to stop | a threshold, a linear rule, a plateau |
+//! | 2.3 | [mixing] | sizes of datasets | shares, counts, a sample | proportion, cap, temperature |
+//! | 2.3 | [selection] | grades, indicators, verdicts | which examples; when to stop | a threshold, a linear rule, a plateau |
 //!
 //! # Chance
 //!

@@ -57,7 +57,7 @@ impl Default for EaftConfig {
 /// with one more position, which predicts nothing. The result is `[batch, time]` with the mask of
 /// `log_probs`. The entropy gets no gradient. The logits of counted positions are read to the host.
 /// # Errors
-/// [`Error::Shape`] or [`Error::DType`] if the logits do not fit; [`Error::Parameter`](crate::Error::Parameter) unless K ≥ 1,
+/// [`Error::Shape`] or [`Error::DType`] if the logits do not fit; [`Error::Parameter`] unless K ≥ 1,
 /// scale > 0 and α > 0.
 /// # Properties
 /// * The gradient with respect to each counted log-probability is minus the weight.
