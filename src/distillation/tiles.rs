@@ -14,38 +14,13 @@ use super::kernel::{self, Plan, Row, compute_type};
 use crate::error::Result;
 use crate::known::Three;
 use crate::known::with_slope;
-use crate::log_probs::{OutputHead, Sum};
+use crate::log_probs::{
+    OutputHead, Sizes, Tile, Wants, gradients_by_rows, gradients_by_symbols, spans,
+};
 use candle_core::{DType, Tensor};
 
 /// Memory for the logits that exist at one time.
 const HELD_BYTES: usize = 64 << 20;
-
-/// How much is computed at a time.
-#[derive(Clone, Copy)]
-struct Sizes {
-    /// Whole rows.
-    rows: usize,
-    /// Rows and symbols in a tile.
-    tile: (usize, usize),
-}
-
-impl Sizes {
-    /// Sizes for which no more than about `held` logits of each model exist at once.
-    fn new(held: usize, rows: usize, vocabulary: usize) -> Self {
-        let height = rows.clamp(1, 4096);
-        Self {
-            rows: (held / vocabulary).clamp(16, 4096),
-            tile: (height, (held / height).max(16)),
-        }
-    }
-}
-
-/// The start of each part, and its length.
-fn spans(all: usize, size: usize) -> impl Iterator<Item = (usize, usize)> {
-    (0..all)
-        .step_by(size)
-        .map(move |from| (from, size.min(all - from)))
-}
 
 /// What both passes share.
 struct Work {
@@ -55,6 +30,15 @@ struct Work {
     hidden: Tensor,
     plan: Plan,
     sizes: Sizes,
+}
+
+impl Work {
+    /// The logits of the student and of the teacher on a tile.
+    fn logits(&self, tile: &Tile) -> Result<(Tensor, Tensor)> {
+        let teacher = self.teacher.symbols(tile.symbol, tile.symbols)?;
+        let hidden = self.hidden.narrow(0, tile.row, tile.rows)?;
+        Ok((tile.head.logits(&tile.hidden)?, teacher.logits(&hidden)?))
+    }
 }
 
 /// The divergence at each position `[batch, time]`, 0 where it does not count.
@@ -94,11 +78,7 @@ pub(super) fn divergence(
 
 /// The divergence of every row of `hidden` `[rows, dim]`.
 fn select(hidden: &Tensor, head: &OutputHead, work: Work) -> Result<Tensor> {
-    let wants = Wants {
-        hidden: hidden.track_op(),
-        weight: head.weight().track_op(),
-        bias: head.bias().is_some_and(Tensor::track_op),
-    };
+    let wants = Wants::of(hidden, head);
     let trained = wants.weight || wants.bias;
     let ahead = wants.hidden && !trained;
     let detached = hidden.detach();
@@ -170,15 +150,7 @@ fn gradient(
     Ok(head.before_cap(gradient, &s)?)
 }
 
-/// Which gradients are wanted.
-#[derive(Clone, Copy)]
-struct Wants {
-    hidden: bool,
-    weight: bool,
-    bias: bool,
-}
-
-/// The gradients on the CPU, one part of the vocabulary at a time.
+/// The gradients on the CPU.
 fn by_symbols(
     work: &Work,
     hidden: &Tensor,
@@ -186,78 +158,27 @@ fn by_symbols(
     grad: &Tensor,
     wants: Wants,
 ) -> Result<[Option<Tensor>; 3]> {
-    let (vocabulary, count) = (work.student.weight().dim(0)?, hidden.dim(0)?);
-    let (height, width) = work.sizes.tile;
-    let to_weight = match wants.weight {
-        true => Some(work.student.weight().zeros_like()?),
-        false => None,
-    };
-    let mut to_bias = Vec::new();
-    let mut to_hidden: Vec<Sum> = spans(count, height).map(|_| Sum::default()).collect();
-    for (symbol, symbols) in spans(vocabulary, width) {
-        let student = work.student.symbols(symbol, symbols)?;
-        let teacher = work.teacher.symbols(symbol, symbols)?;
-        let (mut weight, mut bias) = (Sum::default(), Sum::default());
-        for ((row, n), to_hidden) in spans(count, height).zip(&mut to_hidden) {
-            let h = hidden.narrow(0, row, n)?;
-            let (s, t) = (
-                student.logits(&h)?,
-                teacher.logits(&work.hidden.narrow(0, row, n)?)?,
-            );
-            let (rows, grad) = (&rows[row..row + n], grad.narrow(0, row, n)?);
-            let gradient = gradient(&student, s, &t, rows, &grad, &work.plan, symbol)?;
-            if wants.hidden {
-                to_hidden.add(gradient.matmul(student.weight())?)?;
-            }
-            if wants.weight {
-                weight.add(gradient.t()?.matmul(&h)?)?;
-            }
-            if wants.bias {
-                bias.add(gradient.sum(0)?)?;
-            }
-        }
-        if let (Some(whole), Some(part)) = (&to_weight, weight.0) {
-            whole.slice_set(&part, 0, symbol)?;
-        }
-        to_bias.extend(bias.0);
-    }
-    let joined = |parts: Vec<Tensor>| match parts.is_empty() {
-        true => Ok(None),
-        false => Tensor::cat(&parts, 0).map(Some),
-    };
-    let to_hidden = to_hidden.into_iter().filter_map(|sum| sum.0).collect();
-    Ok([joined(to_hidden)?, to_weight, joined(to_bias)?])
+    gradients_by_symbols(&work.student, hidden, work.sizes, wants, |tile| {
+        let (s, t) = work.logits(tile)?;
+        let rows = &rows[tile.row..tile.row + tile.rows];
+        let grad = grad.narrow(0, tile.row, tile.rows)?;
+        gradient(tile.head, s, &t, rows, &grad, &work.plan, tile.symbol)
+    })
 }
 
-/// The gradients from ordinary operations, a few rows at a time.
+/// The gradients from ordinary operations.
 fn by_rows(
     work: &Work,
     hidden: &Tensor,
     grad: &Tensor,
     wants: Wants,
 ) -> Result<[Option<Tensor>; 3]> {
-    let (mut to_hidden, mut to_weight, mut to_bias) = (Vec::new(), Sum::default(), Sum::default());
-    for (from, n) in spans(hidden.dim(0)?, work.sizes.rows) {
-        let h = hidden.narrow(0, from, n)?;
-        let s = work.student.logits(&h)?;
-        let t = work.teacher.logits(&work.hidden.narrow(0, from, n)?)?;
-        let gradient = composed::gradient(&s, &t, &grad.narrow(0, from, n)?, &work.plan)?;
-        let gradient = work.student.before_cap(gradient, &s)?;
-        if wants.hidden {
-            to_hidden.push(gradient.matmul(work.student.weight())?);
-        }
-        if wants.weight {
-            to_weight.add(gradient.t()?.matmul(&h)?)?;
-        }
-        if wants.bias {
-            to_bias.add(gradient.sum(0)?)?;
-        }
-    }
-    let to_hidden = match wants.hidden {
-        true => Some(Tensor::cat(&to_hidden, 0)?),
-        false => None,
-    };
-    Ok([to_hidden, to_weight.0, to_bias.0])
+    gradients_by_rows(&work.student, hidden, work.sizes, wants, |tile| {
+        let (s, t) = work.logits(tile)?;
+        let grad = grad.narrow(0, tile.row, tile.rows)?;
+        let gradient = composed::gradient(&s, &t, &grad, &work.plan)?;
+        Ok(tile.head.before_cap(gradient, &s)?)
+    })
 }
 
 #[cfg(test)]

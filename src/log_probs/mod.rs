@@ -25,7 +25,7 @@ pub use candidates::Candidates;
 pub use head::OutputHead;
 pub use pair::Pair;
 pub use statistics::Statistics;
-pub(crate) use sum::Sum;
+pub(crate) use tiles::{Sizes, Tile, Wants, gradients_by_rows, gradients_by_symbols, spans};
 pub use token::TokenLogProbs;
 
 /// Log-probabilities `[batch, time]` and the gradient of their sum, without a graph: only the kernel's two

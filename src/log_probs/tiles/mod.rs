@@ -10,6 +10,7 @@
 //! With one column and frozen weights the gradient is computed in the forward pass, up to the factor g.
 
 mod gradients;
+mod walk;
 mod work;
 
 use super::head::OutputHead;
@@ -18,10 +19,10 @@ use super::{composed, kernel};
 use crate::error::Result;
 use crate::known;
 use candle_core::Tensor;
-use gradients::{Wants, composed_gradient, gradients_by_rows, gradients_by_symbols, on_cpu};
+use gradients::{composed_gradient, on_cpu, on_rows, on_tiles};
 use std::sync::Arc;
-pub(super) use work::Sizes;
-use work::{Work, spans};
+pub(crate) use walk::{Sizes, Tile, Wants, gradients_by_rows, gradients_by_symbols, spans};
+use work::Work;
 
 /// The columns of every row of `hidden` `[rows, dim]`, with their gradients.
 pub(super) fn select(
@@ -84,14 +85,10 @@ pub(super) fn select(
         return Ok(hidden.apply_op1(known::One::new(columns, backward))?);
     }
 
-    let wants = Wants {
-        hidden: hidden.track_op(),
-        weight: head.weight.track_op(),
-        bias: head.bias.as_ref().is_some_and(Tensor::track_op),
-    };
+    let wants = Wants::of(hidden, head);
     let backward = move |hidden: &Tensor, grad: &Tensor| match hidden.device().is_cpu() {
-        true => gradients_by_symbols(&work, &hidden.detach(), &rows, grad, wants),
-        false => gradients_by_rows(&work, &hidden.detach(), grad, wants),
+        true => on_tiles(&work, &hidden.detach(), &rows, grad, wants),
+        false => on_rows(&work, &hidden.detach(), grad, wants),
     };
     let bias = match &head.bias {
         Some(bias) => bias.clone(),
@@ -195,8 +192,8 @@ mod tests {
             bias: true,
         };
         let grad = columns.sin().unwrap();
-        let by_symbols = gradients_by_symbols(&work, &hidden, op.rows(), &grad, wants).unwrap();
-        let by_rows = gradients_by_rows(&work, &hidden, &grad, wants).unwrap();
+        let by_symbols = on_tiles(&work, &hidden, op.rows(), &grad, wants).unwrap();
+        let by_rows = on_rows(&work, &hidden, &grad, wants).unwrap();
         for (a, b) in by_symbols.iter().zip(&by_rows) {
             let (a, b) = (a.as_ref().unwrap(), b.as_ref().unwrap());
             let worst = (a - b).unwrap().abs().unwrap().max_all().unwrap();
