@@ -12,6 +12,7 @@ use super::overlap::Overlap;
 use super::porter::porter_stem;
 use super::subsequence;
 use crate::error::{Result, require};
+use crate::text::{Common, rouge_words};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashMap};
 
@@ -39,12 +40,10 @@ pub enum Stemmer {
 /// assert_eq!(rouge_tokens("Naïve cats' ideas", Stemmer::Porter), ["na", "ve", "cat", "idea"]);
 /// ```
 pub fn rouge_tokens(text: &str, stemmer: Stemmer) -> Vec<String> {
-    let text = text.to_lowercase();
-    let words = text.split(|c: char| !c.is_ascii_lowercase() && !c.is_ascii_digit());
-    let words = words.filter(|word| !word.is_empty());
-    let token = |word: &str| match stemmer == Stemmer::Porter && word.len() > 3 {
-        true => porter_stem(word),
-        false => word.to_string(),
+    let words = rouge_words(text).into_iter();
+    let token = |word: String| match stemmer == Stemmer::Porter && word.len() > 3 {
+        true => porter_stem(&word),
+        false => word,
     };
     words.map(token).collect()
 }
@@ -128,7 +127,7 @@ pub fn rouge_l(text: &str, reference: &str, stemmer: Stemmer) -> Overlap {
         rouge_tokens(text, stemmer),
         rouge_tokens(reference, stemmer),
     );
-    let common = subsequence::length(&reference, &text);
+    let common = Common::new(&reference).with(&text);
     Overlap::of_counts(common, text.len(), reference.len())
 }
 

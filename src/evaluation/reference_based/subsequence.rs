@@ -1,22 +1,5 @@
 //! The longest common subsequence of two texts.
 
-/// The length, in memory of one row.
-pub(super) fn length<T: PartialEq>(a: &[T], b: &[T]) -> usize {
-    let mut row = vec![0; b.len() + 1];
-    for x in a {
-        let mut diagonal = 0;
-        for (j, y) in b.iter().enumerate() {
-            let above = row[j + 1];
-            row[j + 1] = match x == y {
-                true => diagonal + 1,
-                false => above.max(row[j]),
-            };
-            diagonal = above;
-        }
-    }
-    row[b.len()]
-}
-
 /// Which positions of `reference` are in the subsequence that rouge-score finds: from the end, a match is
 /// taken at once, and of two equal ways the one that drops the reference's token.
 pub(super) fn positions<T: PartialEq>(reference: &[T], text: &[T]) -> Vec<usize> {
