@@ -158,7 +158,7 @@ fn checked<T: Content>(
 /// The loss over pairs that a run asks for.
 pub fn pair_loss(settings: &Settings) -> PairLoss {
     PairLoss::Dpo {
-        config: settings.dpo.library(),
+        config: settings.dpo.config(),
         weights: settings.dpo.loss_weights,
     }
 }

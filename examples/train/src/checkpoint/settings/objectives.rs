@@ -27,17 +27,18 @@ pub struct Dpo {
 
 impl Default for Dpo {
     fn default() -> Self {
-        let library = DpoConfig::default();
+        let config = DpoConfig::default();
         Self {
-            beta: library.beta,
-            label_smoothing: library.label_smoothing,
+            beta: config.beta,
+            label_smoothing: config.label_smoothing,
             loss_weights: [1.0, 0.0],
         }
     }
 }
 
 impl Dpo {
-    pub fn library(&self) -> DpoConfig {
+    /// The settings of the loss.
+    pub fn config(&self) -> DpoConfig {
         DpoConfig {
             beta: self.beta,
             label_smoothing: self.label_smoothing,
