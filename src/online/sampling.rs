@@ -128,13 +128,9 @@ impl SamplingConfig {
         }
 
         // the k likeliest in descending order, and equal ones by id
-        let mut order: Vec<usize> = (0..scaled.len()).collect();
+        let k = self.top_k.unwrap_or(scaled.len()).min(scaled.len());
+        let mut order = likeliest(&scaled, k);
         let likelier = |a: &usize, b: &usize| scaled[*b].total_cmp(&scaled[*a]).then(a.cmp(b));
-        let k = self.top_k.unwrap_or(order.len()).min(order.len());
-        if k < order.len() {
-            order.select_nth_unstable_by(k, likelier);
-            order.truncate(k);
-        }
         order.sort_unstable_by(likelier);
 
         // of these, keep each whose likelier ones hold less than top_p; at 1 rounding must not cut
@@ -414,11 +410,11 @@ pub(crate) fn rows_on_host(function: &'static str, logits: &Tensor) -> Result<Ve
         });
     }
     // moved before it is widened, since not every device has f64
-    let (batch, vocabulary) = logits.dims2()?;
-    let numbers = to_host::<f64>(&logits.to_device(&Device::Cpu)?.to_dtype(DType::F64)?)?;
-    Ok((0..batch)
-        .map(|row| numbers[row * vocabulary..(row + 1) * vocabulary].to_vec())
-        .collect())
+    let (batch, _) = logits.dims2()?;
+    let logits = logits.to_device(&Device::Cpu)?;
+    (0..batch)
+        .map(|row| to_host::<f64>(&logits.get(row)?.to_dtype(DType::F64)?))
+        .collect()
 }
 
 /// Requires logits that define a distribution.
@@ -432,6 +428,25 @@ fn usable(function: &'static str, row: usize, logits: &[f64]) -> Result<()> {
         None => return Ok(()),
     };
     Err(Error::argument(function, "logits", problem))
+}
+
+/// The places of the k largest numbers in ascending order; of equal ones, the first.
+fn likeliest(numbers: &[f64], k: usize) -> Vec<usize> {
+    if k == numbers.len() {
+        return (0..k).collect();
+    }
+    let mut sorted = numbers.to_vec();
+    let (_, &mut least, _) = sorted.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a));
+    let larger = |z: &f64| z.total_cmp(&least).is_gt();
+    let mut equal = k - numbers.iter().filter(|z| larger(z)).count();
+    let mut kept = |z: &f64| {
+        let tie = equal > 0 && z.total_cmp(&least).is_eq();
+        equal -= usize::from(tie);
+        tie || larger(z)
+    };
+    (0..numbers.len())
+        .filter(|at| kept(&numbers[*at]))
+        .collect()
 }
 
 /// z(v) − log Σᵤ e^{z(u)}, where −∞ stays −∞. At least one z must be finite.

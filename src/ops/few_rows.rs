@@ -15,8 +15,8 @@ const FEW: usize = 32;
 const EACH: usize = 64;
 /// Partial sums of a product of two rows.
 const LANES: usize = 8;
-/// Rows of the matrix, and of x, whose products are summed side by side.
-const TILE: (usize, usize) = (2, 4);
+/// Rows of the matrix whose products with a row of x are summed side by side.
+const TILE: usize = 8;
 
 /// W x for all rows `[rows, in]` of x, with W `[out, in]` in f32, bf16 or f16. Neither is part of a graph.
 pub(crate) fn product(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
@@ -68,61 +68,52 @@ fn part<T: Element<Wide = f32>>(
     n: usize,
     y: &mut [&mut [f32]],
 ) {
-    let (rows, outputs) = (x.len() / n, weight.len() / n);
-    let [mut a, mut b] = [const { Vec::new() }; 2];
-    for output in (0..outputs).step_by(TILE.0) {
+    let outputs = weight.len() / n;
+    let mut wide = [const { Vec::new() }; TILE];
+    for output in (0..outputs).step_by(TILE) {
         // past the end the last row stands in
-        let next = (output + 1).min(outputs - 1);
-        let w = [
-            T::wide(row(weight, n, output), &mut a),
-            T::wide(row(weight, n, next), &mut b),
-        ];
-        for first in (0..rows).step_by(TILE.1) {
-            let x: [&[f32]; TILE.1] = std::array::from_fn(|i| row(x, n, (first + i).min(rows - 1)));
-            for (at, sums) in (output..outputs).zip(tile(fused, w, x)) {
-                for (y, sum) in y[first..].iter_mut().zip(sums) {
-                    y[at] = sum;
-                }
-            }
+        let mut at = output;
+        let w = wide.each_mut().map(|wide| {
+            let w = T::wide(row(weight, n, at.min(outputs - 1)), wide);
+            at += 1;
+            w
+        });
+        for (x, y) in x.chunks_exact(n).zip(y.iter_mut()) {
+            let sums = tile(fused, w, x);
+            let y = &mut y[output..];
+            let some = y.len().min(TILE);
+            y[..some].copy_from_slice(&sums[..some]);
         }
     }
 }
 
-/// Σ w x of each row of one with each row of the other.
+/// Σ w x for each row of the matrix.
 #[allow(clippy::needless_range_loop)] // the compiler vectorizes loops over numbers, not over iterators
 #[inline(always)]
-fn tile<const A: usize, const B: usize>(
-    fused: Fused,
-    w: [&[f32]; A],
-    x: [&[f32]; B],
-) -> [[f32; B]; A] {
-    let whole = w[0].len() / LANES;
+fn tile(fused: Fused, w: [&[f32]; TILE], x: &[f32]) -> [f32; TILE] {
+    let whole = x.len() / LANES;
+    let x_lanes = &x.as_chunks::<LANES>().0[..whole];
     let w_lanes = w.map(|w| &w.as_chunks::<LANES>().0[..whole]);
-    let x_lanes = x.map(|x| &x.as_chunks::<LANES>().0[..whole]);
-    let mut lanes = [[[0f32; LANES]; B]; A];
+    let mut lanes = [[0f32; LANES]; TILE];
     for k in 0..whole {
-        for a in 0..A {
-            for b in 0..B {
-                let (w, x, old) = (w_lanes[a][k], x_lanes[b][k], lanes[a][b]);
-                // a new array, so that the compiler keeps it in one register
-                let mut new = [0f32; LANES];
-                for i in 0..LANES {
-                    new[i] = fused.multiply_add(w[i], x[i], old[i]);
-                }
-                lanes[a][b] = new;
+        for a in 0..TILE {
+            let (w, x, old) = (w_lanes[a][k], x_lanes[k], lanes[a]);
+            // a new array, so that the compiler keeps it in one register
+            let mut new = [0f32; LANES];
+            for i in 0..LANES {
+                new[i] = fused.multiply_add(w[i], x[i], old[i]);
             }
+            lanes[a] = new;
         }
     }
-    let mut out = [[0f32; B]; A];
-    for a in 0..A {
-        for b in 0..B {
-            let mut rest = 0.0;
-            for k in whole * LANES..w[a].len() {
-                rest = fused.multiply_add(w[a][k], x[b][k], rest);
-            }
-            let [p, q, r, s, t, u, v, z] = lanes[a][b];
-            out[a][b] = ((p + q) + (r + s)) + ((t + u) + (v + z)) + rest;
+    let mut out = [0f32; TILE];
+    for a in 0..TILE {
+        let mut rest = 0.0;
+        for k in whole * LANES..x.len() {
+            rest = fused.multiply_add(w[a][k], x[k], rest);
         }
+        let [p, q, r, s, t, u, v, z] = lanes[a];
+        out[a] = ((p + q) + (r + s)) + ((t + u) + (v + z)) + rest;
     }
     out
 }

@@ -15,6 +15,7 @@
 //! Read next: [`frozen_linear`](crate::parameter_efficient::frozen_linear) (why the base costs nothing),
 //! [`embedding`], [`plus`].
 
+mod accumulate;
 pub mod config;
 pub mod embedding;
 pub mod for_model;

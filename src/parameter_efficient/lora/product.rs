@@ -3,12 +3,13 @@
 //! Candle keeps the result of every operation until the graph is dropped. As separate operations W₀x + b, the
 //! two products of the change and the sum would be kept beside each other; here only the sum is.
 
+use super::accumulate::{Accumulate, added, added_in_place, pays};
 use crate::error::Result;
 use crate::parameter_efficient::frozen_linear::{FrozenLinear, on_cpu, on_cuda, on_metal, rows};
 use crate::parameter_efficient::low_rank::LowRank;
 use candle_core::backend::BackendStorage;
 use candle_core::{
-    CpuStorage, CudaStorage, CustomOp3, Layout, MetalStorage, Shape, Storage, Tensor, op,
+    CpuStorage, CudaStorage, CustomOp3, Layout, MetalStorage, Shape, Storage, Tensor,
 };
 
 /// Whether a product has no rows, columns or summands, which only candle's own operations allow.
@@ -31,21 +32,24 @@ struct Product {
     scale: f64,
 }
 
+/// A tensor's memory and its layout.
+type Stored<'a, S> = (&'a S, &'a Layout);
+
 impl Product {
-    /// The values, by the same storage calls and in the same order as candle's separate operations.
+    /// The values; `add` adds the product of two matrices to a third.
     fn values<S: BackendStorage>(
         &self,
-        (x, x_layout): (&S, &Layout),
-        (a, a_layout): (&S, &Layout),
-        (b, b_layout): (&S, &Layout),
+        (x, x_layout): Stored<S>,
+        (a, a_layout): Stored<S>,
+        (b, b_layout): Stored<S>,
         on_device: fn(&Storage) -> Option<&S>,
+        add: fn(S, Stored<S>, Stored<S>) -> candle_core::Result<S>,
     ) -> candle_core::Result<(S, Shape)> {
         let (rank, inputs) = a_layout.shape().dims2()?;
         let (outputs, _) = b_layout.shape().dims2()?;
         // W₀ x + b
         let (y, shape) = self.base.values(x, x_layout, on_device)?;
         let rows = shape.elem_count() / outputs;
-        let y_layout = Layout::contiguous((rows, outputs));
         // s · A x
         let x_rows = Layout::contiguous_with_offset((rows, inputs), x_layout.start_offset());
         let inner = x.matmul(
@@ -57,13 +61,8 @@ impl Product {
         let inner_layout = Layout::contiguous((rows, rank));
         let inner = inner.affine(&inner_layout, self.scale, 0.0)?;
         // … + B …
-        let update = inner.matmul(
-            b,
-            (1, rows, outputs, rank),
-            &inner_layout,
-            &b_layout.transpose(0, 1)?,
-        )?;
-        let sum = y.binary_impl::<op::Add>(&update, &y_layout, &y_layout)?;
+        let columns = b_layout.transpose(0, 1)?;
+        let sum = add(y, (&inner, &inner_layout), (b, &columns))?;
         Ok((sum, shape))
     }
 }
@@ -82,7 +81,13 @@ impl CustomOp3 for Product {
         b: &CpuStorage,
         b_layout: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
-        self.values((x, x_layout), (a, a_layout), (b, b_layout), on_cpu)
+        self.values(
+            (x, x_layout),
+            (a, a_layout),
+            (b, b_layout),
+            on_cpu,
+            added_in_place,
+        )
     }
 
     fn cuda_fwd(
@@ -94,7 +99,7 @@ impl CustomOp3 for Product {
         b: &CudaStorage,
         b_layout: &Layout,
     ) -> candle_core::Result<(CudaStorage, Shape)> {
-        self.values((x, x_layout), (a, a_layout), (b, b_layout), on_cuda)
+        self.values((x, x_layout), (a, a_layout), (b, b_layout), on_cuda, added)
     }
 
     fn metal_fwd(
@@ -106,7 +111,7 @@ impl CustomOp3 for Product {
         b: &MetalStorage,
         b_layout: &Layout,
     ) -> candle_core::Result<(MetalStorage, Shape)> {
-        self.values((x, x_layout), (a, a_layout), (b, b_layout), on_metal)
+        self.values((x, x_layout), (a, a_layout), (b, b_layout), on_metal, added)
     }
 
     fn bwd(
@@ -129,7 +134,11 @@ impl CustomOp3 for Product {
         // ∂L/∂x = W₀ᵀ ∂L/∂h + s · Aᵀ Bᵀ ∂L/∂h, if anybody asks for it
         let x_grad = match x.track_op() {
             true => {
-                let sum = (self.base.gradient(&grad)? + inner_grad.matmul(&a)?)?;
+                let mut sum = self.base.gradient(&grad)?;
+                match pays(a.dim(0)?, sum.device().is_cpu()) {
+                    true => sum.inplace_op3(&inner_grad, &a, &Accumulate)?,
+                    false => sum = (sum + inner_grad.matmul(&a)?)?,
+                }
                 Some(sum.reshape(x.shape())?)
             }
             false => None,
