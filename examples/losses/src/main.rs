@@ -18,7 +18,7 @@
 //! −1, and it fades sooner.
 
 use clap::Parser;
-use losses::run;
+use losses::{run, since};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -32,11 +32,18 @@ struct Args {
     /// The folder for losses.svg.
     #[arg(long, default_value = "target/losses", value_name = "DIR")]
     out: PathBuf,
+    /// The folder for ratios.svg and utilities.svg, the policy losses since the survey.
+    #[arg(long, default_value = "target/losses", value_name = "DIR")]
+    policy_gradient: PathBuf,
 }
 
 fn main() -> ExitCode {
-    let out = Args::parse().out;
-    let done = run().and_then(|report| Ok((report.table(), report.write(&out)?)));
+    let args = Args::parse();
+    let done = run().and_then(|report| {
+        let file = report.write(&args.out)?;
+        since::write(&args.policy_gradient)?;
+        Ok((report.table(), file))
+    });
     match done {
         Ok((table, file)) => {
             println!("{table}\n\n{}", file.display());
