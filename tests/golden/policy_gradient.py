@@ -73,7 +73,10 @@ def losses(cases):
         given = dict(advantages=advantages, old_per_token_logps=old)
         if weights is not None:
             shape = (rows, time if weights == "token" else 1)
-            given["importance_sampling_ratio"] = inputs["weights"] = draw.uniform(*shape, high=2.5)
+            drawn = draw.uniform(*shape, high=2.5)
+            if weights == "token":
+                drawn = torch.where(mask > 0, drawn, 1.0)  # as the trainer has it: VESPO adds up the padding too
+            given["importance_sampling_ratio"] = inputs["weights"] = drawn
             fields.update(use_vllm=True, vllm_importance_sampling_correction=True)
         if reference:
             given["ref_per_token_logps"] = inputs["reference"] = values.detach() + draw.normal(rows, time, scale=0.4)

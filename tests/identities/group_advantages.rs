@@ -190,6 +190,10 @@ fn groups_that_teach_nothing_have_advantages_of_zero() {
         .to_vec2::<f64>()
         .unwrap();
     assert_eq!(got[1..3], [[0.0; 3], [0.0; 3]]);
+    // what does not count makes no difference
+    let mask = crate::common::bits(&[&[1, 0, 1], &[1, 1, 1], &[1, 0, 0], &[1, 1, 0]]);
+    let masked = informative_groups(&rewards, Some(&mask)).unwrap();
+    assert_eq!(numbers(&masked), [0.0; 4]);
     let kept = matrix(&[&[1.0, 0.0, 1.0], &[0.0, 0.0, 2.0]]);
     let alone = grpo(Deviation::Group)(&kept)
         .unwrap()
