@@ -128,7 +128,7 @@ impl Loss {
 
 /// Ratios from 0.02 to 3, with a close neighbor before each bound, so that a step is drawn as vertical.
 fn grid() -> Vec<f64> {
-    let even = (1..=150).map(|i| i as f64 / 50.0);
+    let even = (1..=120).map(|i| i as f64 / 40.0);
     let bounds = [
         0.8,
         1.2,

@@ -98,7 +98,8 @@ fn draw(
         lines.sort_by_key(|line| std::cmp::Reverse(line.style.width));
         for line in lines {
             let points = line.points.iter().copied();
-            let inside = points.filter(|(_, y)| panel.y.contains(y));
+            let inside: Vec<(f64, f64)> = points.filter(|(_, y)| panel.y.contains(y)).collect();
+            let inside = corners(&inside);
             chart.draw_series(LineSeries::new(inside, line.style.stroke()))?;
         }
     }
@@ -113,6 +114,21 @@ fn draw(
     }
     root.present()?;
     Ok(())
+}
+
+/// The points without those that lie close to the line between their neighbors.
+fn corners(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let mut kept: Vec<(f64, f64)> = Vec::new();
+    for (i, &(x, y)) in points.iter().enumerate() {
+        let straight = match (kept.last(), points.get(i + 1)) {
+            (Some(a), Some(b)) => ((x - a.0) * (b.1 - a.1) - (y - a.1) * (b.0 - a.0)).abs() < 1e-5,
+            _ => false,
+        };
+        if !straight {
+            kept.push((x, y));
+        }
+    }
+    kept
 }
 
 /// With a minus sign as wide as a plus sign.
