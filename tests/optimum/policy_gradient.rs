@@ -27,7 +27,8 @@ fn advantages(p: &Tensor) -> Result<Tensor> {
 /// The policy gradient on fresh draws, and β times the KL of the loss whose gradient is right.
 #[test]
 fn the_kl_times_the_ratio_in_the_loss_arrives_at_the_tilted_reference() {
-    let losses: [(&str, fn(&TokenLogProbs, &Tensor) -> Result<Tensor>); 3] = [
+    type Loss = fn(&TokenLogProbs, &Tensor) -> Result<Tensor>;
+    let losses: [(&str, Loss); 3] = [
         ("grpo_loss", |new, a| {
             Ok(grpo_loss(new, new.values(), a, &GrpoConfig::default())?
                 .loss
