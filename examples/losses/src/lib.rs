@@ -2,7 +2,11 @@
 
 pub mod curves;
 pub mod plot;
+pub mod policy_gradient;
+pub mod ratios;
+pub mod sheet;
 pub mod since;
+pub mod utilities;
 
 // the library's way to write files
 #[path = "../../../src/atomic.rs"]

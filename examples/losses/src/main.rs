@@ -23,7 +23,7 @@
 //! −1, and it fades sooner.
 
 use clap::Parser;
-use losses::run;
+use losses::{policy_gradient, run};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -37,11 +37,18 @@ struct Args {
     /// The folder for losses.svg and since.svg.
     #[arg(long, default_value = "target/losses", value_name = "DIR")]
     out: PathBuf,
+    /// The folder for ratios.svg and utilities.svg, the policy losses since the survey.
+    #[arg(long, default_value = "target/losses", value_name = "DIR")]
+    policy_gradient: PathBuf,
 }
 
 fn main() -> ExitCode {
-    let out = Args::parse().out;
-    let done = run().and_then(|report| Ok((report.table(), report.write(&out)?)));
+    let args = Args::parse();
+    let done = run().and_then(|report| {
+        let file = report.write(&args.out)?;
+        policy_gradient::write(&args.policy_gradient)?;
+        Ok((report.table(), file))
+    });
     match done {
         Ok((table, files)) => {
             println!("{table}\n");
