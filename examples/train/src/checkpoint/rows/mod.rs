@@ -12,7 +12,8 @@
 //! | [`reward()`] | `chosen`, `rejected`, and perhaps `prompt` and `margin` | as above | – |
 //! | | `chosen_ids`, `rejected_ids`, and perhaps `margin` | as given | – |
 //!
-//! [`items`] and [`words`] write prompts with rated answers from any other file.
+//! [`items`] and [`words`] write prompts with rated answers from any other file, and [`Prompts`] those of an
+//! evaluation.
 //!
 //! - Every value is a text, or a list of messages; then the chat template writes the text. The first row
 //!   decides which; other rows must have the same fields of the same kind.
@@ -31,6 +32,7 @@ pub mod edits;
 mod encode;
 pub mod items;
 mod pairs;
+mod prompts;
 mod record;
 mod report;
 mod sft;
@@ -39,6 +41,7 @@ mod unpaired;
 pub mod words;
 
 pub use pairs::{dpo, reward};
+pub use prompts::Prompts;
 pub use report::Report;
 pub use sft::sft;
 pub use source::Source;
