@@ -6,7 +6,7 @@ use candle_core::{DType, Tensor, Var};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-/// Of every loss at every row, and of every layer. Where a loss is flat nothing is determined. DoRA takes its norm for a constant (its page says so), and is found out.
+/// Of every loss at every row, and of every layer; surrogates with a constant weight, whose gradient is not the slope of their value, aside. Where a loss is flat nothing is determined. DoRA takes its norm for a constant (its page says so), and is found out.
 #[test]
 fn every_gradient_of_the_crate_agrees_with_its_loss() {
     for dtype in [DType::F64, DType::F32] {
@@ -22,7 +22,7 @@ fn every_gradient_of_the_crate_agrees_with_its_loss() {
             assert_eq!(found.names(Agreement::Missing), [""; 0], "{what}");
             flat.extend(found.names(Agreement::Undetermined).iter().map(|_| name));
         };
-        for row in rows::all() {
+        for row in rows::smooth() {
             let vars = row.vars(dtype);
             let trained: Vec<(String, Var)> = row
                 .inputs
