@@ -172,8 +172,9 @@ class Log(TrainerCallback):
             self.steps.append({"step": state.global_step} | logs)
 
 
-def run(name, trainer, adapted, settings, checkpoint, interrupted):
-    data = rows(interrupted)
+def run(name, trainer, adapted, settings, checkpoint, interrupted, data=None, words=None):
+    """`data` and `words` are rows and a tokenizer in place of the usual ones."""
+    data = data or rows(interrupted)
     if trainer == "sft":
         data = [{"prompt": row["prompt"], "completion": row["chosen"]} for row in data]
     kind = AutoModelForSequenceClassification if trainer == "reward" else AutoModelForCausalLM
@@ -189,7 +190,7 @@ def run(name, trainer, adapted, settings, checkpoint, interrupted):
         model=model,
         args=config(output_dir=tempfile.mkdtemp(), **(COMMON | settings)),
         train_dataset=Dataset.from_list(data),
-        processing_class=tokenizer("</s>" if "trap" in checkpoint else "<pad>"),
+        processing_class=words or tokenizer("</s>" if "trap" in checkpoint else "<pad>"),
         peft_config=lora,
         callbacks=[log],
     )

@@ -22,13 +22,16 @@ pub struct Arguments {
     /// With --model: a PEFT adapter to go on from.
     #[arg(long, value_name = "DIR")]
     adapter: Option<PathBuf>,
+    /// With --model and --objective gkd: the Hugging Face folder of the teacher.
+    #[arg(long, value_name = "DIR")]
+    teacher: Option<PathBuf>,
     /// With --model: go on from the last checkpoint in the folder for the results.
     #[arg(long)]
     resume: bool,
     /// With --model: the most tokens of a row.
     #[arg(long, value_name = "TOKENS")]
     max_length: Option<usize>,
-    /// The objective: any offline objective of the survey.
+    /// The objective: any offline objective of the survey, and with --model those that came after it.
     #[arg(long)]
     objective: Option<Objective>,
     /// A `.jsonl` or `.jsonl.gz` file; without it, fifty built-in rows.
@@ -106,6 +109,7 @@ impl Arguments {
         for (flag, given) in [
             ("--adapter", self.adapter.is_some()),
             ("--resume", self.resume),
+            ("--teacher", self.teacher.is_some()),
             ("--max-length", self.max_length.is_some()),
         ] {
             if given {
@@ -147,6 +151,7 @@ impl Arguments {
         let file = self.adapter_config.map(checkpoint::FreshAdapter::File);
         put(&mut all.adapter, file.map(Some));
         put(&mut all.adapter_dir, self.adapter.map(Some));
+        put(&mut all.teacher, self.teacher.map(Some));
         put(&mut all.max_length, self.max_length.map(Some));
         put(&mut all.fit.max_steps, self.steps);
         put(&mut all.fit.batch, self.batch);

@@ -27,13 +27,14 @@ pub fn usable(
     let judged = items.iter().any(|item| item.judged);
     let keep = |item: &Item| {
         let best = item.best();
-        let by_class = matches!(objective, Objective::ConditionalSft | Objective::CRlft);
+        let by_class = matches!(objective, Objective::ConditionalSft | Objective::CRlft)
+            || objective.is_unpaired();
         let reason = match item.answers.len() {
             _ if item.begun && objective.is_language() => Reason::Begun,
-            1 if objective == Objective::Sft && item.answers.iter().all(|a| item.is_good(a)) => {
+            1 if objective.is_best() && item.answers.iter().all(|a| item.is_good(a)) => {
                 return true;
             }
-            1 if objective == Objective::Sft => Reason::Wrong,
+            1 if objective.is_best() => Reason::Wrong,
             1 if item.judged && by_class => return true,
             1 if item.judged => Reason::Unpaired,
             _ if objective == Objective::SelfDebug && !item.judged => Reason::NoVerdict,
@@ -67,15 +68,18 @@ pub fn usable(
             let reasons = tally.reasons();
             format!("{name}: no row is left that {objective} can learn from: {reasons}")
         }
-        (_, Objective::Sft) if unpaired == found => {
-            format!("{name}: sft learns good answers, and every row has a `label` that is false")
+        (_, _) if objective.is_best() && unpaired == found => {
+            format!(
+                "{name}: {objective} learns good answers, and every row has a `label` that is false"
+            )
         }
         _ if unpaired == found => format!(
             "{name}: {objective} compares answers to one prompt, and each row has one answer with a \
-             `label` ({formats}); sft learns those that are right, conditional_sft and c_rlft learn both kinds"
+             `label` ({formats}); sft learns those that are right, conditional_sft and c_rlft learn both \
+             kinds, and so do kto, bco and apo_zero_unpaired with --model"
         ),
-        (_, Objective::Sft) => format!(
-            "{name}: sft needs a best answer, and in no row is one answer better than another \
+        (_, _) if objective.is_best() => format!(
+            "{name}: {objective} needs a best answer, and in no row is one answer better than another \
              ({formats})"
         ),
         (_, Objective::SelfDebug) if !judged => format!(

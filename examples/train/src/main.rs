@@ -16,6 +16,7 @@
 //! | how unknown fields are handled, and which objectives take which rows | `data/mod.rs` |
 //! | which library call each objective is, and which score orders its answers | `objectives/mod.rs` |
 //! | objectives that compare answers | `objectives/ranking.rs` |
+//! | objectives that came after the survey, with `--model` | `checkpoint/objective/since.rs`, `checkpoint/objective/unpaired.rs` |
 //! | objectives that write words around answers: their texts, and their evaluation | `objectives/language.rs` |
 //! | which rows of a file fit an objective | `fit.rs` |
 //! | which answers are compared, and how many at most | `comparisons.rs` |

@@ -229,6 +229,12 @@ impl Settings {
 
     /// Checks the settings that the library does not check.
     pub fn check(&self) -> Result<()> {
+        if self.objective.is_since() {
+            let name = self.objective;
+            return Err(Error::Usage(format!(
+                "`{name}` trains a checkpoint: name its folder by --model DIR"
+            )));
+        }
         let positive = |name: &str, value: f64| match value.is_finite() && value > 0.0 {
             true => Ok(()),
             false => Err(Error::Usage(format!(

@@ -1,12 +1,13 @@
 //! The evaluation on held-out rows.
 
 use super::super::error::Result;
-use super::objective::measured::{Scored, ordered};
+use super::objective::measured::{Judged, Scored, ordered};
 use super::objective::text::log_probs;
 use super::objective::{Objective, Reference, Text};
 use super::order::parts;
 use super::prepare::HeldOut;
 use candle_align::decoder::{Decoder, Mode};
+use candle_align::ranking::RewardShift;
 use candle_core::DType;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -51,19 +52,22 @@ pub fn batches(objective: &Objective, max_tokens: Option<usize>) -> Vec<Vec<usiz
     parts.into_iter().map(<[usize]>::to_vec).collect()
 }
 
-/// The scores of all held-out rows, so many tokens at a time.
+/// The scores of all held-out rows, so many tokens at a time. `shift` is the mean reward so far.
 pub fn scores(
     held_out: &HeldOut,
     decoder: &Decoder,
     reference: &Reference,
     max_tokens: Option<usize>,
+    shift: &RewardShift,
 ) -> Result<Scores> {
     let objective: &Objective = &held_out.rows;
     let quiet = &decoder.without_gradients();
     let (mut loss, mut weight, mut pairs) = (0.0, 0.0, Vec::new());
+    let mut labels: BTreeMap<u64, [Vec<Judged>; 2]> = BTreeMap::new();
     for rows in &batches(objective, max_tokens) {
         let window = std::slice::from_ref(rows);
-        let measured = objective.loss(quiet, reference, rows, window, None)?;
+        let given = objective.given(quiet, reference, rows, max_tokens, shift)?;
+        let measured = objective.loss_with(quiet, reference, rows, window, None, given)?;
         let mut of_rows = 0.0;
         for row in rows {
             of_rows += objective.weight(*row)?;
@@ -77,6 +81,24 @@ pub fn scores(
         weight += of_rows;
         let groups = measured.pairs.into_iter();
         pairs.extend(groups.map(|pair| (held_out.groups[pair.row], pair)));
+        for one in measured.judged {
+            let of_prompt = labels.entry(held_out.groups[one.row]).or_default();
+            of_prompt[usize::from(!one.desirable)].push(one);
+        }
+    }
+    // the first answers of both labels to a prompt, then the second ones
+    for (group, [desirable, others]) in &labels {
+        let both = desirable.iter().zip(others);
+        pairs.extend(both.map(|(one, other)| {
+            let scores = [one.reward, other.reward];
+            (
+                *group,
+                Scored {
+                    row: one.row,
+                    scores,
+                },
+            )
+        }));
     }
     for probes in together(&held_out.probes, max_tokens) {
         pairs.extend(asked(probes, quiet)?);

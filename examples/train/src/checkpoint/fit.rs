@@ -3,14 +3,15 @@
 
 use super::super::error::{Error, Result};
 use super::budget::Budget;
-use super::objective::{Objective, Reference, Rewards};
+use super::objective::{Labels, Objective, Reference, Rewards};
 use super::order::{Order, Step, Steps, parts};
 use super::schedule::{Kind, schedule};
 use candle_align::decoder::Decoder;
+use candle_align::ranking::RewardShift;
 use candle_align::training::{
     AdamW, AdamWConfig, GradAccumulator, ParameterGroup, Schedule, clip_grad_norm, grad_coverage,
 };
-use candle_core::{DType, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
 /// The settings of the steps, with TRL's names for what TRL names, and its defaults.
@@ -79,6 +80,9 @@ pub struct Logged {
     pub penalty: Option<f64>,
     #[serde(flatten)]
     pub rewards: Option<Rewards>,
+    /// Of answers with a label, in place of `rewards`.
+    #[serde(flatten)]
+    pub labels: Option<Labels>,
 }
 
 /// A run between two steps.
@@ -91,6 +95,7 @@ pub struct Fitting<'a> {
     vars: Vec<(String, Var)>,
     optimizer: AdamW,
     budget: Option<Budget>,
+    shift: RewardShift,
     schedule: Schedule,
     steps: Steps,
 }
@@ -132,6 +137,7 @@ impl<'a> Fitting<'a> {
             reference,
             optimizer: AdamW::new(groups, config)?,
             budget: Budget::new(decoder, settings.max_steps)?,
+            shift: RewardShift::default(),
             schedule: schedule(
                 settings.lr_scheduler_type,
                 settings.warmup_steps,
@@ -195,12 +201,34 @@ impl<'a> Fitting<'a> {
         self.budget.as_mut()
     }
 
+    /// The mean reward of all answers so far: BCO's δ.
+    pub fn shift(&self) -> &RewardShift {
+        &self.shift
+    }
+
+    pub fn shift_mut(&mut self) -> &mut RewardShift {
+        &mut self.shift
+    }
+
+    /// Whether steps move it.
+    pub fn shifts(&self) -> bool {
+        self.objective.shifts()
+    }
+
     /// One step.
     pub fn step(&mut self, decoder: &mut Decoder, step: &Step) -> Result<Logged> {
         let mut total = GradAccumulator::new();
         let (mut loss, mut rewards, mut seeds) = (0.0, Vec::new(), 0);
+        let (mut labels, mut judged) = (Vec::new(), Vec::new());
         for batch in &step.micro_batches {
-            let mut pairs = Vec::new();
+            let (mut pairs, mut of_batch) = (Vec::new(), Vec::new());
+            let given = self.objective.given(
+                decoder,
+                &self.reference,
+                batch,
+                self.settings.max_tokens,
+                &self.shift,
+            )?;
             for rows in parts(batch, self.settings.max_tokens, |row| {
                 self.objective.tokens(row)
             }) {
@@ -212,9 +240,14 @@ impl<'a> Fitting<'a> {
                 seeds += 1;
                 let seed = self.dropout.then_some(seed);
                 let window = &step.micro_batches;
-                let measured = self
-                    .objective
-                    .loss(decoder, &self.reference, rows, window, seed)?;
+                let measured = self.objective.loss_with(
+                    decoder,
+                    &self.reference,
+                    rows,
+                    window,
+                    seed,
+                    given,
+                )?;
                 let grads = measured.loss.backward()?;
                 if step.step == 0 && seeds == 1 {
                     let coverage = grad_coverage(&self.vars, &grads)?;
@@ -225,8 +258,11 @@ impl<'a> Fitting<'a> {
                 total.add(&self.vars, &grads)?;
                 loss += measured.loss.to_dtype(DType::F64)?.to_scalar::<f64>()?;
                 pairs.extend(measured.pairs);
+                of_batch.extend(measured.judged);
             }
             rewards.extend(Rewards::of(&pairs));
+            labels.extend(Labels::of(&of_batch, given));
+            judged.extend(of_batch.iter().map(|one| one.reward));
         }
         // once per step, not per micro-batch
         let mut penalty = None;
@@ -252,6 +288,9 @@ impl<'a> Fitting<'a> {
         if let Some(budget) = &mut self.budget {
             budget.after(step.step + 1, &grads)?;
         }
+        if self.objective.shifts() {
+            self.shift.update(&Tensor::new(judged, &Device::Cpu)?)?;
+        }
         Ok(Logged {
             step: step.step + 1,
             loss,
@@ -259,6 +298,7 @@ impl<'a> Fitting<'a> {
             learning_rate,
             penalty,
             rewards: Rewards::mean(&rewards),
+            labels: Labels::mean(&labels),
         })
     }
 }

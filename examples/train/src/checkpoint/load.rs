@@ -68,9 +68,26 @@ pub fn start(settings: &Settings) -> Result<(Decoder, Reference)> {
     if !settings.is_adapted() && settings.has_reference() && copies {
         let frozen = Load {
             trained: false,
-            ..load
+            ..load.clone()
         };
         reference = Reference::Frozen(Box::new(Decoder::load(&settings.model, &frozen)?));
+    }
+    if let Some(folder) = &settings.teacher {
+        let teacher = Decoder::load(
+            folder,
+            &Load {
+                trained: false,
+                ..load
+            },
+        )?;
+        let [own, others] = [&decoder, &teacher].map(|model| model.config().vocab_size);
+        if own != others {
+            let problem = format!(
+                "has {others} tokens and the model {own}: the teacher of `gkd` must have the same vocabulary"
+            );
+            return Err(Error::file(folder, problem));
+        }
+        reference = Reference::Frozen(Box::new(teacher));
     }
     decoder.set_recompute(settings.recompute);
     Ok((decoder, reference))

@@ -16,12 +16,21 @@ pub const MODEL: &str = "model/";
 /// The part of the adapter that a run goes on from.
 pub const ADAPTER_DIR: &str = "adapter_dir/";
 
-/// Of the model, of the adapter that the run goes on from, and of the settings of a fresh one.
+/// The part of the teacher.
+const TEACHER: &str = "teacher/";
+
+/// Of the model, of a teacher, of the adapter that the run goes on from, and of the settings of a fresh one.
 pub fn origin(settings: &Settings) -> Result<Origin> {
     let mut all = Origin::new();
     for name in weights(&settings.model)? {
         let number = number(&settings.model.join(&name))?;
         all.insert(format!("{MODEL}{name}"), number);
+    }
+    if let Some(folder) = &settings.teacher {
+        for name in weights(folder)? {
+            let number = number(&folder.join(&name))?;
+            all.insert(format!("{TEACHER}{name}"), number);
+        }
     }
     if let Some(folder) = &settings.adapter_dir {
         for name in ["adapter_config.json", "adapter_model.safetensors"] {

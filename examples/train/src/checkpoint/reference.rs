@@ -48,6 +48,15 @@ impl Reference {
         halves(&of.sum()?.detach())
     }
 
+    /// The summed log-probabilities of one answer for each row.
+    pub fn each(&self, decoder: &Decoder, rows: &[usize], texts: &[&Text]) -> Result<Tensor> {
+        if let Self::Cached(cached) = self {
+            return Ok(cached.of(rows)?.chosen);
+        }
+        let of = self.compute(decoder, &|model, mode| log_probs(model, texts, mode))?;
+        Ok(of.sum()?.detach())
+    }
+
     /// What the model of the reference computes, without dropout.
     pub fn compute<T>(
         &self,
@@ -155,6 +164,9 @@ fn key(settings: &Settings, rows: &Prepared, origin: &Origin) -> String {
     hash.text(&format!("{:?}", settings.dtype));
     let fit = &settings.fit;
     hash.text(&format!("{} {:?}", fit.batch, fit.max_tokens));
+    if settings.objective.is_unpaired() {
+        hash.text("one answer for each row");
+    }
     hash.hex()
 }
 

@@ -1,6 +1,7 @@
 //! The settings of a run on a checkpoint: `config.json` stores them, `--config` reads them.
 
 pub mod objectives;
+pub mod since;
 
 pub use super::super::objectives::Objective as Learned;
 
@@ -17,14 +18,16 @@ use super::rows::{self, Truncation, Turns};
 use candle_align::language::edits::EditCosts;
 use candle_align::language::revision::{DebugFormat, RevisionTemplate};
 use candle_align::parameter_efficient::BlockScale;
+use candle_align::sft::eaft::EaftConfig;
 use candle_align::{
     BrioConfig, ExpectedRiskConfig, PairwiseRewardConfig, ProConfig, RankedRewardConfig,
     RrhfConfig, SftConfig, SlicConfig, StableAlignmentConfig,
 };
 use candle_core::DType;
-use objectives::{Classes, Dpo, Hindsight};
+use objectives::{Classes, Dpo, Hindsight, SftForm};
 use serde::{Deserialize, Serialize};
 use serde_json::Map;
+use since::Since;
 use std::path::{Path, PathBuf};
 
 /// The type of frozen weights in memory.
@@ -111,8 +114,8 @@ pub struct Settings {
     pub dtype: Storage,
     /// Whether the backward pass computes each layer's activations again instead of keeping them.
     pub recompute: bool,
-    /// Whether the reference of DPO is asked once for all rows before the first step, and never again. The
-    /// numbers are kept in a file, which later runs on the same model and rows read.
+    /// Whether a reference that gives sums alone, such as DPO's, is asked once for all rows before the
+    /// first step, and never again. The numbers are kept in a file, which later runs on the same model and rows read.
     pub precompute_ref_log_probs: bool,
     /// The folder of these files; null: `target/train/reference`.
     pub ref_log_probs_dir: Option<PathBuf>,
@@ -121,6 +124,12 @@ pub struct Settings {
 
     /// Settings of `sft`, and of every other cross-entropy of answers.
     pub sft: SftConfig,
+    /// The loss of `sft`.
+    pub sft_form: SftForm,
+    /// The Hugging Face folder of the teacher of `gkd`.
+    pub teacher: Option<PathBuf>,
+    /// Settings of EAFT, a form of `sft`.
+    pub eaft: EaftConfig,
     /// The loss of `reward`.
     pub reward_form: RewardForm,
     /// Settings of `reward` on pairs.
@@ -154,6 +163,8 @@ pub struct Settings {
     pub selfee: RevisionTemplate,
     /// Settings of `self_debug`: its verdicts, and what the loss covers.
     pub self_debug: DebugFormat,
+    /// Settings of the objectives that came after the survey, by name.
+    pub since: Since,
 }
 
 impl Default for Settings {
@@ -190,6 +201,9 @@ impl Default for Settings {
             ref_log_probs_dir: None,
             fit: Fit::default(),
             sft: SftConfig::default(),
+            sft_form: SftForm::default(),
+            teacher: None,
+            eaft: EaftConfig::default(),
             reward_form: RewardForm::default(),
             reward: PairwiseRewardConfig::default(),
             ranked_reward: RankedRewardConfig::default(),
@@ -210,6 +224,7 @@ impl Default for Settings {
             edit_tokens: None,
             selfee: RevisionTemplate::default(),
             self_debug: DebugFormat::default(),
+            since: Since::default(),
         }
     }
 }
@@ -299,12 +314,6 @@ impl Settings {
         if self.adapter.is_some() && self.adapter_dir.is_some() {
             return usage("`adapter` is a fresh adapter and `adapter_dir` one to go on from: give one of them".to_string());
         }
-        if self.precompute_ref_log_probs && self.objective != Learned::Dpo {
-            let objective = self.objective;
-            return usage(format!(
-                "`precompute_ref_log_probs` is true, and `{objective}` has no reference"
-            ));
-        }
         if self.ref_log_probs_dir.is_some() && !self.precompute_ref_log_probs {
             return usage(
                 "`ref_log_probs_dir` needs `precompute_ref_log_probs` = true".to_string(),
@@ -348,6 +357,7 @@ impl Settings {
             let found = self.max_answers;
             return usage(format!("`max_answers` must be at least 2, got {found}"));
         }
+        self.check_since()?;
         self.check_objectives()
     }
 }

@@ -1,5 +1,5 @@
-//! Checkpoints: what is trained, the state of the optimizer and of AdaLoRA's allocator, the step and the
-//! settings, in one folder that is there completely or not at all.
+//! Checkpoints: what is trained, the state of the optimizer, of AdaLoRA's allocator and of BCO's mean reward, the
+//! step and the settings, in one folder that is there completely or not at all.
 
 use super::super::error::{Error, Result};
 use super::budget::Budget;
@@ -10,6 +10,7 @@ use super::settings::Settings;
 use super::staged::{PARTIAL, delete, staged};
 use crate::files;
 use candle_align::decoder::Decoder;
+use candle_align::ranking::RewardShift;
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -23,6 +24,8 @@ const OPTIMIZER: &str = "optimizer.safetensors";
 const ADAPTER: &str = "adapter";
 const STEP: &str = "step-";
 const ALLOCATOR: &str = "allocator.safetensors";
+const SHIFT: &str = "shift.safetensors";
+const MEAN: &str = "mean_and_count";
 
 /// What a checkpoint says of its run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -159,6 +162,15 @@ impl Store {
             if let Some(state) = fitting.budget().map(Budget::state).transpose()?.flatten() {
                 tensors_to(&part.join(ALLOCATOR), state)?;
             }
+            if fitting.shifts() {
+                // the bits: a number in JSON may lose its last one
+                let RewardShift { mean, count } = *fitting.shift();
+                let numbers = Tensor::new(&[mean, count as f64], &Device::Cpu)?;
+                tensors_to(
+                    &part.join(SHIFT),
+                    HashMap::from([(MEAN.to_string(), numbers)]),
+                )?;
+            }
             if decoder.adapter().is_some() {
                 save::adapter(decoder, fitting.budget(), &part.join(ADAPTER))?;
             }
@@ -215,6 +227,25 @@ pub fn restore(folder: &Path, fitting: &mut Fitting) -> Result<()> {
         ));
     }
     fitting.optimizer_mut().load(folder.join(OPTIMIZER))?;
+    if fitting.shifts() {
+        let path = folder.join(SHIFT);
+        let numbers = tensors_from(&path)?.remove(MEAN);
+        let numbers = numbers
+            .map(|numbers| numbers.to_vec1::<f64>())
+            .transpose()?;
+        match numbers.as_deref() {
+            Some([mean, count]) => {
+                *fitting.shift_mut() = RewardShift {
+                    mean: *mean,
+                    count: *count as u64,
+                };
+            }
+            _ => {
+                let problem = format!("must hold `{MEAN}`: a mean and a count");
+                return Err(Error::file(&path, problem));
+            }
+        }
+    }
     if fitting.budget().is_some_and(Budget::is_allocating) {
         let path = folder.join(ALLOCATOR);
         let state = tensors_from(&path)?;

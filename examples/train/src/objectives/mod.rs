@@ -19,6 +19,9 @@
 //! | `selfee` | each worse answer with each best one; each best one alone | `RevisionTemplate`, `sft_loss` | log P(no revision needed) − log P(revision needed) |
 //! | `self_debug` | each wrong answer with each right one | `debug_sequence`, `sft_loss` | mean log-probability as the repair of the wrong answer |
 //!
+//! The objectives that came after the survey are in `checkpoint/objective/since.rs` and `unpaired.rs`: only a
+//! checkpoint is trained with them.
+//!
 //! The score is the one by which the objective itself orders answers; accuracy is the share of pairs
 //! that it orders correctly. For `self_debug` a pair is ordered correctly if, after the wrong answer,
 //! the right answer is likelier than the wrong one again.
@@ -33,10 +36,13 @@
 
 pub mod language;
 pub mod lessons;
+mod names;
 pub mod order;
 mod ranking;
 mod rows;
 pub mod words;
+
+pub use names::{Objective, Reads};
 
 use super::batch::{Batch, VOCABULARY};
 use super::comparisons::Shape;
@@ -47,72 +53,6 @@ use super::settings::Settings;
 use candle_align::{Reduction, sft_loss};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
-
-/// The objectives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[value(rename_all = "snake_case")]
-pub enum Objective {
-    /// Supervised fine-tuning on the best answer (on lists: RAFT's update, with the file's answers)
-    Sft,
-    /// A reward model
-    Reward,
-    /// Direct preference optimization
-    Dpo,
-    /// Preference ranking optimization
-    Pro,
-    /// Sequence likelihood calibration, in the form of `slic_form`: rank, margin, list, expected_reward
-    Slic,
-    /// Rank responses to align with human feedback
-    Rrhf,
-    /// BRIO: ranks with a margin per place, and cross-entropy on the best answer
-    Brio,
-    /// Expected risk: the mean cost of the answers under the policy's shares
-    #[value(alias = "expected-risk")]
-    ExpectedRisk,
-    /// Stable Alignment: imitates the best answer, with a margin in proportion to the ratings
-    #[value(alias = "stable-alignment")]
-    StableAlignment,
-    /// Every answer after the words of its class: the best of a prompt, or not
-    #[value(alias = "conditional-sft")]
-    ConditionalSft,
-    /// Conditional SFT with a weight for each class
-    #[value(alias = "c-rlft")]
-    CRlft,
-    /// Chain of Hindsight: two answers in one row, each after words of feedback
-    #[value(alias = "chain-of-hindsight")]
-    ChainOfHindsight,
-    /// Second Thoughts: the edits that turn a worse answer into the best one; needs similar answers
-    #[value(alias = "second-thoughts")]
-    SecondThoughts,
-    /// SelFee: an answer, its verdict, the revised answer; without written feedback
-    Selfee,
-    /// Self-debug: a wrong answer, "wrong", the repaired one; needs answers marked right or wrong (`is_correct`)
-    #[value(alias = "self-debug")]
-    SelfDebug,
-}
-
-impl std::fmt::Display for Objective {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Sft => "sft",
-            Self::Reward => "reward",
-            Self::Dpo => "dpo",
-            Self::Pro => "pro",
-            Self::Slic => "slic",
-            Self::Rrhf => "rrhf",
-            Self::Brio => "brio",
-            Self::ExpectedRisk => "expected_risk",
-            Self::StableAlignment => "stable_alignment",
-            Self::ConditionalSft => "conditional_sft",
-            Self::CRlft => "c_rlft",
-            Self::ChainOfHindsight => "chain_of_hindsight",
-            Self::SecondThoughts => "second_thoughts",
-            Self::Selfee => "selfee",
-            Self::SelfDebug => "self_debug",
-        })
-    }
-}
 
 /// The losses of a reward model. On two answers they are equal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -161,8 +101,9 @@ impl Objective {
     /// The same, where no prompt has more than `longest` answers.
     pub fn shape_of(self, forms: Forms, longest: usize) -> Shape {
         match self {
-            Self::Sft => Shape::Best,
+            Self::Sft | Self::Gkd => Shape::Best,
             Self::Dpo | Self::SelfDebug => Shape::Pairs,
+            _ if self.is_pairs_since() => Shape::Pairs,
             Self::Slic => match forms.slic {
                 SlicForm::Rank | SlicForm::Margin => Shape::Pairs,
                 SlicForm::List | SlicForm::ExpectedReward => Shape::Lists,
@@ -174,12 +115,15 @@ impl Objective {
 
     /// Whether it writes words around answers and learns from one row at a time.
     pub fn is_language(self) -> bool {
-        match self {
-            Self::ConditionalSft | Self::CRlft | Self::ChainOfHindsight => true,
-            Self::SecondThoughts | Self::Selfee | Self::SelfDebug => true,
-            Self::Sft | Self::Reward | Self::Dpo | Self::Pro | Self::Slic | Self::Rrhf => false,
-            Self::Brio | Self::ExpectedRisk | Self::StableAlignment => false,
-        }
+        matches!(
+            self,
+            Self::ConditionalSft
+                | Self::CRlft
+                | Self::ChainOfHindsight
+                | Self::SecondThoughts
+                | Self::Selfee
+                | Self::SelfDebug
+        )
     }
 
     /// Whether its loss uses a copy of the model from before the first step.
@@ -216,6 +160,7 @@ impl Objective {
     pub fn score(self) -> &'static str {
         match self {
             Self::Reward => "the reward model's number",
+            _ if self.is_since() => "that of its loss",
             Self::Dpo => "beta (log P - log P of the reference)",
             Self::Slic => "log P(answer)",
             Self::Sft | Self::Pro | Self::Rrhf | Self::StableAlignment => "log P(answer) per token",
@@ -225,7 +170,7 @@ impl Objective {
             }
             Self::SecondThoughts => "log P(no edit | answer)",
             Self::Selfee => "log P(no revision needed | answer) - log P(revision needed | answer)",
-            Self::SelfDebug => "log P(answer | the wrong one, \"wrong\") per token",
+            _ => "log P(answer | the wrong one, \"wrong\") per token",
         }
     }
 }

@@ -216,7 +216,9 @@ fn every_method_learns_on_a_base_that_stays_and_comes_back_from_its_files() {
 
 #[test]
 fn every_objective_trains_an_adapter() {
-    for &objective in Objective::value_variants() {
+    // those since the survey need a checkpoint
+    let all = Objective::value_variants().iter();
+    for &objective in all.filter(|objective| !objective.is_since()) {
         let dir = tempfile::tempdir().unwrap();
         let mut settings = under(METHODS[0], objective, &dir.path().join("out"));
         settings.data = Some(sums(dir.path()));

@@ -14,6 +14,7 @@ mod references;
 mod rows;
 mod runs;
 mod trl;
+mod trl_since;
 mod whole_runs;
 
 // as in the trainer itself

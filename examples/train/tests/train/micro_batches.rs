@@ -99,3 +99,37 @@ fn a_run_in_parts_goes_on_to_the_same_numbers() {
         "parts",
     );
 }
+
+/// KTO's baseline, BCO's mean and TRL's token means are of more than one part.
+#[test]
+fn parts_have_the_loss_of_the_whole_where_it_needs_more_than_its_answers() {
+    for (objective, set) in [
+        (Learned::Kto, "since.kto.beta=1"),
+        (Learned::Bco, "since.bco.beta=1"),
+        (
+            Learned::Rpo,
+            r#"since.rpo={"beta": 1, "likelihood": "micro_batch"}"#,
+        ),
+        (
+            Learned::Orpo,
+            r#"since.orpo={"lambda": 1, "likelihood": "micro_batch", "covers": "prompt_and_answer"}"#,
+        ),
+        (Learned::Tdpo2, "since.tdpo2.beta=1"),
+        (Learned::LdDpo, "since.ld_dpo.beta=1"),
+        (Learned::Wpo, "since.wpo.beta=1"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let run = |name: &str, max_tokens: Option<usize>| {
+            let out = dir.path().join(name);
+            let mut settings = accumulated(objective, &out).with(set).unwrap();
+            settings.fit.max_tokens = max_tokens;
+            whole(&settings);
+            lines(&out)
+        };
+        let expected = run("whole", None);
+        for most in [1, 30] {
+            let what = format!("{objective}, {most} tokens");
+            near(&run(&most.to_string(), Some(most)), &expected, 2e-5, &what);
+        }
+    }
+}

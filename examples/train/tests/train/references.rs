@@ -214,3 +214,31 @@ fn an_evaluation_keeps_no_graph() {
         }
     }
 }
+
+/// Every loss that reads sums alone takes them from such a file; the others say what they need.
+#[test]
+fn losses_of_sums_take_them_from_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    for objective in [Learned::Ipo, Learned::Aot, Learned::Wpo, Learned::Bco] {
+        let folder = dir.path().join(objective.to_string());
+        let mut plain = tiny(objective, lora(), &folder.join("plain"));
+        plain.fit.order = Order::Sequential;
+        whole(&plain);
+        whole(&cached(&plain, &folder, "cached"));
+        let what = objective.to_string();
+        same(&folder.join("plain"), &folder.join("cached"), &what);
+    }
+    for (objective, problem) in [
+        (Learned::Simpo, "`simpo` has no reference"),
+        (
+            Learned::Kto,
+            "`kto` asks its reference for more than the sum",
+        ),
+        (Learned::Tdpo1, "`tdpo1` asks its reference for more"),
+        (Learned::LdDpo, "`ld_dpo` asks its reference for more"),
+    ] {
+        let settings = cached(&tiny(objective, lora(), dir.path()), dir.path(), "out");
+        let error = settings.check().unwrap_err().to_string();
+        assert!(error.contains(problem), "{error}");
+    }
+}

@@ -99,7 +99,8 @@ fn unpaired_rows_are_refused_by_what_compares_answers() {
     ] {
         let expected = format!(
             "rows.jsonl: {objective} compares answers to one prompt, and each row has one answer with a \
-             `label` (unpaired: 4); sft learns those that are right, conditional_sft and c_rlft learn both kinds"
+             `label` (unpaired: 4); sft learns those that are right, conditional_sft and c_rlft learn both \
+             kinds, and so do kto, bco and apo_zero_unpaired with --model"
         );
         assert_eq!(refusal(objective, &all, |_| {}), expected);
     }

@@ -16,26 +16,27 @@ use train::checkpoint::schedule::Kind;
 
 /// The end of a text.
 const END: u32 = 2;
-const DEFAULT: &str = "default";
+pub const DEFAULT: &str = "default";
 
 #[derive(Deserialize)]
-struct Runs {
-    runs: Vec<Run>,
+pub struct Runs {
+    pub runs: Vec<Run>,
 }
 
 #[derive(Deserialize)]
-struct Run {
-    name: String,
+pub struct Run {
+    pub name: String,
     trainer: String,
-    adapter: bool,
-    checkpoint: String,
+    pub adapter: bool,
+    pub checkpoint: String,
     interrupted_prompts: bool,
-    settings: Settings,
-    steps: Vec<HashMap<String, f64>>,
+    pub settings: Settings,
+    pub final_norm: f64,
+    pub steps: Vec<HashMap<String, f64>>,
 }
 
 #[derive(Deserialize)]
-struct Settings {
+pub struct Settings {
     per_device_train_batch_size: usize,
     gradient_accumulation_steps: usize,
     max_steps: usize,
@@ -46,9 +47,9 @@ struct Settings {
     max_grad_norm: f64,
     seed: u64,
     train_sampling_strategy: String,
-    max_length: usize,
+    pub max_length: usize,
     center_rewards_coefficient: Option<f64>,
-    beta: Option<f64>,
+    pub beta: Option<f64>,
     loss_weights: Option<[f64; 2]>,
 }
 
@@ -59,7 +60,7 @@ struct Row {
     rejected: String,
 }
 
-fn golden() -> PathBuf {
+pub fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/trl")
 }
 
@@ -130,7 +131,7 @@ fn objective(run: &Run) -> Objective {
     }
 }
 
-fn fit(settings: &Settings) -> Fit {
+pub fn fit(settings: &Settings) -> Fit {
     Fit {
         max_steps: settings.max_steps,
         batch: settings.per_device_train_batch_size,
@@ -153,7 +154,7 @@ fn fit(settings: &Settings) -> Fit {
 }
 
 /// A number against TRL's, to 10⁻⁴ of it and beyond that `more`.
-fn near(what: &str, ours: f64, theirs: f64, more: f64) {
+pub fn near(what: &str, ours: f64, theirs: f64, more: f64) {
     let bound = 1e-4 * theirs.abs() + more;
     assert!(
         (ours - theirs).abs() <= bound,
@@ -231,20 +232,21 @@ fn our_name(theirs: &str) -> String {
     }
 }
 
-fn final_weights(run: &Run, decoder: &Decoder) {
-    let bytes = std::fs::read(golden().join(format!("{}.safetensors", run.name))).unwrap();
+pub fn final_weights(name: &str, decoder: &Decoder) {
+    let bytes = std::fs::read(golden().join(format!("{name}.safetensors"))).unwrap();
     let theirs = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).unwrap();
     let ours: HashMap<String, Tensor> = decoder
         .vars()
         .into_iter()
         .map(|(name, var)| (name, var.as_tensor().clone()))
         .collect();
-    assert_eq!(ours.len(), theirs.len(), "{}", run.name);
+    assert_eq!(ours.len(), theirs.len(), "{name}");
+    let run = name;
     let number = |t: Tensor| t.to_dtype(DType::F64).unwrap().to_scalar::<f64>().unwrap();
     for (name, theirs) in &theirs {
         let ours = ours
             .get(&our_name(name))
-            .unwrap_or_else(|| panic!("{}: {name}", run.name));
+            .unwrap_or_else(|| panic!("{run}: {name}"));
         let far = number(
             (ours - theirs)
                 .unwrap()
@@ -266,8 +268,7 @@ fn final_weights(run: &Run, decoder: &Decoder) {
         );
         assert!(
             far <= 1e-4 * largest,
-            "{}: {name} is {far:e} off of {largest}",
-            run.name
+            "{run}: {name} is {far:e} off of {largest}"
         );
     }
 }
@@ -315,6 +316,6 @@ fn every_step_is_that_of_trl() {
         for (ours, theirs) in logged.iter().zip(&run.steps) {
             compare(run, ours, theirs);
         }
-        final_weights(run, &decoder);
+        final_weights(&run.name, &decoder);
     }
 }

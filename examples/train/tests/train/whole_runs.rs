@@ -140,6 +140,9 @@ fn a_run_goes_on_to_the_same_bytes() {
         (Learned::Dpo, lora()),
         (Learned::Dpo, None),
         (Learned::Reward, lora()),
+        (Learned::Kto, lora()),
+        (Learned::Bco, lora()),
+        (Learned::Bco, None),
         (Learned::Reward, None),
     ] {
         let what = format!("{objective}, {adapter:?}");

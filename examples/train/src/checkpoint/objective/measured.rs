@@ -11,6 +11,29 @@ pub struct Measured {
     pub rewards: Option<Rewards>,
     /// Every two answers of which one is better.
     pub pairs: Vec<Scored>,
+    /// Every answer with a label.
+    pub judged: Vec<Judged>,
+}
+
+/// The reward of an answer with a label.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Judged {
+    pub row: usize,
+    pub reward: f64,
+    pub desirable: bool,
+}
+
+/// Means over the answers with a label of a micro-batch; none where it has no such answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Labels {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chosen: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rejected: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub margin: Option<f64>,
+    /// KTO's baseline, or BCO's shift.
+    pub baseline: f64,
 }
 
 /// What the objective orders two answers by: the score of the better one, then that of the other.
@@ -37,6 +60,7 @@ impl Measured {
             loss,
             rewards: None,
             pairs: Vec::new(),
+            judged: Vec::new(),
         }
     }
 
@@ -74,6 +98,7 @@ impl Measured {
             loss,
             rewards: Rewards::of(&pairs),
             pairs,
+            judged: Vec::new(),
         }
     }
 }
@@ -90,6 +115,40 @@ pub fn ordered(row: usize, scores: &[f64], rewards: &[f32]) -> Vec<Scored> {
         }
     }
     pairs
+}
+
+impl Labels {
+    /// Of one micro-batch and its baseline.
+    pub fn of(judged: &[Judged], baseline: f64) -> Option<Self> {
+        let mean = |desirable: bool| {
+            let own = judged.iter().filter(|one| one.desirable == desirable);
+            let n = own.clone().count() as f64;
+            (n > 0.0).then(|| own.map(|one| one.reward).sum::<f64>() / n)
+        };
+        let (chosen, rejected) = (mean(true), mean(false));
+        (!judged.is_empty()).then(|| Self {
+            chosen,
+            rejected,
+            margin: chosen
+                .zip(rejected)
+                .map(|(chosen, rejected)| chosen - rejected),
+            baseline,
+        })
+    }
+
+    /// The mean over the micro-batches that have each, as TRL logs it.
+    pub fn mean(all: &[Self]) -> Option<Self> {
+        let of = |part: fn(&Self) -> Option<f64>| {
+            let own: Vec<f64> = all.iter().filter_map(part).collect();
+            (!own.is_empty()).then(|| own.iter().sum::<f64>() / own.len() as f64)
+        };
+        of(|labels| Some(labels.baseline)).map(|baseline| Self {
+            chosen: of(|labels| labels.chosen),
+            rejected: of(|labels| labels.rejected),
+            margin: of(|labels| labels.margin),
+            baseline,
+        })
+    }
 }
 
 impl Rewards {

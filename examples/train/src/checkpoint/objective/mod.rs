@@ -4,7 +4,8 @@
 //! |---|---|---|---|
 //! | [`texts`] | texts of which some tokens are learned | `sft`, `conditional_sft`, `chain_of_hindsight`, `second_thoughts`, `selfee`, `self_debug` | learned tokens |
 //! | [`answers`] | answers, each with a number | `c_rlft` | weighted tokens |
-//! | [`pairs`] | two answers, and a reference | `dpo` | pairs, by micro-batch as in TRL |
+//! | [`pairs`] | two answers, and perhaps a reference | `dpo`; by [`since`] those that came after the survey, from `ipo` to `simper` | pairs, by micro-batch as in TRL |
+//! | [`unpaired`] | answers, each with a label, and a reference | `kto`, `bco`, `apo_zero_unpaired` | answers, by micro-batch as in TRL |
 //! | [`lists`] | answers with rewards | `pro`, `slic`, `rrhf`, `brio`, `expected_risk`, `stable_alignment` | lists |
 //! | [`scored`] | whole texts for a reward model | `reward` | pairs, by micro-batch as in TRL; or lists |
 //!
@@ -18,16 +19,19 @@ pub mod lists;
 pub mod measured;
 pub mod pairs;
 pub mod scored;
+pub mod since;
 pub mod text;
 pub mod texts;
+pub mod unpaired;
 
 pub use super::reference::Reference;
-pub use measured::{Measured, Rewards};
+pub use measured::{Labels, Measured, Rewards};
 pub use text::Text;
 
 use super::super::error::{Error, Result};
 use answers::Answers;
 use candle_align::decoder::{Decoder, Mode};
+use candle_align::ranking::RewardShift;
 use candle_align::{DpoConfig, PairwiseRewardConfig, SftConfig};
 use candle_core::Tensor;
 use lists::Lists;
@@ -35,6 +39,7 @@ use pairs::{Pair, PairLoss, Pairs};
 use scored::{Compared, RewardLoss, Scores};
 use text::Pass;
 use texts::{TextLoss, Texts};
+use unpaired::{Unpaired, UnpairedLoss};
 
 /// The rows of a run, and what is learned from them.
 #[derive(Clone, Debug)]
@@ -42,6 +47,7 @@ pub enum Objective {
     Texts(Texts),
     Answers(Answers),
     Pairs(Pairs),
+    Unpaired(Unpaired),
     Lists(Lists),
     Scores(Scores),
 }
@@ -71,6 +77,7 @@ impl Objective {
             Self::Texts(all) => all.rows.len(),
             Self::Answers(all) => all.rows.len(),
             Self::Pairs(all) => all.rows.len(),
+            Self::Unpaired(all) => all.rows.len(),
             Self::Lists(all) => all.rows.len(),
             Self::Scores(all) => all.rows.len(),
         }
@@ -87,6 +94,7 @@ impl Objective {
             Self::Texts(all) => all.rows[row].ids.len(),
             Self::Answers(all) => all.rows[row].text.ids.len(),
             Self::Pairs(all) => all.rows[row].chosen.ids.len() + all.rows[row].rejected.ids.len(),
+            Self::Unpaired(all) => all.rows[row].text.ids.len(),
             Self::Lists(all) => of(&all.rows[row].answers),
             Self::Scores(all) => all.rows[row].texts.iter().map(Vec::len).sum(),
         }
@@ -103,7 +111,7 @@ impl Objective {
         match self {
             Self::Texts(all) => Ok(all.rows[row].covered() as f64),
             Self::Answers(all) => all.weight(row),
-            Self::Pairs(_) | Self::Lists(_) | Self::Scores(_) => Ok(1.0),
+            Self::Pairs(_) | Self::Unpaired(_) | Self::Lists(_) | Self::Scores(_) => Ok(1.0),
         }
     }
 
@@ -121,13 +129,40 @@ impl Objective {
     ) -> Result<candle_align::Pair<Tensor>> {
         match self {
             Self::Pairs(all) => reference.sums(decoder, rows, &all.texts(rows)),
-            _ => Err(Error::Usage("only pairs have a reference".to_string())),
+            // each answer stands in both places
+            Self::Unpaired(all) => {
+                let of = reference.each(decoder, rows, &all.texts(rows))?;
+                Ok(candle_align::Pair {
+                    chosen: of.clone(),
+                    rejected: of,
+                })
+            }
+            _ => Err(Error::Usage("this objective has no reference".to_string())),
         }
     }
 
-    /// The loss of some rows of a step, which are a micro-batch or a part of one: the sum over all parts is the
-    /// loss of the step. `window` holds all rows of the step by micro-batch. Dropout is drawn from `seed`;
-    /// without one there is none.
+    /// The number that the loss of a micro-batch needs and that is not of one answer: KTO's baseline, BCO's
+    /// shift, 0 for all others. At most `most` tokens go through the model at a time.
+    pub fn given(
+        &self,
+        decoder: &Decoder,
+        reference: &Reference,
+        batch: &[usize],
+        most: Option<usize>,
+        shift: &RewardShift,
+    ) -> Result<f64> {
+        match self {
+            Self::Unpaired(all) => all.given(decoder, reference, batch, most, shift),
+            _ => Ok(0.0),
+        }
+    }
+
+    /// Whether a step moves the mean of rewards.
+    pub fn shifts(&self) -> bool {
+        matches!(self, Self::Unpaired(all) if matches!(all.loss, UnpairedLoss::Bco(_)))
+    }
+
+    /// [`Objective::loss_with`] what [`Objective::given`] gives before the first step.
     pub fn loss(
         &self,
         decoder: &Decoder,
@@ -135,6 +170,23 @@ impl Objective {
         rows: &[usize],
         window: &[Vec<usize>],
         seed: Option<u64>,
+    ) -> Result<Measured> {
+        let (batch, none) = (micro_batch(rows, window), RewardShift::default());
+        let given = self.given(decoder, reference, batch, None, &none)?;
+        self.loss_with(decoder, reference, rows, window, seed, given)
+    }
+
+    /// The loss of some rows of a step, which are a micro-batch or a part of one: the sum over all parts is the
+    /// loss of the step. `window` holds all rows of the step by micro-batch. Dropout is drawn from `seed`;
+    /// without one there is none.
+    pub fn loss_with(
+        &self,
+        decoder: &Decoder,
+        reference: &Reference,
+        rows: &[usize],
+        window: &[Vec<usize>],
+        seed: Option<u64>,
+        given: f64,
     ) -> Result<Measured> {
         let pass = Pass {
             decoder,
@@ -145,6 +197,7 @@ impl Objective {
             Self::Texts(all) => all.measure(&pass, rows, window),
             Self::Answers(all) => all.measure(&pass, rows, window),
             Self::Pairs(all) => all.measure(&pass, rows, window),
+            Self::Unpaired(all) => all.measure(&pass, rows, window, given),
             Self::Lists(all) => all.measure(&pass, rows, window),
             Self::Scores(all) => all.measure(&pass, rows, window),
         }

@@ -3,9 +3,11 @@
 use super::super::super::error::Result;
 use super::Reference;
 use candle_align::decoder::{Decoder, LanguageModel, Mode};
+use candle_align::distillation::divergence::DivergenceConfig;
+use candle_align::distillation::gkd::gkd_loss_from_hidden;
 use candle_align::ops::Segments;
-use candle_align::{Pair, Sequence, Statistics, TokenLogProbs};
-use candle_core::{Device, Tensor};
+use candle_align::{Pair, Sequence, Statistics, TokenLogProbs, TokenLoss};
+use candle_core::{DType, Device, Tensor};
 
 /// A text whose loss covers a part of its tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +23,14 @@ impl Text {
         Self {
             ids: [prompt, answer].concat(),
             learned: [vec![false; prompt.len()], vec![true; answer.len()]].concat(),
+        }
+    }
+
+    /// The same text, whose loss covers every token.
+    fn whole(&self) -> Self {
+        Self {
+            ids: self.ids.clone(),
+            learned: vec![true; self.ids.len()],
         }
     }
 
@@ -81,19 +91,81 @@ impl Pass<'_> {
         )?)
     }
 
+    /// The log-probabilities of pairs, whose chosen answers are the first half of the texts; with `whole`, also
+    /// those of all tokens of the chosen texts.
+    pub fn sides(
+        &self,
+        texts: &[&Text],
+        statistics: Statistics,
+        whole: bool,
+    ) -> Result<(Pair<TokenLogProbs>, Option<TokenLogProbs>)> {
+        let flat = Flat::of(texts)?;
+        let hidden = self
+            .decoder
+            .forward(&flat.tokens, &flat.segments, self.mode)?;
+        let tokens = Tensor::new(flat.tokens.as_slice(), hidden.device())?;
+        let tokens = halves(&flat.segments.to_rows(&tokens)?)?;
+        let hidden = halves(&flat.segments.to_rows(&hidden)?)?;
+        let (head, learned) = (self.decoder.head()?, halves(&flat.learned)?);
+        let of = |hidden: &Tensor, tokens: &Tensor, learned: &Tensor| {
+            TokenLogProbs::from_hidden(hidden, &head, tokens, learned, statistics)
+        };
+        let rejected = of(&hidden.rejected, &tokens.rejected, &learned.rejected)?;
+        if !whole {
+            let chosen = of(&hidden.chosen, &tokens.chosen, &learned.chosen)?;
+            return Ok((Pair { chosen, rejected }, None));
+        }
+        let all: Vec<Text> = texts.iter().map(|text| text.whole()).collect();
+        let all = Flat::of(&all.iter().collect::<Vec<_>>())?;
+        let rows = of(
+            &hidden.chosen,
+            &tokens.chosen,
+            &halves(&all.learned)?.chosen,
+        )?;
+        let answer = learned.chosen.narrow(1, 1, learned.chosen.dim(1)? - 1)?;
+        let chosen = TokenLogProbs::new(rows.values(), &answer)?;
+        Ok((Pair { chosen, rejected }, Some(rows)))
+    }
+
+    /// The log-probabilities `[1, covered tokens]` and the logits `[1, covered tokens, vocabulary]` before each.
+    pub fn with_logits(&self, texts: &[&Text]) -> Result<(TokenLogProbs, Tensor)> {
+        let flat = Flat::of(texts)?;
+        let (before, covered) = flat.covered(texts);
+        let hidden = self
+            .decoder
+            .forward(&flat.tokens, &flat.segments, self.mode)?;
+        let before = Tensor::new(before.as_slice(), hidden.device())?;
+        let logits = self.decoder.logits(&hidden.index_select(&before, 0)?)?;
+        let logits = logits.unsqueeze(0)?;
+        let count = covered.len();
+        let targets = Tensor::from_vec(covered, (1, count), &Device::Cpu)?;
+        let mask = Tensor::ones((1, count), DType::U8, &Device::Cpu)?;
+        let log_probs = TokenLogProbs::aligned(&logits, &targets, &mask, Statistics::default())?;
+        Ok((log_probs, logits))
+    }
+
+    /// The divergence from the reference at each covered token `[texts, time − 1]`.
+    pub fn divergence(&self, texts: &[&Text], config: &DivergenceConfig) -> Result<TokenLoss> {
+        let flat = Flat::of(texts)?;
+        let of = |decoder: &Decoder, mode| {
+            let hidden = decoder.forward(&flat.tokens, &flat.segments, mode)?;
+            Ok((flat.segments.to_rows(&hidden)?, decoder.head()?))
+        };
+        let (teacher, teacher_head) = self.reference.compute(self.decoder, &of)?;
+        let (student, head) = of(self.decoder, self.mode)?;
+        let (student, teacher) = ((&student, &head), (&teacher, &teacher_head));
+        Ok(gkd_loss_from_hidden(
+            student,
+            teacher,
+            &flat.learned,
+            config,
+        )?)
+    }
+
     /// The logits `[1, covered tokens, vocabulary]` of the trained model, and of the reference.
     pub fn both_logits(&self, texts: &[&Text]) -> Result<[Tensor; 2]> {
         let flat = Flat::of(texts)?;
-        let before: Vec<u32> = flat
-            .segments
-            .rows()
-            .iter()
-            .zip(texts)
-            .flat_map(|(row, text)| {
-                let covered = (1..row.len()).filter(|at| text.learned[*at]);
-                covered.map(|at| row[at - 1]).collect::<Vec<u32>>()
-            })
-            .collect();
+        let (before, _) = flat.covered(texts);
         let logits = |decoder: &Decoder, mode| {
             let hidden = decoder.forward(&flat.tokens, &flat.segments, mode)?;
             let before = Tensor::new(before.as_slice(), hidden.device())?;
@@ -135,6 +207,18 @@ impl Flat {
             tokens,
             learned: Tensor::from_vec(learned, (texts.len(), time), &Device::Cpu)?,
         })
+    }
+
+    /// Where the tokens before the covered ones are in the flat batch, and the covered ones.
+    fn covered(&self, texts: &[&Text]) -> (Vec<u32>, Vec<u32>) {
+        let rows = self.segments.rows();
+        let places = rows.iter().zip(texts).flat_map(|(row, text)| {
+            let covered = (1..row.len()).filter(|at| text.learned[*at]);
+            covered
+                .map(|at| (row[at - 1], text.ids[at]))
+                .collect::<Vec<_>>()
+        });
+        places.unzip()
     }
 }
 

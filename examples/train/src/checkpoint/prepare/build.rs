@@ -10,13 +10,13 @@ use super::super::objective::answers;
 use super::super::objective::lists::List;
 use super::super::objective::pairs::Pair;
 use super::super::objective::scored::Compared;
+use super::super::objective::unpaired::Labeled;
 use super::super::rows::Report;
 use super::super::rows::items::Row as Written;
-use super::super::settings::Learned;
 use super::super::split::Row;
 use super::fits;
 use super::items::{Build, failed};
-use super::trl::text;
+use super::trl::{labeled, text};
 use rand::rngs::StdRng;
 use std::path::Path;
 
@@ -63,6 +63,21 @@ impl Build<'_> {
             }
         }
         Ok(pairs)
+    }
+
+    /// Every answer, desirable if it is right or a best one.
+    pub(super) fn labeled(
+        &self,
+        item: &Item,
+        _: &mut StdRng,
+        report: &mut Report,
+    ) -> Result<Vec<Labeled>, String> {
+        let mut all = Vec::new();
+        for answer in &item.answers {
+            let row = self.writer.labeled(item, answer, report)?;
+            all.extend(row.as_ref().map(labeled));
+        }
+        Ok(all)
     }
 
     pub(super) fn lists(
@@ -160,7 +175,7 @@ impl Build<'_> {
         report: &mut Report,
     ) -> Result<Vec<Probe>> {
         let language = self.settings.objective.is_language();
-        if !language && self.settings.objective != Learned::Sft {
+        if !language && !self.settings.objective.is_best() {
             return Ok(Vec::new());
         }
         let mut probes = Vec::new();

@@ -6,6 +6,7 @@ use super::super::objective::answers::Answer;
 use super::super::objective::lists::List;
 use super::super::objective::pairs::Pair;
 use super::super::objective::scored::Compared;
+use super::super::objective::unpaired::Labeled;
 
 /// A row of an objective.
 pub trait Content {
@@ -46,6 +47,19 @@ impl Content for Pair {
     fn hash(&self, into: &mut Hash) {
         self.chosen.hash(into);
         self.rejected.hash(into);
+    }
+}
+
+impl Content for Labeled {
+    fn longest(&self) -> usize {
+        self.text.longest()
+    }
+
+    fn hash(&self, into: &mut Hash) {
+        self.text.hash(into);
+        into.ids(&self.prompt);
+        into.ids(&self.answer);
+        into.ids(&[u32::from(self.desirable)]);
     }
 }
 

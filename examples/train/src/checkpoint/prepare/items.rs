@@ -18,7 +18,7 @@ use super::super::rows::words::Style;
 use super::super::rows::{self, Folder, Report, Turns};
 use super::super::settings::{Learned, Settings};
 use super::super::split::Row;
-use super::trl::pair_loss;
+use super::trl::unpaired;
 use super::{Content, Halves, Prepared, finish, halves, within};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -83,7 +83,7 @@ pub fn prepare(
     };
     let reads_the_clock = report.reads_the_clock;
     let mut prepared = match settings.objective {
-        Learned::Sft => {
+        Learned::Sft | Learned::Gkd => {
             let loss = settings.text_loss();
             let objective = |rows| {
                 Objective::Texts(Texts {
@@ -93,12 +93,16 @@ pub fn prepare(
             };
             build.all(halves, &Build::best, objective)
         }
-        Learned::Dpo => {
+        objective if objective == Learned::Dpo || objective.is_pairs_since() => {
             let objective = |rows| {
-                let loss = pair_loss(settings);
+                let loss = settings.pair_loss();
                 Objective::Pairs(Pairs { rows, loss })
             };
             build.all(halves, &Build::pairs, objective)
+        }
+        objective if objective.is_unpaired() => {
+            let objective = |rows| unpaired(settings, of, most, rows);
+            build.all(halves, &Build::labeled, objective)
         }
         Learned::Reward => {
             let loss = settings.reward_loss(shape == Shape::Pairs);

@@ -4,9 +4,10 @@ use super::super::super::data::json::{self, Object};
 use super::super::super::data::reader::Lines;
 use super::super::super::error::{Error, Result};
 use super::super::super::objectives::RewardForm;
-use super::super::objective::pairs::{Pair, PairLoss, Pairs};
+use super::super::objective::pairs::{Pair, Pairs};
 use super::super::objective::scored::{Compared, Scores};
-use super::super::objective::texts::{TextLoss, Texts};
+use super::super::objective::texts::Texts;
+use super::super::objective::unpaired::{Labeled, Unpaired};
 use super::super::objective::{Objective, Text};
 use super::super::rows::{self, Folder, Report, Source};
 use super::super::settings::{Learned, Settings};
@@ -19,7 +20,7 @@ pub fn reads(settings: &Settings) -> Result<bool> {
     let trains = matches!(
         settings.objective,
         Learned::Sft | Learned::Reward | Learned::Dpo
-    );
+    ) || settings.objective.is_since();
     if !trains || settings.chat == Some(true) {
         return Ok(false);
     }
@@ -36,25 +37,21 @@ pub fn reads(settings: &Settings) -> Result<bool> {
             .any(|ignored| ignored == name);
         !ignored && json::field(&row, name).is_some()
     };
-    let other = [
-        "answers",
-        "rewards",
-        "ranks",
-        "question",
-        "instruction",
-        "label",
-    ];
+    let other = ["answers", "rewards", "ranks", "question", "instruction"];
+    let unpaired = settings.objective.is_unpaired();
+    let labeled = !unpaired && has("label");
     let tree = row
         .get("prompt")
         .is_some_and(|prompt| prompt.get("replies").is_some());
     Ok(match settings.objective {
-        _ if tree || other.iter().any(|name| has(name)) => false,
-        Learned::Sft => !has("chosen"),
+        _ if tree || labeled || other.iter().any(|name| has(name)) => false,
+        _ if unpaired => has("chosen") || has("prompt") && has("completion"),
+        Learned::Sft | Learned::Gkd => !has("chosen"),
         _ => true,
     })
 }
 
-/// Reads the rows of `sft`, `reward` or `dpo`.
+/// Reads the rows of `sft`, `reward`, pairs or answers with a label.
 pub fn prepare(
     settings: &Settings,
     folder: &Folder,
@@ -69,7 +66,7 @@ pub fn prepare(
         return Err(Error::file(&settings.data, problem));
     }
     match settings.objective {
-        Learned::Sft => {
+        Learned::Sft | Learned::Gkd => {
             let read = |path: &Path| {
                 let all = rows::sft(open(path)?, folder, of)?;
                 let text = |row: rows::SftRow| {
@@ -88,7 +85,7 @@ pub fn prepare(
                 };
                 checked(most, path, all.rows.into_iter().map(text), all.report)
             };
-            let loss = TextLoss::Sft(settings.sft.clone());
+            let loss = settings.text_loss();
             let objective = |rows| {
                 Objective::Texts(Texts {
                     rows,
@@ -122,6 +119,15 @@ pub fn prepare(
             };
             finish(halves, Vec::new(), objective)
         }
+        objective if objective.is_unpaired() => {
+            let read = |path: &Path| {
+                let all = rows::unpaired(open(path)?, folder, of)?;
+                let row = |row: rows::UnpairedRow| (row.line, labeled(&row));
+                checked(most, path, all.rows.into_iter().map(row), all.report)
+            };
+            let objective = |rows| unpaired(settings, of, most, rows);
+            finish(halves(settings, read)?, Vec::new(), objective)
+        }
         _ => {
             let read = |path: &Path| {
                 let all = rows::dpo(open(path)?, folder, of)?;
@@ -135,7 +141,7 @@ pub fn prepare(
                 checked(most, path, all.rows.into_iter().map(pair), all.report)
             };
             let objective = |rows| {
-                let loss = pair_loss(settings);
+                let loss = settings.pair_loss();
                 Objective::Pairs(Pairs { rows, loss })
             };
             finish(halves(settings, read)?, Vec::new(), objective)
@@ -155,11 +161,30 @@ fn checked<T: Content>(
     Ok((rows, report))
 }
 
-/// The loss over pairs that a run asks for.
-pub fn pair_loss(settings: &Settings) -> PairLoss {
-    PairLoss::Dpo {
-        config: settings.dpo.config(),
-        weights: settings.dpo.loss_weights,
+/// The objective of answers with a label. A prompt with the answer of another row fits the model too.
+pub fn unpaired(
+    settings: &Settings,
+    of: &rows::Settings,
+    most: usize,
+    rows: Vec<Labeled>,
+) -> Objective {
+    let length = of.max_length.map_or(most, |length| length.min(most));
+    let cut = rows::Settings {
+        max_length: Some(length),
+        ..of.clone()
+    };
+    let loss = settings.unpaired_loss();
+    Objective::Unpaired(Unpaired { rows, loss, cut })
+}
+
+/// An answer with a label.
+pub fn labeled(row: &rows::UnpairedRow) -> Labeled {
+    let (prompt, answer) = row.whole.ids.split_at(row.whole.prompt);
+    Labeled {
+        text: text(&row.kept),
+        prompt: prompt.to_vec(),
+        answer: answer.to_vec(),
+        desirable: row.desirable,
     }
 }
 

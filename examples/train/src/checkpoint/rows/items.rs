@@ -5,7 +5,7 @@ use super::super::super::data::{Answer, Item, OPENING};
 use super::encode::{Encoder, common, ended, within_vocabulary};
 use super::pairs::{answers, cut_sides};
 use super::record::Part;
-use super::{Folder, Report, Settings, Side, Truncation};
+use super::{Folder, Report, Settings, Side, Truncation, UnpairedRow};
 use candle_align::Sequence;
 use minijinja::{Value, context};
 
@@ -87,6 +87,22 @@ impl<'a> Writer<'a> {
         report.long_sides += long.len();
         let differ = kept.iter().any(|one| one.reward != kept[0].reward);
         Ok(differ.then_some(kept))
+    }
+
+    /// An answer to an item's prompt; nothing if the prompt alone is too long.
+    pub fn labeled(
+        &self,
+        item: &Item,
+        answer: &Answer,
+        report: &mut Report,
+    ) -> Result<Option<UnpairedRow>, String> {
+        let sides = self.sides(item, std::slice::from_ref(answer), report)?;
+        let whole = sides.into_iter().next().unwrap_or_default();
+        let row = UnpairedRow::cut(whole, self.settings, report);
+        Ok(row.map(|row| UnpairedRow {
+            desirable: item.is_good(answer),
+            ..row
+        }))
     }
 
     fn sides(

@@ -7,6 +7,8 @@
 //! | | `text` | the text | all of it |
 //! | | `input_ids` with `labels`, or with `completion_mask`, or alone | as given | as given |
 //! | [`dpo()`] | `chosen`, `rejected`, and `prompt` or its text at the beginning of both | prompt and answer together, twice | both answers |
+//! | [`unpaired()`] | `prompt`, `completion`, `label` | both together | the completion |
+//! | | a pair, as above | two such rows | the answer |
 //! | [`reward()`] | `chosen`, `rejected`, and perhaps `prompt` and `margin` | as above | – |
 //! | | `chosen_ids`, `rejected_ids`, and perhaps `margin` | as given | – |
 //!
@@ -33,12 +35,14 @@ mod record;
 mod report;
 mod sft;
 mod source;
+mod unpaired;
 pub mod words;
 
 pub use pairs::{dpo, reward};
 pub use report::Report;
 pub use sft::sft;
 pub use source::Source;
+pub use unpaired::unpaired;
 
 use super::super::error::{Error, Result};
 use super::template::Templates;
@@ -134,7 +138,7 @@ impl Settings {
     }
 
     /// What stays of so many tokens.
-    fn kept(&self, tokens: usize) -> Range<usize> {
+    pub fn kept(&self, tokens: usize) -> Range<usize> {
         match (self.max_length, self.truncation) {
             (Some(most), Truncation::KeepStart) => 0..tokens.min(most),
             (Some(most), Truncation::KeepEnd) => tokens.saturating_sub(most)..tokens,
@@ -187,6 +191,18 @@ impl Pair {
         let of = |side: &Side| side.ids[..side.prompt].to_vec();
         (of(&self.chosen) == of(&self.rejected)).then_some(self.chosen.prompt)
     }
+}
+
+/// An answer with a label.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UnpairedRow {
+    /// Its line in the file.
+    pub line: usize,
+    /// All of it.
+    pub whole: Side,
+    /// What stays of it.
+    pub kept: Side,
+    pub desirable: bool,
 }
 
 /// A pair of whole rows for a reward model.

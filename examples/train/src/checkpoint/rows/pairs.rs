@@ -104,7 +104,7 @@ fn margin(record: &Record, expected: bool) -> Result<Option<f64>, String> {
 }
 
 /// Prompt and answers; a prompt that is missing is the common beginning of both answers.
-fn parts(record: &Record) -> Result<(Part, Part, Part), String> {
+pub(super) fn parts(record: &Record) -> Result<(Part, Part, Part), String> {
     let (chosen, rejected) = (record.part("chosen")?, record.part("rejected")?);
     if record.has("prompt") {
         return Ok((record.part("prompt")?, chosen, rejected));

@@ -18,6 +18,8 @@ pub enum Form {
     /// With a prompt, or without one.
     Pair(bool),
     PairIds,
+    /// One answer, desirable or not.
+    Labeled,
 }
 
 /// One row of a file.

@@ -63,6 +63,7 @@ pub fn other_kind(found: Kind, expected: Kind) -> String {
             Form::Pair(true) => "`prompt`, `chosen` and `rejected`",
             Form::Pair(false) => "`chosen` and `rejected` without `prompt`",
             Form::PairIds => "`chosen_ids` and `rejected_ids`",
+            Form::Labeled => "`prompt`, `completion` and `label`",
         };
         let kind = if chat { " of messages" } else { "" };
         format!("{what}{kind}")
@@ -139,6 +140,7 @@ fn encode(
             given(record, settings)
         }
         Form::Pair(_) | Form::PairIds => Err("is a pair of answers".to_string()),
+        Form::Labeled => Err("is an answer with a label".to_string()),
     }
 }
 

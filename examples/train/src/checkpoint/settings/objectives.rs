@@ -1,11 +1,13 @@
 //! The settings of the objectives: the library's own, with its defaults, and what a run on a checkpoint adds.
 
 use super::super::super::error::{Error, Result};
-use super::super::super::objectives::{Forms, Objective, RewardForm};
+use super::super::super::objectives::{Forms, Objective, Reads, RewardForm};
 use super::super::objective::answers::AnswerLoss;
 use super::super::objective::lists::ListLoss;
+use super::super::objective::pairs::PairLoss;
 use super::super::objective::scored::RewardLoss;
 use super::super::objective::texts::TextLoss;
+use super::super::objective::unpaired::UnpairedLoss;
 use super::Settings;
 use candle_align::DpoConfig;
 use candle_align::language::LearnedAnswers;
@@ -44,6 +46,19 @@ impl Dpo {
             label_smoothing: self.label_smoothing,
         }
     }
+}
+
+/// The losses of `sft`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SftForm {
+    /// Cross-entropy.
+    #[default]
+    Nll,
+    /// Each token weighs its own probability: TRL's `loss_type` "dft".
+    Dft,
+    /// Each token weighs the entropy at its place.
+    Eaft,
 }
 
 /// The words of `conditional_sft` and `c_rlft`, at the beginning of the assistant's turn.
@@ -93,17 +108,19 @@ impl Default for Hindsight {
 ///
 /// | objective | rate | from |
 /// |---|---|---|
-/// | `sft`, `reward`, `dpo` | 2e-5, 1e-4, 1e-6 | TRL |
+/// | `sft` and `gkd`, `reward`, `dpo` | 2e-5, 1e-4, 1e-6 | TRL |
 /// | `pro` | 5e-6 | its paper |
 /// | `slic` | 1e-5 | SLiC-HF |
 /// | `rrhf` | 2e-5 | its paper |
 /// | `brio` | 2e-5 | the highest rate of its paper's schedule |
 /// | `stable_alignment` | 2e-5 | the authors' run |
 /// | `c_rlft`, `conditional_sft` | 6.7e-5 | OpenChat |
+/// | `bco` | 5e-7 | TRL |
+/// | the others since the survey | 1e-6 | TRL's for DPO, KTO, CPO and ORPO |
 /// | the others | 2e-5 | that of `sft`: no paper has one for such a model |
 pub fn learning_rate(objective: Objective) -> f64 {
     match objective {
-        Objective::Sft => 2e-5,
+        Objective::Sft | Objective::Gkd => 2e-5,
         Objective::Reward => 1e-4,
         Objective::Dpo => 1e-6,
         Objective::Pro => 5e-6,
@@ -112,6 +129,8 @@ pub fn learning_rate(objective: Objective) -> f64 {
         Objective::ConditionalSft | Objective::CRlft => 6.7e-5,
         Objective::ExpectedRisk | Objective::ChainOfHindsight => 2e-5,
         Objective::SecondThoughts | Objective::Selfee | Objective::SelfDebug => 2e-5,
+        Objective::Bco => 5e-7,
+        _ => 1e-6,
     }
 }
 
@@ -127,17 +146,23 @@ impl Settings {
     /// Whether the loss compares the model with one that does not change.
     pub fn has_reference(&self) -> bool {
         match self.objective {
-            Objective::Dpo => true,
             Objective::Slic => self.slic_kl_weight > 0.0,
-            _ => false,
+            objective => objective.reads() != Reads::Nothing,
         }
     }
 
-    /// The loss of a model that prefers no answer: ln 2 for `dpo` and for `reward` on pairs.
+    /// The loss of a model that prefers no answer, if it is ln 2.
     pub fn no_opinion(&self) -> Option<f64> {
         match self.objective {
             Objective::Dpo if self.dpo.loss_weights == [1.0, 0.0] => Some(2f64.ln()),
             Objective::Reward if self.reward_form == RewardForm::Pairs => Some(2f64.ln()),
+            Objective::RobustDpo | Objective::FDpo | Objective::LengthNormalizedDpo => {
+                Some(2f64.ln())
+            }
+            Objective::Dpop | Objective::Tdpo1 | Objective::Tdpo2 => Some(2f64.ln()),
+            Objective::LdDpo | Objective::Aot | Objective::AotUnpaired | Objective::Bco => {
+                Some(2f64.ln())
+            }
             _ => None,
         }
     }
@@ -146,7 +171,35 @@ impl Settings {
     pub fn text_loss(&self) -> TextLoss {
         match self.objective {
             Objective::ChainOfHindsight => TextLoss::ChainOfHindsight,
+            Objective::Gkd => TextLoss::Gkd(self.since.gkd.clone()),
+            Objective::Sft if self.sft_form == SftForm::Dft => TextLoss::Dft,
+            Objective::Sft if self.sft_form == SftForm::Eaft => TextLoss::Eaft(self.eaft.clone()),
             _ => TextLoss::Sft(self.sft.clone()),
+        }
+    }
+
+    /// The loss of pairs.
+    pub fn pair_loss(&self) -> PairLoss {
+        match self.objective {
+            Objective::Dpo => PairLoss::Dpo {
+                config: self.dpo.config(),
+                weights: self.dpo.loss_weights,
+            },
+            objective => PairLoss::Since {
+                objective,
+                settings: Box::new(self.since.clone()),
+            },
+        }
+    }
+
+    /// The loss of answers with a label.
+    pub fn unpaired_loss(&self) -> UnpairedLoss {
+        match self.objective {
+            Objective::Bco => UnpairedLoss::Bco(self.since.bco.clone()),
+            Objective::ApoZeroUnpaired => {
+                UnpairedLoss::ApoZero(self.since.apo_zero_unpaired.clone())
+            }
+            _ => UnpairedLoss::Kto(self.since.kto.clone()),
         }
     }
 
@@ -186,6 +239,9 @@ impl Settings {
     /// Checks the settings of objectives that nothing else checks.
     pub(super) fn check_objectives(&self) -> Result<()> {
         let usage = |text: String| Err(Error::Usage(text));
+        if self.sft_form != SftForm::Nll && self.sft.label_smoothing != 0.0 {
+            return usage("`sft.label_smoothing` is for `sft_form` = \"nll\"".to_string());
+        }
         for (name, weight) in [
             ("dpo.loss_weights[0]", self.dpo.loss_weights[0]),
             ("dpo.loss_weights[1]", self.dpo.loss_weights[1]),

@@ -91,6 +91,7 @@ fn micro_batches_of_any_size_give_one_batch() {
         "c_rlft",
         "chain_of_hindsight",
         "second_thoughts",
+        "gkd",
         "selfee",
         "self_debug",
     ] {

@@ -8,6 +8,8 @@ mod losses;
 mod refusals;
 mod rows;
 mod runs;
+mod since;
+mod unpaired;
 
 use candle_align::decoder::{Decoder, LanguageModel, Load, Mode};
 use candle_align::ops::Segments;
@@ -78,6 +80,8 @@ const LISTS: &str = r#"{"prompt": "Name a fruit.", "answers": ["A stone.", "An a
 /// A run's settings on some rows, without a held-out part.
 struct Case {
     model: TempDir,
+    /// Of `gkd`.
+    _teacher: Option<TempDir>,
     dir: TempDir,
     settings: Settings,
 }
@@ -103,11 +107,14 @@ impl Case {
         settings.fit.batch = 2;
         settings.fit.learning_rate = Some(1e-2);
         let first = format!("objective={objective}");
+        let teacher = (objective == "gkd").then(|| self::model(2, Some(CHAT)));
+        settings.teacher = teacher.as_ref().map(|folder| folder.path().to_path_buf());
         for set in [first.as_str()].iter().chain(sets) {
             settings = settings.with(set).unwrap();
         }
         Self {
             model,
+            _teacher: teacher,
             dir,
             settings,
         }

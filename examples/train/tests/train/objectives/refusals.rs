@@ -207,6 +207,10 @@ fn every_setting_of_an_objective_is_known_and_no_other() {
         "selfee.feedback=F",
         "self_debug.wrong=No",
         "classes.good=G",
+        "eaft.k=10",
+        "since.ipo.log_ratio=mean",
+        "since.kto.desirable_weight=2",
+        "since.simpo.cpo_alpha=1",
     ];
     let set = |one: &str| Settings::default().with(one);
     for one in known {
@@ -261,4 +265,66 @@ fn ignored_fields_are_ignored_by_every_reader() {
         let report = case.prepared().unwrap().report;
         assert!(report.to_string().contains("`odd` ignored"), "{report}");
     }
+}
+
+#[test]
+fn what_an_objective_since_the_survey_cannot_do_is_said() {
+    let says = |objective: &str, sets: &[&str], problem: &str| {
+        refused(&Case::new(objective, SOLUTIONS, sets), problem);
+    };
+    says(
+        "kto",
+        &["fit.batch=1"],
+        "`fit.batch` must be at least 2 for `kto`, got 1",
+    );
+    says(
+        "aot",
+        &["fit.max_tokens=50"],
+        "`fit.max_tokens` must be null for `aot`",
+    );
+    says(
+        "simpo",
+        &["since.divergence=forward_kl"],
+        "`since.divergence` is for losses of a difference of log-ratios, and `simpo` is none",
+    );
+    says(
+        "cpo",
+        &["since.cpo.alpha=-1"],
+        "`since.cpo.alpha` must be finite and >= 0, got -1",
+    );
+    says(
+        "sft",
+        &["sft_form=dft", "sft.label_smoothing=0.1"],
+        "`sft.label_smoothing` is for `sft_form` = \"nll\"",
+    );
+    let unpaired = |rows: &str, problem: &str| refused(&Case::new("kto", rows, &[]), problem);
+    unpaired(
+        r#"{"prompt": "a", "completion": "b", "label": 1}"#,
+        "rows.jsonl:1: `label` must be true or false",
+    );
+    unpaired(
+        r#"{"prompt": "a", "completion": "b"}"#,
+        "rows.jsonl:1: must have the fields `prompt`, `completion` and `label`, or `chosen` and `rejected`",
+    );
+    unpaired(
+        r#"{"prompt": "a", "completion": "b", "label": true, "rating": 5}"#,
+        "`rating`",
+    );
+    unpaired(
+        "{\"prompt\": \"a\", \"completion\": \"b\", \"label\": true}\n\
+         {\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"c\"}",
+        "rows.jsonl:2: has `prompt`, `chosen` and `rejected`, and the first row has `prompt`, `completion` and `label`",
+    );
+    let mut case = Case::new("gkd", SOLUTIONS, &[]);
+    case.settings.teacher = None;
+    refused(&case, "`gkd` needs `teacher`");
+    case.settings = Case::new("dpo", SOLUTIONS, &["teacher=x"]).settings;
+    refused(&case, "`teacher` is for `gkd`, and this is `dpo`");
+    // the small model knows the objectives of the survey
+    let arguments = ["train", "--objective", "ipo"];
+    let Asked::Small(small) = Arguments::parse_from(arguments).asked().unwrap() else {
+        panic!("a checkpoint");
+    };
+    let error = small.check().unwrap_err().to_string();
+    assert!(error.contains("`ipo` trains a checkpoint"), "{error}");
 }

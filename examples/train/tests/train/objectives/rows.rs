@@ -15,6 +15,7 @@ fn said(case: &Case) -> Vec<String> {
             both.flat_map(|pair| [pair.chosen, pair.rejected]).collect()
         }
         Objective::Lists(all) => all.rows.into_iter().flat_map(|list| list.answers).collect(),
+        Objective::Unpaired(all) => all.rows.into_iter().map(|row| row.text).collect(),
         Objective::Scores(_) => panic!("whole texts"),
     };
     texts.iter().map(|text| case.said(text)).collect()

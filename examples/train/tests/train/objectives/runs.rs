@@ -33,6 +33,15 @@ fn all() -> Vec<(String, Vec<&'static str>)> {
                 &["slic_form=list"],
                 &["slic_form=expected_reward"],
             ],
+            Learned::Sft => &[&[], &["sft_form=dft"], &["sft_form=eaft", "eaft.k=3"]],
+            Learned::Ipo => &[
+                &["since.divergence=forward_kl"],
+                &["since.ipo.log_ratio=mean"],
+            ],
+            Learned::Orpo => &[
+                &[],
+                &[r#"since.orpo={"likelihood": "micro_batch", "covers": "prompt_and_answer"}"#],
+            ],
             _ => &[&[]],
         };
         all.extend(
@@ -54,7 +63,7 @@ fn rows(objective: &str) -> &'static str {
 
 #[test]
 fn every_objective_trains_in_full_and_under_lora() {
-    assert_eq!(all().len(), 15 + 2 + 3);
+    assert_eq!(all().len(), 15 + 26 + 3 + 1 + 2 + 3 + 2 + 1 + 1);
     for (objective, sets) in all() {
         for adapter in [None, Some(LORA)] {
             let sets: Vec<&str> = sets.iter().copied().chain(adapter).collect();
@@ -197,6 +206,7 @@ fn held_out_accuracy_and_margin_are_those_of_the_score() {
             &decoder,
             &Reference::AdapterOff,
             None,
+            &Default::default(),
         );
         let found = found.unwrap();
         let [a, b, c] = ["one", "three", "2 and 2"].map(|answer| score(&case, answer));
