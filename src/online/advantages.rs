@@ -168,6 +168,6 @@ fn share(factor: f64, x: f64) -> f64 {
 }
 
 /// Every element in f64. The tensor is moved before it is widened, since not every device has f64.
-fn on_host(x: &Tensor) -> Result<Vec<f64>> {
+pub(super) fn on_host(x: &Tensor) -> Result<Vec<f64>> {
     to_host::<f64>(&x.detach().to_device(&Device::Cpu)?.to_dtype(DType::F64)?)
 }

@@ -42,20 +42,41 @@
 //! π* ∝ π_ref · e^{r/β}, the policy that [`crate::ranking`]'s DPO fits without drawing an answer. RAFT
 //! has no such equilibrium: every round moves further towards the answers of the highest reward.
 //!
+//! # Since the survey
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`group_advantages`] | answers to one prompt judge each other: GRPO, RLOO, REINFORCE++, MaxRL and others |
+//! | [`ratio`] | the level of the ratio: a token, the mean or the sum over an answer |
+//! | [`policy_gradient`] | losses without a critic: GRPO, DAPO, Dr. GRPO, GSPO, CISPO, SAPO, GMPO and others |
+//! | [`rollout_correction`] | between sampler and trainer: weights, masks, a KL that is right on old answers |
+//! | [`shaping`] | long answers and those cut off, dynamic sampling, entropy |
+//! | [`reward_models`] | reward models of other labels than comparisons |
+//!
+//! A step of GRPO is [`sample`](sampling::sample) several answers to each prompt, score them,
+//! [`grpo_advantages`](group_advantages::grpo_advantages), and [`grpo_loss`](policy_gradient::grpo_loss) under a
+//! [`Reduction`](crate::Reduction). [`crate::since`] says which call is which setting of TRL, verl, OpenRLHF and NeMo-RL.
+//!
 //! The losses, their settings and the types of a batch are exported at the crate's root. The rest is
 //! imported from its module: `use candle_align::online::raft::best_of_k;`.
 
 pub mod advantages;
 pub mod auxiliary;
 pub mod controller;
+pub mod group_advantages;
 pub mod kl;
+pub mod policy_gradient;
 pub mod ppo;
 pub mod raft;
+pub mod ratio;
 pub mod reward_head;
 pub mod reward_model;
 pub mod reward_models;
 pub mod rewards;
 pub mod rlhf;
 pub mod rollout;
+pub mod rollout_correction;
 pub mod samples;
 pub mod sampling;
+pub mod shaping;
+mod surrogate;

@@ -15,6 +15,7 @@
 //! [`crate::ranking::dpo`], the same optimum without drawing answers.
 
 use super::kl::{KlEstimator, bounded_exp};
+use super::surrogate::{Bounds, clipped};
 use crate::error::{Result, positive, require};
 use crate::log_probs::TokenLogProbs;
 use crate::math::masked;
@@ -81,6 +82,27 @@ pub struct PolicyMetrics {
 }
 
 impl PolicyLoss {
+    /// Detaches all but the loss. `log_ratio` is that of each token.
+    pub(super) fn new(
+        loss: Tensor,
+        mask: &Tensor,
+        ratio: &Tensor,
+        stopped: &Tensor,
+        log_ratio: &Tensor,
+    ) -> Result<Self> {
+        let log_ratio = log_ratio.detach();
+        Ok(Self {
+            loss: TokenLoss {
+                loss,
+                mask: mask.clone(),
+            },
+            ratio: masked(&ratio.detach(), mask)?,
+            clipped: stopped.to_dtype(ratio.dtype())?,
+            kl_k1: KlEstimator::K1.at(&log_ratio)?,
+            kl_k3: KlEstimator::K3.at(&log_ratio)?,
+        })
+    }
+
     /// The means over the tokens that count, or 0 if none does. Padding is left out.
     ///
     /// # Errors
@@ -205,39 +227,15 @@ pub fn ppo_policy_loss(
     // ρₜ = π_θ / π_old
     let log_ratio = masked(&(new.values() - old.detach())?, mask)?;
     let ratio = bounded_exp(&log_ratio)?;
-    let reached = ratio.detach();
 
-    // max( −Âρ, −Â clip(ρ) ), as a choice: the slope of a maximum would be halved at a tie.
-    // Clipped where Â > 0 and ρ > 1 + ε, or Â < 0 and ρ < 1 − ε
-    let (gain, harm) = (advantages.gt(0.0)?, advantages.lt(0.0)?);
-    let above = gain.mul(&reached.gt(1.0 + epsilon_high)?)?;
-    let below = harm.mul(&reached.lt(1.0 - epsilon)?)?;
-    let mut stopped = above.add(&below)?;
-    let mut bound = reached.clamp(1.0 - epsilon, 1.0 + epsilon_high)?;
-
-    // min( lₜ, −c Â ) where Â < 0
-    if let Some(c) = config.dual_clip {
-        let beyond = harm.mul(&reached.gt(c)?)?;
-        bound = beyond.where_cond(&bound.ones_like()?.affine(c, 0.0)?, &bound)?;
-        stopped = stopped.add(&beyond)?;
-    }
-    let ratio_or_bound = stopped.where_cond(&bound, &ratio)?;
-    // an advantage of 0 has no gradient at any ratio, not even at ∞
-    let idle = advantages.eq(0.0)?.mul(&reached.eq(f64::INFINITY)?)?;
-    let ratio_or_bound = masked(&ratio_or_bound, &idle.eq(0u8)?)?;
-    let loss = (advantages.neg()? * ratio_or_bound)?;
-
-    let log_ratio = log_ratio.detach();
-    Ok(PolicyLoss {
-        loss: TokenLoss {
-            loss,
-            mask: mask.clone(),
-        },
-        ratio: masked(&reached, mask)?,
-        clipped: stopped.to_dtype(ratio.dtype())?,
-        kl_k1: KlEstimator::K1.at(&log_ratio)?,
-        kl_k3: KlEstimator::K3.at(&log_ratio)?,
-    })
+    // max( −Âρ, −Â clip(ρ) ), and min( lₜ, −c Â ) where Â < 0
+    let bounds = Bounds {
+        low: 1.0 - epsilon,
+        high: 1.0 + epsilon_high,
+        most: config.dual_clip,
+    };
+    let (loss, stopped) = clipped(&ratio, &advantages, &bounds)?;
+    PolicyLoss::new(loss, mask, &ratio, &stopped, &log_ratio)
 }
 
 /// Settings of [`ppo_value_loss`].

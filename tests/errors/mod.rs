@@ -27,6 +27,7 @@ mod ia3;
 mod log_probs;
 mod lora;
 mod masks;
+mod policy_gradient;
 mod ppo;
 mod prefix;
 mod pro;

@@ -19,6 +19,7 @@ import distillation  # noqa: E402
 import language  # noqa: E402
 import online  # noqa: E402
 import optimizer  # noqa: E402
+import policy_gradient  # noqa: E402
 import preference  # noqa: E402
 import prompts  # noqa: E402
 import quantized  # noqa: E402
@@ -66,3 +67,4 @@ if __name__ == "__main__":
     since_others.since_trl()
     since_others.since_scalar()
     distillation.distillation()
+    policy_gradient.policy_gradient()

@@ -20,6 +20,7 @@ mod expressions;
 mod language;
 mod online;
 mod optimizer;
+mod policy_gradient;
 mod preference;
 mod prompts;
 mod quantized;

@@ -13,6 +13,7 @@ mod evaluation;
 mod expected_risk;
 mod ia3;
 mod lora;
+mod policy_gradient;
 mod ppo;
 mod prefix;
 mod pro;

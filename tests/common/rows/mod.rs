@@ -10,6 +10,7 @@ mod distillation;
 mod dpo;
 mod expected_risk;
 mod language;
+pub mod policy_gradient;
 mod ppo;
 mod pro;
 mod reward_model;
@@ -20,7 +21,15 @@ mod since;
 mod slic;
 mod stable_alignment;
 
+/// Every row.
 pub fn all() -> Vec<Row> {
+    let mut rows = smooth();
+    rows.extend(policy_gradient::surrogates().into_iter().map(|s| s.row));
+    rows
+}
+
+/// The rows whose gradient is the slope of their value.
+pub fn smooth() -> Vec<Row> {
     let mut rows = Vec::new();
     rows.extend(sft::rows());
     rows.extend(reward_model::rows());
@@ -36,6 +45,7 @@ pub fn all() -> Vec<Row> {
     rows.extend(expected_risk::rows());
     rows.extend(since::rows());
     rows.extend(distillation::rows());
+    rows.extend(policy_gradient::rows());
     rows
 }
 
