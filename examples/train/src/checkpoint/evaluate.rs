@@ -157,7 +157,7 @@ fn asked(probes: &[Probe], decoder: &Decoder) -> Result<Vec<(u64, Scored)>> {
 }
 
 /// The mean of numbers, and its standard error if the numbers of one group move together.
-fn mean_and_error(values: &[f64], groups: &[u64]) -> (Option<f64>, Option<f64>) {
+pub fn mean_and_error(values: &[f64], groups: &[u64]) -> (Option<f64>, Option<f64>) {
     if values.is_empty() {
         return (None, None);
     }
