@@ -2,9 +2,11 @@
 
 use super::{CHAT, Case, LISTS, SOLUTIONS, golden, model};
 use clap::Parser;
+use indicatif::ProgressBar;
 use std::fs;
 use train::Arguments;
 use train::arguments::Asked;
+use train::checkpoint::run::run;
 use train::checkpoint::settings::{Learned, Settings};
 
 fn refused(case: &Case, problem: &str) {
@@ -327,4 +329,30 @@ fn what_an_objective_since_the_survey_cannot_do_is_said() {
     };
     let error = small.check().unwrap_err().to_string();
     assert!(error.contains("`ipo` trains a checkpoint"), "{error}");
+}
+
+#[test]
+fn a_teacher_has_the_models_tokens_and_stays_the_same() {
+    let mut case = Case::new("gkd", SOLUTIONS, &["fit.max_steps=2", "save_every=1"]);
+    let go = |case: &Case, resume: bool, stop: usize| {
+        let progress = ProgressBar::hidden();
+        run(&case.settings, resume, &progress, &|step| step == stop)
+    };
+    go(&case, false, 1).unwrap();
+    let weights = case.settings.teacher.as_ref().unwrap();
+    let weights = weights.join("model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&weights, bytes).unwrap();
+    let error = go(&case, true, 0).unwrap_err().to_string();
+    let problem = "`teacher/model.safetensors` is not the file that the run began with";
+    assert!(error.contains(problem), "{error}");
+    case.settings.teacher = Some(golden("../../tests/golden/trl/model"));
+    let error = go(&case, true, 0).unwrap_err().to_string();
+    let problem =
+        "has 32 tokens and the model 258: the teacher of `gkd` must have the same vocabulary";
+    assert!(error.contains(problem), "{error}");
+    let arguments = ["train", "--teacher", "x"];
+    let error = Arguments::parse_from(arguments).asked().unwrap_err();
+    assert_eq!(error.to_string(), "--teacher needs --model");
 }
