@@ -64,7 +64,7 @@ impl Settings {
                  prompt are compared"
             ));
         }
-        if answers % generations != 0 {
+        if !answers.is_multiple_of(generations) {
             return usage(format!(
                 "`fit.batch` times `fit.accumulation` is {answers} answers a step, which must be a multiple of \
                  `online.num_generations`, {generations}"
