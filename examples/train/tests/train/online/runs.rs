@@ -170,12 +170,20 @@ fn a_stopped_run_goes_on_to_the_same_bytes() {
                 (true, _) => assert_eq!(at, Some(stop + 1), "{what}"),
                 _ => assert_eq!(at, Some(stop), "{what}"),
             }
-            if at.is_some() {
+            if let Some(at) = at {
+                // what a run that was killed later would have left
+                for file in ["metrics.jsonl", "samples.jsonl", "times.jsonl"] {
+                    let path = dir.path().join(&name).join(file);
+                    let next = format!(r#"{{"split": "train", "step": {}}}"#, at + 1);
+                    let text = fs::read_to_string(&path).unwrap();
+                    fs::write(&path, format!("{text}{next}\n{{\"split\": \"tr")).unwrap();
+                }
                 let Outcome::Online(summary) = quiet(&of(&name), true, 0).unwrap() else {
                     panic!("{what}");
                 };
-                assert_eq!(Some(summary.resumed_at), at);
+                assert_eq!(summary.resumed_at, at);
             }
+            assert_eq!(lines(&dir.path().join(&name), "times.jsonl").len(), 6);
             same(&dir.path().join("whole"), &dir.path().join(&name), &what);
         }
     }
