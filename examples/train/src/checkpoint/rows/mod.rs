@@ -12,7 +12,7 @@
 //! | [`reward()`] | `chosen`, `rejected`, and perhaps `prompt` and `margin` | as above | – |
 //! | | `chosen_ids`, `rejected_ids`, and perhaps `margin` | as given | – |
 //!
-//! [`prompts()`](prompts::prompts) reads prompts that the model answers itself. [`items`] and [`words`] write prompts with rated answers from any other file.
+//! [`prompts()`](asked::prompts) reads prompts that the model answers itself. [`items`] and [`words`] write prompts with rated answers from any other file.
 //!
 //! - Every value is a text, or a list of messages; then the chat template writes the text. The first row
 //!   decides which; other rows must have the same fields of the same kind.
@@ -31,7 +31,7 @@ pub mod edits;
 mod encode;
 pub mod items;
 mod pairs;
-pub mod prompts;
+pub mod asked;
 mod record;
 mod report;
 mod sft;

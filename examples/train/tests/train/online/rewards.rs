@@ -18,7 +18,7 @@ use train::checkpoint::online::rewards::model::RewardModel;
 use train::checkpoint::online::rewards::rules::Rule;
 use train::checkpoint::online::rewards::{Reward, Rewards, Scored};
 use train::checkpoint::online::rollout::Answer;
-use train::checkpoint::rows::prompts::Ending;
+use train::checkpoint::rows::asked::Ending;
 use train::checkpoint::settings::Learned;
 
 fn rule(reward: &str, text: &str, reference: Option<&str>) -> f64 {
