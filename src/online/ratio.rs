@@ -88,11 +88,7 @@ pub enum RatioLevel {
 /// # Source
 /// Zheng et al. 2025, arXiv:2507.18071, eq. 7 and 14 (mean, token form); Ahmadian et al. 2024,
 /// arXiv:2402.14740v2 (whole answers); levels as in huggingface/trl, `trainer/grpo_trainer.py` of release 1.16.0.
-pub fn importance_ratio(
-    new: &TokenLogProbs,
-    old: &Tensor,
-    level: RatioLevel,
-) -> Result<Tensor> {
+pub fn importance_ratio(new: &TokenLogProbs, old: &Tensor, level: RatioLevel) -> Result<Tensor> {
     let mut axes = Axes::new("importance_ratio");
     axes.float("new", new.values(), &["batch", "time"])?;
     let old = axes.float("old", old, &["batch", "time"])?;

@@ -100,6 +100,17 @@
 //!
 //! Their names are found here, `candle_align::ranking::ipo_loss`, and not at the root. [`crate::since`] lists them
 //! by date, and says which call is which loss of TRL.
+//!
+//! Their curves over the same gap, for a reference that gives both answers ½ and β = 1 unless the legend says
+//! otherwise:
+//!
+#![doc = include_str!("since.svg")]
+//!
+//! What to see: IPO and SPPO aim at a gap and pull back beyond it. EXO has an aim too, but where the order is far
+//! wrong it hardly pushes, as APO and SimPER do; all others push hardest there. Robust DPO never stops:
+//! it always pushes with more than ε/(1 − 2ε). DiscoPOP pushes the wrong way around the tie, where training
+//! starts. The forward KL and AlphaPO push harder the less likely the better answer is. `cargo run --example losses`
+//! draws this picture too; losses that are not in it have a curve that is (`examples/losses/README.md` says which).
 
 pub mod brio;
 pub mod dpo;

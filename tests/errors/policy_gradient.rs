@@ -69,56 +69,89 @@ fn inputs_of_the_losses() {
 fn settings_of_the_losses() {
     let (new, old, good) = (new(), square(), good());
     for (clip, text) in [(0.0, "0"), (f64::INFINITY, "inf")] {
-        let config = GrpoConfig { clip, ..GrpoConfig::default() };
+        let config = GrpoConfig {
+            clip,
+            ..GrpoConfig::default()
+        };
         says(
             grpo_loss(&new, &old, &good, &config),
             &format!("grpo_loss: `clip` must be finite and > 0, got {text}"),
         );
-        let config = GrpoConfig { clip_high: Some(clip), ..GrpoConfig::default() };
+        let config = GrpoConfig {
+            clip_high: Some(clip),
+            ..GrpoConfig::default()
+        };
         says(
             grpo_loss(&new, &old, &good, &config),
             &format!("grpo_loss: `clip_high` must be finite and > 0, got {text}"),
         );
-        let config = GspoConfig { clip_high: clip, ..GspoConfig::default() };
+        let config = GspoConfig {
+            clip_high: clip,
+            ..GspoConfig::default()
+        };
         says(
             gspo_loss(&new, &old, &good, &config),
             &format!("gspo_loss: `clip_high` must be finite and > 0, got {text}"),
         );
-        let config = GmpoConfig { clip, clip_high: None };
+        let config = GmpoConfig {
+            clip,
+            clip_high: None,
+        };
         says(
             gmpo_loss(&new, &old, &good, &config),
             &format!("gmpo_loss: `clip` must be finite and > 0, got {text}"),
         );
-        let config = CispoConfig { clip: CispoClip::Absolute { high: clip }, ..CispoConfig::default() };
+        let config = CispoConfig {
+            clip: CispoClip::Absolute { high: clip },
+            ..CispoConfig::default()
+        };
         says(
             cispo_loss(&new, &old, &good, &config),
             &format!("cispo_loss: `high` must be finite and > 0, got {text}"),
         );
-        let config = SapoConfig { temperature_negative: clip, ..SapoConfig::default() };
+        let config = SapoConfig {
+            temperature_negative: clip,
+            ..SapoConfig::default()
+        };
         says(
             sapo_loss(&new, &old, &good, &config),
             &format!("sapo_loss: `temperature_negative` must be finite and > 0, got {text}"),
         );
-        let config = VespoConfig { decay_positive: clip, ..VespoConfig::default() };
+        let config = VespoConfig {
+            decay_positive: clip,
+            ..VespoConfig::default()
+        };
         says(
             vespo_loss(&new, &old, &good, None, &config),
             &format!("vespo_loss: `decay_positive` must be finite and > 0, got {text}"),
         );
-        let config = DppoConfig { largest_ratio: clip, ..DppoConfig::default() };
+        let config = DppoConfig {
+            largest_ratio: clip,
+            ..DppoConfig::default()
+        };
         says(
             dppo_loss(&new, &old, &good, &config),
             &format!("dppo_loss: `largest_ratio` must be finite and > 0, got {text}"),
         );
     }
     for (delta, text) in [(1.0, "1"), (f64::NAN, "NaN")] {
-        let config = GrpoConfig { delta: Some(delta), ..GrpoConfig::default() };
+        let config = GrpoConfig {
+            delta: Some(delta),
+            ..GrpoConfig::default()
+        };
         says(
             grpo_loss(&new, &old, &good, &config),
             &format!("grpo_loss: `delta` must be finite and > 1, got {text}"),
         );
     }
-    let clip = CispoClip::AroundOne { low: -0.2, high: 0.2 };
-    let config = CispoConfig { clip, ..CispoConfig::default() };
+    let clip = CispoClip::AroundOne {
+        low: -0.2,
+        high: 0.2,
+    };
+    let config = CispoConfig {
+        clip,
+        ..CispoConfig::default()
+    };
     says(
         cispo_loss(&new, &old, &good, &config),
         "cispo_loss: `low` must be finite and >= 0, got -0.2",
@@ -133,7 +166,13 @@ fn settings_of_the_losses() {
     );
     let paying = bits(&[&[1, 1, 1], &[1, 1, 1]]);
     says(
-        kl_cov_loss(&new, &old, &good, &paying, &KlCovConfig { coefficient: -1.0 }),
+        kl_cov_loss(
+            &new,
+            &old,
+            &good,
+            &paying,
+            &KlCovConfig { coefficient: -1.0 },
+        ),
         "kl_cov_loss: `coefficient` must be finite and >= 0, got -1",
     );
     says(
@@ -141,7 +180,10 @@ fn settings_of_the_losses() {
         "kl_cov_tokens: `share` must be in (0, 1], got 0",
     );
     let mut rng = StdRng::seed_from_u64(1);
-    let config = ClipCovConfig { high: 1.0, ..ClipCovConfig::default() };
+    let config = ClipCovConfig {
+        high: 1.0,
+        ..ClipCovConfig::default()
+    };
     says(
         clip_cov_tokens(&new, &old, &good, &config, &mut rng),
         "clip_cov_tokens: `high` must be finite and > low, got 1",
@@ -155,13 +197,23 @@ fn unknown_fields_of_the_settings() {
         serde_json::from_str::<CispoConfig>(r#"{"clip":{"absolute":{"high":5,"low":0}}}"#).err(),
         serde_json::from_str::<RolloutWeightConfig>(r#"{"cap":3}"#).err(),
     ] {
-        assert!(text.expect("an error").to_string().contains("unknown field"));
+        assert!(
+            text.expect("an error")
+                .to_string()
+                .contains("unknown field")
+        );
     }
     let config: GrpoConfig = serde_json::from_str(r#"{"level":"sequence_mean"}"#).unwrap();
     assert_eq!(config.level, RatioLevel::SequenceMean);
     let config: CispoConfig =
         serde_json::from_str(r#"{"clip":{"around_one":{"low":0.2,"high":0.28}}}"#).unwrap();
-    assert_eq!(config.clip, CispoClip::AroundOne { low: 0.2, high: 0.28 });
+    assert_eq!(
+        config.clip,
+        CispoClip::AroundOne {
+            low: 0.2,
+            high: 0.28
+        }
+    );
 }
 
 #[test]
@@ -172,9 +224,18 @@ fn rewards_and_what_stands_beside_them() {
         grpo_advantages(&rewards, None, &GrpoAdvantageConfig::default()),
         &format!("grpo_advantages: {nan}"),
     );
-    says(rloo_advantages(&rewards, None), &format!("rloo_advantages: {nan}"));
-    says(max_rl_advantages(&rewards, None), &format!("max_rl_advantages: {nan}"));
-    says(informative_groups(&rewards, None), &format!("informative_groups: {nan}"));
+    says(
+        rloo_advantages(&rewards, None),
+        &format!("rloo_advantages: {nan}"),
+    );
+    says(
+        max_rl_advantages(&rewards, None),
+        &format!("max_rl_advantages: {nan}"),
+    );
+    says(
+        informative_groups(&rewards, None),
+        &format!("informative_groups: {nan}"),
+    );
     let mask = bits(&[&[1, 1], &[1, 1]]);
     says(
         rloo_advantages(&matrix(&[&[1.0, 0.0]]), Some(&mask)),
@@ -185,12 +246,18 @@ fn rewards_and_what_stands_beside_them() {
         opo_advantages(&rewards, &matrix(&[&[1.0, -3.0]]), None),
         "opo_advantages: `lengths` holds -3; it must count tokens where an answer counts",
     );
-    let config = GrpoAdvantageConfig { epsilon: -1.0, ..Default::default() };
+    let config = GrpoAdvantageConfig {
+        epsilon: -1.0,
+        ..Default::default()
+    };
     says(
         grpo_advantages(&rewards, None, &config),
         "grpo_advantages: `epsilon` must be finite and >= 0, got -1",
     );
-    let config = PassAtKConfig { epsilon: f64::NAN, ..Default::default() };
+    let config = PassAtKConfig {
+        epsilon: f64::NAN,
+        ..Default::default()
+    };
     says(
         pass_at_k_advantages(&rewards, None, &config),
         "pass_at_k_advantages: `epsilon` must be finite and >= 0, got NaN",
@@ -199,17 +266,27 @@ fn rewards_and_what_stands_beside_them() {
         gdpo_advantages(&[], None, &GdpoConfig::default()),
         "gdpo_advantages: `rewards` holds no reward",
     );
-    let config = GdpoConfig { weights: vec![1.0], ..GdpoConfig::default() };
+    let config = GdpoConfig {
+        weights: vec![1.0],
+        ..GdpoConfig::default()
+    };
     says(
         gdpo_advantages(&[&rewards, &rewards], None, &config),
         "gdpo_advantages: `weights` must be empty, or one finite weight for each reward, got [1.0]",
     );
     says(
-        gdpo_advantages(&[&rewards, &matrix(&[&[1.0]])], None, &GdpoConfig::default()),
+        gdpo_advantages(
+            &[&rewards, &matrix(&[&[1.0]])],
+            None,
+            &GdpoConfig::default(),
+        ),
         "gdpo_advantages: `rewards[1]` has shape [1, 1], expected [prompts=1 (from `rewards[0]`), answers=2 (from `rewards[0]`)]",
     );
     let tokens = bits(&[&[1, 1]]);
-    let config = ReinforcePlusPlusConfig { gamma: 1.5, ..Default::default() };
+    let config = ReinforcePlusPlusConfig {
+        gamma: 1.5,
+        ..Default::default()
+    };
     says(
         reinforce_plus_plus_advantages(&rewards, &tokens, &config),
         "reinforce_plus_plus_advantages: `gamma` must be in [0, 1], got 1.5",
@@ -223,7 +300,10 @@ fn rewards_and_what_stands_beside_them() {
 #[test]
 fn corrections_and_shaping() {
     let (new, sampler, good) = (new(), square(), good());
-    let config = RolloutWeightConfig { low: Some(4.0), ..Default::default() };
+    let config = RolloutWeightConfig {
+        low: Some(4.0),
+        ..Default::default()
+    };
     says(
         rollout_weights(&new, &sampler, &config),
         "rollout_weights: `high` must be >= low, got 3",
@@ -240,7 +320,10 @@ fn corrections_and_shaping() {
         off_policy_mask(&new, &matrix(&[&[0.0]]), &good, 0.5),
         "off_policy_mask: `sampler` has shape [1, 1], expected [batch=2 (from `new`), time=3 (from `new`)]",
     );
-    let loss = TokenLoss { loss: square(), mask: new.mask().clone() };
+    let loss = TokenLoss {
+        loss: square(),
+        mask: new.mask().clone(),
+    };
     says(
         corrected(&loss, &vector(&[1.0])),
         "corrected: `weights` has shape [1], expected [batch=2 (from `loss`)]",
@@ -254,7 +337,10 @@ fn corrections_and_shaping() {
         straight_through_kl_loss(&new, &matrix(&[&[0.0]]), KlEstimator::K3),
         "straight_through_kl_loss: `reference` has shape [1, 1], expected [batch=2 (from `policy`), time=3 (from `policy`)]",
     );
-    let config = OverlongConfig { limit: 4, buffer: 5 };
+    let config = OverlongConfig {
+        limit: 4,
+        buffer: 5,
+    };
     says(
         overlong_penalty(&good, &config),
         "overlong_penalty: `buffer` must be 1 to the limit, got 5",
@@ -267,7 +353,10 @@ fn corrections_and_shaping() {
         high_entropy_mask(&sampler, new.mask(), 1.5),
         "high_entropy_mask: `share` must be in (0, 1], got 1.5",
     );
-    let config = EntropyControllerConfig { least: 2.0, ..Default::default() };
+    let config = EntropyControllerConfig {
+        least: 2.0,
+        ..Default::default()
+    };
     says(
         EntropyController::new(1.0, &config),
         "EntropyController::new: `largest` must be >= least, got 1",

@@ -8,6 +8,7 @@ mod edits;
 mod hindsight;
 mod judges;
 mod learns;
+mod likelihood;
 mod lora;
 mod raft;
 mod rankings;

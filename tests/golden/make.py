@@ -28,6 +28,7 @@ import ranking  # noqa: E402
 import rollout  # noqa: E402
 import since_others  # noqa: E402
 import since_pairs  # noqa: E402
+import since_whole  # noqa: E402
 import supervised  # noqa: E402
 
 if __name__ == "__main__":
@@ -66,5 +67,6 @@ if __name__ == "__main__":
     since_pairs.since_dpo()
     since_others.since_trl()
     since_others.since_scalar()
+    since_whole.since_whole()
     distillation.distillation()
     policy_gradient.policy_gradient()

@@ -29,6 +29,7 @@ mod ranking;
 mod reader;
 mod rollout;
 mod since;
+mod since_whole;
 mod supervised;
 
 /// Difference allowed between two f64 computations of one number, relative above 1.

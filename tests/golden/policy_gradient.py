@@ -73,7 +73,10 @@ def losses(cases):
         given = dict(advantages=advantages, old_per_token_logps=old)
         if weights is not None:
             shape = (rows, time if weights == "token" else 1)
-            given["importance_sampling_ratio"] = inputs["weights"] = draw.uniform(*shape, high=2.5)
+            drawn = draw.uniform(*shape, high=2.5)
+            if weights == "token":
+                drawn = torch.where(mask > 0, drawn, 1.0)  # as the trainer has it: VESPO adds up the padding too
+            given["importance_sampling_ratio"] = inputs["weights"] = drawn
             fields.update(use_vllm=True, vllm_importance_sampling_correction=True)
         if reference:
             given["ref_per_token_logps"] = inputs["reference"] = values.detach() + draw.normal(rows, time, scale=0.4)
@@ -125,7 +128,7 @@ def losses(cases):
     rloo = "trl 1.16.0 RLOOTrainer._compute_loss, on a stub"
     add("rloo", method=RLOOTrainer._compute_loss, oracle=rloo, loss_type="rloo")
     gmpo = "trl 1.16.0 GMPOTrainer._compute_loss, on a stub"
-    for low, high in [(0.4, 0.4), (0.1, 0.25)]:
+    for low, high in [(0.4, 0.4), (0.1005, 0.2505)]:  # no log-ratio at a bound
         fields = dict(loss_type="gmpo", epsilon_low=low, epsilon_high=high)
         add(f"gmpo {low} {high}", method=GMPOTrainer._compute_loss, oracle=gmpo, **fields)
     fields = dict(loss_type="gmpo", epsilon_low=0.2, epsilon_high=0.3, beta=0.3, reference=True)

@@ -115,7 +115,10 @@ fn policy_losses_are_those_of_trl() {
                 false => case.input("old")?,
             };
             let advantages = case.input("advantages")?;
-            loss = corrected(&loss, &off_policy_mask(&new, &sampler, &advantages, threshold)?)?;
+            loss = corrected(
+                &loss,
+                &off_policy_mask(&new, &sampler, &advantages, threshold)?,
+            )?;
         }
         let mut acting = mask.clone();
         if let Some(share) = case.optional("top_entropy_quantile") {
@@ -134,7 +137,10 @@ fn policy_losses_are_those_of_trl() {
                 true => kl_loss(&new, &reference, KlEstimator::K3)?,
                 false => {
                     let level = level(case);
-                    let config = UnbiasedKlConfig { level, ..Default::default() };
+                    let config = UnbiasedKlConfig {
+                        level,
+                        ..Default::default()
+                    };
                     unbiased_kl_loss(&new, &case.input("old")?, &reference, &config)?
                 }
             };
@@ -152,7 +158,8 @@ fn policy_losses_are_those_of_trl() {
 }
 
 fn with_ratio(case: &Case) -> bool {
-    case.part::<Option<bool>>("use_bias_correction_kl").unwrap_or(true)
+    case.part::<Option<bool>>("use_bias_correction_kl")
+        .unwrap_or(true)
 }
 
 #[test]
@@ -160,7 +167,10 @@ fn the_entropy_bonus_is_entropy_loss_on_the_acting_tokens() -> Result<()> {
     let logits = Tensor::new(&[[[1.0f64, 0.0], [0.0, 3.0]]], &candle_core::Device::Cpu)?;
     let targets = Tensor::zeros((1, 2), DType::U32, logits.device())?;
     let mask = Tensor::ones((1, 2), DType::U8, logits.device())?;
-    let asked = Statistics { entropy: true, ..Default::default() };
+    let asked = Statistics {
+        entropy: true,
+        ..Default::default()
+    };
     let log_probs = TokenLogProbs::aligned(&logits, &targets, &mask, asked)?;
     let bonus = entropy_loss(&log_probs, &EntropyConfig { coefficient: 0.3 })?;
     let entropy = log_probs.entropy().expect("asked for");
@@ -174,7 +184,9 @@ fn advantages_are_those_of_trl() {
     each("group_advantages", |case| {
         let rewards = case.input("rewards")?;
         let count = rewards.dim(0)?;
-        let each: Vec<Tensor> = (0..count).map(|k| rewards.get(k)).collect::<Result<_, _>>()?;
+        let each: Vec<Tensor> = (0..count)
+            .map(|k| rewards.get(k))
+            .collect::<Result<_, _>>()?;
         let weights: Vec<f64> = case.part("weights");
         let mask = Some(case.mask("mask")?);
         let mut sum = each[0].zeros_like()?;
@@ -182,7 +194,10 @@ fn advantages_are_those_of_trl() {
             sum = (sum + (reward * *weight)?)?;
         }
         let of = |deviation| {
-            let config = GrpoAdvantageConfig { deviation, ..Default::default() };
+            let config = GrpoAdvantageConfig {
+                deviation,
+                ..Default::default()
+            };
             grpo_advantages(&sum, mask.as_ref(), &config)
         };
         let got = match case.word("kind") {
@@ -192,7 +207,10 @@ fn advantages_are_those_of_trl() {
             "rloo" => rloo_advantages(&sum, mask.as_ref())?,
             _ => {
                 let all: Vec<&Tensor> = each.iter().collect();
-                let config = GdpoConfig { weights, ..Default::default() };
+                let config = GdpoConfig {
+                    weights,
+                    ..Default::default()
+                };
                 gdpo_advantages(&all, mask.as_ref(), &config)?
             }
         };
@@ -206,7 +224,10 @@ fn the_sampler_s_weights_and_the_overlong_penalty_are_those_of_trl() {
         let mode = case.word("mode");
         if mode == "overlong" {
             let of = |key| case.number(key) as usize;
-            let config = OverlongConfig { limit: of("limit"), buffer: of("buffer") };
+            let config = OverlongConfig {
+                limit: of("limit"),
+                buffer: of("buffer"),
+            };
             let got = overlong_penalty(&case.input("lengths")?, &config)?;
             return case.check("penalty", &got, EXACT);
         }

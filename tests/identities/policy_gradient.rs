@@ -51,7 +51,11 @@ fn grpo(world: &World, config: &GrpoConfig) -> PolicyLoss {
 }
 
 fn gspo(world: &World, clip: f64, form: GspoForm) -> TokenLoss {
-    let config = GspoConfig { clip, clip_high: clip, form };
+    let config = GspoConfig {
+        clip,
+        clip_high: clip,
+        form,
+    };
     let out = gspo_loss(&world.new, &world.old, &world.advantages, &config);
     out.unwrap().loss
 }
@@ -61,9 +65,17 @@ fn grpo_per_token_is_ppo_s_policy_loss_and_delta_its_dual_clip() {
     let world = world(MOVED);
     let per_token = matrix(&[&[1.5, 1.5, 1.5], &[-0.5, -0.5, -0.5]]);
     for (clip_high, delta) in [(None, None), (Some(0.28), None), (None, Some(1.3))] {
-        let config = GrpoConfig { clip_high, delta, ..GrpoConfig::default() };
+        let config = GrpoConfig {
+            clip_high,
+            delta,
+            ..GrpoConfig::default()
+        };
         let ours = grpo(&world, &config);
-        let config = PpoConfig { clip: 0.2, clip_high, dual_clip: delta };
+        let config = PpoConfig {
+            clip: 0.2,
+            clip_high,
+            dual_clip: delta,
+        };
         let ppo = ppo_policy_loss(&world.new, &world.old, &per_token, &config).unwrap();
         same(&world, &ours.loss.loss, &ppo.loss.loss, "loss");
         assert_eq!(numbers(&ours.clipped), numbers(&ppo.clipped));
@@ -78,7 +90,11 @@ fn both_forms_of_gspo_agree_where_an_answer_has_one_advantage() {
     for clip in [0.05, 0.5] {
         let sequence = gspo(&world, clip, GspoForm::Sequence);
         let token = gspo(&world, clip, GspoForm::Token);
-        for reduction in [SEQUENCE_MEANS, Reduction::SequenceMean, Reduction::TokenMean] {
+        for reduction in [
+            SEQUENCE_MEANS,
+            Reduction::SequenceMean,
+            Reduction::TokenMean,
+        ] {
             let (a, b) = (sequence.reduce(reduction), token.reduce(reduction));
             same(&world, &a.unwrap(), &b.unwrap(), "forms");
         }
@@ -88,16 +104,39 @@ fn both_forms_of_gspo_agree_where_an_answer_has_one_advantage() {
 #[test]
 fn every_loss_starts_with_the_policy_gradient() {
     let world = world([0.0; 5]);
-    let World { new, old, advantages, .. } = &world;
+    let World {
+        new,
+        old,
+        advantages,
+        ..
+    } = &world;
     let paying = bits(&[&[1, 1, 0], &[0, 1, 0]]);
     let of_tokens: Vec<(&str, Result<PolicyLoss>)> = vec![
-        ("grpo", grpo_loss(new, old, advantages, &GrpoConfig::default())),
+        (
+            "grpo",
+            grpo_loss(new, old, advantages, &GrpoConfig::default()),
+        ),
         ("dapo", grpo_loss(new, old, advantages, &GrpoConfig::dapo())),
-        ("cispo", cispo_loss(new, old, advantages, &CispoConfig::default())),
-        ("sapo", sapo_loss(new, old, advantages, &SapoConfig::default())),
-        ("vespo", vespo_loss(new, old, advantages, None, &VespoConfig::default())),
-        ("dppo", dppo_loss(new, old, advantages, &DppoConfig::default())),
-        ("kl-cov", kl_cov_loss(new, old, advantages, &paying, &KlCovConfig::default())),
+        (
+            "cispo",
+            cispo_loss(new, old, advantages, &CispoConfig::default()),
+        ),
+        (
+            "sapo",
+            sapo_loss(new, old, advantages, &SapoConfig::default()),
+        ),
+        (
+            "vespo",
+            vespo_loss(new, old, advantages, None, &VespoConfig::default()),
+        ),
+        (
+            "dppo",
+            dppo_loss(new, old, advantages, &DppoConfig::default()),
+        ),
+        (
+            "kl-cov",
+            kl_cov_loss(new, old, advantages, &paying, &KlCovConfig::default()),
+        ),
     ];
     let want = [-1.5, -1.5, -1.5, 0.5, 0.5, 0.0];
     for (name, out) in of_tokens {
@@ -106,10 +145,19 @@ fn every_loss_starts_with_the_policy_gradient() {
         assert_eq!(numbers(&out.clipped), [0.0; 6], "{name}");
     }
     let reinforce = reinforce_loss(new, advantages).unwrap();
-    assert_close(&gradient(&world, &reinforce.loss), &want, 1e-14, "reinforce");
+    assert_close(
+        &gradient(&world, &reinforce.loss),
+        &want,
+        1e-14,
+        "reinforce",
+    );
     // of answers: the same, shared by their tokens
-    let gspo = gspo_loss(new, old, advantages, &GspoConfig::default()).unwrap().loss;
-    let gmpo = gmpo_loss(new, old, advantages, &GmpoConfig::default()).unwrap().loss;
+    let gspo = gspo_loss(new, old, advantages, &GspoConfig::default())
+        .unwrap()
+        .loss;
+    let gmpo = gmpo_loss(new, old, advantages, &GmpoConfig::default())
+        .unwrap()
+        .loss;
     for (name, loss) in [("gspo", gspo), ("gmpo", gmpo)] {
         let loss = loss.reduce(SEQUENCE_MEANS).unwrap();
         let want = want.map(|g| g / 2.0);
@@ -122,7 +170,10 @@ fn every_loss_starts_with_the_policy_gradient() {
 #[test]
 fn gmpo_that_clips_nothing_is_gspo_that_clips_nothing() {
     let world = world(MOVED);
-    let config = GmpoConfig { clip: 5.0, clip_high: None };
+    let config = GmpoConfig {
+        clip: 5.0,
+        clip_high: None,
+    };
     let gmpo = gmpo_loss(&world.new, &world.old, &world.advantages, &config).unwrap();
     let gspo = gspo(&world, 5.0, GspoForm::Sequence);
     same(&world, &gmpo.loss.loss, &gspo.loss, "unclipped");
@@ -133,10 +184,21 @@ fn luspo_is_gspo_times_the_length() {
     let world = world(MOVED);
     let gspo = gspo(&world, 0.5, GspoForm::Sequence);
     let luspo = gspo.reduce(Reduction::SequenceMean).unwrap();
-    let of = |from: usize, n: usize| gspo.loss.narrow(0, from, 1).unwrap().narrow(1, 0, n).unwrap();
+    let of = |from: usize, n: usize| {
+        gspo.loss
+            .narrow(0, from, 1)
+            .unwrap()
+            .narrow(1, 0, n)
+            .unwrap()
+    };
     let first = (of(0, 1).sum_all().unwrap() * 3.0).unwrap();
     let second = (of(1, 1).sum_all().unwrap() * 2.0).unwrap();
-    same(&world, &luspo, &((first + second).unwrap() / 2.0).unwrap(), "luspo");
+    same(
+        &world,
+        &luspo,
+        &((first + second).unwrap() / 2.0).unwrap(),
+        "luspo",
+    );
 }
 
 #[test]
@@ -158,7 +220,10 @@ fn answers_of_one_token_have_one_ratio_at_every_level() {
 #[test]
 fn each_reduction_weighs_length_in_its_own_way() {
     // at the first step, a short and a long answer of equal advantage
-    let world = World { advantages: vector(&[1.0, 1.0]), ..world([0.0; 5]) };
+    let world = World {
+        advantages: vector(&[1.0, 1.0]),
+        ..world([0.0; 5])
+    };
     let loss = grpo(&world, &GrpoConfig::default()).loss;
     let slopes = |reduction| gradient(&world, &loss.reduce(reduction).unwrap());
     // GRPO: a token of the short answer is pulled harder
@@ -177,13 +242,28 @@ fn each_reduction_weighs_length_in_its_own_way() {
 #[test]
 fn token_dro_is_reinforce_with_k2_against_the_old_policy() {
     let world = world(MOVED);
-    let World { new, old, advantages, .. } = &world;
+    let World {
+        new,
+        old,
+        advantages,
+        ..
+    } = &world;
     let dro = token_dro_loss(new, old, advantages, &TokenDroConfig { beta: 0.3 }).unwrap();
     let k2 = kl_loss(new, old, KlEstimator::K2).unwrap().loss;
     let reinforce = reinforce_loss(new, advantages).unwrap().loss;
-    same(&world, &dro.loss, &(reinforce + (k2 * 0.3).unwrap()).unwrap(), "dro");
+    same(
+        &world,
+        &dro.loss,
+        &(reinforce + (k2 * 0.3).unwrap()).unwrap(),
+        "dro",
+    );
     let none = token_dro_loss(new, old, advantages, &TokenDroConfig { beta: 0.0 }).unwrap();
-    same(&world, &none.loss, &reinforce_loss(new, advantages).unwrap().loss, "none");
+    same(
+        &world,
+        &none.loss,
+        &reinforce_loss(new, advantages).unwrap().loss,
+        "none",
+    );
     // its slope is 0 at a log-ratio of Â/β
     let still = world_at_target(0.5);
     assert_close(&still, &[0.0; 6], 1e-14, "target");
@@ -201,14 +281,28 @@ fn world_at_target(beta: f64) -> Vec<f64> {
 fn the_two_conventions_of_cispo_write_one_bound() {
     let world = world([3.0, -3.0, 0.1, 2.0, -2.0]);
     let of = |clip| {
-        let config = CispoConfig { clip, ..CispoConfig::default() };
+        let config = CispoConfig {
+            clip,
+            ..CispoConfig::default()
+        };
         let out = cispo_loss(&world.new, &world.old, &world.advantages, &config);
         out.unwrap().loss.loss
     };
-    let around = CispoClip::AroundOne { low: 1.0, high: 4.0 };
-    same(&world, &of(CispoClip::Absolute { high: 5.0 }), &of(around), "bounds 0 and 5");
+    let around = CispoClip::AroundOne {
+        low: 1.0,
+        high: 4.0,
+    };
+    same(
+        &world,
+        &of(CispoClip::Absolute { high: 5.0 }),
+        &of(around),
+        "bounds 0 and 5",
+    );
     // a lower ε of 0 is a bound at 1
-    let bound = of(CispoClip::AroundOne { low: 0.0, high: 4.0 });
+    let bound = of(CispoClip::AroundOne {
+        low: 0.0,
+        high: 4.0,
+    });
     assert!(numbers(&bound)[1] > 2.0 * numbers(&of(around))[1].abs());
 }
 
@@ -261,7 +355,12 @@ fn dppo_lets_a_rare_token_grow_that_grpo_stops() {
     // a move back towards the old policy is never stopped
     let bad = vector(&[-1.0]);
     for divergence in [BinaryDivergence::TotalVariation, BinaryDivergence::Kl] {
-        let config = DppoConfig { divergence, low: 1e-3, high: 1e-3, ..DppoConfig::default() };
+        let config = DppoConfig {
+            divergence,
+            low: 1e-3,
+            high: 1e-3,
+            ..DppoConfig::default()
+        };
         let out = dppo_loss(&new, &old, &bad, &config).unwrap();
         assert_eq!(numbers(&out.clipped), [0.0, 0.0]);
         let out = dppo_loss(&new, &old, &good, &config).unwrap();
@@ -280,7 +379,9 @@ fn an_added_likelihood_is_sft_on_its_tokens() {
 /// Every loss of the table, under every reduction: the window's count divides each micro-batch.
 #[test]
 fn micro_batches_are_one_batch() {
-    let all = rows().into_iter().chain(surrogates().into_iter().map(|s| s.row));
+    let all = rows()
+        .into_iter()
+        .chain(surrogates().into_iter().map(|s| s.row));
     for row in all {
         let vars = row.vars(DType::F64);
         let at = |from: usize, n: usize| {
@@ -312,7 +413,8 @@ fn micro_batches_are_one_batch() {
             let sum = (&parts[0] + &parts[1]).unwrap();
             assert_close(&numbers(&sum), &numbers(&whole), 1e-13, row.name);
             let (a, b) = (sum.backward().unwrap(), whole.backward().unwrap());
-            let of = |grads: &candle_core::backprop::GradStore| numbers(grads.get(&vars[0]).unwrap());
+            let of =
+                |grads: &candle_core::backprop::GradStore| numbers(grads.get(&vars[0]).unwrap());
             assert_close(&of(&a), &of(&b), 1e-13, row.name);
         }
     }

@@ -83,7 +83,12 @@ fn engines() -> (TokenLogProbs, Tensor) {
 
 fn weights(level: RatioLevel, low: Option<f64>, high: Option<f64>, beyond: Beyond) -> Vec<f64> {
     let (old, sampler) = engines();
-    let config = RolloutWeightConfig { level, low, high, beyond };
+    let config = RolloutWeightConfig {
+        level,
+        low,
+        high,
+        beyond,
+    };
     numbers(&rollout_weights(&old, &sampler, &config).unwrap())
 }
 
@@ -102,20 +107,38 @@ fn weights_are_truncated_or_dropped_at_their_bounds() {
     let (first, second) = (2.4f64.exp(), (-0.8f64).exp());
     let sum = RatioLevel::SequenceSum;
     let got = weights(sum, None, None, Drop);
-    assert_close(&got, &[first, first, first, second, second, 0.0], 1e-14, "sums");
+    assert_close(
+        &got,
+        &[first, first, first, second, second, 0.0],
+        1e-14,
+        "sums",
+    );
     let got = weights(sum, None, Some(3.0), Drop);
     assert_close(&got, &[0.0, 0.0, 0.0, second, second, 0.0], e, "dropped");
     let (first, second) = (0.8f64.exp(), (-0.4f64).exp());
     let got = weights(RatioLevel::SequenceMean, None, None, Drop);
-    assert_close(&got, &[first, first, first, second, second, 0.0], e, "means");
+    assert_close(
+        &got,
+        &[first, first, first, second, second, 0.0],
+        e,
+        "means",
+    );
 }
 
 #[test]
 fn where_both_programs_agree_every_weight_is_one() {
     let (old, _) = engines();
-    for level in [RatioLevel::Token, RatioLevel::SequenceMean, RatioLevel::SequenceSum] {
+    for level in [
+        RatioLevel::Token,
+        RatioLevel::SequenceMean,
+        RatioLevel::SequenceSum,
+    ] {
         for beyond in [Beyond::Drop, Beyond::Truncate] {
-            let config = RolloutWeightConfig { level, beyond, ..Default::default() };
+            let config = RolloutWeightConfig {
+                level,
+                beyond,
+                ..Default::default()
+            };
             let got = rollout_weights(&old, old.values(), &config).unwrap();
             assert_eq!(numbers(&got), [1.0, 1.0, 1.0, 1.0, 1.0, 0.0]);
         }
@@ -129,8 +152,15 @@ fn a_token_without_a_score_counts_as_no_difference() {
     let none = (sampler.zeros_like().unwrap() * f64::NAN).unwrap();
     let holes = known.where_cond(&sampler, &none).unwrap();
     let filled = known.where_cond(&sampler, old.values()).unwrap();
-    for level in [RatioLevel::Token, RatioLevel::SequenceMean, RatioLevel::SequenceSum] {
-        let config = RolloutWeightConfig { level, ..Default::default() };
+    for level in [
+        RatioLevel::Token,
+        RatioLevel::SequenceMean,
+        RatioLevel::SequenceSum,
+    ] {
+        let config = RolloutWeightConfig {
+            level,
+            ..Default::default()
+        };
         let of = |sampler| numbers(&rollout_weights(&old, sampler, &config).unwrap());
         assert_eq!(of(&holes), of(&filled));
     }
@@ -168,7 +198,12 @@ fn a_band_of_means_and_weights_of_tokens_are_seq_mask_tis() {
     assert_close(&numbers(&got.loss), &want, 1e-14, "seq-mask-tis");
     // the dropped answer stays in the divisor
     let mean = got.reduce(Reduction::TokenMean).unwrap();
-    assert_close(&numbers(&mean), &[want.iter().sum::<f64>() / 5.0], 1e-15, "mean");
+    assert_close(
+        &numbers(&mean),
+        &[want.iter().sum::<f64>() / 5.0],
+        1e-15,
+        "mean",
+    );
 }
 
 #[test]
@@ -207,7 +242,10 @@ fn cut_off_answers_leave_numerator_and_denominator() {
 
 #[test]
 fn the_overlong_penalty_is_continuous_and_bounded() {
-    let config = OverlongConfig { limit: 100, buffer: 20 };
+    let config = OverlongConfig {
+        limit: 100,
+        buffer: 20,
+    };
     let lengths = vector(&[0.0, 80.0, 81.0, 90.0, 100.0, 101.0, 1e6]);
     let penalty = overlong_penalty(&lengths, &config).unwrap();
     let want = [0.0, 0.0, -0.05, -0.5, -1.0, -1.0, -1.0];
@@ -241,7 +279,15 @@ fn the_coefficient_of_the_bonus_moves_towards_the_target() {
         seen.push(control.coefficient());
     }
     // bounded above; at rest above the target, while the coefficient falls
-    assert_close(&seen, &[0.2, 0.25, 0.25, 0.0, 0.0, 0.15], 1e-15, "coefficient");
+    assert_close(
+        &seen,
+        &[0.2, 0.25, 0.25, 0.0, 0.0, 0.15],
+        1e-15,
+        "coefficient",
+    );
     let text = serde_json::to_string(&control).unwrap();
-    assert_eq!(serde_json::from_str::<EntropyController>(&text).unwrap(), control);
+    assert_eq!(
+        serde_json::from_str::<EntropyController>(&text).unwrap(),
+        control
+    );
 }

@@ -285,6 +285,18 @@ fn one_loss_under_one_name_differs_by_three_to_the_alpha() {
             };
             numbers(&eaft_loss(&log_probs, &logits, &config).unwrap().loss)[0]
         };
-        assert_close(&[of(1.0)], &[of(3.0) * 3f64.powf(power)], EXACT, "factor");
+        // −H^α log p in one project, −(H/3)^α log p in the other
+        let z: f64 = [2f64, 0.0, -1.0].map(f64::exp).iter().sum();
+        let shares = [2f64, 0.0, -1.0].map(|x| x.exp() / z);
+        let entropy: f64 = shares.iter().map(|p| -p * p.ln()).sum();
+        let nll = -shares[1].ln();
+        let theirs = [1.0, 3.0].map(|scale| (entropy / scale).powf(power) * nll);
+        assert_close(&[of(1.0), of(3.0)], &theirs, EXACT, "both");
+        assert_close(
+            &[theirs[0]],
+            &[theirs[1] * 3f64.powf(power)],
+            EXACT,
+            "factor",
+        );
     }
 }

@@ -92,6 +92,20 @@ fn what_the_mask_leaves_out_changes_nothing() {
     }
 }
 
+/// 16 · 16 is 0 in u8.
+#[test]
+fn whatever_is_not_zero_counts_in_a_mask() {
+    for row in masked_rows() {
+        let vars = row.vars(DType::F64);
+        let other = changed(&vars, |i, v| match row.inputs[i].role {
+            Role::Mask => (v.to_dtype(DType::F64)? * 16.0)?.to_dtype(DType::U8),
+            _ => Ok(v.clone()),
+        });
+        assert_eq!(row.losses(&other), row.losses(&vars), "{}", row.name);
+        assert_eq!(row.gradients(&other), row.gradients(&vars), "{}", row.name);
+    }
+}
+
 #[test]
 fn nothing_counted_is_a_loss_of_zero_with_gradients_of_zero() {
     for row in masked_rows() {

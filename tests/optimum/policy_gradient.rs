@@ -27,13 +27,18 @@ fn advantages(p: &Tensor) -> Result<Tensor> {
 /// The policy gradient on fresh draws, and β times the KL of the loss whose gradient is right.
 #[test]
 fn the_kl_times_the_ratio_in_the_loss_arrives_at_the_tilted_reference() {
-    let losses: [(&str, fn(&TokenLogProbs, &Tensor) -> Result<Tensor>); 3] = [
+    type Loss = fn(&TokenLogProbs, &Tensor) -> Result<Tensor>;
+    let losses: [(&str, Loss); 3] = [
         ("grpo_loss", |new, a| {
-            Ok(grpo_loss(new, new.values(), a, &GrpoConfig::default())?.loss.loss)
+            Ok(grpo_loss(new, new.values(), a, &GrpoConfig::default())?
+                .loss
+                .loss)
         }),
         ("reinforce_loss", |new, a| Ok(reinforce_loss(new, a)?.loss)),
         ("cispo_loss", |new, a| {
-            Ok(cispo_loss(new, new.values(), a, &CispoConfig::default())?.loss.loss)
+            Ok(cispo_loss(new, new.values(), a, &CispoConfig::default())?
+                .loss
+                .loss)
         }),
     ];
     let want = tilted(&REFERENCE, &REWARDS, BETA);
@@ -51,7 +56,9 @@ fn the_kl_times_the_ratio_in_the_loss_arrives_at_the_tilted_reference() {
 }
 
 /// Many inner steps on the draws of one old policy.
-fn inner_steps(loss: impl Fn(&TokenLogProbs, &Tensor, &Tensor) -> Result<PolicyLoss>) -> (Vec<f64>, f64) {
+fn inner_steps(
+    loss: impl Fn(&TokenLogProbs, &Tensor, &Tensor) -> Result<PolicyLoss>,
+) -> (Vec<f64>, f64) {
     let old = vector(&REFERENCE);
     let a = advantages(&old).unwrap();
     let value = |log_policy: &Tensor| -> Result<Tensor> {
@@ -76,7 +83,11 @@ fn a_higher_upper_clip_reaches_its_own_least_loss() {
 
 #[test]
 fn dppo_stops_where_the_probability_has_moved_by_delta() {
-    let config = DppoConfig { low: 0.05, high: 0.05, ..DppoConfig::default() };
+    let config = DppoConfig {
+        low: 0.05,
+        high: 0.05,
+        ..DppoConfig::default()
+    };
     let steps = |alpha, count| {
         let old = vector(&REFERENCE);
         let a = advantages(&old).unwrap();
@@ -88,7 +99,10 @@ fn dppo_stops_where_the_probability_has_moved_by_delta() {
     // small steps overshoot the bounds by little: the answer of the largest advantage by δ, whatever its ratio
     let p = steps(0.01, 4000);
     assert!((p[3] - (0.1 + 0.05)).abs() < 2e-3, "{p:?}");
-    assert!(p[3] / 0.1 > 1.4, "beyond the ratio at which GRPO stops: {p:?}");
+    assert!(
+        p[3] / 0.1 > 1.4,
+        "beyond the ratio at which GRPO stops: {p:?}"
+    );
 }
 
 #[test]
@@ -108,6 +122,8 @@ fn token_dro_settles_where_every_log_ratio_has_its_target() {
             REFERENCE[i] * (numbers(&a)[i] - beta * d) / p[i]
         })
         .collect();
-    let spread = ratios.iter().fold(0.0f64, |s, r| s.max((r - ratios[0]).abs()));
+    let spread = ratios
+        .iter()
+        .fold(0.0f64, |s, r| s.max((r - ratios[0]).abs()));
     assert!(spread < REACHED, "{ratios:?}");
 }

@@ -24,9 +24,17 @@ fn grpo_with_each_deviation() {
         grpo_advantages(&rewards(), None, &config)
     };
     let (a, b, c, d) = (0.86587543, -0.92063189, 1.42279473, -0.25108142);
-    check(of(Deviation::Group, 1e-4), [a, -a, -a, a, b, c, d, d], "group");
+    check(
+        of(Deviation::Group, 1e-4),
+        [a, -a, -a, a, b, c, d, d],
+        "group",
+    );
     let (a, b, c, d) = (1.17416464, -0.64579055, 0.99803995, -0.1761247);
-    check(of(Deviation::Batch, 1e-4), [a, -a, -a, a, b, c, d, d], "batch");
+    check(
+        of(Deviation::Batch, 1e-4),
+        [a, -a, -a, a, b, c, d, d],
+        "batch",
+    );
     // less the means ½ and 0.475
     let want = [0.5, -0.5, -0.5, 0.5, -0.275, 0.425, -0.075, -0.075];
     check(of(Deviation::None, 1e-4), want, "none");
@@ -41,7 +49,11 @@ fn rloo_max_rl_and_pass_at_k() {
     let got = max_rl_advantages(&rewards(), None);
     check(got, [1.0, -1.0, -1.0, 1.0, b, c, d, d], "max rl");
     let got = pass_at_k_advantages(&rewards(), None, &PassAtKConfig::default());
-    check(got, [0.0, 0.0, 0.0, 0.0, 0.0, 1.67443111, 0.0, 0.0], "pass@k");
+    check(
+        got,
+        [0.0, 0.0, 0.0, 0.0, 0.0, 1.67443111, 0.0, 0.0],
+        "pass@k",
+    );
 }
 
 #[test]
@@ -62,15 +74,18 @@ fn opo_weighs_its_baseline_by_length() {
 
 #[test]
 fn reinforce_plus_plus_with_the_group_as_baseline() {
-    let of = |divisor| {
-        reinforce_plus_plus_baseline_advantages(&rewards(), &lengths(), None, divisor)
-    };
+    let of =
+        |divisor| reinforce_plus_plus_baseline_advantages(&rewards(), &lengths(), None, divisor);
     let (a, b) = (1.18158056, -1.1725263);
     let (c, d, e) = (-0.64285226, 1.00502254, -0.17203089);
     check(of(Divisor::Sample), [a, b, b, a, c, d, e, e], "verl");
     let (a, b) = (1.2049805, -1.19574693);
     let (c, d, e) = (-0.65558326, 1.02492594, -0.17543777);
-    check(of(Divisor::Population), [a, b, b, a, c, d, e, e], "openrlhf");
+    check(
+        of(Divisor::Population),
+        [a, b, b, a, c, d, e, e],
+        "openrlhf",
+    );
 }
 
 #[test]
@@ -89,7 +104,10 @@ fn reinforce_plus_plus_whitens_the_returns_of_all_tokens() {
     let at = |g: f64| (g - mean) / variance.sqrt();
     let want = [at(1.0), 0.0, at(1.0), at(0.0), at(2.0), 0.0];
     assert_close(&numbers(&got), &want, 1e-15, "returns");
-    let config = ReinforcePlusPlusConfig { gamma: 0.5, ..Default::default() };
+    let config = ReinforcePlusPlusConfig {
+        gamma: 0.5,
+        ..Default::default()
+    };
     let got = reinforce_plus_plus_advantages(&rewards, &mask, &config).unwrap();
     let deviation = (variance * 4.0 / 3.0 + 1e-8).sqrt();
     let want = want.map(|x| x * variance.sqrt() / deviation);
@@ -101,7 +119,12 @@ fn remax_is_a_return_less_the_greedy_reward() {
     let rewards = matrix(&[&[-0.1, f64::NAN, 1.0], &[0.0, 0.25, 0.0]]);
     let mask = bits(&[&[1, 0, 1], &[1, 1, 1]]);
     let got = remax_advantages(&rewards, &mask, &vector(&[0.5, -1.0])).unwrap();
-    assert_close(&numbers(&got), &[0.4, 0.0, 0.5, 1.25, 1.25, 1.0], 1e-15, "remax");
+    assert_close(
+        &numbers(&got),
+        &[0.4, 0.0, 0.5, 1.25, 1.25, 1.0],
+        1e-15,
+        "remax",
+    );
 }
 
 #[test]
@@ -131,24 +154,48 @@ fn gdpo_normalizes_each_reward_and_then_the_batch() {
 /// A group of three beside a mask is that group alone, whatever is under the mask.
 #[test]
 fn ragged_groups_are_their_counted_answers() {
-    let ragged = matrix(&[&[0.2, f64::NAN, 0.9, 0.4], &[f64::INFINITY, 1.0, 0.0, f64::NAN]]);
+    let ragged = matrix(&[
+        &[0.2, f64::NAN, 0.9, 0.4],
+        &[f64::INFINITY, 1.0, 0.0, f64::NAN],
+    ]);
     let mask = bits(&[&[1, 0, 1, 1], &[0, 1, 1, 0]]);
     let n = matrix(&[&[2.0, f64::NAN, 5.0, 3.0], &[-1.0, 4.0, 1.0, 0.0]]);
-    let none = GrpoAdvantageConfig { deviation: Deviation::None, ..Default::default() };
+    let none = GrpoAdvantageConfig {
+        deviation: Deviation::None,
+        ..Default::default()
+    };
     type Of = Box<dyn Fn(&Tensor, &Tensor, Option<&Tensor>) -> Tensor>;
     let all: [(&str, Of); 6] = [
-        ("grpo", Box::new(|r, _, m| grpo_advantages(r, m, &Default::default()).unwrap())),
-        ("dr. grpo", Box::new(move |r, _, m| grpo_advantages(r, m, &none).unwrap())),
+        (
+            "grpo",
+            Box::new(|r, _, m| grpo_advantages(r, m, &Default::default()).unwrap()),
+        ),
+        (
+            "dr. grpo",
+            Box::new(move |r, _, m| grpo_advantages(r, m, &none).unwrap()),
+        ),
         ("rloo", Box::new(|r, _, m| rloo_advantages(r, m).unwrap())),
-        ("max rl", Box::new(|r, _, m| max_rl_advantages(r, m).unwrap())),
-        ("pass@k", Box::new(|r, _, m| pass_at_k_advantages(r, m, &Default::default()).unwrap())),
+        (
+            "max rl",
+            Box::new(|r, _, m| max_rl_advantages(r, m).unwrap()),
+        ),
+        (
+            "pass@k",
+            Box::new(|r, _, m| pass_at_k_advantages(r, m, &Default::default()).unwrap()),
+        ),
         ("opo", Box::new(|r, n, m| opo_advantages(r, n, m).unwrap())),
     ];
     for (name, of) in all {
         let got = numbers(&of(&ragged, &n, Some(&mask)));
-        let first = numbers(&of(&matrix(&[&[0.2, 0.9, 0.4]]), &matrix(&[&[2.0, 5.0, 3.0]]), None));
+        let first = numbers(&of(
+            &matrix(&[&[0.2, 0.9, 0.4]]),
+            &matrix(&[&[2.0, 5.0, 3.0]]),
+            None,
+        ));
         let second = numbers(&of(&matrix(&[&[1.0, 0.0]]), &matrix(&[&[4.0, 1.0]]), None));
-        let want = [first[0], 0.0, first[1], first[2], 0.0, second[0], second[1], 0.0];
+        let want = [
+            first[0], 0.0, first[1], first[2], 0.0, second[0], second[1], 0.0,
+        ];
         assert_close(&got, &want, 1e-15, name);
     }
 }

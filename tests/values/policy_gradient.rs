@@ -68,19 +68,33 @@ fn grpo_and_its_reductions() {
     check("delta 1.25", TOKEN_MEAN, grpo(config), -0.42186009, of);
     let of = [-0.642013, -0.642013, -0.642013, 0.185205, 0.185205];
     let level = RatioLevel::SequenceSum;
-    let config = GrpoConfig { clip: 0.4, level, ..GrpoConfig::default() };
+    let config = GrpoConfig {
+        clip: 0.4,
+        level,
+        ..GrpoConfig::default()
+    };
     check("rloo", SEQUENCE_MEANS, grpo(config), -0.45680815, of);
 }
 
 #[test]
 fn gspo_and_luspo() {
     let gspo = |clip, clip_high, form| {
-        let config = GspoConfig { clip, clip_high, form };
+        let config = GspoConfig {
+            clip,
+            clip_high,
+            form,
+        };
         move |f: &Fixture| Ok(gspo_loss(&f.new, &f.old, &f.advantages, &config)?.loss)
     };
     for form in [GspoForm::Sequence, GspoForm::Token] {
         let of = [-0.181151, -0.181151, -0.181151, 0.107588, 0.107588];
-        check("gspo", SEQUENCE_MEANS, gspo(0.2, 0.28, form), -0.32827503, of);
+        check(
+            "gspo",
+            SEQUENCE_MEANS,
+            gspo(0.2, 0.28, form),
+            -0.32827503,
+            of,
+        );
         let paper = gspo(3e-4, 4e-4, form);
         check("the paper's", SEQUENCE_MEANS, paper, -0.250275, [0.0; 5]);
     }
@@ -92,34 +106,41 @@ fn gspo_and_luspo() {
 #[test]
 fn cispo_under_both_conventions() {
     let cispo = |clip| {
-        let config = CispoConfig { clip, ..CispoConfig::default() };
+        let config = CispoConfig {
+            clip,
+            ..CispoConfig::default()
+        };
         move |f: &Fixture| Ok(cispo_loss(&f.new, &f.old, &f.advantages, &config)?.loss)
     };
     let of = [-0.298365, -0.163746, -0.210254, 0.060653, 0.122140];
     for clip in [
         CispoClip::Absolute { high: 5.0 },
-        CispoClip::AroundOne { low: 1.0, high: 4.0 },
+        CispoClip::AroundOne {
+            low: 1.0,
+            high: 4.0,
+        },
     ] {
         check("absolute", TOKEN_MEAN, cispo(clip), 0.20194979, of);
     }
     let of = [-0.256000, -0.163746, -0.210254, 0.080000, 0.122140];
-    let clip = CispoClip::AroundOne { low: 0.2, high: 0.28 };
+    let clip = CispoClip::AroundOne {
+        low: 0.2,
+        high: 0.28,
+    };
     check("around one", TOKEN_MEAN, cispo(clip), 0.14207345, of);
 }
 
 #[test]
 fn sapo_gmpo_and_vespo() {
     let of = [-0.234188, -0.135340, -0.175097, 0.072671, 0.150631];
-    let sapo = |f: &Fixture| {
-        Ok(sapo_loss(&f.new, &f.old, &f.advantages, &SapoConfig::default())?.loss)
-    };
+    let sapo =
+        |f: &Fixture| Ok(sapo_loss(&f.new, &f.old, &f.advantages, &SapoConfig::default())?.loss);
     check("sapo", SEQUENCE_MEANS, sapo, -0.60352566, of);
 
     // the first log-ratio is at the bound: the slope is that of the inner side
     let of = [-0.181151, -0.181151, -0.181151, 0.000000, 0.113105];
-    let gmpo = |f: &Fixture| {
-        Ok(gmpo_loss(&f.new, &f.old, &f.advantages, &GmpoConfig::default())?.loss)
-    };
+    let gmpo =
+        |f: &Fixture| Ok(gmpo_loss(&f.new, &f.old, &f.advantages, &GmpoConfig::default())?.loss);
     check("gmpo", SEQUENCE_MEANS, gmpo, -0.31724267, of);
 
     let of = [-0.140645, -0.140645, -0.140645, 0.068274, 0.068274];
@@ -168,9 +189,8 @@ fn k3_alone_and_times_the_ratio() {
     let k3 = |f: &Fixture| kl_loss(&f.new, &f.reference, KlEstimator::K3);
     check("k3", TOKEN_MEAN, k3, 0.02949773, of);
     let of = [0.089509, -0.016375, 0.021025, -0.048522, 0.024428];
-    let unbiased = |f: &Fixture| {
-        unbiased_kl_loss(&f.new, &f.old, &f.reference, &UnbiasedKlConfig::default())
-    };
+    let unbiased =
+        |f: &Fixture| unbiased_kl_loss(&f.new, &f.old, &f.reference, &UnbiasedKlConfig::default());
     check("k3 times the ratio", TOKEN_MEAN, unbiased, 0.02636312, of);
 }
 
@@ -192,18 +212,31 @@ fn at(log_ratio: f64, advantage: f64, config: &GrpoConfig) -> (f64, f64) {
 
 #[test]
 fn delta_stops_the_other_branch() {
-    let with = |delta| GrpoConfig { delta: Some(delta), ..GrpoConfig::default() };
+    let with = |delta| GrpoConfig {
+        delta: Some(delta),
+        ..GrpoConfig::default()
+    };
     // beyond 1 + ε: a bad token is stopped at δ
     let up = 2f64.ln();
     let (loss, slope) = at(up, -3.0, &with(4.0));
-    assert_close(&[loss, slope], &[3.0 * 2.0, 3.0 * 2.0], 1e-14, "below delta");
+    assert_close(
+        &[loss, slope],
+        &[3.0 * 2.0, 3.0 * 2.0],
+        1e-14,
+        "below delta",
+    );
     let (loss, slope) = at(5f64.ln(), -3.0, &with(4.0));
     assert_close(&[loss, slope], &[3.0 * 4.0, 0.0], 1e-14, "above delta");
     // δ below 1 + ε: a good token is stopped at δ, a bad one at 1 + ε
     let (loss, slope) = at(up, 3.0, &with(1.1));
     assert_close(&[loss, slope], &[-3.0 * 1.1, 0.0], 1e-14, "good");
     let (loss, slope) = at(1.15f64.ln(), -3.0, &with(1.1));
-    assert_close(&[loss, slope], &[3.0 * 1.15, 3.0 * 1.15], 1e-14, "bad, within");
+    assert_close(
+        &[loss, slope],
+        &[3.0 * 1.15, 3.0 * 1.15],
+        1e-14,
+        "bad, within",
+    );
     let (loss, slope) = at(up, -3.0, &with(1.1));
     assert_close(&[loss, slope], &[3.0 * 1.2, 0.0], 1e-14, "bad, beyond");
 }
@@ -238,8 +271,14 @@ fn every_level_of_the_ratio() {
 #[test]
 fn cispo_says_where_the_weight_is_not_the_ratio() {
     let f = fixture();
-    let clip = CispoClip::AroundOne { low: 0.2, high: 0.28 };
-    let config = CispoConfig { clip, ..CispoConfig::default() };
+    let clip = CispoClip::AroundOne {
+        low: 0.2,
+        high: 0.28,
+    };
+    let config = CispoConfig {
+        clip,
+        ..CispoConfig::default()
+    };
     let out = cispo_loss(&f.new, &f.old, &f.advantages, &config).unwrap();
     assert_eq!(numbers(&out.clipped), [1.0, 0.0, 0.0, 1.0, 0.0, 0.0]);
     let ratio = importance_ratio(&f.new, &f.old, RatioLevel::Token).unwrap();
@@ -253,7 +292,12 @@ fn the_sampler_s_weights_enter_vespo_s_ratio() {
     let config = VespoConfig::default();
     let out = vespo_loss(&f.new, &f.old, &f.advantages, Some(&weights), &config).unwrap();
     let w = [0.25f64.exp() * 1.5, (-0.3f64).exp() * 1e-8];
-    assert_close(&numbers(&out.ratio)[..4], &[w[0], w[0], w[0], 1e-8], 1e-14, "W");
+    assert_close(
+        &numbers(&out.ratio)[..4],
+        &[w[0], w[0], w[0], 1e-8],
+        1e-14,
+        "W",
+    );
     let phi = w[0].powi(2) * (3.0 * (1.0 - w[0])).exp();
     let want = [0.5 * phi, 1.2 * phi, 0.3 * phi, 0.0, 0.0, 0.0];
     assert_close(&numbers(&out.loss.loss), &want, 1e-14, "loss");
@@ -297,7 +341,10 @@ fn clip_cov_draws_among_the_tokens_that_the_clip_left() {
     };
     assert_eq!(draw(3), [1.0, 0.0, 0.0, 1.0, 1.0, 0.0]);
     assert_eq!(draw(3), draw(4), "both of two");
-    let one = ClipCovConfig { share: 1e-4, ..config.clone() };
+    let one = ClipCovConfig {
+        share: 1e-4,
+        ..config.clone()
+    };
     let mut seen = [0.0; 6];
     for seed in 0..20 {
         let mut rng = StdRng::seed_from_u64(seed);
@@ -307,7 +354,10 @@ fn clip_cov_draws_among_the_tokens_that_the_clip_left() {
         }
     }
     assert_eq!([seen[0], seen[3], seen[4], seen[5]], [0.0, 0.0, 0.0, 20.0]);
-    assert!(seen[1] > 0.0 && seen[2] > 0.0 && seen[1] + seen[2] == 20.0, "{seen:?}");
+    assert!(
+        seen[1] > 0.0 && seen[2] > 0.0 && seen[1] + seen[2] == 20.0,
+        "{seen:?}"
+    );
 }
 
 #[test]

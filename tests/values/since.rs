@@ -13,7 +13,7 @@ use candle_align::ranking::*;
 use candle_align::{
     Pair, PreferenceLoss, Result, SftConfig, Statistics, TokenLogProbs, TokenLoss, sft_loss,
 };
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, Var};
 
 /// Two pairs whose log-ratios are −0.4 and 0.3 (chosen), −0.5 and 0.1 (rejected).
 const CHOSEN: [f64; 2] = [-0.4, 0.3];
@@ -88,7 +88,7 @@ fn scores_of_divergences() {
     }
     // the exponent stops, the slope does not
     for (dtype, largest) in [(DType::F64, 700.0), (DType::F32, 80.0)] {
-        let far = candle_core::Var::new(&[-1e4f64], &Device::Cpu).unwrap();
+        let far = Var::new(&[-1e4f64], &Device::Cpu).unwrap();
         let x = far.to_dtype(dtype).unwrap();
         let loss = FDivergence::ForwardKl.score(&x).unwrap();
         let slope = numbers(loss.backward().unwrap().get(&far).unwrap())[0];
@@ -680,11 +680,18 @@ fn wpo_weighs_a_pair_by_what_the_policy_would_write() {
 #[test]
 fn unpaired_answers_have_a_baseline() {
     let (policy, reference) = (vector(&[-3.5, -2.7]), vector(&[-3.1, -3.0]));
-    let labels = Tensor::new(&[1u8, 0], &Device::Cpu).unwrap();
+    // any label but 0 is desirable
+    let labels = Tensor::new(&[16u8, 0], &Device::Cpu).unwrap();
     let baseline = kto_baseline(&vector(&[-2.0, -3.0]), &vector(&[-2.5, -3.1])).unwrap();
     assert_close(&numbers(&baseline), &[0.3], EXACT, "baseline");
     let below = kto_baseline(&vector(&[-3.0]), &vector(&[-2.5])).unwrap();
     assert_close(&numbers(&below), &[0.0], EXACT, "below 0");
+    // the mean is cut, not each answer
+    let mixed = kto_baseline(&vector(&[-2.0, -3.4]), &vector(&[-3.0, -3.0])).unwrap();
+    assert_close(&numbers(&mixed), &[0.3], EXACT, "mixed");
+    let trained = var(&[-2.0, -3.0]);
+    let constant = kto_baseline(&trained, &vector(&[-2.5, -3.1])).unwrap();
+    assert!(!constant.track_op(), "a constant");
     let nothing = kto_baseline(&vector(&[]), &vector(&[])).unwrap();
     assert_close(&numbers(&nothing), &[0.0], EXACT, "of nothing");
     let config = KtoConfig {
@@ -811,6 +818,9 @@ fn nash_md_pays_for_the_answer_or_for_each_token() {
     let total: f64 = shares.iter().sum();
     let want: Vec<f64> = shares.iter().map(|s| (s / total).ln()).collect();
     assert_close(&mixture, &want, EXACT, "mixture");
+    let reference = Var::from_tensor(&logits(q)).unwrap();
+    let constant = geometric_mixture(&logits(p), &reference, 0.25).unwrap();
+    assert!(!constant.track_op(), "the reference is a constant");
 }
 
 #[test]

@@ -9,7 +9,9 @@ use crate::common::{
 };
 use candle_align::online::reward_models::{ImplicitRewardConfig, implicit_reward_loss};
 use candle_align::ranking::*;
-use candle_align::{DpoConfig, Pair, SftConfig, TokenLogProbs, dpo_loss, sft_loss};
+use candle_align::{
+    DpoConfig, Pair, SftConfig, TokenLogProbs, dpo_loss, pairwise_reward_loss, sft_loss,
+};
 use candle_core::{DType, Device, Tensor, Var};
 
 fn of(chosen: f64, rejected: f64) -> LogRatios {
@@ -284,6 +286,9 @@ fn a_row_that_is_nan_is_seen() {
     let zero = Tensor::new(0f64, &Device::Cpu).unwrap();
     let out = kto_loss(&policy, &zeros, &labels, &zero, &KtoConfig::default()).unwrap();
     let losses = numbers(&out.loss);
+    let counted = losses.iter().filter(|loss| !loss.is_nan());
+    let theirs = counted.clone().sum::<f64>() / counted.count() as f64;
+    assert_close(&[theirs], &[1.0 - sigma(-0.1)], EXACT, "nanmean");
     assert!(losses[0].is_nan() && losses[1].is_finite());
     assert!(numbers(&out.loss.mean_all().unwrap())[0].is_nan());
 }
@@ -311,7 +316,18 @@ fn tokens(values: &[&[f64]], mask: &[&[u8]]) -> TokenLogProbs {
 
 #[test]
 fn positions_are_counted_from_the_answer_not_from_the_prompt() {
-    // TRL 0.24, LD-DPO: a prompt of two tokens takes up the two positions that both answers share
+    // TRL 0.24, LD-DPO: positions and lengths are compared from the prompt on, so a prompt of two tokens takes
+    // up the two positions that both answers share, and the last two tokens of the answer are left out
+    let theirs = |prompt: usize| -> f64 {
+        let (answer, shared, alpha) = ([-1.0, -0.5, -2.0], 2, 0.25);
+        let at = |(i, x): (usize, &f64)| match i + prompt {
+            position if position < shared => *x,
+            position if position < answer.len() => alpha * x,
+            _ => 0.0,
+        };
+        answer.iter().enumerate().map(at).sum()
+    };
+    assert_close(&[theirs(0), theirs(2)], &[-2.0, -0.25], EXACT, "theirs");
     let sums = |prompt: usize| {
         let row = |values: &[f64]| -> Vec<f64> {
             let before = std::iter::repeat_n(-7.0, prompt);
@@ -524,4 +540,152 @@ fn nca_is_a_loss_of_each_list() {
     let want: f64 = [0.3, -0.1, 0.2, -0.4].map(each).iter().sum();
     assert_close(&[loss], &[want], EXACT, "a sum over answers");
     assert!((loss - want / 4.0).abs() > 1.0);
+}
+
+#[test]
+fn a_pair_seen_one_way_only_runs_away_under_robust_dpo() {
+    // the published loss falls without a bound: its slope tends to −ε/(1 − 2ε)
+    let (epsilon, config) = (
+        0.1,
+        RobustDpoConfig {
+            beta: 1.0,
+            flip_rate: 0.1,
+        },
+    );
+    let published =
+        |z: f64| (0.9 * logistic_loss(z) - 0.1 * logistic_loss(-z)) / (1.0 - 2.0 * epsilon);
+    assert!((published(100.0) + 12.5).abs() < 1e-9);
+    let ours = |z: f64| numbers(&robust_dpo_loss(&of(z, 0.0), &config).unwrap().loss)[0];
+    assert_close(&[ours(100.0)], &[published(100.0)], EXACT, "inherent");
+    // seen both ways at the rate of the flips it is DPO, which is bounded
+    let both = (1.0 - epsilon) * ours(100.0) + epsilon * ours(-100.0);
+    assert!((both - logistic_loss(100.0)).abs() < 1e-9, "{both}");
+}
+
+#[test]
+fn a_reversed_batch_matches_its_middle_row_with_itself() {
+    // trl#1911: z₀ from the answers in reverse order; of three rows the second keeps its own answer
+    let ratio = |prompt: usize, answer: usize| if prompt == answer { 6.0 } else { 0.3 };
+    let reversed: Vec<f64> = (0..3).map(|i| ratio(i, 2 - i)).collect();
+    let mean = |ratios: &[f64]| {
+        let zeros = vector(&vec![0.0; ratios.len()]);
+        numbers(&kto_baseline(&vector(ratios), &zeros).unwrap())[0]
+    };
+    assert_close(&[mean(&reversed)], &[2.2], EXACT, "theirs");
+    let rotated: Vec<f64> = (0..3).map(|i| ratio(i, (i + 1) % 3)).collect();
+    assert_close(
+        &[mean(&rotated)],
+        &[0.3],
+        EXACT,
+        "the answer of the next row",
+    );
+}
+
+#[test]
+fn a_penalty_outside_the_sigmoid_with_its_sign_turned_pays_for_falling() {
+    // LLaMA-Factory#2587, a proposal: −log σ(βΔ) − λ · max(0, −ρ_w)
+    let (beta, lambda) = (0.1, 5.0);
+    let theirs = |w: f64| logistic_loss(beta * w) - lambda * (-w).max(0.0);
+    assert!(theirs(-2.0) < theirs(-1.0) && theirs(-1.0) < theirs(0.0));
+    let ours = |w: f64| {
+        numbers(
+            &dpop_loss(&of(w, 0.0), &DpopConfig { beta, lambda })
+                .unwrap()
+                .loss,
+        )[0]
+    };
+    for w in [-2.0, -1.0, 0.0, 1.0f64] {
+        let right = logistic_loss(beta * (w - lambda * (-w).max(0.0)));
+        assert_close(&[ours(w)], &[right], EXACT, "inside");
+    }
+    assert!(ours(-2.0) > ours(-1.0) && ours(-1.0) > ours(0.0));
+}
+
+#[test]
+fn a_comparison_of_distant_scores_is_finite() {
+    // OpenRLHF's LogExpLoss in f32: log(1 + e^(r_l − r_w)) is +∞, and its gradient ∞/∞. DeepSpeed-Chat: σ is
+    // rounded to 0 before its logarithm
+    let theirs = (1.0 + 100f32.exp()).ln();
+    let rounded = -(1.0 / (1.0 + 100f32.exp())).ln();
+    assert!(theirs.is_infinite() && rounded.is_infinite());
+    let chosen = Var::new(&[-100f32], &Device::Cpu).unwrap();
+    let scores = Pair {
+        chosen: chosen.as_tensor().clone(),
+        rejected: chosen.zeros_like().unwrap().detach(),
+    };
+    let loss = pairwise_reward_loss(&scores, None, &Default::default());
+    let loss = loss.unwrap().loss;
+    assert_close(&numbers(&loss), &[100.0], EXACT, "loss");
+    let slope = numbers(loss.backward().unwrap().get(&chosen).unwrap());
+    assert_close(&slope, &[-1.0], EXACT, "slope");
+}
+
+#[test]
+fn a_token_with_the_number_of_an_ignored_index_is_learned() {
+    // TRL 0.24, the likelihood of RPO: `ignore_index=0` leaves out every token that is number 0
+    let logits = Tensor::new(&[[[3f64.ln(), 0.0], [0.0, 0.0], [0.0, 0.0]]], &Device::Cpu).unwrap();
+    let ids = [1u32, 0, 1];
+    let each = [-0.75f64.ln(), 2f64.ln()];
+    let theirs: Vec<f64> = (0..2)
+        .filter(|t| ids[t + 1] != 0)
+        .map(|t| each[t])
+        .collect();
+    assert_eq!(theirs, [2f64.ln()]);
+    let ids = Tensor::new(&[ids], &Device::Cpu).unwrap();
+    let tokens = TokenLogProbs::next_token(&logits, &ids, &bits(&[&[0, 1, 1]])).unwrap();
+    let chosen = sft_loss(&tokens, None, &SftConfig::default()).unwrap();
+    let config = RpoConfig {
+        beta: 1.0,
+        alpha: 1.0,
+        tokens: ReferenceTokens::Mean,
+    };
+    let loss = rpo_loss(&of(0.0, 0.0), &chosen, &config).unwrap().loss;
+    let right = 2f64.ln() + (each[0] + each[1]) / 2.0;
+    assert_close(&numbers(&loss), &[right], EXACT, "both tokens");
+}
+
+#[test]
+fn a_loss_of_a_list_does_not_change_the_others() {
+    // TRL 0.24, ms-swift: `ipo` anywhere in a list of losses divides the log-ratios of all of them by their lengths
+    let lengths = pair(&[4.0], &[2.0]);
+    let theirs = logistic_loss(0.5 * (-0.1 + 0.25));
+    let config = DpoConfig {
+        beta: 0.5,
+        label_smoothing: 0.0,
+    };
+    let ratios = of(-0.4, -0.5);
+    let means = ratios.per_token(&lengths).unwrap();
+    let ipo = ipo_loss(&means, &IpoConfig { beta: 0.5 }).unwrap().loss;
+    let dpo = dpo_loss(ratios.scores(), None, &config).unwrap().loss;
+    let want = [(0.15f64 - 1.0).powi(2), logistic_loss(0.5 * 0.1)];
+    assert_close(
+        &[numbers(&ipo), numbers(&dpo)].concat(),
+        &want,
+        EXACT,
+        "a list of two",
+    );
+    assert!((want[1] - theirs).abs() > 0.01);
+}
+
+#[test]
+fn a_baseline_counts_answers_that_have_not_moved() {
+    // HALOs: the sum of the mismatched log-ratios over the number of those that are not 0
+    let ratios = [0.0, 0.0, 0.6];
+    let moved = ratios.iter().filter(|x| **x != 0.0).count() as f64;
+    assert_eq!(ratios.iter().sum::<f64>() / moved.max(1.0), 0.6);
+    let baseline = kto_baseline(&vector(&ratios), &vector(&[0.0; 3])).unwrap();
+    assert_close(&numbers(&baseline), &[0.2], EXACT, "a mean of three");
+}
+
+#[test]
+fn odds_near_certainty_have_no_floor() {
+    // oxicuda-rlhf: 1 − p + 10⁻⁷ for 1 − p, which takes ln 1.1 off the log-odds at l̄ = −10⁻⁶
+    let mean = -1e-6f64;
+    let theirs = mean - (1.0 - mean.exp() + 1e-7).ln();
+    let right = mean - (-mean.exp_m1()).ln();
+    assert!((right - theirs - 1.1f64.ln()).abs() < 1e-6);
+    let even = |x: f64| x - (-x.exp_m1()).ln();
+    let loss = odds_ratio_loss(&pair(&[-1.0], &[mean])).unwrap().loss;
+    let want = logistic_loss(even(-1.0) - right);
+    assert_close(&numbers(&loss), &[want], EXACT, "odds");
 }

@@ -19,7 +19,7 @@ pub struct Loss {
     pub label: &'static str,
     /// Whether it pulls back instead of pushing.
     pub regularizer: bool,
-    of: fn(&World) -> candle_align::Result<Tensor>,
+    pub(crate) of: fn(&World) -> candle_align::Result<Tensor>,
 }
 
 /// A loss at one gap.
@@ -31,10 +31,10 @@ pub struct Point {
 }
 
 /// Two answers with logits z and 0, for every gap z at once.
-struct World {
-    gaps: Tensor,
+pub(crate) struct World {
+    pub(crate) gaps: Tensor,
     /// log σ(z) and log σ(−z).
-    pair: Pair<Tensor>,
+    pub(crate) pair: Pair<Tensor>,
 }
 
 impl Loss {
@@ -60,7 +60,7 @@ impl Loss {
 }
 
 impl World {
-    fn column(&self, value: f64) -> candle_align::Result<Tensor> {
+    pub(crate) fn column(&self, value: f64) -> candle_align::Result<Tensor> {
         Ok(self.gaps.zeros_like()?.affine(0.0, value)?)
     }
 

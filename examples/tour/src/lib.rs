@@ -20,6 +20,7 @@ use clap::builder::PossibleValue;
 use indicatif::MultiProgress;
 use lab::{Lab, Sizes};
 use methods::Method;
+use methods::since::Since;
 use parameters::{Family, Placed, Point};
 use report::{Entry, Report};
 use std::collections::VecDeque;
@@ -36,6 +37,8 @@ pub struct Options {
     pub only: Vec<Method>,
     /// Which methods of the second picture to run, each at all of its sizes.
     pub families: Vec<Family>,
+    /// Ten objectives since the survey too.
+    pub since: bool,
     /// Steps of every method instead of its default number.
     pub steps: Option<usize>,
     /// Determines everything random.
@@ -51,6 +54,7 @@ impl Default for Options {
         Self {
             only: Method::ALL.to_vec(),
             families: Family::ALL.to_vec(),
+            since: false,
             steps: None,
             seed: 0,
             out: None,
@@ -114,10 +118,10 @@ pub fn run(options: &Options, bars: &MultiProgress) -> Result<Report> {
         false => Sizes::standard(),
     };
     let (lab, sft) = worker(|| Lab::new(sizes, options, bars))?;
-    let (found, points) = all(&lab, options, bars)?;
-    let entries = [vec![sft], found].concat();
+    let mut found = all(&lab, options, bars)?;
+    found.0.insert(0, sft);
     let seconds = start.elapsed().as_secs_f64();
-    let report = Report::new(&lab, options, entries, points, seconds)?;
+    let report = Report::new(&lab, options, found, seconds)?;
     if let Some(out) = &options.out {
         report.write(out)?;
     }
@@ -129,12 +133,14 @@ pub fn run(options: &Options, bars: &MultiProgress) -> Result<Report> {
 enum Job {
     RewardModel,
     Method(Method),
+    Since(Since),
     Point(Point),
 }
 
 /// The result of a job.
 enum Done {
     Entry(Entry),
+    Since(Entry),
     Point(Placed),
 }
 
@@ -144,29 +150,40 @@ impl Job {
         let methods = Method::ALL.into_iter().filter(|m| options.only.contains(m));
         let families = Family::ALL.into_iter();
         let families = families.filter(|f| options.families.contains(f));
-        let scored = options.only.iter().any(|m| m.uses_reward_model());
+        let since = Since::ALL.into_iter().filter(|_| options.since);
+        let methods_score = options.only.iter().any(|m| m.uses_reward_model());
+        let scored = methods_score || since.clone().any(Since::uses_reward_model);
         let mut jobs = Vec::from_iter(scored.then_some(Self::RewardModel));
         jobs.extend(methods.map(Self::Method));
+        jobs.extend(since.map(Self::Since));
         jobs.extend(families.flat_map(Family::points).map(Self::Point));
         jobs
     }
 
     fn uses_reward_model(self) -> bool {
-        matches!(self, Self::Method(method) if method.uses_reward_model())
+        match self {
+            Self::Method(method) => method.uses_reward_model(),
+            Self::Since(objective) => objective.uses_reward_model(),
+            Self::RewardModel | Self::Point(_) => false,
+        }
     }
 
     fn run(self, lab: &Lab, bars: &MultiProgress) -> Result<Done> {
         Ok(match self {
             Self::RewardModel => Done::Entry(lab.train_reward_model(bars)?),
             Self::Method(method) => Done::Entry(method.run(lab, bars)?),
+            Self::Since(objective) => Done::Since(objective.run(lab, bars)?),
             Self::Point(point) => Done::Point(parameters::run(point, lab, bars)?),
         })
     }
 }
 
+/// The methods, the points of the second picture, and the objectives since.
+type Found = (Vec<Entry>, Vec<Placed>, Vec<Entry>);
+
 /// Runs everything in parallel, one thread each. The result of a method does not depend on the
 /// others, so it does not depend on how many run at once.
-fn all(lab: &Lab, options: &Options, bars: &MultiProgress) -> Result<(Vec<Entry>, Vec<Placed>)> {
+fn all(lab: &Lab, options: &Options, bars: &MultiProgress) -> Result<Found> {
     let queue = Mutex::new(VecDeque::from(Job::chosen(options)));
     // The first job that need not wait. The points are short and come last.
     let next = || {
@@ -198,14 +215,15 @@ fn all(lab: &Lab, options: &Options, bars: &MultiProgress) -> Result<(Vec<Entry>
     })?;
     // In the order of the survey, not of completion.
     done.sort_by_key(|(job, _)| *job);
-    let (mut entries, mut points) = (Vec::new(), Vec::new());
+    let mut found = Found::default();
     for (_, done) in done {
         match done {
-            Done::Entry(entry) => entries.push(entry),
-            Done::Point(point) => points.push(point),
+            Done::Entry(entry) => found.0.push(entry),
+            Done::Point(point) => found.1.push(point),
+            Done::Since(entry) => found.2.push(entry),
         }
     }
-    Ok((entries, points))
+    Ok(found)
 }
 
 /// Runs something with all its parallel parts on one thread.

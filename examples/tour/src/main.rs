@@ -4,6 +4,7 @@
 //! cargo run --example tour
 //! cargo run --example tour -- --only raft,dpo
 //! cargo run --example tour -- --only lora,prefix
+//! cargo run --example tour -- --since
 //! ```
 //! The world is small enough to enumerate: 16 prompts, 2801 answers to each, a known reward. A small
 //! transformer learns demonstrations (SFT). Twenty methods start from it, by the survey's sections:
@@ -13,7 +14,8 @@
 //! the end of a chain of revisions are sampled, with standard errors.
 //!
 //! The second part trains DPO again through every method of §3.3 at several sizes, and compares the
-//! results with the number of trained parameters.
+//! results with the number of trained parameters. `--since` adds ten objectives since the survey, below the same
+//! frontier.
 //!
 //! What you should see: two tables, and two files in `target/tour/`: `report.html` has the pictures,
 //! `report.json` the numbers. No policy is above the frontier. DPO comes nearer to it than SLiC, PRO
@@ -39,6 +41,9 @@ struct Args {
     /// Run only these methods (SFT always runs); a method of the second picture runs at all its sizes.
     #[arg(long, value_delimiter = ',', value_name = "METHOD[,METHOD]")]
     only: Vec<Choice>,
+    /// Ten objectives since the survey too: IPO, KTO, SimPO, ORPO and others.
+    #[arg(long)]
+    since: bool,
     /// Optimizer steps of every method.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     steps: Option<u32>,
@@ -65,6 +70,7 @@ fn main() -> ExitCode {
         return again();
     }
     let mut options = Options {
+        since: args.since,
         steps: args.steps.map(|s| s as usize),
         seed: args.seed,
         out: Some(args.out.clone()),
@@ -80,6 +86,7 @@ fn main() -> ExitCode {
         Ok(report) => {
             println!("{}", report.summary());
             println!("{}", report.table());
+            println!("{}", report.since_table());
             println!("{}", tour::parameters::text(&report.points));
             println!("{}", args.out.join("report.html").display());
             ExitCode::SUCCESS

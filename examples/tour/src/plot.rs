@@ -3,11 +3,12 @@
 use super::chart::{Chart, INK, Shape, range};
 use super::labels::Label;
 use super::methods::Section;
-use super::report::{CurvePoint, Entry, Report};
+use super::methods::since::{Reads, Since};
+use super::report::{CurvePoint, Entry, Mark, Report, SinceSection};
 use std::fmt::Write;
 
 /// The color of a section (Okabe and Ito's set, for the color-blind) and the shape of its marks.
-fn style(section: Section) -> (&'static str, Shape) {
+fn style(section: Section) -> Style {
     match section {
         Section::Sft => (INK, Shape::Circle),
         Section::Online => ("#D55E00", Shape::Circle),
@@ -23,9 +24,8 @@ const COLORS: [&str; 9] = [
     "#7A7A7A",
 ];
 
-fn policies(report: &Report) -> impl Iterator<Item = (&Entry, f64, f64)> {
-    report
-        .entries
+fn policies(entries: &[Entry]) -> impl Iterator<Item = (&Entry, f64, f64)> {
+    entries
         .iter()
         .filter(|e| e.name != "sft")
         .filter_map(|e| Some((e, e.kl?, e.reward?)))
@@ -37,11 +37,85 @@ fn way(entry: &Entry) -> Vec<(f64, f64)> {
     points.filter_map(|p| Some((p.kl?, p.reward?))).collect()
 }
 
+/// A color and a shape.
+type Style = (&'static str, Shape);
+
+/// Policies below the frontier.
+struct Below<'a> {
+    report: &'a Report,
+    entries: &'a [Entry],
+    frontier: &'a [Mark],
+    style: fn(&Entry) -> Style,
+    /// Optima that are unfilled stars.
+    targets: Vec<&'a Mark>,
+    /// Text, style, and whether the mark is open.
+    legend: Vec<(&'static str, Style, bool)>,
+}
+
 /// Reward against KL: the frontier, the paths of the methods, and where each ends.
 pub fn frontier(report: &Report) -> String {
-    let curve: Vec<(f64, f64)> = report.frontier.iter().map(|m| (m.kl, m.reward)).collect();
+    let entries = &report.entries;
+    let mut legend: Vec<(&str, Style, bool)> = Section::ALL[1..]
+        .iter()
+        .filter(|s| policies(entries).any(|(e, ..)| e.section == **s))
+        .map(|&s| (s.heading(), style(s), false))
+        .collect();
+    if policies(entries).any(|(e, ..)| e.error.is_some()) {
+        let open = style(Section::Language);
+        legend.push(("estimated, ± standard error", open, true));
+    }
+    below(&Below {
+        report,
+        entries,
+        frontier: &report.frontier,
+        style: |entry| style(entry.section),
+        targets: report.learned_target.iter().collect(),
+        legend,
+    })
+}
+
+/// The same for the objectives since, by what they read, and for DPO.
+pub fn since(report: &Report, since: &SinceSection) -> String {
+    fn style(reads: Reads) -> Style {
+        match reads {
+            Reads::Reference => ("#0072B2", Shape::Square),
+            Reads::NoReference => ("#00835c", Shape::Triangle),
+            Reads::OwnAnswers => ("#D55E00", Shape::Circle),
+        }
+    }
+    let legend = [
+        ("with a reference", Reads::Reference),
+        ("without a reference", Reads::NoReference),
+        ("on own answers", Reads::OwnAnswers),
+    ];
+    let targets = [&since.ipo_target, &since.nca_target];
+    let dpo = report.entries.iter().filter(|e| e.name == "dpo");
+    let entries: Vec<Entry> = dpo.chain(&since.entries).cloned().collect();
+    below(&Below {
+        report,
+        entries: &entries,
+        frontier: &since.frontier,
+        style: |entry| {
+            let objective = Since::ALL
+                .into_iter()
+                .find(|o| o.title().name == entry.name);
+            style(objective.map_or(Reads::Reference, Since::reads))
+        },
+        targets: targets.into_iter().chain(&report.learned_target).collect(),
+        legend: legend
+            .map(|(text, reads)| (text, style(reads), false))
+            .into(),
+    })
+}
+
+fn below(view: &Below) -> String {
+    let Below {
+        report, entries, ..
+    } = *view;
+    let style = view.style;
+    let curve: Vec<(f64, f64)> = view.frontier.iter().map(|m| (m.kl, m.reward)).collect();
     let end = curve.last().copied().unwrap_or((1.0, 1.0));
-    let ends = policies(report).map(|(_, _, reward)| reward);
+    let ends = policies(entries).map(|(_, _, reward)| reward);
     let y = range(ends.chain(curve.iter().map(|c| c.1)));
     let mut chart = Chart::new((940.0, 660.0), (0.0, end.0), (y.0, y.1.max(end.1)));
 
@@ -58,16 +132,16 @@ pub fn frontier(report: &Report) -> String {
     chart.line(&curve, INK, 2.5, "");
     chart.avoid(&curve, 1.5);
     chart.clipped(|chart| {
-        for (entry, ..) in policies(report) {
+        for (entry, ..) in policies(entries) {
             let way = way(entry);
-            chart.line(&way, style(entry.section).0, 1.0, "");
+            chart.line(&way, style(entry).0, 1.0, "");
             chart.avoid(&way, 0.15);
         }
     });
     // The regret of each: straight up to the frontier.
-    for (entry, kl, reward) in policies(report) {
+    for (entry, kl, reward) in policies(entries) {
         let regret = entry.regret.unwrap_or(0.0);
-        let color = style(entry.section).0;
+        let color = style(entry).0;
         chart.line(&[(kl, reward), (kl, reward + regret)], color, 0.8, "1.5 3");
     }
     let reference = (0.0, curve.first().map_or(0.0, |c| c.1));
@@ -84,8 +158,8 @@ pub fn frontier(report: &Report) -> String {
     chart.mark(target, Shape::Star, INK, "white");
     label(&chart, reference, "reference (SFT)", INK);
     label(&chart, target, &report.target.label, INK);
-    for (entry, kl, reward) in policies(report) {
-        let (color, shape) = style(entry.section);
+    for (entry, kl, reward) in policies(entries) {
+        let (color, shape) = style(entry);
         if let Some(error) = entry.error {
             chart.bars((kl, reward), (error.kl, error.reward), color);
         }
@@ -97,30 +171,22 @@ pub fn frontier(report: &Report) -> String {
         label(&chart, (kl, reward), &entry.label, color);
     }
     // On top and unfilled, so that a policy that arrived is visible inside.
-    if let Some(learned) = &report.learned_target {
-        let at = (learned.kl, learned.reward);
+    for target in &view.targets {
+        let at = (target.kl, target.reward);
         chart.mark(at, Shape::Star, "none", INK);
-        label(&chart, at, &learned.label, INK);
+        label(&chart, at, &target.label, INK);
     }
     let (x, y) = chart.at(0.03 * end.0, ceiling);
     let text =
         "No policy reaches the gray: its edge is the exact frontier, π ∝ reference · exp(r/β)";
     chart.write((x, y + 6.0), text, INK);
-    legend(&mut chart, report);
+    legend(&mut chart, &view.legend);
     chart.label(&labels);
     chart.svg("Expected reward against KL to the reference, with the exact frontier")
 }
 
-/// The sections, in the corner that no policy reaches: high KL and low reward.
-fn legend(chart: &mut Chart, report: &Report) {
-    let mut rows: Vec<(&str, Section, bool)> = Section::ALL[1..]
-        .iter()
-        .filter(|s| policies(report).any(|(e, ..)| e.section == **s))
-        .map(|&s| (s.heading(), s, false))
-        .collect();
-    if policies(report).any(|(e, ..)| e.error.is_some()) {
-        rows.push(("estimated, ± standard error", Section::Language, true));
-    }
+/// What the marks mean, in the corner that no policy reaches: high KL and low reward.
+fn legend(chart: &mut Chart, rows: &[(&str, Style, bool)]) {
     if rows.is_empty() {
         return;
     }
@@ -132,8 +198,7 @@ fn legend(chart: &mut Chart, report: &Report) {
         chart.body,
         r##"<rect x="{left:.1}" y="{top:.1}" width="{wide:.1}" height="{high:.1}" fill="white" stroke="#ccc"/>"##
     );
-    for (i, (text, section, open)) in rows.into_iter().enumerate() {
-        let (color, shape) = style(section);
+    for (i, &(text, (color, shape), open)) in rows.iter().enumerate() {
         let y = top + 14.0 + 20.0 * i as f64;
         let (fill, stroke) = match open {
             true => ("white", color),
@@ -151,7 +216,7 @@ fn over_steps(
     what: &str,
     of: fn(&CurvePoint) -> Option<f64>,
 ) -> Option<String> {
-    let lines: Vec<(&Entry, Vec<(f64, f64)>)> = policies(report)
+    let lines: Vec<(&Entry, Vec<(f64, f64)>)> = policies(&report.entries)
         .filter(|(e, ..)| e.section == section)
         .map(|(e, ..)| {
             let points = e.curve.iter();

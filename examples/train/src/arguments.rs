@@ -5,6 +5,7 @@ use super::checkpoint::online::rewards::Reward;
 use super::checkpoint::settings as checkpoint;
 use super::data::json::Object;
 use super::error::{Error, Result};
+use super::evaluation::settings as evaluation;
 use super::input;
 use super::objectives::Objective;
 use super::settings::Settings;
@@ -20,12 +21,15 @@ pub struct Arguments {
     /// Train the language model in this Hugging Face folder (Llama, Mistral, Qwen, Gemma). `--set` then knows other settings (see README).
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
-    /// With --model: a PEFT adapter to go on from.
+    /// With --model: a PEFT adapter to go on from, or to evaluate.
     #[arg(long, value_name = "DIR")]
     adapter: Option<PathBuf>,
     /// With --model and --objective gkd: the Hugging Face folder of the teacher.
     #[arg(long, value_name = "DIR")]
     teacher: Option<PathBuf>,
+    /// With --model: evaluate the model on the rows of --data instead of training it. `--set` then knows the settings of an evaluation (see README).
+    #[arg(long, value_name = "METHOD")]
+    evaluate: Option<evaluation::Method>,
     /// With --model: go on from the last checkpoint in the folder for the results.
     #[arg(long)]
     resume: bool,
@@ -92,20 +96,22 @@ pub enum Asked {
         settings: Box<checkpoint::Settings>,
         resume: bool,
     },
+    /// An evaluation of a checkpoint.
+    Evaluation(Box<evaluation::Settings>),
 }
 
 impl Arguments {
-    /// The small model, or with `--model`, or a file with the setting `model`, a checkpoint.
+    /// The small model, or with `--model`, or a file with the setting `model`, a checkpoint; with `--evaluate`,
+    /// or a file with the setting `evaluate`, its evaluation.
     pub fn asked(self) -> Result<Asked> {
-        let in_file = match &self.config {
-            Some(path) => {
-                let text = input::json(path)?;
-                let all: Option<Object> = serde_json::from_str(&text).ok();
-                all.is_some_and(|all| all.contains_key("model"))
-            }
-            None => false,
+        let in_file: Object = match &self.config {
+            Some(path) => serde_json::from_str(&input::json(path)?).unwrap_or_default(),
+            None => Object::new(),
         };
-        if self.model.is_some() || in_file {
+        if self.evaluate.is_some() || in_file.contains_key("evaluate") {
+            return Ok(Asked::Evaluation(Box::new(self.evaluation()?)));
+        }
+        if self.model.is_some() || in_file.contains_key("model") {
             let resume = self.resume;
             let settings = Box::new(self.checkpoint()?);
             return Ok(Asked::Checkpoint { settings, resume });
@@ -169,6 +175,40 @@ impl Arguments {
             let parsed = self.reward.iter().map(|text| Reward::parse(text));
             all.online.rewards = parsed.collect::<Result<_>>()?;
         }
+        self.set.iter().try_fold(all, |all, one| all.with(one))
+    }
+
+    /// The settings of an evaluation: the file, then flags, then `--set`.
+    fn evaluation(self) -> Result<evaluation::Settings> {
+        let of_training = [
+            ("--objective", self.objective.is_some()),
+            ("--resume", self.resume),
+            ("--max-length", self.max_length.is_some()),
+            ("--adapter-config", self.adapter_config.is_some()),
+            ("--base", self.base.is_some()),
+            ("--seed", self.seed.is_some()),
+            ("--steps", self.steps.is_some()),
+            ("--sft-steps", self.sft_steps.is_some()),
+            ("--batch", self.batch.is_some()),
+            ("--micro-batch", self.micro_batch.is_some()),
+            ("--learning-rate", self.learning_rate.is_some()),
+            ("--max-len", self.max_len.is_some()),
+            ("--skip-bad-rows", self.skip_bad_rows),
+        ];
+        if let Some((flag, _)) = of_training.iter().find(|(_, given)| *given) {
+            let problem = format!("{flag} is for training, and --evaluate trains nothing");
+            return Err(Error::Usage(problem));
+        }
+        let mut all = match &self.config {
+            Some(path) => evaluation::Settings::read(path)?,
+            None => evaluation::Settings::default(),
+        };
+        put(&mut all.evaluate, self.evaluate);
+        put(&mut all.model, self.model);
+        put(&mut all.adapter_dir, self.adapter.map(Some));
+        put(&mut all.data, self.data);
+        put(&mut all.out, self.out.map(Some));
+        all.ignored_fields.extend(self.ignore_field);
         self.set.iter().try_fold(all, |all, one| all.with(one))
     }
 

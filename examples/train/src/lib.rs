@@ -7,6 +7,7 @@ pub mod checkpoint;
 pub mod comparisons;
 pub mod data;
 pub mod error;
+pub mod evaluation;
 pub mod fit;
 pub mod held_out;
 pub mod input;

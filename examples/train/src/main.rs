@@ -6,9 +6,11 @@
 //! cargo run --example train -- --config target/train/dpo/config.json --set dpo.beta=0.5
 //! cargo run --example train -- --adapter-config lora.json    (with {"lora": {"rank": 4}} in it)
 //! cargo run --example train -- --model DIR --objective dpo --data rows.jsonl --set adapter.r=8
+//! cargo run --example train -- --model DIR --evaluate multiple_choice --data rows.jsonl
 //! ```
 //!
-//! With `--model` it trains a language model from a Hugging Face folder instead: see `checkpoint/`.
+//! With `--model` it trains a language model from a Hugging Face folder instead: see `checkpoint/`. With
+//! `--evaluate` it measures such a model on a file of rows: see `evaluation/`.
 //!
 //! | what | where |
 //! |---|---|
@@ -59,7 +61,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use train::arguments::Asked;
 use train::error::{Error, Result};
-use train::{Arguments, checkpoint, run};
+use train::{Arguments, checkpoint, evaluation, run};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -71,6 +73,7 @@ fn main() -> ExitCode {
     progress.set_style(style.expect("a template without mistakes"));
     let result = arguments.asked().and_then(|asked| match asked {
         Asked::Small(settings) => Ok(run::run(&settings, &progress)?.to_string()),
+        Asked::Evaluation(settings) => Ok(evaluation::run::run(&settings, &progress)?.to_string()),
         Asked::Checkpoint { settings, resume } => {
             let stop = interrupted()?;
             let outcome =

@@ -1,7 +1,7 @@
 //! The counted rewards of each group, on the host in f64.
 
-use crate::error::Result;
 use super::super::advantages::on_host;
+use crate::error::Result;
 use crate::math::{require_finite, to_host};
 use crate::shape::Axes;
 use candle_core::{DType, Device, Tensor};

@@ -19,12 +19,13 @@
 //! | [`remax_advantages`] | the reward of the greedy answer | – | p |
 //!
 //! Flattened to `[batch]`, the advantages of answers enter a loss of [`policy_gradient`](super::policy_gradient). The last
-//! column is tested in `tests/identities/group_advantages.rs` and drawn on the page of `policy_gradient`.
+//! column is tested in
+//! `tests/identities/group_advantages.rs::four_utilities_of_one_success_probability` and drawn on the page of `policy_gradient`.
 //!
 //! # A group of one, and a group without variance
 //!
-//! A group teaches by comparison. Where there is nothing to compare, every function of a group gives exactly 0: for one
-//! answer, and for equal rewards, whatever their rounding. Such answers still feel a KL in the loss, and they still count
+//! A group teaches by comparison. Where there is nothing to compare, every function that compares within a group gives
+//! exactly 0: for one answer, and for equal rewards, whatever their rounding. (REINFORCE++ shifts by the batch.) Such answers still feel a KL in the loss, and they still count
 //! in its divisor; [`informative_groups`](super::shaping::informative_groups) leaves them out.
 //!
 //! | | a group of one | equal rewards |

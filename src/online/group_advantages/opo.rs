@@ -53,11 +53,7 @@ use candle_core::Tensor;
 /// # Source
 /// Hao et al. 2025, arXiv:2505.23585v1; volcengine/verl, `trainer/ppo/core_algos.py`, `compute_opo_outcome_advantage`.
 #[doc(alias = "OPO")]
-pub fn opo_advantages(
-    rewards: &Tensor,
-    lengths: &Tensor,
-    mask: Option<&Tensor>,
-) -> Result<Tensor> {
+pub fn opo_advantages(rewards: &Tensor, lengths: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
     let mut axes = Axes::new("opo_advantages");
     let groups = Groups::read(&mut axes, rewards, mask)?;
     let lengths = lengths_of(&mut axes, lengths, mask)?;

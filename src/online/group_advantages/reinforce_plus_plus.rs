@@ -178,7 +178,11 @@ pub fn reinforce_plus_plus_baseline_advantages(
 }
 
 /// Rewards `[batch, time]`, finite where the mask counts, and the mask on the host.
-pub(super) fn tokens(axes: &mut Axes, rewards: &Tensor, mask: &Tensor) -> Result<(Tensor, Vec<u8>)> {
+pub(super) fn tokens(
+    axes: &mut Axes,
+    rewards: &Tensor,
+    mask: &Tensor,
+) -> Result<(Tensor, Vec<u8>)> {
     let names = ["batch", "time"];
     let rewards = axes.float("rewards", rewards, &names)?.detach();
     let mask = axes.mask("mask", mask, &names)?;

@@ -90,7 +90,10 @@ pub fn added_nll_loss(
                 1 => axes.mask("counted", counted, &["batch"])?.unsqueeze(1)?,
                 _ => axes.mask("counted", counted, &["batch", "time"])?,
             };
-            masked(&counted.broadcast_as(log_probs.mask().shape())?, log_probs.mask())?
+            masked(
+                &counted.broadcast_as(log_probs.mask().shape())?,
+                log_probs.mask(),
+            )?
         }
     };
 

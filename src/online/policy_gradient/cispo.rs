@@ -85,7 +85,7 @@ impl Default for CispoConfig {
 /// # Examples
 /// ```
 /// use candle_align::TokenLogProbs;
-/// use candle_align::online::policy_gradient::{CispoClip, CispoConfig, cispo_loss};
+/// use candle_align::online::policy_gradient::{CispoConfig, cispo_loss};
 /// use candle_core::{Device, Tensor};
 ///
 /// let mask = Tensor::new(&[[1u8, 1]], &Device::Cpu)?;

@@ -242,7 +242,10 @@ pub fn kl_cov_loss(
     let policy = times(&ratio, &inputs.advantages.neg()?)?;
 
     // + β │d│, with slope 0 at 0; beside −∞ of the first term it is nothing
-    let lost = ratio.detach().eq(f64::INFINITY)?.mul(&inputs.advantages.gt(0.0)?)?;
+    let lost = ratio
+        .detach()
+        .eq(f64::INFINITY)?
+        .mul(&inputs.advantages.gt(0.0)?)?;
     let moved = masked(&masked(&inputs.log_ratio, &paying)?, &lost.eq(0u8)?)?;
     let size = (hinge(&moved)? + hinge(&moved.neg()?)?)?;
     let loss = (policy + weighted(&size, config.coefficient)?)?;

@@ -66,12 +66,7 @@ impl Inputs {
 
 /// One number for each answer `[batch]`, or one for each token `[batch, time]`: `[batch, time]`, detached, 0 where the
 /// mask does not count.
-pub(super) fn spread(
-    axes: &mut Axes,
-    argument: &str,
-    x: &Tensor,
-    mask: &Tensor,
-) -> Result<Tensor> {
+pub(super) fn spread(axes: &mut Axes, argument: &str, x: &Tensor, mask: &Tensor) -> Result<Tensor> {
     let x = match x.rank() {
         1 => axes.float(argument, x, &["batch"])?.unsqueeze(1)?,
         _ => axes.float(argument, x, &["batch", "time"])?,

@@ -122,7 +122,11 @@ pub fn vespo_loss(
         let mut axes = Axes::new(function);
         axes.float("new", new.values(), &["batch", "time"])?;
         let weights = axes.float("sampler_weights", weights, &["batch", "time"])?;
-        let logs = weights.detach().maximum(0.0)?.log()?.clamp(SMALLEST.ln(), LARGEST)?;
+        let logs = weights
+            .detach()
+            .maximum(0.0)?
+            .log()?
+            .clamp(SMALLEST.ln(), LARGEST)?;
         exponents = (exponents + masked(&logs, mask)?)?;
     }
     let log_w = RatioLevel::SequenceSum.exponent(&exponents, mask)?;

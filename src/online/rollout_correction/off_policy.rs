@@ -84,6 +84,9 @@ pub fn off_policy_mask(
 
     // (1/│y│) Σₜ ( log μ − log π_θ ) ≤ δ
     let moved = masked_mean(&differences(function, ("new", new), sampler)?.neg()?, mask)?;
-    let near = moved.le(threshold)?.unsqueeze(1)?.broadcast_as(mask.shape())?;
+    let near = moved
+        .le(threshold)?
+        .unsqueeze(1)?
+        .broadcast_as(mask.shape())?;
     masked(&better.add(&near)?.ne(0u8)?, mask)
 }

@@ -115,101 +115,183 @@ pub fn rows() -> Vec<Row> {
         row("grpo, at its start", of_tokens(0.0), |x| {
             grpo(x, GrpoConfig::default())
         }),
-        row("grpo, dapo, one advantage for each answer", of_answers(1.0), |x| {
-            grpo(x, GrpoConfig::dapo())
-        }),
+        row(
+            "grpo, dapo, one advantage for each answer",
+            of_answers(1.0),
+            |x| grpo(x, GrpoConfig::dapo()),
+        ),
         row("grpo, delta 1.25", of_tokens(1.0), |x| {
             let delta = Some(1.25);
-            grpo(x, GrpoConfig { delta, ..GrpoConfig::dapo() })
+            grpo(
+                x,
+                GrpoConfig {
+                    delta,
+                    ..GrpoConfig::dapo()
+                },
+            )
         }),
         row("grpo, delta 1.7", of_tokens(1.0), |x| {
             let delta = Some(1.7);
-            grpo(x, GrpoConfig { delta, ..GrpoConfig::default() })
+            grpo(
+                x,
+                GrpoConfig {
+                    delta,
+                    ..GrpoConfig::default()
+                },
+            )
         }),
         row("grpo, clip 10", of_tokens(1.0), |x| {
-            grpo(x, GrpoConfig { clip: 10.0, ..GrpoConfig::default() })
+            grpo(
+                x,
+                GrpoConfig {
+                    clip: 10.0,
+                    ..GrpoConfig::default()
+                },
+            )
         }),
         row("grpo, ratio of answers, sum", of_answers(1.0), |x| {
             let level = RatioLevel::SequenceSum;
-            grpo(x, GrpoConfig { clip: 0.7, level, ..GrpoConfig::default() })
+            grpo(
+                x,
+                GrpoConfig {
+                    clip: 0.7,
+                    level,
+                    ..GrpoConfig::default()
+                },
+            )
         }),
         row("grpo, ratio of answers, mean", of_tokens(1.0), |x| {
             let level = RatioLevel::SequenceMean;
-            grpo(x, GrpoConfig { level, ..GrpoConfig::default() })
+            grpo(
+                x,
+                GrpoConfig {
+                    level,
+                    ..GrpoConfig::default()
+                },
+            )
         }),
         row("gspo", of_answers(1.0), |x| gspo(x, GspoConfig::default())),
         row("gspo, at its start", of_answers(0.0), |x| {
             gspo(x, GspoConfig::default())
         }),
-        row("gspo, luspo", of_answers(0.003), |x| gspo(x, GspoConfig::luspo())),
+        row("gspo, luspo", of_answers(0.003), |x| {
+            gspo(x, GspoConfig::luspo())
+        }),
         row("gspo, clips 0.3 and 0.4", of_answers(1.0), |x| {
             let (clip, clip_high) = (0.3, 0.4);
-            gspo(x, GspoConfig { clip, clip_high, ..GspoConfig::default() })
+            gspo(
+                x,
+                GspoConfig {
+                    clip,
+                    clip_high,
+                    ..GspoConfig::default()
+                },
+            )
         }),
         row("gspo, token form", of_answers(1.0), |x| {
             let (clip, clip_high, form) = (0.3, 0.4, GspoForm::Token);
-            gspo(x, GspoConfig { clip, clip_high, form })
+            gspo(
+                x,
+                GspoConfig {
+                    clip,
+                    clip_high,
+                    form,
+                },
+            )
         }),
         row("sapo", of_tokens(1.0), |x| {
             per_example(sapo_loss(&new(x)?, &x[2], &x[3], &SapoConfig::default())?.loss)
         }),
-        row("sapo, ratio of answers, temperatures 0.5 and 3", of_answers(1.0), |x| {
-            let config = SapoConfig {
-                temperature_positive: 0.5,
-                temperature_negative: 3.0,
-                level: RatioLevel::SequenceMean,
-            };
-            per_example(sapo_loss(&new(x)?, &x[2], &x[3], &config)?.loss)
-        }),
+        row(
+            "sapo, ratio of answers, temperatures 0.5 and 3",
+            of_answers(1.0),
+            |x| {
+                let config = SapoConfig {
+                    temperature_positive: 0.5,
+                    temperature_negative: 3.0,
+                    level: RatioLevel::SequenceMean,
+                };
+                per_example(sapo_loss(&new(x)?, &x[2], &x[3], &config)?.loss)
+            },
+        ),
         row("gmpo", of_answers(1.0), |x| {
             per_example(gmpo_loss(&new(x)?, &x[2], &x[3], &GmpoConfig::default())?.loss)
         }),
         row("gmpo, clips 0.08 and 0.7", of_answers(1.0), |x| {
-            let config = GmpoConfig { clip: 0.08, clip_high: Some(0.7) };
+            let config = GmpoConfig {
+                clip: 0.08,
+                clip_high: Some(0.7),
+            };
             per_example(gmpo_loss(&new(x)?, &x[2], &x[3], &config)?.loss)
         }),
         row("token dro", of_tokens(1.0), |x| {
             let config = TokenDroConfig { beta: 0.7 };
             per_example(token_dro_loss(&new(x)?, &x[2], &x[3], &config)?)
         }),
-        row("reinforce", {
-            let mut inputs = of_answers(1.0);
-            inputs.remove(2);
-            inputs
-        }, |x| per_example(reinforce_loss(&new(x)?, &x[2])?)),
-        row("kl-cov", {
-            let mut inputs = of_tokens(1.0);
-            inputs.push(mask("paying", &[3, 4], &[0, 1, 0, 1, 1, 0, 1, 0, 0, 1, 0, 0]));
-            inputs
-        }, |x| {
-            let config = KlCovConfig { coefficient: 0.6 };
-            per_example(kl_cov_loss(&new(x)?, &x[2], &x[3], &x[4], &config)?.loss)
-        }),
+        row(
+            "reinforce",
+            {
+                let mut inputs = of_answers(1.0);
+                inputs.remove(2);
+                inputs
+            },
+            |x| per_example(reinforce_loss(&new(x)?, &x[2])?),
+        ),
+        row(
+            "kl-cov",
+            {
+                let mut inputs = of_tokens(1.0);
+                inputs.push(mask(
+                    "paying",
+                    &[3, 4],
+                    &[0, 1, 0, 1, 1, 0, 1, 0, 0, 1, 0, 0],
+                ));
+                inputs
+            },
+            |x| {
+                let config = KlCovConfig { coefficient: 0.6 };
+                per_example(kl_cov_loss(&new(x)?, &x[2], &x[3], &x[4], &config)?.loss)
+            },
+        ),
         row("added nll", two("old", 1.0)[..2].to_vec(), |x| {
             let config = AddedNllConfig { weight: 0.3 };
             per_example(added_nll_loss(&new(x)?, None, &config)?)
         }),
-        row("added nll, of right answers", {
-            let mut inputs = two("old", 1.0)[..2].to_vec();
-            inputs.push(mask("counted", &[3, 4], &[1, 1, 1, 0, 0, 1, 1, 0, 1, 1, 0, 1]));
-            inputs
-        }, |x| {
-            let config = AddedNllConfig { weight: 0.3 };
-            per_example(added_nll_loss(&new(x)?, Some(&x[2]), &config)?)
-        }),
+        row(
+            "added nll, of right answers",
+            {
+                let mut inputs = two("old", 1.0)[..2].to_vec();
+                inputs.push(mask(
+                    "counted",
+                    &[3, 4],
+                    &[1, 1, 1, 0, 0, 1, 1, 0, 1, 1, 0, 1],
+                ));
+                inputs
+            },
+            |x| {
+                let config = AddedNllConfig { weight: 0.3 };
+                per_example(added_nll_loss(&new(x)?, Some(&x[2]), &config)?)
+            },
+        ),
         row("unbiased kl", with_reference(1.0), |x| {
             unbiased(x, KlEstimator::K3, RatioLevel::Token)
         }),
-        row("unbiased kl, k2, ratio of answers", with_reference(0.4), |x| {
-            unbiased(x, KlEstimator::K2, RatioLevel::SequenceMean)
-        }),
+        row(
+            "unbiased kl, k2, ratio of answers",
+            with_reference(0.4),
+            |x| unbiased(x, KlEstimator::K2, RatioLevel::SequenceMean),
+        ),
         row("unbiased kl, k1", with_reference(1.0), |x| {
             unbiased(x, KlEstimator::K1, RatioLevel::Token)
         }),
-        row("grpo, corrected by the sampler's weights", and(of_answers(1.0), "weights", 1.0), |x| {
-            let loss = grpo_loss(&new(x)?, &x[2], &x[3], &GrpoConfig::default())?.loss;
-            per_example(corrected(&loss, &x[4])?)
-        }),
+        row(
+            "grpo, corrected by the sampler's weights",
+            and(of_answers(1.0), "weights", 1.0),
+            |x| {
+                let loss = grpo_loss(&new(x)?, &x[2], &x[3], &GrpoConfig::default())?.loss;
+                per_example(corrected(&loss, &x[4])?)
+            },
+        ),
     ]
 }
 
@@ -220,7 +302,10 @@ fn weighted(x: &[Tensor], of_token: Tensor) -> Result<Tensor> {
         1 => x[3].unsqueeze(1)?,
         _ => x[3].clone(),
     };
-    Ok((of_token * mask)?.broadcast_mul(&advantages)?.neg()?.sum(D::Minus1)?)
+    Ok((of_token * mask)?
+        .broadcast_mul(&advantages)?
+        .neg()?
+        .sum(D::Minus1)?)
 }
 
 /// ∫ clip(eᵘ, low, high) du from where it is low to the log-ratio.
@@ -254,15 +339,24 @@ pub fn surrogates() -> Vec<Surrogate> {
         Surrogate {
             row: row("cispo", of_tokens(1.0), |x| {
                 let clip = CispoClip::Absolute { high: 1.5 };
-                let config = CispoConfig { clip, ..CispoConfig::default() };
+                let config = CispoConfig {
+                    clip,
+                    ..CispoConfig::default()
+                };
                 per_example(cispo_loss(&new(x)?, &x[2], &x[3], &config)?.loss)
             }),
             primitive: |x| weighted(x, clipped_integral(x, 0.0, 1.5)?),
         },
         Surrogate {
             row: row("cispo, around one", of_answers(1.0), |x| {
-                let clip = CispoClip::AroundOne { low: 0.2, high: 0.28 };
-                let config = CispoConfig { clip, ..CispoConfig::default() };
+                let clip = CispoClip::AroundOne {
+                    low: 0.2,
+                    high: 0.28,
+                };
+                let config = CispoConfig {
+                    clip,
+                    ..CispoConfig::default()
+                };
                 per_example(cispo_loss(&new(x)?, &x[2], &x[3], &config)?.loss)
             }),
             primitive: |x| weighted(x, clipped_integral(x, 0.8, 1.28)?),
@@ -275,15 +369,23 @@ pub fn surrogates() -> Vec<Surrogate> {
             primitive: vespo_primitive,
         },
         Surrogate {
-            row: row("vespo, with the sampler's weights", and(of_answers(0.5), "sampler_weights", -0.4), |x| {
-                let config = VespoConfig::default();
-                per_example(vespo_loss(&new(x)?, &x[2], &x[3], Some(&x[4]), &config)?.loss)
-            }),
+            row: row(
+                "vespo, with the sampler's weights",
+                and(of_answers(0.5), "sampler_weights", -0.4),
+                |x| {
+                    let config = VespoConfig::default();
+                    per_example(vespo_loss(&new(x)?, &x[2], &x[3], Some(&x[4]), &config)?.loss)
+                },
+            ),
             primitive: vespo_primitive,
         },
         Surrogate {
             row: row("dppo", of_tokens(1.0), |x| {
-                let config = DppoConfig { low: 0.1, high: 0.05, ..DppoConfig::default() };
+                let config = DppoConfig {
+                    low: 0.1,
+                    high: 0.05,
+                    ..DppoConfig::default()
+                };
                 per_example(dppo_loss(&new(x)?, &x[2], &x[3], &config)?.loss)
             }),
             primitive: |x| weighted(x, kept_ratio(x)?),
@@ -291,7 +393,12 @@ pub fn surrogates() -> Vec<Surrogate> {
         Surrogate {
             row: row("dppo, kl", of_tokens(1.0), |x| {
                 let divergence = BinaryDivergence::Kl;
-                let config = DppoConfig { divergence, low: 0.02, high: 0.01, ..DppoConfig::default() };
+                let config = DppoConfig {
+                    divergence,
+                    low: 0.02,
+                    high: 0.01,
+                    ..DppoConfig::default()
+                };
                 per_example(dppo_loss(&new(x)?, &x[2], &x[3], &config)?.loss)
             }),
             primitive: |x| weighted(x, kept_ratio(x)?),

@@ -10,6 +10,7 @@
 //! | [`conditions`] | §3.2.2 | a word before the answer that says how good it is |
 //! | [`edits`], [`revisions`] | §3.2.2 | a first answer, and a better one after it |
 //! | [`adapters`] | §3.3 | the pairs of DPO, with only an adapter trained; more adapters are in [`super::parameters`] |
+//! | [`since`] | after it | the pairs of DPO; one of them, pairs of the policy's own answers |
 
 pub mod adapters;
 pub mod chains;
@@ -22,6 +23,7 @@ pub mod ppo;
 pub mod raft;
 pub mod revisions;
 pub mod reward;
+pub mod since;
 
 use super::Result;
 use super::lab::Lab;

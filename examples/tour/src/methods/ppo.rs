@@ -101,7 +101,7 @@ fn values(critic: &Scorer, tokens: &Tensor) -> Result<Tensor> {
 }
 
 /// Answers of the policy; all rows advance by one token at a time.
-fn generate(
+pub fn generate(
     lab: &Lab,
     policy: &Transformer,
     count: usize,

@@ -2,8 +2,10 @@
 
 mod cells;
 mod page;
+mod since;
 
 pub use cells::{escape, flat, number, share};
+pub use since::SinceSection;
 
 use super::atomic::Staged;
 use super::lab::{Lab, Ran};
@@ -138,6 +140,9 @@ pub struct Report {
     pub gradients: Vec<pulls::Gradient>,
     /// The second picture: DPO through every method of §3.3.
     pub points: Vec<Placed>,
+    /// Ten objectives since the survey, if they were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<SinceSection>,
     pub seconds: f64,
 }
 
@@ -145,8 +150,7 @@ impl Report {
     pub fn new(
         lab: &Lab,
         options: &Options,
-        entries: Vec<Entry>,
-        points: Vec<Placed>,
+        (entries, points, since): (Vec<Entry>, Vec<Placed>, Vec<Entry>),
         seconds: f64,
     ) -> Result<Self> {
         let frontier = lab.frontier();
@@ -194,6 +198,7 @@ impl Report {
             gradients: pulls::gradients(BETA)?,
             entries,
             points,
+            since: SinceSection::new(lab, since),
             seconds,
         })
     }

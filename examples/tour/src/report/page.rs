@@ -67,7 +67,7 @@ agrees with (PPO, DPO: log π/π_ref; SLiC: log π; PRO, RRHF: log π per token)
 <p class="note">Gradients from the library's own backward pass, on two answers of one token. DPO and PRO pull less as the better answer
 moves ahead, but never stop. SLiC pulls with full force up to its margin and RRHF up to a tie, then not at all. PPO stops
 when the policy has moved away from the one that wrote the answers by more than the clip range.</p>
-{points}<h2>Change something and see</h2>
+{since}{points}<h2>Change something and see</h2>
 <ul>
 <li><code>--seed 1</code> draws another world with other labels: which differences remain?</li>
 <li>A larger <code>BETA</code> in <code>examples/tour/src/methods/mod.rs</code> moves both stars, DPO and PPO toward the reference.</li>
@@ -90,6 +90,7 @@ when the policy has moved away from the one that wrote the answers by more than 
             frontier = plot::frontier(self),
             on_the_way = plot::on_the_way(self),
             pulls = pulls::pulls(self),
+            since = self.since_html(),
             points = parameters::html(self),
         )
     }

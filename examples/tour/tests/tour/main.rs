@@ -5,6 +5,7 @@ mod disturb;
 mod parameters;
 #[path = "../../../tabular/policy.rs"]
 mod policy;
+mod since;
 mod tour_claims;
 
 // as in the tour itself

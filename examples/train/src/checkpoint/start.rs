@@ -12,6 +12,21 @@ use std::path::PathBuf;
 /// How `now` is written.
 const TIME: &str = "%Y-%m-%dT%H:%M:%S";
 
+/// The local time, to the second, as `now` is written.
+pub fn local_now() -> String {
+    let now = Local::now().naive_local().with_nanosecond(0);
+    now.unwrap_or_default().format(TIME).to_string()
+}
+
+/// The time that `now` says.
+pub fn moment(now: &str) -> Result<NaiveDateTime> {
+    NaiveDateTime::parse_from_str(now, TIME).map_err(|error| {
+        Error::Usage(format!(
+            "`now` must be a time as 2026-01-31T12:00:00, got {now}: {error}"
+        ))
+    })
+}
+
 /// A run before its first step.
 pub struct Start {
     /// With the time of the run.
@@ -53,18 +68,9 @@ pub fn open(settings: &Settings, resume: bool, progress: &ProgressBar) -> Result
         let saved = from
             .as_ref()
             .and_then(|(state, _)| state.settings.now.clone());
-        let now = Local::now()
-            .naive_local()
-            .with_nanosecond(0)
-            .unwrap_or_default();
-        settings.now = Some(saved.unwrap_or_else(|| now.format(TIME).to_string()));
+        settings.now = Some(saved.unwrap_or_else(local_now));
     }
-    let now = settings.now.clone().unwrap_or_default();
-    let now = NaiveDateTime::parse_from_str(&now, TIME).map_err(|error| {
-        Error::Usage(format!(
-            "`now` must be a time as 2026-01-31T12:00:00, got {now}: {error}"
-        ))
-    })?;
+    let now = moment(&settings.now.clone().unwrap_or_default())?;
     Ok(Start {
         settings,
         out,

@@ -4,6 +4,7 @@ mod ada_lora;
 mod adapter_configs;
 mod adapters;
 mod checkpoint;
+mod evaluation;
 mod kills;
 mod language;
 mod losses;

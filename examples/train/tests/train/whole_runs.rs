@@ -413,6 +413,7 @@ fn settings_that_make_no_sense_are_errors() {
         let result = arguments.asked().and_then(|asked| match asked {
             Asked::Checkpoint { settings, resume } => quiet(&settings, resume, 0),
             Asked::Small(_) => panic!("the small model"),
+            Asked::Evaluation(_) => panic!("an evaluation"),
         });
         let error = result.unwrap_err().to_string();
         assert!(error.contains(problem), "{problem}: {error}");

@@ -27,14 +27,14 @@ use train::checkpoint::settings::Settings;
 use train::error::Result;
 
 /// As in the smallest public chat models.
-const CHAT: &str = "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+pub const CHAT: &str = "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 
-fn golden(name: &str) -> PathBuf {
+pub fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
 /// A model of bytes with a tokenizer, and a chat template if it is given one.
-fn model(seed: u64, template: Option<&str>) -> TempDir {
+pub fn model(seed: u64, template: Option<&str>) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let from = golden("../../tests/golden/checkpoints/llama");
     let mut config: Value =
@@ -207,7 +207,7 @@ fn alone(decoder: &Decoder, text: &Text) -> (f64, f64) {
     (number(&log_probs.values().sum_all().unwrap()), count as f64)
 }
 
-fn near(what: &str, ours: f64, theirs: f64) {
+pub fn near(what: &str, ours: f64, theirs: f64) {
     let bound = 1e-5 * theirs.abs().max(1.0);
     assert!(
         (ours - theirs).abs() <= bound,

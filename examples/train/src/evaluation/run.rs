@@ -1,0 +1,81 @@
+//! A whole evaluation: read, ask, write.
+
+use super::super::checkpoint::load::TRAINED;
+use super::super::checkpoint::rows::{self, Folder as TextFolder, Prompts};
+use super::super::checkpoint::start::{local_now, moment};
+use super::super::error::{Error, Result};
+use super::super::output::Folder;
+use super::report::{Figures, Report};
+use super::settings::{Method, Settings};
+use super::{choices, judges};
+use candle_align::decoder::{Decoder, Load};
+use candle_align::peft::Strictness;
+use candle_core::Device;
+use indicatif::ProgressBar;
+use std::time::Instant;
+
+/// Runs, and writes `evaluation.json` and `rows.jsonl`.
+pub fn run(settings: &Settings, progress: &ProgressBar) -> Result<Report> {
+    let begun = Instant::now();
+    settings.check()?;
+    let mut settings = settings.clone();
+    let out = settings.out();
+    let folder = Folder::open(&out)?;
+    let now = moment(settings.now.get_or_insert_with(local_now))?;
+    let decoder = load(&settings)?;
+    let texts = TextFolder::open(&settings.model, now)?;
+
+    let mut report = rows::Report::default();
+    let (vocabulary, longest) = (
+        decoder.config().vocab_size,
+        decoder.config().max_position_embeddings,
+    );
+    let prompts = Prompts::new(&texts, settings.chat, vocabulary, longest, &mut report);
+    let prompts = prompts.map_err(Error::Usage)?;
+    let figures = match settings.evaluate {
+        Method::MultipleChoice => {
+            let (figures, rows) =
+                choices::evaluate(&settings, &prompts, &decoder, &mut report, progress)?;
+            folder.lines("rows.jsonl", &rows)?;
+            Figures::MultipleChoice(figures)
+        }
+        Method::GptScore | Method::GEval => {
+            let (figures, rows) =
+                judges::evaluate(&settings, &prompts, &decoder, &mut report, progress)?;
+            folder.lines("rows.jsonl", &rows)?;
+            Figures::Judged(figures)
+        }
+    };
+    progress.finish_and_clear();
+    let chat_template = match prompts.is_chat() {
+        true => Some(texts.templates.choose(false)?.name().to_string()),
+        false => None,
+    };
+    let report = Report {
+        settings,
+        chat_template,
+        rows: report,
+        figures,
+        seconds: begun.elapsed().as_secs_f64(),
+        out,
+    };
+    folder.json("evaluation.json", &report)?;
+    Ok(report)
+}
+
+/// The frozen model, with its adapter.
+fn load(settings: &Settings) -> Result<Decoder> {
+    let load = Load {
+        dtype: settings.dtype.dtype(),
+        nf4: settings.dtype.nf4(),
+        trained: false,
+        device: Device::Cpu,
+    };
+    let mut decoder = Decoder::load(&settings.model, &load)?;
+    if let Some(folder) = &settings.adapter_dir {
+        decoder.load_adapter(TRAINED, folder, Strictness::Strict)?;
+    }
+    // a reward model has none
+    decoder.head()?;
+    Ok(decoder)
+}
