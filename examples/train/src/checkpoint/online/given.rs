@@ -8,6 +8,7 @@ use super::prompts::Prompt;
 use super::rollout::{Answer, Sampler, token_log_probs};
 use candle_align::decoder::{Decoder, Mode};
 use serde::Deserialize;
+use serde_json::Value;
 use std::path::PathBuf;
 
 /// Answers that a file gives.
@@ -19,24 +20,41 @@ pub struct Given {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Line {
-    completions: Vec<Completion>,
+    completions: Vec<Value>,
 }
 
 /// A text, which has an end, or ids, which may have none.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
 enum Completion {
     Text(String),
     Ids(Vec<u32>),
 }
 
+impl Completion {
+    fn of(value: Value) -> Option<Self> {
+        match value {
+            Value::String(text) => Some(Self::Text(text)),
+            Value::Array(ids) => {
+                let id = |id: &Value| u32::try_from(id.as_u64()?).ok();
+                Some(Self::Ids(ids.iter().map(id).collect::<Option<_>>()?))
+            }
+            _ => None,
+        }
+    }
+}
+
 impl Given {
     pub fn open(path: PathBuf) -> Result<Self> {
-        let lines = read::<Line>(&path)?.into_iter();
-        Ok(Self {
-            lines: lines.map(|(_, line)| line.completions).collect(),
-            path,
-        })
+        let mut lines = Vec::new();
+        for (at, (_, line)) in read::<Line>(&path)?.into_iter().enumerate() {
+            let of: Option<Vec<Completion>> =
+                line.completions.into_iter().map(Completion::of).collect();
+            lines.push(of.ok_or_else(|| Error::Row {
+                file: path.display().to_string(),
+                line: at + 1,
+                problem: "has `completions` that are neither texts nor lists of ids".to_string(),
+            })?);
+        }
+        Ok(Self { path, lines })
     }
 
     /// The answers to some prompts, of which `before` were asked earlier.

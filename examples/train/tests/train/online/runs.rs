@@ -278,6 +278,12 @@ fn given_answers_are_taken_in_order_and_must_fit() {
             json!([[5], [99]]),
             "has the token 99, which the model lacks",
         ),
+        (
+            "fraction",
+            json!([[5], [1.5]]),
+            "neither texts nor lists of ids",
+        ),
+        ("number", json!([[5], 6]), "neither texts nor lists of ids"),
     ] {
         let mut rows = rows.clone();
         rows[1] = bad;
