@@ -82,7 +82,7 @@ fn a_reward_has_its_name_on_the_command_line() {
         all.extend(rewards.iter().flat_map(|reward| ["--reward", reward]));
         match Arguments::parse_from(all).asked() {
             Ok(Asked::Checkpoint { settings, .. }) => Ok(settings.online.rewards),
-            Ok(Asked::Small(_)) => panic!("the small model"),
+            Ok(_) => panic!("it trains no checkpoint"),
             Err(error) => Err(error.to_string()),
         }
     };
