@@ -1,6 +1,7 @@
 //! The command line.
 
 use super::adapter::Adapter;
+use super::checkpoint::online::rewards::Reward;
 use super::checkpoint::settings as checkpoint;
 use super::data::json::Object;
 use super::error::{Error, Result};
@@ -77,6 +78,9 @@ pub struct Arguments {
     /// A field to ignore, as if the rows did not have it.
     #[arg(long, value_name = "NAME")]
     ignore_field: Vec<String>,
+    /// With --model and an objective that draws answers: a reward by its name, or as JSON with its settings, such as `{"length": {"target": 50}}`. Several add up.
+    #[arg(long, value_name = "REWARD")]
+    reward: Vec<String>,
     /// Any other setting by its name in `config.json`: `--set dpo.beta=0.5 --set width=128`.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -116,6 +120,7 @@ impl Arguments {
             ("--adapter", self.adapter.is_some()),
             ("--resume", self.resume),
             ("--teacher", self.teacher.is_some()),
+            ("--reward", !self.reward.is_empty()),
             ("--max-length", self.max_length.is_some()),
         ] {
             if given {
@@ -166,6 +171,10 @@ impl Arguments {
             all.seed(seed);
         }
         all.ignored_fields.extend(self.ignore_field);
+        if !self.reward.is_empty() {
+            let parsed = self.reward.iter().map(|text| Reward::parse(text));
+            all.online.rewards = parsed.collect::<Result<_>>()?;
+        }
         self.set.iter().try_fold(all, |all, one| all.with(one))
     }
 

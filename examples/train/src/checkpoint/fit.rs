@@ -1,16 +1,14 @@
 //! The steps of a run on a decoder: micro-batches, clipping, AdamW, the schedule, as TRL's trainers do
 //! them.
 
-use super::super::error::{Error, Result};
-use super::budget::Budget;
+use super::super::error::Result;
 use super::objective::{Labels, Objective, Reference, Rewards};
 use super::order::{Order, Step, Steps, parts};
-use super::schedule::{Kind, schedule};
+use super::schedule::Kind;
+use super::update::Update;
 use candle_align::decoder::Decoder;
 use candle_align::ranking::RewardShift;
-use candle_align::training::{
-    AdamW, AdamWConfig, GradAccumulator, ParameterGroup, Schedule, clip_grad_norm, grad_coverage,
-};
+use candle_align::training::GradAccumulator;
 use candle_core::{DType, Device, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
@@ -88,15 +86,11 @@ pub struct Logged {
 /// A run between two steps.
 pub struct Fitting<'a> {
     settings: Fit,
-    learning_rate: f64,
     dropout: bool,
     objective: &'a Objective,
     reference: Reference,
-    vars: Vec<(String, Var)>,
-    optimizer: AdamW,
-    budget: Option<Budget>,
+    update: Update,
     shift: RewardShift,
-    schedule: Schedule,
     steps: Steps,
 }
 
@@ -108,41 +102,14 @@ impl<'a> Fitting<'a> {
         reference: Reference,
         settings: &Fit,
     ) -> Result<Self> {
-        let mut vars = decoder.vars();
-        // what is left of a layer that AdaLoRA pruned wholly
-        vars.retain(|(_, var)| var.elem_count() > 0);
-        if vars.is_empty() {
-            let text = "nothing is trained: the weights are frozen and there is no adapter";
-            return Err(Error::Usage(text.to_string()));
-        }
-        let (decayed, kept): (Vec<_>, Vec<_>) =
-            vars.iter().cloned().partition(|(name, _)| decays(name));
-        let mut groups = vec![ParameterGroup::new(decayed, settings.weight_decay)];
-        groups.push(ParameterGroup::new(kept, 0.0));
-        groups.retain(|group| !group.vars.is_empty());
-        let learning_rate = settings.learning_rate.ok_or_else(|| {
-            Error::Usage(
-                "`fit.learning_rate` is missing, and only a run knows a default".to_string(),
-            )
-        })?;
         let off = settings
             .disable_dropout
             .unwrap_or(objective.disables_dropout());
-        let config = AdamWConfig {
-            learning_rate,
-            ..AdamWConfig::default()
-        };
         Ok(Self {
             objective,
             reference,
-            optimizer: AdamW::new(groups, config)?,
-            budget: Budget::new(decoder, settings.max_steps)?,
+            update: Update::new(decoder, settings)?,
             shift: RewardShift::default(),
-            schedule: schedule(
-                settings.lr_scheduler_type,
-                settings.warmup_steps,
-                settings.max_steps,
-            )?,
             steps: Steps::new(
                 objective.len(),
                 settings.batch,
@@ -150,9 +117,7 @@ impl<'a> Fitting<'a> {
                 settings.order,
             )?,
             settings: settings.clone(),
-            learning_rate,
             dropout: !off,
-            vars,
         })
     }
 
@@ -178,27 +143,21 @@ impl<'a> Fitting<'a> {
 
     /// What is trained, by name.
     pub fn vars(&self) -> &[(String, Var)] {
-        &self.vars
+        self.update.vars()
     }
 
-    pub fn optimizer(&self) -> &AdamW {
-        &self.optimizer
+    pub fn update(&self) -> &Update {
+        &self.update
     }
 
-    pub fn optimizer_mut(&mut self) -> &mut AdamW {
-        &mut self.optimizer
+    /// What moves the weights, and BCO's δ.
+    pub fn moved(&mut self) -> (&mut Update, Option<&mut RewardShift>) {
+        let shift = self.objective.shifts().then_some(&mut self.shift);
+        (&mut self.update, shift)
     }
 
     pub fn reference(&self) -> &Reference {
         &self.reference
-    }
-
-    pub fn budget(&self) -> Option<&Budget> {
-        self.budget.as_ref()
-    }
-
-    pub fn budget_mut(&mut self) -> Option<&mut Budget> {
-        self.budget.as_mut()
     }
 
     /// The mean reward of all answers so far: BCO's δ.
@@ -206,13 +165,9 @@ impl<'a> Fitting<'a> {
         &self.shift
     }
 
-    pub fn shift_mut(&mut self) -> &mut RewardShift {
-        &mut self.shift
-    }
-
-    /// Whether steps move it.
-    pub fn shifts(&self) -> bool {
-        self.objective.shifts()
+    /// The same, if steps move it.
+    pub fn moving_shift(&self) -> Option<&RewardShift> {
+        self.objective.shifts().then_some(&self.shift)
     }
 
     /// One step.
@@ -250,12 +205,9 @@ impl<'a> Fitting<'a> {
                 )?;
                 let grads = measured.loss.backward()?;
                 if step.step == 0 && seeds == 1 {
-                    let coverage = grad_coverage(&self.vars, &grads)?;
-                    if !coverage.missing.is_empty() || !coverage.non_finite.is_empty() {
-                        return Err(Error::Usage(format!("the first gradient: {coverage}")));
-                    }
+                    self.update.check_first(&grads)?;
                 }
-                total.add(&self.vars, &grads)?;
+                total.add(self.update.vars(), &grads)?;
                 loss += measured.loss.to_dtype(DType::F64)?.to_scalar::<f64>()?;
                 pairs.extend(measured.pairs);
                 of_batch.extend(measured.judged);
@@ -264,39 +216,16 @@ impl<'a> Fitting<'a> {
             labels.extend(Labels::of(&of_batch, given));
             judged.extend(of_batch.iter().map(|one| one.reward));
         }
-        // once per step, not per micro-batch
-        let mut penalty = None;
-        if let Some(budget) = &self.budget {
-            let added = budget.penalty()?;
-            total.add(&self.vars, &added.backward()?)?;
-            penalty = Some(added.to_dtype(DType::F64)?.to_scalar::<f64>()?);
-        }
-        let mut grads = total.take();
-        let grad_norm = clip_grad_norm(&self.vars, &mut grads, f64::MAX)?;
-        // PyTorch divides by the norm plus 10⁻⁶
-        let bound = self.settings.max_grad_norm;
-        if bound > 0.0 && grad_norm + 1e-6 > bound {
-            clip_grad_norm(
-                &self.vars,
-                &mut grads,
-                grad_norm * bound / (grad_norm + 1e-6),
-            )?;
-        }
-        let learning_rate = self.learning_rate * self.schedule.factor(step.step);
-        self.optimizer.set_learning_rate(learning_rate)?;
-        self.optimizer.step(&grads)?;
-        if let Some(budget) = &mut self.budget {
-            budget.after(step.step + 1, &grads)?;
-        }
+        let applied = self.update.apply(step.step, total)?;
         if self.objective.shifts() {
             self.shift.update(&Tensor::new(judged, &Device::Cpu)?)?;
         }
         Ok(Logged {
             step: step.step + 1,
             loss,
-            grad_norm,
-            learning_rate,
-            penalty,
+            grad_norm: applied.grad_norm,
+            learning_rate: applied.learning_rate,
+            penalty: applied.penalty,
             rewards: Rewards::mean(&rewards),
             labels: Labels::mean(&labels),
         })

@@ -4,7 +4,9 @@ use super::super::error::{Error, Result};
 use super::super::plot::{BLUE, Curve, GRAY, ORANGE, panel, smooth};
 use super::evaluate::Scores;
 use super::fit::Logged;
+use super::online;
 use plotters::prelude::*;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -16,6 +18,12 @@ use std::path::{Path, PathBuf};
 pub enum Line<'a> {
     /// A step, with the numbers of its rows before it, as TRL logs them.
     Train(&'a Logged),
+    /// A step on the model's own answers.
+    #[serde(rename = "train")]
+    Online(&'a online::Logged),
+    /// The model's own answers to held-out prompts.
+    #[serde(rename = "held_out")]
+    Answers(&'a online::Answered),
     HeldOut {
         /// Steps done.
         step: usize,
@@ -35,6 +43,8 @@ pub struct Seen {
     pub accuracy_error: Option<f64>,
     pub margin: Option<f64>,
     pub margin_error: Option<f64>,
+    /// The mean reward of the model's own answers.
+    pub reward: Option<f64>,
 }
 
 impl Seen {
@@ -49,32 +59,17 @@ impl Seen {
     }
 }
 
-/// The file of a run.
-pub struct Log {
+/// A file of lines, each with its step, that only grows.
+pub struct Lines {
     path: PathBuf,
     file: File,
 }
 
-impl Log {
-    /// An empty file, or the lines up to the step from which a run goes on.
-    pub fn open(path: &Path, step: Option<usize>) -> Result<Self> {
+impl Lines {
+    /// An empty file, or one with these lines.
+    pub fn open(path: &Path, kept: &str) -> Result<Self> {
         let failed = |error: io::Error| Error::file(path, format!("cannot be written: {error}"));
-        let mut kept = String::new();
-        if let Some(step) = step {
-            let mut steps = 0;
-            for (text, seen) in read(path)? {
-                if seen.step <= step {
-                    kept.push_str(&text);
-                    kept.push('\n');
-                    steps += usize::from(seen.split == "train");
-                }
-            }
-            if steps != step {
-                let problem = format!("has {steps} of the {step} steps before the checkpoint");
-                return Err(Error::file(path, problem));
-            }
-        }
-        let staged = crate::atomic::Staged::new(path, |part| fs::write(part, &kept));
+        let staged = crate::atomic::Staged::new(path, |part| fs::write(part, kept));
         staged
             .and_then(crate::atomic::Staged::put)
             .map_err(|failure| {
@@ -86,7 +81,7 @@ impl Log {
         })
     }
 
-    pub fn line(&mut self, line: &Line) -> Result<()> {
+    pub fn line(&mut self, line: &impl Serialize) -> Result<()> {
         let failed =
             |error: io::Error| Error::file(&self.path, format!("cannot be written: {error}"));
         let text = serde_json::to_string(line).map_err(|error| failed(error.into()))?;
@@ -100,10 +95,44 @@ impl Log {
         let failed = |error| Error::file(&self.path, format!("cannot be written: {error}"));
         self.file.sync_all().map_err(failed)
     }
+}
+
+/// The file of a run.
+pub struct Log(Lines);
+
+impl Log {
+    /// An empty file, or the lines up to the step from which a run goes on.
+    pub fn open(path: &Path, step: Option<usize>) -> Result<Self> {
+        let mut kept = String::new();
+        if let Some(step) = step {
+            let mut steps = 0;
+            for (text, seen) in read::<Seen>(path)? {
+                if seen.step <= step {
+                    kept.push_str(&text);
+                    kept.push('\n');
+                    steps += usize::from(seen.split == "train");
+                }
+            }
+            if steps != step {
+                let problem = format!("has {steps} of the {step} steps before the checkpoint");
+                return Err(Error::file(path, problem));
+            }
+        }
+        Ok(Self(Lines::open(path, &kept)?))
+    }
+
+    pub fn line(&mut self, line: &Line) -> Result<()> {
+        self.0.line(line)
+    }
+
+    /// Flushes to disk, before a checkpoint that counts on the lines.
+    pub fn sync(&self) -> Result<()> {
+        self.0.sync()
+    }
 
     /// All lines.
     pub fn seen(&self) -> Result<Vec<Seen>> {
-        Ok(read(&self.path)?
+        Ok(read(&self.0.path)?
             .into_iter()
             .map(|(_, seen)| seen)
             .collect())
@@ -111,7 +140,7 @@ impl Log {
 }
 
 /// The lines of a file with what they say; the last one may be half-written.
-fn read(path: &Path) -> Result<Vec<(String, Seen)>> {
+pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<(String, T)>> {
     let text = fs::read_to_string(path);
     let text = text.map_err(|error| Error::file(path, format!("cannot be read: {error}")))?;
     let whole = text
@@ -179,7 +208,13 @@ fn draw(
         losses.push(level("no opinion: ln 2", loss));
     }
     let mut shares = two(|seen| seen.accuracy);
-    if shares.iter().all(|curve| curve.points.is_empty()) {
+    let rewards = two(|seen| seen.reward);
+    if rewards.iter().any(|curve| !curve.points.is_empty()) {
+        losses.truncate(1);
+        let (left, right) = root.split_horizontally(480);
+        panel(&left, "mean reward", rewards, None)?;
+        panel(&right, "loss", losses, None)?;
+    } else if shares.iter().all(|curve| curve.points.is_empty()) {
         panel(&root, "loss", losses, None)?;
     } else {
         shares.push(level("coin 50 %", 0.5));

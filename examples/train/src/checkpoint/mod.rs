@@ -9,7 +9,7 @@
 //! | [`schedule`] | the learning rate of each step |
 //! | [`objective`] | the loss of a micro-batch, by what the objectives take |
 //! | [`reference`](mod@reference) | the reference, in every step or computed once |
-//! | [`fit`] | the steps |
+//! | [`fit`], [`update`] | the steps, and what they do with a gradient |
 //! | [`budget`] | AdaLoRA's part of a step |
 //! | [`settings`], [`fresh_adapter`] | every setting with its default; [`settings::objectives`] those of the objectives |
 //! | [`load`] | the model, its adapter, the reference |
@@ -19,7 +19,8 @@
 //! | [`origin`](mod@origin) | whether a run goes on from the files that it began with |
 //! | [`log`] | `metrics.jsonl` and `curves.svg` |
 //! | [`save`] | the trained model as a folder |
-//! | [`run`] | a run from start to end; [`summary`] is its result |
+//! | [`start`], [`run`] | a run from start to end; [`summary`] is its result |
+//! | [`online`] | a run on the model's own answers |
 
 pub mod budget;
 pub mod evaluate;
@@ -28,6 +29,7 @@ pub mod fresh_adapter;
 pub mod load;
 pub mod log;
 pub mod objective;
+pub mod online;
 pub mod order;
 pub mod origin;
 pub mod prepare;
@@ -39,10 +41,12 @@ pub mod schedule;
 pub mod settings;
 pub mod split;
 pub mod staged;
+pub mod start;
 pub mod store;
 pub mod summary;
 pub mod template;
 pub mod tokenizer;
+pub mod update;
 
 use super::error::{Error, Result};
 use crate::files;

@@ -1,6 +1,7 @@
 //! Numbers of the files that a run starts from, to see later whether they are still the same.
 
 use super::super::error::{Error, Result};
+use super::online::rewards::Reward;
 use super::settings::{FreshAdapter, Settings};
 use crate::files;
 use serde_json::Value;
@@ -19,7 +20,8 @@ pub const ADAPTER_DIR: &str = "adapter_dir/";
 /// The part of the teacher.
 const TEACHER: &str = "teacher/";
 
-/// Of the model, of a teacher, of the adapter that the run goes on from, and of the settings of a fresh one.
+/// Of the model, of a teacher, of the adapter that the run goes on from, of the settings of a fresh one, and of what
+/// gives or scores answers.
 pub fn origin(settings: &Settings) -> Result<Origin> {
     let mut all = Origin::new();
     for name in weights(&settings.model)? {
@@ -36,6 +38,22 @@ pub fn origin(settings: &Settings) -> Result<Origin> {
         for name in ["adapter_config.json", "adapter_model.safetensors"] {
             all.insert(format!("{ADAPTER_DIR}{name}"), number(&folder.join(name))?);
         }
+    }
+    for (at, reward) in settings.online.rewards.iter().enumerate() {
+        if let Reward::RewardModel(model) = reward {
+            let adapter = ["adapter_config.json", "adapter_model.safetensors"];
+            let names = match model.folder.join(adapter[0]).exists() {
+                true => adapter.map(str::to_string).into_iter().collect(),
+                false => weights(&model.folder)?,
+            };
+            for name in names {
+                let number = number(&model.folder.join(&name))?;
+                all.insert(format!("reward_model {}/{name}", at + 1), number);
+            }
+        }
+    }
+    if let Some(path) = &settings.online.completions_file {
+        all.insert("completions_file".to_string(), number(path)?);
     }
     if let Some(FreshAdapter::File(path)) = &settings.adapter {
         all.insert("adapter".to_string(), number(path)?);

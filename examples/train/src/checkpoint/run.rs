@@ -1,13 +1,13 @@
 //! A whole run on a checkpoint: read, split, train, measure, save; and going on where a run stopped.
 
-use super::super::error::{Error, Result};
-use super::super::output::Folder;
+use super::super::error::Result;
 use super::super::plot::file_name;
 use super::super::report::peak_memory_mib;
 use super::evaluate::{Scores, scores};
 use super::fit::Fitting;
 use super::load;
 use super::log::{Line, Log, Seen, picture};
+use super::online;
 use super::origin::origin;
 use super::prepare::prepare;
 use super::reference::precompute;
@@ -15,30 +15,12 @@ use super::save;
 use super::settings::Settings;
 use super::settings::objectives::learning_rate;
 use super::staged::staged;
-use super::store::{State, Store, restore};
+use super::start::{self, Start};
+use super::store::{State, restore};
 use super::summary::{Outcome, Summary};
 use candle_align::decoder::Decoder;
-use chrono::{Local, NaiveDateTime, Timelike};
 use indicatif::ProgressBar;
 use std::time::Instant;
-
-/// How `now` is written.
-const TIME: &str = "%Y-%m-%dT%H:%M:%S";
-
-/// The local time, to the second, as `now` is written.
-pub fn local_now() -> String {
-    let now = Local::now().naive_local().with_nanosecond(0);
-    now.unwrap_or_default().format(TIME).to_string()
-}
-
-/// The time that `now` says.
-pub fn moment(now: &str) -> Result<NaiveDateTime> {
-    NaiveDateTime::parse_from_str(now, TIME).map_err(|error| {
-        Error::Usage(format!(
-            "`now` must be a time as 2026-01-31T12:00:00, got {now}: {error}"
-        ))
-    })
-}
 
 /// Runs. With `resume`, goes on from the last checkpoint in the folder of results. `stop` is asked after
 /// each step whether to stop there; a checkpoint is then written.
@@ -50,52 +32,28 @@ pub fn run(
 ) -> Result<Outcome> {
     let begun = Instant::now();
     settings.check()?;
-    let mut settings = settings.clone();
-    let out = settings.out();
-    let folder = Folder::open(&out)?;
-    let store = Store::open(&out, settings.keep_last)?;
-    let last = store.all()?.pop();
-    let from = match (resume, last) {
-        (false, None) => None,
-        (false, Some((step, path))) => {
-            let problem = format!(
-                "is step {step} of an earlier run: say --resume to go on with it, or choose another --out"
-            );
-            return Err(Error::file(&path, problem));
-        }
-        // killed before its first checkpoint
-        (true, None) => {
-            progress.println(format!(
-                "{} has no checkpoint: the run begins",
-                out.display()
-            ));
-            None
-        }
-        (true, Some((_, path))) => Some((State::read(&path)?, path)),
-    };
-    if settings.now.is_none() {
-        let saved = from
-            .as_ref()
-            .and_then(|(state, _)| state.settings.now.clone());
-        settings.now = Some(saved.unwrap_or_else(local_now));
+    if settings.objective.is_online() {
+        return online::run::run(settings, resume, progress, stop);
     }
-    let now = moment(&settings.now.clone().unwrap_or_default())?;
+    let mut start = start::open(settings, resume, progress)?;
 
-    let (mut decoder, mut reference) = load::start(&settings)?;
-    let origin = origin(&settings)?;
-    let rows = prepare(&settings, &decoder, now)?;
-    settings
+    let (mut decoder, mut reference) = load::start(&start.settings)?;
+    let origin = origin(&start.settings)?;
+    let rows = prepare(&start.settings, &decoder, start.now)?;
+    start
+        .settings
         .fit
         .learning_rate
         .get_or_insert(learning_rate(settings.objective));
-    if let Some((state, path)) = &from {
-        state.check(&settings)?;
-        state.check_origin(&origin)?;
-        if state.rows != rows.fingerprint {
-            let problem = "the rows are not those of the run that wrote it: data, tokenizer or template changed";
-            return Err(Error::file(path, problem));
-        }
-    }
+    start.check(&origin, &rows.fingerprint)?;
+    let Start {
+        settings,
+        out,
+        folder,
+        store,
+        from,
+        ..
+    } = &start;
     progress.println(format!("{}: {}", settings.data.display(), rows.report));
     if let (Some(path), Some(report)) = (&settings.held_out_file, &rows.held_out_report) {
         progress.println(format!("{}: {report}", path.display()));
@@ -115,25 +73,23 @@ pub fn run(
     // before the weights of a checkpoint take the place of the first ones
     let mut of_held_out = None;
     if settings.precompute_ref_log_probs {
-        let found = precompute(&settings, &rows, &origin, &decoder, &reference)?;
+        let found = precompute(settings, &rows, &origin, &decoder, &reference)?;
         progress.println(&found.report);
         (reference, of_held_out) = (found.train, Some(found.held_out));
     }
     let mut fitting = Fitting::new(&decoder, &rows.train, reference, &settings.fit)?;
-    let first = match &from {
+    let first = match from {
         None => 0,
         Some((state, path)) => {
-            restore(path, &mut fitting)?;
+            let (update, shift) = fitting.moved();
+            restore(path, update, shift)?;
             state.step
         }
     };
-    folder.json("config.json", &settings)?;
+    folder.json("config.json", settings)?;
     let mut log = Log::open(&out.join("metrics.jsonl"), from.is_some().then_some(first))?;
     let last = settings.fit.max_steps;
-    let every = match settings.eval_every {
-        0 => last.div_ceil(4),
-        every => every,
-    };
+    let every = start.eval_every();
     let measure =
         |step: usize, log: &mut Log, decoder: &Decoder, fitting: &Fitting| -> Result<()> {
             let Some(held_out) = &rows.held_out else {
@@ -160,7 +116,7 @@ pub fn run(
             origin: origin.clone(),
             settings: settings.clone(),
         };
-        store.save(&state, fitting, decoder)
+        store.save(&state, fitting.update(), fitting.moving_shift(), decoder)
     };
     progress.set_length(last as u64);
     progress.set_position(first as u64);
@@ -200,7 +156,7 @@ pub fn run(
             return Ok(Outcome::Stopped {
                 step: done,
                 of: last,
-                out,
+                out: out.clone(),
             });
         }
     }
@@ -214,7 +170,7 @@ pub fn run(
     );
     let curves = picture(&seen, settings.no_opinion(), &title)?;
     match decoder.adapter() {
-        Some(_) => save::adapter(&decoder, fitting.budget(), &out.join("adapter"))?,
+        Some(_) => save::adapter(&decoder, fitting.update().budget(), &out.join("adapter"))?,
         None => staged(&out.join("model"), |part| {
             save::model(&decoder, &settings.model, part)
         })?,
@@ -252,7 +208,7 @@ pub fn run(
         seconds: begun.elapsed().as_secs_f64(),
         peak_memory_mib: peak_memory_mib(),
         adapted: decoder.adapter().is_some(),
-        out,
+        out: out.clone(),
     };
     folder.json("summary.json", &summary)?;
     Ok(Outcome::Done(Box::new(summary)))

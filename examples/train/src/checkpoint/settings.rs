@@ -13,6 +13,7 @@ use super::super::objectives::{RewardForm, SlicForm};
 use super::super::settings::assign;
 use super::fit::Fit;
 pub use super::fresh_adapter::FreshAdapter;
+use super::online::settings::Online;
 use super::order::Order;
 use super::rows::{self, Truncation, Turns};
 use candle_align::language::edits::EditCosts;
@@ -165,6 +166,8 @@ pub struct Settings {
     pub self_debug: DebugFormat,
     /// Settings of the objectives that came after the survey, by name.
     pub since: Since,
+    /// Settings of the objectives that draw answers.
+    pub online: Online,
 }
 
 impl Default for Settings {
@@ -225,6 +228,7 @@ impl Default for Settings {
             selfee: RevisionTemplate::default(),
             self_debug: DebugFormat::default(),
             since: Since::default(),
+            online: Online::default(),
         }
     }
 }
@@ -358,6 +362,7 @@ impl Settings {
             return usage(format!("`max_answers` must be at least 2, got {found}"));
         }
         self.check_since()?;
+        self.check_online()?;
         self.check_objectives()
     }
 }

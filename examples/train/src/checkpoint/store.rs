@@ -3,11 +3,11 @@
 
 use super::super::error::{Error, Result};
 use super::budget::Budget;
-use super::fit::Fitting;
 use super::origin::Origin;
 use super::save;
 use super::settings::Settings;
 use super::staged::{PARTIAL, delete, staged};
+use super::update::Update;
 use crate::files;
 use candle_align::decoder::Decoder;
 use candle_align::ranking::RewardShift;
@@ -151,20 +151,26 @@ impl Store {
         Ok(all)
     }
 
-    /// Writes a checkpoint and deletes those that are too many.
-    pub fn save(&self, state: &State, fitting: &Fitting, decoder: &Decoder) -> Result<()> {
+    /// Writes a checkpoint and deletes those that are too many. `shift` is BCO's.
+    pub fn save(
+        &self,
+        state: &State,
+        update: &Update,
+        shift: Option<&RewardShift>,
+        decoder: &Decoder,
+    ) -> Result<()> {
         let path = self.folder.join(format!("{STEP}{:06}", state.step));
         staged(&path, |part| {
-            let vars = fitting.vars().iter();
+            let vars = update.vars().iter();
             let tensors = vars.map(|(name, var)| (name.clone(), var.as_detached_tensor()));
             tensors_to(&part.join(WEIGHTS), tensors.collect())?;
-            fitting.optimizer().save(part.join(OPTIMIZER))?;
-            if let Some(state) = fitting.budget().map(Budget::state).transpose()?.flatten() {
+            update.optimizer().save(part.join(OPTIMIZER))?;
+            if let Some(state) = update.budget().map(Budget::state).transpose()?.flatten() {
                 tensors_to(&part.join(ALLOCATOR), state)?;
             }
-            if fitting.shifts() {
+            if let Some(shift) = shift {
                 // the bits: a number in JSON may lose its last one
-                let RewardShift { mean, count } = *fitting.shift();
+                let RewardShift { mean, count } = *shift;
                 let numbers = Tensor::new(&[mean, count as f64], &Device::Cpu)?;
                 tensors_to(
                     &part.join(SHIFT),
@@ -172,7 +178,7 @@ impl Store {
                 )?;
             }
             if decoder.adapter().is_some() {
-                save::adapter(decoder, fitting.budget(), &part.join(ADAPTER))?;
+                save::adapter(decoder, update.budget(), &part.join(ADAPTER))?;
             }
             let text = serde_json::to_string_pretty(state)
                 .map_err(|error| Error::file(&path, format!("cannot be written: {error}")))?;
@@ -200,11 +206,11 @@ fn tensors_from(path: &Path) -> Result<HashMap<String, Tensor>> {
         .map_err(|error| Error::file(path, format!("cannot be read: {error}")))
 }
 
-/// Gives the weights, the optimizer and AdaLoRA's allocator what a checkpoint holds.
-pub fn restore(folder: &Path, fitting: &mut Fitting) -> Result<()> {
+/// Gives the weights, the optimizer, AdaLoRA's allocator and BCO's shift what a checkpoint holds.
+pub fn restore(folder: &Path, update: &mut Update, shift: Option<&mut RewardShift>) -> Result<()> {
     let path = folder.join(WEIGHTS);
     let mut tensors = tensors_from(&path)?;
-    for (name, var) in fitting.vars() {
+    for (name, var) in update.vars() {
         let tensor = tensors.remove(name);
         let tensor =
             tensor.ok_or_else(|| Error::file(&path, format!("holds no tensor `{name}`")))?;
@@ -226,8 +232,8 @@ pub fn restore(folder: &Path, fitting: &mut Fitting) -> Result<()> {
             format!("holds `{name}`, which is not trained here"),
         ));
     }
-    fitting.optimizer_mut().load(folder.join(OPTIMIZER))?;
-    if fitting.shifts() {
+    update.optimizer_mut().load(folder.join(OPTIMIZER))?;
+    if let Some(shift) = shift {
         let path = folder.join(SHIFT);
         let numbers = tensors_from(&path)?.remove(MEAN);
         let numbers = numbers
@@ -235,7 +241,7 @@ pub fn restore(folder: &Path, fitting: &mut Fitting) -> Result<()> {
             .transpose()?;
         match numbers.as_deref() {
             Some([mean, count]) => {
-                *fitting.shift_mut() = RewardShift {
+                *shift = RewardShift {
                     mean: *mean,
                     count: *count as u64,
                 };
@@ -246,10 +252,10 @@ pub fn restore(folder: &Path, fitting: &mut Fitting) -> Result<()> {
             }
         }
     }
-    if fitting.budget().is_some_and(Budget::is_allocating) {
+    if update.budget().is_some_and(Budget::is_allocating) {
         let path = folder.join(ALLOCATOR);
         let state = tensors_from(&path)?;
-        let restored = fitting.budget_mut().map(|budget| budget.restore(state));
+        let restored = update.budget_mut().map(|budget| budget.restore(state));
         if let Some(Err(error)) = restored {
             return Err(Error::file(&path, error.to_string()));
         }

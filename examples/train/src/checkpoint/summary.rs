@@ -1,6 +1,7 @@
 //! The results of a run on a checkpoint.
 
 use super::evaluate::Scores;
+use super::online;
 use super::rows::Report;
 use super::settings::Learned;
 use serde::Serialize;
@@ -11,6 +12,8 @@ use std::path::PathBuf;
 #[derive(Debug)]
 pub enum Outcome {
     Done(Box<Summary>),
+    /// On the model's own answers.
+    Online(Box<online::Summary>),
     /// After a step, with a checkpoint.
     Stopped {
         step: usize,
@@ -53,6 +56,7 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Done(summary) => summary.fmt(f),
+            Self::Online(summary) => summary.fmt(f),
             Self::Stopped { step, of, out } => write!(
                 f,
                 "stopped after step {step} of {of}; the same command with --resume goes on from {}",

@@ -2,7 +2,7 @@
 
 use super::super::checkpoint::load::TRAINED;
 use super::super::checkpoint::rows::{self, Folder as TextFolder, Prompts};
-use super::super::checkpoint::run::{local_now, moment};
+use super::super::checkpoint::start::{local_now, moment};
 use super::super::error::{Error, Result};
 use super::super::output::Folder;
 use super::report::{Figures, Report};

@@ -121,6 +121,16 @@ pub enum Objective {
 
     /// GKD: the whole distribution of a teacher (--teacher) at each token of the best answer
     Gkd,
+
+    /// GRPO and its kin: the model's own answers judge each other (this and all below draw answers; see --reward)
+    Grpo,
+    /// RLOO: a reward less the mean of the others
+    Rloo,
+    /// RAFT: cross-entropy on the best of the model's own answers
+    Raft,
+    /// DPO on the best and the worst of the model's own answers
+    #[value(alias = "online-dpo")]
+    OnlineDpo,
 }
 
 /// How much of the reference's probabilities an objective reads.
@@ -144,9 +154,14 @@ impl std::fmt::Display for Objective {
 }
 
 impl Objective {
-    /// Whether it came after the survey: only `--model` trains those.
+    /// Whether only `--model` trains it: it came after the survey, or draws answers.
     pub fn is_since(self) -> bool {
-        self.is_pairs_since() || self.is_unpaired() || self == Self::Gkd
+        self.is_pairs_since() || self.is_unpaired() || self == Self::Gkd || self.is_online()
+    }
+
+    /// Whether it learns from answers that the model draws.
+    pub fn is_online(self) -> bool {
+        matches!(self, Self::Grpo | Self::Rloo | Self::Raft | Self::OnlineDpo)
     }
 
     /// Whether it came after the survey and compares two answers.

@@ -10,6 +10,7 @@ mod language;
 mod losses;
 mod micro_batches;
 mod objectives;
+mod online;
 mod patterns;
 mod references;
 mod rows;

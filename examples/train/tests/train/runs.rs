@@ -88,8 +88,8 @@ fn every_objective_has_one_name_everywhere() {
             assert_eq!(parsed.settings().unwrap().objective, objective);
         }
     }
-    // 15 of the survey, 26 over pairs since, 3 over answers with a label, 1 with a teacher
-    assert_eq!(Objective::value_variants().len(), 15 + 26 + 3 + 1);
+    // 15 of the survey, 26 over pairs since, 3 over answers with a label, 1 with a teacher, 4 that draw answers
+    assert_eq!(Objective::value_variants().len(), 15 + 26 + 3 + 1 + 4);
 }
 
 /// A whole run: the loss falls, the files are written, and they can be read again.

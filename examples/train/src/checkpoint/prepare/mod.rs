@@ -65,16 +65,16 @@ pub fn prepare(settings: &Settings, decoder: &Decoder, now: NaiveDateTime) -> Re
 }
 
 /// Both halves of the rows, and what happened to them.
-struct Halves<T> {
-    train: Vec<Row<T>>,
-    held_out: Vec<Row<T>>,
-    report: Report,
-    held_out_report: Option<Report>,
-    shared_prompts: usize,
+pub(super) struct Halves<T> {
+    pub(super) train: Vec<Row<T>>,
+    pub(super) held_out: Vec<Row<T>>,
+    pub(super) report: Report,
+    pub(super) held_out_report: Option<Report>,
+    pub(super) shared_prompts: usize,
 }
 
 /// Reads both halves.
-fn halves<T>(
+pub(super) fn halves<T>(
     settings: &Settings,
     read: impl Fn(&Path) -> Result<(Vec<Row<T>>, Report)>,
 ) -> Result<Halves<T>> {

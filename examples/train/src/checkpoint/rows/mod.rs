@@ -12,8 +12,8 @@
 //! | [`reward()`] | `chosen`, `rejected`, and perhaps `prompt` and `margin` | as above | – |
 //! | | `chosen_ids`, `rejected_ids`, and perhaps `margin` | as given | – |
 //!
-//! [`items`] and [`words`] write prompts with rated answers from any other file, and [`Prompts`] those of an
-//! evaluation.
+//! [`items`] and [`words`] write prompts with rated answers from any other file, [`Prompts`] those of an evaluation,
+//! and [`asked`] reads prompts that the model answers itself.
 //!
 //! - Every value is a text, or a list of messages; then the chat template writes the text. The first row
 //!   decides which; other rows must have the same fields of the same kind.
@@ -28,6 +28,7 @@
 //! Nothing is dropped silently: an unknown field is an error, as is a field of a message that the template
 //! does not read, and [`Report`] counts what was cut.
 
+pub mod asked;
 pub mod edits;
 mod encode;
 pub mod items;

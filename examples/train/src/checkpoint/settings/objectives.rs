@@ -116,7 +116,9 @@ impl Default for Hindsight {
 /// | `stable_alignment` | 2e-5 | the authors' run |
 /// | `c_rlft`, `conditional_sft` | 6.7e-5 | OpenChat |
 /// | `bco` | 5e-7 | TRL |
-/// | the others since the survey | 1e-6 | TRL's for DPO, KTO, CPO and ORPO |
+/// | the others since the survey | 1e-6 | TRL's for DPO, KTO, CPO, ORPO, GRPO and RLOO |
+/// | `raft` | 2e-5 | its paper |
+/// | `online_dpo` | 5e-7 | TRL |
 /// | the others | 2e-5 | that of `sft`: no paper has one for such a model |
 pub fn learning_rate(objective: Objective) -> f64 {
     match objective {
@@ -129,7 +131,8 @@ pub fn learning_rate(objective: Objective) -> f64 {
         Objective::ConditionalSft | Objective::CRlft => 6.7e-5,
         Objective::ExpectedRisk | Objective::ChainOfHindsight => 2e-5,
         Objective::SecondThoughts | Objective::Selfee | Objective::SelfDebug => 2e-5,
-        Objective::Bco => 5e-7,
+        Objective::Bco | Objective::OnlineDpo => 5e-7,
+        Objective::Raft => 2e-5,
         _ => 1e-6,
     }
 }
@@ -147,6 +150,7 @@ impl Settings {
     pub fn has_reference(&self) -> bool {
         match self.objective {
             Objective::Slic => self.slic_kl_weight > 0.0,
+            objective if objective.is_online() => self.online.has_reference(objective),
             objective => objective.reads() != Reads::Nothing,
         }
     }

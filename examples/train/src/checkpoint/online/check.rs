@@ -1,0 +1,141 @@
+//! Which settings go together.
+
+use super::super::super::error::{Error, Result};
+use super::super::settings::{Learned, Settings};
+use super::rewards::Reward;
+use super::settings::{Aggregation, LossType, Online};
+
+impl Settings {
+    /// How many prompts a step asks.
+    pub fn prompts_per_step(&self) -> usize {
+        let answers = self.fit.batch * self.fit.accumulation;
+        answers / self.online.generations(self.objective).max(1)
+    }
+
+    /// Checks the settings of objectives that draw answers.
+    pub(in super::super) fn check_online(&self) -> Result<()> {
+        let usage = |text: String| Err(Error::Usage(text));
+        let (online, objective) = (&self.online, self.objective);
+        if !objective.is_online() {
+            return match *online == Online::default() {
+                true => Ok(()),
+                false => usage(format!(
+                    "`online` and --reward are for objectives that draw answers, and this is `{objective}`"
+                )),
+            };
+        }
+        if online.rewards.is_empty() {
+            return usage(format!(
+                "`{objective}` needs a reward for the model's answers: --reward NAME, one of {}",
+                Reward::NAMES
+            ));
+        }
+        let weights = online.weights();
+        if weights.len() != online.rewards.len() || !weights.iter().all(|w| w.is_finite()) {
+            return usage(format!(
+                "`online.reward_weights` must hold a finite number for each of the {} rewards, got {weights:?}",
+                online.rewards.len()
+            ));
+        }
+        for reward in &online.rewards {
+            reward.check()?;
+        }
+        let own_steps = [
+            ("online.max_completion_length", online.max_completion_length),
+            ("online.num_iterations", online.num_iterations),
+            ("online.sample_batch", online.sample_batch.unwrap_or(1)),
+            (
+                "online.num_generations_eval",
+                online.num_generations_eval.unwrap_or(1),
+            ),
+            ("fit.batch", self.fit.batch),
+            ("fit.accumulation", self.fit.accumulation),
+        ];
+        for (name, value) in own_steps {
+            if value == 0 {
+                return usage(format!("`{name}` must be at least 1, got 0"));
+            }
+        }
+        let answers = self.fit.batch * self.fit.accumulation;
+        let generations = online.generations(objective);
+        if generations < 2 {
+            return usage(format!(
+                "`online.num_generations` must be at least 2 for `{objective}`, got {generations}: answers to one \
+                 prompt are compared"
+            ));
+        }
+        if !answers.is_multiple_of(generations) {
+            return usage(format!(
+                "`fit.batch` times `fit.accumulation` is {answers} answers a step, which must be a multiple of \
+                 `online.num_generations`, {generations}"
+            ));
+        }
+        let beta = online.beta(objective);
+        if !(beta.is_finite() && beta >= 0.0) {
+            return usage(format!("`online.beta` must be finite and >= 0, got {beta}"));
+        }
+        if objective == Learned::OnlineDpo && beta == 0.0 {
+            return usage("`online.beta` must be > 0 for `online_dpo`, got 0".to_string());
+        }
+        if objective == Learned::Raft && online.beta.is_some_and(|beta| beta > 0.0) {
+            return usage(format!(
+                "`online.beta` is {beta}, and `raft` here has no reference"
+            ));
+        }
+        self.check_unread()
+    }
+
+    /// An error for a setting that the objective does not read.
+    fn check_unread(&self) -> Result<()> {
+        let (online, objective, default) = (&self.online, self.objective, Online::default());
+        let grpo = objective == Learned::Grpo;
+        let soft = matches!(
+            online.loss_type,
+            LossType::Cispo | LossType::Sapo | LossType::Vespo
+        );
+        let surrogate = grpo && !soft || objective == Learned::Rloo;
+        let cispo = grpo && online.loss_type == LossType::Cispo;
+        let vespo = grpo && online.loss_type == LossType::Vespo;
+        let given = [
+            ("loss_type", online.loss_type != default.loss_type, grpo),
+            (
+                "scale_rewards",
+                online.scale_rewards != default.scale_rewards,
+                grpo && online.multi_objective_aggregation == Aggregation::SumThenNormalize,
+            ),
+            (
+                "importance_sampling_level",
+                online.importance_sampling_level != default.importance_sampling_level,
+                grpo && !vespo,
+            ),
+            (
+                "multi_objective_aggregation",
+                online.multi_objective_aggregation != default.multi_objective_aggregation,
+                grpo,
+            ),
+            (
+                "use_bias_correction_kl",
+                !online.use_bias_correction_kl,
+                grpo && self.online.beta(objective) > 0.0,
+            ),
+            ("epsilon", online.epsilon != default.epsilon, surrogate),
+            (
+                "epsilon_high",
+                online.epsilon_high.is_some(),
+                surrogate || cispo,
+            ),
+            ("delta", online.delta.is_some(), grpo && !soft),
+            (
+                "normalize_advantages",
+                online.normalize_advantages,
+                objective == Learned::Rloo,
+            ),
+        ];
+        match given.iter().find(|(_, given, read)| *given && !read) {
+            None => Ok(()),
+            Some((name, ..)) => Err(Error::Usage(format!(
+                "`online.{name}` is not read by `{objective}` with these settings: leave it out"
+            ))),
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! The steps: answers, rewards, and updates on them.
+
+use super::super::super::error::Result;
+use super::super::objective::text::log_probs;
+use super::super::objective::{Reference, Text};
+use super::super::order::parts;
+use super::super::settings::Settings;
+use super::super::update::Update;
+use super::files::Times;
+use super::given::Given;
+use super::learned::units;
+use super::loss::{Divisors, Round, counts, loss};
+use super::prompts::Prompt;
+use super::rewards::{Rewards, Scored};
+use super::rollout::{Purpose, Sampler, token_log_probs};
+use candle_align::decoder::{Decoder, Mode};
+use candle_align::training::GradAccumulator;
+use candle_core::DType;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+/// One line of the log, with TRL's meaning of each number.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Logged {
+    /// Counted from 1.
+    pub step: usize,
+    pub loss: f64,
+    /// Before clipping.
+    pub grad_norm: f64,
+    /// The rate of this step.
+    pub learning_rate: f64,
+    /// AdaLoRA's penalty, which is not part of `loss`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub penalty: Option<f64>,
+    #[serde(flatten)]
+    pub drawn: Drawn,
+    /// The share of tokens whose gradient the clip stopped.
+    pub clipped: f64,
+    /// The mean over tokens of the KL to the model at the start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kl: Option<f64>,
+}
+
+/// What the answers of a round are.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Drawn {
+    /// The mean of the weighted sums; none if no answer was scored.
+    pub reward: Option<f64>,
+    /// Their deviation.
+    pub reward_std: Option<f64>,
+    /// The mean of each reward.
+    pub rewards: BTreeMap<String, f64>,
+    /// The share of prompts whose answers all have one reward: they teach nothing.
+    pub equal_groups: f64,
+    /// Rows of the loss.
+    pub learned: usize,
+    /// The mean number of tokens.
+    pub length: f64,
+    /// The share of answers that were cut off.
+    pub truncated: f64,
+    /// The mean log-probability of a token when it was drawn; its negative estimates the entropy.
+    pub log_prob: f64,
+}
+
+/// A round that is ready to be learned from.
+pub struct Ready {
+    pub round: Round,
+    pub units: Vec<Vec<usize>>,
+    pub scored: Vec<Scored>,
+    pub drawn: Drawn,
+}
+
+/// A run between two steps.
+pub struct Learner<'a> {
+    pub settings: &'a Settings,
+    pub prompts: &'a [Prompt],
+    pub sampler: &'a Sampler<'a>,
+    pub rewards: &'a Rewards,
+    pub given: Option<Given>,
+    pub reference: Reference,
+    pub update: Update,
+}
+
+impl Learner<'_> {
+    /// Draws and scores the answers to some prompts. `before` prompts were asked in earlier rounds.
+    pub fn round(
+        &self,
+        decoder: &Decoder,
+        asked: &[usize],
+        round: usize,
+        before: usize,
+        times: &mut Times,
+    ) -> Result<Ready> {
+        let (settings, online) = (self.settings, &self.settings.online);
+        let generations = online.generations(settings.objective);
+        let most = settings.fit.max_tokens;
+        let begun = Instant::now();
+        let answers = match &self.given {
+            Some(given) => given.take(
+                decoder,
+                self.sampler,
+                self.prompts,
+                asked,
+                before,
+                generations,
+            )?,
+            None => {
+                let purpose = Purpose::Round(round);
+                self.sampler
+                    .draw(decoder, self.prompts, asked, generations, purpose)?
+            }
+        };
+        times.generation += begun.elapsed().as_secs_f64();
+        let begun = Instant::now();
+        let reference = match online.has_reference(settings.objective) {
+            true => {
+                let quiet = decoder.without_gradients();
+                let compute = |texts: &[&Text]| {
+                    let of = |model: &Decoder, mode| log_probs(model, texts, mode);
+                    self.reference.compute(&quiet, &of)
+                };
+                Some(token_log_probs(&compute, self.prompts, &answers, most)?)
+            }
+            false => None,
+        };
+        let scored = self.rewards.score(self.prompts, &answers)?;
+        let found = units(settings, &answers, &scored, reference.as_deref())?;
+        times.scoring += begun.elapsed().as_secs_f64();
+        let n = answers.len() as f64;
+        let tokens: usize = answers.iter().map(|answer| answer.ids.len()).sum();
+        let old = answers.iter().flat_map(|answer| &answer.old);
+        let (reward, reward_std) = mean_and_deviation(scored.iter().filter_map(|one| one.sum));
+        let each = self
+            .rewards
+            .names()
+            .iter()
+            .enumerate()
+            .filter_map(|(k, name)| {
+                let (mean, _) = mean_and_deviation(scored.iter().filter_map(|one| one.each[k]));
+                Some((name.clone(), mean?))
+            });
+        let drawn = Drawn {
+            reward,
+            reward_std,
+            rewards: each.collect(),
+            equal_groups: found.equal as f64 / asked.len() as f64,
+            learned: found.units.len(),
+            length: tokens as f64 / n,
+            truncated: answers.iter().filter(|answer| !answer.ended).count() as f64 / n,
+            log_prob: old.sum::<f64>() / tokens as f64,
+        };
+        Ok(Ready {
+            round: Round {
+                answers,
+                parts: found.parts,
+                reference,
+            },
+            units: found.units,
+            scored,
+            drawn,
+        })
+    }
+
+    /// One step on these answers, counted from 0.
+    pub fn step(
+        &mut self,
+        decoder: &Decoder,
+        ready: &Ready,
+        step: usize,
+        times: &mut Times,
+    ) -> Result<Logged> {
+        let begun = Instant::now();
+        let (settings, round) = (self.settings, &ready.round);
+        let fit = &settings.fit;
+        let tokens = |units: &[Vec<usize>]| {
+            let answers = units.iter().flatten().map(|row| &round.answers[*row]);
+            let counted = answers.filter(|answer| counts(settings, answer));
+            counted.map(|answer| answer.ids.len()).sum::<usize>() as f64
+        };
+        let size = |unit: usize| {
+            let answers = ready.units[unit].iter().map(|row| &round.answers[*row]);
+            let whole = answers.map(|one| self.prompts[one.prompt].ids.len() + one.ids.len());
+            whole.sum::<usize>()
+        };
+        let all: Vec<usize> = (0..ready.units.len()).collect();
+        let batches: Vec<&[usize]> = all.chunks(fit.batch).collect();
+        let window = tokens(&ready.units);
+        let mut total = GradAccumulator::new();
+        let (mut sum, mut clipped, mut kl, mut passes) = (0.0, 0.0, None, 0);
+        for batch in &batches {
+            let divisors = Divisors {
+                rows: ready.units.len() as f64,
+                tokens: window,
+                of_batch: tokens(&ready.units[batch[0]..batch[batch.len() - 1] + 1]),
+                batches: batches.len() as f64,
+            };
+            for part in parts(batch, fit.max_tokens, size) {
+                let units = &ready.units[part[0]..part[part.len() - 1] + 1];
+                let seed = fit
+                    .seed
+                    .wrapping_add((step as u64) << 20)
+                    .wrapping_add(passes);
+                // answers were drawn without dropout, and so are they compared
+                let mode = match fit.disable_dropout.unwrap_or(true) {
+                    true => Mode::Evaluation,
+                    false => Mode::Train { seed },
+                };
+                let measured = loss(
+                    settings,
+                    decoder,
+                    self.prompts,
+                    round,
+                    units,
+                    &divisors,
+                    mode,
+                )?;
+                let grads = measured.loss.backward()?;
+                if step == 0 && passes == 0 {
+                    self.update.check_first(&grads)?;
+                }
+                passes += 1;
+                total.add(self.update.vars(), &grads)?;
+                sum += measured.loss.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+                clipped += measured.clipped;
+                kl = measured.kl.map(|more| more + kl.unwrap_or(0.0));
+            }
+        }
+        let applied = self.update.apply(step, total)?;
+        times.update += begun.elapsed().as_secs_f64();
+        let share = |sum: f64| sum / window.max(1.0);
+        Ok(Logged {
+            step: step + 1,
+            loss: sum,
+            grad_norm: applied.grad_norm,
+            learning_rate: applied.learning_rate,
+            penalty: applied.penalty,
+            drawn: ready.drawn.clone(),
+            clipped: share(clipped),
+            kl: kl.map(share),
+        })
+    }
+}
+
+/// The mean of numbers and their deviation, over n − 1.
+fn mean_and_deviation(numbers: impl Iterator<Item = f64>) -> (Option<f64>, Option<f64>) {
+    let all: Vec<f64> = numbers.collect();
+    let n = all.len() as f64;
+    if all.is_empty() {
+        return (None, None);
+    }
+    let mean = all.iter().sum::<f64>() / n;
+    let squares: f64 = all.iter().map(|x| (x - mean).powi(2)).sum();
+    (Some(mean), (n > 1.0).then(|| (squares / (n - 1.0)).sqrt()))
+}

@@ -1,0 +1,120 @@
+//! Answers that a file gives, in place of drawn ones.
+
+use super::super::super::error::{Error, Result};
+use super::super::log::read;
+use super::super::objective::Text;
+use super::super::objective::text::log_probs;
+use super::prompts::Prompt;
+use super::rollout::{Answer, Sampler, token_log_probs};
+use candle_align::decoder::{Decoder, Mode};
+use serde::Deserialize;
+use serde_json::Value;
+use std::path::PathBuf;
+
+/// Answers that a file gives.
+pub struct Given {
+    path: PathBuf,
+    lines: Vec<Vec<Completion>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    completions: Vec<Value>,
+}
+
+/// A text, which has an end, or ids, which may have none.
+enum Completion {
+    Text(String),
+    Ids(Vec<u32>),
+}
+
+impl Completion {
+    fn of(value: Value) -> Option<Self> {
+        match value {
+            Value::String(text) => Some(Self::Text(text)),
+            Value::Array(ids) => {
+                let id = |id: &Value| u32::try_from(id.as_u64()?).ok();
+                Some(Self::Ids(ids.iter().map(id).collect::<Option<_>>()?))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Given {
+    pub fn open(path: PathBuf) -> Result<Self> {
+        let mut lines = Vec::new();
+        for (at, (_, line)) in read::<Line>(&path)?.into_iter().enumerate() {
+            let of: Option<Vec<Completion>> =
+                line.completions.into_iter().map(Completion::of).collect();
+            lines.push(of.ok_or_else(|| Error::Row {
+                file: path.display().to_string(),
+                line: at + 1,
+                problem: "has `completions` that are neither texts nor lists of ids".to_string(),
+            })?);
+        }
+        Ok(Self { path, lines })
+    }
+
+    /// The answers to some prompts, of which `before` were asked earlier.
+    pub fn take(
+        &self,
+        decoder: &Decoder,
+        sampler: &Sampler,
+        prompts: &[Prompt],
+        asked: &[usize],
+        before: usize,
+        answers: usize,
+    ) -> Result<Vec<Answer>> {
+        let mut all = Vec::new();
+        for (at, prompt) in asked.iter().enumerate() {
+            let at = before + at;
+            let failed = |problem: String| Error::Row {
+                file: self.path.display().to_string(),
+                line: at + 1,
+                problem,
+            };
+            let line = self.lines.get(at).ok_or_else(|| {
+                failed("is missing: a line for each prompt of each step is needed".to_string())
+            })?;
+            if line.len() != answers {
+                return Err(failed(format!(
+                    "has {} `completions`, and `online.num_generations` is {answers}",
+                    line.len()
+                )));
+            }
+            for completion in line {
+                let ids = match completion {
+                    Completion::Ids(ids) => ids.clone(),
+                    Completion::Text(text) => {
+                        let mut ids = sampler.folder.tokenizer.encode_rendered(text)?.ids;
+                        ids.push(sampler.voice.ending.end);
+                        ids
+                    }
+                };
+                let beyond = ids
+                    .iter()
+                    .find(|id| **id as usize >= decoder.config().vocab_size);
+                if ids.is_empty() || ids.len() > sampler.config.max_new_tokens {
+                    return Err(failed(format!(
+                        "has a completion of {} tokens, which must be from 1 to `online.max_completion_length`, {}",
+                        ids.len(),
+                        sampler.config.max_new_tokens
+                    )));
+                }
+                if let Some(id) = beyond {
+                    return Err(failed(format!("has the token {id}, which the model lacks")));
+                }
+                all.push(sampler.answer(*prompt, ids, Vec::new())?);
+            }
+        }
+        let quiet = decoder.without_gradients();
+        let compute = |texts: &[&Text]| log_probs(&quiet, texts, Mode::Evaluation);
+        let old = token_log_probs(&compute, prompts, &all, sampler.max_tokens)?;
+        for (answer, old) in all.iter_mut().zip(old) {
+            answer.old = old;
+        }
+        Ok(all)
+    }
+}

@@ -1,0 +1,236 @@
+//! The loss of some answers of a step.
+
+use super::super::super::error::Result;
+use super::super::objective::Text;
+use super::super::objective::text::{halves, log_probs};
+use super::super::settings::{Learned, Settings};
+use super::learned::Part;
+use super::prompts::Prompt;
+use super::rollout::Answer;
+use super::settings::LossType;
+use candle_align::decoder::{Decoder, Mode};
+use candle_align::online::policy_gradient::{
+    CispoClip, CispoConfig, GrpoConfig, SapoConfig, VespoConfig, cispo_loss, grpo_loss, sapo_loss,
+    vespo_loss,
+};
+use candle_align::online::ratio::RatioLevel;
+use candle_align::online::rollout_correction::{UnbiasedKlConfig, unbiased_kl_loss};
+use candle_align::{
+    DpoConfig, KlEstimator, Pair, PolicyLoss, Reduction, SftConfig, TokenLogProbs, TokenLoss,
+    dpo_loss, kl_loss, sft_loss,
+};
+use candle_core::{DType, Device, Tensor};
+
+/// The answers of a round, scored.
+pub struct Round {
+    pub answers: Vec<Answer>,
+    pub parts: Vec<Part>,
+    /// The log-probabilities of each answer's tokens under the model at the start.
+    pub reference: Option<Vec<Vec<f64>>>,
+}
+
+/// By what sums are divided.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Divisors {
+    /// Rows of the step.
+    pub rows: f64,
+    /// Tokens of the step that count.
+    pub tokens: f64,
+    /// Tokens of the micro-batch that count.
+    pub of_batch: f64,
+    /// Micro-batches of the step.
+    pub batches: f64,
+}
+
+/// A loss to be differentiated, and sums over its tokens.
+pub struct Measured {
+    pub loss: Tensor,
+    /// Tokens whose gradient a clip stopped.
+    pub clipped: f64,
+    /// The KL to the model at the start.
+    pub kl: Option<f64>,
+}
+
+/// Whether the loss covers an answer.
+pub fn counts(settings: &Settings, answer: &Answer) -> bool {
+    answer.ended || !settings.online.mask_truncated_completions
+}
+
+/// The loss of some rows; the sum over all parts of a step is the loss of the step.
+pub fn loss(
+    settings: &Settings,
+    decoder: &Decoder,
+    prompts: &[Prompt],
+    round: &Round,
+    units: &[Vec<usize>],
+    divisors: &Divisors,
+    mode: Mode,
+) -> Result<Measured> {
+    let width = units.first().map_or(1, Vec::len);
+    // of pairs, the better answers first
+    let rows = (0..width).flat_map(|side| units.iter().map(move |unit| unit[side]));
+    let rows: Vec<usize> = rows.collect();
+    let text = |row: &usize| {
+        let answer = &round.answers[*row];
+        let mut text = answer.after(&prompts[answer.prompt]);
+        if !counts(settings, answer) {
+            text.learned.fill(false);
+        }
+        text
+    };
+    let texts: Vec<Text> = rows.iter().map(text).collect();
+    let new = log_probs(decoder, &texts.iter().collect::<Vec<_>>(), mode)?;
+    let reference = match &round.reference {
+        Some(all) => {
+            let of = rows.iter().map(|row| all[*row].as_slice());
+            Some(placed(&texts, of, &new)?)
+        }
+        None => None,
+    };
+    let alone = |loss| Measured {
+        loss,
+        clipped: 0.0,
+        kl: None,
+    };
+    match settings.objective {
+        Learned::Raft => {
+            let tokens = sft_loss(&new, None, &SftConfig::default())?.loss;
+            Ok(alone((tokens.sum_all()? / divisors.tokens.max(1.0))?))
+        }
+        Learned::OnlineDpo => {
+            let reference: Option<Pair<Tensor>> = match reference {
+                Some(values) => {
+                    let sums = TokenLogProbs::new(&values, new.mask())?.sum()?;
+                    Some(halves(&sums)?)
+                }
+                None => None,
+            };
+            let config = DpoConfig {
+                beta: settings.online.beta(settings.objective),
+                ..DpoConfig::default()
+            };
+            let loss = dpo_loss(&halves(&new.sum()?)?, reference.as_ref(), &config)?.loss;
+            Ok(alone((loss.sum_all()? / divisors.rows)?))
+        }
+        _ => {
+            let of = rows.iter().map(|row| round.answers[*row].old.as_slice());
+            let old = placed(&texts, of, &new)?;
+            let advantage = |row: &usize| match round.parts[*row] {
+                Part::Advantage(advantage) => advantage,
+                _ => 0.0,
+            };
+            let advantages: Vec<f64> = rows.iter().map(advantage).collect();
+            let advantages = Tensor::new(advantages, &Device::Cpu)?.to_dtype(old.dtype())?;
+            policy(
+                settings,
+                &new,
+                &old,
+                &advantages,
+                reference.as_ref(),
+                divisors,
+            )
+        }
+    }
+}
+
+/// GRPO and its kin, and RLOO.
+fn policy(
+    settings: &Settings,
+    new: &TokenLogProbs,
+    old: &Tensor,
+    advantages: &Tensor,
+    reference: Option<&Tensor>,
+    divisors: &Divisors,
+) -> Result<Measured> {
+    let online = &settings.online;
+    let rloo = settings.objective == Learned::Rloo;
+    let level = match rloo {
+        true => RatioLevel::SequenceSum,
+        false => online.importance_sampling_level.into(),
+    };
+    let clip = GrpoConfig {
+        clip: online.epsilon,
+        clip_high: online.epsilon_high,
+        delta: online.delta,
+        level,
+    };
+    let of: PolicyLoss = match online.loss_type {
+        _ if rloo => grpo_loss(new, old, advantages, &clip)?,
+        LossType::Cispo => {
+            let high = online.epsilon_high.unwrap_or(5.0);
+            let clip = CispoClip::Absolute { high };
+            cispo_loss(new, old, advantages, &CispoConfig { clip, level })?
+        }
+        LossType::Sapo => {
+            let config = SapoConfig {
+                level,
+                ..SapoConfig::default()
+            };
+            sapo_loss(new, old, advantages, &config)?
+        }
+        LossType::Vespo => vespo_loss(new, old, advantages, None, &VespoConfig::default())?,
+        _ => grpo_loss(new, old, advantages, &clip)?,
+    };
+    let number =
+        |t: Tensor| -> Result<f64> { Ok(t.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?) };
+    let clipped = number(of.clipped.clone())?;
+    let (mut loss, mut kl) = (of.loss.clone(), None);
+    if let Some(reference) = reference {
+        let k1 = (old - reference)?;
+        kl = Some(number(TokenLogProbs::new(&k1, new.mask())?.sum()?)?);
+        if !rloo {
+            // in the loss, where RLOO has it in the reward
+            let term = match online.use_bias_correction_kl {
+                true => {
+                    let config = UnbiasedKlConfig {
+                        estimator: KlEstimator::K3,
+                        level,
+                    };
+                    unbiased_kl_loss(new, old, reference, &config)?
+                }
+                false => kl_loss(new, reference, KlEstimator::K3)?,
+            };
+            let beta = online.beta(settings.objective);
+            loss = TokenLoss {
+                loss: (loss.loss + (&term.loss * beta)?)?,
+                mask: loss.mask,
+            };
+            kl = Some(number(term.loss.detach())?);
+        }
+    }
+    let over = |count: f64| Reduction::SumOver {
+        count: count.max(1.0),
+    };
+    let means = Reduction::SequenceMeansOver {
+        count: divisors.rows,
+    };
+    let reduction = match online.loss_type {
+        _ if rloo => means,
+        LossType::Grpo | LossType::Sapo => means,
+        LossType::Bnpo => over(divisors.of_batch.max(1.0) * divisors.batches),
+        LossType::DrGrpo => over(divisors.rows * online.max_completion_length as f64),
+        LossType::Luspo => over(divisors.rows),
+        LossType::Dapo | LossType::Cispo | LossType::Vespo => over(divisors.tokens),
+    };
+    Ok(Measured {
+        loss: loss.reduce(reduction)?,
+        clipped,
+        kl,
+    })
+}
+
+/// Numbers of each answer's tokens at the places where the model's log-probabilities have them.
+fn placed<'a>(
+    texts: &[Text],
+    numbers: impl Iterator<Item = &'a [f64]>,
+    like: &TokenLogProbs,
+) -> Result<Tensor> {
+    let (count, time) = like.values().dims2()?;
+    let mut all = vec![0.0; count * time];
+    for (at, (text, numbers)) in texts.iter().zip(numbers).enumerate() {
+        let first = at * time + text.ids.len() - numbers.len() - 1;
+        all[first..first + numbers.len()].copy_from_slice(numbers);
+    }
+    let all = Tensor::from_vec(all, (count, time), &Device::Cpu)?;
+    Ok(all.to_dtype(like.values().dtype())?)
+}

@@ -1,0 +1,283 @@
+//! A whole run on the model's own answers: read, split, draw, score, learn, measure, save; and going on where a run
+//! stopped.
+
+use super::super::super::error::Result;
+use super::super::super::plot::file_name;
+use super::super::super::report::peak_memory_mib;
+use super::super::load;
+use super::super::log::{Line, Lines, Log, picture, read};
+use super::super::order::Steps;
+use super::super::origin::origin;
+use super::super::save;
+use super::super::settings::Settings;
+use super::super::settings::objectives::learning_rate;
+use super::super::staged::staged;
+use super::super::start::{self, Start};
+use super::super::store::{State, restore};
+use super::super::summary::Outcome;
+use super::super::update::Update;
+use super::evaluate::{Answered, evaluate};
+use super::files::{Said, Times, lines};
+use super::fit::{Learner, Ready};
+use super::given::Given;
+use super::prompts::{Prompts, prepare};
+use super::rewards::Rewards;
+use super::rewards::model::RewardModel;
+use super::rollout::Sampler;
+use super::summary::{Summary, quarters};
+use candle_align::decoder::{Decoder, Load};
+use candle_core::Device;
+use indicatif::ProgressBar;
+use serde::Deserialize;
+use std::time::Instant;
+
+/// What is read of a line of the log.
+#[derive(Deserialize)]
+struct HeldOut {
+    split: String,
+}
+
+/// The rewards of a run.
+fn rewards(settings: &Settings, prompts: &Prompts) -> Result<Rewards> {
+    let load = Load {
+        dtype: settings.dtype.dtype(),
+        nf4: settings.dtype.nf4(),
+        trained: false,
+        device: Device::Cpu,
+    };
+    let open = |model: &RewardModel| {
+        model.open(
+            &settings.model,
+            &load,
+            &prompts.voice,
+            settings.fit.max_tokens,
+        )
+    };
+    let online = &settings.online;
+    let rewards = Rewards::new(&online.rewards, online.weights(), open)?;
+    rewards.check(&prompts.train)?;
+    rewards.check(&prompts.held_out)?;
+    Ok(rewards)
+}
+
+/// Runs, as [`run`](super::super::run::run) does, which has checked the settings. A checkpoint is written where all
+/// steps on the same answers are done.
+pub fn run(
+    settings: &Settings,
+    resume: bool,
+    progress: &ProgressBar,
+    stop: &dyn Fn(usize) -> bool,
+) -> Result<Outcome> {
+    let begun = Instant::now();
+    let mut start = start::open(settings, resume, progress)?;
+    let (decoder, reference) = load::start(&start.settings)?;
+    let origin = origin(&start.settings)?;
+    let prompts = prepare(&start.settings, &decoder, start.now)?;
+    start
+        .settings
+        .fit
+        .learning_rate
+        .get_or_insert(learning_rate(settings.objective));
+    start.check(&origin, &prompts.fingerprint)?;
+    let rewards = rewards(settings, &prompts)?;
+    let Start {
+        settings,
+        out,
+        folder,
+        store,
+        from,
+        ..
+    } = &start;
+    let (online, fit) = (&settings.online, &settings.fit);
+    progress.println(format!("{}: {}", settings.data.display(), prompts.report));
+    if let (Some(path), Some(report)) = (&settings.held_out_file, &prompts.held_out_report) {
+        progress.println(format!("{}: {report}", path.display()));
+        if prompts.shared_prompts > 0 {
+            let count = prompts.shared_prompts;
+            progress.println(format!("{count} held-out prompts are also trained on"));
+        }
+    }
+
+    let per_step = settings.prompts_per_step();
+    let rounds = Steps::new(prompts.train.len(), per_step, 1, fit.order)?;
+    let sampler = Sampler::new(settings, &prompts.voice, &prompts.folder);
+    let mut learner = Learner {
+        settings,
+        prompts: &prompts.train,
+        sampler: &sampler,
+        rewards: &rewards,
+        given: online
+            .completions_file
+            .clone()
+            .map(Given::open)
+            .transpose()?,
+        reference,
+        update: Update::new(&decoder, fit)?,
+    };
+    let first = match from {
+        None => 0,
+        Some((state, path)) => {
+            restore(path, &mut learner.update, None)?;
+            state.step
+        }
+    };
+    folder.json("config.json", settings)?;
+    let kept = from.is_some().then_some(first);
+    let mut log = Log::open(&out.join("metrics.jsonl"), kept)?;
+    let mut samples = lines(&out.join("samples.jsonl"), kept)?;
+    let mut durations = lines(&out.join("times.jsonl"), kept)?;
+    let (last, every) = (fit.max_steps, start.eval_every());
+    let measure =
+        |step: usize, log: &mut Log, samples: &mut Lines, decoder: &Decoder| -> Result<()> {
+            if prompts.held_out.is_empty() {
+                return Ok(());
+            }
+            let (answered, answers, scored) = evaluate(
+                decoder,
+                &sampler,
+                &prompts.held_out,
+                &rewards,
+                online.num_generations_eval,
+                step,
+            )?;
+            for (answer, scored) in answers.iter().zip(&scored) {
+                let prompt = &prompts.held_out[answer.prompt];
+                samples.line(&Said::of(
+                    step,
+                    prompt,
+                    answer,
+                    rewards.names(),
+                    scored,
+                    None,
+                ))?;
+            }
+            log.line(&Line::Answers(&answered))
+        };
+    progress.set_length(last as u64);
+    progress.set_position(first as u64);
+    if from.is_none() {
+        measure(0, &mut log, &mut samples, &decoder)?;
+    }
+    progress.reset_eta();
+    let (mut tokens, mut all_times) = (0, Times::default());
+    let mut stopping = false;
+    let skipped = first.div_ceil(online.num_iterations);
+    let mut asked_before: usize = rounds
+        .from(0)
+        .take(skipped)
+        .map(|round| round.micro_batches.iter().map(Vec::len).sum::<usize>())
+        .sum();
+    let mut done = first;
+    for round in rounds.from(skipped) {
+        if done >= last {
+            break;
+        }
+        let asked: Vec<usize> = round.micro_batches.concat();
+        let mut times = Times::default();
+        progress.set_message("drawing answers");
+        let ready: Ready = learner.round(&decoder, &asked, round.step, asked_before, &mut times)?;
+        asked_before += asked.len();
+        for (at, answer) in ready.round.answers.iter().enumerate() {
+            let prompt = &prompts.train[answer.prompt];
+            let part = Some(ready.round.parts[at]);
+            let scored = &ready.scored[at];
+            let names = rewards.names();
+            samples.line(&Said::of(done + 1, prompt, answer, names, scored, part))?;
+            tokens += answer.ids.len();
+        }
+        let before = done;
+        for _ in 0..online.num_iterations.min(last - done) {
+            let logged = learner.step(&decoder, &ready, done, &mut times)?;
+            log.line(&Line::Online(&logged))?;
+            done += 1;
+            times.step = done;
+            durations.line(&times)?;
+            all_times.add(&times);
+            times = Times::default();
+            let reward = logged
+                .drawn
+                .reward
+                .map_or("–".to_string(), |r| format!("{r:.3}"));
+            progress.set_message(format!("reward {reward}, loss {:.4}", logged.loss));
+            progress.inc(1);
+            if done % every == 0 || done == last {
+                measure(done, &mut log, &mut samples, &decoder)?;
+            }
+            stopping |= done < last && stop(done);
+        }
+        let due =
+            settings.save_every > 0 && done / settings.save_every > before / settings.save_every;
+        if due || stopping || done == last {
+            log.sync()?;
+            samples.sync()?;
+            durations.sync()?;
+            let state = State {
+                step: done,
+                rows: prompts.fingerprint.clone(),
+                origin: origin.clone(),
+                settings: settings.clone(),
+            };
+            store.save(&state, &learner.update, None, &decoder)?;
+        }
+        if stopping && done < last {
+            progress.finish_and_clear();
+            return Ok(Outcome::Stopped {
+                step: done,
+                of: last,
+                out: out.clone(),
+            });
+        }
+    }
+    progress.finish_and_clear();
+
+    let seen = log.seen()?;
+    let title = format!(
+        "{} on {}",
+        settings.objective,
+        file_name(&settings.data.display().to_string())
+    );
+    folder.text("curves.svg", &picture(&seen, None, &title)?)?;
+    match decoder.adapter() {
+        Some(_) => save::adapter(&decoder, learner.update.budget(), &out.join("adapter"))?,
+        None => staged(&out.join("model"), |part| {
+            save::model(&decoder, &settings.model, part)
+        })?,
+    }
+    let held_out = read::<HeldOut>(&out.join("metrics.jsonl"))?.into_iter();
+    let held_out: Vec<Answered> = held_out
+        .filter(|(_, line)| line.split == "held_out")
+        .filter_map(|(text, _)| serde_json::from_str(&text).ok())
+        .collect();
+    let own = decoder
+        .state_dict()
+        .into_values()
+        .map(|tensor| tensor.elem_count())
+        .sum();
+    let vars = learner.update.vars().iter();
+    let summary = Summary {
+        objective: settings.objective,
+        model: settings.model.clone(),
+        data: settings.data.clone(),
+        rows: prompts.report.clone(),
+        train_prompts: prompts.train.len(),
+        held_out_prompts: prompts.held_out.len(),
+        shared_prompts: prompts.shared_prompts,
+        trained_parameters: vars.map(|(_, var)| var.elem_count()).sum(),
+        model_parameters: own,
+        resumed_at: first,
+        steps: last,
+        answers_per_step: per_step * online.generations(settings.objective),
+        learning_rate: fit.learning_rate,
+        drawn: quarters(&seen),
+        before: held_out.first().cloned(),
+        after: held_out.last().cloned(),
+        tokens,
+        times: all_times,
+        seconds: begun.elapsed().as_secs_f64(),
+        peak_memory_mib: peak_memory_mib(),
+        adapted: decoder.adapter().is_some(),
+        out: out.clone(),
+    };
+    folder.json("summary.json", &summary)?;
+    Ok(Outcome::Online(Box::new(summary)))
+}

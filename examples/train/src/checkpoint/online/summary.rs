@@ -1,0 +1,123 @@
+//! The results of a run on the model's own answers.
+
+use super::super::log::Seen;
+use super::super::rows::Report;
+use super::super::settings::Learned;
+use super::evaluate::Answered;
+use super::files::Times;
+use serde::Serialize;
+use std::fmt;
+use std::path::PathBuf;
+
+/// The results of a run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    pub objective: Learned,
+    pub model: PathBuf,
+    pub data: PathBuf,
+    pub rows: Report,
+    pub train_prompts: usize,
+    pub held_out_prompts: usize,
+    pub shared_prompts: usize,
+    pub trained_parameters: usize,
+    pub model_parameters: usize,
+    /// The step from which this program went on; 0: the start.
+    pub resumed_at: usize,
+    pub steps: usize,
+    pub answers_per_step: usize,
+    pub learning_rate: Option<f64>,
+    /// The mean reward of the drawn answers in the first and in the last quarter of the steps.
+    pub drawn: Option<[f64; 2]>,
+    pub before: Option<Answered>,
+    pub after: Option<Answered>,
+    /// Drawn in the steps of this program.
+    pub tokens: usize,
+    /// Of the steps of this program, all together.
+    pub times: Times,
+    pub seconds: f64,
+    pub peak_memory_mib: Option<f64>,
+    pub adapted: bool,
+    pub out: PathBuf,
+}
+
+/// The mean reward of the drawn answers in the first and in the last quarter of the steps.
+pub fn quarters(seen: &[Seen]) -> Option<[f64; 2]> {
+    let train = seen.iter().filter(|seen| seen.split == "train");
+    let drawn: Vec<f64> = train.filter_map(|seen| seen.reward).collect();
+    let quarter = drawn.len().div_ceil(4);
+    let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
+    let both = || {
+        [
+            mean(&drawn[..quarter]),
+            mean(&drawn[drawn.len() - quarter..]),
+        ]
+    };
+    (!drawn.is_empty()).then(both)
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} on {}", self.objective, self.data.display())?;
+        writeln!(f, "  model     {}", self.model.display())?;
+        writeln!(f, "  rows      {}", self.rows)?;
+        writeln!(
+            f,
+            "  split     {} prompts to train on, {} held out",
+            self.train_prompts, self.held_out_prompts
+        )?;
+        writeln!(
+            f,
+            "  trained   {} parameters; the model has {}",
+            self.trained_parameters, self.model_parameters
+        )?;
+        if let Some([first, last]) = self.drawn {
+            writeln!(
+                f,
+                "  reward    {first:.3} → {last:.3}, drawn answers, first and last quarter of the steps"
+            )?;
+        }
+        let both = self.before.as_ref().zip(self.after.as_ref());
+        if let Some((before, after)) = both {
+            let of = |one: &Answered| {
+                let error = one
+                    .reward_error
+                    .map_or(String::new(), |e| format!(" ± {e:.3}"));
+                one.reward
+                    .map_or("–".to_string(), |reward| format!("{reward:.3}{error}"))
+            };
+            writeln!(f, "  reward    {} → {}, held out", of(before), of(after))?;
+            writeln!(
+                f,
+                "  length    {:.1} → {:.1} tokens, held out; cut off {:.0} → {:.0} %",
+                before.length,
+                after.length,
+                100.0 * before.truncated,
+                100.0 * after.truncated
+            )?;
+        }
+        let steps = (self.steps - self.resumed_at).max(1) as f64;
+        let [generation, scoring, update] =
+            [self.times.generation, self.times.scoring, self.times.update].map(|t| t / steps);
+        writeln!(
+            f,
+            "  steps     {}{} of {} answers; each {generation:.2} s to draw, {scoring:.2} s to score, {update:.2} s to \
+             learn; {:.0} tokens/s drawn",
+            self.steps,
+            match self.resumed_at {
+                0 => String::new(),
+                at => format!(" (from {at})"),
+            },
+            self.answers_per_step,
+            self.tokens as f64 / self.times.generation.max(1e-9)
+        )?;
+        write!(f, "  took      {:.0} s", self.seconds)?;
+        if let Some(mib) = self.peak_memory_mib {
+            write!(f, ", at most {mib:.0} MiB")?;
+        }
+        let what = match self.adapted {
+            true => "adapter",
+            false => "model",
+        };
+        write!(f, "\n  written   {}", self.out.join(what).display())
+    }
+}

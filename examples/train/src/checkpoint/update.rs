@@ -1,0 +1,134 @@
+//! What a step does with its gradient: clipping, AdamW, the schedule and AdaLoRA's part.
+
+use super::super::error::{Error, Result};
+use super::budget::Budget;
+use super::fit::{Fit, decays};
+use super::schedule::schedule;
+use candle_align::decoder::Decoder;
+use candle_align::training::{
+    AdamW, AdamWConfig, GradAccumulator, ParameterGroup, Schedule, clip_grad_norm, grad_coverage,
+};
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Var};
+
+/// The trained weights and all that moves them.
+pub struct Update {
+    vars: Vec<(String, Var)>,
+    optimizer: AdamW,
+    budget: Option<Budget>,
+    schedule: Schedule,
+    learning_rate: f64,
+    max_grad_norm: f64,
+}
+
+/// What a step was.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Applied {
+    /// Before clipping.
+    pub grad_norm: f64,
+    /// The rate of this step.
+    pub learning_rate: f64,
+    /// AdaLoRA's penalty.
+    pub penalty: Option<f64>,
+}
+
+impl Update {
+    pub fn new(decoder: &Decoder, settings: &Fit) -> Result<Self> {
+        let mut vars = decoder.vars();
+        // what is left of a layer that AdaLoRA pruned wholly
+        vars.retain(|(_, var)| var.elem_count() > 0);
+        if vars.is_empty() {
+            let text = "nothing is trained: the weights are frozen and there is no adapter";
+            return Err(Error::Usage(text.to_string()));
+        }
+        let (decayed, kept): (Vec<_>, Vec<_>) =
+            vars.iter().cloned().partition(|(name, _)| decays(name));
+        let mut groups = vec![ParameterGroup::new(decayed, settings.weight_decay)];
+        groups.push(ParameterGroup::new(kept, 0.0));
+        groups.retain(|group| !group.vars.is_empty());
+        let learning_rate = settings.learning_rate.ok_or_else(|| {
+            Error::Usage(
+                "`fit.learning_rate` is missing, and only a run knows a default".to_string(),
+            )
+        })?;
+        let config = AdamWConfig {
+            learning_rate,
+            ..AdamWConfig::default()
+        };
+        Ok(Self {
+            optimizer: AdamW::new(groups, config)?,
+            budget: Budget::new(decoder, settings.max_steps)?,
+            schedule: schedule(
+                settings.lr_scheduler_type,
+                settings.warmup_steps,
+                settings.max_steps,
+            )?,
+            learning_rate,
+            max_grad_norm: settings.max_grad_norm,
+            vars,
+        })
+    }
+
+    /// What is trained, by name.
+    pub fn vars(&self) -> &[(String, Var)] {
+        &self.vars
+    }
+
+    pub fn optimizer(&self) -> &AdamW {
+        &self.optimizer
+    }
+
+    pub fn optimizer_mut(&mut self) -> &mut AdamW {
+        &mut self.optimizer
+    }
+
+    pub fn budget(&self) -> Option<&Budget> {
+        self.budget.as_ref()
+    }
+
+    pub fn budget_mut(&mut self) -> Option<&mut Budget> {
+        self.budget.as_mut()
+    }
+
+    /// An error unless the first gradient reaches every trained weight and is finite.
+    pub fn check_first(&self, grads: &GradStore) -> Result<()> {
+        let coverage = grad_coverage(&self.vars, grads)?;
+        match coverage.missing.is_empty() && coverage.non_finite.is_empty() {
+            true => Ok(()),
+            false => Err(Error::Usage(format!("the first gradient: {coverage}"))),
+        }
+    }
+
+    /// One step of the optimizer, counted from 0, with the sum of the gradients of its micro-batches.
+    pub fn apply(&mut self, step: usize, mut total: GradAccumulator) -> Result<Applied> {
+        // once per step, not per micro-batch
+        let mut penalty = None;
+        if let Some(budget) = &self.budget {
+            let added = budget.penalty()?;
+            total.add(&self.vars, &added.backward()?)?;
+            penalty = Some(added.to_dtype(DType::F64)?.to_scalar::<f64>()?);
+        }
+        let mut grads = total.take();
+        let grad_norm = clip_grad_norm(&self.vars, &mut grads, f64::MAX)?;
+        // PyTorch divides by the norm plus 10⁻⁶
+        let bound = self.max_grad_norm;
+        if bound > 0.0 && grad_norm + 1e-6 > bound {
+            clip_grad_norm(
+                &self.vars,
+                &mut grads,
+                grad_norm * bound / (grad_norm + 1e-6),
+            )?;
+        }
+        let learning_rate = self.learning_rate * self.schedule.factor(step);
+        self.optimizer.set_learning_rate(learning_rate)?;
+        self.optimizer.step(&grads)?;
+        if let Some(budget) = &mut self.budget {
+            budget.after(step + 1, &grads)?;
+        }
+        Ok(Applied {
+            grad_norm,
+            learning_rate,
+            penalty,
+        })
+    }
+}
