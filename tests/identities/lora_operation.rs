@@ -76,9 +76,10 @@ fn one_operation_has_the_values_and_gradients_of_separate_ones() {
                     let grads = h.sqr().unwrap().backward().unwrap();
                     [layer.a(), layer.b(), &of].map(|of| numbers(grads.get(of).unwrap()))
                 });
-                for at in 0..3 {
-                    let pair = [0, 1].map(|i: usize| gradients[i][at].clone());
-                    near(&pair, if at == 2 { of.dtype() } else { float }, &what);
+                let [found, want] = &gradients;
+                let of_each = [float, float, of.dtype()];
+                for ((found, want), dtype) in found.iter().zip(want).zip(of_each) {
+                    near(&[found.clone(), want.clone()], dtype, &what);
                 }
                 assert!(gradients[0].iter().flatten().any(|g| *g != 0.0), "{what}");
             }

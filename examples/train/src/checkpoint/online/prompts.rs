@@ -8,8 +8,8 @@ use super::super::super::data::{self, Reading, Reason, group, json, reader::Line
 use super::super::super::error::{Error, Result};
 use super::super::origin::Hash;
 use super::super::prepare::{Halves, halves};
-use super::super::rows::items::Writer;
 use super::super::rows::asked::{Ending, PromptRow, is_chat, is_prompt, prompts};
+use super::super::rows::items::Writer;
 use super::super::rows::{self, Folder, Report, Source};
 use super::super::settings::Settings;
 use super::super::split::Row;
