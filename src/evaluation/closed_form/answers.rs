@@ -109,7 +109,7 @@ fn is_numeral(c: char) -> bool {
 /// # Shapes
 /// A text and the number of options, at most 26; the option from 0, or `None`.
 /// # Errors
-/// [`Error::Parameter`](crate::Error::Parameter) unless `options` is from 1 to 26.
+/// [`Error::Parameter`] unless `options` is from 1 to 26.
 /// # Properties
 /// * "B", "(B)", "B.", "The answer is B" give 1; "Because" and "E" of four options give nothing.
 /// * The article "A" at the start of a sentence is a letter too: "A bird, so B" gives 0. Ask for the letter

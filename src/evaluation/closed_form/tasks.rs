@@ -24,7 +24,7 @@ pub struct Question {
 /// `words` to draw from, the number of words in a question, the number of questions, a seed.
 /// # Errors
 /// [`Error::Argument`] if there is no word, or a word is empty or not made of letters alone;
-/// [`Error::Parameter`](crate::Error::Parameter) if `length` is 0.
+/// [`Error::Parameter`] if `length` is 0.
 /// # Properties
 /// * The same seed gives the same questions; the first n of more questions are the n questions.
 /// * `length` beyond that of the prompt's examples tests whether the model goes on: the paper trains on two

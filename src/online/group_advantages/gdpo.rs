@@ -49,9 +49,9 @@ impl Default for GdpoConfig {
 /// `rewards` holds one tensor `[prompts, answers]` for each reward; `mask` is u8 of that shape, or none where all answers
 /// count. The result is `[prompts, answers]`, a constant, 0 where an answer does not count.
 /// # Errors
-/// [`Error::Shape`](crate::Error::Shape) or [`Error::DType`](crate::Error::DType) if shapes or types differ;
-/// [`Error::Argument`](crate::Error::Argument) if there is no reward, or one that counts is not finite;
-/// [`Error::Parameter`](crate::Error::Parameter) unless there is a finite weight for each, or none, and ε is finite and
+/// [`Error::Shape`] or [`Error::DType`] if shapes or types differ;
+/// [`Error::Argument`] if there is no reward, or one that counts is not finite;
+/// [`Error::Parameter`] unless there is a finite weight for each, or none, and ε is finite and
 /// not negative. It reads the rewards to the host.
 /// # Properties
 /// * A factor above 0 on one reward changes nothing but ε's share. The sum before normalization

@@ -29,8 +29,8 @@ use candle_core::Tensor;
 /// ([`TokenLogProbs::lengths`](crate::TokenLogProbs::lengths)); `mask` u8, or none. The result is `[prompts, answers]`, a
 /// constant, 0 where an answer does not count.
 /// # Errors
-/// [`Error::Shape`](crate::Error::Shape) or [`Error::DType`](crate::Error::DType) if shapes or types differ;
-/// [`Error::Argument`](crate::Error::Argument) if a reward that counts is not finite or a length is not finite or is
+/// [`Error::Shape`] or [`Error::DType`] if shapes or types differ;
+/// [`Error::Argument`] if a reward that counts is not finite or a length is not finite or is
 /// negative. It reads both to the host.
 /// # Properties
 /// * Answers of one length: the advantages of Dr. GRPO.

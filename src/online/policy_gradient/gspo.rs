@@ -77,9 +77,9 @@ impl GspoConfig {
 /// `new`, `old` `[batch, time]`; `advantages` `[batch]`, or `[batch, time]` in the token form. The results are
 /// `[batch, time]` with the mask of `new`: all tokens of an answer hold its loss. `old` and `advantages` get no gradient.
 /// # Errors
-/// [`Error::Shape`](crate::Error::Shape) or [`Error::DType`](crate::Error::DType) if shapes or types differ;
-/// [`Error::Argument`](crate::Error::Argument) for advantages of tokens in the sequence form;
-/// [`Error::Parameter`](crate::Error::Parameter) unless both ε are finite and > 0.
+/// [`Error::Shape`] or [`Error::DType`] if shapes or types differ;
+/// [`Error::Argument`] for advantages of tokens in the sequence form;
+/// [`Error::Parameter`] unless both ε are finite and > 0.
 /// # Properties
 /// * It is [`grpo_loss`](super::grpo_loss) at [`RatioLevel::SequenceMean`].
 /// * All tokens of an answer have the same slope, −s Â/│y│ under [`MeanOfSequenceMeans`](crate::Reduction), and all are
