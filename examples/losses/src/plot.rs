@@ -69,13 +69,15 @@ pub fn picture(rows: &[Row]) -> Result<String> {
     let height = rows.iter().map(height).sum();
     draw(&mut svg, rows, height)
         .map_err(|error| format!("the picture cannot be drawn: {error}"))?;
-    // at most as wide as the page
-    let whole = format!(r#"<svg width="{WIDTH}" height="{height}""#);
-    let fitting = format!(
-        r#"<svg width="{}" style="max-width:100%;height:auto""#,
-        WIDTH / 2
-    );
-    Ok(svg.replacen(&whole, &fitting, 1))
+    Ok(fitting(&svg, (WIDTH, height)))
+}
+
+/// The picture at half its size, and at most as wide as the page.
+pub(super) fn fitting(svg: &str, (width, height): (u32, u32)) -> String {
+    let whole = format!(r#"<svg width="{width}" height="{height}""#);
+    let half = width / 2;
+    let fitting = format!(r#"<svg width="{half}" style="max-width:100%;height:auto""#);
+    svg.replacen(&whole, &fitting, 1)
 }
 
 fn title_height(row: &Row) -> u32 {
@@ -153,19 +155,22 @@ fn panel(
             .filter(|p| curve.loss.regularizer && (2.0 * p.0).fract() == 0.0)
             .collect();
         for line in within(&points, range) {
-            chart.draw_series(LineSeries::new(corners(&line), color.stroke_width(width)))?;
+            chart.draw_series(LineSeries::new(
+                corners(&line, 1e-6),
+                color.stroke_width(width),
+            ))?;
         }
         chart.draw_series(dots.into_iter().map(|p| Circle::new(p, 6, color.filled())))?;
     }
     Ok(())
 }
 
-/// The points without those that lie on the line between their neighbors.
-fn corners(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+/// The points without those that lie on the line between their neighbors, or this close to it.
+pub(super) fn corners(points: &[(f64, f64)], close: f64) -> Vec<(f64, f64)> {
     let mut kept: Vec<(f64, f64)> = Vec::new();
     for (i, &(x, y)) in points.iter().enumerate() {
         let straight = match (kept.last(), points.get(i + 1)) {
-            (Some(a), Some(b)) => ((x - a.0) * (b.1 - a.1) - (y - a.1) * (b.0 - a.0)).abs() < 1e-6,
+            (Some(a), Some(b)) => ((x - a.0) * (b.1 - a.1) - (y - a.1) * (b.0 - a.0)).abs() < close,
             _ => false,
         };
         if !straight {
@@ -203,7 +208,7 @@ fn within(points: &[(f64, f64)], range: &Range<f64>) -> Vec<Vec<(f64, f64)>> {
 }
 
 /// With a minus sign as wide as a plus sign.
-fn sign(x: f64, digits: usize) -> String {
+pub(super) fn sign(x: f64, digits: usize) -> String {
     format!("{:.digits$}", x + 0.0).replace('-', "−")
 }
 

@@ -1,6 +1,7 @@
 //! Panels of lines with one legend below, as SVG.
 
 use super::Result;
+use super::plot::{corners, fitting, sign};
 use plotters::prelude::*;
 use std::ops::Range;
 
@@ -54,13 +55,7 @@ pub fn picture(panels: &[Panel]) -> Result<String> {
     let mut svg = String::new();
     draw(&mut svg, size, panels, &styles)
         .map_err(|error| format!("the picture cannot be drawn: {error}"))?;
-    // at most as wide as the page
-    let whole = format!(r#"<svg width="{}" height="{}""#, size.0, size.1);
-    let fitting = format!(
-        r#"<svg width="{}" style="max-width:100%;height:auto""#,
-        size.0 / 2
-    );
-    Ok(svg.replacen(&whole, &fitting, 1))
+    Ok(fitting(&svg, size))
 }
 
 fn draw(
@@ -85,8 +80,8 @@ fn draw(
             .y_desc(panel.beside)
             .x_labels(7)
             .y_labels(8)
-            .x_label_formatter(&|x| sign(*x))
-            .y_label_formatter(&|y| sign(*y))
+            .x_label_formatter(&|x| sign(*x, 1))
+            .y_label_formatter(&|y| sign(*y, 1))
             .label_style(("sans-serif", 31, &INK))
             .axis_desc_style(("sans-serif", 33, &INK))
             .bold_line_style(GRID)
@@ -99,7 +94,7 @@ fn draw(
         for line in lines {
             let points = line.points.iter().copied();
             let inside: Vec<(f64, f64)> = points.filter(|(_, y)| panel.y.contains(y)).collect();
-            let inside = corners(&inside);
+            let inside = corners(&inside, 1e-5);
             chart.draw_series(LineSeries::new(inside, line.style.stroke()))?;
         }
     }
@@ -114,24 +109,4 @@ fn draw(
     }
     root.present()?;
     Ok(())
-}
-
-/// The points without those that lie close to the line between their neighbors.
-fn corners(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    let mut kept: Vec<(f64, f64)> = Vec::new();
-    for (i, &(x, y)) in points.iter().enumerate() {
-        let straight = match (kept.last(), points.get(i + 1)) {
-            (Some(a), Some(b)) => ((x - a.0) * (b.1 - a.1) - (y - a.1) * (b.0 - a.0)).abs() < 1e-5,
-            _ => false,
-        };
-        if !straight {
-            kept.push((x, y));
-        }
-    }
-    kept
-}
-
-/// With a minus sign as wide as a plus sign.
-fn sign(x: f64) -> String {
-    format!("{:.1}", x + 0.0).replace('-', "−")
 }

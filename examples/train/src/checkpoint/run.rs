@@ -14,7 +14,6 @@ use super::reference::precompute;
 use super::save;
 use super::settings::Settings;
 use super::settings::objectives::learning_rate;
-use super::staged::staged;
 use super::start::{self, Start};
 use super::store::{State, restore};
 use super::summary::{Outcome, Summary};
@@ -54,14 +53,12 @@ pub fn run(
         from,
         ..
     } = &start;
-    progress.println(format!("{}: {}", settings.data.display(), rows.report));
-    if let (Some(path), Some(report)) = (&settings.held_out_file, &rows.held_out_report) {
-        progress.println(format!("{}: {report}", path.display()));
-        if rows.shared_prompts > 0 {
-            let count = rows.shared_prompts;
-            progress.println(format!("{count} held-out prompts are also trained on"));
-        }
-    }
+    start.tell(
+        progress,
+        &rows.report,
+        rows.held_out_report.as_ref(),
+        rows.shared_prompts,
+    );
 
     let long_rows = rows.train.longer_than(settings.fit.max_tokens);
     if long_rows > 0 {
@@ -169,12 +166,7 @@ pub fn run(
         file_name(&settings.data.display().to_string())
     );
     let curves = picture(&seen, settings.no_opinion(), &title)?;
-    match decoder.adapter() {
-        Some(_) => save::adapter(&decoder, fitting.update().budget(), &out.join("adapter"))?,
-        None => staged(&out.join("model"), |part| {
-            save::model(&decoder, &settings.model, part)
-        })?,
-    }
+    save::trained(&decoder, fitting.update().budget(), &settings.model, out)?;
     folder.text("curves.svg", &curves)?;
     let held_out: Vec<Scores> = seen
         .iter()

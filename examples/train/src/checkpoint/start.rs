@@ -3,11 +3,12 @@
 use super::super::error::{Error, Result};
 use super::super::output::Folder;
 use super::origin::Origin;
+use super::rows::Report;
 use super::settings::Settings;
 use super::store::{State, Store};
 use chrono::{Local, NaiveDateTime, Timelike};
 use indicatif::ProgressBar;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// How `now` is written.
 const TIME: &str = "%Y-%m-%dT%H:%M:%S";
@@ -94,6 +95,28 @@ impl Start {
             false => {
                 let problem = "the rows are not those of the run that wrote it: data, tokenizer or template changed";
                 Err(Error::file(path, problem))
+            }
+        }
+    }
+
+    /// Shows what was read, and how many prompts of the file of held-out rows are also trained on.
+    pub fn tell(
+        &self,
+        progress: &ProgressBar,
+        report: &Report,
+        held_out: Option<&Report>,
+        shared_prompts: usize,
+    ) {
+        let show = |path: &Path, report: &Report| {
+            progress.println(format!("{}: {report}", path.display()));
+        };
+        show(&self.settings.data, report);
+        if let (Some(path), Some(report)) = (&self.settings.held_out_file, held_out) {
+            show(path, report);
+            if shared_prompts > 0 {
+                progress.println(format!(
+                    "{shared_prompts} held-out prompts are also trained on"
+                ));
             }
         }
     }

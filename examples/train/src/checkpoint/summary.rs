@@ -6,7 +6,7 @@ use super::rows::Report;
 use super::settings::Learned;
 use serde::Serialize;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// How a run ended.
 #[derive(Debug)]
@@ -134,14 +134,31 @@ impl fmt::Display for Summary {
             self.step_seconds / steps,
             self.tokens as f64 / self.step_seconds.max(1e-9)
         )?;
-        write!(f, "  took      {:.0} s", self.seconds)?;
-        if let Some(mib) = self.peak_memory_mib {
-            write!(f, ", at most {mib:.0} MiB")?;
-        }
-        let what = match self.adapted {
-            true => "adapter",
-            false => "model",
-        };
-        write!(f, "\n  written   {}", self.out.join(what).display())
+        ending(
+            f,
+            self.seconds,
+            self.peak_memory_mib,
+            &self.out,
+            self.adapted,
+        )
     }
+}
+
+/// The last lines of a report: how long it took, how much memory, and where the result is.
+pub fn ending(
+    f: &mut fmt::Formatter<'_>,
+    seconds: f64,
+    peak_memory_mib: Option<f64>,
+    out: &Path,
+    adapted: bool,
+) -> fmt::Result {
+    write!(f, "  took      {seconds:.0} s")?;
+    if let Some(mib) = peak_memory_mib {
+        write!(f, ", at most {mib:.0} MiB")?;
+    }
+    let what = match adapted {
+        true => "adapter",
+        false => "model",
+    };
+    write!(f, "\n  written   {}", out.join(what).display())
 }

@@ -11,7 +11,6 @@ use super::super::origin::origin;
 use super::super::save;
 use super::super::settings::Settings;
 use super::super::settings::objectives::learning_rate;
-use super::super::staged::staged;
 use super::super::start::{self, Start};
 use super::super::store::{State, restore};
 use super::super::summary::Outcome;
@@ -89,14 +88,12 @@ pub fn run(
         ..
     } = &start;
     let (online, fit) = (&settings.online, &settings.fit);
-    progress.println(format!("{}: {}", settings.data.display(), prompts.report));
-    if let (Some(path), Some(report)) = (&settings.held_out_file, &prompts.held_out_report) {
-        progress.println(format!("{}: {report}", path.display()));
-        if prompts.shared_prompts > 0 {
-            let count = prompts.shared_prompts;
-            progress.println(format!("{count} held-out prompts are also trained on"));
-        }
-    }
+    start.tell(
+        progress,
+        &prompts.report,
+        prompts.held_out_report.as_ref(),
+        prompts.shared_prompts,
+    );
 
     let per_step = settings.prompts_per_step();
     let rounds = Steps::new(prompts.train.len(), per_step, 1, fit.order)?;
@@ -237,12 +234,7 @@ pub fn run(
         file_name(&settings.data.display().to_string())
     );
     folder.text("curves.svg", &picture(&seen, None, &title)?)?;
-    match decoder.adapter() {
-        Some(_) => save::adapter(&decoder, learner.update.budget(), &out.join("adapter"))?,
-        None => staged(&out.join("model"), |part| {
-            save::model(&decoder, &settings.model, part)
-        })?,
-    }
+    save::trained(&decoder, learner.update.budget(), &settings.model, out)?;
     let held_out = read::<HeldOut>(&out.join("metrics.jsonl"))?.into_iter();
     let held_out: Vec<Answered> = held_out
         .filter(|(_, line)| line.split == "held_out")

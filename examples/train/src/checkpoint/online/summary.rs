@@ -3,6 +3,7 @@
 use super::super::log::Seen;
 use super::super::rows::Report;
 use super::super::settings::Learned;
+use super::super::summary::ending;
 use super::evaluate::Answered;
 use super::files::Times;
 use serde::Serialize;
@@ -110,14 +111,12 @@ impl fmt::Display for Summary {
             self.answers_per_step,
             self.tokens as f64 / self.times.generation.max(1e-9)
         )?;
-        write!(f, "  took      {:.0} s", self.seconds)?;
-        if let Some(mib) = self.peak_memory_mib {
-            write!(f, ", at most {mib:.0} MiB")?;
-        }
-        let what = match self.adapted {
-            true => "adapter",
-            false => "model",
-        };
-        write!(f, "\n  written   {}", self.out.join(what).display())
+        ending(
+            f,
+            self.seconds,
+            self.peak_memory_mib,
+            &self.out,
+            self.adapted,
+        )
     }
 }
