@@ -127,14 +127,13 @@ impl SamplingConfig {
             return ((0..scaled.len()).collect(), log_softmax(&scaled));
         }
 
-        // the k likeliest in descending order, and equal ones by id
+        // the k likeliest, and of equal ones the first by id
         let k = self.top_k.unwrap_or(scaled.len()).min(scaled.len());
         let mut order = likeliest(&scaled, k);
-        let likelier = |a: &usize, b: &usize| scaled[*b].total_cmp(&scaled[*a]).then(a.cmp(b));
-        order.sort_unstable_by(likelier);
 
         // of these, keep each whose likelier ones hold less than top_p; at 1 rounding must not cut
         if self.top_p < 1.0 {
+            order.sort_unstable_by(|a, b| scaled[*b].total_cmp(&scaled[*a]).then(a.cmp(b)));
             let left: Vec<f64> = order.iter().map(|&v| scaled[v].exp()).collect();
             let enough = self.top_p * left.iter().sum::<f64>();
             let mut likelier = 0.0;
@@ -144,8 +143,8 @@ impl SamplingConfig {
                 stays
             });
             order.truncate(kept.count());
+            order.sort_unstable();
         }
-        order.sort_unstable();
         let kept: Vec<f64> = order.iter().map(|&v| scaled[v]).collect();
         let log_q = log_softmax(&kept);
         (order, log_q)
