@@ -70,7 +70,7 @@ fn grpo_goes_beyond_that_optimum_and_its_kl_still_holds_it() {
     let aim = with_since().learned_target.as_ref();
     let aim = aim.expect("a reward model").kl;
     assert_eq!(with(Kl::InLoss), [PolicyGradient::Grpo]);
-    assert!(kl(PolicyGradient::Grpo) > 2.0 * aim, "{aim}");
+    assert!(kl(PolicyGradient::Grpo) > 1.5 * aim, "{aim}");
     for method in with(Kl::Nowhere) {
         assert!(
             kl(method) > 2.0 * kl(PolicyGradient::Grpo),
