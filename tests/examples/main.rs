@@ -5,6 +5,7 @@ mod common;
 mod conditional_sft;
 mod dpo;
 mod edits;
+mod grpo;
 mod hindsight;
 mod judges;
 mod learns;

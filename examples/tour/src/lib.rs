@@ -20,6 +20,7 @@ use clap::builder::PossibleValue;
 use indicatif::MultiProgress;
 use lab::{Lab, Sizes};
 use methods::Method;
+use methods::policy_gradients::PolicyGradient;
 use methods::since::Since;
 use parameters::{Family, Placed, Point};
 use report::{Entry, Report};
@@ -37,7 +38,7 @@ pub struct Options {
     pub only: Vec<Method>,
     /// Which methods of the second picture to run, each at all of its sizes.
     pub families: Vec<Family>,
-    /// Ten objectives since the survey too.
+    /// Ten preference objectives and six policy gradients since the survey too.
     pub since: bool,
     /// Steps of every method instead of its default number.
     pub steps: Option<usize>,
@@ -119,7 +120,7 @@ pub fn run(options: &Options, bars: &MultiProgress) -> Result<Report> {
     };
     let (lab, sft) = worker(|| Lab::new(sizes, options, bars))?;
     let mut found = all(&lab, options, bars)?;
-    found.0.insert(0, sft);
+    found.entries.insert(0, sft);
     let seconds = start.elapsed().as_secs_f64();
     let report = Report::new(&lab, options, found, seconds)?;
     if let Some(out) = &options.out {
@@ -134,6 +135,7 @@ enum Job {
     RewardModel,
     Method(Method),
     Since(Since),
+    PolicyGradient(PolicyGradient),
     Point(Point),
 }
 
@@ -141,6 +143,7 @@ enum Job {
 enum Done {
     Entry(Entry),
     Since(Entry),
+    PolicyGradient(Entry),
     Point(Placed),
 }
 
@@ -151,11 +154,13 @@ impl Job {
         let families = Family::ALL.into_iter();
         let families = families.filter(|f| options.families.contains(f));
         let since = Since::ALL.into_iter().filter(|_| options.since);
+        let gradients = PolicyGradient::ALL.into_iter().filter(|_| options.since);
         let methods_score = options.only.iter().any(|m| m.uses_reward_model());
-        let scored = methods_score || since.clone().any(Since::uses_reward_model);
+        let scored = methods_score || options.since;
         let mut jobs = Vec::from_iter(scored.then_some(Self::RewardModel));
         jobs.extend(methods.map(Self::Method));
         jobs.extend(since.map(Self::Since));
+        jobs.extend(gradients.map(Self::PolicyGradient));
         jobs.extend(families.flat_map(Family::points).map(Self::Point));
         jobs
     }
@@ -164,6 +169,7 @@ impl Job {
         match self {
             Self::Method(method) => method.uses_reward_model(),
             Self::Since(objective) => objective.uses_reward_model(),
+            Self::PolicyGradient(_) => true,
             Self::RewardModel | Self::Point(_) => false,
         }
     }
@@ -173,13 +179,22 @@ impl Job {
             Self::RewardModel => Done::Entry(lab.train_reward_model(bars)?),
             Self::Method(method) => Done::Entry(method.run(lab, bars)?),
             Self::Since(objective) => Done::Since(objective.run(lab, bars)?),
+            Self::PolicyGradient(method) => Done::PolicyGradient(method.run(lab, bars)?),
             Self::Point(point) => Done::Point(parameters::run(point, lab, bars)?),
         })
     }
 }
 
-/// The methods, the points of the second picture, and the objectives since.
-type Found = (Vec<Entry>, Vec<Placed>, Vec<Entry>);
+/// All results, in the order of the reports.
+#[derive(Default)]
+pub struct Found {
+    /// The methods of the survey.
+    pub entries: Vec<Entry>,
+    /// The points of the second picture.
+    pub points: Vec<Placed>,
+    /// The objectives since, and the policy gradients since.
+    pub since: [Vec<Entry>; 2],
+}
 
 /// Runs everything in parallel, one thread each. The result of a method does not depend on the
 /// others, so it does not depend on how many run at once.
@@ -218,9 +233,10 @@ fn all(lab: &Lab, options: &Options, bars: &MultiProgress) -> Result<Found> {
     let mut found = Found::default();
     for (_, done) in done {
         match done {
-            Done::Entry(entry) => found.0.push(entry),
-            Done::Point(point) => found.1.push(point),
-            Done::Since(entry) => found.2.push(entry),
+            Done::Entry(entry) => found.entries.push(entry),
+            Done::Point(point) => found.points.push(point),
+            Done::Since(entry) => found.since[0].push(entry),
+            Done::PolicyGradient(entry) => found.since[1].push(entry),
         }
     }
     Ok(found)

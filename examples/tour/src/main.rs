@@ -14,8 +14,8 @@
 //! the end of a chain of revisions are sampled, with standard errors.
 //!
 //! The second part trains DPO again through every method of §3.3 at several sizes, and compares the
-//! results with the number of trained parameters. `--since` adds ten objectives since the survey, below the same
-//! frontier.
+//! results with the number of trained parameters. `--since` adds ten preference objectives and six policy gradients
+//! since the survey, below the same frontier.
 //!
 //! What you should see: two tables, and two files in `target/tour/`: `report.html` has the pictures,
 //! `report.json` the numbers. No policy is above the frontier. DPO comes nearer to it than SLiC, PRO
@@ -41,7 +41,7 @@ struct Args {
     /// Run only these methods (SFT always runs); a method of the second picture runs at all its sizes.
     #[arg(long, value_delimiter = ',', value_name = "METHOD[,METHOD]")]
     only: Vec<Choice>,
-    /// Ten objectives since the survey too: IPO, KTO, SimPO, ORPO and others.
+    /// Sixteen methods since the survey too: IPO, KTO, SimPO, RLOO, GRPO and others.
     #[arg(long)]
     since: bool,
     /// Optimizer steps of every method.

@@ -3,6 +3,7 @@
 use super::chart::{Chart, INK, Shape, range};
 use super::labels::Label;
 use super::methods::Section;
+use super::methods::policy_gradients::{Kl, PolicyGradient};
 use super::methods::since::{Reads, Since};
 use super::report::{CurvePoint, Entry, Mark, Report, SinceSection};
 use std::fmt::Write;
@@ -105,6 +106,37 @@ pub fn since(report: &Report, since: &SinceSection) -> String {
         legend: legend
             .map(|(text, reads)| (text, style(reads), false))
             .into(),
+    })
+}
+
+/// PPO and the policy gradients since, by where their KL is.
+pub fn policy_gradients(report: &Report, since: &SinceSection) -> String {
+    fn style(kl: Kl) -> Style {
+        match kl {
+            Kl::InReward => ("#0072B2", Shape::Square),
+            Kl::InLoss => ("#00835c", Shape::Triangle),
+            Kl::Nowhere => ("#D55E00", Shape::Circle),
+        }
+    }
+    let legend = [
+        ("KL in the reward", Kl::InReward),
+        ("KL in the loss", Kl::InLoss),
+        ("no KL", Kl::Nowhere),
+    ];
+    let ppo = report.entries.iter().filter(|e| e.name == "ppo");
+    let entries: Vec<Entry> = ppo.chain(&since.policy_gradients).cloned().collect();
+    below(&Below {
+        report,
+        entries: &entries,
+        frontier: &since.policy_gradient_frontier,
+        style: |entry| {
+            let method = PolicyGradient::ALL
+                .into_iter()
+                .find(|m| m.title().name == entry.name);
+            style(method.map_or(Kl::InReward, PolicyGradient::kl))
+        },
+        targets: report.learned_target.iter().collect(),
+        legend: legend.map(|(text, kl)| (text, style(kl), false)).into(),
     })
 }
 

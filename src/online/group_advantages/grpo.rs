@@ -70,9 +70,10 @@ impl Default for GrpoAdvantageConfig {
 /// * With the group's deviation a constant added to a group's rewards or a factor on them changes nothing (but ε). So
 ///   a group with one success in eight and a group with one failure in eight push equally hard.
 /// * For success of probability p the expected gradient is that of 2 arcsin √p as G → ∞. It weighs a prompt by
-///   1/√(p(1 − p)): the hardest and the easiest prompts count most. Without a deviation it is ∇p · (1 − 1/G).
-/// * The own reward is in the baseline. That shrinks the gradient by exactly 1 − 1/G and does not bend it
-///   ([`rloo_advantages`](super::rloo_advantages) leaves it out).
+///   1/√(p(1 − p)): the hardest and the easiest prompts count most, but for groups of G no prompt more than
+///   √G · (1 − 1/G) times ∇p.
+/// * Without a deviation the expected gradient is ∇p · (1 − 1/G): the own reward is in the baseline, which shrinks the
+///   gradient and does not bend it ([`rloo_advantages`](super::rloo_advantages) leaves it out).
 /// # Departures
 /// * The paper does not say which deviation; n − 1 is that of TRL, verl and OpenRLHF.
 /// * A group without variance is exactly 0, where others divide a rounding error by ε.
@@ -96,6 +97,7 @@ impl Default for GrpoAdvantageConfig {
 /// The share of groups whose advantages are all 0. It is high at the start on hard prompts and at the end on easy ones;
 /// those groups cost time and teach nothing.
 /// # Try
+/// * Where one policy answers two kinds of prompts, which kind does it give up? Solution: `cargo run --example grpo`.
 /// * Draw groups at several p and compare the mean gradient of the four utilities. Solution:
 ///   `tests/identities/group_advantages.rs::four_utilities_of_one_success_probability`.
 /// # Source

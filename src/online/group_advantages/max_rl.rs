@@ -31,8 +31,8 @@ use candle_core::Tensor;
 /// # Properties
 /// * For rewards of 0 and 1 and N answers the expected gradient is Σ_{k=1}^{N−1} (1/k) ∇pass@k, with pass@k = 1 −
 ///   (1 − p)ᵏ. As N → ∞ it is ∇p/p = ∇ log p.
-/// * The order is N − 1 and not N, because a group of failures is 0: without the baseline's pull there, one order is
-///   missing. For N = 4 and p = 0.3 the gradient is 2.19 ∇p; order 4 would be 2.533 ∇p.
+/// * The order is N − 1 and not N: a group of failures has advantages of 0, where an estimator of order N still
+///   subtracts its baseline. For N = 4 and p = 0.3 the gradient is 2.19 ∇p; order 4 would be 2.533 ∇p.
 /// * A group of one, and a group of equal rewards, have exactly 0.
 /// # Departures
 /// Meant for rewards of 0 and 1. Others are accepted, as in prime-rl; a group of negative mean is 0.

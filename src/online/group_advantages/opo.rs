@@ -34,8 +34,7 @@ use candle_core::Tensor;
 /// negative. It reads both to the host.
 /// # Properties
 /// * Answers of one length: the advantages of Dr. GRPO.
-/// * The length-weighted sum of a group's advantages is 0: under a loss summed over tokens, longer answers pull as much
-///   up as down.
+/// * The length-weighted sum of a group's advantages is 0: summed over its tokens, a group pushes up as much as down.
 /// * A group of one, a group of equal rewards and a group without tokens have exactly 0.
 /// # Departures
 /// The optimal baseline leaves the own answer out; the authors' practical form, verl's and this one keep it in.

@@ -50,8 +50,8 @@ impl Default for PassAtKConfig {
 /// [`Error::Parameter`](crate::Error::Parameter) unless ε is finite and not negative. It reads the rewards to the host.
 /// # Properties
 /// * Without the deviation, r₍₁₎ − r₍₂₎ is max r less the max without that answer: leave-one-out for the maximum, and
-///   for every other answer that difference is 0. So the expected gradient is that of E max r, the pass@k of the whole
-///   group for rewards of 0 and 1.
+///   for every other answer that difference is 0. So the expected gradient, summed over the group, is that of E max r:
+///   for rewards of 0 and 1 the pass@k of the whole group. A mean over the group has 1/G of it.
 /// * A tie at the top gives 0 to all, and so does a group of one: with two successes no answer was needed.
 /// * No advantage is negative: failures are not pushed down.
 /// # Departures

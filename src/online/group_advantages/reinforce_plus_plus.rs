@@ -126,10 +126,10 @@ pub fn reinforce_plus_plus_advantages(
 /// [`Error::Argument`](crate::Error::Argument) if a reward that counts is not finite, or a length is not finite or is
 /// negative. It reads both to the host.
 /// # Properties
-/// * There is no deviation of the group: a group of small differences pushes less than one of large differences, other
-///   than under GRPO.
-/// * Long answers dominate μ and σ. So the advantages of a group do not sum to 0, and a group of one or of equal
-///   rewards, whose Dᵢ is exactly 0, gets −μ/σ: 0 only where all answers are of one length.
+/// * The group's deviation is not used: a group of small differences pushes less than one of large differences. Under
+///   GRPO both push alike.
+/// * Long answers dominate μ and σ. So the advantages of a group need not sum to 0, and a group of one or of equal
+///   rewards, whose Dᵢ is exactly 0, gets −μ/σ. Where all answers have one length, μ is 0.
 /// # Departures
 /// [`Divisor::Sample`] as in verl and [`Divisor::Population`] as in OpenRLHF, which bounds the variance from below by 10⁻⁸
 /// instead of adding it.

@@ -1,7 +1,6 @@
 //! Likelihood terms that are added to a policy loss: of right answers, and of observations (2025, after the survey).
 //!
-//! In one sentence: tokens whose text is known to be worth predicting give a supervised loss on the pass that was paid
-//! for.
+//! In one sentence: tokens that are worth predicting give a supervised loss from a forward pass that is needed anyway.
 //!
 //! | paper | here | shape |
 //! |---|---|---|

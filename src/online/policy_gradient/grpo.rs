@@ -82,8 +82,9 @@ impl GrpoConfig {
 /// # Properties
 /// * At the token level it is [`ppo_policy_loss`](crate::ppo_policy_loss), value and gradient; δ is its dual clip where
 ///   δ ≥ 1 + ε_high.
-/// * At the first step on a batch ρ = 1: the loss is −Â, whose mean over a group is 0, and its gradient is −Â/│y│. A loss
-///   of 0 does not mean that nothing is learned (trl#2608, trl#2681).
+/// * At the first step on a batch ρ = 1: the loss is −Â, whose mean over a group is 0. The slope of an answer's mean in
+///   the log-probability of each of its tokens is −Â/│y│. A loss of 0 does not mean that nothing is learned (trl#2608,
+///   trl#2681).
 /// * GRPO divides by each answer's own length: a long wrong answer is pushed down less per token than a short one, and
 ///   a short right one is pulled up more. Dr. GRPO's constant has no such preference; a divisor that follows the batch's
 ///   padding has another (verl#3741).

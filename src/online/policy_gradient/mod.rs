@@ -2,13 +2,13 @@
 //!
 //! All take the log-probabilities of the policy and of the one that wrote the answers, and an advantage for each answer or
 //! token, as [`ppo_policy_loss`](crate::ppo_policy_loss) does. They return a loss per token; the reduction is the
-//! caller's, and half of the names below are a reduction.
+//! caller's. Some of the names below differ in nothing else.
 //!
 //! | loss | of which ratio | beyond its bounds | reduction of the paper |
 //! |---|---|---|---|
 //! | [`reinforce_loss`] | none | – | `SequenceMean` |
 //! | [`grpo_loss`] | token (or any level) | the gradient stops | `MeanOfSequenceMeans` |
-//! | … DAPO | token | stops, later above | `TokenMean` |
+//! | … DAPO | token | stops; the upper bound is wider | `TokenMean` |
 //! | … Dr. GRPO | token | stops | `SumOver { count: answers · constant }` |
 //! | … RLOO | answer, sum | stops | `MeanOfSequenceMeans` |
 //! | [`gspo_loss`] | answer, geometric mean | stops for all of its tokens | `MeanOfSequenceMeans` |

@@ -1,4 +1,4 @@
-//! REINFORCE: the log-probability of each token, weighted by its advantage (the ground of all of them).
+//! REINFORCE: the log-probability of each token, weighted by its advantage (1992, the basis of the others).
 //!
 //! In one sentence: no ratio and no clip, so it is right on fresh answers and nowhere else.
 //!

@@ -72,7 +72,8 @@ impl Default for VespoConfig {
 /// # Properties
 /// * φ(1) = 1: the first step is [`cispo_loss`](super::cispo_loss) and [`reinforce_loss`](super::reinforce_loss).
 /// * φ is largest at W = k/λ: below 1 for answers to reinforce, above 1 for those to push down.
-/// * All tokens of an answer share the slope −φ(W) Â, so a sum over answers is reduced by the number of tokens.
+/// * All tokens of an answer share the slope −φ(W) Â. The loss is reduced by [`TokenMean`](crate::Reduction), so that an
+///   answer counts by its length.
 /// * The weights of the sampler are inside φ. Multiplying the loss by them as well would count them twice.
 /// # Departures
 /// As TRL's code, with two exceptions. At the lower bound of W, where φ is below 10⁻¹⁴, the weight is 0: times a

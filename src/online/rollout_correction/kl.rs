@@ -1,4 +1,4 @@
-//! KL terms of the loss whose gradient is right: on old answers, and of an estimator that is not (2025, after the survey).
+//! KL terms with the gradient of KL(π‖π_ref): on old answers, and for every estimator (2025, after the survey).
 //!
 //! In one sentence: k₃ estimates KL(π‖π_ref) on fresh draws of π alone; times the ratio it does so on old ones, value
 //! and gradient.
@@ -124,7 +124,7 @@ pub fn unbiased_kl_loss(
 /// [`Error::Shape`](crate::Error::Shape) or [`Error::DType`](crate::Error::DType) if shapes or types differ.
 /// # Properties
 /// * The slope in log π_θ is −xₜ whatever the estimator, which on fresh draws is ∇KL(π‖π_ref) of the token.
-/// * Without the trick, k₁ in the loss has a gradient of mean 0 and k₃ that of the other direction.
+/// * Without that slope, k₁ in the loss has a gradient of mean 0 and k₃ that of the other direction.
 /// # Departures
 /// The slope is stated, not the difference of two terms, so that an infinite xₜ gives no NaN. verl writes it with a `+`:
 /// `k1+`, `k3+`, `low_var_kl+`.

@@ -1,8 +1,8 @@
 //! Between the program that draws answers and the one that learns from them (2025, after the survey).
 //!
 //! The sampler computes log-probabilities with other kernels, in another type, and often some updates late. So answers
-//! are drawn from a policy that is not quite the one whose ratio starts at 1. What is here corrects for the rest: weights,
-//! masks, and a KL that stays right on old answers.
+//! are drawn from a policy that is not quite the one whose ratio starts at 1. This module corrects for the difference:
+//! weights, masks, and a KL whose gradient is right on old answers.
 //!
 //! | function | reads | gives |
 //! |---|---|---|
@@ -16,8 +16,8 @@
 //! Weights multiply the policy's loss and not the KL, as in TRL and verl. A token of weight 0 loses its term and stays in
 //! the divisor. [`vespo_loss`](super::policy_gradient::vespo_loss) takes the weights inside.
 //!
-//! The names of the field: TIS truncates tokens; IcePop drops tokens outside [0.5, 5]; seq-mask-TIS is both weights, of
-//! tokens and of the band. A ratio of whole answers, e^Σ, leaves any band soon: at 1000 tokens a mean difference of 0.003
+//! The names of the field: TIS truncates tokens; IcePop drops tokens outside [0.5, 5]; seq-mask-TIS uses both, weights of
+//! tokens and the band of answers. A ratio of whole answers, e^Σ, leaves any band soon: at 1000 tokens a mean difference of 0.003
 //! is a weight of 20 (NeMo-RL#2269).
 
 pub mod band;

@@ -26,8 +26,9 @@ use candle_core::{DType, Tensor};
 /// [`Error::Argument`](crate::Error::Argument) if a reward that counts is not finite. It reads the rewards to the host.
 /// # Properties
 /// * A group that is left out has advantages of exactly 0 under every function of
-///   [`group_advantages`](crate::online::group_advantages) that compares within a group. So leaving it out changes the
-///   divisor and the KL of the loss, not the direction of the policy's gradient.
+///   [`group_advantages`](crate::online::group_advantages) that compares within a group alone; those of REINFORCE++ and
+///   ReMax do not. So leaving it out changes the divisor and the KL of the loss, not the direction of the policy's
+///   gradient.
 /// * A group of one is left out.
 /// # Departures
 /// The paper draws new prompts until the batch is full. That loop is the caller's; this says which groups to keep.

@@ -11,6 +11,7 @@
 //! | [`edits`], [`revisions`] | §3.2.2 | a first answer, and a better one after it |
 //! | [`adapters`] | §3.3 | the pairs of DPO, with only an adapter trained; more adapters are in [`super::parameters`] |
 //! | [`since`] | after it | the pairs of DPO; one of them, pairs of the policy's own answers |
+//! | [`policy_gradients`] | after it | the policy's own answers in groups, sampled during training |
 
 pub mod adapters;
 pub mod chains;
@@ -19,6 +20,7 @@ pub mod edits;
 mod estimate;
 pub mod lists;
 pub mod pairs;
+pub mod policy_gradients;
 pub mod ppo;
 pub mod raft;
 pub mod revisions;

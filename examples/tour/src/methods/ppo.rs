@@ -17,7 +17,7 @@ use std::time::Instant;
 use support::transformer::Transformer;
 
 /// Optimizer steps on each set of answers.
-const EPOCHS: usize = 4;
+pub const EPOCHS: usize = 4;
 
 #[derive(Serialize)]
 struct PpoSettings<'a> {

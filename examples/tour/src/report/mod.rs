@@ -13,7 +13,7 @@ use super::methods::{BETA, Section};
 use super::parameters::{Family, Placed};
 use super::pulls;
 use super::world::{Frontier, PerAnswer, expectation, kl};
-use super::{Options, Result};
+use super::{Found, Options, Result};
 use serde::Serialize;
 use serde_json::Value;
 use std::fmt::Write as _;
@@ -140,19 +140,19 @@ pub struct Report {
     pub gradients: Vec<pulls::Gradient>,
     /// The second picture: DPO through every method of §3.3.
     pub points: Vec<Placed>,
-    /// Ten objectives since the survey, if they were asked for.
+    /// What came after the survey, if it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<SinceSection>,
     pub seconds: f64,
 }
 
 impl Report {
-    pub fn new(
-        lab: &Lab,
-        options: &Options,
-        (entries, points, since): (Vec<Entry>, Vec<Placed>, Vec<Entry>),
-        seconds: f64,
-    ) -> Result<Self> {
+    pub fn new(lab: &Lab, options: &Options, found: Found, seconds: f64) -> Result<Self> {
+        let Found {
+            entries,
+            points,
+            since,
+        } = found;
         let frontier = lab.frontier();
         let target = frontier.at(1.0 / BETA);
         let best = |r: &Vec<f64>| r.iter().copied().fold(f64::NEG_INFINITY, f64::max);

@@ -1,15 +1,16 @@
-//! The section of `--since`: ten objectives since the survey below the same frontier.
+//! The section of `--since`: what came after the survey, below the same frontier.
 
 use super::cells::{escape, flat, share};
 use super::{Entry, Mark, Report, curve};
 use crate::lab::Lab;
+use crate::methods::policy_gradients::PolicyGradient;
 use crate::methods::since::{Since, ipo_beta};
 use crate::plot;
 use crate::world::{Frontier, PROMPTS, PerAnswer, expectation, kl, log_softmax};
 use serde::Serialize;
 use std::fmt::Write;
 
-/// The results of the objectives since the survey.
+/// The results of the methods since the survey.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SinceSection {
     pub entries: Vec<Entry>,
@@ -19,12 +20,20 @@ pub struct SinceSection {
     pub ipo_target: Mark,
     /// π_ref · 2w: where NCA's lies at β = 1.
     pub nca_target: Mark,
+    /// The policy gradients since.
+    pub policy_gradients: Vec<Entry>,
+    /// The frontier as far as their picture goes.
+    pub policy_gradient_frontier: Vec<Mark>,
 }
 
 impl SinceSection {
     /// None if there are no entries.
-    pub fn new(lab: &Lab, entries: Vec<Entry>) -> Option<Self> {
-        let furthest = entries.iter().filter_map(|e| e.kl).reduce(f64::max)?;
+    pub fn new(lab: &Lab, [entries, policy_gradients]: [Vec<Entry>; 2]) -> Option<Self> {
+        let of = |entries: &[Entry]| {
+            let furthest = entries.iter().filter_map(|e| e.kl).reduce(f64::max)?;
+            Some(curve(&lab.frontier(), 1.15 * furthest))
+        };
+        let (frontier, policy_gradient_frontier) = (of(&entries)?, of(&policy_gradients)?);
         let chances = lab.chances();
         let reference = &lab.reference_log_probs;
         let place = |label: &str, log_p: &PerAnswer| Mark {
@@ -41,10 +50,12 @@ impl SinceSection {
             log_softmax(&tilted.collect::<Vec<f64>>())
         });
         Some(Self {
-            frontier: curve(&lab.frontier(), 1.15 * furthest),
+            frontier,
+            policy_gradient_frontier,
             ipo_target: place("optimum of IPO", &by_chance.policy(1.0 / ipo_beta())),
             nca_target: place("optimum of NCA", &doubled.collect()),
             entries,
+            policy_gradients,
         })
     }
 
@@ -52,6 +63,12 @@ impl SinceSection {
     pub fn entry(&self, objective: Since) -> Option<&Entry> {
         let name = objective.title().name;
         self.entries.iter().find(|e| e.name == name)
+    }
+
+    /// The entry of a policy gradient.
+    pub fn policy_gradient(&self, method: PolicyGradient) -> Option<&Entry> {
+        let name = method.title().name;
+        self.policy_gradients.iter().find(|e| e.name == name)
     }
 }
 
@@ -76,25 +93,32 @@ impl Lab {
 }
 
 impl Report {
-    /// The table of the objectives since, as text; empty without them.
+    /// The tables of the methods since, as text; empty without them.
     pub fn since_table(&self) -> String {
         let Some(since) = &self.since else {
             return String::new();
         };
-        let mut out = format!(
-            "{:<20}{:>9}{:>9}{:>9}{:>10}{:>10}{:>9}\n",
-            "since the survey", "E r", "KL", "regret", "win rate", "accuracy", "seconds"
-        );
-        for e in &since.entries {
-            let [reward, kl, regret] = e.numbers();
+        let mut out = String::new();
+        for (head, entries) in [
+            ("preferences since", &since.entries),
+            ("policy gradients", &since.policy_gradients),
+        ] {
             let _ = writeln!(
                 out,
-                "{:<20}{reward:>9}{kl:>9}{regret:>9}{:>10}{:>10}{:>9.1}",
-                e.label,
-                share(e.win_rate),
-                share(e.accuracy),
-                e.seconds,
+                "{head:<20}{:>9}{:>9}{:>9}{:>10}{:>10}{:>9}",
+                "E r", "KL", "regret", "win rate", "accuracy", "seconds"
             );
+            for e in entries {
+                let [reward, kl, regret] = e.numbers();
+                let _ = writeln!(
+                    out,
+                    "{:<20}{reward:>9}{kl:>9}{regret:>9}{:>10}{:>10}{:>9.1}",
+                    e.label,
+                    share(e.win_rate),
+                    share(e.accuracy),
+                    e.seconds,
+                );
+            }
         }
         out
     }
@@ -104,36 +128,54 @@ impl Report {
         let Some(since) = &self.since else {
             return String::new();
         };
-        let (mut rows, mut settings) = (String::new(), String::new());
-        for e in &since.entries {
-            let [reward, kl, regret] = e.numbers();
-            let _ = writeln!(
-                rows,
-                "<tr><td>{}</td><td>{reward}</td><td>{kl}</td><td>{regret}</td><td>{}</td><td>{}</td><td>{:.1}</td></tr>",
-                escape(&e.label),
-                share(e.win_rate),
-                share(e.accuracy),
-                e.seconds,
-            );
-            let _ = writeln!(
-                settings,
-                "<tr><td>{}</td><td><code>{}</code></td></tr>",
-                escape(&e.label),
-                escape(&flat(&e.settings)),
-            );
-        }
         format!(
             r#"<h2>Since the survey</h2>
+<h3>Preferences</h3>
 <p>Ten objectives that are younger than the survey, from the same reference, below the same exact frontier. All but online DPO learn
 from DPO's pairs in DPO's order. Online DPO labels two answers of its own to each prompt by the learned reward.</p>
 {picture}
 <p class="note">Full star: the optimum of DPO. Hollow stars: what IPO and NCA aim at with these labels, and online DPO with the learned
 reward. They are distributions written down, not trained.</p>
-<table><tr><th>objective</th><th>E r</th><th>KL, nats</th><th>regret</th><th>win rate</th><th>accuracy</th><th>seconds</th></tr>
-{rows}</table>
-<table class="text">{settings}</table>
-"#,
+{preferences}<h3>Policy gradients</h3>
+<p>PPO and six methods that replace its critic by other answers to the same prompt. All draw their answers from the policy, score them
+by the learned reward, and take four steps on each draw. β is ½ where a method has a KL; Dr. GRPO, GSPO and CISPO have none, as in
+their papers.</p>
+{gradients}
+<p class="note">Hollow star: π_ref · e^(r̂/β) with the learned reward r̂, the optimum of RLOO, REINFORCE++ and PPO. GRPO's β counts in
+deviations of a group, which shrink as the policy settles. Without a KL nothing but the number of steps ends the way.</p>
+{policies}"#,
             picture = plot::since(self, since),
+            preferences = tables(&since.entries),
+            gradients = plot::policy_gradients(self, since),
+            policies = tables(&since.policy_gradients),
         )
     }
+}
+
+/// Results and settings.
+fn tables(entries: &[Entry]) -> String {
+    let (mut rows, mut settings) = (String::new(), String::new());
+    for e in entries {
+        let [reward, kl, regret] = e.numbers();
+        let _ = writeln!(
+            rows,
+            "<tr><td>{}</td><td>{reward}</td><td>{kl}</td><td>{regret}</td><td>{}</td><td>{}</td><td>{:.1}</td></tr>",
+            escape(&e.label),
+            share(e.win_rate),
+            share(e.accuracy),
+            e.seconds,
+        );
+        let _ = writeln!(
+            settings,
+            "<tr><td>{}</td><td><code>{}</code></td></tr>",
+            escape(&e.label),
+            escape(&flat(&e.settings)),
+        );
+    }
+    format!(
+        r#"<table><tr><th>objective</th><th>E r</th><th>KL, nats</th><th>regret</th><th>win rate</th><th>accuracy</th><th>seconds</th></tr>
+{rows}</table>
+<table class="text">{settings}</table>
+"#
+    )
 }

@@ -5,6 +5,7 @@ mod disturb;
 mod parameters;
 #[path = "../../../tabular/policy.rs"]
 mod policy;
+mod policy_gradients;
 mod since;
 mod tour_claims;
 

@@ -1,15 +1,16 @@
-//! The claims of `--since`, on a quick run.
+//! The claims of `--since`, on a quick run. Those of the policy gradients have a file of their own.
 
 use crate::tour_claims::{options, quiet, report, without_times};
 use std::sync::OnceLock;
 use tour::lab::{Lab, Sizes};
 use tour::methods::Method;
+use tour::methods::policy_gradients::PolicyGradient;
 use tour::methods::since::{Reads, Since};
 use tour::report::{Entry, Mark, Report, SinceSection};
 use tour::world::expectation;
 use tour::{Options, run};
 
-/// DPO and PPO beside the ten.
+/// DPO and PPO beside those since.
 fn asked() -> Options {
     Options {
         only: vec![Method::Ppo, Method::Dpo],
@@ -19,12 +20,12 @@ fn asked() -> Options {
     }
 }
 
-fn with_since() -> &'static Report {
+pub fn with_since() -> &'static Report {
     static REPORT: OnceLock<Report> = OnceLock::new();
     REPORT.get_or_init(|| run(&asked(), &quiet()).expect("the tour runs"))
 }
 
-fn section() -> &'static SinceSection {
+pub fn section() -> &'static SinceSection {
     with_since().since.as_ref().expect("a section")
 }
 
@@ -32,15 +33,21 @@ fn entry(objective: Since) -> &'static Entry {
     section().entry(objective).expect("an entry")
 }
 
+/// All policies of the section.
+fn policies() -> impl Iterator<Item = &'static Entry> {
+    let section = section();
+    section.entries.iter().chain(&section.policy_gradients)
+}
+
 /// Reward, KL and regret.
-fn place(e: &Entry) -> (f64, f64, f64) {
+pub fn place(e: &Entry) -> (f64, f64, f64) {
     match (e.reward, e.kl, e.regret) {
         (Some(reward), Some(kl), Some(regret)) => (reward, kl, regret),
         _ => panic!("`{}` is not a policy", e.name),
     }
 }
 
-fn dpo() -> &'static Entry {
+pub fn dpo() -> &'static Entry {
     let entries = with_since().entries.iter();
     entries.into_iter().find(|e| e.name == "dpo").expect("DPO")
 }
@@ -59,8 +66,8 @@ fn every_objective_has_its_entry_and_its_settings() {
 }
 
 #[test]
-fn no_objective_is_above_the_frontier_and_regret_is_a_divergence() {
-    for e in &section().entries {
+fn nothing_is_above_the_frontier_and_regret_is_a_divergence() {
+    for e in policies() {
         let (_, kl, regret) = place(e);
         assert!(regret > -1e-9 && kl > -1e-12, "{}: {regret} {kl}", e.name);
         let identity = e.identity.expect("a policy");
@@ -91,7 +98,9 @@ fn one_seed_gives_one_section() {
     };
     let times = |report: &Report| {
         let mut section = report.since.clone().expect("a section");
-        section.entries.iter_mut().for_each(|e| e.seconds = 0.0);
+        let entries = section.entries.iter_mut();
+        let entries = entries.chain(&mut section.policy_gradients);
+        entries.for_each(|e| e.seconds = 0.0);
         section
     };
     let again = run(&only, &quiet()).expect("the tour runs");
@@ -106,9 +115,11 @@ fn the_section_is_in_the_reports() {
     assert!(html.contains("<h2>Since the survey</h2>") && !html.contains("NaN"));
     let json = std::fs::read_to_string(dir.path().join("report.json")).expect("readable");
     let json: serde_json::Value = serde_json::from_str(&json).expect("json");
-    let entries = json["since"]["entries"].as_array().expect("a list");
-    assert_eq!(entries.len(), Since::ALL.len());
-    for (read, of) in entries.iter().zip(&section().entries) {
+    let list = |name: &str| json["since"][name].as_array().expect("a list").clone();
+    let entries = [list("entries"), list("policy_gradients")];
+    let counts = entries.each_ref().map(Vec::len);
+    assert_eq!(counts, [Since::ALL.len(), PolicyGradient::ALL.len()]);
+    for (read, of) in entries.iter().flatten().zip(policies()) {
         assert_eq!(read["name"], *of.name);
         let regret = read["regret"].as_f64().zip(of.regret);
         assert!(regret.is_some_and(|(read, x)| (read - x).abs() < 1e-12));
@@ -119,11 +130,11 @@ fn the_section_is_in_the_reports() {
         );
     }
     let table = with_since().since_table();
-    assert_eq!(table.lines().count(), Since::ALL.len() + 1);
+    assert_eq!(table.lines().count(), policies().count() + 2);
 }
 
 /// The place of an entry, and a mark that it should be near.
-fn near(e: &Entry, mark: &Mark, reward: f64, kl: f64) {
+pub fn near(e: &Entry, mark: &Mark, reward: f64, kl: f64) {
     let (r, k, _) = place(e);
     assert!((r - mark.reward).abs() < reward, "{}: {r} {mark:?}", e.name);
     assert!((k - mark.kl).abs() < kl, "{}: {k} {mark:?}", e.name);
@@ -213,12 +224,17 @@ fn chances_are_a_half_on_average_and_grow_with_the_reward() {
 }
 
 #[test]
-fn the_frontier_of_the_picture_reaches_beyond_every_objective() {
-    let frontier = &section().frontier;
+fn the_frontiers_of_the_pictures_reach_beyond_every_policy() {
     let (reward, kl, _) = place(&with_since().entries[0]);
-    assert!((frontier[0].kl - kl).abs() < 1e-12);
-    assert!((frontier[0].reward - reward).abs() < 1e-12);
-    assert!(frontier.is_sorted_by(|a, b| a.kl < b.kl && a.reward < b.reward));
-    let last = frontier.last().expect("a mark").kl;
-    assert!(section().entries.iter().all(|e| e.kl < Some(last)));
+    let section = section();
+    for (frontier, entries) in [
+        (&section.frontier, &section.entries),
+        (&section.policy_gradient_frontier, &section.policy_gradients),
+    ] {
+        assert!((frontier[0].kl - kl).abs() < 1e-12);
+        assert!((frontier[0].reward - reward).abs() < 1e-12);
+        assert!(frontier.is_sorted_by(|a, b| a.kl < b.kl && a.reward < b.reward));
+        let last = frontier.last().expect("a mark").kl;
+        assert!(entries.iter().all(|e| e.kl < Some(last)));
+    }
 }
