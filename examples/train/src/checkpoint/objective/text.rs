@@ -184,6 +184,18 @@ pub fn log_probs(decoder: &Decoder, texts: &[&Text], mode: Mode) -> Result<Token
     Ok(decoder.log_probs(&flat.tokens, &flat.segments, &flat.learned, mode)?)
 }
 
+/// What a value model gives each token of some texts `[texts, time − 1]`: at the place of a token's log-probability, the
+/// value of the text before it.
+pub fn values(critic: &Decoder, texts: &[&Text], mode: Mode) -> Result<Tensor> {
+    let flat = Flat::of(texts)?;
+    let hidden = critic.forward(&flat.tokens, &flat.segments, mode)?;
+    let scores = flat
+        .segments
+        .to_rows(&critic.token_scores(&hidden)?)?
+        .squeeze(2)?;
+    Ok(scores.narrow(1, 0, scores.dim(1)?.saturating_sub(1))?)
+}
+
 /// Texts as one flat batch.
 struct Flat {
     segments: Segments,

@@ -5,7 +5,7 @@ use super::super::log::read;
 use super::super::objective::Text;
 use super::super::objective::text::log_probs;
 use super::prompts::Prompt;
-use super::rollout::{Answer, Sampler, token_log_probs};
+use super::rollout::{Answer, Sampler, of_tokens};
 use candle_align::decoder::{Decoder, Mode};
 use serde::Deserialize;
 use serde_json::Value;
@@ -110,8 +110,11 @@ impl Given {
             }
         }
         let quiet = decoder.without_gradients();
-        let compute = |texts: &[&Text]| log_probs(&quiet, texts, Mode::Evaluation);
-        let old = token_log_probs(&compute, prompts, &all, sampler.max_tokens)?;
+        let compute = |texts: &[&Text]| {
+            let of = log_probs(&quiet, texts, Mode::Evaluation)?;
+            Ok(of.values().clone())
+        };
+        let old = of_tokens(&compute, prompts, &all, sampler.max_tokens)?;
         for (answer, old) in all.iter_mut().zip(old) {
             answer.old = old;
         }

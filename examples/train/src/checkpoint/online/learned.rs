@@ -90,6 +90,12 @@ pub fn units(
             }
             return Ok(found);
         }
+        Learned::Ppo => {
+            let can =
+                (0..answers.len()).filter(|at| rewards[*at].sum.is_some() && !cut(&answers[*at]));
+            found.units = can.map(|at| vec![at]).collect();
+            return Ok(found);
+        }
         Learned::Rloo => {
             let mut paid = sums.clone();
             if let Some(reference) = reference {

@@ -49,6 +49,8 @@ pub struct Measured {
     pub clipped: f64,
     /// The KL to the model at the start.
     pub kl: Option<f64>,
+    /// Of PPO, the part of the loss that the value model has, before its weight.
+    pub value: Option<f64>,
 }
 
 /// Whether the loss covers an answer.
@@ -91,6 +93,7 @@ pub fn loss(
         loss,
         clipped: 0.0,
         kl: None,
+        value: None,
     };
     match settings.objective {
         Learned::Raft => {
@@ -216,11 +219,12 @@ fn policy(
         loss: loss.reduce(reduction)?,
         clipped,
         kl,
+        value: None,
     })
 }
 
 /// Numbers of each answer's tokens at the places where the model's log-probabilities have them.
-fn placed<'a>(
+pub(super) fn placed<'a>(
     texts: &[Text],
     numbers: impl Iterator<Item = &'a [f64]>,
     like: &TokenLogProbs,

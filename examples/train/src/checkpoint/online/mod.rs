@@ -4,6 +4,7 @@
 //! |---|---|---|---|
 //! | `grpo` | judge each other: `grpo_advantages` or `gdpo_advantages` | by `loss_type`: `grpo_loss`, `cispo_loss`, `sapo_loss`, `vespo_loss`, and the KL in the loss | if `beta` > 0 |
 //! | `rloo` | the mean of the others is the baseline: `rloo_advantages`, the KL in the reward | `grpo_loss` on whole answers | if `beta` > 0 |
+//! | `ppo` | [`ppo`]: a value model judges each token: `Rollout::experience`, the KL in the reward | `ppo_policy_loss`, `ppo_value_loss` | if `beta` > 0 |
 //! | `raft` | the best is kept: `best_of_k` | `sft_loss` | – |
 //! | `online_dpo` | the best and the worst are a pair | `dpo_loss` | always |
 //!
@@ -30,6 +31,7 @@ pub mod fit;
 pub mod given;
 pub mod learned;
 pub mod loss;
+pub mod ppo;
 pub mod prompts;
 pub mod rewards;
 pub mod rollout;

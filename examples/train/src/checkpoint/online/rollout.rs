@@ -6,9 +6,9 @@ use super::super::order::parts;
 use super::super::rows::Folder;
 use super::super::settings::Settings;
 use super::prompts::{Prompt, Voice};
+use candle_align::SamplingConfig;
 use candle_align::decoder::Decoder;
-use candle_align::{SamplingConfig, TokenLogProbs};
-use candle_core::DType;
+use candle_core::{DType, Tensor};
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 
@@ -146,7 +146,7 @@ impl<'a> Sampler<'a> {
 }
 
 /// A number from two; a step of SplitMix64.
-fn mix(state: u64, part: u64) -> u64 {
+pub(super) fn mix(state: u64, part: u64) -> u64 {
     let z = (state ^ part.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_add(0x9e37_79b9_7f4a_7c15);
     let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -170,9 +170,10 @@ impl RngCore for Streams {
     }
 }
 
-/// The log-probability of each token of some answers, by a model.
-pub fn token_log_probs(
-    compute: &dyn Fn(&[&Text]) -> Result<TokenLogProbs>,
+/// A number for each token of some answers, by a model: its log-probability, or a value. `compute` gives them
+/// `[texts, time − 1]`, as [`TokenLogProbs`](candle_align::TokenLogProbs) has them.
+pub fn of_tokens(
+    compute: &dyn Fn(&[&Text]) -> Result<Tensor>,
     prompts: &[Prompt],
     answers: &[Answer],
     max_tokens: Option<usize>,
@@ -185,10 +186,7 @@ pub fn token_log_probs(
     let mut all = Vec::with_capacity(answers.len());
     for part in parts(&rows, max_tokens, |row| texts[row].ids.len()) {
         let of: Vec<&Text> = part.iter().map(|row| &texts[*row]).collect();
-        let found = compute(&of)?
-            .values()
-            .to_dtype(DType::F64)?
-            .to_vec2::<f64>()?;
+        let found = compute(&of)?.to_dtype(DType::F64)?.to_vec2::<f64>()?;
         for (row, values) in part.iter().zip(found) {
             let answer = answers[*row].ids.len();
             let first = texts[*row].ids.len() - answer - 1;

@@ -1,6 +1,7 @@
 //! The settings of the objectives that draw answers. Where TRL has a setting, this has its name and its default.
 
 use super::super::settings::Learned;
+use super::ppo::Ppo;
 use super::rewards::Reward;
 use candle_align::online::group_advantages::Deviation;
 use candle_align::online::ratio::RatioLevel;
@@ -67,7 +68,7 @@ pub struct Online {
     pub rewards: Vec<Reward>,
     /// The weight of each; null: 1.
     pub reward_weights: Option<Vec<f64>>,
-    /// The answers drawn to each prompt; null: 8, and 2 for `rloo` and `online_dpo`, as in TRL.
+    /// The answers drawn to each prompt; null: 8, 2 for `rloo` and `online_dpo`, and 1 for `ppo`, as in TRL.
     pub num_generations: Option<usize>,
     /// The most tokens of an answer.
     pub max_completion_length: usize,
@@ -86,7 +87,8 @@ pub struct Online {
     /// Whether answers without an end have no part in the loss.
     pub mask_truncated_completions: bool,
 
-    /// The price of the KL to the model at the start; null: 0 for `grpo`, 0.05 for `rloo`, 0.1 for `online_dpo`.
+    /// The price of the KL to the model at the start; null: 0 for `grpo`, 0.05 for `rloo` and `ppo`, 0.1 for
+    /// `online_dpo`.
     pub beta: Option<f64>,
     /// ε, how far the ratio may be from 1.
     pub epsilon: f64,
@@ -103,6 +105,8 @@ pub struct Online {
     pub use_bias_correction_kl: bool,
     /// Whether RLOO's advantages are brought to mean 0 and deviation 1 over the batch.
     pub normalize_advantages: bool,
+
+    pub ppo: Ppo,
 
     /// Answers drawn to each held-out prompt; null: a single one, the likeliest token each time.
     pub num_generations_eval: Option<usize>,
@@ -132,6 +136,7 @@ impl Default for Online {
             multi_objective_aggregation: Aggregation::default(),
             use_bias_correction_kl: true,
             normalize_advantages: false,
+            ppo: Ppo::default(),
             num_generations_eval: None,
         }
     }
@@ -142,6 +147,7 @@ impl Online {
     pub fn generations(&self, objective: Learned) -> usize {
         let default = match objective {
             Learned::Rloo | Learned::OnlineDpo => 2,
+            Learned::Ppo => 1,
             _ => 8,
         };
         self.num_generations.unwrap_or(default)
@@ -150,7 +156,7 @@ impl Online {
     /// The price of the KL.
     pub fn beta(&self, objective: Learned) -> f64 {
         let default = match objective {
-            Learned::Rloo => 0.05,
+            Learned::Rloo | Learned::Ppo => 0.05,
             Learned::OnlineDpo => 0.1,
             _ => 0.0,
         };

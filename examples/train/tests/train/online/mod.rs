@@ -2,6 +2,7 @@
 
 mod answers;
 mod commands;
+mod ppo;
 mod prompts;
 mod rewards;
 mod runs;
