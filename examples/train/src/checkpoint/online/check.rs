@@ -119,6 +119,7 @@ impl Settings {
         if objective == Learned::Ppo {
             online.ppo.check()?;
         }
+        online.check_around()?;
         self.check_unread()
     }
 
@@ -169,6 +170,41 @@ impl Settings {
                 surrogate || cispo,
             ),
             ("delta", online.delta.is_some(), grpo && !soft),
+            (
+                "top_entropy_quantile",
+                online.top_entropy_quantile != default.top_entropy_quantile,
+                grpo,
+            ),
+            (
+                "entropy_coef",
+                online.entropy_coef != default.entropy_coef,
+                grpo,
+            ),
+            (
+                "off_policy_mask_threshold",
+                online.off_policy_mask_threshold.is_some(),
+                grpo,
+            ),
+            (
+                "importance_sampling_mode",
+                online.importance_sampling_mode.is_some(),
+                grpo,
+            ),
+            (
+                "importance_sampling_clip_max",
+                online.importance_sampling_clip_max != default.importance_sampling_clip_max,
+                online.importance_sampling_mode.is_some(),
+            ),
+            (
+                "importance_sampling_clip_min",
+                online.importance_sampling_clip_min.is_some(),
+                online.importance_sampling_mode.is_some(),
+            ),
+            (
+                "max_num_gen_batches",
+                online.max_num_gen_batches != default.max_num_gen_batches,
+                grpo && online.completions_file.is_none(),
+            ),
             (
                 "normalize_advantages",
                 online.normalize_advantages,

@@ -46,6 +46,9 @@ pub struct Logged {
     /// Of PPO: the value model's part of the loss, before its weight.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value_loss: Option<f64>,
+    /// The mean entropy of the tokens that `online.entropy_coef` acts on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entropy: Option<f64>,
 }
 
 /// What the answers of a round are.
@@ -67,6 +70,9 @@ pub struct Drawn {
     pub truncated: f64,
     /// The mean log-probability of a token when it was drawn; its negative estimates the entropy.
     pub log_prob: f64,
+    /// Prompts whose answers made room for those of others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replaced: Option<usize>,
 }
 
 /// A round that is ready to be learned from.
@@ -106,7 +112,7 @@ impl Learner<'_> {
         let generations = online.generations(settings.objective);
         let most = settings.fit.max_tokens;
         let begun = Instant::now();
-        let answers = match &self.given {
+        let mut answers = match &self.given {
             Some(given) => given.take(
                 decoder,
                 self.sampler,
@@ -123,6 +129,12 @@ impl Learner<'_> {
         };
         times.generation += begun.elapsed().as_secs_f64();
         let begun = Instant::now();
+        let mut scored = self.rewards.score(self.prompts, &answers)?;
+        times.scoring += begun.elapsed().as_secs_f64();
+        let replaced = self.redraw(decoder, &mut answers, &mut scored, round, times)?;
+        let begun = Instant::now();
+        self.correct(decoder, &mut answers)?;
+        let forking = self.forking(decoder, &answers)?;
         let reference = match online.has_reference(settings.objective) {
             true => {
                 let quiet = decoder.without_gradients();
@@ -134,7 +146,6 @@ impl Learner<'_> {
             }
             false => None,
         };
-        let scored = self.rewards.score(self.prompts, &answers)?;
         let mut found = units(settings, &answers, &scored, reference.as_deref())?;
         let mut lesson = None;
         if let Some(critic) = &self.critic {
@@ -175,12 +186,14 @@ impl Learner<'_> {
             length: tokens as f64 / n,
             truncated: answers.iter().filter(|answer| !answer.ended).count() as f64 / n,
             log_prob: old.sum::<f64>() / tokens as f64,
+            replaced,
         };
         Ok(Ready {
             round: Round {
                 answers,
                 parts: found.parts,
                 reference,
+                forking,
             },
             units: found.units,
             scored,
@@ -216,14 +229,23 @@ impl Learner<'_> {
         };
         let all: Vec<usize> = (0..chosen.len()).collect();
         let batches: Vec<&[usize]> = all.chunks(fit.batch).collect();
+        let uncertain = |units: &[Vec<usize>]| match &round.forking {
+            None => tokens(units),
+            Some(all) => units
+                .iter()
+                .flatten()
+                .map(|row| all[*row].iter().sum::<f64>())
+                .sum(),
+        };
         let window = tokens(&chosen);
         let mut total = GradAccumulator::new();
         let (mut sum, mut clipped, mut kl, mut passes) = (0.0, 0.0, None, 0);
-        let mut value: Option<f64> = None;
+        let (mut value, mut entropy): (Option<f64>, Option<f64>) = (None, None);
         for batch in &batches {
             let divisors = Divisors {
                 rows: chosen.len() as f64,
                 tokens: window,
+                uncertain: uncertain(&chosen),
                 of_batch: tokens(&chosen[batch[0]..batch[batch.len() - 1] + 1]),
                 batches: batches.len() as f64,
             };
@@ -263,6 +285,7 @@ impl Learner<'_> {
                 sum += measured.loss.to_dtype(DType::F64)?.to_scalar::<f64>()?;
                 clipped += measured.clipped;
                 kl = measured.kl.map(|more| more + kl.unwrap_or(0.0));
+                entropy = measured.entropy.map(|more| more + entropy.unwrap_or(0.0));
                 value = measured.value.map(|more| more + value.unwrap_or(0.0));
             }
         }
@@ -279,6 +302,7 @@ impl Learner<'_> {
             clipped: share(clipped),
             kl: kl.map(share),
             value_loss: value,
+            entropy: entropy.map(|sum| sum / uncertain(&chosen).max(1.0)),
         })
     }
 }

@@ -14,8 +14,10 @@
 //! | [`prompts`] | rows to prompts, some held out |
 //! | [`rollout`], [`given`] | answers, drawn or from a file |
 //! | [`rewards`] | rewards from rules, commands and reward models |
+//! | [`redraw`] | prompts that teach nothing make room for others |
 //! | [`learned`] | rewards to advantages; which answers the loss covers |
 //! | [`loss`] | the loss of a part of a step |
+//! | [`around`], [`sampler_weights`] | what GRPO's terms are multiplied by: tokens of high entropy, off-policy masks, the sampler's weights |
 //! | [`fit`] | the steps |
 //! | [`evaluate`] | the rewards of held-out prompts |
 //! | [`files`] | `samples.jsonl` and `times.jsonl` |
@@ -24,6 +26,7 @@
 //! A run is the same whatever the order and the batch in which answers are drawn: each answer has random numbers of
 //! its own, from the run's seed, the step, the prompt and the answer's number.
 
+pub mod around;
 mod check;
 pub mod evaluate;
 pub mod files;
@@ -33,9 +36,11 @@ pub mod learned;
 pub mod loss;
 pub mod ppo;
 pub mod prompts;
+pub mod redraw;
 pub mod rewards;
 pub mod rollout;
 pub mod run;
+pub mod sampler_weights;
 pub mod settings;
 pub mod summary;
 

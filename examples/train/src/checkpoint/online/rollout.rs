@@ -8,7 +8,7 @@ use super::super::settings::Settings;
 use super::prompts::{Prompt, Voice};
 use candle_align::SamplingConfig;
 use candle_align::decoder::Decoder;
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 
@@ -25,6 +25,8 @@ pub struct Answer {
     pub ended: bool,
     /// The log-probability of each token under the policy that drew it.
     pub old: Vec<f64>,
+    /// The same by the program that drew it, if its numbers are not `old`. NaN where it gave none.
+    pub sampler: Option<Vec<f64>>,
 }
 
 impl Answer {
@@ -131,6 +133,7 @@ impl<'a> Sampler<'a> {
             ended: end.is_some(),
             ids,
             old,
+            sampler: None,
         })
     }
 
@@ -194,4 +197,21 @@ pub fn of_tokens(
         }
     }
     Ok(all)
+}
+
+/// Numbers of each answer's tokens as `[answers, time]`, with zeros behind shorter ones.
+pub fn padded(numbers: &[Vec<f64>]) -> Result<Tensor> {
+    let time = numbers.iter().map(Vec::len).max().unwrap_or(0);
+    let mut all = Vec::with_capacity(numbers.len() * time);
+    for (row, numbers) in (1..).zip(numbers) {
+        all.extend(numbers);
+        all.resize(row * time, 0.0);
+    }
+    Ok(Tensor::from_vec(all, (numbers.len(), time), &Device::Cpu)?)
+}
+
+/// The rows of such a tensor without what is behind them.
+pub fn unpadded<T: Copy>(rows: Vec<Vec<T>>, like: &[Vec<f64>]) -> Vec<Vec<T>> {
+    let both = rows.into_iter().zip(like);
+    both.map(|(row, like)| row[..like.len()].to_vec()).collect()
 }

@@ -3,6 +3,7 @@
 use super::super::settings::Learned;
 use super::ppo::Ppo;
 use super::rewards::Reward;
+use super::sampler_weights::Correction;
 use candle_align::online::group_advantages::Deviation;
 use candle_align::online::ratio::RatioLevel;
 use serde::{Deserialize, Serialize};
@@ -108,6 +109,23 @@ pub struct Online {
 
     pub ppo: Ppo,
 
+    /// The share of a step's tokens, those of the highest entropy, whose term the loss keeps. The KL is of all.
+    pub top_entropy_quantile: f64,
+    /// The weight of the mean entropy of a step's tokens, which the loss is lower by.
+    pub entropy_coef: f64,
+    /// Bad answers that became less likely by more nats a token since they were drawn are left out; null: none.
+    pub off_policy_mask_threshold: Option<f64>,
+    /// The weights for what the program that drew an answer thinks of it and this one does not: TRL's
+    /// `vllm_importance_sampling_mode`; null: none.
+    pub importance_sampling_mode: Option<Correction>,
+    /// The upper bound of these weights; null: none.
+    pub importance_sampling_clip_max: Option<f64>,
+    /// The lower bound; null: none.
+    pub importance_sampling_clip_min: Option<f64>,
+    /// How often a step may draw. Above 1, prompts whose answers all have one reward make room for others: verl's
+    /// `filter_groups`.
+    pub max_num_gen_batches: usize,
+
     /// Answers drawn to each held-out prompt; null: a single one, the likeliest token each time.
     pub num_generations_eval: Option<usize>,
 }
@@ -137,6 +155,13 @@ impl Default for Online {
             use_bias_correction_kl: true,
             normalize_advantages: false,
             ppo: Ppo::default(),
+            top_entropy_quantile: 1.0,
+            entropy_coef: 0.0,
+            off_policy_mask_threshold: None,
+            importance_sampling_mode: None,
+            importance_sampling_clip_max: Some(3.0),
+            importance_sampling_clip_min: None,
+            max_num_gen_batches: 1,
             num_generations_eval: None,
         }
     }

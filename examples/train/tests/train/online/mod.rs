@@ -1,6 +1,7 @@
 //! Runs on the model's own answers.
 
 mod answers;
+mod around;
 mod commands;
 mod ppo;
 mod prompts;

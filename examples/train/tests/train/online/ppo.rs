@@ -57,7 +57,7 @@ fn by_hand(out: &Path, steps: usize) -> Settings {
 }
 
 /// The log-probability of each token of an answer, from the logits, with one row at a time.
-fn log_probs(model: &Decoder, prompt: &[u32], answer: &[u32]) -> Vec<f64> {
+pub fn log_probs(model: &Decoder, prompt: &[u32], answer: &[u32]) -> Vec<f64> {
     let tokens = [prompt, answer].concat();
     let (segments, tokens) = Segments::from_tokens(&[tokens]).unwrap();
     let hidden = model.hidden(&tokens, &segments).unwrap();

@@ -3,7 +3,7 @@
 use super::super::super::super::error::Result;
 use super::super::super::settings::Settings;
 use super::super::rewards::Scored;
-use super::super::rollout::{Answer, mix};
+use super::super::rollout::{Answer, mix, padded, unpadded};
 use candle_align::{Rollout, TokenLogProbs};
 use candle_core::{DType, Device, Tensor};
 use rand::SeedableRng;
@@ -34,23 +34,20 @@ impl Lesson {
         for unit in units.iter().flatten() {
             counts[*unit].fill(1.0);
         }
-        let mask = rows(&counts)?.to_dtype(DType::U8)?;
+        let mask = padded(&counts)?.to_dtype(DType::U8)?;
         let ended = answers.iter().map(|answer| u8::from(answer.ended));
         let scores = scored.iter().map(|one| one.sum.unwrap_or_default());
         let rollout = Rollout {
-            old: TokenLogProbs::new(&rows(&old)?, &mask)?,
-            reference: rows(reference.unwrap_or(&old))?,
-            values: rows(&values)?,
+            old: TokenLogProbs::new(&padded(&old)?, &mask)?,
+            reference: padded(reference.unwrap_or(&old))?,
+            values: padded(&values)?,
             scores: Tensor::new(scores.collect::<Vec<_>>(), &Device::Cpu)?,
             ended: Some(Tensor::new(ended.collect::<Vec<_>>(), &Device::Cpu)?),
         };
         let online = &settings.online;
         let config = online.ppo.experience(online.beta(settings.objective));
         let experience = rollout.experience(&config)?;
-        let of = |t: &Tensor| -> Result<Vec<Vec<f64>>> {
-            let all = t.to_vec2::<f64>()?.into_iter().zip(&old);
-            Ok(all.map(|(row, old)| row[..old.len()].to_vec()).collect())
-        };
+        let of = |t: &Tensor| -> Result<Vec<Vec<f64>>> { Ok(unpadded(t.to_vec2::<f64>()?, &old)) };
         Ok(Self {
             advantages: of(&experience.advantages)?,
             returns: of(&experience.returns)?,
@@ -63,17 +60,6 @@ impl Lesson {
         let all = &self.advantages[answer];
         all.iter().sum::<f64>() / all.len().max(1) as f64
     }
-}
-
-/// `[answers, time]`, with zeros behind shorter answers.
-fn rows(numbers: &[Vec<f64>]) -> Result<Tensor> {
-    let time = numbers.iter().map(Vec::len).max().unwrap_or(0);
-    let mut all = Vec::with_capacity(numbers.len() * time);
-    for (row, numbers) in (1..).zip(numbers) {
-        all.extend(numbers);
-        all.resize(row * time, 0.0);
-    }
-    Ok(Tensor::from_vec(all, (numbers.len(), time), &Device::Cpu)?)
 }
 
 /// The answers of a step, counted from 0. Every epoch takes all of its round once, in an order of its own that depends on

@@ -74,5 +74,6 @@ pub fn loss(
         clipped: number(&policy.clipped.sum_all()?)?,
         kl: round.reference.as_ref().map(kl),
         value: Some(number(&value.detach())?),
+        entropy: None,
     })
 }
