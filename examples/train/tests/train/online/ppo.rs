@@ -3,15 +3,17 @@
 use super::super::trl::near;
 use super::super::whole_runs::{ada_lora, keys};
 use super::{lines, refused, tiny, whole};
-use candle_align::decoder::{Decoder, Mode};
+use candle_align::decoder::Decoder;
 use candle_align::ops::Segments;
+use candle_align::peft::TaskType;
 use candle_core::{DType, Device, Var};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use serde_json::json;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use train::checkpoint::load;
-use train::checkpoint::objective::Text;
 use train::checkpoint::online::ppo::critic::Critic;
 use train::checkpoint::online::ppo::lesson::mini_batch;
 use train::checkpoint::online::prompts::prepare;
@@ -97,16 +99,27 @@ impl Policy {
         Self { decoder, critic }
     }
 
-    /// V before each token.
+    /// V before each token: the score of the text up to it, by a classifier with the weights of the value model.
     fn values(&self, prompt: &[u32], answer: &[u32]) -> Vec<f64> {
-        let text = Text::answer(prompt, answer);
-        let values = self.critic.values(&[&text], Mode::Evaluation).unwrap();
-        let values = values
-            .to_dtype(DType::F64)
-            .unwrap()
-            .to_vec2::<f64>()
-            .unwrap();
-        values[0][prompt.len() - 1..].to_vec()
+        let mut config = self.decoder.adapter_config("default").unwrap().clone();
+        config.task = Some(TaskType::SequenceClassification);
+        let rng = &mut StdRng::seed_from_u64(0);
+        let mut model = self.decoder.clone().into_classifier(1, rng).unwrap();
+        model.add_adapter("other", &config, rng).unwrap();
+        let weights: BTreeMap<String, Var> = self.critic.vars().into_iter().collect();
+        assert_eq!(weights.len(), model.vars().len());
+        for (name, var) in model.vars() {
+            var.set(weights[&format!("value.{name}")].as_tensor())
+                .unwrap();
+        }
+        let before = (0..answer.len()).map(|t| {
+            let text = [prompt, &answer[..t]].concat();
+            let (segments, tokens) = Segments::from_tokens(&[text]).unwrap();
+            let hidden = model.hidden(&tokens, &segments).unwrap();
+            let score = model.scores(&hidden, &tokens, &segments).unwrap();
+            f64::from(score.flatten_all().unwrap().to_vec1::<f32>().unwrap()[0])
+        });
+        before.collect()
     }
 }
 
