@@ -4,12 +4,13 @@ pip install torch==2.15.0;  run by `cargo bench --bench kernels -- --python PYTH
 `--bench distillation`
 """
 
+import os
 import sys
 import time
 
 import torch
 
-REPEATS = 7
+REPEATS = int(os.environ.get("BENCH_REPEATS", 7))
 torch.set_num_threads(2)
 
 

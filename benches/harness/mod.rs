@@ -13,8 +13,10 @@ use std::process::Command;
 use std::time::Instant;
 use support::transformer::{Config, Transformer};
 
-/// Repetitions of a variant after one warm-up.
-pub const REPEATS: usize = 7;
+/// Repetitions of a variant after one warm-up, unless `--repeats` says another number.
+const REPEATS: usize = 7;
+/// Where a child process finds that number.
+const REPEATS_NAME: &str = "BENCH_REPEATS";
 pub const THREADS: usize = 2;
 
 /// Seconds of each phase in every repetition, then the extra memory.
@@ -59,7 +61,10 @@ pub fn measure<T>(
     // resets the peak; if that fails, the peak includes making the inputs
     let _ = std::fs::write("/proc/self/clear_refs", "5");
     let mut out = Measured::default();
-    for i in 0..=REPEATS {
+    let repeats = std::env::var(REPEATS_NAME)
+        .ok()
+        .and_then(|n| n.parse().ok());
+    for i in 0..=repeats.unwrap_or(REPEATS) {
         let start = Instant::now();
         let between = forward()?;
         let half = start.elapsed().as_secs_f64();
@@ -122,13 +127,20 @@ pub type Group = (
 /// Runs the variants that the command line asks for, round by round, prints a table, and returns
 /// the median of the rounds by `group variant`. In a child process it runs one variant and ends.
 ///
-/// `--only GROUP`, `--rounds N` (1), `--python PYTHON`.
+/// `--only GROUP`, `--rounds N` (1), `--repeats N` (7), `--python PYTHON`.
 pub fn compare(
     groups: &[Group],
     variant: fn(&str, &str) -> Result<Measured>,
 ) -> BTreeMap<String, Numbers> {
     let mut arguments = std::env::args().skip(1);
-    let (mut python, mut only, mut rounds) = (None, None, 1);
+    let (mut python, mut only, mut rounds, mut repeats) = (None, None, 1, REPEATS);
+    let number = |name: &str, text: Option<String>| {
+        let number = text.and_then(|n| n.parse().ok()).filter(|n| *n > 0);
+        number.unwrap_or_else(|| {
+            eprintln!("{name} takes a number from 1 on");
+            std::process::exit(2);
+        })
+    };
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--child" => {
@@ -149,13 +161,8 @@ pub fn compare(
             }
             "--python" => python = arguments.next(),
             "--only" => only = arguments.next(),
-            "--rounds" => {
-                let number = arguments.next().and_then(|n| n.parse().ok());
-                rounds = number.filter(|n| *n > 0).unwrap_or_else(|| {
-                    eprintln!("--rounds takes a number from 1 on");
-                    std::process::exit(2);
-                });
-            }
+            "--rounds" => rounds = number("--rounds", arguments.next()),
+            "--repeats" => repeats = number("--repeats", arguments.next()),
             _ => {} // cargo's own
         }
     }
@@ -174,13 +181,17 @@ pub fn compare(
         for (group, names, torch) in chosen() {
             let mut keep = |name: String, result: std::result::Result<Numbers, String>| match result
             {
-                Ok(numbers) => found.entry(name).or_default().push(numbers),
+                Ok(numbers) => {
+                    eprintln!("{name}: {:.3} s", numbers.1);
+                    found.entry(name).or_default().push(numbers);
+                }
                 Err(error) => eprintln!("{name} failed: {error}"),
             };
             for name in *names {
                 let mut command = Command::new(&program);
                 command
                     .args(["--child", group, name])
+                    .env(REPEATS_NAME, repeats.to_string())
                     .env("RAYON_NUM_THREADS", THREADS.to_string())
                     .env("CANDLE_NUM_THREADS", THREADS.to_string());
                 keep(format!("{group} {name}"), run(&mut command));
@@ -190,6 +201,7 @@ pub fn compare(
                     let mut command = Command::new(python.as_deref().unwrap_or_default());
                     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/compare_torch.py");
                     command.args([script, group, name]);
+                    command.env(REPEATS_NAME, repeats.to_string());
                     run(command.env("GLIBC_TUNABLES", tunables))
                 };
                 let (plain, huge) = (of("glibc.malloc.hugetlb=0"), of("glibc.malloc.hugetlb=1"));

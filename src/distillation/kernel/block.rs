@@ -64,27 +64,6 @@ pub(super) fn total<W: Number>(block: &[W], term: impl Fn(W) -> W) -> f64 {
     lanes.iter().map(|&x| x.into()).sum()
 }
 
-/// Σ of two terms over two blocks.
-#[inline(always)]
-fn totals<W: Number>(s: &[W], t: &[W], term: impl Fn(W, W) -> (W, W)) -> (f64, f64) {
-    let (mut first, mut second) = ([W::default(); LANES], [W::default(); LANES]);
-    let chunks = s.chunks_exact(LANES).zip(t.chunks_exact(LANES));
-    let whole = s.len() / LANES * LANES;
-    let mut take = |s: &[W], t: &[W]| {
-        for (i, (&s, &t)) in s.iter().zip(t).enumerate() {
-            let (a, b) = term(s, t);
-            first[i] = first[i] + a;
-            second[i] = second[i] + b;
-        }
-    };
-    for (s, t) in chunks {
-        take(s, t);
-    }
-    take(&s[whole..], &t[whole..]);
-    let sum = |lanes: &[W; LANES]| lanes.iter().map(|&x| x.into()).sum();
-    (sum(&first), sum(&second))
-}
-
 /// From logits to log-probabilities, in place.
 #[inline(always)]
 pub(super) fn log_p<W: Number>(side: &Side, block: &mut [W]) {
@@ -126,22 +105,37 @@ fn weights<W: Number>(weight: f64) -> (W, W) {
 }
 
 /// The sums of a block of log-probabilities of student and teacher: Σ p log(p/q) forward, Σ q log(q/p)
-/// reverse, and Σ q log(q/m) and Σ p log(p/m) for a mixture m.
+/// reverse, and Σ q log(q/m) and Σ p log(p/m) for a mixture m. The terms are written over the blocks, by
+/// loops: a closure this large is compiled by itself, without the instructions of `fused`.
 #[inline(always)]
-pub(super) fn sums<W: Number>(fused: Fused, direction: Direction, s: &[W], t: &[W]) -> (f64, f64) {
-    let zero = W::default();
+pub(super) fn sums<W: Number>(
+    fused: Fused,
+    direction: Direction,
+    s: &mut [W],
+    t: &mut [W],
+) -> (f64, f64) {
     match direction {
-        Direction::Forward => totals(s, t, |s, t| (share(W::exp(fused, t), t - s), zero)),
-        Direction::Reverse => totals(s, t, |s, t| (share(W::exp(fused, s), s - t), zero)),
+        Direction::Forward => {
+            for (s, &mut t) in s.iter_mut().zip(t.iter_mut()) {
+                *s = share(W::exp(fused, t), t - *s);
+            }
+        }
+        Direction::Reverse => {
+            for (s, &mut t) in s.iter_mut().zip(t.iter_mut()) {
+                *s = share(W::exp(fused, *s), *s - t);
+            }
+        }
         Direction::JensenShannon { weight } => {
             let weights = weights(weight);
-            totals(s, t, |s, t| {
-                let (q, p) = (W::exp(fused, s), W::exp(fused, t));
+            for (s, t) in s.iter_mut().zip(t.iter_mut()) {
+                let (q, p) = (W::exp(fused, *s), W::exp(fused, *t));
                 let m = W::ln(fused, mixture(fused, weights, q, p));
-                (share(q, s - m), share(p, t - m))
-            })
+                (*s, *t) = (share(q, *s - m), share(p, *t - m));
+            }
+            return (total(s, |x| x), total(t, |x| x));
         }
     }
+    (total(s, |x| x), 0.0)
 }
 
 /// The gradient of a block of the student's logits from log-probabilities, times `grad`: written over the

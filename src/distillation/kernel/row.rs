@@ -33,7 +33,7 @@ pub(super) fn forward<W: Number>(
             scaled(block, plan.scale);
             log_p(side, block);
         }
-        let more = sums(fused, plan.direction, &s[..n], &t[..n]);
+        let more = sums(fused, plan.direction, &mut s[..n], &mut t[..n]);
         (a, b) = (a + more.0, b + more.1);
     }
     let (value, mean) = value_and_mean(plan.direction, (a, b));

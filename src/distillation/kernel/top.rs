@@ -65,7 +65,8 @@ pub(super) fn forward<W: Number>(
     };
     let (each_s, others) = split(&mut s, &student);
     let (each_t, _) = split(&mut t, &teacher);
-    let sums = sums(fused, plan.direction, &each_s, &each_t);
+    let (terms_s, terms_t) = (&mut each_s.clone(), &mut each_t.clone());
+    let sums = sums(fused, plan.direction, terms_s, terms_t);
     let (value, mean) = value_and_mean(plan.direction, sums);
     let mut slope = each_s[symbols.len()..].to_vec();
     let last = &each_t[symbols.len()..];
