@@ -54,10 +54,7 @@ impl Decoder {
     /// another batch.
     pub fn scores(&self, hidden: &Tensor, tokens: &[u32], segments: &Segments) -> Result<Tensor> {
         let function = "Decoder::scores";
-        let Some(score) = self.score_matrix()? else {
-            let text = format!("has no `{SCORE}`: see `Decoder::into_classifier`");
-            return Err(Error::argument(function, "self", text));
-        };
+        let score = self.head_of_scores(function)?;
         self.check(function, tokens, segments, 0)?;
         if hidden.dims() != [tokens.len(), self.config.hidden_size] {
             let (found, width) = (hidden.dims(), self.config.hidden_size);
@@ -82,5 +79,31 @@ impl Decoder {
         let last = Tensor::new(last, hidden.device())?;
         let scores = hidden.index_select(&last, 0)?.matmul(&score.t()?)?;
         Ok(self.kept(scores))
+    }
+
+    /// The scores `[tokens, labels]` of every token, from the last hidden states `[tokens, hidden]`: of a value model
+    /// ([`ppo_value_loss`](crate::ppo_value_loss)) the value of the text up to and with this token, which is V(sₜ) of
+    /// the token after it.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the model has no such head, and for hidden states of another width.
+    #[doc(alias = "value head")]
+    pub fn token_scores(&self, hidden: &Tensor) -> Result<Tensor> {
+        let function = "Decoder::token_scores";
+        let score = self.head_of_scores(function)?;
+        let width = self.config.hidden_size;
+        if hidden.rank() != 2 || hidden.dim(1)? != width {
+            let found = hidden.dims();
+            let text = format!("has shape {found:?}, and not [tokens, {width}]");
+            return Err(Error::argument(function, "hidden", text));
+        }
+        Ok(self.kept(hidden.matmul(&score.t()?)?))
+    }
+
+    fn head_of_scores(&self, function: &'static str) -> Result<Tensor> {
+        self.score_matrix()?.ok_or_else(|| {
+            let text = format!("has no `{SCORE}`: see `Decoder::into_classifier`");
+            Error::argument(function, "self", text)
+        })
     }
 }

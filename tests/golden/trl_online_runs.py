@@ -40,6 +40,8 @@ COMMON = {k: v for k, v in base.COMMON.items() if k not in ("max_length", "train
     reward_weights=[1.0, 0.5],
     beta=0.0,
 )
+# one micro-batch, for what depends on how answers are distributed over them
+ONE = dict(per_device_train_batch_size=8, gradient_accumulation_steps=1)
 TWICE = dict(num_iterations=2, lr_scheduler_type="constant", max_grad_norm=0.0, learning_rate=3e-2)
 
 # name: (trainer, adapter or not, settings beyond COMMON)
@@ -63,6 +65,11 @@ RUNS = {
     "cispo": ("grpo", True, dict(TWICE, loss_type="cispo", epsilon_high=1.2)),
     "sapo": ("grpo", True, dict(TWICE, loss_type="sapo")),
     "vespo": ("grpo", True, dict(TWICE, loss_type="vespo")),
+    "bnpo": ("grpo", True, dict(TWICE | ONE, loss_type="bnpo", epsilon=0.05)),
+    "high_entropy": ("grpo", True, dict(ONE, top_entropy_quantile=0.4, beta=0.1)),
+    "entropy": ("grpo", True, dict(TWICE | ONE, entropy_coef=0.05)),
+    "high_entropy_bonus": ("grpo", True, dict(ONE, top_entropy_quantile=0.4, entropy_coef=0.05)),
+    "off_policy": ("grpo", True, dict(TWICE, off_policy_mask_threshold=0.002)),
 }
 KEPT = list(RUNS)[:5]
 LOGGED = (

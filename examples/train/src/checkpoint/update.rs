@@ -34,7 +34,17 @@ pub struct Applied {
 
 impl Update {
     pub fn new(decoder: &Decoder, settings: &Fit) -> Result<Self> {
+        Self::with(decoder, Vec::new(), settings)
+    }
+
+    /// The same, which also moves other weights.
+    pub fn with(
+        decoder: &Decoder,
+        others: impl IntoIterator<Item = (String, Var)>,
+        settings: &Fit,
+    ) -> Result<Self> {
         let mut vars = decoder.vars();
+        vars.extend(others);
         // what is left of a layer that AdaLoRA pruned wholly
         vars.retain(|(_, var)| var.elem_count() > 0);
         if vars.is_empty() {

@@ -126,6 +126,8 @@ pub enum Objective {
     Grpo,
     /// RLOO: a reward less the mean of the others
     Rloo,
+    /// PPO: a value model judges each token
+    Ppo,
     /// RAFT: cross-entropy on the best of the model's own answers
     Raft,
     /// DPO on the best and the worst of the model's own answers
@@ -161,7 +163,7 @@ impl Objective {
 
     /// Whether it learns from answers that the model draws.
     pub fn is_online(self) -> bool {
-        matches!(self, Self::Grpo | Self::Rloo | Self::Raft | Self::OnlineDpo)
+        (Self::Grpo as usize..=Self::OnlineDpo as usize).contains(&(self as usize))
     }
 
     /// Whether it came after the survey and compares two answers.

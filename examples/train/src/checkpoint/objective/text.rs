@@ -68,27 +68,11 @@ impl Pass<'_> {
         if label_smoothing == 0.0 {
             return self.log_probs(texts);
         }
-        let flat = Flat::of(texts)?;
-        let hidden = self
-            .decoder
-            .forward(&flat.tokens, &flat.segments, self.mode)?;
-        let tokens = Tensor::new(flat.tokens.as_slice(), hidden.device())?;
-        let tokens = flat.segments.to_rows(&tokens)?;
-        let hidden = flat.segments.to_rows(&hidden)?;
-        let (head, statistics) = (
-            self.decoder.head()?,
-            Statistics {
-                vocabulary_mean: true,
-                ..Statistics::default()
-            },
-        );
-        Ok(TokenLogProbs::from_hidden(
-            &hidden,
-            &head,
-            &tokens,
-            &flat.learned,
-            statistics,
-        )?)
+        let statistics = Statistics {
+            vocabulary_mean: true,
+            ..Statistics::default()
+        };
+        log_probs_with(self.decoder, texts, self.mode, statistics)
     }
 
     /// The log-probabilities of pairs, whose chosen answers are the first half of the texts; with `whole`, also
@@ -182,6 +166,37 @@ impl Pass<'_> {
 pub fn log_probs(decoder: &Decoder, texts: &[&Text], mode: Mode) -> Result<TokenLogProbs> {
     let flat = Flat::of(texts)?;
     Ok(decoder.log_probs(&flat.tokens, &flat.segments, &flat.learned, mode)?)
+}
+
+/// The same, with more of each token's distribution.
+pub fn log_probs_with(
+    decoder: &Decoder,
+    texts: &[&Text],
+    mode: Mode,
+    statistics: Statistics,
+) -> Result<TokenLogProbs> {
+    let flat = Flat::of(texts)?;
+    let hidden = decoder.forward(&flat.tokens, &flat.segments, mode)?;
+    let tokens = Tensor::new(flat.tokens.as_slice(), hidden.device())?;
+    let tokens = flat.segments.to_rows(&tokens)?;
+    let hidden = flat.segments.to_rows(&hidden)?;
+    let head = decoder.head()?;
+    let learned = &flat.learned;
+    Ok(TokenLogProbs::from_hidden(
+        &hidden, &head, &tokens, learned, statistics,
+    )?)
+}
+
+/// What a value model gives each token of some texts `[texts, time − 1]`: at the place of a token's log-probability, the
+/// value of the text before it.
+pub fn values(critic: &Decoder, texts: &[&Text], mode: Mode) -> Result<Tensor> {
+    let flat = Flat::of(texts)?;
+    let hidden = critic.forward(&flat.tokens, &flat.segments, mode)?;
+    let scores = flat
+        .segments
+        .to_rows(&critic.token_scores(&hidden)?)?
+        .squeeze(2)?;
+    Ok(scores.narrow(1, 0, scores.dim(1)?.saturating_sub(1))?)
 }
 
 /// Texts as one flat batch.

@@ -6,10 +6,31 @@ use super::rewards::Reward;
 use super::settings::{Aggregation, LossType, Online};
 
 impl Settings {
-    /// How many prompts a step asks.
-    pub fn prompts_per_step(&self) -> usize {
-        let answers = self.fit.batch * self.fit.accumulation;
+    /// How many prompts a round asks: a step, unless there are several on the same answers.
+    pub fn prompts_per_round(&self) -> usize {
+        let answers = self.answers_per_step() * self.mini_batches();
         answers / self.online.generations(self.objective).max(1)
+    }
+
+    /// How many answers a step learns from.
+    pub fn answers_per_step(&self) -> usize {
+        self.fit.batch * self.fit.accumulation
+    }
+
+    /// How many steps the answers of a round are shared among before they are taken again.
+    fn mini_batches(&self) -> usize {
+        match self.objective {
+            Learned::Ppo => self.online.ppo.num_mini_batches,
+            _ => 1,
+        }
+    }
+
+    /// The steps on the answers of a round.
+    pub fn steps_per_round(&self) -> usize {
+        match self.objective {
+            Learned::Ppo => self.online.ppo.num_ppo_epochs * self.online.ppo.num_mini_batches,
+            _ => self.online.num_iterations,
+        }
     }
 
     /// Checks the settings of objectives that draw answers.
@@ -56,9 +77,12 @@ impl Settings {
                 return usage(format!("`{name}` must be at least 1, got 0"));
             }
         }
-        let answers = self.fit.batch * self.fit.accumulation;
+        let answers = self.answers_per_step() * self.mini_batches();
         let generations = online.generations(objective);
-        if generations < 2 {
+        if generations == 0 {
+            return usage("`online.num_generations` must be at least 1, got 0".to_string());
+        }
+        if generations < 2 && objective != Learned::Ppo {
             return usage(format!(
                 "`online.num_generations` must be at least 2 for `{objective}`, got {generations}: answers to one \
                  prompt are compared"
@@ -66,8 +90,18 @@ impl Settings {
         }
         if !answers.is_multiple_of(generations) {
             return usage(format!(
-                "`fit.batch` times `fit.accumulation` is {answers} answers a step, which must be a multiple of \
-                 `online.num_generations`, {generations}"
+                "`fit.batch` times `fit.accumulation`{} is {answers} answers a {}, which must be a multiple of \
+                 `online.num_generations`, {generations}",
+                if objective == Learned::Ppo {
+                    " times `online.ppo.num_mini_batches`"
+                } else {
+                    ""
+                },
+                if objective == Learned::Ppo {
+                    "round"
+                } else {
+                    "step"
+                },
             ));
         }
         let beta = online.beta(objective);
@@ -82,6 +116,10 @@ impl Settings {
                 "`online.beta` is {beta}, and `raft` here has no reference"
             ));
         }
+        if objective == Learned::Ppo {
+            online.ppo.check()?;
+        }
+        online.check_around()?;
         self.check_unread()
     }
 
@@ -93,10 +131,17 @@ impl Settings {
             online.loss_type,
             LossType::Cispo | LossType::Sapo | LossType::Vespo
         );
-        let surrogate = grpo && !soft || objective == Learned::Rloo;
+        let ppo = objective == Learned::Ppo;
+        let surrogate = grpo && !soft || objective == Learned::Rloo || ppo;
         let cispo = grpo && online.loss_type == LossType::Cispo;
         let vespo = grpo && online.loss_type == LossType::Vespo;
         let given = [
+            ("ppo", online.ppo != default.ppo, ppo),
+            (
+                "num_iterations",
+                online.num_iterations != default.num_iterations,
+                !ppo,
+            ),
             ("loss_type", online.loss_type != default.loss_type, grpo),
             (
                 "scale_rewards",
@@ -125,6 +170,41 @@ impl Settings {
                 surrogate || cispo,
             ),
             ("delta", online.delta.is_some(), grpo && !soft),
+            (
+                "top_entropy_quantile",
+                online.top_entropy_quantile != default.top_entropy_quantile,
+                grpo,
+            ),
+            (
+                "entropy_coef",
+                online.entropy_coef != default.entropy_coef,
+                grpo,
+            ),
+            (
+                "off_policy_mask_threshold",
+                online.off_policy_mask_threshold.is_some(),
+                grpo,
+            ),
+            (
+                "importance_sampling_mode",
+                online.importance_sampling_mode.is_some(),
+                grpo,
+            ),
+            (
+                "importance_sampling_clip_max",
+                online.importance_sampling_clip_max != default.importance_sampling_clip_max,
+                online.importance_sampling_mode.is_some(),
+            ),
+            (
+                "importance_sampling_clip_min",
+                online.importance_sampling_clip_min.is_some(),
+                online.importance_sampling_mode.is_some(),
+            ),
+            (
+                "max_num_gen_batches",
+                online.max_num_gen_batches != default.max_num_gen_batches,
+                grpo && online.completions_file.is_none(),
+            ),
             (
                 "normalize_advantages",
                 online.normalize_advantages,

@@ -8,11 +8,14 @@ use super::super::settings::Settings;
 use super::super::update::Update;
 use super::files::Times;
 use super::given::Given;
-use super::learned::units;
+use super::learned::{Part, units};
 use super::loss::{Divisors, Round, counts, loss};
+use super::ppo::critic::Critic;
+use super::ppo::lesson::{Lesson, mini_batch};
+use super::ppo::loss as ppo_loss;
 use super::prompts::Prompt;
 use super::rewards::{Rewards, Scored};
-use super::rollout::{Purpose, Sampler, token_log_probs};
+use super::rollout::{Purpose, Sampler, of_tokens};
 use candle_align::decoder::{Decoder, Mode};
 use candle_align::training::GradAccumulator;
 use candle_core::DType;
@@ -40,6 +43,12 @@ pub struct Logged {
     /// The mean over tokens of the KL to the model at the start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kl: Option<f64>,
+    /// Of PPO: the value model's part of the loss, before its weight.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value_loss: Option<f64>,
+    /// The mean entropy of the tokens that `online.entropy_coef` acts on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entropy: Option<f64>,
 }
 
 /// What the answers of a round are.
@@ -61,6 +70,9 @@ pub struct Drawn {
     pub truncated: f64,
     /// The mean log-probability of a token when it was drawn; its negative estimates the entropy.
     pub log_prob: f64,
+    /// Prompts whose answers made room for those of others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replaced: Option<usize>,
 }
 
 /// A round that is ready to be learned from.
@@ -69,6 +81,8 @@ pub struct Ready {
     pub units: Vec<Vec<usize>>,
     pub scored: Vec<Scored>,
     pub drawn: Drawn,
+    /// PPO's.
+    pub lesson: Option<Lesson>,
 }
 
 /// A run between two steps.
@@ -79,6 +93,8 @@ pub struct Learner<'a> {
     pub rewards: &'a Rewards,
     pub given: Option<Given>,
     pub reference: Reference,
+    /// PPO's value model.
+    pub critic: Option<Critic>,
     pub update: Update,
 }
 
@@ -96,7 +112,7 @@ impl Learner<'_> {
         let generations = online.generations(settings.objective);
         let most = settings.fit.max_tokens;
         let begun = Instant::now();
-        let answers = match &self.given {
+        let mut answers = match &self.given {
             Some(given) => given.take(
                 decoder,
                 self.sampler,
@@ -113,19 +129,40 @@ impl Learner<'_> {
         };
         times.generation += begun.elapsed().as_secs_f64();
         let begun = Instant::now();
+        let mut scored = self.rewards.score(self.prompts, &answers)?;
+        times.scoring += begun.elapsed().as_secs_f64();
+        let replaced = self.redraw(decoder, &mut answers, &mut scored, round, times)?;
+        let begun = Instant::now();
+        self.correct(decoder, &mut answers)?;
+        let forking = self.forking(decoder, &answers)?;
         let reference = match online.has_reference(settings.objective) {
             true => {
                 let quiet = decoder.without_gradients();
                 let compute = |texts: &[&Text]| {
                     let of = |model: &Decoder, mode| log_probs(model, texts, mode);
-                    self.reference.compute(&quiet, &of)
+                    Ok(self.reference.compute(&quiet, &of)?.values().clone())
                 };
-                Some(token_log_probs(&compute, self.prompts, &answers, most)?)
+                Some(of_tokens(&compute, self.prompts, &answers, most)?)
             }
             false => None,
         };
-        let scored = self.rewards.score(self.prompts, &answers)?;
-        let found = units(settings, &answers, &scored, reference.as_deref())?;
+        let mut found = units(settings, &answers, &scored, reference.as_deref())?;
+        let mut lesson = None;
+        if let Some(critic) = &self.critic {
+            let values = critic.of_answers(self.prompts, &answers, most)?;
+            let of = Lesson::new(
+                settings,
+                &answers,
+                &scored,
+                &found.units,
+                reference.as_deref(),
+                values,
+            )?;
+            for unit in found.units.iter().flatten() {
+                found.parts[*unit] = Part::Advantage(of.mean_advantage(*unit));
+            }
+            lesson = Some(of);
+        }
         times.scoring += begun.elapsed().as_secs_f64();
         let n = answers.len() as f64;
         let tokens: usize = answers.iter().map(|answer| answer.ids.len()).sum();
@@ -149,16 +186,19 @@ impl Learner<'_> {
             length: tokens as f64 / n,
             truncated: answers.iter().filter(|answer| !answer.ended).count() as f64 / n,
             log_prob: old.sum::<f64>() / tokens as f64,
+            replaced,
         };
         Ok(Ready {
             round: Round {
                 answers,
                 parts: found.parts,
                 reference,
+                forking,
             },
             units: found.units,
             scored,
             drawn,
+            lesson,
         })
     }
 
@@ -173,30 +213,44 @@ impl Learner<'_> {
         let begun = Instant::now();
         let (settings, round) = (self.settings, &ready.round);
         let fit = &settings.fit;
+        let chosen = match &ready.lesson {
+            Some(_) => mini_batch(settings, &ready.units, step),
+            None => ready.units.clone(),
+        };
         let tokens = |units: &[Vec<usize>]| {
             let answers = units.iter().flatten().map(|row| &round.answers[*row]);
             let counted = answers.filter(|answer| counts(settings, answer));
             counted.map(|answer| answer.ids.len()).sum::<usize>() as f64
         };
         let size = |unit: usize| {
-            let answers = ready.units[unit].iter().map(|row| &round.answers[*row]);
+            let answers = chosen[unit].iter().map(|row| &round.answers[*row]);
             let whole = answers.map(|one| self.prompts[one.prompt].ids.len() + one.ids.len());
             whole.sum::<usize>()
         };
-        let all: Vec<usize> = (0..ready.units.len()).collect();
+        let all: Vec<usize> = (0..chosen.len()).collect();
         let batches: Vec<&[usize]> = all.chunks(fit.batch).collect();
-        let window = tokens(&ready.units);
+        let uncertain = |units: &[Vec<usize>]| match &round.forking {
+            None => tokens(units),
+            Some(all) => units
+                .iter()
+                .flatten()
+                .map(|row| all[*row].iter().sum::<f64>())
+                .sum(),
+        };
+        let window = tokens(&chosen);
         let mut total = GradAccumulator::new();
         let (mut sum, mut clipped, mut kl, mut passes) = (0.0, 0.0, None, 0);
+        let (mut value, mut entropy): (Option<f64>, Option<f64>) = (None, None);
         for batch in &batches {
             let divisors = Divisors {
-                rows: ready.units.len() as f64,
+                rows: chosen.len() as f64,
                 tokens: window,
-                of_batch: tokens(&ready.units[batch[0]..batch[batch.len() - 1] + 1]),
+                uncertain: uncertain(&chosen),
+                of_batch: tokens(&chosen[batch[0]..batch[batch.len() - 1] + 1]),
                 batches: batches.len() as f64,
             };
             for part in parts(batch, fit.max_tokens, size) {
-                let units = &ready.units[part[0]..part[part.len() - 1] + 1];
+                let units = &chosen[part[0]..part[part.len() - 1] + 1];
                 let seed = fit
                     .seed
                     .wrapping_add((step as u64) << 20)
@@ -206,15 +260,22 @@ impl Learner<'_> {
                     true => Mode::Evaluation,
                     false => Mode::Train { seed },
                 };
-                let measured = loss(
-                    settings,
-                    decoder,
-                    self.prompts,
-                    round,
-                    units,
-                    &divisors,
-                    mode,
-                )?;
+                let measured = match self.critic.as_ref().zip(ready.lesson.as_ref()) {
+                    Some((critic, lesson)) => {
+                        let models = (decoder, critic);
+                        let given = (round, lesson);
+                        ppo_loss(settings, models, self.prompts, given, units, window, mode)?
+                    }
+                    None => loss(
+                        settings,
+                        decoder,
+                        self.prompts,
+                        round,
+                        units,
+                        &divisors,
+                        mode,
+                    )?,
+                };
                 let grads = measured.loss.backward()?;
                 if step == 0 && passes == 0 {
                     self.update.check_first(&grads)?;
@@ -224,6 +285,8 @@ impl Learner<'_> {
                 sum += measured.loss.to_dtype(DType::F64)?.to_scalar::<f64>()?;
                 clipped += measured.clipped;
                 kl = measured.kl.map(|more| more + kl.unwrap_or(0.0));
+                entropy = measured.entropy.map(|more| more + entropy.unwrap_or(0.0));
+                value = measured.value.map(|more| more + value.unwrap_or(0.0));
             }
         }
         let applied = self.update.apply(step, total)?;
@@ -238,6 +301,8 @@ impl Learner<'_> {
             drawn: ready.drawn.clone(),
             clipped: share(clipped),
             kl: kl.map(share),
+            value_loss: value,
+            entropy: entropy.map(|sum| sum / uncertain(&chosen).max(1.0)),
         })
     }
 }

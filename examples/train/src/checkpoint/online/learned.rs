@@ -2,6 +2,7 @@
 
 use super::super::super::error::Result;
 use super::super::settings::{Learned, Settings};
+use super::redraw::informative;
 use super::rewards::Scored;
 use super::rollout::Answer;
 use super::settings::Aggregation;
@@ -35,7 +36,7 @@ pub struct Units {
 }
 
 /// `[prompts, answers]`, 0 where there is none.
-fn grid(numbers: impl Iterator<Item = Option<f64>>, answers: usize) -> Result<Tensor> {
+pub(super) fn grid(numbers: impl Iterator<Item = Option<f64>>, answers: usize) -> Result<Tensor> {
     let numbers: Vec<f64> = numbers.map(Option::unwrap_or_default).collect();
     let shape = (numbers.len() / answers, answers);
     Ok(Tensor::from_vec(numbers, shape, &Device::Cpu)?)
@@ -90,6 +91,12 @@ pub fn units(
             }
             return Ok(found);
         }
+        Learned::Ppo => {
+            let can =
+                (0..answers.len()).filter(|at| rewards[*at].sum.is_some() && !cut(&answers[*at]));
+            found.units = can.map(|at| vec![at]).collect();
+            return Ok(found);
+        }
         Learned::Rloo => {
             let mut paid = sums.clone();
             if let Some(reference) = reference {
@@ -139,6 +146,11 @@ pub fn units(
     };
     let advantages = advantages.flatten_all()?.to_vec1::<f64>()?;
     found.parts = advantages.into_iter().map(Part::Advantage).collect();
-    found.units = (0..answers.len()).map(|at| vec![at]).collect();
+    let keep = match online.max_num_gen_batches {
+        1 => vec![true; rewards.len() / generations],
+        _ => informative(rewards, generations)?,
+    };
+    let rows = (0..answers.len()).filter(|at| keep[at / generations]);
+    found.units = rows.map(|at| vec![at]).collect();
     Ok(found)
 }

@@ -2,8 +2,9 @@
 
 use super::super::super::error::Result;
 use super::super::objective::Text;
-use super::super::objective::text::{halves, log_probs};
+use super::super::objective::text::{halves, log_probs, log_probs_with};
 use super::super::settings::{Learned, Settings};
+use super::around::Around;
 use super::learned::Part;
 use super::prompts::Prompt;
 use super::rollout::Answer;
@@ -16,10 +17,17 @@ use candle_align::online::policy_gradient::{
 use candle_align::online::ratio::RatioLevel;
 use candle_align::online::rollout_correction::{UnbiasedKlConfig, unbiased_kl_loss};
 use candle_align::{
-    DpoConfig, KlEstimator, Pair, PolicyLoss, Reduction, SftConfig, TokenLogProbs, TokenLoss,
-    dpo_loss, kl_loss, sft_loss,
+    DpoConfig, EntropyConfig, KlEstimator, Pair, PolicyLoss, Reduction, SftConfig, Statistics,
+    TokenLogProbs, TokenLoss, dpo_loss, entropy_loss, kl_loss, sft_loss,
 };
 use candle_core::{DType, Device, Tensor};
+
+/// What a bonus for entropy, or a choice by it, needs of each token.
+pub(super) const ENTROPY: Statistics = Statistics {
+    entropy: true,
+    vocabulary_mean: false,
+    log_collision: false,
+};
 
 /// The answers of a round, scored.
 pub struct Round {
@@ -27,6 +35,8 @@ pub struct Round {
     pub parts: Vec<Part>,
     /// The log-probabilities of each answer's tokens under the model at the start.
     pub reference: Option<Vec<Vec<f64>>>,
+    /// 1 for tokens of high entropy, else 0, where the loss keeps only them.
+    pub forking: Option<Vec<Vec<f64>>>,
 }
 
 /// By what sums are divided.
@@ -36,6 +46,8 @@ pub struct Divisors {
     pub rows: f64,
     /// Tokens of the step that count.
     pub tokens: f64,
+    /// Tokens of the step that the entropy bonus is a mean over.
+    pub uncertain: f64,
     /// Tokens of the micro-batch that count.
     pub of_batch: f64,
     /// Micro-batches of the step.
@@ -49,6 +61,10 @@ pub struct Measured {
     pub clipped: f64,
     /// The KL to the model at the start.
     pub kl: Option<f64>,
+    /// Of PPO, the part of the loss that the value model has, before its weight.
+    pub value: Option<f64>,
+    /// The entropy of the tokens that the bonus is of.
+    pub entropy: Option<f64>,
 }
 
 /// Whether the loss covers an answer.
@@ -79,7 +95,11 @@ pub fn loss(
         text
     };
     let texts: Vec<Text> = rows.iter().map(text).collect();
-    let new = log_probs(decoder, &texts.iter().collect::<Vec<_>>(), mode)?;
+    let all: Vec<&Text> = texts.iter().collect();
+    let new = match settings.online.entropy_coef > 0.0 {
+        true => log_probs_with(decoder, &all, mode, ENTROPY)?,
+        false => log_probs(decoder, &all, mode)?,
+    };
     let reference = match &round.reference {
         Some(all) => {
             let of = rows.iter().map(|row| all[*row].as_slice());
@@ -91,6 +111,8 @@ pub fn loss(
         loss,
         clipped: 0.0,
         kl: None,
+        value: None,
+        entropy: None,
     };
     match settings.objective {
         Learned::Raft => {
@@ -121,12 +143,32 @@ pub fn loss(
             };
             let advantages: Vec<f64> = rows.iter().map(advantage).collect();
             let advantages = Tensor::new(advantages, &Device::Cpu)?.to_dtype(old.dtype())?;
+            let sampler = |row: &usize| {
+                let answer = &round.answers[*row];
+                answer.sampler.as_deref().unwrap_or(&answer.old)
+            };
+            let sampler = placed(&texts, rows.iter().map(sampler), &new)?;
+            let forking = match &round.forking {
+                Some(all) => Some(placed(
+                    &texts,
+                    rows.iter().map(|row| all[*row].as_slice()),
+                    &new,
+                )?),
+                None => None,
+            };
+            let around = Around::of(
+                &settings.online,
+                &new,
+                [&old, &sampler, &advantages],
+                forking,
+            )?;
             policy(
                 settings,
                 &new,
                 &old,
                 &advantages,
                 reference.as_ref(),
+                &around,
                 divisors,
             )
         }
@@ -140,6 +182,7 @@ fn policy(
     old: &Tensor,
     advantages: &Tensor,
     reference: Option<&Tensor>,
+    around: &Around,
     divisors: &Divisors,
 ) -> Result<Measured> {
     let online = &settings.online;
@@ -168,13 +211,17 @@ fn policy(
             };
             sapo_loss(new, old, advantages, &config)?
         }
-        LossType::Vespo => vespo_loss(new, old, advantages, None, &VespoConfig::default())?,
+        LossType::Vespo => {
+            let weights = around.weights.as_ref();
+            vespo_loss(new, old, advantages, weights, &VespoConfig::default())?
+        }
         _ => grpo_loss(new, old, advantages, &clip)?,
     };
     let number =
         |t: Tensor| -> Result<f64> { Ok(t.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?) };
     let clipped = number(of.clipped.clone())?;
-    let (mut loss, mut kl) = (of.loss.clone(), None);
+    let vespo = !rloo && online.loss_type == LossType::Vespo;
+    let (mut loss, mut kl) = (around.apply(&of.loss, !vespo)?, None);
     if let Some(reference) = reference {
         let k1 = (old - reference)?;
         kl = Some(number(TokenLogProbs::new(&k1, new.mask())?.sum()?)?);
@@ -212,15 +259,26 @@ fn policy(
         LossType::Luspo => over(divisors.rows),
         LossType::Dapo | LossType::Cispo | LossType::Vespo => over(divisors.tokens),
     };
+    let mut loss = loss.reduce(reduction)?;
+    let mut entropy = None;
+    if online.entropy_coef > 0.0 {
+        let coefficient = online.entropy_coef;
+        let bonus = around.of_forking(&entropy_loss(new, &EntropyConfig { coefficient })?)?;
+        let bonus = bonus.reduce(over(divisors.uncertain))?;
+        loss = (loss + &bonus)?;
+        entropy = Some(-number(bonus.detach())? * divisors.uncertain.max(1.0) / coefficient);
+    }
     Ok(Measured {
-        loss: loss.reduce(reduction)?,
+        loss,
         clipped,
         kl,
+        value: None,
+        entropy,
     })
 }
 
 /// Numbers of each answer's tokens at the places where the model's log-probabilities have them.
-fn placed<'a>(
+pub(super) fn placed<'a>(
     texts: &[Text],
     numbers: impl Iterator<Item = &'a [f64]>,
     like: &TokenLogProbs,

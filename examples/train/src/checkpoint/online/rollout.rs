@@ -6,9 +6,9 @@ use super::super::order::parts;
 use super::super::rows::Folder;
 use super::super::settings::Settings;
 use super::prompts::{Prompt, Voice};
+use candle_align::SamplingConfig;
 use candle_align::decoder::Decoder;
-use candle_align::{SamplingConfig, TokenLogProbs};
-use candle_core::DType;
+use candle_core::{DType, Device, Tensor};
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 
@@ -25,6 +25,8 @@ pub struct Answer {
     pub ended: bool,
     /// The log-probability of each token under the policy that drew it.
     pub old: Vec<f64>,
+    /// The same by the program that drew it, if its numbers are not `old`. NaN where it gave none.
+    pub sampler: Option<Vec<f64>>,
 }
 
 impl Answer {
@@ -131,6 +133,7 @@ impl<'a> Sampler<'a> {
             ended: end.is_some(),
             ids,
             old,
+            sampler: None,
         })
     }
 
@@ -146,7 +149,7 @@ impl<'a> Sampler<'a> {
 }
 
 /// A number from two; a step of SplitMix64.
-fn mix(state: u64, part: u64) -> u64 {
+pub(super) fn mix(state: u64, part: u64) -> u64 {
     let z = (state ^ part.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_add(0x9e37_79b9_7f4a_7c15);
     let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -170,9 +173,10 @@ impl RngCore for Streams {
     }
 }
 
-/// The log-probability of each token of some answers, by a model.
-pub fn token_log_probs(
-    compute: &dyn Fn(&[&Text]) -> Result<TokenLogProbs>,
+/// A number for each token of some answers, by a model: its log-probability, or a value. `compute` gives them
+/// `[texts, time − 1]`, as [`TokenLogProbs`](candle_align::TokenLogProbs) has them.
+pub fn of_tokens(
+    compute: &dyn Fn(&[&Text]) -> Result<Tensor>,
     prompts: &[Prompt],
     answers: &[Answer],
     max_tokens: Option<usize>,
@@ -185,10 +189,7 @@ pub fn token_log_probs(
     let mut all = Vec::with_capacity(answers.len());
     for part in parts(&rows, max_tokens, |row| texts[row].ids.len()) {
         let of: Vec<&Text> = part.iter().map(|row| &texts[*row]).collect();
-        let found = compute(&of)?
-            .values()
-            .to_dtype(DType::F64)?
-            .to_vec2::<f64>()?;
+        let found = compute(&of)?.to_dtype(DType::F64)?.to_vec2::<f64>()?;
         for (row, values) in part.iter().zip(found) {
             let answer = answers[*row].ids.len();
             let first = texts[*row].ids.len() - answer - 1;
@@ -196,4 +197,21 @@ pub fn token_log_probs(
         }
     }
     Ok(all)
+}
+
+/// Numbers of each answer's tokens as `[answers, time]`, with zeros behind shorter ones.
+pub fn padded(numbers: &[Vec<f64>]) -> Result<Tensor> {
+    let time = numbers.iter().map(Vec::len).max().unwrap_or(0);
+    let mut all = Vec::with_capacity(numbers.len() * time);
+    for (row, numbers) in (1..).zip(numbers) {
+        all.extend(numbers);
+        all.resize(row * time, 0.0);
+    }
+    Ok(Tensor::from_vec(all, (numbers.len(), time), &Device::Cpu)?)
+}
+
+/// The rows of such a tensor without what is behind them.
+pub fn unpadded<T: Copy>(rows: Vec<Vec<T>>, like: &[Vec<f64>]) -> Vec<Vec<T>> {
+    let both = rows.into_iter().zip(like);
+    both.map(|(row, like)| row[..like.len()].to_vec()).collect()
 }

@@ -19,6 +19,7 @@ use super::evaluate::{Answered, evaluate};
 use super::files::{Said, Times, lines};
 use super::fit::{Learner, Ready};
 use super::given::Given;
+use super::ppo::critic::Critic;
 use super::prompts::{Prompts, prepare};
 use super::rewards::Rewards;
 use super::rewards::model::RewardModel;
@@ -95,9 +96,10 @@ pub fn run(
         prompts.shared_prompts,
     );
 
-    let per_step = settings.prompts_per_step();
+    let per_step = settings.prompts_per_round();
     let rounds = Steps::new(prompts.train.len(), per_step, 1, fit.order)?;
     let sampler = Sampler::new(settings, &prompts.voice, &prompts.folder);
+    let critic = Critic::of(settings, &decoder)?;
     let mut learner = Learner {
         settings,
         prompts: &prompts.train,
@@ -109,7 +111,8 @@ pub fn run(
             .map(Given::open)
             .transpose()?,
         reference,
-        update: Update::new(&decoder, fit)?,
+        update: Update::with(&decoder, critic.iter().flat_map(Critic::vars), fit)?,
+        critic,
     };
     let first = match from {
         None => 0,
@@ -158,7 +161,7 @@ pub fn run(
     progress.reset_eta();
     let (mut tokens, mut all_times) = (0, Times::default());
     let mut stopping = false;
-    let skipped = first.div_ceil(online.num_iterations);
+    let skipped = first.div_ceil(settings.steps_per_round());
     let mut asked_before: usize = rounds
         .from(0)
         .take(skipped)
@@ -183,7 +186,7 @@ pub fn run(
             tokens += answer.ids.len();
         }
         let before = done;
-        for _ in 0..online.num_iterations.min(last - done) {
+        for _ in 0..settings.steps_per_round().min(last - done) {
             let logged = learner.step(&decoder, &ready, done, &mut times)?;
             log.line(&Line::Online(&logged))?;
             done += 1;
@@ -235,6 +238,9 @@ pub fn run(
     );
     folder.text("curves.svg", &picture(&seen, None, &title)?)?;
     save::trained(&decoder, learner.update.budget(), &settings.model, out)?;
+    if let Some(critic) = &learner.critic {
+        critic.save(&settings.model, out)?;
+    }
     let held_out = read::<HeldOut>(&out.join("metrics.jsonl"))?.into_iter();
     let held_out: Vec<Answered> = held_out
         .filter(|(_, line)| line.split == "held_out")
@@ -258,7 +264,7 @@ pub fn run(
         model_parameters: own,
         resumed_at: first,
         steps: last,
-        answers_per_step: per_step * online.generations(settings.objective),
+        answers_per_step: settings.answers_per_step(),
         learning_rate: fit.learning_rate,
         drawn: quarters(&seen),
         before: held_out.first().cloned(),

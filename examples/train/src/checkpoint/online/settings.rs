@@ -1,7 +1,9 @@
 //! The settings of the objectives that draw answers. Where TRL has a setting, this has its name and its default.
 
 use super::super::settings::Learned;
+use super::ppo::Ppo;
 use super::rewards::Reward;
+use super::sampler_weights::Correction;
 use candle_align::online::group_advantages::Deviation;
 use candle_align::online::ratio::RatioLevel;
 use serde::{Deserialize, Serialize};
@@ -67,7 +69,7 @@ pub struct Online {
     pub rewards: Vec<Reward>,
     /// The weight of each; null: 1.
     pub reward_weights: Option<Vec<f64>>,
-    /// The answers drawn to each prompt; null: 8, and 2 for `rloo` and `online_dpo`, as in TRL.
+    /// The answers drawn to each prompt; null: 8, 2 for `rloo` and `online_dpo`, and 1 for `ppo`, as in TRL.
     pub num_generations: Option<usize>,
     /// The most tokens of an answer.
     pub max_completion_length: usize,
@@ -86,7 +88,8 @@ pub struct Online {
     /// Whether answers without an end have no part in the loss.
     pub mask_truncated_completions: bool,
 
-    /// The price of the KL to the model at the start; null: 0 for `grpo`, 0.05 for `rloo`, 0.1 for `online_dpo`.
+    /// The price of the KL to the model at the start; null: 0 for `grpo`, 0.05 for `rloo` and `ppo`, 0.1 for
+    /// `online_dpo`.
     pub beta: Option<f64>,
     /// ε, how far the ratio may be from 1.
     pub epsilon: f64,
@@ -103,6 +106,25 @@ pub struct Online {
     pub use_bias_correction_kl: bool,
     /// Whether RLOO's advantages are brought to mean 0 and deviation 1 over the batch.
     pub normalize_advantages: bool,
+
+    pub ppo: Ppo,
+
+    /// The share of a step's tokens, those of the highest entropy, whose term the loss keeps. The KL is of all.
+    pub top_entropy_quantile: f64,
+    /// The weight of the mean entropy of a step's tokens, which the loss is lower by.
+    pub entropy_coef: f64,
+    /// Bad answers that became less likely by more nats a token since they were drawn are left out; null: none.
+    pub off_policy_mask_threshold: Option<f64>,
+    /// The weights for what the program that drew an answer thinks of it and this one does not: TRL's
+    /// `vllm_importance_sampling_mode`; null: none.
+    pub importance_sampling_mode: Option<Correction>,
+    /// The upper bound of these weights; null: none.
+    pub importance_sampling_clip_max: Option<f64>,
+    /// The lower bound; null: none.
+    pub importance_sampling_clip_min: Option<f64>,
+    /// How often a step may draw. Above 1, prompts whose answers all have one reward make room for others: verl's
+    /// `filter_groups`.
+    pub max_num_gen_batches: usize,
 
     /// Answers drawn to each held-out prompt; null: a single one, the likeliest token each time.
     pub num_generations_eval: Option<usize>,
@@ -132,6 +154,14 @@ impl Default for Online {
             multi_objective_aggregation: Aggregation::default(),
             use_bias_correction_kl: true,
             normalize_advantages: false,
+            ppo: Ppo::default(),
+            top_entropy_quantile: 1.0,
+            entropy_coef: 0.0,
+            off_policy_mask_threshold: None,
+            importance_sampling_mode: None,
+            importance_sampling_clip_max: Some(3.0),
+            importance_sampling_clip_min: None,
+            max_num_gen_batches: 1,
             num_generations_eval: None,
         }
     }
@@ -142,6 +172,7 @@ impl Online {
     pub fn generations(&self, objective: Learned) -> usize {
         let default = match objective {
             Learned::Rloo | Learned::OnlineDpo => 2,
+            Learned::Ppo => 1,
             _ => 8,
         };
         self.num_generations.unwrap_or(default)
@@ -150,7 +181,7 @@ impl Online {
     /// The price of the KL.
     pub fn beta(&self, objective: Learned) -> f64 {
         let default = match objective {
-            Learned::Rloo => 0.05,
+            Learned::Rloo | Learned::Ppo => 0.05,
             Learned::OnlineDpo => 0.1,
             _ => 0.0,
         };

@@ -118,6 +118,7 @@ impl Default for Hindsight {
 /// | `bco` | 5e-7 | TRL |
 /// | the others since the survey | 1e-6 | TRL's for DPO, KTO, CPO, ORPO, GRPO and RLOO |
 /// | `raft` | 2e-5 | its paper |
+/// | `ppo` | 3e-6 | TRL |
 /// | `online_dpo` | 5e-7 | TRL |
 /// | the others | 2e-5 | that of `sft`: no paper has one for such a model |
 pub fn learning_rate(objective: Objective) -> f64 {
@@ -133,6 +134,7 @@ pub fn learning_rate(objective: Objective) -> f64 {
         Objective::SecondThoughts | Objective::Selfee | Objective::SelfDebug => 2e-5,
         Objective::Bco | Objective::OnlineDpo => 5e-7,
         Objective::Raft => 2e-5,
+        Objective::Ppo => 3e-6,
         _ => 1e-6,
     }
 }

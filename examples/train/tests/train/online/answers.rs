@@ -6,7 +6,7 @@ use candle_align::decoder::{Decoder, Load, Mode};
 use train::checkpoint::objective::Text;
 use train::checkpoint::objective::text::log_probs;
 use train::checkpoint::online::prompts::{Prompts, prepare};
-use train::checkpoint::online::rollout::{Answer, Purpose, Sampler, token_log_probs};
+use train::checkpoint::online::rollout::{Answer, Purpose, Sampler, of_tokens};
 use train::checkpoint::settings::{Learned, Settings};
 
 fn start(sets: &[&str]) -> (Settings, Decoder, Prompts) {
@@ -72,9 +72,12 @@ fn an_answer_keeps_the_log_probabilities_of_the_model_that_drew_it() {
     let all: Vec<usize> = (0..12).collect();
     let drawn = sampler.draw(&decoder, &prompts.train, &all, 2, Purpose::Round(0));
     let drawn = drawn.unwrap();
-    let compute = |texts: &[&Text]| log_probs(&decoder, texts, Mode::Evaluation);
+    let compute = |texts: &[&Text]| {
+        let of = log_probs(&decoder, texts, Mode::Evaluation)?;
+        Ok(of.values().clone())
+    };
     for most in [None, Some(9)] {
-        let again = token_log_probs(&compute, &prompts.train, &drawn, most).unwrap();
+        let again = of_tokens(&compute, &prompts.train, &drawn, most).unwrap();
         for (answer, again) in drawn.iter().zip(again) {
             assert_eq!(answer.old.len(), answer.ids.len());
             for (old, again) in answer.old.iter().zip(again) {

@@ -1,7 +1,9 @@
 //! Runs on the model's own answers.
 
 mod answers;
+mod around;
 mod commands;
+mod ppo;
 mod prompts;
 mod rewards;
 mod runs;

@@ -66,6 +66,12 @@ fn rules_score_answers() {
     assert_eq!(rule("length=1", "", None), -1.0);
     let words = r#"{"length": {"target": 4, "unit": "words"}}"#;
     assert_eq!(rule(words, " one  two three ", None), 0.75);
+
+    // four tokens, the end among them: ((L − c) − 4) / c
+    for (limit, buffer, want) in [(10, 6, 0.0), (6, 4, -0.5), (4, 4, -1.0), (2, 1, -1.0)] {
+        let overlong = json!({"overlong": {"limit": limit, "buffer": buffer}});
+        assert_eq!(rule(&overlong.to_string(), "", None), want, "{overlong}");
+    }
 }
 
 #[test]

@@ -9,9 +9,10 @@ use std::path::Path;
 use train::checkpoint::settings::{Learned, Settings};
 use train::checkpoint::summary::Outcome;
 
-const ALL: [Learned; 4] = [
+const ALL: [Learned; 5] = [
     Learned::Grpo,
     Learned::Rloo,
+    Learned::Ppo,
     Learned::Raft,
     Learned::OnlineDpo,
 ];
@@ -22,7 +23,7 @@ fn results(out: &Path) -> BTreeMap<String, Vec<u8>> {
     for name in ["metrics.jsonl", "samples.jsonl", "curves.svg"] {
         all.insert(name.to_string(), fs::read(out.join(name)).unwrap());
     }
-    for folder in ["adapter", "model", "checkpoints/step-000006"] {
+    for folder in ["adapter", "model", "value", "checkpoints/step-000006"] {
         for entry in fs::read_dir(out.join(folder)).into_iter().flatten() {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap().to_str().unwrap();
@@ -50,7 +51,12 @@ fn same(a: &Path, b: &Path, what: &str) {
 fn a_run_has_its_results() {
     for objective in ALL {
         let dir = tempfile::tempdir().unwrap();
-        let mut settings = tiny(objective, dir.path(), &["fit.max_tokens=20"]);
+        let mut sets = vec!["fit.max_tokens=20"];
+        // as many rounds as steps, as the others have
+        if objective == Learned::Ppo {
+            sets.push("online.ppo.num_ppo_epochs=1");
+        }
+        let mut settings = tiny(objective, dir.path(), &sets);
         settings.adapter = keys(json!({"r": 2, "lora_alpha": 4}));
         let summary = whole(&settings);
         let out = dir.path();
@@ -90,7 +96,7 @@ fn a_run_has_its_results() {
             assert!(prompt.starts_with('t'), "{line}");
             let role = line.get("role").is_some();
             let advantage = line.get("advantage").is_some();
-            let by_advantage = matches!(objective, Learned::Grpo | Learned::Rloo);
+            let by_advantage = matches!(objective, Learned::Grpo | Learned::Rloo | Learned::Ppo);
             assert_eq!(advantage, by_advantage, "{line}");
             assert!(!(role && by_advantage), "{line}");
         }
@@ -120,7 +126,7 @@ fn a_run_has_its_results() {
 fn the_reward_rises() {
     for objective in ALL {
         let dir = tempfile::tempdir().unwrap();
-        let sets = [
+        let mut sets = vec![
             "held_out=0",
             "fit.max_steps=30",
             "fit.batch=48",
@@ -128,6 +134,9 @@ fn the_reward_rises() {
             "fit.lr_scheduler_type=constant",
             r#"online.rewards=[{"contains": {"text": "t7"}}]"#,
         ];
+        if objective == Learned::Ppo {
+            sets.push("online.ppo.num_ppo_epochs=2");
+        }
         let summary = whole(&tiny(objective, dir.path(), &sets));
         let [first, last] = summary.drawn.unwrap();
         assert!(last > first + 0.2, "{objective}: {first} → {last}");
@@ -136,7 +145,7 @@ fn the_reward_rises() {
 
 #[test]
 fn a_stopped_run_goes_on_to_the_same_bytes() {
-    let cases: [(Learned, &[&str], bool); 5] = [
+    let cases: [(Learned, &[&str], bool); 7] = [
         (Learned::Grpo, &["online.beta=0.1"], true),
         (
             Learned::Grpo,
@@ -145,6 +154,15 @@ fn a_stopped_run_goes_on_to_the_same_bytes() {
         ),
         (Learned::Rloo, &["online.sample_batch=3"], true),
         (Learned::Raft, &[], false),
+        (Learned::Ppo, &["online.ppo.num_ppo_epochs=2"], true),
+        (
+            Learned::Ppo,
+            &[
+                "online.ppo.num_ppo_epochs=1",
+                "online.ppo.num_mini_batches=2",
+            ],
+            false,
+        ),
         (Learned::OnlineDpo, &["online.num_generations_eval=2"], true),
     ];
     for (objective, sets, adapted) in cases {
@@ -164,7 +182,7 @@ fn a_stopped_run_goes_on_to_the_same_bytes() {
                 Outcome::Online(_) => None,
                 other => panic!("{other}"),
             };
-            let rounds = sets.contains(&"online.num_iterations=2");
+            let rounds = of("").steps_per_round() == 2;
             match (rounds, stop) {
                 (true, 5) => assert_eq!(at, None, "{what}"),
                 (true, _) => assert_eq!(at, Some(stop + 1), "{what}"),

@@ -121,7 +121,7 @@ fn compare(run: &Run, ours: &Value, theirs: &HashMap<String, f64>) {
 fn every_step_on_given_answers_is_that_of_trl() {
     let text = fs::read_to_string(golden("online.json")).unwrap();
     let runs: Runs = serde_json::from_str(&text).unwrap();
-    assert_eq!(runs.runs.len(), 14);
+    assert_eq!(runs.runs.len(), 19);
     let dir = tempfile::tempdir().unwrap();
     let mut kept = 0;
     for run in &runs.runs {

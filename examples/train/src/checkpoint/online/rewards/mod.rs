@@ -5,6 +5,7 @@
 //! | `final_answer` | 1 if the number or text after the last `####` is that of the reference, else 0 | [`rules`] |
 //! | `regex` | 1 if a regular expression matches, else 0 | [`rules`] |
 //! | `contains` | 1 if a text occurs, else 0 | [`rules`] |
+//! | `overlong` | 0, and down to −1 over the last tokens before a limit | [`rules`] |
 //! | `length` | 1 at a number of tokens or words, less in proportion to the distance | [`rules`] |
 //! | `command` | what a program answers | [`command`] |
 //! | `reward_model` | the score of a reward model | [`model`] |
@@ -16,6 +17,7 @@ pub mod rules;
 use super::super::super::error::{Error, Result};
 use super::prompts::Prompt;
 use super::rollout::Answer;
+use candle_align::online::shaping::OverlongConfig;
 use command::Command;
 use model::{RewardModel, Scorer};
 use rules::{Contains, Length, Rule, Unit};
@@ -31,13 +33,14 @@ pub enum Reward {
     Regex(rules::Regex),
     Contains(Contains),
     Length(Length),
+    Overlong(OverlongConfig),
     Command(Command),
     RewardModel(RewardModel),
 }
 
 impl Reward {
     pub const NAMES: &str =
-        "`final_answer`, `regex`, `contains`, `length`, `command`, `reward_model`";
+        "`final_answer`, `regex`, `contains`, `length`, `overlong`, `command`, `reward_model`";
 
     /// From a command line: a name alone, a name and its first setting as `regex=\.$`, or JSON.
     pub fn parse(text: &str) -> Result<Self> {
@@ -92,6 +95,7 @@ impl Reward {
             Self::Regex(_) => "regex",
             Self::Contains(_) => "contains",
             Self::Length(_) => "length",
+            Self::Overlong(_) => "overlong",
             Self::Command(_) => "command",
             Self::RewardModel(_) => "reward_model",
         }

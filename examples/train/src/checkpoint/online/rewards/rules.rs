@@ -4,6 +4,8 @@ use super::super::super::super::error::{Error, Result};
 use super::super::prompts::Prompt;
 use super::super::rollout::Answer;
 use super::Reward;
+use candle_align::online::shaping::{OverlongConfig, overlong_penalty};
+use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 /// Settings of `regex`.
@@ -47,6 +49,7 @@ pub enum Rule {
     Regex(Box<fancy_regex::Regex>),
     Contains(String),
     Length(Length),
+    Overlong(OverlongConfig),
 }
 
 impl Rule {
@@ -69,6 +72,14 @@ impl Rule {
                 "`length.target` must be at least 1, got 0".to_string(),
             )),
             Reward::Length(length) => Ok(Self::Length(*length)),
+            Reward::Overlong(OverlongConfig { limit, buffer })
+                if !(1..=*limit).contains(buffer) =>
+            {
+                Err(Error::Usage(format!(
+                    "`overlong.buffer` must be from 1 to `overlong.limit`, {limit}, got {buffer}"
+                )))
+            }
+            Reward::Overlong(config) => Ok(Self::Overlong(config.clone())),
             other => Err(Error::Usage(format!("`{}` is no rule", other.name()))),
         }
     }
@@ -95,6 +106,10 @@ impl Rule {
                 })?)
             }
             Self::Contains(part) => f64::from(text.contains(part.as_str())),
+            Self::Overlong(config) => {
+                let length = Tensor::new(&[answer.ids.len() as f64], &Device::Cpu)?;
+                overlong_penalty(&length, config)?.to_vec1::<f64>()?[0]
+            }
             Self::Length(Length { target, unit }) => {
                 let length = match unit {
                     Unit::Tokens => answer.ids.len() - usize::from(answer.ended),
