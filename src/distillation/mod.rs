@@ -11,18 +11,22 @@
 //! | [`reverse_kl_advantages`](on_policy::reverse_kl_advantages), γ = 1 | the sampled token | the student | reverse | full | KL(π_S‖π_T), one draw |
 //! | [`minillm_loss`](minillm::minillm_loss) | the whole distribution, and the sampled token | the student, mixed with the teacher | reverse | full | KL(π_S‖π_T), less variance |
 //!
+//! [`iw_opd_weights`](iw_opd::iw_opd_weights) weighs the advantages of an answer's tokens: the more was disagreed on
+//! before a token, the less.
+//!
 //! [`divergence`](divergence::divergence) is what they share: one number per position from two sets of
 //! logits, or from hidden states and output layers of both. It stores no probability, and its gradient is
 //! computed where it is needed.
 //!
 //! The teacher is always a constant. Both models must have one vocabulary.
 //!
-//! Read next: [`divergence`](mod@divergence), [`gkd`], [`on_policy`], [`minillm`].
+//! Read next: [`divergence`](mod@divergence), [`gkd`], [`on_policy`], [`iw_opd`], [`minillm`].
 
 mod composed;
 mod direction;
 pub mod divergence;
 pub mod gkd;
+pub mod iw_opd;
 mod kernel;
 pub mod minillm;
 pub mod on_policy;

@@ -14,7 +14,7 @@
 
 use crate::error::{Result, require};
 use crate::log_probs::TokenLogProbs;
-use crate::math::{masked, to_host};
+use crate::math::to_host;
 use crate::shape::Axes;
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -116,7 +116,7 @@ pub fn reverse_kl_advantages(
     let teacher = axes.float("teacher", teacher, &["batch", "time"])?;
     let host =
         |x: &Tensor| to_host::<f64>(&x.detach().to_device(&Device::Cpu)?.to_dtype(DType::F64)?);
-    let (log_q, log_p) = (host(&values)?, host(&masked(&teacher, student.mask())?)?);
+    let (log_q, log_p) = (host(&values)?, host(&teacher)?);
     let counts = to_host::<u8>(student.mask())?;
 
     let time = values.dim(1)?;

@@ -3,6 +3,7 @@ use candle_align::distillation::divergence::{
     ChosenBy, Direction, DivergenceConfig, TopK, divergence, divergence_from_hidden,
 };
 use candle_align::distillation::gkd::gkd_loss;
+use candle_align::distillation::iw_opd::{IwOpdConfig, iw_opd_weights};
 use candle_align::distillation::minillm::{
     minillm_loss, teacher_mixed_log_probs, teacher_mixed_weights,
 };
@@ -62,6 +63,17 @@ fn settings_out_of_range() {
     says(
         reverse_kl_advantages(&log_probs(), &teacher, &config),
         "reverse_kl_advantages: `discount` must be in [0, 1], got 1.5",
+    );
+    let mask = bits(&[&[1, 1]]);
+    for (gamma, shown) in [(-0.1, "-0.1"), (f64::NAN, "NaN")] {
+        says(
+            iw_opd_weights(&teacher, &mask, &IwOpdConfig { gamma }),
+            &format!("iw_opd_weights: `gamma` must be finite and >= 0, got {shown}"),
+        );
+    }
+    says(
+        iw_opd_weights(&teacher, &bits(&[&[1]]), &IwOpdConfig::default()),
+        "iw_opd_weights: `mask` has shape [1, 1], expected [batch=1 (from `advantages`), time=2 (from `advantages`)]",
     );
     says(
         teacher_mixed_weights(&log_probs(), &teacher, 1.0),

@@ -97,6 +97,7 @@ fn settings_out_of_range() {
     );
     refused!("nca_pair_loss", nca_pair_loss(&r, &NcaPairConfig { beta }));
     refused!("sppo_loss", sppo_loss(&r, &two, &SppoConfig { beta }));
+    refused!("cal_dpo_loss", cal_dpo_loss(&r, &CalDpoConfig { beta }));
     refused!("apo_zero_loss", apo_zero_loss(&r, &ApoConfig { beta }));
     refused!("apo_down_loss", apo_down_loss(&r, &ApoConfig { beta }));
     refused!(

@@ -1,5 +1,6 @@
 """Distillation, and the supervised losses since: TRL's functions, and plain torch where it has none."""
 
+import collections
 import types
 
 import torch
@@ -132,6 +133,38 @@ def top_k():
     return cases
 
 
+def iw_opd():
+    cases = []
+    student, teacher, tokens, mask = models("iw-opd", 3, 5, 6)
+    chosen = lambda x: x.gather(-1, tokens[..., None])[..., 0]  # noqa: E731
+    log_p = chosen(torch.log_softmax(teacher, -1))
+    # another policy wrote the answers
+    other = chosen(torch.log_softmax(student.detach() + 0.5 * teacher, -1))
+    for gamma, rollout in [(0.5, None), (2.0, None), (0.5, other)]:
+        metrics = collections.defaultdict(list)
+        stub = types.SimpleNamespace(
+            temperature=1.0,
+            iw_opd_gamma=gamma,
+            iw_opd_epsilon=1e-8,
+            model=types.SimpleNamespace(training=True),
+            _metrics={"train": metrics},
+        )
+        labels = tokens.masked_fill(mask == 0, -100)
+        loss = IWOPDTrainer._compute_iw_opd_loss(stub, student, tokens, labels, log_p, rollout)
+        more = {} if rollout is None else dict(rollout=rollout)
+        cases.append(
+            case(
+                f"iw-opd, gamma {gamma}, written by {'the student' if rollout is None else 'another'}",
+                "trl 1.16.0 IWOPDTrainer._compute_iw_opd_loss, on a stub",
+                config=dict(kind="iw_opd", gamma=gamma, rollout=rollout is not None),
+                inputs=dict(student=student, teacher=log_p, tokens=tokens, mask=mask) | more,
+                outputs=dict(loss=loss),
+                grads=gradients(loss, student=student),
+            )
+        )
+    return cases
+
+
 def minillm():
     """The advantages of the last release that had MiniLLM, and the gradient written out in scalars."""
     cases = []
@@ -234,7 +267,7 @@ def supervised_since():
 
 
 def distillation():
-    write("distillation", gkd() + hidden() + top_k() + minillm() + supervised_since())
+    write("distillation", gkd() + hidden() + top_k() + iw_opd() + minillm() + supervised_since())
 
 
 if __name__ == "__main__":

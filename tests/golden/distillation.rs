@@ -6,11 +6,12 @@ use candle_align::distillation::divergence::{
     Direction, DivergenceConfig, divergence, divergence_from_hidden,
 };
 use candle_align::distillation::gkd::gkd_loss;
+use candle_align::distillation::iw_opd::{IwOpdConfig, iw_opd_weights};
 use candle_align::distillation::minillm::{minillm_loss, teacher_mixed_weights};
 use candle_align::distillation::on_policy::{Credit, ReverseKlConfig, reverse_kl_advantages};
 use candle_align::sft::dft::dft_loss;
 use candle_align::sft::eaft::{EaftConfig, eaft_loss};
-use candle_align::{OutputHead, Reduction, Result, Statistics, TokenLogProbs};
+use candle_align::{OutputHead, Reduction, Result, Statistics, TokenLogProbs, TokenLoss};
 
 #[test]
 fn distillation() {
@@ -19,6 +20,7 @@ fn distillation() {
         "hidden" => hidden(case),
         "top" => top(case),
         "advantages" => advantages(case),
+        "iw_opd" => iw_opd(case),
         "minillm" => minillm(case),
         "dft" | "eaft" => supervised(case),
         other => panic!("{}: {other}", case.name),
@@ -87,6 +89,30 @@ fn advantages(case: &Case) -> Result<()> {
     };
     let advantages = reverse_kl_advantages(&student, &case.input("teacher")?, &config)?;
     case.check("advantages", &advantages, EXACT)
+}
+
+fn iw_opd(case: &Case) -> Result<()> {
+    let (student, mask) = (case.var("student")?, case.mask("mask")?);
+    let policy = TokenLogProbs::aligned(
+        &student,
+        &case.index("tokens")?,
+        &mask,
+        Statistics::default(),
+    )?;
+    let written = match case.flag("rollout") {
+        true => TokenLogProbs::new(&case.input("rollout")?, &mask)?,
+        false => TokenLogProbs::new(&policy.values().detach(), &mask)?,
+    };
+    let config = ReverseKlConfig::default();
+    let advantages = reverse_kl_advantages(&written, &case.input("teacher")?, &config)?;
+    let config = IwOpdConfig {
+        gamma: case.number("gamma"),
+    };
+    let weights = iw_opd_weights(&advantages, &mask, &config)?;
+    let loss = ((advantages * weights)? * policy.values())?.neg()?;
+    let loss = TokenLoss { loss, mask }.reduce(Reduction::TokenMean)?;
+    case.check("loss", &loss, EXACT)?;
+    case.check_gradient("student", &loss, &student, EXACT)
 }
 
 fn minillm(case: &Case) -> Result<()> {

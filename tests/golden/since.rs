@@ -420,6 +420,7 @@ fn equation(case: &Case) -> Result<()> {
             };
             sppo_loss(&ratios, &wins, &SppoConfig { beta })?
         }
+        "cal_dpo" => cal_dpo_loss(&ratios, &CalDpoConfig { beta })?,
         "rebel" => rebel_loss(&ratios, &more, &RebelConfig { eta: 0.4 })?,
         "spin" => spin_loss(&ratios, &SpinConfig { beta })?,
         "simper" => simper_loss(&pair)?,

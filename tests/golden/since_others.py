@@ -205,6 +205,7 @@ def scalar_pairs(cases):
         "dpop": lambda w, l, n, m: phi(0.4 * (w - l - 5 * torch.clamp(-w, min=0))),
         "tdpo1": lambda w, l, n, m: phi(0.4 * (w - l - (m - n))),
         "sppo": lambda w, l, n, m: 0.5 * (w - (n / 10 - 0.5) / 0.4) ** 2 + 0.5 * (l - (m / 10 - 0.5) / 0.4) ** 2,
+        "cal_dpo": lambda w, l, n, m: phi(w - l) + 0.5 * (w - 1.25) ** 2 + 0.5 * (l + 1.25) ** 2,
         "rebel": lambda w, l, n, m: ((w - l) - 0.4 * (n - m)) ** 2,
         "spin": lambda w, l, n, m: phi(0.4 * (w - l)),
         "simper": lambda w, l, n, m: -torch.exp(w) + torch.exp(l),

@@ -5,11 +5,16 @@
 | file | what |
 |---|---|
 | `trl/labeled.jsonl` | prompt, completion, label |
+| `trl/triples.jsonl` | prompt, chosen, rejected, reference |
 | `trl/since.json` | every run: its trainer, its settings, and the log of each optimizer step |
 | `trl/since_<run>.safetensors` | the trained tensors at the end of the runs in KEPT |
 
 The tokenizer of CPO and ORPO has no token for the beginning: these two trainers put it before every prompt, and
 the others do not. Rows, settings and weights are otherwise those of `trl_runs.py`.
+
+GKD runs with `lmbda=0`, so on the answers of the rows. Its own collator needs a chat template; the one here gives
+the tokens and labels that the supervised trainer has. The teacher is `trl/model_trap`. The trainer's `temperature`
+is that of drawn answers alone.
 """
 
 import json
@@ -20,13 +25,38 @@ import trl
 import trl_runs as base
 from datasets import Dataset
 from trl import KTOConfig, KTOTrainer
+from transformers import AutoModelForCausalLM
 from trl.experimental.cpo import CPOConfig, CPOTrainer
+from trl.experimental.gkd import GKDConfig, GKDTrainer
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
+from trl.experimental.tpo import TPOConfig, TPOTrainer
+
+
+def answers(rows):
+    """Prompt, answer and end token; the labels cover the last two."""
+    words, out = base.tokenizer("<pad>"), {"input_ids": [], "labels": [], "attention_mask": []}
+    texts = [[words(row[key])["input_ids"] for key in ("prompt", "completion")] for row in rows]
+    longest = max(len(prompt) + len(answer) for prompt, answer in texts) + 1
+    for prompt, answer in texts:
+        answer = answer + [words.eos_token_id]
+        empty = longest - len(prompt) - len(answer)
+        out["input_ids"].append(prompt + answer + [words.pad_token_id] * empty)
+        out["labels"].append([-100] * len(prompt) + answer + [-100] * empty)
+        out["attention_mask"].append([1] * (len(prompt) + len(answer)) + [0] * empty)
+    return {key: torch.tensor(value) for key, value in out.items()}
+
+
+def gkd(**settings):
+    teacher = AutoModelForCausalLM.from_pretrained(base.HERE / "model_trap", dtype=torch.float32)
+    return GKDTrainer(teacher_model=teacher, data_collator=answers, **settings)
+
 
 base.TRAINERS |= {
     "kto": (KTOTrainer, KTOConfig),
     "cpo": (CPOTrainer, CPOConfig),
     "orpo": (ORPOTrainer, ORPOConfig),
+    "tpo": (TPOTrainer, TPOConfig),
+    "gkd": (gkd, GKDConfig),
 }
 SEQUENTIAL = base.OTHER | dict(train_sampling_strategy="sequential")
 
@@ -66,6 +96,13 @@ RUNS = {
     "cpo": ("cpo", True, dict(loss_type="sigmoid", beta=0.1, label_smoothing=0.1), False),
     "alpha_po": ("cpo", True, dict(loss_type="alphapo", beta=2.0, simpo_gamma=0.5, alpha=0.25), False),
     "dft": ("sft", True, dict(loss_type="dft"), False),
+    "tpo": ("tpo", False, dict(beta=0.01, tpo_alpha=1.0), False),
+    "tpo_other": ("tpo", True, dict(base.OTHER, beta=0.1, tpo_alpha=0.5, label_smoothing=0.1, max_length=9), False),
+    "tpo_l": ("tpo", True, dict(loss_type="tpo-l", beta=2.0, tpo_l_gamma=0.5, tpo_alpha=0.3), False),
+    "gkd": ("gkd", False, dict(lmbda=0.0, beta=0.5), False),
+    "gkd_share": ("gkd", True, dict(base.OTHER, lmbda=0.0, beta=0.1), False),
+    "gkd_forward": ("gkd", True, dict(lmbda=0.0, beta=0.0), False),
+    "gkd_reverse": ("gkd", True, dict(lmbda=0.0, beta=1.0), False),
 }
 KEPT = list(RUNS)[:12]
 LOGGED = ("loss", "grad_norm", "learning_rate", "kl")
@@ -79,11 +116,20 @@ def labeled():
     return out
 
 
+def triples():
+    rows = base.rows(False)
+    return [row | {"reference": rows[(r + 5) % len(rows)]["chosen"]} for r, row in enumerate(rows)]
+
+
 def run(name, trainer, adapted, settings, with_labels):
     words = base.tokenizer("<pad>")
     if trainer in ("cpo", "orpo"):
         words.bos_token = None
     data = labeled() if with_labels else None
+    if trainer == "tpo":
+        data = triples()
+    if trainer == "gkd":
+        data = [{"prompt": row["prompt"], "completion": row["chosen"]} for row in base.rows(False)]
     out = base.run(f"since_{name}", trainer, adapted, settings, "model", False, data, words)
     logged = lambda key: key in LOGGED or key.startswith(("rewards/", "logps/"))
     out["steps"] = [{k: float(f"{v:.7g}") for k, v in step.items() if logged(k)} for step in out["steps"]]
@@ -95,6 +141,7 @@ def run(name, trainer, adapted, settings, with_labels):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     (base.HERE / "labeled.jsonl").write_text("".join(json.dumps(row) + "\n" for row in labeled()))
+    (base.HERE / "triples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in triples()))
     done = [run(name, *case) for name, case in RUNS.items()]
     versions = {"trl": trl.__version__, "transformers": transformers.__version__, "torch": torch.__version__}
     runs = ",\n".join(json.dumps(one) for one in done)

@@ -3,6 +3,7 @@ use candle_align::distillation::divergence::{
     ChosenBy, Direction, DivergenceConfig, TopK, divergence, divergence_from_hidden,
 };
 use candle_align::distillation::gkd::{gkd_loss, gkd_loss_from_hidden};
+use candle_align::distillation::iw_opd::{IwOpdConfig, iw_opd_weights};
 use candle_align::distillation::minillm::minillm_loss;
 use candle_align::distillation::on_policy::{Credit, ReverseKlConfig, reverse_kl_advantages};
 use candle_align::{OutputHead, Reduction, Result, Statistics, TokenLogProbs, TokenLoss};
@@ -305,6 +306,28 @@ fn advantages_with_full_credit_have_the_gradient_of_the_divergence_of_answers() 
     let gap: Vec<f64> = want.iter().zip(&each).map(|(a, b)| a - b).collect();
     assert!(gap[..3].iter().any(|g| g.abs() > 0.01), "{gap:?}");
     assert_close(&gap[3..], &[0.0; 9], EXACT, "last token");
+}
+
+#[test]
+fn the_mean_weight_of_an_answer_does_not_depend_on_the_order() {
+    let mask = bits(&[&[1, 1, 1, 1]]);
+    let config = IwOpdConfig { gamma: 0.7 };
+    let sizes = [0.5f64, -2.0, 0.25, 1.25];
+    let total: f64 = sizes.iter().map(|a| a.abs()).sum();
+    let squares: f64 = sizes.iter().map(|a| a * a).sum();
+    let want = 1.0 + 0.35 * (1.0 + squares / (total * total));
+    for order in [[0, 1, 2, 3], [3, 1, 0, 2], [2, 0, 3, 1]] {
+        for scale in [1.0, -8.0] {
+            let own = order.map(|at: usize| scale * sizes[at]);
+            let weights = iw_opd_weights(&matrix(&[&own]), &mask, &config).unwrap();
+            let weights = numbers(&weights);
+            let mean = weights.iter().zip(own).map(|(w, a)| w * a.abs());
+            let mean = mean.sum::<f64>() / (total * scale.abs());
+            assert_close(&[mean], &[want], EXACT, "mean weight");
+            assert!(weights[0] == 1.7 && weights.is_sorted_by(|a, b| a >= b));
+            assert!(weights.iter().all(|w| *w >= 1.0));
+        }
+    }
 }
 
 #[test]

@@ -145,6 +145,39 @@ fn hard_sppo_starts_with_the_slope_of_ipo_by_halves() {
 }
 
 #[test]
+fn cal_dpo_is_dpo_and_sppo_and_stops() {
+    let beta = 0.4;
+    let hard = pair(&[1.0; 3], &[0.0; 3]);
+    let sppo = sppo_loss(&ratios(), &hard, &SppoConfig { beta }).unwrap();
+    let want: Vec<f64> = dpo(1.0, 0.0)
+        .iter()
+        .zip(numbers(&sppo.loss))
+        .map(|(dpo, sppo)| dpo + sppo)
+        .collect();
+    same(
+        cal_dpo_loss(&ratios(), &CalDpoConfig { beta }),
+        &want,
+        "cal-dpo",
+    );
+    let first = first_slopes(|r| cal_dpo_loss(r, &CalDpoConfig { beta }));
+    assert_close(&first, &[-0.5 - 1.25, 0.5 + 1.25], EXACT, "first step");
+    // ρ = 1/(2β) + σ(−2ρ)
+    let stop = (0..100).fold(1.0, |rho: f64, _| 1.25 + 1.0 / (1.0 + (2.0 * rho).exp()));
+    let (chosen, rejected) = (var(&[stop]), var(&[-stop]));
+    let policy = Pair {
+        chosen: chosen.as_tensor().clone(),
+        rejected: rejected.as_tensor().clone(),
+    };
+    let ratios = LogRatios::sums(&policy, &pair(&[0.0], &[0.0])).unwrap();
+    let out = cal_dpo_loss(&ratios, &CalDpoConfig { beta }).unwrap();
+    let grads = out.loss.backward().unwrap();
+    for answer in [&chosen, &rejected] {
+        assert_close(&numbers(grads.get(answer).unwrap()), &[0.0], EXACT, "stop");
+    }
+    assert!(stop > 1.25 && stop < 1.4, "{stop}");
+}
+
+#[test]
 fn rebel_with_constant_rewards_is_ipo() {
     let (beta, eta) = (0.4, 0.7);
     let gap = 1.0 / (2.0 * beta * eta);

@@ -3,6 +3,7 @@ use candle_align::distillation::divergence::{
     ChosenBy, Direction, DivergenceConfig, TopK, divergence, divergence_from_hidden,
 };
 use candle_align::distillation::gkd::{gkd_loss, gkd_loss_from_hidden};
+use candle_align::distillation::iw_opd::{IwOpdConfig, iw_opd_weights};
 use candle_align::distillation::minillm::{
     minillm_loss, teacher_mixed_log_probs, teacher_mixed_weights,
 };
@@ -310,6 +311,33 @@ fn advantages_are_the_teachers_opinion_from_a_token_on() {
 }
 
 #[test]
+fn a_token_weighs_less_the_more_was_disagreed_on_before_it() {
+    let mask = bits(&[&[0, 1, 1, 0, 1], &[1, 1, 1, 1, 1], &[1, 1, 0, 0, 0]]);
+    let advantages = matrix(&[
+        &[f64::NAN, -0.5, 2.0, 7.0, 1.5],
+        &[0.0, 0.0, 4.0, -4.0, 0.0],
+        &[0.0, 0.0, 1.0, 1.0, 1.0],
+    ]);
+    let of = |gamma| numbers(&iw_opd_weights(&advantages, &mask, &IwOpdConfig { gamma }).unwrap());
+    #[rustfmt::skip]
+    let want = [
+        0.0, 1.6, 1.0 + 0.6 * (1.0 - 0.125), 0.0, 1.0 + 0.6 * (1.0 - 0.625),
+        1.6, 1.6, 1.6, 1.3, 1.0,
+        // nothing of nothing
+        1.6, 1.6, 0.0, 0.0, 0.0,
+    ];
+    assert_close(&of(0.6), &want, EXACT, "weights");
+    let ones: Vec<f64> = want.iter().map(|w| f64::from(u8::from(*w > 0.0))).collect();
+    assert_eq!(of(0.0), ones);
+    assert_eq!(IwOpdConfig::default().gamma, 0.5);
+    // a token that the teacher excludes
+    let advantages = matrix(&[&[1.0, f64::NEG_INFINITY, -2.0]]);
+    let all = bits(&[&[1, 1, 1]]);
+    let found = iw_opd_weights(&advantages, &all, &IwOpdConfig { gamma: 0.6 });
+    assert_eq!(numbers(&found.unwrap()), [1.6, 1.6, 1.0]);
+}
+
+#[test]
 fn a_teacher_that_excludes_a_token_is_heard_where_it_has_a_weight() {
     let mask = bits(&[&[1, 1]]);
     let student = TokenLogProbs::new(&matrix(&[&[-1.0, -2.0]]), &mask).unwrap();
@@ -345,6 +373,116 @@ fn minillm_is_the_single_step_less_the_later_ones() {
         "weighted",
     );
     assert_eq!(numbers(&loss.mask), [1.0, 1.0, 0.0]);
+}
+
+#[test]
+fn minillm_counts_where_policy_and_single_step_do() {
+    let policy = TokenLogProbs::new(&matrix(&[&[-1.0, -2.0, -3.0]]), &bits(&[&[1, 1, 0]]));
+    let single_step = TokenLoss {
+        loss: matrix(&[&[0.5, 0.25, 1.0]]),
+        mask: bits(&[&[0, 2, 1]]),
+    };
+    let advantages = matrix(&[&[0.5, 0.5, 0.5]]);
+    let loss = minillm_loss(&policy.unwrap(), &single_step, &advantages, None).unwrap();
+    assert_eq!(numbers(&loss.mask), [0.0, 1.0, 0.0]);
+    assert_close(&numbers(&loss.loss), &[0.0, 0.25 + 1.0, 0.0], EXACT, "loss");
+}
+
+#[test]
+fn any_number_but_0_counts_a_token() {
+    let (one, two) = (bits(&[&[1, 0, 1]]), bits(&[&[2, 0, 255]]));
+    let student = Tensor::new(&[[Q, P, Q]], &Device::Cpu).unwrap();
+    let teacher = Tensor::new(&[[P, P, P]], &Device::Cpu).unwrap();
+    let config = config(Direction::Forward);
+    let of = |mask| numbers(&divergence(&student, &teacher, mask, &config).unwrap().loss);
+    let found = of(&two);
+    assert_eq!(found, of(&one));
+    assert!(found[0] > 0.0 && found[1] == 0.0 && found[2] > 0.0);
+    let teacher = matrix(&[&[-0.5, -1.0, -2.0]]);
+    let of = |mask| {
+        let student = TokenLogProbs::new(&matrix(&[&[-1.0, -2.0, -1.5]]), mask).unwrap();
+        let weights = iw_opd_weights(&teacher, mask, &IwOpdConfig::default()).unwrap();
+        let all = reverse_kl_advantages(&student, &teacher, &ReverseKlConfig::default()).unwrap();
+        [numbers(&all), numbers(&weights)].concat()
+    };
+    assert_eq!(of(&two), of(&one));
+}
+
+/// The largest logit rises from block to block of the vocabulary.
+#[test]
+fn a_vocabulary_of_many_blocks_is_one_distribution() {
+    let size = 2500;
+    let row = |slope: f64, step: f64| -> Vec<f64> {
+        (0..size)
+            .map(|v| slope * v as f64 + (step * v as f64).sin())
+            .collect()
+    };
+    let (s, t) = (row(0.002, 0.7), row(0.001, 1.3));
+    let shares = |z: &[f64]| -> Vec<f64> {
+        let total: f64 = z.iter().map(|z| z.exp()).sum();
+        z.iter().map(|z| z.exp() / total).collect()
+    };
+    let (q, p) = (shares(&s), shares(&t));
+    let mix: Vec<f64> = q.iter().zip(&p).map(|(q, p)| 0.7 * q + 0.3 * p).collect();
+    let kl = |a: &[f64], b: &[f64]| -> f64 { a.iter().zip(b).map(|(a, b)| a * (a / b).ln()).sum() };
+    let tensor = |z: &[f64]| Tensor::from_vec(z.to_vec(), (1, 1, size), &Device::Cpu).unwrap();
+    let mean = kl(&q, &mix);
+    let mixed = |v: usize| 0.7 * q[v] * ((q[v] / mix[v]).ln() - mean);
+    let reverse = kl(&q, &p);
+    for (direction, value, slope) in [
+        (
+            Direction::Forward,
+            kl(&p, &q),
+            &(|v: usize| q[v] - p[v]) as &dyn Fn(usize) -> f64,
+        ),
+        (Direction::Reverse, reverse, &|v| {
+            q[v] * ((q[v] / p[v]).ln() - reverse)
+        }),
+        (
+            Direction::JensenShannon { weight: 0.3 },
+            0.3 * kl(&p, &mix) + 0.7 * mean,
+            &mixed,
+        ),
+    ] {
+        let student = Var::from_tensor(&tensor(&s)).unwrap();
+        let mask = bits(&[&[1]]);
+        let loss = divergence(&student, &tensor(&t), &mask, &config(direction)).unwrap();
+        assert_close(&numbers(&loss.loss), &[value], EXACT, "divergence");
+        let grads = loss.loss.sum_all().unwrap().backward().unwrap();
+        let want: Vec<f64> = (0..size).map(slope).collect();
+        let found = numbers(grads.get(&student).unwrap());
+        assert_close(&found, &want, EXACT, "slope");
+    }
+}
+
+/// The output matrix is frozen, and its bias is not.
+#[test]
+fn a_bias_alone_can_be_learned() {
+    let hidden = Tensor::new(&[[[0.3f64, -0.5]]], &Device::Cpu).unwrap();
+    let weight = matrix(&[&[0.2, 1.0], &[-0.7, 0.4], &[0.9, 0.1], &[0.0, -0.3]]);
+    let bias = Var::new(&[0.1f64, -0.2, 0.3, 0.0], &Device::Cpu).unwrap();
+    let head = OutputHead::new(&weight, Some(&bias)).unwrap();
+    let teacher = OutputHead::new(&matrix(&[&[0.5], &[-0.5], &[0.1], &[0.8]]), None).unwrap();
+    let (other, mask) = (
+        Tensor::new(&[[[0.6f64]]], &Device::Cpu).unwrap(),
+        bits(&[&[1]]),
+    );
+    let config = config(Direction::Reverse);
+    let models = ((&hidden, &head), (&other, &teacher));
+    let from_hidden = divergence_from_hidden(models.0, models.1, &mask, &config).unwrap();
+    let of_logits = {
+        let flat = hidden.squeeze(0).unwrap();
+        let logits = flat.matmul(&weight.t().unwrap()).unwrap();
+        let student = logits.broadcast_add(&bias).unwrap().unsqueeze(0).unwrap();
+        let theirs = other.squeeze(0).unwrap();
+        let theirs = theirs.matmul(&teacher.weight().t().unwrap()).unwrap();
+        divergence(&student, &theirs.unsqueeze(0).unwrap(), &mask, &config).unwrap()
+    };
+    let slope = |loss: &TokenLoss| {
+        let grads = loss.loss.sum_all().unwrap().backward().unwrap();
+        numbers(grads.get(&bias).expect("a gradient"))
+    };
+    assert_close(&slope(&from_hidden), &slope(&of_logits), EXACT, "bias");
 }
 
 #[test]

@@ -79,6 +79,27 @@ fn entropy_of_the_top_symbols_weighs() {
 }
 
 #[test]
+fn two_certain_symbols_have_no_entropy_that_could_weigh() {
+    let target = Tensor::new(&[[1u32]], &Device::Cpu).unwrap();
+    let of = |z: [f64; 3], counted: u8| {
+        let logits = Tensor::new(&[[z]], &Device::Cpu).unwrap();
+        let (mask, more) = (bits(&[&[counted]]), Statistics::default());
+        let plain = Tensor::new(&[[[0f64, 0.0, 0.0]]], &Device::Cpu).unwrap();
+        let log_probs = TokenLogProbs::aligned(&plain, &target, &mask, more).unwrap();
+        numbers(
+            &eaft_loss(&log_probs, &logits, &EaftConfig::default())
+                .unwrap()
+                .loss,
+        )[0]
+    };
+    assert_eq!(of([f64::INFINITY, 0.0, 0.0], 1), 0.0);
+    assert!(of([f64::INFINITY, f64::INFINITY, 0.0], 1).is_nan());
+    // any number but 0 counts
+    let (one, two) = (of([2.0, 0.0, -1.0], 1), of([2.0, 0.0, -1.0], 2));
+    assert!(one > 0.0 && one == two, "{one} {two}");
+}
+
+#[test]
 fn a_certain_prediction_is_spared_and_the_last_position_is_not_read() {
     let (far, none) = (f64::INFINITY, f64::NEG_INFINITY);
     let rows = [

@@ -234,6 +234,15 @@ fn losses_of_each_answer() {
         |x| 0.5 * x,
         "sppo",
     );
+    let cal =
+        |w: f64, l: f64| logistic_loss(w - l) + 0.5 * (w - 1.25).powi(2) + 0.5 * (l + 1.25).powi(2);
+    check(
+        cal_dpo_loss(&r, &CalDpoConfig { beta: 0.4 }),
+        two(cal),
+        |x| 0.4 * x,
+        "cal-dpo",
+    );
+    assert_eq!(CalDpoConfig::default().beta, 0.002);
     let rewards = pair(&[1.0, 0.2], &[0.5, 0.6]);
     let out = rebel_loss(&r, &rewards, &RebelConfig { eta: 2.0 }).unwrap();
     let want = [(0.1f64 - 1.0).powi(2), (0.2f64 + 0.8).powi(2)];
@@ -786,6 +795,66 @@ fn own_answers_are_ordered_by_their_scores() {
         |x| 0.7 * x,
         "xpo",
     );
+}
+
+/// An answer that the policy excludes, whose reward is too low for a share.
+#[test]
+fn an_answer_without_a_share_may_be_impossible() {
+    let candidates = list(&[-1.0, f64::NEG_INFINITY], &[2.0, 3.0], &[0.0, -1e4]);
+    let reference = matrix(&[&[-1.5, -2.0]]);
+    let config = NcaConfig {
+        beta: 0.4,
+        alpha: 1.0,
+    };
+    // βρ = 0.2 and −∞: the first answer has all the shares, and there is no noise in the second
+    let nca = nca_loss(&candidates, &reference, &config).unwrap();
+    let want = logistic_loss(0.2) + 0.5 * logistic_loss(-0.2);
+    assert_close(&numbers(&nca), &[want], EXACT, "nca");
+    let info = info_nca_loss(&candidates, &reference, &config).unwrap();
+    assert_close(&numbers(&info), &[0.0], EXACT, "info-nca");
+}
+
+#[test]
+fn what_the_caller_passes_beside_the_answers_is_a_constant() {
+    let (policy, reference, given) = (var(&[-3.5, -2.7]), var(&[-3.1, -3.0]), var(&[0.1]));
+    let number = given.squeeze(0).unwrap();
+    let labels = Tensor::new(&[1u8, 0], &Device::Cpu).unwrap();
+    let two = || Pair {
+        chosen: policy.as_tensor().clone(),
+        rejected: vector(&[-4.5, -4.8]),
+    };
+    let ratios = LogRatios::sums(&two(), &pair(&[0.0, 0.0], &[0.0, 0.0])).unwrap();
+    let all = [
+        kto_loss(&policy, &reference, &labels, &number, &KtoConfig::default())
+            .unwrap()
+            .loss,
+        bco_loss(&policy, &reference, &labels, &number, &BcoConfig::default())
+            .unwrap()
+            .loss,
+        bco_pair_loss(&ratios, &number, &BcoConfig::default())
+            .unwrap()
+            .loss,
+    ];
+    for (at, loss) in all.iter().enumerate() {
+        let grads = loss.sum_all().unwrap().backward().unwrap();
+        assert!(grads.get(&policy).is_some(), "{at}");
+        assert!(grads.get(&given).is_none(), "{at}");
+        assert!(grads.get(&reference).is_none(), "{at}");
+    }
+}
+
+#[test]
+fn nash_md_pays_for_the_policys_tokens_alone() {
+    let policy = tokens(&[&[-1.0, -2.0, -9.0]], &[&[1, 1, 0]]);
+    let longer = tokens(&[&[-1.5, -1.0, -9.0]], &[&[1, 1, 1]]);
+    let reference = tokens(&[&[-1.5, -1.0, -9.0]], &[&[1, 1, 0]]);
+    for credit in [KlCredit::Token, KlCredit::Answer] {
+        let config = NashMdConfig { beta: 0.1, credit };
+        let of = |reference| {
+            numbers(&nash_md_loss(&policy, reference, &vector(&[0.75]), &config).unwrap())
+        };
+        assert_eq!(of(&longer), of(&reference));
+    }
 }
 
 #[test]

@@ -134,6 +134,22 @@ pub fn same() -> Vec<Same> {
     ]
 }
 
+/// A loss whose curve is the sum of two that are drawn.
+pub struct Sum {
+    pub loss: Loss,
+    pub drawn: [&'static str; 2],
+}
+
+/// The losses that are not drawn because their curve is the sum of two others.
+pub fn sums() -> Vec<Sum> {
+    let of_both: fn(&World) -> Result<Tensor> =
+        |w| of(cal_dpo_loss(&w.ratios()?, &CalDpoConfig { beta: 0.5 }));
+    vec![Sum {
+        loss: loss("cal_dpo_loss", "β = ½", of_both),
+        drawn: ["dpo_loss", "sppo_loss"],
+    }]
+}
+
 fn loss(
     function: &'static str,
     label: &'static str,

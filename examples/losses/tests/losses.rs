@@ -74,6 +74,7 @@ fn every_loss_since_is_drawn_or_is_the_curve_of_another() {
     let mut functions: Vec<&str> = same.iter().map(|s| s.loss.function).collect();
     functions.extend(drawn.iter().filter(|name| **name != "dpo_loss"));
     functions.push(ONE_ANSWER);
+    functions.extend(since::sums().iter().map(|s| s.loss.function));
     functions.sort();
     let folders = entries("ranking").filter(|path| path.is_dir());
     let files = folders.flat_map(|folder| {
@@ -100,6 +101,30 @@ fn losses_that_are_not_drawn_have_the_curves_that_are_named() {
                 loss.function, loss.label
             );
         }
+    }
+}
+
+#[test]
+fn a_curve_that_is_a_sum_is_that_of_the_two_that_are_named() {
+    let drawn = since::all();
+    for since::Sum { loss, drawn: names } in since::sums() {
+        let both = names.map(|name| drawn.iter().find(|l| l.function == name).expect("drawn"));
+        for gap in [-3.3, -1.0, 0.0, 0.4, 1.0, 2.7] {
+            let sum = loss.at(&[gap]).unwrap()[0];
+            let [a, b] = both.map(|l| l.at(&[gap]).unwrap()[0]);
+            for (sum, parts) in [
+                (sum.value, a.value + b.value),
+                (sum.slope, a.slope + b.slope),
+            ] {
+                assert!((sum - parts).abs() < 1e-12, "{}, {gap}", loss.function);
+            }
+        }
+        let readme = include_str!("../README.md");
+        let line = format!(
+            "`{}` draws the sum of `{}` and `{}`",
+            loss.function, names[0], names[1]
+        );
+        assert!(readme.contains(&line), "{line}");
     }
 }
 

@@ -121,6 +121,16 @@ pub fn compared(item: &Item, shape: Shape, most: Most) -> Vec<Vec<Answer>> {
     }
 }
 
+/// The best answer, the second and the last: a gold answer, and a better and a worse one; nothing if there are
+/// not three, or the second is no better than the last.
+pub fn triple(item: &Item) -> Option<Vec<Answer>> {
+    let [best, second, .., last] = ranked(item)[..] else {
+        return None;
+    };
+    let all = [best, second, last].into_iter().cloned().collect();
+    (second.reward > last.reward).then_some(all)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

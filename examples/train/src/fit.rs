@@ -1,7 +1,7 @@
 //! The items of a file that fit an objective, and their examples.
 
 use super::batch::{Example, examples};
-use super::comparisons::{Most, Shape, pair_count};
+use super::comparisons::{Most, Shape, pair_count, triple};
 use super::data::{Item, Reason, Tally};
 use super::error::{Error, Result};
 use super::objectives::language::{lessons, plan, probes};
@@ -39,6 +39,7 @@ pub fn usable(
             1 if item.judged => Reason::Unpaired,
             _ if objective == Objective::SelfDebug && !item.judged => Reason::NoVerdict,
             1 => Reason::SingleAnswer,
+            _ if objective == Objective::Tpo && triple(item).is_none() => Reason::NotThree,
             _ if item.answers.iter().any(|a| a.reward < best) => return true,
             _ => Reason::NoPreference,
         };
@@ -49,7 +50,8 @@ pub fn usable(
     items.retain(keep);
     if !items.is_empty() {
         let longest = items.iter().map(|item| item.answers.len()).max();
-        if objective.shape_of(forms, longest.unwrap_or(0)) != Shape::Pairs {
+        let whole = objective.shape_of(forms, longest.unwrap_or(0)) != Shape::Pairs;
+        if whole && objective != Objective::Tpo {
             let gone: usize = items.iter_mut().map(|item| most.thin(item)).sum();
             if gone > 0 {
                 *tally.answers_left_out.entry(Reason::TooMany).or_default() += gone;
@@ -85,6 +87,10 @@ pub fn usable(
         (_, Objective::SelfDebug) if !judged => format!(
             "{name}: self_debug needs answers marked right or wrong, and no row has an \
              `is_correct` ({formats})"
+        ),
+        (_, Objective::Tpo) => format!(
+            "{name}: tpo needs three answers to a prompt, of which the second is better than the last, and no \
+             row has them ({formats})"
         ),
         _ if singles == found => format!(
             "{name}: {objective} needs at least two answers to a prompt, and no row has a second \

@@ -106,9 +106,9 @@ fn blend(z: &Tensor, tau: f64) -> Result<Tensor> {
     let power = ((weighted(&below, 1.0 / tau - 1.0)? - above)? - tail)?;
     let exponential = power.exp()?;
 
-    // far from 0 a factor is 0 and must stay so beside an infinite one
+    // far below 0 a factor of the slope is 0 and must stay so beside an infinite one
     let finite = at_most(&logistic, FAR)?;
-    let value = (masked_product(&rest, &logistic)? + &exponential)?;
+    let value = ((&rest * &logistic)? + &exponential)?;
     // −(1 − μ) σ(−z) − μ e^{−z} + (1 − μ)(μ e^{−z} − μ · −log σ(z))/τ
     let pull = (&rest * sigmoid(&plain.neg()?)?)?;
     let turn = ((&rest * (&exponential - (&gate * finite)?)?)? / tau)?;
@@ -118,8 +118,3 @@ fn blend(z: &Tensor, tau: f64) -> Result<Tensor> {
 
 /// Beyond this a logistic loss meets a factor of 0.
 const FAR: f64 = 1e6;
-
-/// a · b, and 0 where a is 0.
-fn masked_product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    Ok(a.eq(0.0)?.where_cond(&a.zeros_like()?, &(a * b)?)?)
-}

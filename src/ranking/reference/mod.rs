@@ -16,6 +16,7 @@
 //! | [`nca_pair_loss`], [`nca_loss`] | each ρ against noise | βρ = log(K s) | with slope β | absolute log-ratios |
 //! | [`info_nca_loss`] | −Σ s log softmax(βρ) | βρ = R/α + c | with slope β | π_ref · e^(R/(αβ)) |
 //! | [`sppo_loss`] | ½(ρ − (P − ½)/β)² of each | its target | ever harder | close to π · e^(P/β) |
+//! | [`cal_dpo_loss`] | −log σ(ρ_w − ρ_l) and SPPO's squares | near 1/(2β) each | ever harder | near its targets |
 //! | [`apo_zero_loss`] | σ(−βρ_w) + σ(βρ_l) | never | not at all | none that is finite |
 //! | [`apo_down_loss`] | σ(βρ_w) + σ(−z) | never | not at all | none that is finite |
 //! | [`discopop_loss`] | a blend of −log σ(z) and e^(−z) | never | with slope β | – |
@@ -26,6 +27,7 @@
 
 pub mod aot;
 pub mod apo;
+pub mod cal_dpo;
 pub mod discopop;
 pub mod exo;
 pub mod f_divergence;
@@ -42,6 +44,7 @@ pub mod sppo;
 
 pub use aot::{AotConfig, aot_loss, aot_unpaired_loss};
 pub use apo::{ApoConfig, apo_down_loss, apo_zero_loss};
+pub use cal_dpo::{CalDpoConfig, cal_dpo_loss};
 pub use discopop::{DiscopopConfig, discopop_loss};
 pub use exo::{ExoConfig, ExoListConfig, exo_loss, exo_pair_loss};
 pub use f_divergence::{FDivergence, FDpoConfig, f_dpo_loss};

@@ -51,7 +51,7 @@ impl Default for SppoConfig {
 /// * ∂L/∂ρ_w = ρ_w − (P_w − ½)/β, which is −1/(2β) at the first step for a certain win. The two answers do
 ///   not see each other.
 /// * With P = 1 and 0, two times this loss is TRL's `sppo_hard`; it is also the calibration term of
-///   Cal-DPO.
+///   [`cal_dpo_loss`](super::cal_dpo::cal_dpo_loss).
 /// * With P = 1 and 0 it is ¼ of [`ipo_loss`](super::ipo::ipo_loss) at β/2 plus ¼(ρ_w + ρ_l)²: IPO fixes
 ///   the difference alone, SPPO the sum too.
 /// * The exact update π_{t+1} ∝ π_t · e^{P/β} needs a normalizer log Z that differs between prompts; the

@@ -3,6 +3,7 @@ use candle_align::distillation::divergence::{
     ChosenBy, Direction, DivergenceConfig, TopK, divergence,
 };
 use candle_align::distillation::gkd::gkd_loss;
+use candle_align::distillation::iw_opd::{IwOpdConfig, iw_opd_weights};
 use candle_align::distillation::minillm::{minillm_loss, teacher_mixed_weights};
 use candle_align::distillation::on_policy::{Credit, ReverseKlConfig, reverse_kl_advantages};
 use candle_align::sft::dft::dft_loss;
@@ -205,6 +206,22 @@ pub fn rows() -> Vec<Row> {
                 on_policy(x, &config)
             },
         ),
+        row("iw-opd", on_policy_inputs(), |x| {
+            let student = TokenLogProbs::new(&x[2], &x[1])?;
+            let advantages = reverse_kl_advantages(&student, &x[3], &ReverseKlConfig::default())?;
+            let weights = iw_opd_weights(&advantages, &x[1], &IwOpdConfig::default())?;
+            let policy = TokenLogProbs::new(&x[0], &x[1])?;
+            let nothing = TokenLoss {
+                loss: advantages.zeros_like()?,
+                mask: x[1].clone(),
+            };
+            per_example(minillm_loss(
+                &policy,
+                &nothing,
+                &(advantages * weights)?,
+                None,
+            )?)
+        }),
         row("minillm", minillm_inputs(false), minillm),
         row("minillm, weighted", minillm_inputs(true), minillm),
         row("minillm's weights", on_policy_inputs(), mixed),

@@ -2,6 +2,7 @@
 
 pub mod objectives;
 pub mod since;
+mod since_check;
 
 pub use super::super::objectives::Objective as Learned;
 

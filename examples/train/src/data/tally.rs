@@ -37,6 +37,8 @@ pub enum Reason {
     Wrong,
     /// A prompt in which the answer has begun, if words must be written before the answer.
     Begun,
+    /// Not three answers, or the second no better than the last, if a gold answer stands beside a pair.
+    NotThree,
     /// An answer beyond the limit of a comparison.
     TooMany,
 }
@@ -59,6 +61,7 @@ impl std::fmt::Display for Reason {
             Self::Unpaired => "a single answer with a label",
             Self::Wrong => "an answer marked wrong",
             Self::Begun => "an answer that has begun in the prompt",
+            Self::NotThree => "no gold answer beside a better and a worse one",
             Self::TooMany => "more answers than are compared at a time",
         })
     }

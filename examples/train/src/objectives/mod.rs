@@ -19,8 +19,8 @@
 //! | `selfee` | each worse answer with each best one; each best one alone | `RevisionTemplate`, `sft_loss` | log P(no revision needed) − log P(revision needed) |
 //! | `self_debug` | each wrong answer with each right one | `debug_sequence`, `sft_loss` | mean log-probability as the repair of the wrong answer |
 //!
-//! The objectives that came after the survey are in `checkpoint/objective/since.rs` and `unpaired.rs`: only a
-//! checkpoint is trained with them.
+//! The objectives that came after the survey are in `checkpoint/objective/since.rs`, `lists_since.rs` and
+//! `unpaired.rs`: only a checkpoint is trained with them.
 //!
 //! The score is the one by which the objective itself orders answers; accuracy is the share of pairs
 //! that it orders correctly. For `self_debug` a pair is ordered correctly if, after the wrong answer,
@@ -102,7 +102,7 @@ impl Objective {
     pub fn shape_of(self, forms: Forms, longest: usize) -> Shape {
         match self {
             Self::Sft | Self::Gkd => Shape::Best,
-            Self::Dpo | Self::SelfDebug => Shape::Pairs,
+            Self::Dpo | Self::SelfDebug | Self::Rebel => Shape::Pairs,
             _ if self.is_pairs_since() => Shape::Pairs,
             Self::Slic => match forms.slic {
                 SlicForm::Rank | SlicForm::Margin => Shape::Pairs,

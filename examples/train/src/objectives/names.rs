@@ -100,6 +100,8 @@ pub enum Objective {
     LdDpo,
     /// DPO with the weights of WPO
     Wpo,
+    /// SPIN: DPO of the data's answers against those of the model at the start
+    Spin,
     /// SimPO: means and a required lead, without a reference
     Simpo,
     /// ORPO: likelihood and the ratio of odds, without a reference
@@ -118,6 +120,19 @@ pub enum Objective {
     /// APO-zero on answers with a label
     #[value(alias = "apo-zero-unpaired")]
     ApoZeroUnpaired,
+
+    /// NCA on lists: rewards as shares, each answer against noise
+    Nca,
+    /// InfoNCA: rewards as shares, the answers of a list against each other
+    #[serde(alias = "infonca")]
+    #[value(aliases = ["info-nca", "infonca"])]
+    InfoNca,
+    /// EXO on lists: the KL in the other direction
+    Exo,
+    /// REBEL: the difference of two log-ratios towards the difference of their rewards
+    Rebel,
+    /// TPO: a pair without a reference, and the likelihood of a third, gold answer
+    Tpo,
 
     /// GKD: the whole distribution of a teacher (--teacher) at each token of the best answer
     Gkd,
@@ -158,7 +173,11 @@ impl std::fmt::Display for Objective {
 impl Objective {
     /// Whether only `--model` trains it: it came after the survey, or draws answers.
     pub fn is_since(self) -> bool {
-        self.is_pairs_since() || self.is_unpaired() || self == Self::Gkd || self.is_online()
+        self.is_pairs_since()
+            || self.is_lists_since()
+            || self.is_unpaired()
+            || self == Self::Gkd
+            || self.is_online()
     }
 
     /// Whether it learns from answers that the model draws.
@@ -171,6 +190,16 @@ impl Objective {
         (Self::Ipo as usize..=Self::Simper as usize).contains(&(self as usize))
     }
 
+    /// Whether it came after the survey and compares the answers of a list.
+    pub fn is_lists_since(self) -> bool {
+        self.is_rewarded() || self == Self::Tpo
+    }
+
+    /// Whether the rewards of answers count as numbers, and not only by their order.
+    pub fn is_rewarded(self) -> bool {
+        matches!(self, Self::Nca | Self::InfoNca | Self::Exo | Self::Rebel)
+    }
+
     /// Whether it learns the best answer to a prompt, and no other.
     pub fn is_best(self) -> bool {
         matches!(self, Self::Sft | Self::Gkd)
@@ -181,13 +210,14 @@ impl Objective {
         matches!(self, Self::Kto | Self::Bco | Self::ApoZeroUnpaired)
     }
 
-    /// What it reads of its reference, if it compares pairs or takes answers one by one.
+    /// What it reads of its reference, if it came after the survey or is `dpo`.
     pub fn reads(self) -> Reads {
         match self {
             Self::Tdpo1 | Self::Tdpo2 => Reads::Distributions,
             Self::LdDpo => Reads::Tokens,
             Self::Simpo | Self::Orpo | Self::Cpo | Self::AlphaPo | Self::Simper => Reads::Nothing,
             _ if self == Self::Dpo || self.is_pairs_since() || self.is_unpaired() => Reads::Sums,
+            _ if self.is_rewarded() => Reads::Sums,
             _ => Reads::Nothing,
         }
     }

@@ -15,7 +15,7 @@ use train::checkpoint::prepare::prepare;
 use train::checkpoint::settings::Settings;
 
 /// A run, our name of its objective, and its settings here.
-const RUNS: [(&str, &str, &[&str]); 28] = [
+const RUNS: [(&str, &str, &[&str]); 35] = [
     ("ipo", "ipo", &["since.ipo.log_ratio=mean"]),
     (
         "ipo_other",
@@ -98,13 +98,41 @@ const RUNS: [(&str, &str, &[&str]); 28] = [
         &[r#"since.alpha_po.margin={"gamma": 0.5}"#],
     ),
     ("dft", "sft", &["sft_form=dft"]),
+    (
+        "tpo",
+        "tpo",
+        &[r#"since.tpo={"likelihood": "micro_batch"}"#],
+    ),
+    (
+        "tpo_other",
+        "tpo",
+        &[
+            r#"since.tpo={"beta": 0.1, "alpha": 0.5, "label_smoothing": 0.1, "likelihood": "micro_batch"}"#,
+        ],
+    ),
+    (
+        "tpo_l",
+        "tpo",
+        &[
+            r#"since.tpo={"beta": 2, "alpha": 0.3, "margin": {"gamma": 0.5}, "log_prob": "mean", "likelihood": "micro_batch"}"#,
+        ],
+    ),
+    ("gkd", "gkd", &[]),
+    (
+        "gkd_share",
+        "gkd",
+        &[r#"since.gkd.direction={"jensen_shannon": {"weight": 0.1}}"#],
+    ),
+    ("gkd_forward", "gkd", &["since.gkd.direction=forward"]),
+    ("gkd_reverse", "gkd", &["since.gkd.direction=reverse"]),
 ];
 
 /// The rows that TRL's trainer was given.
 fn rows(run: &str, dir: &Path) -> PathBuf {
     match run {
         "kto" | "apo_zero_unpaired" => golden().join("labeled.jsonl"),
-        "dft" => {
+        "tpo" | "tpo_other" | "tpo_l" => golden().join("triples.jsonl"),
+        _ if run == "dft" || run.starts_with("gkd") => {
             let text = fs::read_to_string(golden().join("rows.jsonl")).unwrap();
             let row = |line: &str| {
                 let row: Value = serde_json::from_str(line).unwrap();
@@ -147,7 +175,7 @@ fn compare(run: &Run, ours: &Logged, theirs: &HashMap<String, f64>) {
         let more = 1e-6 * (sums[0] + sums[1]);
         near(&named("baseline"), labels.baseline, theirs["kl"], more);
     } else {
-        assert_eq!(run.name, "dft");
+        assert!(run.name == "dft" || run.name.starts_with("gkd"));
     }
     for (key, found) in expected.iter().zip(found) {
         let theirs = theirs.get(&format!("rewards/{key}"));
@@ -180,6 +208,8 @@ fn every_step_of_the_objectives_since_is_that_of_trl() {
         for set in [first.as_str()].iter().chain(sets) {
             settings = settings.with(set).unwrap();
         }
+        let teacher = (objective == "gkd").then(|| golden().join("model_trap"));
+        settings.teacher = teacher.clone();
         settings.check().unwrap();
         let load = Load {
             trained: !run.adapter,
@@ -197,6 +227,10 @@ fn every_step_of_the_objectives_since_is_that_of_trl() {
                 let frozen = Decoder::load(&folder, &Load::default()).unwrap();
                 reference = Reference::Frozen(Box::new(frozen));
             }
+        }
+        if let Some(teacher) = teacher {
+            let frozen = Decoder::load(&teacher, &Load::default()).unwrap();
+            reference = Reference::Frozen(Box::new(frozen));
         }
         let rows = prepare(&settings, &decoder, Default::default()).unwrap();
         let mut fitting = Fitting::new(&decoder, &rows.train, reference, &settings.fit).unwrap();

@@ -149,6 +149,12 @@ pub fn rows() -> Vec<Row> {
             ),
             |x| sppo(x, 0.7),
         ),
+        row("cal-dpo", moved(), |x| {
+            Ok(cal_dpo_loss(&ratios(x)?, &CalDpoConfig { beta: 0.4 })?.loss)
+        }),
+        row("cal-dpo, at its start, beta 2", start(), |x| {
+            Ok(cal_dpo_loss(&ratios(x)?, &CalDpoConfig { beta: 2.0 })?.loss)
+        }),
         row("apo zero", moved(), |x| {
             Ok(apo_zero_loss(&ratios(x)?, &ApoConfig::default())?.loss)
         }),

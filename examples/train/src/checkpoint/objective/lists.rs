@@ -1,8 +1,10 @@
 //! Objectives over lists of answers with rewards. Two answers are a list too.
 
-use super::super::super::error::Result;
-use super::super::super::objectives::SlicForm;
+use super::super::super::error::{Error, Result};
+use super::super::super::objectives::{Objective, SlicForm};
+use super::super::settings::since::Since;
 use super::grid::Grid;
+use super::lists_since::Answered;
 use super::measured::Measured;
 use super::text::{Pass, Text};
 use candle_align::{
@@ -43,10 +45,15 @@ pub enum ListLoss {
         /// The weight of the cross-entropy of the best answer, and that of its KL to the reference.
         weights: [f64; 2],
     },
+    /// One that came after the survey.
+    Since {
+        objective: Objective,
+        settings: Box<Since>,
+    },
 }
 
 impl Lists {
-    /// The mean over all lists of a step, whatever the micro-batches.
+    /// The mean over all lists of a step, whatever the micro-batches; `tpo` counts them as TRL does.
     pub fn measure(&self, pass: &Pass, rows: &[usize], window: &[Vec<usize>]) -> Result<Measured> {
         let lists: Vec<&List> = rows.iter().map(|row| &self.rows[*row]).collect();
         let lengths: Vec<usize> = lists.iter().map(|list| list.answers.len()).collect();
@@ -55,6 +62,22 @@ impl Lists {
         let texts = grid.flat(&answers);
         let log_probs = pass.smoothed(&texts, self.label_smoothing())?;
         let table = Table::new(&lists, &grid, &log_probs)?;
+        if let ListLoss::Since {
+            objective,
+            settings,
+        } = &self.loss
+        {
+            let answered = Answered {
+                pass,
+                rows,
+                window,
+                grid: &grid,
+                texts: &texts,
+                candidates: &table.candidates,
+                log_probs: &log_probs,
+            };
+            return self.since(*objective, settings, &answered);
+        }
         let (mut loss, scores) = self.loss(&table, &log_probs)?;
         if let ListLoss::Slic { weights, .. } = &self.loss
             && weights[1] > 0.0
@@ -121,6 +144,10 @@ impl Lists {
                 let best = (sums.narrow(1, 0, 1)?.squeeze(1)? * -*cross_entropy)?;
                 ((calibration + best)?, sums)
             }
+            ListLoss::Since { objective, .. } => {
+                let problem = format!("`{objective}` needs more than the answers' own numbers");
+                return Err(Error::Usage(problem));
+            }
         })
     }
 }
@@ -164,7 +191,7 @@ impl Table {
 }
 
 /// `[size, 2]` as the better and the worse.
-fn pair(scores: &Tensor) -> Result<Pair<Tensor>> {
+pub(super) fn pair(scores: &Tensor) -> Result<Pair<Tensor>> {
     Ok(Pair {
         chosen: scores.narrow(1, 0, 1)?.squeeze(1)?,
         rejected: scores.narrow(1, 1, 1)?.squeeze(1)?,

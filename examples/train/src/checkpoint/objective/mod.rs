@@ -6,7 +6,7 @@
 //! | [`answers`] | answers, each with a number | `c_rlft` | weighted tokens |
 //! | [`pairs`] | two answers, and perhaps a reference | `dpo`; by [`since`] those that came after the survey, from `ipo` to `simper` | pairs, by micro-batch as in TRL |
 //! | [`unpaired`] | answers, each with a label, and a reference | `kto`, `bco`, `apo_zero_unpaired` | answers, by micro-batch as in TRL |
-//! | [`lists`] | answers with rewards | `pro`, `slic`, `rrhf`, `brio`, `expected_risk`, `stable_alignment` | lists |
+//! | [`lists`] | answers with rewards, and perhaps a reference | `pro`, `slic`, `rrhf`, `brio`, `expected_risk`, `stable_alignment`; by [`lists_since`] `nca`, `info_nca`, `exo`, `rebel` and `tpo` | lists; of `tpo` by micro-batch as in TRL |
 //! | [`scored`] | whole texts for a reward model | `reward` | pairs, by micro-batch as in TRL; or lists |
 //!
 //! A new objective is a variant of the loss of one of these files, with its call of the library, and a line
@@ -16,6 +16,7 @@
 pub mod answers;
 pub mod grid;
 pub mod lists;
+mod lists_since;
 pub mod measured;
 pub mod pairs;
 pub mod scored;

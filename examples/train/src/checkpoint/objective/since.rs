@@ -8,8 +8,8 @@ use candle_align::ranking::{
     WpoConfig, alpha_po_loss, aot_loss, aot_unpaired_loss, apo_down_loss, apo_zero_loss,
     bco_pair_loss, cpo_loss, discopop_loss, dpop_loss, exo_pair_loss, f_dpo_loss, hinge_dpo_loss,
     ipo_loss, ld_dpo_loss, length_normalized_dpo_loss, nca_pair_loss, odds_ratio_loss, orpo_loss,
-    r_dpo_loss, robust_dpo_loss, rpo_loss, simper_loss, simpo_loss, sppo_loss, tdpo1_loss,
-    tdpo2_loss, wpo_weights,
+    r_dpo_loss, robust_dpo_loss, rpo_loss, simper_loss, simpo_loss, spin_loss, sppo_loss,
+    tdpo1_loss, tdpo2_loss, wpo_weights,
 };
 use candle_align::{
     DpoConfig, Pair, PreferenceLoss, SftConfig, TokenLogProbs, TokenLoss, dpo_loss, sft_loss,
@@ -108,6 +108,7 @@ pub fn since_loss(objective: Objective, all: &Since, answers: &Answers) -> Resul
             };
             sppo_loss(&ratios, &wins, &all.sppo)?
         }
+        Objective::Spin => spin_loss(&answers.ratios()?, &all.spin)?,
         Objective::ApoZero => apo_zero_loss(&answers.ratios()?, &all.apo_zero)?,
         Objective::ApoDown => apo_down_loss(&answers.ratios()?, &all.apo_down)?,
         Objective::Aot => aot_loss(&answers.sums()?, answers.reference()?, &all.aot)?,

@@ -1,6 +1,6 @@
 //! The rows of one item: its best answer, its pairs, its list, or texts with words around its answers.
 
-use super::super::super::comparisons::{Shape, compared, pair_count};
+use super::super::super::comparisons::{Shape, compared, pair_count, triple};
 use super::super::super::data::{Answer, Item, Reason};
 use super::super::super::error::{Error, Result};
 use super::super::super::similarity::f_score;
@@ -13,6 +13,7 @@ use super::super::objective::scored::Compared;
 use super::super::objective::unpaired::Labeled;
 use super::super::rows::Report;
 use super::super::rows::items::Row as Written;
+use super::super::settings::Learned;
 use super::super::split::Row;
 use super::fits;
 use super::items::{Build, failed};
@@ -90,7 +91,11 @@ impl Build<'_> {
         if self.plan.shape == Shape::Pairs {
             self.count_pairs(pair_count(item), report);
         }
-        for list in compared(item, self.plan.shape, self.plan.most) {
+        let answers = match self.settings.objective {
+            Learned::Tpo => triple(item).into_iter().collect(),
+            _ => compared(item, self.plan.shape, self.plan.most),
+        };
+        for list in answers {
             let similarity = |answer: &Answer| f_score(&answer.text, &list[0].text) as f32;
             if let Some(sides) = self.writer.answers(item, &list, report)? {
                 lists.push(List {

@@ -157,6 +157,13 @@ fn read(settings: &Settings, path: &Path) -> Result<(Vec<Row<Item>>, Report)> {
     };
     let data = data::load(Some(path), &reading)?;
     let (mut tally, objective) = (data.tally, settings.objective);
+    if objective.is_rewarded() && tally.formats.contains_key("pair") {
+        let problem = format!(
+            "`{objective}` learns from rewards, and reads those of a pair, `score_chosen` and `score_rejected`, \
+             only where every row is such a pair and `chat` is null"
+        );
+        return Err(Error::file(path, problem));
+    }
     let (forms, most) = (settings.forms(), settings.most());
     let items = usable(data.items, objective, forms, most, &data.name, &mut tally)?;
     let row = |item: Item| Row {

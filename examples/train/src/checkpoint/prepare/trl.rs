@@ -4,6 +4,7 @@ use super::super::super::data::json::{self, Object};
 use super::super::super::data::reader::Lines;
 use super::super::super::error::{Error, Result};
 use super::super::super::objectives::RewardForm;
+use super::super::objective::lists::{List, Lists};
 use super::super::objective::pairs::{Pair, Pairs};
 use super::super::objective::scored::{Compared, Scores};
 use super::super::objective::texts::Texts;
@@ -45,13 +46,14 @@ pub fn reads(settings: &Settings) -> Result<bool> {
         .is_some_and(|prompt| prompt.get("replies").is_some());
     Ok(match settings.objective {
         _ if tree || labeled || other.iter().any(|name| has(name)) => false,
+        objective if objective.is_rewarded() => has("chosen") || has("rejected"),
         _ if unpaired => has("chosen") || has("prompt") && has("completion"),
         Learned::Sft | Learned::Gkd => !has("chosen"),
         _ => true,
     })
 }
 
-/// Reads the rows of `sft`, `reward`, pairs or answers with a label.
+/// Reads the rows of `sft`, `reward`, pairs, three answers or answers with a label.
 pub fn prepare(
     settings: &Settings,
     folder: &Folder,
@@ -128,6 +130,21 @@ pub fn prepare(
             let objective = |rows| unpaired(settings, of, most, rows);
             finish(halves(settings, read)?, Vec::new(), objective)
         }
+        objective if objective.is_lists_since() => {
+            let read = |path: &Path| {
+                let all = match objective == Learned::Tpo {
+                    true => rows::triples(open(path)?, folder, of)?,
+                    false => rows::scored(open(path)?, folder, of)?,
+                };
+                let row = |row: rows::ListRow| (row.line, list(&row));
+                checked(most, path, all.rows.into_iter().map(row), all.report)
+            };
+            let objective = |rows| {
+                let loss = settings.list_loss();
+                Objective::Lists(Lists { rows, loss })
+            };
+            finish(halves(settings, read)?, Vec::new(), objective)
+        }
         _ => {
             let read = |path: &Path| {
                 let all = rows::dpo(open(path)?, folder, of)?;
@@ -185,6 +202,15 @@ pub fn labeled(row: &rows::UnpairedRow) -> Labeled {
         prompt: prompt.to_vec(),
         answer: answer.to_vec(),
         desirable: row.desirable,
+    }
+}
+
+/// Answers with rewards. No loss that reads such rows asks how similar they are.
+fn list(row: &rows::ListRow) -> List {
+    List {
+        answers: row.sides.iter().map(text).collect(),
+        rewards: row.rewards.iter().map(|reward| *reward as f32).collect(),
+        similarity: vec![0.0; row.sides.len()],
     }
 }
 

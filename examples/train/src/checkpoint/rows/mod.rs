@@ -7,6 +7,8 @@
 //! | | `text` | the text | all of it |
 //! | | `input_ids` with `labels`, or with `completion_mask`, or alone | as given | as given |
 //! | [`dpo()`] | `chosen`, `rejected`, and `prompt` or its text at the beginning of both | prompt and answer together, twice | both answers |
+//! | [`triples()`] | the same and `reference`, a gold answer | prompt and answer together, three times | all three |
+//! | [`scored()`] | a pair with `score_chosen` and `score_rejected` | as for [`dpo()`] | both answers |
 //! | [`unpaired()`] | `prompt`, `completion`, `label` | both together | the completion |
 //! | | a pair, as above | two such rows | the answer |
 //! | [`reward()`] | `chosen`, `rejected`, and perhaps `prompt` and `margin` | as above | – |
@@ -32,6 +34,7 @@ pub mod asked;
 pub mod edits;
 mod encode;
 pub mod items;
+mod lists;
 mod pairs;
 mod prompts;
 mod record;
@@ -41,6 +44,7 @@ mod source;
 mod unpaired;
 pub mod words;
 
+pub use lists::{scored, triples};
 pub use pairs::{dpo, reward};
 pub use prompts::Prompts;
 pub use report::Report;
@@ -195,6 +199,15 @@ impl Pair {
         let of = |side: &Side| side.ids[..side.prompt].to_vec();
         (of(&self.chosen) == of(&self.rejected)).then_some(self.chosen.prompt)
     }
+}
+
+/// Answers to one prompt with a reward each.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ListRow {
+    /// Its line in the file.
+    pub line: usize,
+    pub sides: Vec<Side>,
+    pub rewards: Vec<f64>,
 }
 
 /// An answer with a label.

@@ -87,7 +87,7 @@ pub fn reward(source: Source, folder: &Folder, settings: &Settings) -> Result<Pr
     source.rows(settings, read)
 }
 
-fn is_chat(record: &Record) -> Result<bool, String> {
+pub(super) fn is_chat(record: &Record) -> Result<bool, String> {
     match record.has("chosen") && record.has("rejected") {
         true => Ok(record.part("chosen")?.is_chat()),
         false => Err("must have the fields `chosen` and `rejected`".to_string()),

@@ -18,6 +18,10 @@ pub enum Form {
     /// With a prompt, or without one.
     Pair(bool),
     PairIds,
+    /// The same pair with a gold answer.
+    Triple(bool),
+    /// The same pair with a reward for each answer.
+    Scored(bool),
     /// One answer, desirable or not.
     Labeled,
 }

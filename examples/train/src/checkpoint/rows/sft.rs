@@ -63,6 +63,10 @@ pub fn other_kind(found: Kind, expected: Kind) -> String {
             Form::Pair(true) => "`prompt`, `chosen` and `rejected`",
             Form::Pair(false) => "`chosen` and `rejected` without `prompt`",
             Form::PairIds => "`chosen_ids` and `rejected_ids`",
+            Form::Triple(true) => "`prompt`, `chosen`, `rejected` and `reference`",
+            Form::Triple(false) => "`chosen`, `rejected` and `reference` without `prompt`",
+            Form::Scored(true) => "`prompt`, `chosen` and `rejected` with scores",
+            Form::Scored(false) => "`chosen` and `rejected` with scores, without `prompt`",
             Form::Labeled => "`prompt`, `completion` and `label`",
         };
         let kind = if chat { " of messages" } else { "" };
@@ -139,7 +143,9 @@ fn encode(
             record.check("input_ids", &read, false)?;
             given(record, settings)
         }
-        Form::Pair(_) | Form::PairIds => Err("is a pair of answers".to_string()),
+        Form::Pair(_) | Form::PairIds | Form::Triple(_) | Form::Scored(_) => {
+            Err("is a pair of answers".to_string())
+        }
         Form::Labeled => Err("is an answer with a label".to_string()),
     }
 }

@@ -115,7 +115,7 @@ impl Default for Hindsight {
 /// | `brio` | 2e-5 | the highest rate of its paper's schedule |
 /// | `stable_alignment` | 2e-5 | the authors' run |
 /// | `c_rlft`, `conditional_sft` | 6.7e-5 | OpenChat |
-/// | `bco` | 5e-7 | TRL |
+/// | `bco`, `tpo` | 5e-7 | TRL |
 /// | the others since the survey | 1e-6 | TRL's for DPO, KTO, CPO, ORPO, GRPO and RLOO |
 /// | `raft` | 2e-5 | its paper |
 /// | `ppo` | 3e-6 | TRL |
@@ -132,7 +132,7 @@ pub fn learning_rate(objective: Objective) -> f64 {
         Objective::ConditionalSft | Objective::CRlft => 6.7e-5,
         Objective::ExpectedRisk | Objective::ChainOfHindsight => 2e-5,
         Objective::SecondThoughts | Objective::Selfee | Objective::SelfDebug => 2e-5,
-        Objective::Bco | Objective::OnlineDpo => 5e-7,
+        Objective::Bco | Objective::Tpo | Objective::OnlineDpo => 5e-7,
         Objective::Raft => 2e-5,
         Objective::Ppo => 3e-6,
         _ => 1e-6,
@@ -165,7 +165,9 @@ impl Settings {
             Objective::RobustDpo | Objective::FDpo | Objective::LengthNormalizedDpo => {
                 Some(2f64.ln())
             }
-            Objective::Dpop | Objective::Tdpo1 | Objective::Tdpo2 => Some(2f64.ln()),
+            Objective::Dpop | Objective::Tdpo1 | Objective::Tdpo2 | Objective::Spin => {
+                Some(2f64.ln())
+            }
             Objective::LdDpo | Objective::Aot | Objective::AotUnpaired | Objective::Bco => {
                 Some(2f64.ln())
             }
@@ -227,6 +229,10 @@ impl Settings {
                 form: self.slic_form,
                 config: self.slic.clone(),
                 weights: [self.slic_sft_weight, self.slic_kl_weight],
+            },
+            objective if objective.is_lists_since() => ListLoss::Since {
+                objective,
+                settings: Box::new(self.since.clone()),
             },
             _ => ListLoss::Pro(self.pro.clone()),
         }

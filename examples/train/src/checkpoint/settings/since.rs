@@ -1,15 +1,13 @@
 //! The settings of the objectives that came after the survey: the library's own, with its defaults. Where TRL's
 //! convention differs from the paper's, a setting has both.
 
-use super::super::super::error::{Error, Result};
-use super::super::super::objectives::Reads;
-use super::{Learned, Settings};
 use candle_align::distillation::divergence::DivergenceConfig;
 use candle_align::ranking::{
     AlphaPoConfig, AotConfig, ApoConfig, BcoConfig, CpoConfig, DiscopopConfig, DpopConfig,
-    ExoConfig, FDivergence, FDpoConfig, HingeDpoConfig, KtoConfig, LdDpoConfig,
-    LengthNormalizedDpoConfig, NcaPairConfig, OrpoConfig, RDpoConfig, ReferenceTokens,
-    RequiredLead, RobustDpoConfig, RpoConfig, SimpoConfig, SppoConfig, Tdpo1Config, Tdpo2Config,
+    ExoConfig, ExoListConfig, FDivergence, FDpoConfig, HingeDpoConfig, KtoConfig, LdDpoConfig,
+    LengthNormalizedDpoConfig, NcaConfig, NcaPairConfig, OrpoConfig, RDpoConfig, RebelConfig,
+    ReferenceTokens, RequiredLead, RobustDpoConfig, RpoConfig, SimpoConfig, SpinConfig, SppoConfig,
+    Tdpo1Config, Tdpo2Config, TpoConfig,
 };
 use serde::{Deserialize, Serialize};
 
@@ -181,6 +179,35 @@ impl Default for Cpo {
     }
 }
 
+/// The settings of `tpo`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tpo {
+    pub beta: f64,
+    pub label_smoothing: f64,
+    /// The weight of the gold answer's likelihood: TRL's `tpo_alpha`.
+    pub alpha: f64,
+    /// γ or γ/β: TRL's `tpo_l_gamma` of TPO-L is `{"gamma": 0.5}`.
+    pub margin: RequiredLead,
+    /// Whether the pair is compared by sums over the tokens or, for TPO-L, by means.
+    pub log_prob: ReferenceTokens,
+    pub likelihood: Likelihood,
+}
+
+impl Default for Tpo {
+    fn default() -> Self {
+        let config = TpoConfig::default();
+        Self {
+            beta: config.beta,
+            label_smoothing: config.label_smoothing,
+            alpha: config.alpha,
+            margin: config.margin,
+            log_prob: ReferenceTokens::Sum,
+            likelihood: config.tokens.into(),
+        }
+    }
+}
+
 /// The settings of `apo_zero_unpaired`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -229,6 +256,7 @@ pub struct Since {
     pub tdpo2: Tdpo2Config,
     pub ld_dpo: LdDpoConfig,
     pub wpo: Wpo,
+    pub spin: SpinConfig,
     pub simpo: Simpo,
     pub orpo: Orpo,
     pub cpo: Cpo,
@@ -236,81 +264,11 @@ pub struct Since {
     pub kto: KtoConfig,
     pub bco: BcoConfig,
     pub apo_zero_unpaired: ApoUnpaired,
+    pub nca: NcaConfig,
+    pub info_nca: NcaConfig,
+    pub exo: ExoListConfig,
+    pub rebel: RebelConfig,
+    pub tpo: Tpo,
     /// Without own answers: the direction, the temperature, the top k.
     pub gkd: DivergenceConfig,
-}
-
-impl Settings {
-    /// Checks what these objectives ask of the other settings.
-    pub(super) fn check_since(&self) -> Result<()> {
-        let (name, usage) = (self.objective, |text: String| Err(Error::Usage(text)));
-        let of_differences = matches!(
-            name,
-            Learned::Ipo
-                | Learned::RobustDpo
-                | Learned::HingeDpo
-                | Learned::ExoPair
-                | Learned::Discopop
-                | Learned::LengthNormalizedDpo
-        );
-        if self.since.divergence != FDivergence::ReverseKl && !of_differences {
-            return usage(format!(
-                "`since.divergence` is for losses of a difference of log-ratios, and `{name}` is none; `f_dpo` \
-                 has a `divergence` of its own"
-            ));
-        }
-        match (name == Learned::Gkd, &self.teacher) {
-            (true, None) => {
-                return usage("`gkd` needs `teacher`, a folder: --teacher DIR".to_string());
-            }
-            (false, Some(_)) => {
-                return usage(format!("`teacher` is for `gkd`, and this is `{name}`"));
-            }
-            _ => {}
-        }
-        if name == Learned::Kto && self.fit.batch < 2 {
-            return usage(format!(
-                "`fit.batch` must be at least 2 for `kto`, got {}: its baseline is of prompts with the answers \
-                 of other rows",
-                self.fit.batch
-            ));
-        }
-        if matches!(name, Learned::Aot | Learned::AotUnpaired) && self.fit.max_tokens.is_some() {
-            return usage(format!(
-                "`fit.max_tokens` must be null for `{name}`, which sorts the pairs of a whole micro-batch; lower \
-                 `fit.batch` instead"
-            ));
-        }
-        let sums = name.reads() == Reads::Sums && name != Learned::Kto;
-        if self.precompute_ref_log_probs && !sums {
-            let why = match name.reads() {
-                Reads::Nothing => "has no reference",
-                _ => "asks its reference for more than the sum over each answer",
-            };
-            return usage(format!(
-                "`precompute_ref_log_probs` is true, and `{name}` {why}"
-            ));
-        }
-        let weights = [
-            ("simpo.cpo_alpha", self.since.simpo.cpo_alpha),
-            ("rpo.alpha", self.since.rpo.alpha),
-            ("cpo.alpha", self.since.cpo.alpha),
-            (
-                "apo_zero_unpaired.desirable_weight",
-                self.since.apo_zero_unpaired.desirable_weight,
-            ),
-            (
-                "apo_zero_unpaired.undesirable_weight",
-                self.since.apo_zero_unpaired.undesirable_weight,
-            ),
-        ];
-        for (name, weight) in weights {
-            if !(weight.is_finite() && weight >= 0.0) {
-                return usage(format!(
-                    "`since.{name}` must be finite and >= 0, got {weight}"
-                ));
-            }
-        }
-        Ok(())
-    }
 }

@@ -213,6 +213,8 @@ fn every_setting_of_an_objective_is_known_and_no_other() {
         "since.ipo.log_ratio=mean",
         "since.kto.desirable_weight=2",
         "since.simpo.cpo_alpha=1",
+        "since.tpo.log_prob=mean",
+        "since.rebel.eta=2",
     ];
     let set = |one: &str| Settings::default().with(one);
     for one in known {

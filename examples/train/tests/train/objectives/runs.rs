@@ -43,6 +43,12 @@ fn all() -> Vec<(String, Vec<&'static str>)> {
                 &[],
                 &[r#"since.orpo={"likelihood": "micro_batch", "covers": "prompt_and_answer"}"#],
             ],
+            Learned::Tpo => &[
+                &[],
+                &[
+                    r#"since.tpo={"log_prob": "mean", "margin": {"gamma": 0.5}, "likelihood": "micro_batch"}"#,
+                ],
+            ],
             _ => &[&[]],
         };
         all.extend(
@@ -64,7 +70,7 @@ fn rows(objective: &str) -> &'static str {
 
 #[test]
 fn every_objective_trains_in_full_and_under_lora() {
-    assert_eq!(all().len(), 15 + 26 + 3 + 1 + 2 + 3 + 2 + 1 + 1);
+    assert_eq!(all().len(), 15 + 27 + 5 + 3 + 1 + 2 + 3 + 2 + 1 + 1 + 1);
     for (objective, sets) in all() {
         for adapter in [None, Some(LORA)] {
             let sets: Vec<&str> = sets.iter().copied().chain(adapter).collect();

@@ -107,6 +107,9 @@ fn pairs_have_the_loss_of_the_formula() {
     check("sppo", &["since.sppo.beta=0.25"], &|_, [w, l]| {
         0.5 * (w.ratio() - 2.0).powi(2) + 0.5 * (l.ratio() + 2.0).powi(2)
     });
+    check("spin", &["since.spin.beta=0.3"], &|_, [w, l]| {
+        logistic(0.3 * (w.ratio() - l.ratio()))
+    });
     check("dpop", &["since.dpop.lambda=3"], &|_, [w, l]| {
         logistic(0.1 * (w.ratio() - l.ratio() - 3.0 * (-w.ratio()).max(0.0)))
     });
