@@ -459,7 +459,8 @@ fn a_bias_alone_can_be_learned() {
     let weight = matrix(&[&[0.2, 1.0], &[-0.7, 0.4], &[0.9, 0.1], &[0.0, -0.3]]);
     let bias = Var::new(&[0.1f64, -0.2, 0.3, 0.0], &Device::Cpu).unwrap();
     let head = OutputHead::new(&weight, Some(&bias)).unwrap();
-    let teacher = OutputHead::new(&matrix(&[&[0.5], &[-0.5], &[0.1], &[0.8]]), None).unwrap();
+    let outputs = matrix(&[&[0.5], &[-0.5], &[0.1], &[0.8]]);
+    let teacher = OutputHead::new(&outputs, None).unwrap();
     let (other, mask) = (
         Tensor::new(&[[[0.6f64]]], &Device::Cpu).unwrap(),
         bits(&[&[1]]),
@@ -472,7 +473,7 @@ fn a_bias_alone_can_be_learned() {
         let logits = flat.matmul(&weight.t().unwrap()).unwrap();
         let student = logits.broadcast_add(&bias).unwrap().unsqueeze(0).unwrap();
         let theirs = other.squeeze(0).unwrap();
-        let theirs = theirs.matmul(&teacher.weight().t().unwrap()).unwrap();
+        let theirs = theirs.matmul(&outputs.t().unwrap()).unwrap();
         divergence(&student, &theirs.unsqueeze(0).unwrap(), &mask, &config).unwrap()
     };
     let slope = |loss: &TokenLoss| {
