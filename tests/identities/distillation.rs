@@ -1,4 +1,4 @@
-use crate::common::{EXACT, assert_close, bits, numbers, var};
+use crate::common::{EXACT, assert_close, bits, matrix, numbers, var};
 use candle_align::distillation::divergence::{
     ChosenBy, Direction, DivergenceConfig, TopK, divergence, divergence_from_hidden,
 };

@@ -2,7 +2,7 @@
 //!
 //! | file | does |
 //! |---|---|
-//! | `trl` | rows as TRL's trainers read them: `sft`, pairs for `dpo` and its successors, answers with a label, and `reward` on pairs |
+//! | `trl` | rows as TRL's trainers read them: `sft`, pairs for `dpo` and its successors, three answers for `tpo`, pairs with scores, answers with a label, and `reward` on pairs |
 //! | `items` | any other file or objective: prompts with rated answers, as the small model reads them; `build` makes their rows |
 //! | `content` | what is checked and counted of each row |
 
