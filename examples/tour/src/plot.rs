@@ -135,7 +135,11 @@ pub fn policy_gradients(report: &Report, since: &SinceSection) -> String {
                 .find(|m| m.title().name == entry.name);
             style(method.map_or(Kl::InReward, PolicyGradient::kl))
         },
-        targets: report.learned_target.iter().collect(),
+        targets: report
+            .learned_target
+            .iter()
+            .chain([&since.greedy_target])
+            .collect(),
         legend: legend.map(|(text, kl)| (text, style(kl), false)).into(),
     })
 }

@@ -12,7 +12,7 @@ use super::lab::{Lab, Ran};
 use super::methods::{BETA, Section};
 use super::parameters::{Family, Placed};
 use super::pulls;
-use super::world::{Frontier, PerAnswer, expectation, kl};
+use super::world::{Best, Frontier, PerAnswer, expectation, kl};
 use super::{Found, Options, Result};
 use serde::Serialize;
 use serde_json::Value;
@@ -155,7 +155,6 @@ impl Report {
         } = found;
         let frontier = lab.frontier();
         let target = frontier.at(1.0 / BETA);
-        let best = |r: &Vec<f64>| r.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let rewards = &lab.world.rewards;
         let demonstrated = lab.world.log_probs(&lab.world.demonstrations);
         let furthest = entries
@@ -173,7 +172,7 @@ impl Report {
             parameters: lab.reference.parameters(),
             labeled_pairs: lab.pairs.len(),
             beta: BETA,
-            best_reward: rewards.iter().map(best).sum::<f64>() / rewards.len() as f64,
+            best_reward: frontier.best_reward(),
             largest_kl: frontier.largest_kl(),
             best_accuracy: lab.accuracy(rewards),
             sft_gap: kl(&demonstrated, &lab.reference_log_probs),
@@ -267,20 +266,31 @@ pub fn make(dir: &Path) -> Result<()> {
         .map_err(|e| format!("cannot write to {}: {e}", dir.display()).into())
 }
 
-/// The frontier up to some KL; near the reference KL grows like η², so equal steps of η are finer there.
-fn curve(frontier: &Frontier, furthest: f64) -> Vec<Mark> {
-    let last = frontier
-        .at_kl(furthest.min(0.999 * frontier.largest_kl()))
-        .eta;
+/// The frontier up to some KL. Near the reference KL grows like η² and far from it hardly at all, so the steps
+/// of η grow. Beyond the KL of the best answers it is level.
+pub fn curve(frontier: &Frontier, furthest: f64) -> Vec<Mark> {
+    let largest = 0.999 * frontier.largest_kl();
+    let last = frontier.at_kl(furthest.min(largest)).eta;
     let points = 60;
-    (0..=points)
+    let mark = |best: Best| Mark {
+        label: format!("1/β = {:.4}", best.eta),
+        kl: best.kl,
+        reward: best.reward,
+    };
+    // η = s/(1 − s/4), in equal steps of s
+    let end = last / (1.0 + last / 4.0);
+    let mut curve: Vec<Mark> = (0..=points)
         .map(|i| {
-            let best = frontier.at(last * i as f64 / points as f64);
-            Mark {
-                label: format!("1/β = {:.4}", best.eta),
-                kl: best.kl,
-                reward: best.reward,
-            }
+            let s = end * i as f64 / points as f64;
+            mark(frontier.at(s / (1.0 - s / 4.0)))
         })
-        .collect()
+        .collect();
+    if furthest > largest {
+        curve.push(Mark {
+            label: "the best answers alone".into(),
+            kl: furthest.max(frontier.largest_kl()),
+            reward: frontier.best_reward(),
+        });
+    }
+    curve
 }

@@ -22,6 +22,8 @@ pub struct SinceSection {
     pub nca_target: Mark,
     /// The policy gradients since.
     pub policy_gradients: Vec<Entry>,
+    /// The best answers by the learned reward: where those without a KL go.
+    pub greedy_target: Mark,
     /// The frontier as far as their picture goes.
     pub policy_gradient_frontier: Vec<Mark>,
 }
@@ -29,11 +31,13 @@ pub struct SinceSection {
 impl SinceSection {
     /// None if there are no entries.
     pub fn new(lab: &Lab, [entries, policy_gradients]: [Vec<Entry>; 2]) -> Option<Self> {
-        let of = |entries: &[Entry]| {
+        let greedy_target = lab.best_by_the_learned_reward()?;
+        let upto = |entries: &[Entry], least: f64| {
             let furthest = entries.iter().filter_map(|e| e.kl).reduce(f64::max)?;
-            Some(curve(&lab.frontier(), 1.15 * furthest))
+            Some(curve(&lab.frontier(), 1.15 * furthest.max(least)))
         };
-        let (frontier, policy_gradient_frontier) = (of(&entries)?, of(&policy_gradients)?);
+        let frontier = upto(&entries, 0.0)?;
+        let policy_gradient_frontier = upto(&policy_gradients, greedy_target.kl)?;
         let chances = lab.chances();
         let reference = &lab.reference_log_probs;
         let place = |label: &str, log_p: &PerAnswer| Mark {
@@ -51,6 +55,7 @@ impl SinceSection {
         });
         Some(Self {
             frontier,
+            greedy_target,
             policy_gradient_frontier,
             ipo_target: place("optimum of IPO", &by_chance.policy(1.0 / ipo_beta())),
             nca_target: place("optimum of NCA", &doubled.collect()),
@@ -73,6 +78,21 @@ impl SinceSection {
 }
 
 impl Lab {
+    /// The policy of the best answers alone, by the learned reward, if there is one.
+    fn best_by_the_learned_reward(&self) -> Option<Mark> {
+        let learned = Frontier {
+            reference: &self.reference_log_probs,
+            rewards: &self.learned().ok()?.scores,
+        };
+        let best = learned.best_answers().zip(&self.world.rewards);
+        let reward: f64 = best.map(|(at, rewards)| rewards[at]).sum();
+        Some(Mark {
+            label: "best by the learned reward".into(),
+            kl: learned.largest_kl(),
+            reward: reward / PROMPTS as f64,
+        })
+    }
+
     /// The chance of each answer to be chosen over an answer of the reference.
     pub fn chances(&self) -> PerAnswer {
         let of_prompt = |prompt: usize| {
@@ -141,8 +161,8 @@ reward. They are distributions written down, not trained.</p>
 by the learned reward, and take four steps on each draw. β is ½ where a method has a KL; Dr. GRPO, GSPO and CISPO have none, as in
 their papers.</p>
 {gradients}
-<p class="note">Hollow star: π_ref · e^(r̂/β) with the learned reward r̂, the optimum of RLOO, REINFORCE++ and PPO. GRPO's β counts in
-deviations of a group, which shrink as the policy settles. Without a KL nothing but the number of steps ends the way.</p>
+<p class="note">Hollow stars: π_ref · e^(r̂/β) with the learned reward r̂, the optimum of RLOO, REINFORCE++ and PPO; and the best answers by
+r̂ alone, that of the methods without a KL. GRPO's β counts in deviations of a group, which shrink as the policy settles.</p>
 {policies}"#,
             picture = plot::since(self, since),
             preferences = tables(&since.entries),

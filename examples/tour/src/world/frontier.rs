@@ -77,10 +77,23 @@ impl Frontier<'_> {
 
     /// The largest KL that buys anything: −log π_ref(best answer), the mean over prompts.
     pub fn largest_kl(&self) -> f64 {
-        let best = self.reference.iter().zip(self.rewards).map(|(log_p, r)| {
+        let best = self.best_answers();
+        let log_p = best.zip(self.reference).map(|(at, log_p)| -log_p[at]);
+        log_p.sum::<f64>() / self.reference.len() as f64
+    }
+
+    /// What no policy exceeds at any KL: the mean over prompts of the best answer's reward.
+    pub fn best_reward(&self) -> f64 {
+        let best = self.best_answers();
+        let rewards = best.zip(self.rewards).map(|(at, rewards)| rewards[at]);
+        rewards.sum::<f64>() / self.rewards.len() as f64
+    }
+
+    /// The best answer to each prompt.
+    pub fn best_answers(&self) -> impl Iterator<Item = usize> {
+        self.rewards.iter().map(|r| {
             let at = (0..r.len()).max_by(|&a, &b| r[a].total_cmp(&r[b]));
-            -log_p[at.unwrap_or(0)]
-        });
-        best.sum::<f64>() / self.reference.len() as f64
+            at.unwrap_or(0)
+        })
     }
 }

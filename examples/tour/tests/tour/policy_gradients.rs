@@ -1,9 +1,12 @@
 //! The claims of `--since` on policy gradients, on a quick run.
 
 use crate::since::{dpo, near, place, section, with_since};
+use crate::tour_claims::{options, quiet};
 use candle_core::{Device, Tensor};
+use tour::Options;
+use tour::lab::{Lab, Sizes};
 use tour::methods::policy_gradients::{Kl, PolicyGradient, of_answers, of_prompts};
-use tour::report::Entry;
+use tour::report::{Entry, curve};
 use tour::world::PROMPTS;
 
 fn entry(method: PolicyGradient) -> &'static Entry {
@@ -80,7 +83,24 @@ fn grpo_goes_beyond_that_optimum_and_its_kl_still_holds_it() {
     }
 }
 
-/// Without a KL the reward goes on rising, at a regret that no method with a KL has.
+/// Without a KL they are on their way to the best answers by the learned reward.
+#[test]
+fn without_a_kl_they_head_for_the_best_answers_by_the_learned_reward() {
+    let best = &section().greedy_target;
+    let aim = with_since().learned_target.as_ref();
+    let aim = aim.expect("a reward model");
+    assert!(best.kl > aim.kl && best.reward > aim.reward, "{best:?}");
+    for method in with(Kl::Nowhere) {
+        let (reward, kl, _) = place(entry(method));
+        let way = (kl - aim.kl) / (best.kl - aim.kl);
+        assert!((0.25..1.0).contains(&way), "{method:?}: {way}");
+        // by the true reward they may be better than where they go
+        let half = 0.5 * (aim.reward + best.reward);
+        assert!(reward > half, "{method:?}: {reward}");
+    }
+}
+
+/// The reward goes on rising, at a regret that no method with a KL has.
 #[test]
 fn without_a_kl_they_go_on_far_below_the_frontier() {
     for free in with(Kl::Nowhere) {
@@ -93,4 +113,31 @@ fn without_a_kl_they_go_on_far_below_the_frontier() {
             );
         }
     }
+}
+
+/// Between two points the picture draws a straight line; it must not run visibly below the frontier, nor end before
+/// the farthest policy.
+#[test]
+fn the_drawn_frontier_is_the_frontier() {
+    let options = Options {
+        steps: Some(3),
+        ..options()
+    };
+    let (lab, _) = Lab::new(Sizes::quick(), &options, &quiet()).expect("a lab");
+    let exact = lab.frontier();
+    let largest = exact.largest_kl();
+    for furthest in [0.2, 0.5 * largest, 0.99 * largest, 1.3 * largest] {
+        let drawn = curve(&exact, furthest);
+        let last = drawn.last().expect("a mark");
+        assert!((last.kl - furthest).abs() < 1e-6, "{furthest}: {last:?}");
+        let height = last.reward - drawn[0].reward;
+        for pair in drawn.windows(2) {
+            let middle = 0.5 * (pair[0].kl + pair[1].kl);
+            let below = exact.at_kl(middle).reward - 0.5 * (pair[0].reward + pair[1].reward);
+            assert!(below < 0.012 * height, "{furthest}, {middle}: {below}");
+        }
+    }
+    let beyond = curve(&exact, 1.3 * largest);
+    let last = beyond.last().expect("a mark");
+    assert!((last.reward - exact.best_reward()).abs() < 1e-12);
 }
