@@ -1,12 +1,14 @@
 """What `cargo bench --bench decoder -- --python PYTHON` compares with: steps of TRL, answers of Transformers.
 
 pip install torch==2.15.0 transformers==5.23.0 trl==1.16.0 peft==0.21.2
-python compare_trl.py dpo | sft | lists | sample --model DIR --data FILE --batches FILE [--steps N] [--threads N] [--checkpointing]
+python compare_trl.py dpo | sft | lists | sample | grpo --model DIR --data FILE --batches FILE [--steps N] [--threads N] [--checkpointing]
 
 dpo     LoRA of rank 8 on all linear maps, two pairs of up to 256 tokens a step, reference by the adapter switched off
 sft     full fine-tuning, four rows of up to 256 tokens a step, the loss covers the answer
 lists   nothing is run: four ranked answers of Open Assistant's trees a step, rows of up to 512 tokens
 sample  16 prompts, 64 new tokens each, greedy, with a cache
+grpo    LoRA as above; eight answers of 64 drawn tokens to each of eight prompts a step, micro-batches of eight answers
+        (TRL's default); the reward is the share of even tokens
 
 It writes its batches as JSON. The last line it prints is JSON: seconds and processor seconds of each step, the
 losses, and the peak resident set of the process. Rows of HH whose dialogues differ before the last turn are left out.
@@ -23,7 +25,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 parser = argparse.ArgumentParser()
-parser.add_argument("kind", choices=["dpo", "sft", "lists", "sample"])
+parser.add_argument("kind", choices=["dpo", "sft", "lists", "sample", "grpo"])
 parser.add_argument("--model", required=True)
 parser.add_argument("--data", required=True)
 parser.add_argument("--batches", required=True)
@@ -107,6 +109,32 @@ def settings(folder, rows):
     )  # fmt: skip
 
 
+def even(completion_ids, **_):
+    return [sum(1 for token in ids if token % 2 == 0) / len(ids) for ids in completion_ids]
+
+
+def answer(folder):
+    from datasets import Dataset
+    from peft import LoraConfig
+    from trl import GRPOConfig, GRPOTrainer
+
+    rows = [row for row in pairs() if len(templated(row["prompt"], add_generation_prompt=True)) <= 192][:8]
+    prompts = [templated(row["prompt"], add_generation_prompt=True) for row in rows]
+    batches.extend([[{"ids": ids, "learned": [0] * len(ids)} for ids in prompts]] * asked.steps)
+    common = {name: value for name, value in settings(folder, 8).items() if name != "max_length"}
+    trainer = GRPOTrainer(
+        model=AutoModelForCausalLM.from_pretrained(asked.model, dtype=torch.float32),
+        args=GRPOConfig(
+            learning_rate=1e-4, gradient_accumulation_steps=8, num_generations=8, max_completion_length=64,
+            shuffle_dataset=False, generation_kwargs={"min_new_tokens": 64}, **common,
+        ),
+        reward_funcs=even, train_dataset=Dataset.from_list([{"prompt": row["prompt"]} for row in rows]),
+        processing_class=tokenizer, callbacks=[Clock()],
+        peft_config=LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=16, target_modules="all-linear"),
+    )  # fmt: skip
+    trainer.train()
+
+
 def train(folder):
     from datasets import Dataset
 
@@ -132,9 +160,9 @@ def train(folder):
     trainer.train()
 
 
-if asked.kind in ("dpo", "sft"):
+if asked.kind in ("dpo", "sft", "grpo"):
     with tempfile.TemporaryDirectory() as folder:
-        train(folder)
+        (answer if asked.kind == "grpo" else train)(folder)
 elif asked.kind == "lists":
     for before, answers in lists():
         prompt = len(templated(before, add_generation_prompt=True))

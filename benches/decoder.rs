@@ -6,7 +6,7 @@
 //! cargo bench --bench decoder -- --python venv/bin/python --model smollm2 --data hh.jsonl.gz --lists trees.jsonl.gz
 //! cargo bench --bench decoder -- … --only dpo --steps 4 --rounds 2 --threads 1
 //! ```
-//! `compare_trl.py` says what the groups are (`dpo`, `sft`, `lists`, `sample`); it also makes the batches. `padded`
+//! `compare_trl.py` says what the groups are (`dpo`, `sft`, `lists`, `sample`, `grpo`); it also makes the batches. `padded`
 //! computes every row up to the longest one of its batch, `unpadded` its own tokens, and `shared` what rows have in
 //! common at their start once. Memory is the peak resident set of the whole process (VmHWM), with loading.
 
@@ -14,14 +14,17 @@
 mod harness;
 
 use candle_align::decoder::{Decoder, LanguageModel, Load, Mode};
+use candle_align::online::group_advantages::{GrpoAdvantageConfig, grpo_advantages};
+use candle_align::online::policy_gradient::{GrpoConfig, grpo_loss};
 use candle_align::ops::Segments;
 use candle_align::parameter_efficient::{LoraConfig, LoraForModel, TargetModules, Targets};
 use candle_align::peft::{AdapterMethod, LoraFile};
-use candle_align::training::{AdamW, AdamWConfig, ParameterGroup, clip_grad_norm};
+use candle_align::training::{AdamW, AdamWConfig, GradAccumulator, ParameterGroup, clip_grad_norm};
 use candle_align::{
     Candidates, DpoConfig, Pair, ProConfig, Reduction, Result, SamplingConfig, SftConfig,
     TokenLogProbs, dpo_loss, pro_loss, sft_loss,
 };
+use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 use rand::{SeedableRng, rngs::StdRng};
 use serde::{Deserialize, Serialize};
@@ -33,7 +36,7 @@ use std::time::Instant;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// A group, its variants, and whether Python runs it too.
-const GROUPS: [(&str, &[&str], bool); 4] = [
+const GROUPS: [(&str, &[&str], bool); 5] = [
     (
         "dpo",
         &[
@@ -48,6 +51,7 @@ const GROUPS: [(&str, &[&str], bool); 4] = [
     ("sft", &["padded", "unpadded"], true),
     ("lists", &["padded", "unpadded", "shared"], false),
     ("sample", &["cache"], true),
+    ("grpo", &["shared"], true),
 ];
 
 /// A row of a batch: its tokens, and which of them the loss covers.
@@ -130,6 +134,57 @@ fn loss(decoder: &Decoder, group: &str, variant: &str, rows: &[Row], seed: u64) 
                 .reduce(Reduction::TokenMean)?,
         ),
     }
+}
+
+/// The answers of a step of GRPO to each prompt, and their tokens.
+const ANSWERS: usize = 8;
+const TOKENS: usize = 64;
+
+/// Draws answers and learns from them, the answers to one prompt at a time.
+fn grpo(
+    decoder: &Decoder,
+    vars: &[(String, Var)],
+    variant: &str,
+    prompts: &[Row],
+    seed: u64,
+) -> Result<(f64, GradStore)> {
+    let given: Vec<&[u32]> = prompts.iter().map(|row| row.ids.as_slice()).collect();
+    let config = SamplingConfig {
+        answers: ANSWERS,
+        max_new_tokens: TOKENS,
+        ..SamplingConfig::default()
+    };
+    let rng = &mut StdRng::seed_from_u64(seed);
+    let samples = decoder.without_gradients().sample(&given, &config, rng)?;
+    let even = |ids: &[u32]| ids.iter().filter(|id| *id % 2 == 0).count() as f32 / TOKENS as f32;
+    let rewards: Vec<f32> = samples.rows.iter().map(|row| even(row.answer())).collect();
+    let rewards = Tensor::from_vec(rewards, (prompts.len(), ANSWERS), &Device::Cpu)?;
+    let advantages = grpo_advantages(&rewards, None, &GrpoAdvantageConfig::default())?;
+    let (mut total, mut sum) = (GradAccumulator::new(), 0.0);
+    for (number, (prompt, answers)) in prompts.iter().zip(samples.rows.chunks(ANSWERS)).enumerate()
+    {
+        let row = |answer: &[u32]| Row {
+            ids: [&prompt.ids, answer].concat(),
+            learned: [vec![0; prompt.ids.len()], vec![1; answer.len()]].concat(),
+        };
+        let rows: Vec<Row> = answers.iter().map(|one| row(one.answer())).collect();
+        let (segments, tokens, learned) = layout(&rows, variant)?;
+        let new = decoder.log_probs(&tokens, &segments, &learned, Mode::Train { seed })?;
+        let before = vec![0.0; prompt.ids.len() - 1];
+        let old = answers
+            .iter()
+            .flat_map(|one| before.iter().chain(&one.log_probs));
+        let old: Vec<f64> = old.copied().collect();
+        let old =
+            Tensor::from_vec(old, new.values().shape(), &Device::Cpu)?.to_dtype(DType::F32)?;
+        let advantages = advantages.get(number)?;
+        let count = (prompts.len() * ANSWERS * TOKENS) as f64;
+        let loss = grpo_loss(&new, &old, &advantages, &GrpoConfig::default())?.loss;
+        let loss = loss.reduce(Reduction::SumOver { count })?;
+        total.add(vars, &loss.backward()?)?;
+        sum += f64::from(loss.to_scalar::<f32>()?);
+    }
+    Ok((sum, total.take()))
 }
 
 fn trained(model: &str, group: &str, variant: &str) -> Result<Decoder> {
@@ -217,11 +272,15 @@ fn run(
         let mut optimizer = AdamW::new(vec![ParameterGroup::new(vars.clone(), 0.0)], config)?;
         for (seed, rows) in (0..).zip(batches) {
             clock(&mut || {
-                let loss = loss(&decoder, group, variant, rows, seed)?;
-                let mut grads = loss.backward()?;
+                let (loss, mut grads) = if group == "grpo" {
+                    grpo(&decoder, &vars, variant, rows, seed)?
+                } else {
+                    let loss = loss(&decoder, group, variant, rows, seed)?;
+                    (f64::from(loss.to_scalar::<f32>()?), loss.backward()?)
+                };
                 clip_grad_norm(&vars, &mut grads, 1.0)?;
                 optimizer.step(&grads)?;
-                Ok(f64::from(loss.to_scalar::<f32>()?))
+                Ok(loss)
             })?;
         }
     }

@@ -16,6 +16,7 @@ use super::ppo::loss as ppo_loss;
 use super::prompts::Prompt;
 use super::rewards::{Rewards, Scored};
 use super::rollout::{Purpose, Sampler, of_tokens};
+use super::sampler_weights::known;
 use candle_align::decoder::{Decoder, Mode};
 use candle_align::training::GradAccumulator;
 use candle_core::DType;
@@ -133,7 +134,7 @@ impl Learner<'_> {
         times.scoring += begun.elapsed().as_secs_f64();
         let replaced = self.redraw(decoder, &mut answers, &mut scored, round, times)?;
         let begun = Instant::now();
-        self.correct(decoder, &mut answers)?;
+        known(online, &answers)?;
         let forking = self.forking(decoder, &answers)?;
         let reference = match online.has_reference(settings.objective) {
             true => {

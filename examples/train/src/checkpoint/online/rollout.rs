@@ -25,7 +25,8 @@ pub struct Answer {
     pub ended: bool,
     /// The log-probability of each token under the policy that drew it.
     pub old: Vec<f64>,
-    /// The same by the program that drew it, if its numbers are not `old`. NaN where it gave none.
+    /// The same under what the answer was drawn from, with its temperature and its cuts or by another program, if weights
+    /// come from the difference. NaN where it is unknown.
     pub sampler: Option<Vec<f64>>,
 }
 
@@ -48,6 +49,8 @@ pub struct Sampler<'a> {
     pub seed: u64,
     /// The most tokens that go through the model at a time, where answers are given.
     pub max_tokens: Option<usize>,
+    /// Whether an answer also keeps the log-probabilities of what it was drawn from.
+    pub keeps_proposals: bool,
 }
 
 /// What answers are drawn for: they get other random numbers.
@@ -75,6 +78,7 @@ impl<'a> Sampler<'a> {
             folder,
             seed: settings.seed,
             max_tokens: settings.fit.max_tokens,
+            keeps_proposals: online.importance_sampling_mode.is_some(),
         }
     }
 
@@ -112,7 +116,13 @@ impl<'a> Sampler<'a> {
             let samples = quiet.sample(&texts, &self.config, &mut streams)?;
             for ((prompt, _), sample) in rows.iter().zip(samples.rows) {
                 let (ids, old) = (sample.answer().to_vec(), sample.log_probs);
-                all.push(self.answer(*prompt, ids, old)?);
+                let mut answer = self.answer(*prompt, ids, old)?;
+                if self.keeps_proposals {
+                    let mut proposal = sample.proposal_log_probs;
+                    proposal.truncate(answer.ids.len());
+                    answer.sampler = Some(proposal);
+                }
+                all.push(answer);
             }
         }
         Ok(all)

@@ -1,14 +1,12 @@
-//! Weights for what the program that drew an answer thinks of it and the trainer does not.
+//! Weights for the difference between the trained policy and what an answer was drawn from.
 //!
-//! The answers of a run are drawn by the trained model itself, token by token; the trainer reads them whole. The two agree
-//! to rounding. Answers of `completions_file` may come from another program or an older model, with their `log_probs`.
+//! The answers of a run are drawn by the trained model itself: the two differ by `temperature`, `top_p` and `top_k`, and
+//! agree where these change nothing. Answers of `completions_file` may come from another program or an older model, with
+//! their `log_probs`.
 
 use super::super::super::error::{Error, Result};
-use super::super::objective::Text;
-use super::super::objective::text::log_probs;
-use super::fit::Learner;
-use super::rollout::{Answer, of_tokens};
-use candle_align::decoder::{Decoder, Mode};
+use super::rollout::Answer;
+use super::settings::Online;
 use candle_align::online::ratio::RatioLevel;
 use candle_align::online::rollout_correction::{Beyond, RolloutWeightConfig};
 use serde::{Deserialize, Serialize};
@@ -44,32 +42,15 @@ impl Correction {
     }
 }
 
-impl Learner<'_> {
-    /// Keeps the sampler's log-probabilities beside the trainer's, where weights come from their difference.
-    pub(super) fn correct(&self, decoder: &Decoder, answers: &mut [Answer]) -> Result<()> {
-        let (online, most) = (&self.settings.online, self.settings.fit.max_tokens);
-        if online.importance_sampling_mode.is_none() {
-            return Ok(());
-        }
-        if self.given.is_some() {
-            return match answers.iter().all(|answer| answer.sampler.is_some()) {
-                true => Ok(()),
-                false => Err(Error::Usage(
-                    "`online.importance_sampling_mode` needs `log_probs` beside the `completions` of each line of \
-                     `online.completions_file`"
-                        .to_string(),
-                )),
-            };
-        }
-        let quiet = decoder.without_gradients();
-        let compute = |texts: &[&Text]| {
-            let of = log_probs(&quiet, texts, Mode::Evaluation)?;
-            Ok(of.values().clone())
-        };
-        let trainer = of_tokens(&compute, self.prompts, answers, most)?;
-        for (answer, trainer) in answers.iter_mut().zip(trainer) {
-            answer.sampler = Some(std::mem::replace(&mut answer.old, trainer));
-        }
-        Ok(())
+/// An error if weights need what an answer was drawn from, and a file of answers does not say it.
+pub fn known(online: &Online, answers: &[Answer]) -> Result<()> {
+    let known = answers.iter().all(|answer| answer.sampler.is_some());
+    match known || online.importance_sampling_mode.is_none() {
+        true => Ok(()),
+        false => Err(Error::Usage(
+            "`online.importance_sampling_mode` needs `log_probs` beside the `completions` of each line of \
+             `online.completions_file`"
+                .to_string(),
+        )),
     }
 }

@@ -1,6 +1,7 @@
 //! Answers: each has random numbers of its own.
 
 use super::super::whole_runs::golden;
+use super::ppo::at_temperature;
 use super::tiny;
 use candle_align::decoder::{Decoder, Load, Mode};
 use train::checkpoint::objective::Text;
@@ -96,6 +97,28 @@ fn an_answer_keeps_the_log_probabilities_of_the_model_that_drew_it() {
         assert!(!answer.text.contains("</s>"), "{answer:?}");
     }
     assert!(drawn.iter().any(|one| one.ended) && drawn.iter().any(|one| !one.ended));
+}
+
+#[test]
+fn an_answer_keeps_what_it_was_drawn_from_where_weights_need_it() {
+    let mode = "online.importance_sampling_mode=token_mask";
+    let (settings, decoder, prompts) = start(&["online.temperature=0.5", mode]);
+    let sampler = Sampler::new(&settings, &prompts.voice, &prompts.folder);
+    let drawn = sampler.draw(&decoder, &prompts.train, &[0, 1, 2], 2, Purpose::Round(0));
+    for answer in drawn.unwrap() {
+        let prompt = &prompts.train[answer.prompt].ids;
+        let want = at_temperature(&decoder, prompt, &answer.ids, 0.5);
+        let kept = answer.sampler.unwrap();
+        assert_eq!(kept.len(), want.len());
+        for ((kept, want), old) in kept.iter().zip(want).zip(&answer.old) {
+            assert!((kept - want).abs() < 1e-4, "{kept} {want}");
+            assert!((kept - old).abs() > 1e-4, "{kept} {old}");
+        }
+    }
+    let (settings, ..) = start(&["online.temperature=0.5"]);
+    let sampler = Sampler::new(&settings, &prompts.voice, &prompts.folder);
+    let drawn = sampler.draw(&decoder, &prompts.train, &[0], 2, Purpose::Round(0));
+    assert!(drawn.unwrap().iter().all(|answer| answer.sampler.is_none()));
 }
 
 #[test]

@@ -134,7 +134,7 @@ fn stale_bad_answers_are_left_out() {
 }
 
 #[test]
-fn the_sampler_of_the_run_itself_agrees_with_the_trainer() {
+fn at_temperature_1_the_sampler_is_the_policy() {
     let run = |sets: &[&str]| {
         let dir = tempfile::tempdir().unwrap();
         let sets: Vec<&str> = ["held_out=0"].iter().chain(sets).copied().collect();
@@ -147,6 +147,9 @@ fn the_sampler_of_the_run_itself_agrees_with_the_trainer() {
         let of = |line: &Value| line["grad_norm"].as_f64().unwrap();
         near("gradient norm", of(b), of(a), 1e-5);
     }
+    let warm = "online.temperature=2";
+    let other = run(&[warm, "online.importance_sampling_mode=token_truncate"]);
+    assert_ne!(run(&[warm])[0]["grad_norm"], other[0]["grad_norm"]);
 }
 
 #[test]

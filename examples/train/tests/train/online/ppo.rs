@@ -60,6 +60,15 @@ fn by_hand(out: &Path, steps: usize) -> Settings {
 
 /// The log-probability of each token of an answer, from the logits, with one row at a time.
 pub fn log_probs(model: &Decoder, prompt: &[u32], answer: &[u32]) -> Vec<f64> {
+    at_temperature(model, prompt, answer, 1.0)
+}
+
+pub fn at_temperature(
+    model: &Decoder,
+    prompt: &[u32],
+    answer: &[u32],
+    temperature: f64,
+) -> Vec<f64> {
     let tokens = [prompt, answer].concat();
     let (segments, tokens) = Segments::from_tokens(&[tokens]).unwrap();
     let hidden = model.hidden(&tokens, &segments).unwrap();
@@ -67,8 +76,8 @@ pub fn log_probs(model: &Decoder, prompt: &[u32], answer: &[u32]) -> Vec<f64> {
     let logits = logits.to_vec2::<f64>().unwrap();
     let of = |(at, id): (usize, &u32)| {
         let row = &logits[prompt.len() - 1 + at];
-        let sum: f64 = row.iter().map(|x| x.exp()).sum();
-        row[*id as usize] - sum.ln()
+        let sum: f64 = row.iter().map(|x| (x / temperature).exp()).sum();
+        row[*id as usize] / temperature - sum.ln()
     };
     answer.iter().enumerate().map(of).collect()
 }
