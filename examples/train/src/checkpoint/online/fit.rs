@@ -1,6 +1,8 @@
 //! The steps: answers, rewards, and updates on them.
 
 use super::super::super::error::Result;
+use super::super::super::world::World;
+use super::super::super::world::parts::{of_each, part};
 use super::super::objective::text::log_probs;
 use super::super::objective::{Reference, Text};
 use super::super::order::parts;
@@ -13,6 +15,7 @@ use super::loss::{Divisors, Round, counts, loss};
 use super::prompts::Prompt;
 use super::rewards::{Rewards, Scored};
 use super::rollout::{Purpose, Sampler, token_log_probs};
+use super::shared::Found;
 use candle_align::decoder::{Decoder, Mode};
 use candle_align::training::GradAccumulator;
 use candle_core::DType;
@@ -80,10 +83,12 @@ pub struct Learner<'a> {
     pub given: Option<Given>,
     pub reference: Reference,
     pub update: Update,
+    pub world: &'a dyn World,
 }
 
 impl Learner<'_> {
-    /// Draws and scores the answers to some prompts. `before` prompts were asked in earlier rounds.
+    /// Draws and scores the answers to some prompts: each rank those to whole prompts. `before` prompts were asked in
+    /// earlier rounds.
     pub fn round(
         &self,
         decoder: &Decoder,
@@ -96,19 +101,20 @@ impl Learner<'_> {
         let generations = online.generations(settings.objective);
         let most = settings.fit.max_tokens;
         let begun = Instant::now();
+        let own = part(&vec![1; asked.len()], self.world.rank(), self.world.size());
         let answers = match &self.given {
             Some(given) => given.take(
                 decoder,
                 self.sampler,
                 self.prompts,
-                asked,
-                before,
+                &asked[own.clone()],
+                before + own.start,
                 generations,
             )?,
             None => {
                 let purpose = Purpose::Round(round);
                 self.sampler
-                    .draw(decoder, self.prompts, asked, generations, purpose)?
+                    .draw(decoder, self.prompts, &asked[own], generations, purpose)?
             }
         };
         times.generation += begun.elapsed().as_secs_f64();
@@ -125,6 +131,16 @@ impl Learner<'_> {
             false => None,
         };
         let scored = self.rewards.score(self.prompts, &answers)?;
+        let all = Found {
+            answers,
+            scored,
+            reference,
+        };
+        let Found {
+            answers,
+            scored,
+            reference,
+        } = all.of_all(self.world, self.sampler)?;
         let found = units(settings, &answers, &scored, reference.as_deref())?;
         times.scoring += begun.elapsed().as_secs_f64();
         let n = answers.len() as f64;
@@ -184,18 +200,23 @@ impl Learner<'_> {
             whole.sum::<usize>()
         };
         let all: Vec<usize> = (0..ready.units.len()).collect();
-        let batches: Vec<&[usize]> = all.chunks(fit.batch).collect();
+        let batches: Vec<Vec<usize>> = all.chunks(fit.batch).map(<[usize]>::to_vec).collect();
+        let own = of_each(&batches, size, self.world);
         let window = tokens(&ready.units);
         let mut total = GradAccumulator::new();
-        let (mut sum, mut clipped, mut kl, mut passes) = (0.0, 0.0, None, 0);
-        for batch in &batches {
+        // the loss, the clipped tokens, the KL and whether there is one
+        let mut sums = [0.0; 4];
+        // ranks draw other dropout
+        let first = (self.world.rank() as u64) << 10;
+        let mut passes = first;
+        for (batch, own) in batches.iter().zip(own) {
             let divisors = Divisors {
                 rows: ready.units.len() as f64,
                 tokens: window,
                 of_batch: tokens(&ready.units[batch[0]..batch[batch.len() - 1] + 1]),
                 batches: batches.len() as f64,
             };
-            for part in parts(batch, fit.max_tokens, size) {
+            for part in parts(&batch[own], fit.max_tokens, size) {
                 let units = &ready.units[part[0]..part[part.len() - 1] + 1];
                 let seed = fit
                     .seed
@@ -216,17 +237,20 @@ impl Learner<'_> {
                     mode,
                 )?;
                 let grads = measured.loss.backward()?;
-                if step == 0 && passes == 0 {
+                if step == 0 && passes == first {
                     self.update.check_first(&grads)?;
                 }
                 passes += 1;
                 total.add(self.update.vars(), &grads)?;
-                sum += measured.loss.to_dtype(DType::F64)?.to_scalar::<f64>()?;
-                clipped += measured.clipped;
-                kl = measured.kl.map(|more| more + kl.unwrap_or(0.0));
+                sums[0] += measured.loss.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+                sums[1] += measured.clipped;
+                sums[2] += measured.kl.unwrap_or(0.0);
+                sums[3] += f64::from(u8::from(measured.kl.is_some()));
             }
         }
-        let applied = self.update.apply(step, total)?;
+        let applied = self.update.apply(step, total, self.world)?;
+        self.world.sum_counts(&mut sums)?;
+        let [sum, clipped, kl, has_kl] = sums;
         times.update += begun.elapsed().as_secs_f64();
         let share = |sum: f64| sum / window.max(1.0);
         Ok(Logged {
@@ -237,7 +261,7 @@ impl Learner<'_> {
             penalty: applied.penalty,
             drawn: ready.drawn.clone(),
             clipped: share(clipped),
-            kl: kl.map(share),
+            kl: (has_kl > 0.0).then(|| share(kl)),
         })
     }
 }

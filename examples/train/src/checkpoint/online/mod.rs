@@ -13,6 +13,7 @@
 //! | [`prompts`] | rows to prompts, some held out |
 //! | [`rollout`], [`given`] | answers, drawn or from a file |
 //! | [`rewards`] | rewards from rules, commands and reward models |
+//! | [`shared`] | the answers of all ranks, on every rank |
 //! | [`learned`] | rewards to advantages; which answers the loss covers |
 //! | [`loss`] | the loss of a part of a step |
 //! | [`fit`] | the steps |
@@ -35,6 +36,7 @@ pub mod rewards;
 pub mod rollout;
 pub mod run;
 pub mod settings;
+pub mod shared;
 pub mod summary;
 
 pub use evaluate::Answered;
