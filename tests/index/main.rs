@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What a newcomer reads beside the pages.
-const DOCUMENTS: [&str; 9] = [
+const DOCUMENTS: [&str; 10] = [
     "README.md",
     "CONTRIBUTING.md",
     "benches/README.md",
@@ -17,6 +17,7 @@ const DOCUMENTS: [&str; 9] = [
     "examples/losses/README.md",
     "examples/support/README.md",
     "examples/tour/README.md",
+    "examples/train/MPI.md",
     "examples/train/README.md",
     "tests/README.md",
 ];

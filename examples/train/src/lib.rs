@@ -23,6 +23,7 @@ pub mod run;
 pub mod settings;
 pub mod similarity;
 pub mod trainer;
+pub mod world;
 
 // the library's way to write and read files
 #[path = "../../../src/atomic.rs"]

@@ -27,6 +27,7 @@
 //! | the model | `model.rs` |
 //! | an adapter on the model: its settings, AdaLoRA's budget, the files | `adapter/` |
 //! | every setting with its default | `settings.rs` |
+//! | several processes that share a run with `--model` | `world/` |
 //!
 //! This checks the code on real data; a model this small does not become aligned. A few hundred
 //! thousand weights that have seen a few hundred thousand bytes learn some spelling. The report
@@ -61,50 +62,71 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use train::arguments::Asked;
 use train::error::{Error, Result};
-use train::{Arguments, checkpoint, evaluation, run};
+use train::{Arguments, checkpoint, evaluation, run, world};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let progress = ProgressBar::new(0);
+    let world = match world::start::start() {
+        Ok(world) => world,
+        Err(error) => return failed(&error.to_string()),
+    };
+    let progress = match world.writes() {
+        true => ProgressBar::new(0),
+        false => ProgressBar::hidden(),
+    };
     let style = ProgressStyle::with_template("{wide_bar} {pos}/{len}  {msg}  {eta} left");
     progress.set_style(style.expect("a template without mistakes"));
     let result = arguments.asked().and_then(|asked| match asked {
-        Asked::Small(settings) => Ok(run::run(&settings, &progress)?.to_string()),
-        Asked::Evaluation(settings) => Ok(evaluation::run::run(&settings, &progress)?.to_string()),
         Asked::Checkpoint { settings, resume } => {
-            let stop = interrupted()?;
-            let outcome =
-                checkpoint::run::run(&settings, resume, &progress, &|_| stop.load(Relaxed))?;
+            let stop = interrupted(world.writes())?;
+            let stop = |_| stop.load(Relaxed);
+            let outcome = checkpoint::run::run_in(&*world, &settings, resume, &progress, &stop)?;
             Ok(outcome.to_string())
         }
+        _ if world.size() > 1 => Err(Error::Usage(
+            "several processes share a run with --model that trains, and no other".to_string(),
+        )),
+        Asked::Small(settings) => Ok(run::run(&settings, &progress)?.to_string()),
+        Asked::Evaluation(settings) => Ok(evaluation::run::run(&settings, &progress)?.to_string()),
     });
     match result {
         Ok(summary) => {
-            println!("{summary}");
+            if world.writes() {
+                println!("{summary}");
+            }
             ExitCode::SUCCESS
         }
         Err(error) => {
             progress.finish_and_clear();
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
+            let failed = failed(&world::start::blamed(&*world, &error));
+            world.abandon();
+            failed
         }
     }
 }
 
-/// Whether Ctrl-C was pressed. Pressed again, it ends the program at once.
-fn interrupted() -> Result<Arc<AtomicBool>> {
+fn failed(error: &str) -> ExitCode {
+    eprintln!("error: {error}");
+    ExitCode::FAILURE
+}
+
+/// Whether Ctrl-C was pressed. Pressed again, it ends the program at once. Where several processes share a run, one of
+/// them says so.
+fn interrupted(says: bool) -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let seen = stop.clone();
     let handler = move || {
         if seen.swap(true, Relaxed) {
             std::process::exit(130);
         }
-        eprintln!(
-            "stopping after this step, with a checkpoint; press Ctrl-C again to stop at once"
-        );
+        if says {
+            eprintln!(
+                "stopping after this step, with a checkpoint; press Ctrl-C again to stop at once"
+            );
+        }
     };
     ctrlc::set_handler(handler)
         .map_err(|error| Error::Usage(format!("Ctrl-C cannot be handled: {error}")))?;

@@ -1,6 +1,8 @@
 //! The evaluation on held-out rows.
 
 use super::super::error::Result;
+use super::super::world::World;
+use super::super::world::parts::{gather, part};
 use super::objective::measured::{Judged, Scored, ordered};
 use super::objective::text::log_probs;
 use super::objective::{Objective, Reference, Text};
@@ -52,19 +54,24 @@ pub fn batches(objective: &Objective, max_tokens: Option<usize>) -> Vec<Vec<usiz
     parts.into_iter().map(<[usize]>::to_vec).collect()
 }
 
-/// The scores of all held-out rows, so many tokens at a time. `shift` is the mean reward so far.
+/// The scores of all held-out rows, so many tokens at a time: each rank takes some of the batches. `shift` is the mean
+/// reward so far.
 pub fn scores(
     held_out: &HeldOut,
     decoder: &Decoder,
     reference: &Reference,
     max_tokens: Option<usize>,
     shift: &RewardShift,
+    world: &dyn World,
 ) -> Result<Scores> {
     let objective: &Objective = &held_out.rows;
     let quiet = &decoder.without_gradients();
-    let (mut loss, mut weight, mut pairs) = (0.0, 0.0, Vec::new());
-    let mut labels: BTreeMap<u64, [Vec<Judged>; 2]> = BTreeMap::new();
-    for rows in &batches(objective, max_tokens) {
+    let batches = batches(objective, max_tokens);
+    let tokens = |rows: &Vec<usize>| rows.iter().map(|row| objective.tokens(*row)).sum();
+    let tokens: Vec<usize> = batches.iter().map(tokens).collect();
+    let own = part(&tokens, world.rank(), world.size());
+    let (mut losses, mut of_pairs, mut of_labels) = (Vec::new(), Vec::new(), Vec::new());
+    for rows in &batches[own] {
         let window = std::slice::from_ref(rows);
         let given = objective.given(quiet, reference, rows, max_tokens, shift)?;
         let measured = objective.loss_with(quiet, reference, rows, window, None, given)?;
@@ -77,14 +84,34 @@ pub fn scores(
             .detach()
             .to_dtype(DType::F64)?
             .to_scalar::<f64>()?;
-        loss += mean * of_rows;
-        weight += of_rows;
-        let groups = measured.pairs.into_iter();
-        pairs.extend(groups.map(|pair| (held_out.groups[pair.row], pair)));
-        for one in measured.judged {
-            let of_prompt = labels.entry(held_out.groups[one.row]).or_default();
-            of_prompt[usize::from(!one.desirable)].push(one);
+        losses.extend([mean * of_rows, of_rows]);
+        for pair in &measured.pairs {
+            of_pairs.extend([pair.row as f64, pair.scores[0], pair.scores[1]]);
         }
+        for one in &measured.judged {
+            let desirable = f64::from(u8::from(one.desirable));
+            of_labels.extend([one.row as f64, one.reward, desirable]);
+        }
+    }
+    let (mut loss, mut weight, mut pairs) = (0.0, 0.0, Vec::new());
+    for both in gather(world, losses)?.concat().chunks_exact(2) {
+        loss += both[0];
+        weight += both[1];
+    }
+    for three in gather(world, of_pairs)?.concat().chunks_exact(3) {
+        let (row, scores) = (three[0] as usize, [three[1], three[2]]);
+        pairs.push((held_out.groups[row], Scored { row, scores }));
+    }
+    let mut labels: BTreeMap<u64, [Vec<Judged>; 2]> = BTreeMap::new();
+    for three in gather(world, of_labels)?.concat().chunks_exact(3) {
+        let (row, reward, desirable) = (three[0] as usize, three[1], three[2] > 0.0);
+        let one = Judged {
+            row,
+            reward,
+            desirable,
+        };
+        let of_prompt = labels.entry(held_out.groups[row]).or_default();
+        of_prompt[usize::from(!desirable)].push(one);
     }
     // the first answers of both labels to a prompt, then the second ones
     for (group, [desirable, others]) in &labels {
@@ -100,9 +127,7 @@ pub fn scores(
             )
         }));
     }
-    for probes in together(&held_out.probes, max_tokens) {
-        pairs.extend(asked(probes, quiet)?);
-    }
+    pairs.extend(probed(held_out, quiet, max_tokens, world)?);
     let groups: Vec<u64> = pairs.iter().map(|(group, _)| *group).collect();
     let right = |(_, pair): &(u64, Scored)| match pair.scores[0].total_cmp(&pair.scores[1]) {
         std::cmp::Ordering::Greater => 1.0,
@@ -135,14 +160,41 @@ fn together(probes: &[Probe], max_tokens: Option<usize>) -> Vec<&[Probe]> {
     parts.into_iter().filter_map(of_part).collect()
 }
 
-/// The pairs of answers that some probes ask about.
-fn asked(probes: &[Probe], decoder: &Decoder) -> Result<Vec<(u64, Scored)>> {
+/// The pairs of answers that all probes ask about: each rank takes some.
+fn probed(
+    held_out: &HeldOut,
+    decoder: &Decoder,
+    max_tokens: Option<usize>,
+    world: &dyn World,
+) -> Result<Vec<(u64, Scored)>> {
+    let batches = together(&held_out.probes, max_tokens);
+    let sizes: Vec<usize> = batches.iter().map(|probes| probes.len()).collect();
+    let own = part(&sizes, world.rank(), world.size());
+    let mut probe: usize = sizes[..own.start].iter().sum();
+    let mut found = Vec::new();
+    for probes in &batches[own] {
+        for (at, pair) in asked(probes, decoder)? {
+            found.extend([(probe + at) as f64, pair.scores[0], pair.scores[1]]);
+        }
+        probe += probes.len();
+    }
+    let found = gather(world, found)?.concat();
+    let pairs = found.chunks_exact(3).map(|three| {
+        let scores = [three[1], three[2]];
+        let group = held_out.probes[three[0] as usize].group;
+        (group, Scored { row: 0, scores })
+    });
+    Ok(pairs.collect())
+}
+
+/// The pairs of answers that some probes ask about, each with the number of its probe.
+fn asked(probes: &[Probe], decoder: &Decoder) -> Result<Vec<(usize, Scored)>> {
     let texts: Vec<&Text> = probes.iter().flat_map(|probe| &probe.texts).collect();
     let log_probs = log_probs(decoder, &texts, Mode::Evaluation)?;
     let numbers = |t: candle_core::Tensor| t.to_dtype(DType::F64)?.to_vec1::<f64>();
     let (sums, means) = (numbers(log_probs.sum()?)?, numbers(log_probs.mean()?)?);
     let (mut pairs, mut start) = (Vec::new(), 0);
-    for probe in probes {
+    for (at, probe) in probes.iter().enumerate() {
         let (count, width) = (probe.rewards.len(), probe.texts.len() / probe.rewards.len());
         let score = |answer: usize| match width {
             1 => means[start + answer],
@@ -150,7 +202,7 @@ fn asked(probes: &[Probe], decoder: &Decoder) -> Result<Vec<(u64, Scored)>> {
         };
         let scores: Vec<f64> = (0..count).map(score).collect();
         let own = ordered(0, &scores, &probe.rewards).into_iter();
-        pairs.extend(own.map(|pair| (probe.group, pair)));
+        pairs.extend(own.map(|pair| (at, pair)));
         start += probe.texts.len();
     }
     Ok(pairs)

@@ -2,8 +2,12 @@
 //! them.
 
 use super::super::error::Result;
-use super::objective::{Labels, Objective, Reference, Rewards};
+use super::super::world::World;
+use super::super::world::parts::of_each;
+use super::super::world::single::Single;
+use super::objective::{Labels, Objective, Part, Reference, Rewards};
 use super::order::{Order, Step, Steps, parts};
+use super::record::Record;
 use super::schedule::Kind;
 use super::update::Update;
 use candle_align::decoder::Decoder;
@@ -92,6 +96,7 @@ pub struct Fitting<'a> {
     update: Update,
     shift: RewardShift,
     steps: Steps,
+    world: &'a dyn World,
 }
 
 impl<'a> Fitting<'a> {
@@ -118,7 +123,14 @@ impl<'a> Fitting<'a> {
             )?,
             settings: settings.clone(),
             dropout: !off,
+            world: &Single,
         })
+    }
+
+    /// The same steps, of which each rank takes a part.
+    pub fn shared_by(mut self, world: &'a dyn World) -> Self {
+        self.world = world;
+        self
     }
 
     /// All steps from `first` on, counted from 0; `show` is called after each.
@@ -170,64 +182,57 @@ impl<'a> Fitting<'a> {
         self.objective.shifts().then_some(&self.shift)
     }
 
-    /// One step.
+    /// One step. Each rank takes a part of its rows; the update is that of all of them.
     pub fn step(&mut self, decoder: &mut Decoder, step: &Step) -> Result<Logged> {
+        let (objective, most) = (self.objective, self.settings.max_tokens);
+        let window = &step.micro_batches;
+        let own = of_each(window, |row| objective.tokens(row), self.world);
         let mut total = GradAccumulator::new();
-        let (mut loss, mut rewards, mut seeds) = (0.0, Vec::new(), 0);
-        let (mut labels, mut judged) = (Vec::new(), Vec::new());
-        for batch in &step.micro_batches {
-            let (mut pairs, mut of_batch) = (Vec::new(), Vec::new());
-            let given = self.objective.given(
-                decoder,
-                &self.reference,
+        let (mut record, mut given) = (Record::default(), Vec::new());
+        // ranks draw other dropout
+        let first = (self.world.rank() as u64) << 10;
+        let mut passes = first;
+        for (at, (batch, own)) in window.iter().zip(own).enumerate() {
+            let part = Part {
                 batch,
-                self.settings.max_tokens,
-                &self.shift,
-            )?;
-            for rows in parts(batch, self.settings.max_tokens, |row| {
-                self.objective.tokens(row)
-            }) {
+                own: own.clone(),
+                world: self.world,
+            };
+            let number = objective.given_to(decoder, &self.reference, &part, most, &self.shift)?;
+            given.push(number);
+            for rows in parts(&batch[own], most, |row| objective.tokens(row)) {
                 let seed = self
                     .settings
                     .seed
                     .wrapping_add((step.step as u64) << 20)
-                    .wrapping_add(seeds);
-                seeds += 1;
+                    .wrapping_add(passes);
                 let seed = self.dropout.then_some(seed);
-                let window = &step.micro_batches;
-                let measured = self.objective.loss_with(
-                    decoder,
-                    &self.reference,
-                    rows,
-                    window,
-                    seed,
-                    given,
-                )?;
+                let measured =
+                    objective.loss_with(decoder, &self.reference, rows, window, seed, number)?;
                 let grads = measured.loss.backward()?;
-                if step.step == 0 && seeds == 1 {
+                if step.step == 0 && passes == first {
                     self.update.check_first(&grads)?;
                 }
+                passes += 1;
                 total.add(self.update.vars(), &grads)?;
-                loss += measured.loss.to_dtype(DType::F64)?.to_scalar::<f64>()?;
-                pairs.extend(measured.pairs);
-                of_batch.extend(measured.judged);
+                let loss = measured.loss.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+                record.add(at, loss, &measured);
             }
-            rewards.extend(Rewards::of(&pairs));
-            labels.extend(Labels::of(&of_batch, given));
-            judged.extend(of_batch.iter().map(|one| one.reward));
         }
-        let applied = self.update.apply(step.step, total)?;
-        if self.objective.shifts() {
-            self.shift.update(&Tensor::new(judged, &Device::Cpu)?)?;
+        let applied = self.update.apply(step.step, total, self.world)?;
+        let record = record.of_all(self.world)?;
+        if objective.shifts() {
+            self.shift
+                .update(&Tensor::new(record.judged(), &Device::Cpu)?)?;
         }
         Ok(Logged {
             step: step.step + 1,
-            loss,
+            loss: record.loss,
             grad_norm: applied.grad_norm,
             learning_rate: applied.learning_rate,
             penalty: applied.penalty,
-            rewards: Rewards::mean(&rewards),
-            labels: Labels::mean(&labels),
+            rewards: record.rewards(window.len()),
+            labels: record.labels(&given),
         })
     }
 }

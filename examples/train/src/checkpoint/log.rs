@@ -59,13 +59,21 @@ impl Seen {
     }
 }
 
-/// A file of lines, each with its step, that only grows.
+/// A file of lines, each with its step, that only grows; none on ranks that write nothing.
 pub struct Lines {
     path: PathBuf,
-    file: File,
+    file: Option<File>,
 }
 
 impl Lines {
+    /// No file.
+    pub fn none() -> Self {
+        Self {
+            path: PathBuf::new(),
+            file: None,
+        }
+    }
+
     /// An empty file, or one with these lines.
     pub fn open(path: &Path, kept: &str) -> Result<Self> {
         let failed = |error: io::Error| Error::file(path, format!("cannot be written: {error}"));
@@ -77,23 +85,26 @@ impl Lines {
             })?;
         Ok(Self {
             path: path.to_path_buf(),
-            file: OpenOptions::new().append(true).open(path).map_err(failed)?,
+            file: Some(OpenOptions::new().append(true).open(path).map_err(failed)?),
         })
     }
 
     pub fn line(&mut self, line: &impl Serialize) -> Result<()> {
+        let Some(file) = &mut self.file else {
+            return Ok(());
+        };
         let failed =
             |error: io::Error| Error::file(&self.path, format!("cannot be written: {error}"));
         let text = serde_json::to_string(line).map_err(|error| failed(error.into()))?;
-        self.file
-            .write_all((text + "\n").as_bytes())
-            .map_err(failed)
+        file.write_all((text + "\n").as_bytes()).map_err(failed)
     }
 
     /// Flushes to disk, before a checkpoint that counts on the lines.
     pub fn sync(&self) -> Result<()> {
         let failed = |error| Error::file(&self.path, format!("cannot be written: {error}"));
-        self.file.sync_all().map_err(failed)
+        self.file
+            .as_ref()
+            .map_or(Ok(()), |file| file.sync_all().map_err(failed))
     }
 }
 
@@ -101,6 +112,11 @@ impl Lines {
 pub struct Log(Lines);
 
 impl Log {
+    /// No file, on ranks that write nothing.
+    pub fn none() -> Self {
+        Self(Lines::none())
+    }
+
     /// An empty file, or the lines up to the step from which a run goes on.
     pub fn open(path: &Path, step: Option<usize>) -> Result<Self> {
         let mut kept = String::new();
@@ -132,6 +148,9 @@ impl Log {
 
     /// All lines.
     pub fn seen(&self) -> Result<Vec<Seen>> {
+        if self.0.file.is_none() {
+            return Ok(Vec::new());
+        }
         Ok(read(&self.0.path)?
             .into_iter()
             .map(|(_, seen)| seen)

@@ -10,6 +10,7 @@
 //! | [`objective`] | the loss of a micro-batch, by what the objectives take |
 //! | [`reference`](mod@reference) | the reference, in every step or computed once |
 //! | [`fit`], [`update`] | the steps, and what they do with a gradient |
+//! | [`record`] | what a step measured, by all ranks |
 //! | [`budget`] | AdaLoRA's part of a step |
 //! | [`settings`], [`fresh_adapter`] | every setting with its default; [`settings::objectives`] those of the objectives |
 //! | [`load`] | the model, its adapter, the reference |
@@ -19,6 +20,7 @@
 //! | [`origin`](mod@origin) | whether a run goes on from the files that it began with |
 //! | [`log`] | `metrics.jsonl` and `curves.svg` |
 //! | [`save`] | the trained model as a folder |
+//! | [`given_out`] | what rank 0 gives the other ranks before the first step |
 //! | [`start`], [`run`] | a run from start to end; [`summary`] is its result |
 //! | [`online`] | a run on the model's own answers |
 
@@ -26,6 +28,7 @@ pub mod budget;
 pub mod evaluate;
 pub mod fit;
 pub mod fresh_adapter;
+pub mod given_out;
 pub mod load;
 pub mod log;
 pub mod objective;
@@ -33,6 +36,7 @@ pub mod online;
 pub mod order;
 pub mod origin;
 pub mod prepare;
+pub mod record;
 pub mod reference;
 pub mod rows;
 pub mod run;

@@ -142,12 +142,15 @@ impl Steps {
 }
 
 /// The rows of a micro-batch in parts that go through the model one after another: each takes rows, in order,
-/// up to `most` tokens. A longer row is a part of its own.
+/// up to `most` tokens. A longer row is a part of its own; no rows are no parts.
 pub fn parts(
     rows: &[usize],
     most: Option<usize>,
     tokens: impl Fn(usize) -> usize,
 ) -> Vec<&[usize]> {
+    if rows.is_empty() {
+        return Vec::new();
+    }
     let Some(most) = most else {
         return vec![rows];
     };

@@ -9,6 +9,8 @@
 //! name does, and the numbers are computed. A model that is trained as a whole then needs no second copy.
 
 use super::super::error::{Error, Result};
+use super::super::world::parts::{gather, part};
+use super::super::world::{World, any};
 use super::evaluate;
 use super::objective::Objective;
 use super::objective::text::{Text, halves, log_probs};
@@ -106,13 +108,14 @@ pub struct Precomputed {
 }
 
 /// Reads the numbers of all rows, or computes and keeps them. The model must be as it was before the first
-/// step.
+/// step. Each rank computes a part; rank 0 reads and writes.
 pub fn precompute(
     settings: &Settings,
     rows: &Prepared,
     origin: &Origin,
     decoder: &Decoder,
     reference: &Reference,
+    world: &dyn World,
 ) -> Result<Precomputed> {
     let key = key(settings, rows, origin);
     let path = folder(settings).join(format!("{key}.safetensors"));
@@ -121,11 +124,29 @@ pub fn precompute(
         rows.held_out.as_ref().map_or(0, |held| held.rows.len()),
     ];
     let shown = path.display();
-    let (found, report) = match read(&path, &key, counts) {
-        Some(Ok(found)) => (found, format!("read from {shown}")),
+    let kept = match world.writes() {
+        true => read(&path, &key, counts),
+        false => None,
+    };
+    let is_kept = any(world, matches!(kept, Some(Ok(_))))?;
+    let (found, report) = match kept {
+        Some(Ok(found)) => {
+            let numbers = |sums: &Tensor| everywhere(world, numbers(sums)?);
+            let found = [numbers(&found[0])?, numbers(&found[1])?];
+            (found, format!("read from {shown}"))
+        }
+        _ if is_kept => {
+            let found = [
+                everywhere(world, Vec::new())?,
+                everywhere(world, Vec::new())?,
+            ];
+            (found, String::new())
+        }
         none_or_bad => {
-            let found = compute(settings, rows, decoder, reference)?;
-            write(&path, &key, &found)?;
+            let found = compute(settings, rows, decoder, reference, world)?;
+            if world.writes() {
+                write(&path, &key, &found)?;
+            }
             let why = match none_or_bad {
                 Some(Err(problem)) => format!(", which {problem}: 1 file replaced"),
                 _ => String::new(),
@@ -177,15 +198,17 @@ fn compute(
     rows: &Prepared,
     decoder: &Decoder,
     reference: &Reference,
+    world: &dyn World,
 ) -> Result<[Tensor; 2]> {
     let quiet = decoder.without_gradients();
     let sums = |objective: &Objective, batches: Vec<Vec<usize>>| -> Result<Tensor> {
-        let mut all = vec![Tensor::zeros((0, 2), DType::F32, &Device::Cpu)?];
-        for batch in batches {
-            let Pair { chosen, rejected } = objective.reference_sums(&quiet, reference, &batch)?;
-            all.push(Tensor::stack(&[chosen, rejected], 1)?.to_dtype(DType::F32)?);
+        let sizes: Vec<usize> = batches.iter().map(Vec::len).collect();
+        let mut own = Vec::new();
+        for batch in &batches[part(&sizes, world.rank(), world.size())] {
+            let Pair { chosen, rejected } = objective.reference_sums(&quiet, reference, batch)?;
+            own.extend(numbers(&Tensor::stack(&[chosen, rejected], 1)?)?);
         }
-        Ok(Tensor::cat(&all, 0)?)
+        everywhere(world, own)
     };
     let fit = &settings.fit;
     let train: Vec<usize> = (0..rows.train.len()).collect();
@@ -199,6 +222,17 @@ fn compute(
         None => Tensor::zeros((0, 2), DType::F32, &Device::Cpu)?,
     };
     Ok([train, held_out])
+}
+
+fn numbers(sums: &Tensor) -> Result<Vec<f64>> {
+    Ok(sums.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?)
+}
+
+/// The numbers of all ranks as `[rows, 2]`.
+fn everywhere(world: &dyn World, own: Vec<f64>) -> Result<Tensor> {
+    let all = gather(world, own)?.concat();
+    let rows = all.len() / 2;
+    Ok(Tensor::from_vec(all, (rows, 2), &Device::Cpu)?.to_dtype(DType::F32)?)
 }
 
 const NAMES: [&str; 2] = ["train", "held_out"];

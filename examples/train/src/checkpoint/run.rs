@@ -3,6 +3,10 @@
 use super::super::error::Result;
 use super::super::plot::file_name;
 use super::super::report::peak_memory_mib;
+use super::super::world::counted::{Counted, Shared, Spent};
+use super::super::world::gradients::weights_number;
+use super::super::world::single::Single;
+use super::super::world::{World, agree, any};
 use super::evaluate::{Scores, scores};
 use super::fit::Fitting;
 use super::load;
@@ -29,12 +33,25 @@ pub fn run(
     progress: &ProgressBar,
     stop: &dyn Fn(usize) -> bool,
 ) -> Result<Outcome> {
+    run_in(&Single, settings, resume, progress, stop)
+}
+
+/// The same by several ranks, which all make this call: each takes a part of every step's rows, and all have the same
+/// weights after it. Rank 0 alone writes.
+pub fn run_in(
+    world: &dyn World,
+    settings: &Settings,
+    resume: bool,
+    progress: &ProgressBar,
+    stop: &dyn Fn(usize) -> bool,
+) -> Result<Outcome> {
     let begun = Instant::now();
     settings.check()?;
+    let world = &Counted::new(world);
     if settings.objective.is_online() {
-        return online::run::run(settings, resume, progress, stop);
+        return online::run::run(world, settings, resume, progress, stop);
     }
-    let mut start = start::open(settings, resume, progress)?;
+    let mut start = start::open(settings, resume, progress, world)?;
 
     let (mut decoder, mut reference) = load::start(&start.settings)?;
     let origin = origin(&start.settings)?;
@@ -44,12 +61,11 @@ pub fn run(
         .fit
         .learning_rate
         .get_or_insert(learning_rate(settings.objective));
-    start.check(&origin, &rows.fingerprint)?;
+    start.check(&origin, &rows.fingerprint, world)?;
     let Start {
         settings,
         out,
-        folder,
-        store,
+        results,
         from,
         ..
     } = &start;
@@ -70,11 +86,12 @@ pub fn run(
     // before the weights of a checkpoint take the place of the first ones
     let mut of_held_out = None;
     if settings.precompute_ref_log_probs {
-        let found = precompute(settings, &rows, &origin, &decoder, &reference)?;
+        let found = precompute(settings, &rows, &origin, &decoder, &reference, world)?;
         progress.println(&found.report);
         (reference, of_held_out) = (found.train, Some(found.held_out));
     }
-    let mut fitting = Fitting::new(&decoder, &rows.train, reference, &settings.fit)?;
+    let fitting = Fitting::new(&decoder, &rows.train, reference, &settings.fit)?;
+    let mut fitting = fitting.shared_by(world);
     let first = match from {
         None => 0,
         Some((state, path)) => {
@@ -83,8 +100,12 @@ pub fn run(
             state.step
         }
     };
-    folder.json("config.json", settings)?;
-    let mut log = Log::open(&out.join("metrics.jsonl"), from.is_some().then_some(first))?;
+    agree(world, "the weights", &weights_number(fitting.vars())?)?;
+    let mut log = Log::none();
+    if let Some(results) = results {
+        results.folder.json("config.json", settings)?;
+        log = Log::open(&out.join("metrics.jsonl"), from.is_some().then_some(first))?;
+    }
     let last = settings.fit.max_steps;
     let every = start.eval_every();
     let measure =
@@ -99,6 +120,7 @@ pub fn run(
                 reference,
                 settings.fit.max_tokens,
                 fitting.shift(),
+                world,
             )?;
             log.line(&Line::HeldOut {
                 step,
@@ -106,6 +128,10 @@ pub fn run(
             })
         };
     let save = |step: usize, log: &Log, decoder: &Decoder, fitting: &Fitting| -> Result<()> {
+        agree(world, "the weights", &weights_number(fitting.vars())?)?;
+        let Some(results) = results else {
+            return Ok(());
+        };
         log.sync()?;
         let state = State {
             step,
@@ -113,7 +139,8 @@ pub fn run(
             origin: origin.clone(),
             settings: settings.clone(),
         };
-        store.save(&state, fitting.update(), fitting.moving_shift(), decoder)
+        let (update, shift) = (fitting.update(), fitting.moving_shift());
+        results.store.save(&state, update, shift, decoder)
     };
     progress.set_length(last as u64);
     progress.set_position(first as u64);
@@ -121,11 +148,13 @@ pub fn run(
         measure(0, &mut log, &decoder, &fitting)?;
     }
     progress.reset_eta();
-    let (mut tokens, mut seconds) = (0, 0.0);
+    let (mut tokens, mut seconds, mut spent) = (0, 0.0, Spent::default());
     for step in fitting.steps(first) {
         let start = Instant::now();
+        world.take();
         let logged = fitting.step(&mut decoder, &step)?;
         seconds += start.elapsed().as_secs_f64();
+        spent.add(world.take());
         tokens += step
             .micro_batches
             .iter()
@@ -144,7 +173,7 @@ pub fn run(
             measure(done, &mut log, &decoder, &fitting)?;
         }
         let due = settings.save_every > 0 && done % settings.save_every == 0;
-        let stopped = done < last && stop(done);
+        let stopped = any(world, done < last && stop(done))?;
         if due || stopped || done == last {
             save(done, &log, &decoder, &fitting)?;
         }
@@ -160,14 +189,13 @@ pub fn run(
     progress.finish_and_clear();
 
     let seen = log.seen()?;
-    let title = format!(
-        "{} on {}",
-        settings.objective,
-        file_name(&settings.data.display().to_string())
-    );
-    let curves = picture(&seen, settings.no_opinion(), &title)?;
-    save::trained(&decoder, fitting.update().budget(), &settings.model, out)?;
-    folder.text("curves.svg", &curves)?;
+    if let Some(results) = results {
+        let data = settings.data.display().to_string();
+        let title = format!("{} on {}", settings.objective, file_name(&data));
+        let curves = picture(&seen, settings.no_opinion(), &title)?;
+        save::trained(&decoder, fitting.update().budget(), &settings.model, out)?;
+        results.folder.text("curves.svg", &curves)?;
+    }
     let held_out: Vec<Scores> = seen
         .iter()
         .filter(|seen| seen.split == "held_out")
@@ -197,11 +225,14 @@ pub fn run(
         after: held_out.last().copied(),
         tokens,
         step_seconds: seconds,
+        shared: Shared::of(world, spent),
         seconds: begun.elapsed().as_secs_f64(),
         peak_memory_mib: peak_memory_mib(),
         adapted: decoder.adapter().is_some(),
         out: out.clone(),
     };
-    folder.json("summary.json", &summary)?;
+    if let Some(results) = results {
+        results.folder.json("summary.json", &summary)?;
+    }
     Ok(Outcome::Done(Box::new(summary)))
 }

@@ -2,6 +2,8 @@
 
 use super::super::error::{Error, Result};
 use super::super::output::Folder;
+use super::super::world::{World, agree};
+use super::given_out;
 use super::origin::Origin;
 use super::rows::Report;
 use super::settings::Settings;
@@ -9,6 +11,7 @@ use super::store::{State, Store};
 use chrono::{Local, NaiveDateTime, Timelike};
 use indicatif::ProgressBar;
 use std::path::{Path, PathBuf};
+use tempfile::TempDir;
 
 /// How `now` is written.
 const TIME: &str = "%Y-%m-%dT%H:%M:%S";
@@ -28,32 +31,76 @@ pub fn moment(now: &str) -> Result<NaiveDateTime> {
     })
 }
 
+/// Where a run writes.
+pub struct Results {
+    pub folder: Folder,
+    pub store: Store,
+}
+
 /// A run before its first step.
 pub struct Start {
     /// With the time of the run.
     pub settings: Settings,
     pub out: PathBuf,
-    pub folder: Folder,
-    pub store: Store,
+    /// On rank 0 alone.
+    pub results: Option<Results>,
     /// The checkpoint that it goes on from.
     pub from: Option<(State, PathBuf)>,
     pub now: NaiveDateTime,
+    /// Where the checkpoint is on other ranks than 0.
+    _copy: Option<TempDir>,
 }
 
-/// Opens the folder of results. With `resume`, finds the last checkpoint in it.
-pub fn open(settings: &Settings, resume: bool, progress: &ProgressBar) -> Result<Start> {
+/// Opens the folder of results. With `resume`, finds the last checkpoint in it. Rank 0 does, and tells the others.
+pub fn open(
+    settings: &Settings,
+    resume: bool,
+    progress: &ProgressBar,
+    world: &dyn World,
+) -> Result<Start> {
     let mut settings = settings.clone();
     let out = settings.out();
-    let folder = Folder::open(&out)?;
-    let store = Store::open(&out, settings.keep_last)?;
-    let last = store.all()?.pop();
-    let from = match (resume, last) {
-        (false, None) => None,
+    let (mut results, mut from) = (None, None);
+    if world.writes() {
+        let folder = Folder::open(&out)?;
+        let store = Store::open(&out, settings.keep_last)?;
+        from = last(&store, &out, resume, progress)?;
+        results = Some(Results { folder, store });
+    }
+    let saved = |(state, _): &(State, PathBuf)| state.settings.now.clone();
+    let known = settings.now.clone().or(from.as_ref().and_then(saved));
+    let known = given_out::text(world, known.unwrap_or_else(local_now))?;
+    let now = moment(&known)?;
+    settings.now = Some(known);
+    let path = from.as_ref().map(|(_, path)| path.as_path());
+    let copy = given_out::copy(world, path)?;
+    if let Some(copy) = &copy {
+        from = Some((State::read(copy.path())?, copy.path().to_path_buf()));
+    }
+    Ok(Start {
+        settings,
+        out,
+        results,
+        from,
+        now,
+        _copy: copy,
+    })
+}
+
+/// The last checkpoint, if the run goes on from one.
+fn last(
+    store: &Store,
+    out: &Path,
+    resume: bool,
+    progress: &ProgressBar,
+) -> Result<Option<(State, PathBuf)>> {
+    match (resume, store.all()?.pop()) {
+        (false, None) => Ok(None),
         (false, Some((step, path))) => {
             let problem = format!(
                 "is step {step} of an earlier run: say --resume to go on with it, or choose another --out"
             );
-            return Err(Error::file(&path, problem));
+            Err(Error::file(&path, problem))
         }
         // killed before its first checkpoint
         (true, None) => {
@@ -61,30 +108,19 @@ pub fn open(settings: &Settings, resume: bool, progress: &ProgressBar) -> Result
                 "{} has no checkpoint: the run begins",
                 out.display()
             ));
-            None
+            Ok(None)
         }
-        (true, Some((_, path))) => Some((State::read(&path)?, path)),
-    };
-    if settings.now.is_none() {
-        let saved = from
-            .as_ref()
-            .and_then(|(state, _)| state.settings.now.clone());
-        settings.now = Some(saved.unwrap_or_else(local_now));
+        (true, Some((_, path))) => Ok(Some((State::read(&path)?, path))),
     }
-    let now = moment(&settings.now.clone().unwrap_or_default())?;
-    Ok(Start {
-        settings,
-        out,
-        folder,
-        store,
-        from,
-        now,
-    })
 }
 
 impl Start {
-    /// An error if the run would not go on as it began.
-    pub fn check(&self, origin: &Origin, fingerprint: &str) -> Result<()> {
+    /// An error if the run would not go on as it began, or if ranks would not train the same.
+    pub fn check(&self, origin: &Origin, fingerprint: &str, world: &dyn World) -> Result<()> {
+        let settings = serde_json::to_string(&self.settings).unwrap_or_default();
+        agree(world, "the settings", &settings)?;
+        agree(world, "the model's files", &format!("{origin:?}"))?;
+        agree(world, "the rows", fingerprint)?;
         let Some((state, path)) = &self.from else {
             return Ok(());
         };

@@ -1,5 +1,6 @@
 //! The results of a run on a checkpoint.
 
+use super::super::world::counted::Shared;
 use super::evaluate::Scores;
 use super::online;
 use super::rows::Report;
@@ -46,6 +47,9 @@ pub struct Summary {
     /// Of the steps of this program.
     pub tokens: usize,
     pub step_seconds: f64,
+    /// Where several ranks ran.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shared: Option<Shared>,
     pub seconds: f64,
     pub peak_memory_mib: Option<f64>,
     pub adapted: bool,
@@ -134,6 +138,9 @@ impl fmt::Display for Summary {
             self.step_seconds / steps,
             self.tokens as f64 / self.step_seconds.max(1e-9)
         )?;
+        if let Some(shared) = &self.shared {
+            shared.line(f, steps)?;
+        }
         ending(
             f,
             self.seconds,

@@ -1,6 +1,8 @@
 //! What a step does with its gradient: clipping, AdamW, the schedule and AdaLoRA's part.
 
 use super::super::error::{Error, Result};
+use super::super::world::World;
+use super::super::world::gradients::sum_gradients;
 use super::budget::Budget;
 use super::fit::{Fit, decays};
 use super::schedule::schedule;
@@ -28,7 +30,7 @@ pub struct Applied {
     pub grad_norm: f64,
     /// The rate of this step.
     pub learning_rate: f64,
-    /// AdaLoRA's penalty.
+    /// AdaLoRA's penalty, on rank 0.
     pub penalty: Option<f64>,
 }
 
@@ -109,16 +111,22 @@ impl Update {
         }
     }
 
-    /// One step of the optimizer, counted from 0, with the sum of the gradients of its micro-batches.
-    pub fn apply(&mut self, step: usize, mut total: GradAccumulator) -> Result<Applied> {
-        // once per step, not per micro-batch
+    /// One step of the optimizer, counted from 0, with the sum of the gradients of its micro-batches over all ranks.
+    /// Every rank makes the same step.
+    pub fn apply(
+        &mut self,
+        step: usize,
+        mut total: GradAccumulator,
+        world: &dyn World,
+    ) -> Result<Applied> {
+        // once per step, not per micro-batch or rank
         let mut penalty = None;
-        if let Some(budget) = &self.budget {
+        if let (Some(budget), true) = (&self.budget, world.rank() == 0) {
             let added = budget.penalty()?;
             total.add(&self.vars, &added.backward()?)?;
             penalty = Some(added.to_dtype(DType::F64)?.to_scalar::<f64>()?);
         }
-        let mut grads = total.take();
+        let mut grads = sum_gradients(world, &self.vars, total)?;
         let grad_norm = clip_grad_norm(&self.vars, &mut grads, f64::MAX)?;
         // PyTorch divides by the norm plus 10⁻⁶
         let bound = self.max_grad_norm;

@@ -18,6 +18,7 @@ mod runs;
 mod trl;
 mod trl_since;
 mod whole_runs;
+mod world;
 
 // as in the trainer itself
 #[global_allocator]

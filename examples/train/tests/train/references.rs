@@ -14,6 +14,7 @@ use train::checkpoint::origin::origin;
 use train::checkpoint::prepare::prepare;
 use train::checkpoint::reference::precompute;
 use train::checkpoint::settings::{Learned, Settings, Storage};
+use train::world::single::Single;
 
 /// A fresh adapter, the whole model, and an adapter that the run goes on from.
 fn starts(out: &Path) -> [Settings; 3] {
@@ -37,7 +38,7 @@ fn report(settings: &Settings) -> String {
     let (decoder, reference) = load::start(settings).unwrap();
     let rows = prepare(settings, &decoder, NaiveDateTime::default()).unwrap();
     let origin = origin(settings).unwrap();
-    let found = precompute(settings, &rows, &origin, &decoder, &reference).unwrap();
+    let found = precompute(settings, &rows, &origin, &decoder, &reference, &Single).unwrap();
     found.report
 }
 

@@ -30,6 +30,8 @@ pub use measured::{Labels, Measured, Rewards};
 pub use text::Text;
 
 use super::super::error::{Error, Result};
+use super::super::world::World;
+use super::super::world::single::Single;
 use answers::Answers;
 use candle_align::decoder::{Decoder, Mode};
 use candle_align::ranking::RewardShift;
@@ -38,9 +40,17 @@ use candle_core::Tensor;
 use lists::Lists;
 use pairs::{Pair, PairLoss, Pairs};
 use scored::{Compared, RewardLoss, Scores};
+use std::ops::Range;
 use text::Pass;
 use texts::{TextLoss, Texts};
 use unpaired::{Unpaired, UnpairedLoss};
+
+/// A micro-batch, and the part of it that this rank computes.
+pub struct Part<'a> {
+    pub batch: &'a [usize],
+    pub own: Range<usize>,
+    pub world: &'a dyn World,
+}
 
 /// The rows of a run, and what is learned from them.
 #[derive(Clone, Debug)]
@@ -152,8 +162,25 @@ impl Objective {
         most: Option<usize>,
         shift: &RewardShift,
     ) -> Result<f64> {
+        let part = Part {
+            batch,
+            own: 0..batch.len(),
+            world: &Single,
+        };
+        self.given_to(decoder, reference, &part, most, shift)
+    }
+
+    /// The same, to which each rank adds its part.
+    pub fn given_to(
+        &self,
+        decoder: &Decoder,
+        reference: &Reference,
+        part: &Part,
+        most: Option<usize>,
+        shift: &RewardShift,
+    ) -> Result<f64> {
         match self {
-            Self::Unpaired(all) => all.given(decoder, reference, batch, most, shift),
+            Self::Unpaired(all) => all.given(decoder, reference, part, most, shift),
             _ => Ok(0.0),
         }
     }

@@ -1,12 +1,13 @@
 //! Objectives over answers one by one, each with a label: desirable, or not.
 
 use super::super::super::error::Result;
+use super::super::super::world::parts::gather;
 use super::super::order::parts;
 use super::super::rows;
 use super::super::settings::since::ApoUnpaired;
 use super::measured::{Judged, Measured};
 use super::text::{Pass, Text, log_probs};
-use super::{Reference, share};
+use super::{Part, Reference, share};
 use candle_align::decoder::{Decoder, Mode};
 use candle_align::ranking::{
     ApoUnpairedConfig, BcoConfig, KtoConfig, RewardShift, apo_zero_unpaired_loss, bco_loss,
@@ -72,7 +73,7 @@ impl Unpaired {
         &self,
         decoder: &Decoder,
         reference: &Reference,
-        batch: &[usize],
+        part: &Part,
         most: Option<usize>,
         shift: &RewardShift,
     ) -> Result<f64> {
@@ -81,17 +82,26 @@ impl Unpaired {
             UnpairedLoss::Bco(_) => return Ok(shift.mean),
             UnpairedLoss::Kto(_) => {}
         }
-        let (quiet, texts) = (decoder.without_gradients(), self.mismatched(batch));
-        let all: Vec<usize> = (0..texts.len()).collect();
-        let (mut policy, mut of_reference) = (Vec::new(), Vec::new());
-        for part in parts(&all, most, |text| texts[text].ids.len()) {
-            let texts: Vec<&Text> = part.iter().map(|text| &texts[*text]).collect();
-            policy.push(log_probs(&quiet, &texts, Mode::Evaluation)?.sum()?);
-            let sums = |model: &Decoder, mode| Ok(log_probs(model, &texts, mode)?.sum()?);
-            of_reference.push(reference.compute(&quiet, &sums)?);
+        let (quiet, texts) = (decoder.without_gradients(), self.mismatched(part.batch));
+        let numbers = |sums: Tensor| sums.to_dtype(DType::F64)?.to_vec1::<f64>();
+        let own: Vec<usize> = part.own.clone().collect();
+        let mut sums = Vec::new();
+        for rows in parts(&own, most, |text| texts[text].ids.len()) {
+            let texts: Vec<&Text> = rows.iter().map(|text| &texts[*text]).collect();
+            let policy = numbers(log_probs(&quiet, &texts, Mode::Evaluation)?.sum()?)?;
+            let of = |model: &Decoder, mode| Ok(log_probs(model, &texts, mode)?.sum()?);
+            let of_reference = numbers(reference.compute(&quiet, &of)?)?;
+            sums.extend(
+                policy
+                    .into_iter()
+                    .zip(of_reference)
+                    .flat_map(<[f64; 2]>::from),
+            );
         }
-        let (policy, of_reference) = (Tensor::cat(&policy, 0)?, Tensor::cat(&of_reference, 0)?);
-        let baseline = kto_baseline(&policy, &of_reference)?;
+        let sums = gather(part.world, sums)?.concat();
+        let sums = Tensor::from_vec(sums, (texts.len(), 2), &Device::Cpu)?;
+        let side = |at: usize| sums.narrow(1, at, 1)?.squeeze(1);
+        let baseline = kto_baseline(&side(0)?, &side(1)?)?;
         Ok(baseline.to_dtype(DType::F64)?.to_scalar()?)
     }
 

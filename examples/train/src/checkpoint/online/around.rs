@@ -11,7 +11,7 @@ use super::super::objective::Text;
 use super::super::objective::text::log_probs_with;
 use super::fit::Learner;
 use super::loss::{ENTROPY, counts};
-use super::rollout::{Answer, of_tokens, padded, unpadded};
+use super::rollout::{Answer, padded, unpadded};
 use super::settings::{LossType, Online};
 use candle_align::decoder::{Decoder, Mode};
 use candle_align::online::rollout_correction::{corrected, off_policy_mask, rollout_weights};
@@ -92,12 +92,7 @@ impl Learner<'_> {
             let none = || Error::Usage("the model gave no entropy".to_string());
             Ok(of.entropy().ok_or_else(none)?.clone())
         };
-        let entropy = of_tokens(
-            &compute,
-            self.prompts,
-            answers,
-            self.settings.fit.max_tokens,
-        )?;
+        let entropy = self.of_tokens(&compute, answers)?;
         let count = |answer: &Answer| f64::from(counts(self.settings, answer));
         let covered = answers
             .iter()

@@ -1,10 +1,13 @@
 //! The rewards of the model's answers to held-out prompts.
 
 use super::super::super::error::Result;
+use super::super::super::world::World;
+use super::super::super::world::parts::part;
 use super::super::evaluate::mean_and_error;
 use super::prompts::Prompt;
 use super::rewards::{Rewards, Scored};
 use super::rollout::{Answer, Purpose, Sampler};
+use super::shared::Found;
 use candle_align::decoder::Decoder;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -27,7 +30,7 @@ pub struct Answered {
 }
 
 /// Answers to all prompts: `sampled` drawn ones to each with the same random numbers in each evaluation, or the likeliest
-/// token each time.
+/// token each time. Each rank draws those to some prompts.
 pub fn evaluate(
     decoder: &Decoder,
     sampler: &Sampler,
@@ -35,15 +38,18 @@ pub fn evaluate(
     rewards: &Rewards,
     sampled: Option<usize>,
     step: usize,
+    world: &dyn World,
 ) -> Result<(Answered, Vec<Answer>, Vec<Scored>)> {
-    let all: Vec<usize> = (0..prompts.len()).collect();
+    let own = part(&vec![1; prompts.len()], world.rank(), world.size());
+    let own: Vec<usize> = own.collect();
     let answers = match sampled {
         None => sampler
             .greedy()
-            .draw(decoder, prompts, &all, 1, Purpose::HeldOut)?,
-        Some(answers) => sampler.draw(decoder, prompts, &all, answers, Purpose::HeldOut)?,
+            .draw(decoder, prompts, &own, 1, Purpose::HeldOut)?,
+        Some(answers) => sampler.draw(decoder, prompts, &own, answers, Purpose::HeldOut)?,
     };
     let scored = rewards.score(prompts, &answers)?;
+    let Found { answers, scored } = Found { answers, scored }.of_all(world, sampler)?;
     let with = |value: &dyn Fn(&Scored) -> Option<f64>| {
         let rows = answers.iter().zip(&scored);
         let rows =

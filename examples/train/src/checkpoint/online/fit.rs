@@ -1,6 +1,8 @@
 //! The steps: answers, rewards, and updates on them.
 
 use super::super::super::error::Result;
+use super::super::super::world::World;
+use super::super::super::world::parts::{of_each, part};
 use super::super::objective::text::log_probs;
 use super::super::objective::{Reference, Text};
 use super::super::order::parts;
@@ -15,11 +17,12 @@ use super::ppo::lesson::{Lesson, mini_batch};
 use super::ppo::loss as ppo_loss;
 use super::prompts::Prompt;
 use super::rewards::{Rewards, Scored};
-use super::rollout::{Purpose, Sampler, of_tokens};
+use super::rollout::{Answer, Purpose, Sampler};
 use super::sampler_weights::known;
+use super::shared::{Found, of_tokens};
 use candle_align::decoder::{Decoder, Mode};
 use candle_align::training::GradAccumulator;
-use candle_core::DType;
+use candle_core::{DType, Tensor};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -97,10 +100,12 @@ pub struct Learner<'a> {
     /// PPO's value model.
     pub critic: Option<Critic>,
     pub update: Update,
+    pub world: &'a dyn World,
 }
 
 impl Learner<'_> {
-    /// Draws and scores the answers to some prompts. `before` prompts were asked in earlier rounds.
+    /// Draws and scores the answers to some prompts: each rank those to whole prompts. `before` prompts were asked in
+    /// earlier rounds.
     pub fn round(
         &self,
         decoder: &Decoder,
@@ -111,26 +116,31 @@ impl Learner<'_> {
     ) -> Result<Ready> {
         let (settings, online) = (self.settings, &self.settings.online);
         let generations = online.generations(settings.objective);
-        let most = settings.fit.max_tokens;
         let begun = Instant::now();
-        let mut answers = match &self.given {
+        let own = part(&vec![1; asked.len()], self.world.rank(), self.world.size());
+        let answers = match &self.given {
             Some(given) => given.take(
                 decoder,
                 self.sampler,
                 self.prompts,
-                asked,
-                before,
+                &asked[own.clone()],
+                before + own.start,
                 generations,
             )?,
             None => {
                 let purpose = Purpose::Round(round);
                 self.sampler
-                    .draw(decoder, self.prompts, asked, generations, purpose)?
+                    .draw(decoder, self.prompts, &asked[own], generations, purpose)?
             }
         };
         times.generation += begun.elapsed().as_secs_f64();
         let begun = Instant::now();
-        let mut scored = self.rewards.score(self.prompts, &answers)?;
+        let scored = self.rewards.score(self.prompts, &answers)?;
+        // what follows is over the answers of all ranks
+        let Found {
+            mut answers,
+            mut scored,
+        } = Found { answers, scored }.of_all(self.world, self.sampler)?;
         times.scoring += begun.elapsed().as_secs_f64();
         let replaced = self.redraw(decoder, &mut answers, &mut scored, round, times)?;
         let begun = Instant::now();
@@ -143,14 +153,16 @@ impl Learner<'_> {
                     let of = |model: &Decoder, mode| log_probs(model, texts, mode);
                     Ok(self.reference.compute(&quiet, &of)?.values().clone())
                 };
-                Some(of_tokens(&compute, self.prompts, &answers, most)?)
+                Some(self.of_tokens(&compute, &answers)?)
             }
             false => None,
         };
         let mut found = units(settings, &answers, &scored, reference.as_deref())?;
         let mut lesson = None;
         if let Some(critic) = &self.critic {
-            let values = critic.of_answers(self.prompts, &answers, most)?;
+            let quiet = critic.without_gradients();
+            let values =
+                self.of_tokens(&|texts| quiet.values(texts, Mode::Evaluation), &answers)?;
             let of = Lesson::new(
                 settings,
                 &answers,
@@ -203,6 +215,16 @@ impl Learner<'_> {
         })
     }
 
+    /// A number for each token of the answers of all ranks, of which each rank computes a part.
+    pub(super) fn of_tokens(
+        &self,
+        compute: &dyn Fn(&[&Text]) -> Result<Tensor>,
+        answers: &[Answer],
+    ) -> Result<Vec<Vec<f64>>> {
+        let most = self.settings.fit.max_tokens;
+        of_tokens(self.world, compute, self.prompts, answers, most)
+    }
+
     /// One step on these answers, counted from 0.
     pub fn step(
         &mut self,
@@ -229,7 +251,8 @@ impl Learner<'_> {
             whole.sum::<usize>()
         };
         let all: Vec<usize> = (0..chosen.len()).collect();
-        let batches: Vec<&[usize]> = all.chunks(fit.batch).collect();
+        let batches: Vec<Vec<usize>> = all.chunks(fit.batch).map(<[usize]>::to_vec).collect();
+        let own = of_each(&batches, size, self.world);
         let uncertain = |units: &[Vec<usize>]| match &round.forking {
             None => tokens(units),
             Some(all) => units
@@ -240,9 +263,12 @@ impl Learner<'_> {
         };
         let window = tokens(&chosen);
         let mut total = GradAccumulator::new();
-        let (mut sum, mut clipped, mut kl, mut passes) = (0.0, 0.0, None, 0);
-        let (mut value, mut entropy): (Option<f64>, Option<f64>) = (None, None);
-        for batch in &batches {
+        // the loss and the clipped tokens; the KL, the entropy and the value model's loss, each with how often there is one
+        let mut sums = [0.0; 8];
+        // ranks draw other dropout
+        let first = (self.world.rank() as u64) << 10;
+        let mut passes = first;
+        for (batch, own) in batches.iter().zip(own) {
             let divisors = Divisors {
                 rows: chosen.len() as f64,
                 tokens: window,
@@ -250,7 +276,7 @@ impl Learner<'_> {
                 of_batch: tokens(&chosen[batch[0]..batch[batch.len() - 1] + 1]),
                 batches: batches.len() as f64,
             };
-            for part in parts(batch, fit.max_tokens, size) {
+            for part in parts(&batch[own], fit.max_tokens, size) {
                 let units = &chosen[part[0]..part[part.len() - 1] + 1];
                 let seed = fit
                     .seed
@@ -278,32 +304,37 @@ impl Learner<'_> {
                     )?,
                 };
                 let grads = measured.loss.backward()?;
-                if step == 0 && passes == 0 {
+                if step == 0 && passes == first {
                     self.update.check_first(&grads)?;
                 }
                 passes += 1;
                 total.add(self.update.vars(), &grads)?;
-                sum += measured.loss.to_dtype(DType::F64)?.to_scalar::<f64>()?;
-                clipped += measured.clipped;
-                kl = measured.kl.map(|more| more + kl.unwrap_or(0.0));
-                entropy = measured.entropy.map(|more| more + entropy.unwrap_or(0.0));
-                value = measured.value.map(|more| more + value.unwrap_or(0.0));
+                sums[0] += measured.loss.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+                sums[1] += measured.clipped;
+                for (at, one) in [(2, measured.kl), (4, measured.entropy), (6, measured.value)] {
+                    if let Some(one) = one {
+                        sums[at] += one;
+                        sums[at + 1] += 1.0;
+                    }
+                }
             }
         }
-        let applied = self.update.apply(step, total)?;
+        let applied = self.update.apply(step, total, self.world)?;
+        self.world.sum_counts(&mut sums)?;
+        let measured = |at: usize| (sums[at + 1] > 0.0).then_some(sums[at]);
         times.update += begun.elapsed().as_secs_f64();
         let share = |sum: f64| sum / window.max(1.0);
         Ok(Logged {
             step: step + 1,
-            loss: sum,
+            loss: sums[0],
             grad_norm: applied.grad_norm,
             learning_rate: applied.learning_rate,
             penalty: applied.penalty,
             drawn: ready.drawn.clone(),
-            clipped: share(clipped),
-            kl: kl.map(share),
-            value_loss: value,
-            entropy: entropy.map(|sum| sum / uncertain(&chosen).max(1.0)),
+            clipped: share(sums[1]),
+            kl: measured(2).map(share),
+            value_loss: measured(6),
+            entropy: measured(4).map(|sum| sum / uncertain(&chosen).max(1.0)),
         })
     }
 }

@@ -15,6 +15,7 @@
 //! | [`rollout`], [`given`] | answers, drawn or from a file |
 //! | [`rewards`] | rewards from rules, commands and reward models |
 //! | [`redraw`] | prompts that teach nothing make room for others |
+//! | [`shared`] | the answers of all ranks, on every rank |
 //! | [`learned`] | rewards to advantages; which answers the loss covers |
 //! | [`loss`] | the loss of a part of a step |
 //! | [`around`], [`sampler_weights`] | what GRPO's terms are multiplied by: tokens of high entropy, off-policy masks, the sampler's weights |
@@ -42,6 +43,7 @@ pub mod rollout;
 pub mod run;
 pub mod sampler_weights;
 pub mod settings;
+pub mod shared;
 pub mod summary;
 
 pub use evaluate::Answered;

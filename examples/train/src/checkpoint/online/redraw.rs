@@ -1,11 +1,13 @@
 //! Dynamic sampling: prompts whose answers all have one reward make room for others.
 
 use super::super::super::error::Result;
+use super::super::super::world::parts::part;
 use super::files::Times;
 use super::fit::Learner;
 use super::learned::grid;
 use super::rewards::Scored;
 use super::rollout::{Answer, Purpose, mix};
+use super::shared::Found;
 use candle_align::decoder::Decoder;
 use candle_align::online::shaping::informative_groups;
 use candle_core::{DType, Tensor};
@@ -28,7 +30,7 @@ pub fn informative(scored: &[Scored], generations: usize) -> Result<Vec<bool>> {
 }
 
 impl Learner<'_> {
-    /// Draws answers to other prompts for those that teach nothing, up to `max_num_gen_batches` times in all. How many
+    /// Draws answers to other prompts for those that teach nothing, of all ranks, up to `max_num_gen_batches` times in all. How many
     /// prompts were replaced. The others are drawn from all training prompts, each at most once in a round; they depend on
     /// the seed and the round, so that a stopped run goes on as it would have.
     pub(super) fn redraw(
@@ -62,18 +64,26 @@ impl Learner<'_> {
             let next: Vec<usize> = others.drain(..count).collect();
             let begun = Instant::now();
             let purpose = Purpose::Round(round);
-            let drawn = self
+            let own = &next[part(&vec![1; count], self.world.rank(), self.world.size())];
+            let own = self
                 .sampler
-                .draw(decoder, self.prompts, &next, generations, purpose)?;
+                .draw(decoder, self.prompts, own, generations, purpose)?;
             times.generation += begun.elapsed().as_secs_f64();
             let begun = Instant::now();
-            let found = self.rewards.score(self.prompts, &drawn)?;
+            let drawn = Found {
+                scored: self.rewards.score(self.prompts, &own)?,
+                answers: own,
+            };
+            let drawn = drawn.of_all(self.world, self.sampler)?;
             times.scoring += begun.elapsed().as_secs_f64();
-            for (group, keep) in informative(&found, generations)?.into_iter().enumerate() {
+            for (group, keep) in informative(&drawn.scored, generations)?
+                .into_iter()
+                .enumerate()
+            {
                 if let Some(to) = keep.then(|| free.next()).flatten() {
                     let of = |group: usize| group * generations..(group + 1) * generations;
-                    answers[of(to)].clone_from_slice(&drawn[of(group)]);
-                    scored[of(to)].clone_from_slice(&found[of(group)]);
+                    answers[of(to)].clone_from_slice(&drawn.answers[of(group)]);
+                    scored[of(to)].clone_from_slice(&drawn.scored[of(group)]);
                     replaced += 1;
                 }
             }

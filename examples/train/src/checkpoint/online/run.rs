@@ -4,6 +4,9 @@
 use super::super::super::error::Result;
 use super::super::super::plot::file_name;
 use super::super::super::report::peak_memory_mib;
+use super::super::super::world::counted::{Counted, Shared, Spent};
+use super::super::super::world::gradients::weights_number;
+use super::super::super::world::{agree, any};
 use super::super::load;
 use super::super::log::{Line, Lines, Log, picture, read};
 use super::super::order::Steps;
@@ -60,16 +63,17 @@ fn rewards(settings: &Settings, prompts: &Prompts) -> Result<Rewards> {
     Ok(rewards)
 }
 
-/// Runs, as [`run`](super::super::run::run) does, which has checked the settings. A checkpoint is written where all
-/// steps on the same answers are done.
+/// Runs, as [`run_in`](super::super::run::run_in) does, which has checked the settings. A checkpoint is written where
+/// all steps on the same answers are done.
 pub fn run(
+    world: &Counted,
     settings: &Settings,
     resume: bool,
     progress: &ProgressBar,
     stop: &dyn Fn(usize) -> bool,
 ) -> Result<Outcome> {
     let begun = Instant::now();
-    let mut start = start::open(settings, resume, progress)?;
+    let mut start = start::open(settings, resume, progress, world)?;
     let (decoder, reference) = load::start(&start.settings)?;
     let origin = origin(&start.settings)?;
     let prompts = prepare(&start.settings, &decoder, start.now)?;
@@ -78,13 +82,12 @@ pub fn run(
         .fit
         .learning_rate
         .get_or_insert(learning_rate(settings.objective));
-    start.check(&origin, &prompts.fingerprint)?;
+    start.check(&origin, &prompts.fingerprint, world)?;
     let rewards = rewards(settings, &prompts)?;
     let Start {
         settings,
         out,
-        folder,
-        store,
+        results,
         from,
         ..
     } = &start;
@@ -113,6 +116,7 @@ pub fn run(
         reference,
         update: Update::with(&decoder, critic.iter().flat_map(Critic::vars), fit)?,
         critic,
+        world,
     };
     let first = match from {
         None => 0,
@@ -121,11 +125,20 @@ pub fn run(
             state.step
         }
     };
-    folder.json("config.json", settings)?;
+    agree(
+        world,
+        "the weights",
+        &weights_number(learner.update.vars())?,
+    )?;
     let kept = from.is_some().then_some(first);
-    let mut log = Log::open(&out.join("metrics.jsonl"), kept)?;
-    let mut samples = lines(&out.join("samples.jsonl"), kept)?;
-    let mut durations = lines(&out.join("times.jsonl"), kept)?;
+    let mut log = Log::none();
+    let (mut samples, mut durations) = (Lines::none(), Lines::none());
+    if let Some(results) = results {
+        results.folder.json("config.json", settings)?;
+        log = Log::open(&out.join("metrics.jsonl"), kept)?;
+        samples = lines(&out.join("samples.jsonl"), kept)?;
+        durations = lines(&out.join("times.jsonl"), kept)?;
+    }
     let (last, every) = (fit.max_steps, start.eval_every());
     let measure =
         |step: usize, log: &mut Log, samples: &mut Lines, decoder: &Decoder| -> Result<()> {
@@ -139,6 +152,7 @@ pub fn run(
                 &rewards,
                 online.num_generations_eval,
                 step,
+                world,
             )?;
             for (answer, scored) in answers.iter().zip(&scored) {
                 let prompt = &prompts.held_out[answer.prompt];
@@ -160,6 +174,7 @@ pub fn run(
     }
     progress.reset_eta();
     let (mut tokens, mut all_times) = (0, Times::default());
+    let mut spent = Spent::default();
     let mut stopping = false;
     let skipped = first.div_ceil(settings.steps_per_round());
     let mut asked_before: usize = rounds
@@ -175,6 +190,7 @@ pub fn run(
         let asked: Vec<usize> = round.micro_batches.concat();
         let mut times = Times::default();
         progress.set_message("drawing answers");
+        world.take();
         let ready: Ready = learner.round(&decoder, &asked, round.step, asked_before, &mut times)?;
         asked_before += asked.len();
         for (at, answer) in ready.round.answers.iter().enumerate() {
@@ -188,6 +204,7 @@ pub fn run(
         let before = done;
         for _ in 0..settings.steps_per_round().min(last - done) {
             let logged = learner.step(&decoder, &ready, done, &mut times)?;
+            spent.add(world.take());
             log.line(&Line::Online(&logged))?;
             done += 1;
             times.step = done;
@@ -203,11 +220,17 @@ pub fn run(
             if done % every == 0 || done == last {
                 measure(done, &mut log, &mut samples, &decoder)?;
             }
-            stopping |= done < last && stop(done);
+            stopping |= any(world, done < last && stop(done))?;
+            world.take();
         }
         let due =
             settings.save_every > 0 && done / settings.save_every > before / settings.save_every;
         if due || stopping || done == last {
+            agree(
+                world,
+                "the weights",
+                &weights_number(learner.update.vars())?,
+            )?;
             log.sync()?;
             samples.sync()?;
             durations.sync()?;
@@ -217,7 +240,11 @@ pub fn run(
                 origin: origin.clone(),
                 settings: settings.clone(),
             };
-            store.save(&state, &learner.update, None, &decoder)?;
+            if let Some(results) = results {
+                results
+                    .store
+                    .save(&state, &learner.update, None, &decoder)?;
+            }
         }
         if stopping && done < last {
             progress.finish_and_clear();
@@ -231,17 +258,19 @@ pub fn run(
     progress.finish_and_clear();
 
     let seen = log.seen()?;
-    let title = format!(
-        "{} on {}",
-        settings.objective,
-        file_name(&settings.data.display().to_string())
-    );
-    folder.text("curves.svg", &picture(&seen, None, &title)?)?;
-    save::trained(&decoder, learner.update.budget(), &settings.model, out)?;
-    if let Some(critic) = &learner.critic {
-        critic.save(&settings.model, out)?;
+    let mut held_out = Vec::new();
+    if let Some(results) = results {
+        let data = settings.data.display().to_string();
+        let title = format!("{} on {}", settings.objective, file_name(&data));
+        let curves = picture(&seen, None, &title)?;
+        results.folder.text("curves.svg", &curves)?;
+        save::trained(&decoder, learner.update.budget(), &settings.model, out)?;
+        if let Some(critic) = &learner.critic {
+            critic.save(&settings.model, out)?;
+        }
+        held_out = read::<HeldOut>(&out.join("metrics.jsonl"))?;
     }
-    let held_out = read::<HeldOut>(&out.join("metrics.jsonl"))?.into_iter();
+    let held_out = held_out.into_iter();
     let held_out: Vec<Answered> = held_out
         .filter(|(_, line)| line.split == "held_out")
         .filter_map(|(text, _)| serde_json::from_str(&text).ok())
@@ -271,11 +300,14 @@ pub fn run(
         after: held_out.last().cloned(),
         tokens,
         times: all_times,
+        shared: Shared::of(world, spent),
         seconds: begun.elapsed().as_secs_f64(),
         peak_memory_mib: peak_memory_mib(),
         adapted: decoder.adapter().is_some(),
         out: out.clone(),
     };
-    folder.json("summary.json", &summary)?;
+    if let Some(results) = results {
+        results.folder.json("summary.json", &summary)?;
+    }
     Ok(Outcome::Online(Box::new(summary)))
 }

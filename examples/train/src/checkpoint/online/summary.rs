@@ -1,5 +1,6 @@
 //! The results of a run on the model's own answers.
 
+use super::super::super::world::counted::Shared;
 use super::super::log::Seen;
 use super::super::rows::Report;
 use super::super::settings::Learned;
@@ -35,6 +36,9 @@ pub struct Summary {
     pub tokens: usize,
     /// Of the steps of this program, all together.
     pub times: Times,
+    /// Where several ranks ran.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shared: Option<Shared>,
     pub seconds: f64,
     pub peak_memory_mib: Option<f64>,
     pub adapted: bool,
@@ -111,6 +115,9 @@ impl fmt::Display for Summary {
             self.answers_per_step,
             self.tokens as f64 / self.times.generation.max(1e-9)
         )?;
+        if let Some(shared) = &self.shared {
+            shared.line(f, steps)?;
+        }
         ending(
             f,
             self.seconds,

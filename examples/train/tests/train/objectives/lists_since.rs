@@ -5,6 +5,7 @@ use candle_align::decoder::{Decoder, Load};
 use train::checkpoint::evaluate::scores;
 use train::checkpoint::objective::lists::{List, Lists};
 use train::checkpoint::objective::{Objective, Reference};
+use train::world::single::Single;
 
 const TRIPLES: &str = r#"{"prompt": "One", "chosen": " two", "rejected": " 2", "reference": " two!"}
 {"prompt": "A, ", "chosen": "b, c", "rejected": "d", "reference": "b"}
@@ -231,7 +232,15 @@ fn the_scores_of_a_pair_are_its_rewards() {
     let (prepared, decoder) = (case.prepared().unwrap(), case.decoder());
     let reference = Reference::Frozen(Box::new(frozen()));
     let held_out = prepared.held_out.unwrap();
-    let found = scores(&held_out, &decoder, &reference, None, &Default::default()).unwrap();
+    let found = scores(
+        &held_out,
+        &decoder,
+        &reference,
+        None,
+        &Default::default(),
+        &Single,
+    )
+    .unwrap();
     let rho: Vec<Vec<f64>> = lists(&case)
         .rows
         .iter()

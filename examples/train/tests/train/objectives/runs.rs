@@ -14,6 +14,7 @@ use train::checkpoint::objective::{Objective, Reference};
 use train::checkpoint::prepare::prepare;
 use train::checkpoint::run::run;
 use train::checkpoint::settings::Learned;
+use train::world::single::Single;
 
 const LORA: &str = r#"adapter={"r": 2, "lora_alpha": 4}"#;
 
@@ -214,6 +215,7 @@ fn held_out_accuracy_and_margin_are_those_of_the_score() {
             &Reference::AdapterOff,
             None,
             &Default::default(),
+            &Single,
         );
         let found = found.unwrap();
         let [a, b, c] = ["one", "three", "2 and 2"].map(|answer| score(&case, answer));

@@ -6,8 +6,6 @@ use super::super::super::objective::Text;
 use super::super::super::objective::text::values;
 use super::super::super::settings::{Learned, Settings};
 use super::super::super::staged::staged;
-use super::super::prompts::Prompt;
-use super::super::rollout::{Answer, of_tokens};
 use candle_align::decoder::{Decoder, Load, Mode, Save};
 use candle_align::peft::{AdapterMethod, TaskType};
 use candle_core::{Device, Tensor, Var};
@@ -70,16 +68,11 @@ impl Critic {
         values(&self.model, texts, mode)
     }
 
-    /// The value before each token of some answers, without a graph and without dropout.
-    pub fn of_answers(
-        &self,
-        prompts: &[Prompt],
-        answers: &[Answer],
-        max_tokens: Option<usize>,
-    ) -> Result<Vec<Vec<f64>>> {
-        let quiet = self.model.without_gradients();
-        let compute = |texts: &[&Text]| values(&quiet, texts, Mode::Evaluation);
-        of_tokens(&compute, prompts, answers, max_tokens)
+    /// The same model, which keeps no graph.
+    pub fn without_gradients(&self) -> Self {
+        Self {
+            model: self.model.without_gradients(),
+        }
     }
 
     /// Writes it into a folder of results: an adapter with a head, or a whole model, as `--objective reward` writes them.

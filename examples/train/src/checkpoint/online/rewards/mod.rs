@@ -186,6 +186,9 @@ impl Rewards {
     /// The rewards of some answers.
     pub fn score(&self, prompts: &[Prompt], answers: &[Answer]) -> Result<Vec<Scored>> {
         let mut all = vec![Scored::default(); answers.len()];
+        if answers.is_empty() {
+            return Ok(all);
+        }
         for (name, source) in self.names.iter().zip(&self.sources) {
             let found: Vec<Option<f64>> = match source {
                 Source::Rule(rule) => {
