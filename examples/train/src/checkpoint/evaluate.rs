@@ -1,6 +1,7 @@
 //! The evaluation on held-out rows.
 
 use super::super::error::Result;
+use super::fit::Fit;
 use super::objective::measured::{Judged, Scored, ordered};
 use super::objective::text::log_probs;
 use super::objective::{Objective, Reference, Text};
@@ -44,47 +45,69 @@ pub struct Probe {
 /// The most tokens that go through the model at a time where the settings have no limit.
 const TOKENS: usize = 2048;
 
-/// The rows that go through the model together.
-pub fn batches(objective: &Objective, max_tokens: Option<usize>) -> Vec<Vec<usize>> {
+/// The rows whose loss is computed together: micro-batches as in training, where the loss of a row depends on the
+/// others, else as many as go through the model at a time.
+fn batches(objective: &Objective, fit: &Fit) -> Vec<Vec<usize>> {
     let all: Vec<usize> = (0..objective.len()).collect();
-    let most = Some(max_tokens.unwrap_or(TOKENS));
-    let parts = parts(&all, most, |row| objective.tokens(row));
-    parts.into_iter().map(<[usize]>::to_vec).collect()
+    let batches: Vec<&[usize]> = match objective.compares_rows() {
+        true => all.chunks(fit.batch.max(1)).collect(),
+        false => pieces(objective, &all, fit),
+    };
+    batches.into_iter().map(<[usize]>::to_vec).collect()
 }
 
-/// The scores of all held-out rows, so many tokens at a time. `shift` is the mean reward so far.
+/// The rows of one of these batches that go through the model together.
+fn pieces<'a>(objective: &Objective, batch: &'a [usize], fit: &Fit) -> Vec<&'a [usize]> {
+    let most = match objective.sorts_rows() {
+        true => None,
+        false => Some(fit.max_tokens.unwrap_or(TOKENS)),
+    };
+    parts(batch, most, |row| objective.tokens(row))
+}
+
+/// All rows, as they go through the model in [`scores`].
+pub fn passes(objective: &Objective, fit: &Fit) -> Vec<Vec<usize>> {
+    let batches = batches(objective, fit).into_iter();
+    let of = |batch: Vec<usize>| {
+        let pieces = pieces(objective, &batch, fit).into_iter();
+        pieces.map(<[usize]>::to_vec).collect::<Vec<_>>()
+    };
+    batches.flat_map(of).collect()
+}
+
+/// The scores of all held-out rows. `shift` is the mean reward so far.
 pub fn scores(
     held_out: &HeldOut,
     decoder: &Decoder,
     reference: &Reference,
-    max_tokens: Option<usize>,
+    fit: &Fit,
     shift: &RewardShift,
 ) -> Result<Scores> {
     let objective: &Objective = &held_out.rows;
     let quiet = &decoder.without_gradients();
     let (mut loss, mut weight, mut pairs) = (0.0, 0.0, Vec::new());
     let mut labels: BTreeMap<u64, [Vec<Judged>; 2]> = BTreeMap::new();
-    for rows in &batches(objective, max_tokens) {
-        let window = std::slice::from_ref(rows);
-        let given = objective.given(quiet, reference, rows, max_tokens, shift)?;
-        let measured = objective.loss_with(quiet, reference, rows, window, None, given)?;
-        let mut of_rows = 0.0;
-        for row in rows {
-            of_rows += objective.weight(*row)?;
+    for batch in &batches(objective, fit) {
+        let window = std::slice::from_ref(batch);
+        let most = Some(fit.max_tokens.unwrap_or(TOKENS));
+        let given = objective.given(quiet, reference, batch, most, shift)?;
+        let (mut mean, mut of_batch) = (0.0, 0.0);
+        for row in batch {
+            of_batch += objective.weight(*row)?;
         }
-        let mean = measured
-            .loss
-            .detach()
-            .to_dtype(DType::F64)?
-            .to_scalar::<f64>()?;
-        loss += mean * of_rows;
-        weight += of_rows;
-        let groups = measured.pairs.into_iter();
-        pairs.extend(groups.map(|pair| (held_out.groups[pair.row], pair)));
-        for one in measured.judged {
-            let of_prompt = labels.entry(held_out.groups[one.row]).or_default();
-            of_prompt[usize::from(!one.desirable)].push(one);
+        for rows in pieces(objective, batch, fit) {
+            let measured = objective.loss_with(quiet, reference, rows, window, None, given)?;
+            let part = measured.loss.detach().to_dtype(DType::F64)?;
+            mean += part.to_scalar::<f64>()?;
+            let groups = measured.pairs.into_iter();
+            pairs.extend(groups.map(|pair| (held_out.groups[pair.row], pair)));
+            for one in measured.judged {
+                let of_prompt = labels.entry(held_out.groups[one.row]).or_default();
+                of_prompt[usize::from(!one.desirable)].push(one);
+            }
         }
+        loss += mean * of_batch;
+        weight += of_batch;
     }
     // the first answers of both labels to a prompt, then the second ones
     for (group, [desirable, others]) in &labels {
@@ -100,7 +123,7 @@ pub fn scores(
             )
         }));
     }
-    for probes in together(&held_out.probes, max_tokens) {
+    for probes in together(&held_out.probes, fit.max_tokens) {
         pairs.extend(asked(probes, quiet)?);
     }
     let groups: Vec<u64> = pairs.iter().map(|(group, _)| *group).collect();

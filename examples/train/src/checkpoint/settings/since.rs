@@ -284,6 +284,9 @@ impl Settings {
         let sums = name.reads() == Reads::Sums && name != Learned::Kto;
         if self.precompute_ref_log_probs && !sums {
             let why = match name.reads() {
+                _ if name.is_online() => {
+                    "draws new answers, whose probabilities cannot be computed ahead"
+                }
                 Reads::Nothing => "has no reference",
                 _ => "asks its reference for more than the sum over each answer",
             };
