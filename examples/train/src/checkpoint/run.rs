@@ -93,13 +93,7 @@ pub fn run(
                 return Ok(());
             };
             let reference = of_held_out.as_ref().unwrap_or(fitting.reference());
-            let scores = scores(
-                held_out,
-                decoder,
-                reference,
-                settings.fit.max_tokens,
-                fitting.shift(),
-            )?;
+            let scores = scores(held_out, decoder, reference, &settings.fit, fitting.shift())?;
             log.line(&Line::HeldOut {
                 step,
                 scores: &scores,

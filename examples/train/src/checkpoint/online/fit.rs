@@ -35,7 +35,7 @@ pub struct Logged {
     pub penalty: Option<f64>,
     #[serde(flatten)]
     pub drawn: Drawn,
-    /// The share of tokens whose gradient the clip stopped.
+    /// The share of tokens that the clip changed: their gradient stops, except CISPO's, whose weight is capped.
     pub clipped: f64,
     /// The mean over tokens of the KL to the model at the start.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -59,7 +59,8 @@ pub struct Drawn {
     pub length: f64,
     /// The share of answers that were cut off.
     pub truncated: f64,
-    /// The mean log-probability of a token when it was drawn; its negative estimates the entropy.
+    /// The mean log-probability of a token when it was drawn. Its negative estimates the entropy where answers are drawn at
+    /// temperature 1 with nothing cut off.
     pub log_prob: f64,
 }
 
@@ -80,6 +81,8 @@ pub struct Learner<'a> {
     pub given: Option<Given>,
     pub reference: Reference,
     pub update: Update,
+    /// Whether a gradient other than 0 reached every trained weight.
+    pub checked: bool,
 }
 
 impl Learner<'_> {
@@ -97,14 +100,7 @@ impl Learner<'_> {
         let most = settings.fit.max_tokens;
         let begun = Instant::now();
         let answers = match &self.given {
-            Some(given) => given.take(
-                decoder,
-                self.sampler,
-                self.prompts,
-                asked,
-                before,
-                generations,
-            )?,
+            Some(given) => given.take(decoder, self.sampler, self.prompts, asked, before)?,
             None => {
                 let purpose = Purpose::Round(round);
                 self.sampler
@@ -184,7 +180,7 @@ impl Learner<'_> {
             whole.sum::<usize>()
         };
         let all: Vec<usize> = (0..ready.units.len()).collect();
-        let batches: Vec<&[usize]> = all.chunks(fit.batch).collect();
+        let batches = micro_batches(&all, &ready.units, fit.batch);
         let window = tokens(&ready.units);
         let mut total = GradAccumulator::new();
         let (mut sum, mut clipped, mut kl, mut passes) = (0.0, 0.0, None, 0);
@@ -216,7 +212,7 @@ impl Learner<'_> {
                     mode,
                 )?;
                 let grads = measured.loss.backward()?;
-                if step == 0 && passes == 0 {
+                if !self.checked {
                     self.update.check_first(&grads)?;
                 }
                 passes += 1;
@@ -226,7 +222,12 @@ impl Learner<'_> {
                 kl = measured.kl.map(|more| more + kl.unwrap_or(0.0));
             }
         }
-        let applied = self.update.apply(step, total)?;
+        let applied = match batches.is_empty() {
+            true => self.update.rest(step)?,
+            false => self.update.apply(step, total)?,
+        };
+        // zeros would show neither a weight that nothing reaches nor a number that is not finite
+        self.checked |= applied.grad_norm > 0.0;
         times.update += begun.elapsed().as_secs_f64();
         let share = |sum: f64| sum / window.max(1.0);
         Ok(Logged {
@@ -240,6 +241,16 @@ impl Learner<'_> {
             kl: kl.map(share),
         })
     }
+}
+
+/// Units in sequence, so many answers together: a pair is two.
+pub fn micro_batches<'a>(
+    all: &'a [usize],
+    units: &[Vec<usize>],
+    answers: usize,
+) -> Vec<&'a [usize]> {
+    let width = units.first().map_or(1, Vec::len).max(1);
+    all.chunks((answers / width).max(1)).collect()
 }
 
 /// The mean of numbers and their deviation, over n − 1.

@@ -54,8 +54,10 @@ fn rewards(settings: &Settings, prompts: &Prompts) -> Result<Rewards> {
     };
     let online = &settings.online;
     let rewards = Rewards::new(&online.rewards, online.weights(), open)?;
-    rewards.check(&prompts.train)?;
-    rewards.check(&prompts.held_out)?;
+    let held_out_file = settings.held_out_file.as_ref().unwrap_or(&settings.data);
+    let answer = online.max_completion_length;
+    rewards.check(&settings.data, &prompts.train, answer)?;
+    rewards.check(held_out_file, &prompts.held_out, answer)?;
     Ok(rewards)
 }
 
@@ -98,18 +100,25 @@ pub fn run(
     let per_step = settings.prompts_per_step();
     let rounds = Steps::new(prompts.train.len(), per_step, 1, fit.order)?;
     let sampler = Sampler::new(settings, &prompts.voice, &prompts.folder);
+    let steps = fit.max_steps.div_ceil(online.num_iterations);
+    let all = rounds
+        .from(0)
+        .take(steps)
+        .flat_map(|round| round.micro_batches);
+    let asked = all.map(|batch| batch.len()).sum();
+    let given = match &online.completions_file {
+        Some(path) => Some(Given::open(path, settings, &sampler, &decoder, asked)?),
+        None => None,
+    };
     let mut learner = Learner {
         settings,
         prompts: &prompts.train,
         sampler: &sampler,
         rewards: &rewards,
-        given: online
-            .completions_file
-            .clone()
-            .map(Given::open)
-            .transpose()?,
+        given,
         reference,
         update: Update::new(&decoder, fit)?,
+        checked: false,
     };
     let first = match from {
         None => 0,
