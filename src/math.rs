@@ -11,11 +11,27 @@ use crate::error::{Error, Result};
 use crate::known::{readable, with_slope};
 use crate::shape::Axes;
 use candle_core::{D, DType, Tensor, WithDType};
-pub(crate) use logistic::{at_most, expm1, log1mexp, of_two, sigmoid};
+pub(crate) use logistic::{at_most, expm1, log1mexp, logistic, of_two, sigmoid, smoothed_logistic};
 pub(crate) use softmax::{log_softmax, softmax};
 
 /// A score that hides a position from an attention over finite scores.
 pub(crate) const MASKED: f64 = -1e30;
+
+/// The q-quantile of sorted numbers, interpolated between neighbors as NumPy and PyTorch do it; NaN of none.
+pub(crate) fn quantile(sorted: &[f64], q: f64) -> f64 {
+    let Some(last) = sorted.len().checked_sub(1) else {
+        return f64::NAN;
+    };
+    let at = q * last as f64;
+    let (below, weight) = (at.floor() as usize, at.fract());
+    let (low, high) = (sorted[below], sorted[(below + 1).min(last)]);
+    // the two forms of an interpolation: each is exact at its own end
+    match weight {
+        0.0 => low,
+        weight if weight < 0.5 => low + weight * (high - low),
+        weight => high - (1.0 - weight) * (high - low),
+    }
+}
 
 /// log σ(x) = −log(e⁰ + e⁻ˣ), elementwise.
 ///

@@ -6,6 +6,11 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
+/// Python's white space, which has four control characters more than Unicode's.
+pub(crate) fn is_blank(c: char) -> bool {
+    c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
+}
+
 /// The words of a text: lower case, and everything except a–z and 0–9 separates them. This is the
 /// tokenizer of rouge-score without its stemmer.
 pub(crate) fn rouge_words(text: &str) -> Vec<String> {

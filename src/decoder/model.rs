@@ -105,7 +105,7 @@ impl Decoder {
     pub(super) fn head_weight(&self) -> Result<&Weight> {
         let weight = match &self.head {
             Some(head) => head,
-            None if self.config.tie_word_embeddings => &self.embedding,
+            None if self.config.tie_word_embeddings && self.score.is_none() => &self.embedding,
             None => {
                 let text = "is a classifier, which has no output layer over the vocabulary";
                 return Err(Error::argument("Decoder::head", "self", text));

@@ -30,8 +30,10 @@ impl Decoder {
         self.attached.get(self.adapter.as_ref()?)?.before.as_ref()
     }
 
-    /// How many positions of a row are before its first token.
-    pub(super) fn virtual_tokens(&self) -> usize {
+    /// How many positions of a row the active adapter takes before the first token: those of a prompt or a prefix. A
+    /// row may have [`max_position_embeddings`](super::DecoderConfig::max_position_embeddings) tokens less these.
+    #[doc(alias = "num_virtual_tokens")]
+    pub fn virtual_tokens(&self) -> usize {
         self.before().map_or(0, Before::length)
     }
 

@@ -1,6 +1,7 @@
 //! Means, standard errors, quantiles and resampling, as NumPy and pandas compute them.
 
 use crate::error::{Error, Result, require};
+use crate::math::quantile;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -66,17 +67,6 @@ impl Spread {
 /// Σ x / n; NaN of nothing.
 pub(super) fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
-}
-
-/// The quantile of sorted values, with linear interpolation: NumPy's default.
-fn quantile(sorted: &[f64], q: f64) -> f64 {
-    let at = q * (sorted.len() as f64 - 1.0);
-    let (below, share) = (at.floor(), at - at.floor());
-    let value = |at: f64| sorted.get(at as usize).copied().unwrap_or(f64::NAN);
-    match share == 0.0 {
-        true => value(below),
-        false => value(below) + (value(below + 1.0) - value(below)) * share,
-    }
 }
 
 /// Requires a number of rounds, and the generator that they draw from.

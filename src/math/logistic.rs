@@ -1,5 +1,6 @@
 //! The logistic function and its neighbors, where ordinary operations would pass through ∞ − ∞ or 0 · ∞.
 
+use super::log_sigmoid;
 use crate::error::Result;
 use crate::known::{readable, with_slope};
 use candle_core::{DType, Tensor};
@@ -12,6 +13,23 @@ pub(crate) fn sigmoid(x: &Tensor) -> Result<Tensor> {
     let value = of(plain.neg()?)?;
     let slope = (&value * of(plain)?)?;
     Ok(with_slope(&x, value, move |grad| grad * &slope)?)
+}
+
+/// σ(x) of one number.
+pub(crate) fn logistic(x: f64) -> f64 {
+    match x >= 0.0 {
+        true => 1.0 / (1.0 + (-x).exp()),
+        false => x.exp() / (1.0 + x.exp()),
+    }
+}
+
+/// −(1 − ε) · log σ(z) − ε · log σ(−z), elementwise. At ε = 0 the second term is left out.
+pub(crate) fn smoothed_logistic(z: &Tensor, epsilon: f64) -> Result<Tensor> {
+    let right = (log_sigmoid(z)? * (epsilon - 1.0))?;
+    match epsilon == 0.0 {
+        true => Ok(right),
+        false => Ok((right - (log_sigmoid(&z.neg()?)? * epsilon)?)?),
+    }
 }
 
 /// eˣ − 1, elementwise, precise near 0. Above the largest exponent of the type (80 in f32, 700 in f64) value

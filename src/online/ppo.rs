@@ -60,7 +60,8 @@ pub struct PolicyLoss {
     pub loss: TokenLoss,
     /// ρₜ = π_θ / π_old `[batch, time]`.
     pub ratio: Tensor,
-    /// 1 where the clip stopped the gradient, else 0: `[batch, time]`, in the type of the loss.
+    /// 1 where the clip changed the loss, else 0. It then stopped the gradient, except CISPO's, whose capped weight passes
+    /// it on: `[batch, time]`, in the type of the loss.
     pub clipped: Tensor,
     /// k₁ of KL(π_old‖π_θ): log π_old − log π_θ `[batch, time]`.
     pub kl_k1: Tensor,

@@ -156,7 +156,7 @@ pub fn kl_adjusted_rewards(
 /// };
 ///
 /// // eight answers to each of two prompts, scored by how often they say 2
-/// let config = SamplingConfig { answers: 8, max_new_tokens: 4, end: Some(3), ..Default::default() };
+/// let config = SamplingConfig { answers: 8, max_new_tokens: 4, ends: vec![3], ..Default::default() };
 /// let mut rng = StdRng::seed_from_u64(0);
 /// let drawn = sample(model, &[[0], [1]], &config, &Device::Cpu, &mut rng)?;
 /// let twos = |answer: &[u32]| answer.iter().filter(|&&token| token == 2).count() as f64;

@@ -46,10 +46,10 @@ pub struct SamplingConfig {
     pub top_p: f64,
     /// At least 1: an answer that has not ended by then is cut off. Default 128, as in RAFT.
     pub max_new_tokens: usize,
-    /// The token that ends an answer and is its last, one of the model's vocabulary. Default none: every
-    /// answer has `max_new_tokens`.
+    /// The tokens that end an answer: the first of them is its last token. All are of the model's vocabulary. Default none:
+    /// every answer has `max_new_tokens`.
     #[doc(alias = "eos_token_id")]
-    pub end: Option<u32>,
+    pub ends: Vec<u32>,
 }
 
 impl Default for SamplingConfig {
@@ -60,7 +60,7 @@ impl Default for SamplingConfig {
             top_k: None,
             top_p: 1.0,
             max_new_tokens: 128,
-            end: None,
+            ends: Vec::new(),
         }
     }
 }
@@ -157,7 +157,7 @@ impl SamplingConfig {
 /// ```text
 /// p(·│x, y₍<t₎) = softmax z                             the model
 /// q(·│x, y₍<t₎) = p after temperature, top-k and top-p   SamplingConfig::probabilities
-/// yₜ ~ q(·│x, y₍<t₎)     until yₜ is the end token or t = max_new_tokens
+/// yₜ ~ q(·│x, y₍<t₎)     until yₜ is an end token or t = max_new_tokens
 /// ```
 /// The order matters: temperature comes first, then top-k, then top-p on the tokens that top-k kept.
 /// # Shapes
@@ -203,7 +203,7 @@ impl SamplingConfig {
 ///     let shape = (tokens.dim(0)?, tokens.dim(1)?, 4);
 ///     Ok(Tensor::new(&[0f64, 0., 0., 1.], &Device::Cpu)?.broadcast_as(shape)?)
 /// };
-/// let config = SamplingConfig { answers: 2, max_new_tokens: 5, end: Some(3), ..Default::default() };
+/// let config = SamplingConfig { answers: 2, max_new_tokens: 5, ends: vec![3], ..Default::default() };
 /// let mut rng = StdRng::seed_from_u64(0);
 /// let drawn = sample(model, &[&[0][..], &[1, 2]], &config, &Device::Cpu, &mut rng)?;
 /// assert_eq!(drawn.rows.len(), 2 * 2);
@@ -217,7 +217,7 @@ impl SamplingConfig {
 /// # Ok::<(), candle_align::Error>(())
 /// ```
 /// # Inspect
-/// * The share of rows with `ended`, and the lengths of the answers. If most rows are cut off, `end` is not
+/// * The share of rows with `ended`, and the lengths of the answers. If most rows are cut off, `ends` lacks
 ///   the token that the model ends with, or `max_new_tokens` is too small.
 /// * `log_probs` less `proposal_log_probs`, averaged. It is 0 at temperature 1 with nothing cut off.
 ///   Otherwise the answers do not come from the policy, and PPO's gradient and its KL are biased.
@@ -279,12 +279,10 @@ pub(crate) fn draw<P: AsRef<[u32]>>(
             break;
         }
         let next = next(&open)?;
-        if let (Some(end), Some(logits)) = (config.end, next.first())
-            && end as usize >= logits.len()
-        {
-            let vocabulary = logits.len();
-            let problem = format!("is {end}, but the logits have a vocabulary of {vocabulary}");
-            return Err(Error::argument(function, "end", problem));
+        let vocabulary = next.first().map_or(usize::MAX, Vec::len);
+        if let Some(end) = config.ends.iter().find(|end| **end as usize >= vocabulary) {
+            let problem = format!("holds {end}, but the logits have a vocabulary of {vocabulary}");
+            return Err(Error::argument(function, "ends", problem));
         }
         let drafts = rows
             .iter_mut()
@@ -347,7 +345,7 @@ impl Draft {
         self.proposal_log_probs.push(log_q[drawn]);
         let token = token as u32;
         self.tokens.push(token);
-        self.ended = config.end == Some(token);
+        self.ended = config.ends.contains(&token);
         Ok(())
     }
 

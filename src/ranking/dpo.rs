@@ -15,7 +15,7 @@
 
 use crate::error::{Result, positive, require};
 use crate::log_probs::Pair;
-use crate::math::log_sigmoid;
+use crate::math::smoothed_logistic;
 use crate::outputs::PreferenceLoss;
 use crate::shape::Axes;
 use candle_core::Tensor;
@@ -158,11 +158,6 @@ pub fn dpo_loss(
     };
     let margin = rewards.margin()?;
 
-    // −(1 − ε) · log σ( r̂_w − r̂_l )
-    let mut loss = (log_sigmoid(&margin)? * (epsilon - 1.0))?;
-    // − ε · log σ( r̂_l − r̂_w )
-    if epsilon > 0.0 {
-        loss = (loss - (log_sigmoid(&margin.neg()?)? * epsilon)?)?;
-    }
-    PreferenceLoss::new(loss, &rewards)
+    // −(1 − ε) · log σ( r̂_w − r̂_l ) − ε · log σ( r̂_l − r̂_w )
+    PreferenceLoss::new(smoothed_logistic(&margin, epsilon)?, &rewards)
 }

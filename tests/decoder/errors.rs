@@ -529,11 +529,21 @@ fn classifiers_are_asked_for_scores_and_others_for_logits() {
             .to_string(),
         "Decoder::into_classifier: `labels` is 0"
     );
+    // nor has one whose output layer would have been its embedding
+    for name in ["llama", "llama_tied", "gemma3"] {
+        let model = load(name, false).unwrap();
+        let model = model.into_classifier(2, &mut rng).unwrap();
+        let text = "`self` is a classifier, which has no output layer over the vocabulary";
+        let head = model.head().unwrap_err().to_string();
+        assert_eq!(head, format!("Decoder::head: {text}"), "{name}");
+        let drawn = model.sample(&[[1u32]], &SamplingConfig::default(), &mut rng);
+        assert!(drawn.unwrap_err().to_string().ends_with(text), "{name}");
+        let dir = tempfile::tempdir().unwrap();
+        model.save(dir.path(), &Default::default()).unwrap();
+        let again = Decoder::load(dir.path(), &Load::default()).unwrap();
+        assert!(again.head().is_err(), "{name}");
+    }
     let model = model.into_classifier(2, &mut rng).unwrap();
-    assert_eq!(
-        model.head().unwrap_err().to_string(),
-        "Decoder::head: `self` is a classifier, which has no output layer over the vocabulary"
-    );
     assert_eq!(
         model
             .clone()

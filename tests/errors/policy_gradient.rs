@@ -365,4 +365,9 @@ fn corrections_and_shaping() {
         EntropyController::new(2.0, &EntropyControllerConfig::default()),
         "EntropyController::new: `coefficient` must be between least and largest, got 2",
     );
+    let mut control = EntropyController::new(0.0, &EntropyControllerConfig::default()).unwrap();
+    says(
+        control.update(f64::NAN),
+        "EntropyController::update: `entropy` must be finite, got NaN",
+    );
 }

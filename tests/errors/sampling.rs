@@ -143,7 +143,7 @@ fn a_row_is_named_by_its_place_in_the_result() {
         Ok(Tensor::from_vec(logits, (batch, time, 2), &Device::Cpu)?)
     };
     let config = SamplingConfig {
-        end: Some(1),
+        ends: vec![1],
         ..Default::default()
     };
     assert_eq!(
@@ -239,14 +239,14 @@ fn a_misspelt_setting_is_refused() {
 #[test]
 fn an_end_that_the_model_cannot_say() {
     let ending = |end| SamplingConfig {
-        end: Some(end),
+        ends: vec![end],
         max_new_tokens: 2,
         ..Default::default()
     };
     for end in [3, u32::MAX] {
         assert_eq!(
             message(even, &[&[0]], &ending(end)),
-            format!("sample: `end` is {end}, but the logits have a vocabulary of 3")
+            format!("sample: `ends` holds {end}, but the logits have a vocabulary of 3")
         );
     }
     let mut rng = StdRng::seed_from_u64(0);

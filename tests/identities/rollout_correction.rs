@@ -275,7 +275,7 @@ fn the_coefficient_of_the_bonus_moves_towards_the_target() {
     let mut control = EntropyController::new(0.1, &config).unwrap();
     let mut seen = Vec::new();
     for entropy in [0.4, 0.4, 0.5, 0.6, 0.7, 0.1] {
-        control.update(entropy);
+        control.update(entropy).unwrap();
         seen.push(control.coefficient());
     }
     // bounded above; at rest above the target, while the coefficient falls
@@ -285,6 +285,12 @@ fn the_coefficient_of_the_bonus_moves_towards_the_target() {
         1e-15,
         "coefficient",
     );
+    // an entropy that says nothing moves nothing
+    let before = control.clone();
+    for entropy in [f64::NAN, f64::INFINITY] {
+        assert!(control.update(entropy).is_err());
+        assert_eq!(control, before);
+    }
     let text = serde_json::to_string(&control).unwrap();
     assert_eq!(
         serde_json::from_str::<EntropyController>(&text).unwrap(),

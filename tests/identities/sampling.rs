@@ -11,7 +11,7 @@ fn config() -> SamplingConfig {
         answers: 3,
         temperature: 0.8,
         max_new_tokens: 12,
-        end: Some(4),
+        ends: vec![4],
         ..Default::default()
     }
 }

@@ -248,7 +248,7 @@ fn rounds_of_drawing_choosing_and_learning_find_the_best_answer() {
     let config = SamplingConfig {
         answers: 4,
         max_new_tokens: 3,
-        end: Some(4),
+        ends: vec![4],
         ..Default::default()
     };
     let prompts: Vec<[u32; 1]> = (0..24).map(|i| [5 + i % 3]).collect();

@@ -217,7 +217,7 @@ fn the_numbers_of_what_was_drawn() {
 fn an_answer_ends_with_its_end_or_is_cut_off() {
     let config = SamplingConfig {
         max_new_tokens: 3,
-        end: Some(4),
+        ends: vec![4],
         ..Default::default()
     };
     let out = drawn(&[&[2], &[0, 3], &[0], &[4, 1]], &config);
@@ -233,9 +233,19 @@ fn an_answer_ends_with_its_end_or_is_cut_off() {
     );
     assert_eq!(out.rows[2].log_probs, [0.0; 3]);
 
+    // any of several ends
+    let several = SamplingConfig {
+        ends: vec![4, 2],
+        ..config.clone()
+    };
+    let out = drawn(&[&[2], &[0]], &several);
+    let answers: Vec<&[u32]> = out.rows.iter().map(Sample::answer).collect();
+    assert_eq!(answers, [&[3, 4][..], &[1, 2]]);
+    assert!(out.rows.iter().all(|row| row.ended));
+
     let endless = SamplingConfig {
         max_new_tokens: 7,
-        end: None,
+        ends: Vec::new(),
         ..config
     };
     let out = drawn(&[&[2]], &endless);
@@ -251,7 +261,7 @@ fn the_model_sees_the_rows_that_go_on_padded_on_the_right() {
         next_one(tokens)
     };
     let config = SamplingConfig {
-        end: Some(4),
+        ends: vec![4],
         ..Default::default()
     };
     let mut rng = StdRng::seed_from_u64(0);

@@ -8,6 +8,7 @@
 //! Read next: [`super::pool`].
 
 use crate::error::{Error, Result, require};
+use crate::text::is_blank;
 use fancy_regex::Regex;
 use serde::{Deserialize, Serialize};
 
@@ -206,11 +207,6 @@ impl InstructionFilter {
             false => Err(Refusal::NotAscii(first)),
         }
     }
-}
-
-/// Python's white space, which has four control characters more than Unicode's.
-pub(super) fn is_blank(c: char) -> bool {
-    c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }
 
 /// How a generation came to its end.

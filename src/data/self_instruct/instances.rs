@@ -8,7 +8,8 @@
 //!
 //! Read next: [`super::prompt`], which asks for instances.
 
-use super::filter::{Finish, is_blank};
+use super::filter::Finish;
+use crate::text::is_blank;
 use serde::{Deserialize, Serialize};
 
 /// One example of a task.

@@ -8,9 +8,9 @@
 //!
 //! Read next: [`super::instances`], which reads the answers.
 
-use super::filter::is_blank;
 use super::instances::Instance;
 use crate::error::{Error, Result, require};
+use crate::text::is_blank;
 use rand::Rng;
 use rand::seq::{SliceRandom, index};
 use serde::{Deserialize, Serialize};

@@ -1,6 +1,7 @@
 //! Logistic regression with an L1 penalty, targets in [0, 1] and weights: the problem that liblinear solves.
 
 use crate::evaluation::statistics::mean;
+use crate::math::logistic;
 
 /// One observation.
 #[derive(Clone, Copy)]
@@ -14,11 +15,6 @@ impl Observation {
     fn logit(&self, w: &[f64; 3]) -> f64 {
         self.features.iter().zip(w).map(|(x, w)| x * w).sum()
     }
-}
-
-/// σ(x).
-pub(super) fn sigmoid(x: f64) -> f64 {
-    1.0 / (1.0 + (-x).exp())
 }
 
 /// w = argmin Σ│wⱼ│ + C Σᵢ sᵢ ( log(1 + e^{zᵢ}) − pᵢ zᵢ ), z = x·w, by proximal Newton steps.
@@ -59,7 +55,7 @@ pub(super) fn fit(data: &[Observation], c: f64) -> [f64; 3] {
 fn slopes(data: &[Observation], c: f64, w: &[f64; 3]) -> ([f64; 3], [[f64; 3]; 3]) {
     let (mut gradient, mut hessian) = ([0.0; 3], [[0.0; 3]; 3]);
     for o in data {
-        let p = sigmoid(o.logit(w));
+        let p = logistic(o.logit(w));
         let curve = c * o.weight * p * (1.0 - p);
         for (j, x) in o.features.into_iter().enumerate() {
             gradient[j] += c * o.weight * (p - o.target) * x;
@@ -112,7 +108,7 @@ pub(super) fn choose_c(data: &[Observation], folds: usize) -> f64 {
         let w = fit(&part(false, which), c);
         let log = |p: f64| p.clamp(1e-15, 1.0 - 1e-15).ln();
         let losses = part(true, which).into_iter().map(|o| {
-            let p = sigmoid(o.logit(&w));
+            let p = logistic(o.logit(&w));
             -o.weight * (o.target * log(p) + (1.0 - o.target) * log(1.0 - p))
         });
         mean(&losses.collect::<Vec<_>>())

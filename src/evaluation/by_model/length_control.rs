@@ -8,9 +8,10 @@
 //! | tanh of the standardized length difference | tanh of [`LengthRow::length_difference`] | `[n]` |
 
 use super::alpaca::share;
-use super::lasso::{Observation, choose_c, fit, sigmoid};
+use super::lasso::{Observation, choose_c, fit};
 use crate::error::{Error, Result, non_negative, require};
 use crate::evaluation::statistics::{Estimate, require_finite, require_length};
+use crate::math::logistic;
 use serde::{Deserialize, Serialize};
 
 /// One instruction.
@@ -165,7 +166,7 @@ pub fn length_controlled_win_rate(
     let [length, difficulty, model] = fit(&data, c);
     let predicted = rows
         .iter()
-        .map(|row| 100.0 * sigmoid(model + difficulty * row.difficulty));
+        .map(|row| 100.0 * logistic(model + difficulty * row.difficulty));
     Ok(LengthControlled {
         win_rate: Estimate::of_mean(&predicted.collect::<Vec<_>>()),
         model,

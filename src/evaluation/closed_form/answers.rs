@@ -162,7 +162,7 @@ pub struct ExactMatchConfig {
 /// ```text
 /// EM = (1/n) · Σᵢ 1[ norm(predictedᵢ) = norm(expectedᵢ) ]
 /// ```
-/// norm takes off the white space at both ends, then what [`ExactMatchConfig`] says. An answer that was not
+/// norm leaves out what [`ExactMatchConfig`] says, and then takes off the white space at both ends. An answer that was not
 /// found (`None`) is wrong.
 /// # Shapes
 /// Two lists of equal length; the result is in [0, 1].
@@ -202,12 +202,13 @@ pub fn exact_match<P: AsRef<str>, E: AsRef<str>>(
         expected.len(),
     )?;
     let norm = |text: &str| -> String {
-        let kept = text.trim().chars();
+        let kept = text.chars();
         let kept = kept.filter(|c| !(config.ignore_punctuation && c.is_ascii_punctuation()));
+        // last, since punctuation may be between a blank and the end
         let kept: String = kept.collect();
         match config.ignore_case {
-            true => kept.to_lowercase(),
-            false => kept,
+            true => kept.trim().to_lowercase(),
+            false => kept.trim().to_string(),
         }
     };
     let right = predicted.iter().zip(expected).filter(|(found, wanted)| {

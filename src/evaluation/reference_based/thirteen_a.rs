@@ -1,5 +1,7 @@
 //! The tokenization of BLEU as machine translation reports it: mteval-v13a.
 
+use crate::text::is_blank;
+
 /// The tokens of a text by the rules of `mteval-v13a.pl`, sacrebleu's default.
 ///
 /// Punctuation is set apart, but a point or a comma between digits stays, and so do hyphens that follow no
@@ -12,7 +14,7 @@
 /// assert_eq!(tokenize_13a("It's 1,000 km (or so), isn't it?").join(" "), "It's 1,000 km ( or so ) , isn't it ?");
 /// ```
 pub fn tokenize_13a(text: &str) -> Vec<String> {
-    let mut line = text.trim_end_matches(is_space).replace("<skipped>", "");
+    let mut line = text.trim_end_matches(is_blank).replace("<skipped>", "");
     line = line.replace("-\n", "").replace('\n', " ");
     for (entity, sign) in [
         ("&quot;", "\""),
@@ -50,7 +52,7 @@ pub fn tokenize_13a(text: &str) -> Vec<String> {
         |a, b| [a, ' ', b, ' '],
     );
     let text: String = spaced.into_iter().collect();
-    let words = text.split(is_space).filter(|word| !word.is_empty());
+    let words = text.split(is_blank).filter(|word| !word.is_empty());
     words.map(str::to_string).collect()
 }
 
@@ -80,9 +82,4 @@ fn pairs(
 /// The ASCII punctuation that always stands alone: all but ' - . and ,
 fn is_apart(c: char) -> bool {
     matches!(c, '{'..='~' | '['..='`' | ' '..='&' | '('..='+' | ':'..='@' | '/')
-}
-
-/// White space as Python's `split` sees it.
-pub(super) fn is_space(c: char) -> bool {
-    c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }

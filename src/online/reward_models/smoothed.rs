@@ -12,7 +12,7 @@
 
 use crate::error::{Result, require};
 use crate::log_probs::Pair;
-use crate::math::{log_sigmoid, weighted};
+use crate::math::smoothed_logistic;
 use crate::outputs::PreferenceLoss;
 use crate::shape::Axes;
 use candle_core::Tensor;
@@ -80,9 +80,6 @@ pub fn smoothed_reward_loss(
     let scores = Axes::new(function).pair("scores", scores)?;
     let margin = scores.margin()?;
 
-    // −(1 − ε) · log σ( r_w − r_l )
-    let right = (log_sigmoid(&margin)? * (epsilon - 1.0))?;
-    // − ε · log σ( r_l − r_w )
-    let wrong = weighted(&log_sigmoid(&margin.neg()?)?, epsilon)?;
-    PreferenceLoss::new((right - wrong)?, &scores)
+    // −(1 − ε) · log σ( r_w − r_l ) − ε · log σ( r_l − r_w )
+    PreferenceLoss::new(smoothed_logistic(&margin, epsilon)?, &scores)
 }

@@ -25,10 +25,12 @@ use candle_core::{DType, Tensor};
 /// [`Error::Shape`](crate::Error::Shape) or [`Error::DType`](crate::Error::DType) if shapes or types differ;
 /// [`Error::Argument`](crate::Error::Argument) if a reward that counts is not finite. It reads the rewards to the host.
 /// # Properties
-/// * A group that is left out has advantages of exactly 0 under every function of
-///   [`group_advantages`](crate::online::group_advantages) that compares within a group alone; those of REINFORCE++ and
-///   ReMax do not. So leaving it out changes the divisor and the KL of the loss, not the direction of the policy's
-///   gradient.
+/// * A group that is left out has advantages of exactly 0 under
+///   [`grpo_advantages`](crate::online::group_advantages::grpo_advantages) and
+///   [`rloo_advantages`](crate::online::group_advantages::rloo_advantages) of the same rewards. So leaving it out changes
+///   the divisor and the KL of the loss, not the direction of the policy's gradient. REINFORCE++ with a baseline then
+///   subtracts the mean of the batch, and GDPO compares each reward by itself where only the sums tie: there such a group
+///   may still teach.
 /// * A group of one is left out.
 /// # Departures
 /// The paper draws new prompts until the batch is full. That loop is the caller's; this says which groups to keep.

@@ -12,7 +12,7 @@
 
 use super::super::advantages::on_host;
 use crate::error::{Result, non_negative, require};
-use crate::math::to_host;
+use crate::math::{quantile, to_host};
 use crate::shape::Axes;
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -77,21 +77,6 @@ pub fn high_entropy_mask(entropy: &Tensor, mask: &Tensor, share: f64) -> Result<
     Ok(kept.to_device(entropy.device())?)
 }
 
-/// The q-quantile of sorted numbers, interpolated between neighbors; −∞ of none.
-fn quantile(sorted: &[f64], q: f64) -> f64 {
-    let Some(last) = sorted.len().checked_sub(1) else {
-        return f64::NEG_INFINITY;
-    };
-    let at = q * last as f64;
-    let (below, weight) = (at.floor() as usize, at.fract());
-    let (low, high) = (sorted[below], sorted[(below + 1).min(last)]);
-    // the two forms of an interpolation: each is exact at its own end
-    match weight < 0.5 {
-        true => low + weight * (high - low),
-        false => high - (1.0 - weight) * (high - low),
-    }
-}
-
 /// Settings of [`EntropyController`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -123,9 +108,9 @@ impl Default for EntropyControllerConfig {
 /// use candle_align::online::shaping::{EntropyController, EntropyControllerConfig};
 ///
 /// let mut control = EntropyController::new(0.0, &EntropyControllerConfig::default())?;
-/// control.update(0.1); // below the target of 0.2
+/// control.update(0.1)?; // below the target of 0.2
 /// assert_eq!(control.coefficient(), 0.005);
-/// control.update(0.3); // above: the bonus rests, and the coefficient falls
+/// control.update(0.3)?; // above: the bonus rests, and the coefficient falls
 /// assert_eq!(control.coefficient(), 0.0);
 /// # Ok::<(), candle_align::Error>(())
 /// ```
@@ -176,7 +161,13 @@ impl EntropyController {
     }
 
     /// After a step, with the mean entropy per token of its whole window.
-    pub fn update(&mut self, entropy: f64) {
+    ///
+    /// # Errors
+    /// [`Error::Parameter`](crate::Error::Parameter) if the entropy is not finite: NaN is above no target, so it would raise
+    /// the coefficient step by step. Nothing has changed then.
+    pub fn update(&mut self, entropy: f64) -> Result<()> {
+        let function = "EntropyController::update";
+        require(entropy.is_finite(), function, "entropy", "finite", entropy)?;
         let EntropyControllerConfig {
             target,
             step,
@@ -188,5 +179,6 @@ impl EntropyController {
             true => (self.reached - step).max(least),
             false => (self.reached + step).min(largest),
         };
+        Ok(())
     }
 }

@@ -85,6 +85,27 @@ mod tests {
     use super::*;
     use candle_core::{Device, Var};
 
+    /// What *Departures* says: a weight of 0 does not hide NaN.
+    #[test]
+    fn a_value_that_is_no_number_reaches_every_row() {
+        let segments = Segments::new(&[1, 2], &[None, None]).unwrap();
+        let settings = Settings {
+            scale: 1.0,
+            window: None,
+            softcap: None,
+            prefix: 0,
+            own_prefix: false,
+        };
+        let ones = Tensor::ones((3, 1, 1), DType::F64, &Device::Cpu).unwrap();
+        let v = Tensor::new(&[1.0, 2.0, f64::NAN], &Device::Cpu).unwrap();
+        let v = v.reshape((3, 1, 1)).unwrap();
+        let row = |out: Tensor| out.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+        let dense = row(attention(&ones, &ones, &v, &segments, &settings).unwrap());
+        assert!(dense.iter().all(|out| out.is_nan()), "{dense:?}");
+        let ours = row(kernel::attention(&ones, &ones, &v, &segments, &settings).unwrap());
+        assert_eq!(ours[..2], [1.0, 2.0]);
+    }
+
     #[test]
     fn both_forms_have_the_same_values_and_gradients() {
         let parents = [None, Some(0), Some(0), None, Some(2)];

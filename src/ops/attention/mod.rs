@@ -72,12 +72,13 @@ pub struct AttentionConfig {
 /// # Properties
 /// * A segment with K children gives what K separate rows give, and the gradient of its tokens is the sum of
 ///   theirs.
-/// * No token reaches another row, whatever it holds, even NaN. NaN in a key reaches only queries that see it.
+/// * On the CPU no token reaches another row, whatever it holds, even NaN. NaN in a key reaches only queries that see it.
 /// * The number of threads changes no bit.
 /// * Extra memory grows with the tokens. Two numbers per query are kept. The backward pass holds its gradients
 ///   twice, and those of keys and values up to five times, whatever the number of threads.
 /// # Departures
-/// Off the CPU, ordinary operations compute the same values from a matrix of scores `[heads, tokens, tokens]`.
+/// Off the CPU, ordinary operations compute the same values from a matrix of scores `[heads, tokens, tokens]`. There a NaN
+/// or ∞ in a value reaches every row, because the hidden weights are multiplied by it: 0 · NaN is NaN.
 /// # Examples
 /// ```
 /// use candle_align::ops::{AttentionConfig, Segments, attention};

@@ -14,7 +14,7 @@
 use super::LogRatios;
 use crate::error::{Result, positive, require};
 use crate::log_probs::Pair;
-use crate::math::log_sigmoid;
+use crate::math::smoothed_logistic;
 use crate::outputs::PreferenceLoss;
 use crate::shape::Axes;
 use candle_core::Tensor;
@@ -175,11 +175,5 @@ fn sorted(x: &Tensor) -> Result<Tensor> {
 
 /// −(1 − ε) · log σ( β·δ ) − ε · log σ( −β·δ )
 fn smoothed(lead: &Tensor, config: &AotConfig) -> Result<Tensor> {
-    let epsilon = config.label_smoothing;
-    let z = (lead * config.beta)?;
-    let mut loss = (log_sigmoid(&z)? * (epsilon - 1.0))?;
-    if epsilon > 0.0 {
-        loss = (loss - (log_sigmoid(&z.neg()?)? * epsilon)?)?;
-    }
-    Ok(loss)
+    smoothed_logistic(&(lead * config.beta)?, config.label_smoothing)
 }

@@ -12,7 +12,7 @@
 
 use crate::error::{Result, non_negative, positive, require};
 use crate::log_probs::Pair;
-use crate::math::{log_sigmoid, weighted};
+use crate::math::{smoothed_logistic, weighted};
 use crate::outputs::{PreferenceLoss, TokenLoss};
 use crate::ranking::{ReferenceTokens, answer_nll};
 use crate::shape::Axes;
@@ -113,10 +113,7 @@ pub fn cpo_loss(
     };
     let margin = rewards.margin()?;
     // −(1 − ε) · log σ(z) − ε · log σ(−z)
-    let mut loss = (log_sigmoid(&margin)? * (epsilon - 1.0))?;
-    if epsilon > 0.0 {
-        loss = (loss - (log_sigmoid(&margin.neg()?)? * epsilon)?)?;
-    }
+    let loss = smoothed_logistic(&margin, epsilon)?;
     // + α · NLL(y_w)
     let nll = answer_nll(function, &loss, ("chosen", chosen), config.tokens)?;
     PreferenceLoss::new((loss + weighted(&nll, config.alpha)?)?, &rewards)

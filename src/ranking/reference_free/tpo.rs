@@ -14,7 +14,7 @@
 use super::simpo::RequiredLead;
 use crate::error::{Result, non_negative, positive, require};
 use crate::log_probs::Pair;
-use crate::math::{log_sigmoid, weighted};
+use crate::math::{smoothed_logistic, weighted};
 use crate::outputs::{PreferenceLoss, TokenLoss};
 use crate::ranking::{ReferenceTokens, answer_nll};
 use crate::shape::Axes;
@@ -117,10 +117,7 @@ pub fn tpo_loss(
     };
     let z = (rewards.margin()? - gamma)?;
     // −(1 − ε) · log σ(z) − ε · log σ(−z)
-    let mut loss = (log_sigmoid(&z)? * (epsilon - 1.0))?;
-    if epsilon > 0.0 {
-        loss = (loss - (log_sigmoid(&z.neg()?)? * epsilon)?)?;
-    }
+    let loss = smoothed_logistic(&z, epsilon)?;
     // + α · NLL(y_gold)
     let nll = answer_nll(function, &loss, ("gold", gold), config.tokens)?;
     PreferenceLoss::new((loss + weighted(&nll, config.alpha)?)?, &rewards)

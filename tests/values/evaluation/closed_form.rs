@@ -95,6 +95,16 @@ fn exact_match_counts_equal_answers() {
         }),
         3.0 / 4.0,
     );
+    // a blank between a word and its mark is at the end once the mark is gone
+    let config = ExactMatchConfig {
+        ignore_punctuation,
+        ..none
+    };
+    let blanks = [Some("Yes !"), Some("( no"), Some("a b")];
+    close(
+        exact_match(&blanks, &["Yes", "no", "ab"], &config).unwrap(),
+        2.0 / 3.0,
+    );
 }
 
 #[test]

@@ -262,7 +262,7 @@ fn answers_drawn_together_are_those_drawn_alone() {
     let config = SamplingConfig {
         answers: 2,
         max_new_tokens: 3,
-        end: Some(6),
+        ends: vec![6],
         ..Default::default()
     };
     let prompts: [&[u32]; 3] = [&[1], &[2, 0, 5], &[4, 4]];

@@ -107,7 +107,7 @@ pub fn written(
     let model = |tokens: &Tensor| Ok(policy.forward(tokens)?.logits);
     let config = SamplingConfig {
         max_new_tokens: longest,
-        end: Some(end),
+        ends: vec![end],
         ..Default::default()
     };
     let mut rows = Vec::new();

@@ -63,7 +63,7 @@ fn raft(
     let sampling = SamplingConfig {
         answers: 4,
         max_new_tokens: lab.world.tokens,
-        end: Some(END),
+        ends: vec![END],
         ..Default::default()
     };
     let settings = RaftSettings {

@@ -3,6 +3,7 @@
 use super::super::error::Result;
 use super::super::world::World;
 use super::super::world::parts::{gather, part};
+use super::fit::Fit;
 use super::objective::measured::{Judged, Scored, ordered};
 use super::objective::text::log_probs;
 use super::objective::{Objective, Reference, Text};
@@ -46,52 +47,73 @@ pub struct Probe {
 /// The most tokens that go through the model at a time where the settings have no limit.
 const TOKENS: usize = 2048;
 
-/// The rows that go through the model together.
-pub fn batches(objective: &Objective, max_tokens: Option<usize>) -> Vec<Vec<usize>> {
+/// The rows whose loss is computed together: micro-batches as in training, where the loss of a row depends on the
+/// others, else as many as go through the model at a time.
+fn batches(objective: &Objective, fit: &Fit) -> Vec<Vec<usize>> {
     let all: Vec<usize> = (0..objective.len()).collect();
-    let most = Some(max_tokens.unwrap_or(TOKENS));
-    let parts = parts(&all, most, |row| objective.tokens(row));
-    parts.into_iter().map(<[usize]>::to_vec).collect()
+    let batches: Vec<&[usize]> = match objective.compares_rows() {
+        true => all.chunks(fit.batch.max(1)).collect(),
+        false => pieces(objective, &all, fit),
+    };
+    batches.into_iter().map(<[usize]>::to_vec).collect()
 }
 
-/// The scores of all held-out rows, so many tokens at a time: each rank takes some of the batches. `shift` is the mean
-/// reward so far.
+/// The rows of one of these batches that go through the model together.
+fn pieces<'a>(objective: &Objective, batch: &'a [usize], fit: &Fit) -> Vec<&'a [usize]> {
+    let most = match objective.sorts_rows() {
+        true => None,
+        false => Some(fit.max_tokens.unwrap_or(TOKENS)),
+    };
+    parts(batch, most, |row| objective.tokens(row))
+}
+
+/// All rows, as they go through the model in [`scores`].
+pub fn passes(objective: &Objective, fit: &Fit) -> Vec<Vec<usize>> {
+    let batches = batches(objective, fit).into_iter();
+    let of = |batch: Vec<usize>| {
+        let pieces = pieces(objective, &batch, fit).into_iter();
+        pieces.map(<[usize]>::to_vec).collect::<Vec<_>>()
+    };
+    batches.flat_map(of).collect()
+}
+
+/// The scores of all held-out rows: each rank takes some of the batches. `shift` is the mean reward so far.
 pub fn scores(
     held_out: &HeldOut,
     decoder: &Decoder,
     reference: &Reference,
-    max_tokens: Option<usize>,
+    fit: &Fit,
     shift: &RewardShift,
     world: &dyn World,
 ) -> Result<Scores> {
     let objective: &Objective = &held_out.rows;
     let quiet = &decoder.without_gradients();
-    let batches = batches(objective, max_tokens);
+    let batches = batches(objective, fit);
     let tokens = |rows: &Vec<usize>| rows.iter().map(|row| objective.tokens(*row)).sum();
     let tokens: Vec<usize> = batches.iter().map(tokens).collect();
     let own = part(&tokens, world.rank(), world.size());
     let (mut losses, mut of_pairs, mut of_labels) = (Vec::new(), Vec::new(), Vec::new());
-    for rows in &batches[own] {
-        let window = std::slice::from_ref(rows);
-        let given = objective.given(quiet, reference, rows, max_tokens, shift)?;
-        let measured = objective.loss_with(quiet, reference, rows, window, None, given)?;
-        let mut of_rows = 0.0;
-        for row in rows {
-            of_rows += objective.weight(*row)?;
+    for batch in &batches[own] {
+        let window = std::slice::from_ref(batch);
+        let most = Some(fit.max_tokens.unwrap_or(TOKENS));
+        let given = objective.given(quiet, reference, batch, most, shift)?;
+        let (mut mean, mut of_batch) = (0.0, 0.0);
+        for row in batch {
+            of_batch += objective.weight(*row)?;
         }
-        let mean = measured
-            .loss
-            .detach()
-            .to_dtype(DType::F64)?
-            .to_scalar::<f64>()?;
-        losses.extend([mean * of_rows, of_rows]);
-        for pair in &measured.pairs {
-            of_pairs.extend([pair.row as f64, pair.scores[0], pair.scores[1]]);
+        for rows in pieces(objective, batch, fit) {
+            let measured = objective.loss_with(quiet, reference, rows, window, None, given)?;
+            let part = measured.loss.detach().to_dtype(DType::F64)?;
+            mean += part.to_scalar::<f64>()?;
+            for pair in &measured.pairs {
+                of_pairs.extend([pair.row as f64, pair.scores[0], pair.scores[1]]);
+            }
+            for one in &measured.judged {
+                let desirable = f64::from(u8::from(one.desirable));
+                of_labels.extend([one.row as f64, one.reward, desirable]);
+            }
         }
-        for one in &measured.judged {
-            let desirable = f64::from(u8::from(one.desirable));
-            of_labels.extend([one.row as f64, one.reward, desirable]);
-        }
+        losses.extend([mean * of_batch, of_batch]);
     }
     let (mut loss, mut weight, mut pairs) = (0.0, 0.0, Vec::new());
     for both in gather(world, losses)?.concat().chunks_exact(2) {
@@ -127,7 +149,7 @@ pub fn scores(
             )
         }));
     }
-    pairs.extend(probed(held_out, quiet, max_tokens, world)?);
+    pairs.extend(probed(held_out, quiet, fit.max_tokens, world)?);
     let groups: Vec<u64> = pairs.iter().map(|(group, _)| *group).collect();
     let right = |(_, pair): &(u64, Scored)| match pair.scores[0].total_cmp(&pair.scores[1]) {
         std::cmp::Ordering::Greater => 1.0,

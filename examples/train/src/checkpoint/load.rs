@@ -2,6 +2,7 @@
 //! for, and DPO's reference.
 
 use super::super::error::{Error, Result};
+use super::context::Context;
 use super::fresh_adapter::{FreshAdapter, peft_text};
 use super::objective::Reference;
 use super::settings::{Learned, Settings};
@@ -84,6 +85,14 @@ pub fn start(settings: &Settings) -> Result<(Decoder, Reference)> {
         if own != others {
             let problem = format!(
                 "has {others} tokens and the model {own}: the teacher of `gkd` must have the same vocabulary"
+            );
+            return Err(Error::file(folder, problem));
+        }
+        let [own, others] = [&decoder, &teacher].map(|model| Context::of(model).most());
+        let longest = settings.max_length.map_or(own, |most| most.min(own));
+        if others < longest {
+            let problem = format!(
+                "was made for {others} tokens, and rows may have {longest}: set `max_length` to {others} or less"
             );
             return Err(Error::file(folder, problem));
         }

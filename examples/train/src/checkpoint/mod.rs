@@ -5,6 +5,7 @@
 //! | [`tokenizer`] | text to ids; the special tokens of a folder |
 //! | [`template`] | messages to text, by the folder's chat template |
 //! | [`rows`] | rows to ids, masks and a count of what was cut or dropped |
+//! | [`context`] | how long a row may be |
 //! | [`order`] | which rows each step takes, and how many go through the model at a time |
 //! | [`schedule`] | the learning rate of each step |
 //! | [`objective`] | the loss of a micro-batch, by what the objectives take |
@@ -17,7 +18,7 @@
 //! | [`prepare`], [`split`] | which rows are trained on, and which are held out |
 //! | [`evaluate`] | the scores of held-out rows |
 //! | [`store`], [`staged`] | checkpoints, and going on from one |
-//! | [`origin`](mod@origin) | whether a run goes on from the files that it began with |
+//! | [`origin`](mod@origin), [`hash`] | whether a run goes on from the files that it began with |
 //! | [`log`] | `metrics.jsonl` and `curves.svg` |
 //! | [`save`] | the trained model as a folder |
 //! | [`given_out`] | what rank 0 gives the other ranks before the first step |
@@ -25,10 +26,12 @@
 //! | [`online`] | a run on the model's own answers |
 
 pub mod budget;
+pub mod context;
 pub mod evaluate;
 pub mod fit;
 pub mod fresh_adapter;
 pub mod given_out;
+pub mod hash;
 pub mod load;
 pub mod log;
 pub mod objective;

@@ -116,7 +116,7 @@ impl Steps {
             };
             let micro_batches = self.batches(step).map(|batch| {
                 let from = batch * self.batch;
-                order[from..(from + self.batch).min(self.rows)].to_vec()
+                order[from..from.saturating_add(self.batch).min(self.rows)].to_vec()
             });
             let micro_batches = micro_batches.collect();
             known = Some((epoch, order));
@@ -131,7 +131,9 @@ impl Steps {
     /// The micro-batches of a step, counted within its epoch.
     fn batches(&self, step: usize) -> Range<usize> {
         let from = step % self.per_epoch() * self.accumulation;
-        from..(from + self.accumulation).min(self.batches_per_epoch())
+        from..from
+            .saturating_add(self.accumulation)
+            .min(self.batches_per_epoch())
     }
 
     /// The number of epochs after so many steps, as TRL's log has it.

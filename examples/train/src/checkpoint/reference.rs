@@ -12,10 +12,11 @@ use super::super::error::{Error, Result};
 use super::super::world::parts::{gather, part};
 use super::super::world::{World, any};
 use super::evaluate;
+use super::hash::Hash;
 use super::objective::Objective;
 use super::objective::text::{Text, halves, log_probs};
 use super::order::parts;
-use super::origin::{ADAPTER_DIR, Hash, MODEL, Origin};
+use super::origin::{ADAPTER_DIR, MODEL, Origin};
 use super::prepare::Prepared;
 use super::settings::Settings;
 use crate::{atomic::Staged, files};
@@ -218,7 +219,7 @@ fn compute(
     });
     let train = sums(&rows.train, train.collect())?;
     let held_out = match &rows.held_out {
-        Some(held) => sums(&held.rows, evaluate::batches(&held.rows, fit.max_tokens))?,
+        Some(held) => sums(&held.rows, evaluate::passes(&held.rows, fit))?,
         None => Tensor::zeros((0, 2), DType::F32, &Device::Cpu)?,
     };
     Ok([train, held_out])

@@ -118,7 +118,7 @@ pub fn run_in(
                 held_out,
                 decoder,
                 reference,
-                settings.fit.max_tokens,
+                &settings.fit,
                 fitting.shift(),
                 world,
             )?;

@@ -60,7 +60,8 @@ impl Tokenizer {
             )
         })?;
         // a file may ask for both, and training needs whole rows
-        let failed = |error| Error::file(&path, format!("has a setting of no use: {error}"));
+        let failed =
+            |error| Error::file(&path, format!("has a setting that cannot be used: {error}"));
         inner.with_truncation(None).map_err(failed)?;
         inner.with_padding(None);
         let mut it = Self {

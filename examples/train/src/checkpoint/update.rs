@@ -111,6 +111,17 @@ impl Update {
         }
     }
 
+    /// A step, counted from 0, that has nothing to learn from: weights, moments and AdaLoRA's triplets stay as they are.
+    pub fn rest(&mut self, step: usize) -> Result<Applied> {
+        let learning_rate = self.learning_rate * self.schedule.factor(step);
+        self.optimizer.set_learning_rate(learning_rate)?;
+        Ok(Applied {
+            grad_norm: 0.0,
+            learning_rate,
+            penalty: None,
+        })
+    }
+
     /// One step of the optimizer, counted from 0, with the sum of the gradients of its micro-batches over all ranks.
     /// Every rank makes the same step.
     pub fn apply(

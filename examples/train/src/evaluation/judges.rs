@@ -132,7 +132,7 @@ fn ask(
     let filled = |problem: candle_align::Error| problem.to_string();
     let common = [
         ("aspect", settings.aspect.as_str()),
-        ("definition", settings.definition.as_str()),
+        ("definition", settings.definition().unwrap_or_default()),
         ("input", judged.input.as_str()),
     ];
     let sides = match settings.evaluate {

@@ -1,5 +1,6 @@
 //! A whole evaluation: read, ask, write.
 
+use super::super::checkpoint::context::Context;
 use super::super::checkpoint::load::TRAINED;
 use super::super::checkpoint::rows::{self, Folder as TextFolder, Prompts};
 use super::super::checkpoint::start::{local_now, moment};
@@ -26,11 +27,8 @@ pub fn run(settings: &Settings, progress: &ProgressBar) -> Result<Report> {
     let texts = TextFolder::open(&settings.model, now)?;
 
     let mut report = rows::Report::default();
-    let (vocabulary, longest) = (
-        decoder.config().vocab_size,
-        decoder.config().max_position_embeddings,
-    );
-    let prompts = Prompts::new(&texts, settings.chat, vocabulary, longest, &mut report);
+    let (vocabulary, context) = (decoder.config().vocab_size, Context::of(&decoder));
+    let prompts = Prompts::new(&texts, settings.chat, vocabulary, context, &mut report);
     let prompts = prompts.map_err(Error::Usage)?;
     let figures = match settings.evaluate {
         Method::MultipleChoice => {

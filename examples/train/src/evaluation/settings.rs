@@ -98,6 +98,9 @@ impl Default for GEval {
     }
 }
 
+/// The first aspect of SummEval, and what it is in the words of G-Eval's form.
+const COHERENCE: (&str, &str) = ("coherence", "the collective quality of all sentences");
+
 /// Of a constant text.
 fn template(text: &str) -> Template {
     Template::new(text).expect("a template without mistakes")
@@ -128,8 +131,8 @@ pub struct Settings {
     pub max_tokens: usize,
     /// The quality that `gpt_score` and `g_eval` ask about. It is also the key in a row's `scores`.
     pub aspect: String,
-    /// What the quality is, for the slot `{definition}`.
-    pub definition: String,
+    /// What the quality is, for the slot `{definition}`; null: known for `coherence` alone.
+    pub definition: Option<String>,
     pub multiple_choice: MultipleChoice,
     pub gpt_score: GptScore,
     pub g_eval: GEval,
@@ -148,9 +151,8 @@ impl Default for Settings {
             now: None,
             ignored_fields: Vec::new(),
             max_tokens: 2048,
-            // the first aspect of SummEval, in the words of G-Eval's form
-            aspect: "coherence".to_string(),
-            definition: "the collective quality of all sentences".to_string(),
+            aspect: COHERENCE.0.to_string(),
+            definition: None,
             multiple_choice: MultipleChoice::default(),
             gpt_score: GptScore::default(),
             g_eval: GEval::default(),
@@ -176,6 +178,12 @@ impl Settings {
         let name = format!("{}_{model}", self.evaluate);
         let default = || PathBuf::from("target/train").join(name);
         self.out.clone().unwrap_or_else(default)
+    }
+
+    /// What the quality is; none if nobody said it.
+    pub fn definition(&self) -> Option<&str> {
+        let known = (self.aspect == COHERENCE.0).then_some(COHERENCE.1);
+        self.definition.as_deref().or(known)
     }
 
     /// Checks the settings that nothing else checks.
@@ -206,7 +214,29 @@ impl Settings {
             &["definition"],
         )?;
         let others = ["definition", "lowest", "highest"];
-        check_slots("g_eval", &self.g_eval.prompt, &required, &others)
+        check_slots("g_eval", &self.g_eval.prompt, &required, &others)?;
+        self.check_definition()
+    }
+
+    /// An error for a form that asks about a quality and does not say what it is, or for words that it does not show.
+    fn check_definition(&self) -> Result<()> {
+        let form = match self.evaluate {
+            Method::MultipleChoice => return Ok(()),
+            Method::GptScore => &self.gpt_score.prompt,
+            Method::GEval => &self.g_eval.prompt,
+        };
+        let (asks, method) = (form.slots().contains(&"definition"), self.evaluate);
+        match (asks, self.definition(), &self.definition) {
+            (true, None, _) => Err(Error::Usage(format!(
+                "`definition` is missing: what is `{}`? Say it with --set definition=…, or leave the slot \
+                 `{{definition}}` out of `{method}.prompt`",
+                self.aspect
+            ))),
+            (false, _, Some(_)) => Err(Error::Usage(format!(
+                "`definition` is not read: `{method}.prompt` has no slot `{{definition}}`"
+            ))),
+            _ => Ok(()),
+        }
     }
 }
 

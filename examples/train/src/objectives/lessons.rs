@@ -18,7 +18,7 @@ use candle_align::language::revision::{Attempt, DebugFormat, DebugLearned};
 use rand::Rng;
 use rand::rngs::StdRng;
 
-/// One row: what stands after its prompt.
+/// One row: what follows its prompt.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Words<'a> {
     /// An answer after the words of its class.

@@ -137,7 +137,7 @@ pub enum Objective {
     /// GKD: the whole distribution of a teacher (--teacher) at each token of the best answer
     Gkd,
 
-    /// GRPO and its kin: the model's own answers judge each other (this and all below draw answers; see --reward)
+    /// GRPO and its variants: the model's own answers judge each other (this and all below draw answers; see --reward)
     Grpo,
     /// RLOO: a reward less the mean of the others
     Rloo,

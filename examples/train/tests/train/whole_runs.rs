@@ -522,4 +522,16 @@ fn settings_that_make_no_sense_are_errors() {
     let long = long.to_str().unwrap();
     let problem = "long.jsonl:1: has 70 tokens, and the model was made for 64; set `max_length`";
     says(&["--set", &format!("data={long}")], problem);
+    // virtual tokens take places too
+    let row = json!({"prompt": word(40), "chosen": format!(" {}", word(9)), "rejected": " t6"});
+    fs::write(long, format!("{row}\n")).unwrap();
+    let problem = "long.jsonl:1: has 50 tokens, and the model was made for 64, of which the adapter's virtual \
+                   tokens take 20; set `max_length` to 44 or less";
+    let sets = [
+        &format!("data={long}"),
+        "adapter.peft_type=PROMPT_TUNING",
+        "adapter.num_virtual_tokens=20",
+        "adapter.token_dim=16",
+    ];
+    says(&sets.map(|set| ["--set", set]).concat(), problem);
 }

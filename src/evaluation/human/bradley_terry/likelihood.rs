@@ -2,6 +2,7 @@
 
 use super::TieModel;
 use crate::evaluation::outcome::Outcome;
+use crate::math::logistic;
 
 /// ℓ, its gradient (z, t) and its Hessian (zz, zt, tt).
 pub(super) struct Likelihood {
@@ -21,21 +22,13 @@ impl Likelihood {
     }
 }
 
-/// σ(x).
-pub(super) fn sigmoid(x: f64) -> f64 {
-    match x >= 0.0 {
-        true => 1.0 / (1.0 + (-x).exp()),
-        false => x.exp() / (1.0 + x.exp()),
-    }
-}
-
 /// log σ(x).
 fn log_sigmoid(x: f64) -> f64 {
     x.min(0.0) - (-x.abs()).exp().ln_1p()
 }
 
 fn half_win(score: f64, z: f64) -> Likelihood {
-    let p = sigmoid(z);
+    let p = logistic(z);
     // a weight of 0 times −∞ never occurs: z is finite
     Likelihood {
         value: score * log_sigmoid(z) + (1.0 - score) * log_sigmoid(-z),
@@ -47,7 +40,7 @@ fn half_win(score: f64, z: f64) -> Likelihood {
 fn rao_kupper(outcome: Outcome, z: f64, t: f64) -> Likelihood {
     // log σ(±z − t)
     let win = |sign: f64| {
-        let q = sigmoid(sign * z - t);
+        let q = logistic(sign * z - t);
         let curve = q * (1.0 - q);
         Likelihood {
             value: log_sigmoid(sign * z - t),
@@ -65,7 +58,7 @@ fn rao_kupper(outcome: Outcome, z: f64, t: f64) -> Likelihood {
         },
         // log( σ(z + t) − σ(z − t) )
         Outcome::Tie => {
-            let (u, v) = (sigmoid(z + t), sigmoid(z - t));
+            let (u, v) = (logistic(z + t), logistic(z - t));
             let (u1, v1) = (u * (1.0 - u), v * (1.0 - v));
             let (u2, v2) = (u1 * (1.0 - 2.0 * u), v1 * (1.0 - 2.0 * v));
             // σ(z + t) − σ(z − t) = σ(z + t) σ(t − z) (1 − e^{−2t})

@@ -185,6 +185,20 @@ impl Objective {
         }
     }
 
+    /// Whether the loss of a row depends on the other rows of its micro-batch.
+    pub fn compares_rows(&self) -> bool {
+        match self {
+            Self::Unpaired(all) => matches!(all.loss, UnpairedLoss::Kto(_)),
+            Self::Pairs(all) => all.compares_rows(),
+            _ => false,
+        }
+    }
+
+    /// Whether it compares them in a way that no part of a micro-batch can be computed alone.
+    pub fn sorts_rows(&self) -> bool {
+        matches!(self, Self::Pairs(all) if all.sorts_rows())
+    }
+
     /// Whether a step moves the mean of rewards.
     pub fn shifts(&self) -> bool {
         matches!(self, Self::Unpaired(all) if matches!(all.loss, UnpairedLoss::Bco(_)))

@@ -2,7 +2,7 @@
 
 use super::super::super::error::Result;
 use super::super::super::objectives::{Objective, Reads};
-use super::super::settings::since::{Covers, Since};
+use super::super::settings::since::{Covers, Likelihood, Since};
 use super::measured::Measured;
 use super::since::{Answers, since_loss};
 use super::text::{Pass, Text, halves};
@@ -47,6 +47,30 @@ impl Pairs {
         let chosen = rows.iter().map(|row| &self.rows[*row].chosen);
         let rejected = rows.iter().map(|row| &self.rows[*row].rejected);
         chosen.chain(rejected).collect()
+    }
+
+    /// Whether the loss of a pair depends on the others of its micro-batch: AOT sorts them, and a likelihood may be one
+    /// mean over their tokens.
+    pub fn compares_rows(&self) -> bool {
+        match &self.loss {
+            PairLoss::Dpo { weights, .. } => weights[1] != 0.0,
+            PairLoss::Since {
+                objective,
+                settings,
+            } => match objective {
+                Objective::Rpo => settings.rpo.likelihood == Likelihood::MicroBatch,
+                Objective::Cpo => settings.cpo.likelihood == Likelihood::MicroBatch,
+                Objective::Orpo => settings.orpo.likelihood == Likelihood::MicroBatch,
+                Objective::Simpo => settings.simpo.cpo_alpha > 0.0,
+                _ => self.sorts_rows(),
+            },
+        }
+    }
+
+    /// Whether they are sorted.
+    pub fn sorts_rows(&self) -> bool {
+        let sorted = [Objective::Aot, Objective::AotUnpaired];
+        matches!(&self.loss, PairLoss::Since { objective, .. } if sorted.contains(objective))
     }
 
     /// The mean over the pairs; every micro-batch of a step counts as much as another, as in TRL.

@@ -8,13 +8,13 @@ use super::settings::{Aggregation, LossType, Online};
 impl Settings {
     /// How many prompts a round asks: a step, unless there are several on the same answers.
     pub fn prompts_per_round(&self) -> usize {
-        let answers = self.answers_per_step() * self.mini_batches();
+        let answers = self.answers_per_step().saturating_mul(self.mini_batches());
         answers / self.online.generations(self.objective).max(1)
     }
 
     /// How many answers a step learns from.
     pub fn answers_per_step(&self) -> usize {
-        self.fit.batch * self.fit.accumulation
+        self.fit.batch.saturating_mul(self.fit.accumulation)
     }
 
     /// How many steps the answers of a round are shared among before they are taken again.
@@ -77,7 +77,13 @@ impl Settings {
                 return usage(format!("`{name}` must be at least 1, got 0"));
             }
         }
-        let answers = self.answers_per_step() * self.mini_batches();
+        let parts = self.fit.batch.checked_mul(self.fit.accumulation);
+        let Some(answers) = parts.and_then(|step| step.checked_mul(self.mini_batches())) else {
+            return usage(format!(
+                "`fit.batch` times `fit.accumulation` is too large: {} times {}",
+                self.fit.batch, self.fit.accumulation
+            ));
+        };
         let generations = online.generations(objective);
         if generations == 0 {
             return usage("`online.num_generations` must be at least 1, got 0".to_string());
@@ -120,7 +126,71 @@ impl Settings {
             online.ppo.check()?;
         }
         online.check_around()?;
+        self.check_numbers()?;
+        self.check_rows()?;
         self.check_unread()
+    }
+
+    /// Checks what the library would only refuse once answers are drawn.
+    fn check_numbers(&self) -> Result<()> {
+        let online = &self.online;
+        let above = |least: f64, number: f64| number.is_finite() && number > least;
+        let share = online.top_p > 0.0 && online.top_p <= 1.0;
+        let high = online.epsilon_high.unwrap_or(1.0);
+        let delta = online.delta.unwrap_or(2.0);
+        let temperature = online.temperature;
+        let all = [
+            (
+                "temperature",
+                "finite and > 0",
+                temperature,
+                above(0.0, temperature),
+            ),
+            ("top_p", "in (0, 1]", online.top_p, share),
+            (
+                "epsilon",
+                "finite and > 0",
+                online.epsilon,
+                above(0.0, online.epsilon),
+            ),
+            ("epsilon_high", "finite and > 0", high, above(0.0, high)),
+            ("delta", "finite and > 1", delta, above(1.0, delta)),
+        ];
+        match all.iter().find(|(.., holds)| !holds) {
+            None => Ok(()),
+            Some((name, must, found, _)) => Err(Error::Usage(format!(
+                "`online.{name}` must be {must}, got {found}"
+            ))),
+        }
+    }
+
+    /// An error for a setting of rows or losses that objectives which draw answers do not read.
+    fn check_rows(&self) -> Result<()> {
+        let default = Self::default();
+        let given = [
+            ("completion_only", self.completion_only.is_some()),
+            ("turns", self.turns != default.turns),
+            ("text_field", self.text_field != default.text_field),
+            ("truncation", self.truncation != default.truncation),
+            ("max_pairs", self.max_pairs != default.max_pairs),
+            ("max_answers", self.max_answers != default.max_answers),
+            ("sft", self.sft != default.sft),
+            ("sft_form", self.sft_form != default.sft_form),
+            ("eaft", self.eaft != default.eaft),
+            ("dpo", self.dpo != default.dpo),
+            ("since", self.since != default.since),
+        ];
+        let Some((name, _)) = given.iter().find(|(_, given)| *given) else {
+            return Ok(());
+        };
+        let instead = match (*name, self.objective) {
+            ("dpo", Learned::OnlineDpo) => ": β is `online.beta`",
+            _ => "",
+        };
+        Err(Error::Usage(format!(
+            "`{name}` is not read by `{}`, which draws answers{instead}; leave it out",
+            self.objective
+        )))
     }
 
     /// An error for a setting that the objective does not read.

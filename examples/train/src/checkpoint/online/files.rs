@@ -91,10 +91,10 @@ struct Seen {
     step: usize,
 }
 
-/// An empty file, or its lines up to the step from which a run goes on.
+/// An empty file, or its lines up to the step from which a run goes on. It is for people: if it is gone, a new one begins.
 pub fn lines(path: &Path, step: Option<usize>) -> Result<Lines> {
     let mut kept = String::new();
-    if let Some(step) = step {
+    if let Some(step) = step.filter(|_| path.exists()) {
         for (text, seen) in read::<Seen>(path)? {
             if seen.step <= step {
                 kept.push_str(&text);

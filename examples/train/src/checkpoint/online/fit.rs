@@ -42,7 +42,7 @@ pub struct Logged {
     pub penalty: Option<f64>,
     #[serde(flatten)]
     pub drawn: Drawn,
-    /// The share of tokens whose gradient the clip stopped.
+    /// The share of tokens that the clip changed: their gradient stops, except CISPO's, whose weight is capped.
     pub clipped: f64,
     /// The mean over tokens of the KL to the model at the start.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -72,7 +72,8 @@ pub struct Drawn {
     pub length: f64,
     /// The share of answers that were cut off.
     pub truncated: f64,
-    /// The mean log-probability of a token when it was drawn; its negative estimates the entropy.
+    /// The mean log-probability of a token when it was drawn. Its negative estimates the entropy where answers are drawn at
+    /// temperature 1 with nothing cut off.
     pub log_prob: f64,
     /// Prompts whose answers made room for those of others.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -101,6 +102,8 @@ pub struct Learner<'a> {
     pub critic: Option<Critic>,
     pub update: Update,
     pub world: &'a dyn World,
+    /// Whether a gradient other than 0 reached every trained weight.
+    pub checked: bool,
 }
 
 impl Learner<'_> {
@@ -125,7 +128,6 @@ impl Learner<'_> {
                 self.prompts,
                 &asked[own.clone()],
                 before + own.start,
-                generations,
             )?,
             None => {
                 let purpose = Purpose::Round(round);
@@ -251,7 +253,7 @@ impl Learner<'_> {
             whole.sum::<usize>()
         };
         let all: Vec<usize> = (0..chosen.len()).collect();
-        let batches: Vec<Vec<usize>> = all.chunks(fit.batch).map(<[usize]>::to_vec).collect();
+        let batches = micro_batches(&all, &chosen, fit.batch);
         let own = of_each(&batches, size, self.world);
         let uncertain = |units: &[Vec<usize>]| match &round.forking {
             None => tokens(units),
@@ -266,8 +268,7 @@ impl Learner<'_> {
         // the loss and the clipped tokens; the KL, the entropy and the value model's loss, each with how often there is one
         let mut sums = [0.0; 8];
         // ranks draw other dropout
-        let first = (self.world.rank() as u64) << 10;
-        let mut passes = first;
+        let mut passes = (self.world.rank() as u64) << 10;
         for (batch, own) in batches.iter().zip(own) {
             let divisors = Divisors {
                 rows: chosen.len() as f64,
@@ -304,7 +305,7 @@ impl Learner<'_> {
                     )?,
                 };
                 let grads = measured.loss.backward()?;
-                if step == 0 && passes == first {
+                if !self.checked {
                     self.update.check_first(&grads)?;
                 }
                 passes += 1;
@@ -319,7 +320,12 @@ impl Learner<'_> {
                 }
             }
         }
-        let applied = self.update.apply(step, total, self.world)?;
+        let applied = match batches.is_empty() {
+            true => self.update.rest(step)?,
+            false => self.update.apply(step, total, self.world)?,
+        };
+        // zeros would show neither a weight that nothing reaches nor a number that is not finite
+        self.checked |= applied.grad_norm > 0.0;
         self.world.sum_counts(&mut sums)?;
         let measured = |at: usize| (sums[at + 1] > 0.0).then_some(sums[at]);
         times.update += begun.elapsed().as_secs_f64();
@@ -337,6 +343,13 @@ impl Learner<'_> {
             entropy: measured(4).map(|sum| sum / uncertain(&chosen).max(1.0)),
         })
     }
+}
+
+/// Units in sequence, so many answers together: a pair is two.
+pub fn micro_batches(all: &[usize], units: &[Vec<usize>], answers: usize) -> Vec<Vec<usize>> {
+    let width = units.first().map_or(1, Vec::len).max(1);
+    let batches = all.chunks((answers / width).max(1));
+    batches.map(<[usize]>::to_vec).collect()
 }
 
 /// The mean of numbers and their deviation, over n − 1.

@@ -57,7 +57,7 @@ pub struct Divisors {
 /// A loss to be differentiated, and sums over its tokens.
 pub struct Measured {
     pub loss: Tensor,
-    /// Tokens whose gradient a clip stopped.
+    /// Tokens that a clip changed; of CISPO, those whose weight is capped.
     pub clipped: f64,
     /// The KL to the model at the start.
     pub kl: Option<f64>,
@@ -175,7 +175,7 @@ pub fn loss(
     }
 }
 
-/// GRPO and its kin, and RLOO.
+/// GRPO with any `loss_type`, and RLOO.
 fn policy(
     settings: &Settings,
     new: &TokenLogProbs,

@@ -24,8 +24,8 @@
 //! | [`files`] | `samples.jsonl` and `times.jsonl` |
 //! | [`run`] | a run from start to end; [`summary`] is its result |
 //!
-//! A run is the same whatever the order and the batch in which answers are drawn: each answer has random numbers of
-//! its own, from the run's seed, the step, the prompt and the answer's number.
+//! A run is the same whatever the order and the batch in which answers are drawn, as far as rounding does not decide: each
+//! answer has random numbers of its own, from the run's seed, the round, the prompt and the answer's number.
 
 pub mod around;
 mod check;

@@ -4,12 +4,14 @@
 //! through the chat template. Every other format that the trainer reads gives its prompts, written as for offline
 //! objectives; the best answer of a row is its right one.
 
-use super::super::super::data::{self, Reading, Reason, group, json, reader::Lines};
+use super::super::super::data::{self, Reading, Reason, group};
 use super::super::super::error::{Error, Result};
-use super::super::origin::Hash;
+use super::super::context::Context;
+use super::super::hash::Hash;
 use super::super::prepare::{Halves, halves};
 use super::super::rows::asked::{Ending, PromptRow, is_chat, is_prompt, prompts};
 use super::super::rows::items::Writer;
+use super::super::rows::kind::first;
 use super::super::rows::{self, Folder, Report, Source};
 use super::super::settings::Settings;
 use super::super::split::Row;
@@ -39,7 +41,7 @@ pub struct Prompts {
     pub report: Report,
     pub held_out_report: Option<Report>,
     pub shared_prompts: usize,
-    /// A number of all of them and their order.
+    /// A hash of all of them, their order, and how answers end.
     pub fingerprint: String,
     pub voice: Voice,
     pub folder: Folder,
@@ -67,7 +69,7 @@ pub fn prepare(settings: &Settings, decoder: &Decoder, now: NaiveDateTime) -> Re
     let folder = Folder::open(&settings.model, now)?;
     let config = decoder.config();
     let of = settings.rows(config.vocab_size);
-    let alone = first(settings)?.filter(is_prompt);
+    let alone = Some(first(&settings.data, &settings.ignored_fields)?).filter(is_prompt);
     let chat = match &alone {
         Some(row) => Some(settings.chat.unwrap_or(is_chat(row))),
         None => settings.chat,
@@ -78,46 +80,41 @@ pub fn prepare(settings: &Settings, decoder: &Decoder, now: NaiveDateTime) -> Re
     let ending = writer.ending().map_err(usage)?;
     let mut halves = halves(settings, |path| match &alone {
         Some(_) => {
-            let found = prompts(Source::open(path)?, &folder, &of, writer.chat)?;
+            let found = prompts(
+                Source::open(path)?,
+                &folder,
+                &of,
+                writer.chat,
+                settings.chat,
+            )?;
             let rows = found.rows.into_iter().map(row).collect();
             Ok((rows, found.report))
         }
         None => of_items(settings, path, &writer, &of),
     })?;
     halves.report.reads_the_clock |= report.reads_the_clock;
-    let most = config.max_position_embeddings;
+    let context = Context::of(decoder);
     let held_out_file = settings.held_out_file.as_ref().unwrap_or(&settings.data);
-    within(settings, &settings.data, &halves.train, most)?;
-    within(settings, held_out_file, &halves.held_out, most)?;
+    within(settings, &settings.data, &halves.train, context)?;
+    within(settings, held_out_file, &halves.held_out, context)?;
     let mut ends = folder.tokenizer.ends().to_vec();
+    // a token that the model lacks is never drawn
+    ends.retain(|end| (*end as usize) < config.vocab_size);
     if !ends.contains(&ending.end) {
         ends.push(ending.end);
     }
+    let voice = Voice { ending, ends };
     drop(writer);
     Ok(Prompts {
-        fingerprint: fingerprint(&halves),
+        fingerprint: fingerprint(&halves, &voice),
         train: contents(halves.train),
         held_out: contents(halves.held_out),
         report: halves.report,
         held_out_report: halves.held_out_report,
         shared_prompts: halves.shared_prompts,
-        voice: Voice { ending, ends },
+        voice,
         folder,
     })
-}
-
-/// The first row of the file; what cannot be read is an error of the reader, with its line.
-fn first(settings: &Settings) -> Result<Option<json::Object>> {
-    match Lines::open(&settings.data)?.next().transpose()? {
-        None => Err(Error::file(&settings.data, "holds no rows")),
-        Some((_, bytes)) => {
-            let row: json::Object = serde_json::from_slice(&bytes).unwrap_or_default();
-            let ignored = |name: &String| settings.ignored_fields.contains(name);
-            Ok(Some(
-                row.into_iter().filter(|(name, _)| !ignored(name)).collect(),
-            ))
-        }
-    }
 }
 
 /// The prompts of rows of any other format.
@@ -187,37 +184,40 @@ fn contents(rows: Vec<Row<PromptRow>>) -> Vec<Prompt> {
 }
 
 /// An error for a prompt that leaves no room for an answer.
-fn within(settings: &Settings, path: &Path, rows: &[Row<PromptRow>], most: usize) -> Result<()> {
+fn within(
+    settings: &Settings,
+    path: &Path,
+    rows: &[Row<PromptRow>],
+    context: Context,
+) -> Result<()> {
     let answer = settings.online.max_completion_length;
     let long = rows
         .iter()
-        .find(|row| row.content.ids.len() + answer > most);
+        .find(|row| row.content.ids.len().saturating_add(answer) > context.most());
     long.map_or(Ok(()), |row| {
         Err(Error::Row {
             file: path.display().to_string(),
             line: row.line,
             problem: format!(
-                "has a prompt of {} tokens; with `online.max_completion_length` {answer} it exceeds the {most} that \
-                 the model was made for: lower one of `online.max_completion_length` and `max_length`",
+                "has a prompt of {} tokens; with `online.max_completion_length` {answer} it has no room in the \
+                 model, which was made for {context}: lower one of `online.max_completion_length` and `max_length`",
                 row.content.ids.len()
             ),
         })
     })
 }
 
-fn fingerprint(halves: &Halves<PromptRow>) -> String {
+fn fingerprint(halves: &Halves<PromptRow>, voice: &Voice) -> String {
     let mut hash = Hash::default();
+    hash.ids(&voice.ends);
+    hash.ids(&[voice.ending.end]);
+    hash.ids(&voice.ending.tail);
     for half in [&halves.train, &halves.held_out] {
         hash.text(&half.len().to_string());
         for row in half {
-            let ids: Vec<u8> = row
-                .content
-                .ids
-                .iter()
-                .flat_map(|id| id.to_le_bytes())
-                .collect();
-            hash.text(&ids.len().to_string());
-            hash.bytes(&ids);
+            hash.ids(&row.content.ids);
+            // rules and commands read it
+            hash.text(&row.content.text);
             hash.text(&format!("{:?}", row.content.reference));
         }
     }

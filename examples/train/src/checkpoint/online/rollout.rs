@@ -19,7 +19,7 @@ pub struct Answer {
     pub prompt: usize,
     /// With its end token, if it has one.
     pub ids: Vec<u32>,
-    /// Without special tokens at its end.
+    /// Without its end token. Other special tokens stay in the text, unlike in TRL.
     pub text: String,
     /// Whether it has an end; else it was cut off.
     pub ended: bool,
@@ -71,7 +71,7 @@ impl<'a> Sampler<'a> {
                 top_k: Some(online.top_k).filter(|k| *k > 0),
                 top_p: online.top_p,
                 max_new_tokens: online.max_completion_length,
-                end: Some(voice.ending.end),
+                ends: voice.ends.clone(),
             },
             at_a_time: online.sample_batch.unwrap_or(usize::MAX),
             voice,
@@ -112,8 +112,8 @@ impl<'a> Sampler<'a> {
             let seeds = rows
                 .iter()
                 .map(|(prompt, n)| self.stream(purpose, *prompt, *n));
-            let mut streams = Streams(seeds.collect::<Vec<_>>().into_iter());
-            let samples = quiet.sample(&texts, &self.config, &mut streams)?;
+            let mut seeds = RowSeeds(seeds.collect::<Vec<_>>().into_iter());
+            let samples = quiet.sample(&texts, &self.config, &mut seeds)?;
             for ((prompt, _), sample) in rows.iter().zip(samples.rows) {
                 let (ids, old) = (sample.answer().to_vec(), sample.log_probs);
                 let mut answer = self.answer(*prompt, ids, old)?;
@@ -147,7 +147,7 @@ impl<'a> Sampler<'a> {
         })
     }
 
-    /// The seed of an answer: whatever else is drawn, it is the same.
+    /// The seed of an answer, which does not depend on what else is drawn.
     fn stream(&self, purpose: Purpose, prompt: usize, answer: usize) -> u64 {
         let (kind, round) = match purpose {
             Purpose::Round(round) => (1, round as u64),
@@ -167,9 +167,9 @@ pub(super) fn mix(state: u64, part: u64) -> u64 {
 }
 
 /// Seeds for the generators of rows: the library takes one for each row, in order.
-struct Streams(std::vec::IntoIter<u64>);
+struct RowSeeds(std::vec::IntoIter<u64>);
 
-impl RngCore for Streams {
+impl RngCore for RowSeeds {
     fn next_u32(&mut self) -> u32 {
         self.next_u64() as u32
     }

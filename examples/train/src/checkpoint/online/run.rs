@@ -58,8 +58,10 @@ fn rewards(settings: &Settings, prompts: &Prompts) -> Result<Rewards> {
     };
     let online = &settings.online;
     let rewards = Rewards::new(&online.rewards, online.weights(), open)?;
-    rewards.check(&prompts.train)?;
-    rewards.check(&prompts.held_out)?;
+    let held_out_file = settings.held_out_file.as_ref().unwrap_or(&settings.data);
+    let answer = online.max_completion_length;
+    rewards.check(&settings.data, &prompts.train, answer)?;
+    rewards.check(held_out_file, &prompts.held_out, answer)?;
     Ok(rewards)
 }
 
@@ -103,20 +105,27 @@ pub fn run(
     let rounds = Steps::new(prompts.train.len(), per_step, 1, fit.order)?;
     let sampler = Sampler::new(settings, &prompts.voice, &prompts.folder);
     let critic = Critic::of(settings, &decoder)?;
+    let steps = fit.max_steps.div_ceil(settings.steps_per_round());
+    let all = rounds
+        .from(0)
+        .take(steps)
+        .flat_map(|round| round.micro_batches);
+    let asked = all.map(|batch| batch.len()).sum();
+    let given = match &online.completions_file {
+        Some(path) => Some(Given::open(path, settings, &sampler, &decoder, asked)?),
+        None => None,
+    };
     let mut learner = Learner {
         settings,
         prompts: &prompts.train,
         sampler: &sampler,
         rewards: &rewards,
-        given: online
-            .completions_file
-            .clone()
-            .map(Given::open)
-            .transpose()?,
+        given,
         reference,
         update: Update::with(&decoder, critic.iter().flat_map(Critic::vars), fit)?,
         critic,
         world,
+        checked: false,
     };
     let first = match from {
         None => 0,

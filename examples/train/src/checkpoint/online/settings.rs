@@ -1,4 +1,5 @@
-//! The settings of the objectives that draw answers. Where TRL has a setting, this has its name and its default.
+//! The settings of the objectives that draw answers. Where TRL has a setting, this has its name and its default. TRL's
+//! online DPO draws at a temperature of 0.9 and at most 64 tokens; here the defaults are 1 and 512 for every objective.
 
 use super::super::settings::Learned;
 use super::ppo::Ppo;

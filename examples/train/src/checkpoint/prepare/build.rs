@@ -203,7 +203,7 @@ impl Build<'_> {
                 };
                 let texts = texts.map_err(|problem| failed(path, row.line, problem))?;
                 for text in texts.iter().flatten() {
-                    fits(text, self.most).map_err(|problem| failed(path, row.line, problem))?;
+                    fits(text, self.context).map_err(|problem| failed(path, row.line, problem))?;
                 }
                 probes.extend(texts.map(|texts| Probe {
                     texts,

@@ -1,6 +1,6 @@
 //! What is checked and counted of a row, whatever it holds.
 
-use super::super::super::data;
+use super::super::hash::Hash;
 use super::super::objective::Text;
 use super::super::objective::answers::Answer;
 use super::super::objective::lists::List;
@@ -84,33 +84,5 @@ impl Content for Compared {
         self.texts.iter().for_each(|ids| into.ids(ids));
         into.numbers(&self.rewards);
         into.numbers(&[self.margin.unwrap_or(0.0)]);
-    }
-}
-
-/// FNV-1a over ids.
-pub struct Hash(u64);
-
-impl Default for Hash {
-    fn default() -> Self {
-        Self(data::group(""))
-    }
-}
-
-impl Hash {
-    pub fn ids(&mut self, ids: &[u32]) {
-        for id in [ids.len() as u32].iter().chain(ids) {
-            for byte in id.to_le_bytes() {
-                self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-            }
-        }
-    }
-
-    fn numbers(&mut self, numbers: &[f32]) {
-        let bits = numbers.iter().map(|number| number.to_bits());
-        self.ids(&bits.collect::<Vec<_>>());
-    }
-
-    pub fn text(&self) -> String {
-        format!("{:016x}", self.0)
     }
 }

@@ -6,6 +6,7 @@ use super::super::super::data::{self, Item, Reading};
 use super::super::super::error::{Error, Result};
 use super::super::super::fit::usable;
 use super::super::super::objectives::lessons::{Feedback, Plan};
+use super::super::context::Context;
 use super::super::objective::Objective;
 use super::super::objective::answers::Answers;
 use super::super::objective::lists::Lists;
@@ -38,7 +39,7 @@ pub fn prepare(
     settings: &Settings,
     folder: &Folder,
     of: &rows::Settings,
-    most: usize,
+    context: Context,
 ) -> Result<Prepared> {
     if settings.completion_only.is_some() || settings.turns != Turns::All {
         let problem = "`completion_only` and `turns` are for supervised rows as TRL reads them, and this \
@@ -60,7 +61,7 @@ pub fn prepare(
     };
     let build = Build {
         settings,
-        most,
+        context,
         writer,
         style: Style {
             classes: [&settings.classes.good, &settings.classes.bad],
@@ -101,7 +102,7 @@ pub fn prepare(
             build.all(halves, &Build::pairs, objective)
         }
         objective if objective.is_unpaired() => {
-            let objective = |rows| unpaired(settings, of, most, rows);
+            let objective = |rows| unpaired(settings, of, context, rows);
             build.all(halves, &Build::labeled, objective)
         }
         Learned::Reward => {
@@ -182,8 +183,8 @@ fn read(settings: &Settings, path: &Path) -> Result<(Vec<Row<Item>>, Report)> {
 /// From items to rows.
 pub(super) struct Build<'a> {
     pub(super) settings: &'a Settings,
-    /// The most tokens that the model was made for.
-    pub(super) most: usize,
+    /// The most tokens of a row.
+    pub(super) context: Context,
     pub(super) writer: Writer<'a>,
     pub(super) style: Style<'a>,
     pub(super) plan: Plan<'a>,
@@ -210,8 +211,8 @@ impl<'a> Build<'a> {
         let counts = held_out_report.as_mut().unwrap_or(&mut report);
         let probes = self.probes(held_out_file, &halves.held_out, counts)?;
         let held_out = self.half(held_out_file, halves.held_out, rows, &mut rng(6), counts)?;
-        within(&settings.data, &train, self.most)?;
-        within(held_out_file, &held_out, self.most)?;
+        within(&settings.data, &train, self.context)?;
+        within(held_out_file, &held_out, self.context)?;
         let lines = |rows: &[Row<T>]| rows.iter().map(|row| row.line).collect::<HashSet<_>>();
         let (of_train, of_held_out) = (lines(&train), lines(&held_out));
         match &mut held_out_report {

@@ -12,14 +12,16 @@ mod items;
 mod trl;
 
 use super::super::error::{Error, Result};
+use super::context::Context;
 use super::evaluate::Probe;
+use super::hash::Hash;
 use super::objective::Objective;
 use super::rows::{Folder, Report};
 use super::settings::Settings;
 use super::split::{Row, split};
 use candle_align::decoder::Decoder;
 use chrono::NaiveDateTime;
-use content::{Content, Hash};
+use content::Content;
 use std::collections::HashSet;
 use std::path::Path;
 
@@ -33,7 +35,7 @@ pub struct Prepared {
     pub held_out_report: Option<Report>,
     /// How many prompts of a held-out file are also trained on.
     pub shared_prompts: usize,
-    /// A number of all ids and their order.
+    /// A hash of all ids and their order.
     pub fingerprint: String,
 }
 
@@ -57,10 +59,10 @@ pub fn prepare(settings: &Settings, decoder: &Decoder, now: NaiveDateTime) -> Re
     let folder = Folder::open(&settings.model, now)?;
     let config = decoder.config();
     let of = settings.rows(config.vocab_size);
-    let most = config.max_position_embeddings;
+    let context = Context::of(decoder);
     match trl::reads(settings)? {
-        true => trl::prepare(settings, &folder, &of, most),
-        false => items::prepare(settings, &folder, &of, most),
+        true => trl::prepare(settings, &folder, &of, context),
+        false => items::prepare(settings, &folder, &of, context),
     }
 }
 
@@ -102,9 +104,9 @@ pub(super) fn halves<T>(
 }
 
 /// An error for a row that the model cannot take.
-fn within<T: Content>(path: &Path, rows: &[Row<T>], most: usize) -> Result<()> {
+fn within<T: Content>(path: &Path, rows: &[Row<T>], context: Context) -> Result<()> {
     for row in rows {
-        fits(&row.content, most).map_err(|problem| Error::Row {
+        fits(&row.content, context).map_err(|problem| Error::Row {
             file: path.display().to_string(),
             line: row.line,
             problem,
@@ -113,10 +115,11 @@ fn within<T: Content>(path: &Path, rows: &[Row<T>], most: usize) -> Result<()> {
     Ok(())
 }
 
-fn fits(content: &impl Content, most: usize) -> Result<(), String> {
+fn fits(content: &impl Content, context: Context) -> Result<(), String> {
     match content.longest() {
-        long if long > most => Err(format!(
-            "has {long} tokens, and the model was made for {most}; set `max_length` to {most} or less"
+        long if long > context.most() => Err(format!(
+            "has {long} tokens, and the model was made for {context}; set `max_length` to {} or less",
+            context.most()
         )),
         _ => Ok(()),
     }
@@ -145,6 +148,6 @@ fn finish<T: Content>(
         report: halves.report,
         held_out_report: halves.held_out_report,
         shared_prompts: halves.shared_prompts,
-        fingerprint: number.text(),
+        fingerprint: number.hex(),
     })
 }

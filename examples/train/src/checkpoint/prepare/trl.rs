@@ -1,15 +1,15 @@
 //! Rows as TRL's trainers read them.
 
-use super::super::super::data::json::{self, Object};
-use super::super::super::data::reader::Lines;
 use super::super::super::error::{Error, Result};
 use super::super::super::objectives::RewardForm;
+use super::super::context::Context;
 use super::super::objective::lists::{List, Lists};
 use super::super::objective::pairs::{Pair, Pairs};
 use super::super::objective::scored::{Compared, Scores};
 use super::super::objective::texts::Texts;
 use super::super::objective::unpaired::{Labeled, Unpaired};
 use super::super::objective::{Objective, Text};
+use super::super::rows::kind::{first, has_any, is_rated};
 use super::super::rows::{self, Folder, Report, Source};
 use super::super::settings::{Learned, Settings};
 use super::super::split::{Row, grouped};
@@ -25,27 +25,12 @@ pub fn reads(settings: &Settings) -> Result<bool> {
     if !trains || settings.chat == Some(true) {
         return Ok(false);
     }
-    let first = Lines::open(&settings.data)?.next().transpose()?;
-    let Some((_, bytes)) = first else {
-        return Err(Error::file(&settings.data, "holds no rows"));
-    };
-    // what cannot be read is an error of the reader, with its line
-    let row: Object = serde_json::from_slice(&bytes).unwrap_or_default();
-    let has = |name: &str| {
-        let ignored = settings
-            .ignored_fields
-            .iter()
-            .any(|ignored| ignored == name);
-        !ignored && json::field(&row, name).is_some()
-    };
-    let other = ["answers", "rewards", "ranks", "question", "instruction"];
+    let row = first(&settings.data, &settings.ignored_fields)?;
+    let has = |name: &str| has_any(&row, &[name]);
     let unpaired = settings.objective.is_unpaired();
     let labeled = !unpaired && has("label");
-    let tree = row
-        .get("prompt")
-        .is_some_and(|prompt| prompt.get("replies").is_some());
     Ok(match settings.objective {
-        _ if tree || labeled || other.iter().any(|name| has(name)) => false,
+        _ if is_rated(&row) || labeled => false,
         objective if objective.is_rewarded() => has("chosen") || has("rejected"),
         _ if unpaired => has("chosen") || has("prompt") && has("completion"),
         Learned::Sft | Learned::Gkd => !has("chosen"),
@@ -58,7 +43,7 @@ pub fn prepare(
     settings: &Settings,
     folder: &Folder,
     of: &rows::Settings,
-    most: usize,
+    context: Context,
 ) -> Result<Prepared> {
     let open = |path: &Path| Source::open(path);
     let chat = settings.chat;
@@ -85,7 +70,7 @@ pub fn prepare(
                         },
                     )
                 };
-                checked(most, path, all.rows.into_iter().map(text), all.report)
+                checked(context, path, all.rows.into_iter().map(text), all.report)
             };
             let loss = settings.text_loss();
             let objective = |rows| {
@@ -103,7 +88,7 @@ pub fn prepare(
                     let margin = row.margin.map(|margin| margin as f32);
                     (row.line, Compared::pair(row.chosen, row.rejected, margin))
                 };
-                checked(most, path, all.rows.into_iter().map(pair), all.report)
+                checked(context, path, all.rows.into_iter().map(pair), all.report)
             };
             let halves = halves(settings, read)?;
             let all = halves.train.iter().chain(&halves.held_out);
@@ -125,9 +110,9 @@ pub fn prepare(
             let read = |path: &Path| {
                 let all = rows::unpaired(open(path)?, folder, of)?;
                 let row = |row: rows::UnpairedRow| (row.line, labeled(&row));
-                checked(most, path, all.rows.into_iter().map(row), all.report)
+                checked(context, path, all.rows.into_iter().map(row), all.report)
             };
-            let objective = |rows| unpaired(settings, of, most, rows);
+            let objective = |rows| unpaired(settings, of, context, rows);
             finish(halves(settings, read)?, Vec::new(), objective)
         }
         objective if objective.is_lists_since() => {
@@ -137,7 +122,7 @@ pub fn prepare(
                     false => rows::scored(open(path)?, folder, of)?,
                 };
                 let row = |row: rows::ListRow| (row.line, list(&row));
-                checked(most, path, all.rows.into_iter().map(row), all.report)
+                checked(context, path, all.rows.into_iter().map(row), all.report)
             };
             let objective = |rows| {
                 let loss = settings.list_loss();
@@ -155,7 +140,7 @@ pub fn prepare(
                     };
                     (row.line, pair)
                 };
-                checked(most, path, all.rows.into_iter().map(pair), all.report)
+                checked(context, path, all.rows.into_iter().map(pair), all.report)
             };
             let objective = |rows| {
                 let loss = settings.pair_loss();
@@ -168,13 +153,13 @@ pub fn prepare(
 
 /// The rows with the numbers of their prompts, none too long for the model.
 fn checked<T: Content>(
-    most: usize,
+    context: Context,
     path: &Path,
     rows: impl Iterator<Item = (usize, T)>,
     report: Report,
 ) -> Result<(Vec<Row<T>>, Report)> {
     let (rows, report) = grouped(path, rows, report)?;
-    within(path, &rows, most)?;
+    within(path, &rows, context)?;
     Ok((rows, report))
 }
 
@@ -182,10 +167,12 @@ fn checked<T: Content>(
 pub fn unpaired(
     settings: &Settings,
     of: &rows::Settings,
-    most: usize,
+    context: Context,
     rows: Vec<Labeled>,
 ) -> Objective {
-    let length = of.max_length.map_or(most, |length| length.min(most));
+    let length = of
+        .max_length
+        .map_or(context.most(), |length| length.min(context.most()));
     let cut = rows::Settings {
         max_length: Some(length),
         ..of.clone()

@@ -4,6 +4,7 @@ use super::super::super::data::Item;
 use super::super::super::data::json;
 use super::encode::{Encoder, within_vocabulary};
 use super::items::{Writer, message};
+use super::kind::{has_any, is_rated};
 use super::record::{Part, Record};
 use super::{Folder, Prepared, Report, Settings, Source};
 use serde_json::Value;
@@ -29,23 +30,33 @@ pub struct Ending {
 }
 
 /// The fields of a prompt's right answer: one of them.
-const REFERENCES: [&str; 4] = ["reference", "answer", "solution", "ground_truth"];
+pub const REFERENCES: [&str; 4] = ["reference", "answer", "solution", "ground_truth"];
 
-/// Rows with `prompt`, and perhaps with the right answer. A text stays as it is, unless `chat` says that it is a
-/// user's turn; messages go through the chat template.
+/// Rows with `prompt`, and perhaps with the right answer. A text stays as it is, unless `said`, the user's setting, makes
+/// it the turn of a user; messages go through the chat template. `chat` is whether the rows are messages.
 pub fn prompts(
     source: Source,
     folder: &Folder,
     settings: &Settings,
     chat: bool,
+    said: Option<bool>,
 ) -> crate::error::Result<Prepared<PromptRow>> {
     source.rows(settings, |record, report| {
-        let part = match (record.part("prompt")?, chat) {
-            (Part::Text(text), true) => Part::Messages(vec![message("user", &text)]),
-            (part, _) => part,
+        let part = match record.part("prompt")? {
+            Part::Text(text) if said == Some(true) => {
+                Part::Messages(vec![message("user", &text)])
+            }
+            part => part,
         };
         if part.is_chat() != chat {
-            let problem = "`prompt` is a list of messages, and in other rows it is a text";
+            let problem = match (chat, said) {
+                (true, _) => {
+                    "`prompt` is a text, and in the first row it is a list of messages; `chat` = true makes a text the \
+                     turn of a user"
+                }
+                (false, Some(_)) => "`prompt` is a list of messages, and `chat` is false",
+                (false, None) => "`prompt` is a list of messages, and in the first row it is a text",
+            };
             return Err(problem.to_string());
         }
         let fields: Vec<&str> = ["prompt"].into_iter().chain(REFERENCES).collect();
@@ -64,22 +75,8 @@ pub fn prompts(
 
 /// Whether rows of this kind are prompts alone: by the fields of one of them.
 pub fn is_prompt(row: &json::Object) -> bool {
-    let others = [
-        "chosen",
-        "rejected",
-        "completion",
-        "answers",
-        "ranks",
-        "rewards",
-        "messages",
-        "question",
-        "instruction",
-    ];
-    let tree = row
-        .get("prompt")
-        .is_some_and(|prompt| prompt.get("replies").is_some());
-    let has = |name: &str| json::field(row, name).is_some();
-    has("prompt") && !tree && !others.iter().any(|name| has(name))
+    let answers = ["chosen", "rejected", "completion", "messages"];
+    has_any(row, &["prompt"]) && !is_rated(row) && !has_any(row, &answers)
 }
 
 /// Whether the prompt of a row is a list of messages.

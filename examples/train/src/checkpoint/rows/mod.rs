@@ -14,8 +14,8 @@
 //! | [`reward()`] | `chosen`, `rejected`, and perhaps `prompt` and `margin` | as above | – |
 //! | | `chosen_ids`, `rejected_ids`, and perhaps `margin` | as given | – |
 //!
-//! [`items`] and [`words`] write prompts with rated answers from any other file, [`Prompts`] those of an evaluation,
-//! and [`asked`] reads prompts that the model answers itself.
+//! [`kind`] tells by the first row how a file is read. [`items`] and [`words`] write prompts with rated answers from
+//! any other file, [`Prompts`] those of an evaluation, and [`asked`] reads prompts that the model answers itself.
 //!
 //! - Every value is a text, or a list of messages; then the chat template writes the text. The first row
 //!   decides which; other rows must have the same fields of the same kind.
@@ -34,6 +34,7 @@ pub mod asked;
 pub mod edits;
 mod encode;
 pub mod items;
+pub mod kind;
 mod lists;
 mod pairs;
 mod prompts;

@@ -1,5 +1,6 @@
 //! Prompts, and texts after them whose likelihood is asked for.
 
+use super::super::context::Context;
 use super::encode::{Encoder, common, within_vocabulary};
 use super::items::message;
 use super::record::Part;
@@ -12,17 +13,17 @@ pub struct Prompts<'a> {
     /// Whether prompts go through the chat template as the user's turn, and texts begin the assistant's.
     chat: bool,
     vocabulary: usize,
-    longest: usize,
+    longest: Context,
 }
 
 impl<'a> Prompts<'a> {
     /// Through the chat template if the folder has one, unless `chat` says otherwise. The model has so many
-    /// tokens, and rows of at most `longest`.
+    /// tokens, and rows of a `longest` length.
     pub fn new(
         folder: &'a Folder,
         chat: Option<bool>,
         vocabulary: usize,
-        longest: usize,
+        longest: Context,
         report: &mut Report,
     ) -> Result<Self, String> {
         let chat = chat.unwrap_or(folder.templates.choose(false).is_ok());
@@ -73,7 +74,7 @@ impl<'a> Prompts<'a> {
             if ids.len() == start {
                 return Err(format!("has no token for `{text}`"));
             }
-            if ids.len() > self.longest {
+            if ids.len() > self.longest.most() {
                 let (length, longest) = (ids.len(), self.longest);
                 return Err(format!(
                     "has {length} tokens with the prompt around it, and the model was made for {longest}"

@@ -18,7 +18,8 @@ pub struct Report {
     pub tokens_cut: usize,
     /// Rows that were dropped because the loss covers nothing of what is left.
     pub nothing_learned: usize,
-    /// Pairs and lists that were dropped because the prompt alone has `max_length` tokens or more.
+    /// Pairs and lists that were dropped because the prompt alone has `max_length` tokens or more, and prompts of an online
+    /// run that have more.
     pub long_prompts: usize,
     /// Pairs, or answers of lists, that were dropped because an answer has more than `max_length` tokens
     /// with its prompt.

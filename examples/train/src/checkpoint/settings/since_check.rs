@@ -50,6 +50,9 @@ impl Settings {
         let sums = name.reads() == Reads::Sums && pairs_or_one;
         if self.precompute_ref_log_probs && !sums {
             let why = match name.reads() {
+                _ if name.is_online() => {
+                    "draws new answers, whose probabilities cannot be computed ahead"
+                }
                 Reads::Nothing => "has no reference",
                 _ if name.is_lists_since() => "compares lists: only the sums of pairs are kept",
                 _ => "asks its reference for more than the sum over each answer",

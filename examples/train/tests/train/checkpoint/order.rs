@@ -120,6 +120,17 @@ fn sizes_of_zero_are_errors() {
 }
 
 #[test]
+fn a_micro_batch_larger_than_any_file_is_all_rows() {
+    let most = usize::MAX;
+    for (batch, accumulation) in [(most, 1), (1, most), (most, most)] {
+        let steps = Steps::new(5, batch, accumulation, Order::Sequential).unwrap();
+        for step in steps.from(0).take(2) {
+            assert_eq!(step.micro_batches.concat(), [0, 1, 2, 3, 4]);
+        }
+    }
+}
+
+#[test]
 fn schedules_are_those_of_transformers() {
     let factors = |kind, warmup, steps| {
         let schedule = schedule(kind, warmup, steps).unwrap();

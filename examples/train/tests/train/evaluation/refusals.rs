@@ -125,6 +125,24 @@ fn settings_without_a_meaning_are_refused() {
     ] {
         Case::new("multiple_choice", QUESTION, &[set]).refused(problem);
     }
+    // one aspect is not asked about in the words of another
+    let (missing, unread) = (
+        "`definition` is missing: what is `fluency`?",
+        "`definition` is not read",
+    );
+    for (method, form) in [
+        ("gpt_score", "gpt_score.prompt={aspect}: {input}"),
+        ("g_eval", "g_eval.prompt={aspect}: {input} {output}"),
+    ] {
+        Case::new(method, TEXT, &["aspect=fluency"]).refused(missing);
+        Case::new(method, TEXT, &[form, "definition=ease"]).refused(unread);
+        for sets in [
+            &["aspect=fluency", form][..],
+            &["aspect=fluency", "definition=ease"],
+        ] {
+            Case::new(method, TEXT, sets).run().unwrap();
+        }
+    }
     let error = Settings::default().with("gpt_score.prompt={").unwrap_err();
     assert!(error.to_string().contains("has `{` without `}`"), "{error}");
     let error = Settings::default().with("question=a").unwrap_err();

@@ -3,6 +3,7 @@
 use super::{CHAT, Case, LISTS, SOLUTIONS, alone, model, near, number};
 use candle_align::decoder::{Decoder, Load};
 use train::checkpoint::evaluate::scores;
+use train::checkpoint::fit::Fit;
 use train::checkpoint::objective::lists::{List, Lists};
 use train::checkpoint::objective::{Objective, Reference};
 use train::world::single::Single;
@@ -236,7 +237,7 @@ fn the_scores_of_a_pair_are_its_rewards() {
         &held_out,
         &decoder,
         &reference,
-        None,
+        &Fit::default(),
         &Default::default(),
         &Single,
     )

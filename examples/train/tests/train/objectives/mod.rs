@@ -4,6 +4,7 @@
 //! tokenizer and chat template are those of a real one in small.
 
 mod accumulation;
+mod held_out;
 mod lists_since;
 mod losses;
 mod refusals;

@@ -354,6 +354,17 @@ fn a_teacher_has_the_models_tokens_and_stays_the_same() {
     let problem =
         "has 32 tokens and the model 258: the teacher of `gkd` must have the same vocabulary";
     assert!(error.contains(problem), "{error}");
+    // it reads rows as long as the model does
+    let short = model(2, Some(CHAT));
+    let path = short.path().join("config.json");
+    let config = fs::read_to_string(&path).unwrap();
+    fs::write(&path, config.replace("1024", "512")).unwrap();
+    case.settings.teacher = Some(short.path().to_path_buf());
+    case.settings.out = Some(case.dir.path().join("short"));
+    let error = go(&case, false, 0).unwrap_err().to_string();
+    let problem =
+        "was made for 512 tokens, and rows may have 1024: set `max_length` to 512 or less";
+    assert!(error.contains(problem), "{error}");
     let arguments = ["train", "--teacher", "x"];
     let error = Arguments::parse_from(arguments).asked().unwrap_err();
     assert_eq!(error.to_string(), "--teacher needs --model");

@@ -213,7 +213,7 @@ fn held_out_accuracy_and_margin_are_those_of_the_score() {
             &prepared.held_out.unwrap(),
             &decoder,
             &Reference::AdapterOff,
-            None,
+            &case.settings.fit,
             &Default::default(),
             &Single,
         );

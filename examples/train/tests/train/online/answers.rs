@@ -2,7 +2,7 @@
 
 use super::super::whole_runs::golden;
 use super::ppo::at_temperature;
-use super::tiny;
+use super::{copy, tiny};
 use candle_align::decoder::{Decoder, Load, Mode};
 use train::checkpoint::objective::Text;
 use train::checkpoint::objective::text::log_probs;
@@ -64,6 +64,28 @@ fn neither_the_order_nor_the_batch_changes_an_answer() {
     };
     let other = other.draw(&decoder, &prompts.train, &all, 3, Purpose::Round(0));
     assert_ne!(ids(&other.unwrap()), whole);
+}
+
+#[test]
+fn an_answer_ends_at_any_token_that_ends_one() {
+    let folder = tempfile::tempdir().unwrap();
+    copy(&golden("model"), folder.path());
+    let path = folder.path().join("generation_config.json");
+    std::fs::write(path, r#"{"eos_token_id": [2, 7, 99]}"#).unwrap();
+    let set = format!("model={}", folder.path().display());
+    let (settings, decoder, prompts) = start(&[&set]);
+    let sampler = Sampler::new(&settings, &prompts.voice, &prompts.folder);
+    // the model has no token 99
+    assert_eq!(sampler.config.ends, [2, 7]);
+    let all: Vec<usize> = (0..12).collect();
+    let drawn = sampler.draw(&decoder, &prompts.train, &all, 8, Purpose::Round(0));
+    let drawn = drawn.unwrap();
+    for answer in &drawn {
+        let ends = answer.ids.iter().position(|id| [2, 7].contains(id));
+        assert_eq!(answer.ended, ends.is_some());
+        assert!(ends.is_none_or(|end| end + 1 == answer.ids.len()));
+    }
+    assert!(drawn.iter().any(|answer| answer.ids.ends_with(&[7])));
 }
 
 #[test]

@@ -88,6 +88,42 @@ fn what_a_program_does_wrong_is_said() {
     }
 }
 
+/// What it starts holds a pipe, which ends when all that hold it have ended.
+#[test]
+fn a_program_that_takes_too_long_is_killed_with_all_that_it_started() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let reader = {
+        let pipe = pipe.clone();
+        std::thread::spawn(move || std::fs::read_to_string(pipe).unwrap())
+    };
+    let pipe = pipe.display();
+    let script = format!("exec 3> '{pipe}'; (sleep 30; echo alive >&3) & wait");
+    let error = score(&script, 1.0).unwrap_err();
+    assert!(error.contains("gave no answer within 1 s"), "{error}");
+    // should it have been killed before it opened the pipe
+    let open = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(pipe.to_string());
+    drop(open.unwrap());
+    assert_eq!(reader.join().unwrap(), "");
+}
+
+#[test]
+fn a_program_may_leave_another_one_behind() {
+    let left = "sleep 40 & ";
+    let found = score(&format!("{left} printf '1\\n2\\n3\\n'"), 30.0);
+    assert_eq!(found, Ok(vec![Some(1.0), Some(2.0), Some(3.0)]));
+    let error = score(&format!("{left} printf '1\\n2\\n'"), 30.0).unwrap_err();
+    assert!(
+        error.contains("has ended after 2 lines to 3 completions, but something that it started holds its output open"),
+        "{error}"
+    );
+}
+
 #[test]
 fn a_program_that_is_not_there_is_named() {
     let command = Command {

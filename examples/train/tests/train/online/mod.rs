@@ -7,6 +7,7 @@ mod ppo;
 mod prompts;
 mod rewards;
 mod runs;
+mod steps;
 mod trl;
 
 use super::whole_runs::golden;
@@ -65,6 +66,15 @@ pub fn refused(settings: &Settings) -> String {
     match quiet(settings, false, 0) {
         Err(error) => error.to_string(),
         Ok(outcome) => panic!("{outcome}"),
+    }
+}
+
+/// Copies the files of a folder.
+pub fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
     }
 }
 

@@ -1,7 +1,7 @@
 //! Prompts from rows of every kind, with the right answers that rules compare with.
 
-use super::super::whole_runs::golden;
 use super::{refused, tiny};
+use crate::objectives::{CHAT, model};
 use candle_align::decoder::{Decoder, Load};
 use std::fs;
 use std::path::Path;
@@ -15,7 +15,7 @@ fn read(rows: &str, sets: &[&str]) -> Result<(Vec<Prompt>, String), String> {
     let sets: Vec<&str> = ["held_out=0"].iter().chain(sets).copied().collect();
     let mut settings = tiny(Learned::Grpo, dir.path(), &sets);
     settings.data = data;
-    let decoder = Decoder::load(golden("model"), &Load::default()).unwrap();
+    let decoder = Decoder::load(&settings.model, &Load::default()).unwrap();
     let found = prepare(&settings, &decoder, Default::default());
     let found = found.map_err(|error| error.to_string())?;
     Ok((found.train, found.report.to_string()))
@@ -87,6 +87,71 @@ fn long_prompts_are_left_out_and_counted_and_no_room_is_an_error() {
     let error = read(rows, &["online.max_completion_length=62"]).unwrap_err();
     assert!(error.contains(":1: has a prompt of 3 tokens"), "{error}");
     assert!(read(rows, &["online.max_completion_length=61"]).is_ok());
+    // a prompt that is tuned takes places too
+    let adapter =
+        r#"adapter={"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 20, "token_dim": 16}"#;
+    let dir = tempfile::tempdir().unwrap();
+    let of = |most: &str| refused(&tiny(Learned::Grpo, dir.path(), &[adapter, most]));
+    let error = of("online.max_completion_length=42");
+    assert!(
+        error.contains("no room in the model, which was made for 64, of which the adapter's virtual tokens take 20"),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_first_row_says_whether_prompts_are_messages_and_chat_says_it_louder() {
+    let (text, messages) = (
+        r#"{"prompt": "a"}"#,
+        r#"{"prompt": [{"role": "user", "content": "a"}]}"#,
+    );
+    let folder = model(1, Some(CHAT));
+    let of = |rows: &[&str], sets: &[&str]| {
+        let set = format!("model={}", folder.path().display());
+        let sets: Vec<&str> = [set.as_str()].iter().chain(sets).copied().collect();
+        read(&rows.join("\n"), &sets).map(|(prompts, _)| prompts)
+    };
+    let error = of(&[messages, text], &[]).unwrap_err();
+    assert!(
+        error.contains(":2: `prompt` is a text, and in the first row it is a list of messages"),
+        "{error}"
+    );
+    let error = of(&[text, messages], &[]).unwrap_err();
+    assert!(
+        error.contains(":2: `prompt` is a list of messages, and in the first row it is a text"),
+        "{error}"
+    );
+    let error = of(&[messages], &["chat=false"]).unwrap_err();
+    assert!(
+        error.contains(":1: `prompt` is a list of messages, and `chat` is false"),
+        "{error}"
+    );
+    let both = of(&[messages, text], &["chat=true"]).unwrap();
+    assert_eq!(both[0].ids, both[1].ids);
+}
+
+#[test]
+fn the_file_that_lacks_a_right_answer_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows = "{\"prompt\": \"t5\", \"answer\": \"t6\"}\n".repeat(4);
+    let mut settings = tiny(
+        Learned::Grpo,
+        dir.path(),
+        &[r#"online.rewards=["final_answer"]"#],
+    );
+    let write = |name: &str, rows: &str| {
+        let path = dir.path().join(name);
+        fs::write(&path, rows).unwrap();
+        path
+    };
+    settings.data = write("rows.jsonl", &rows);
+    let lacking = format!("{rows}{{\"prompt\": \"t7\"}}\n");
+    settings.held_out_file = Some(write("held_out.jsonl", &lacking));
+    let error = refused(&settings);
+    assert!(
+        error.contains("held_out.jsonl:5: has no right answer"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -159,8 +224,96 @@ fn settings_that_cannot_be_are_refused_by_name() {
             vec!["online.use_bias_correction_kl=false"],
             "`online.use_bias_correction_kl` is not read",
         ),
-        (Learned::Grpo, vec!["online.temperature=0"], "temperature"),
-        (Learned::Grpo, vec!["online.epsilon=0"], "clip"),
+        (
+            Learned::Grpo,
+            vec!["online.temperature=0"],
+            "`online.temperature` must be finite and > 0, got 0",
+        ),
+        (
+            Learned::Raft,
+            vec!["online.top_p=1.5"],
+            "`online.top_p` must be in (0, 1], got 1.5",
+        ),
+        (
+            Learned::Rloo,
+            vec!["online.epsilon=0"],
+            "`online.epsilon` must be finite and > 0, got 0",
+        ),
+        (
+            Learned::Grpo,
+            vec!["online.epsilon_high=-1"],
+            "`online.epsilon_high` must be finite and > 0, got -1",
+        ),
+        (
+            Learned::Grpo,
+            vec!["online.delta=1"],
+            "`online.delta` must be finite and > 1, got 1",
+        ),
+        (
+            Learned::Grpo,
+            vec!["fit.accumulation=18446744073709551615"],
+            "`fit.batch` times `fit.accumulation` is too large: 8 times 18446744073709551615",
+        ),
+        (
+            Learned::Grpo,
+            vec!["online.max_completion_length=18446744073709551615"],
+            "tokens; with `online.max_completion_length` 18446744073709551615 it has no room",
+        ),
+        (
+            Learned::OnlineDpo,
+            vec!["dpo.beta=0.5"],
+            "`dpo` is not read by `online_dpo`, which draws answers: β is `online.beta`; leave it out",
+        ),
+        (
+            Learned::Raft,
+            vec!["sft.label_smoothing=0.1"],
+            "`sft` is not read by `raft`, which draws answers; leave it out",
+        ),
+        (
+            Learned::Grpo,
+            vec!["completion_only=true"],
+            "`completion_only` is not read by `grpo`",
+        ),
+        (
+            Learned::Grpo,
+            vec!["turns=last"],
+            "`turns` is not read by `grpo`",
+        ),
+        (
+            Learned::Grpo,
+            vec!["text_field=body"],
+            "`text_field` is not read by `grpo`",
+        ),
+        (
+            Learned::Grpo,
+            vec!["truncation=keep_end"],
+            "`truncation` is not read by `grpo`",
+        ),
+        (
+            Learned::Grpo,
+            vec!["max_pairs=1"],
+            "`max_pairs` is not read by `grpo`",
+        ),
+        (
+            Learned::Grpo,
+            vec!["max_answers=2"],
+            "`max_answers` is not read by `grpo`",
+        ),
+        (
+            Learned::Grpo,
+            vec!["sft_form=dft"],
+            "`sft_form` is not read by `grpo`",
+        ),
+        (
+            Learned::Grpo,
+            vec!["since.kto.beta=1"],
+            "`since` is not read by `grpo`",
+        ),
+        (
+            Learned::OnlineDpo,
+            vec!["precompute_ref_log_probs=true"],
+            "`online_dpo` draws new answers, whose probabilities cannot be computed ahead",
+        ),
         (
             Learned::Dpo,
             vec![],
@@ -169,12 +322,13 @@ fn settings_that_cannot_be_are_refused_by_name() {
         (
             Learned::Grpo,
             vec![r#"online.rewards=["final_answer"]"#],
-            "the reward `final_answer` needs the right answer",
+            "has no right answer, which the reward `final_answer` compares with: add one of the fields `reference`, `answer`, \
+             `solution`, `ground_truth`",
         ),
         (
             Learned::Grpo,
             vec![r#"online.rewards=[{"regex": {"pattern": "("}}]"#],
-            "`regex.pattern` is no regular expression",
+            "`regex.pattern` is not a regular expression",
         ),
         (
             Learned::Grpo,

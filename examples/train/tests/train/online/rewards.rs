@@ -2,6 +2,7 @@
 
 use super::super::whole_runs::golden;
 use super::{refused, tiny};
+use crate::objectives::golden as checkpoint;
 use candle_align::decoder::{Decoder, LanguageModel, Load, Mode};
 use candle_align::ops::Segments;
 use candle_align::peft::Strictness;
@@ -46,6 +47,8 @@ fn rules_score_answers() {
         ("#### 1007 #### 7", 0.0),
         ("1007", 0.0),
         ("####", 0.0),
+        // the answer is on the line of its mark
+        ("####\n1007", 0.0),
         ("", 0.0),
     ] {
         assert_eq!(rule("final_answer", text, right), want, "{text}");
@@ -236,5 +239,61 @@ fn a_folder_without_a_head_is_no_reward_model() {
         fs::copy(golden("reward").join(file), other.join(file)).unwrap();
     }
     let error = of(&other);
-    assert!(error.contains("is not that of"), "{error}");
+    assert!(error.contains("byte for byte"), "{error}");
+    // an adapter on another model
+    let other = checkpoint("../../tests/golden/checkpoints/phi3");
+    let model = RewardModel {
+        folder: golden("reward_adapter"),
+    };
+    let opened = model.open(&other, &Load::default(), &Voice::default(), None);
+    let error = opened.err().unwrap().to_string();
+    assert!(
+        error.contains("an adapter that scores answers is put on the trained model"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_reward_model_has_room_for_the_ended_text() {
+    let voice = Voice {
+        ending: Ending {
+            end: 2,
+            tail: vec![9],
+        },
+        ends: vec![2],
+    };
+    let prompts = [Prompt {
+        ids: vec![5, 6],
+        line: 7,
+        ..Prompt::default()
+    }];
+    let model = RewardModel {
+        folder: golden("reward"),
+    };
+    let scorer = model.open(&golden("model"), &Load::default(), &voice, None);
+    let scorer = scorer.unwrap();
+    let file = std::path::Path::new("rows.jsonl");
+    // 2 + 60 + the end + the tail
+    scorer.check(file, &prompts, 60).unwrap();
+    let answer = Answer {
+        ids: vec![8; 60],
+        ..Answer::default()
+    };
+    scorer.score(&prompts, &[answer]).unwrap();
+    let error = scorer.check(file, &prompts, 61).unwrap_err().to_string();
+    assert!(
+        error.contains("rows.jsonl:7: has a prompt of 2 tokens; with `online.max_completion_length` 61 and 2 at the end")
+            && error.contains("no room in the reward model, which was made for 64"),
+        "{error}"
+    );
+    // a run asks before it draws
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("rows.jsonl");
+    fs::write(&data, "{\"prompt\": \"t5 t6\"}\n".repeat(2)).unwrap();
+    let set = format!("online.rewards={}", json!([{"reward_model": model}]));
+    let sets = ["held_out=0", "online.max_completion_length=62", &set];
+    let mut settings = tiny(Learned::Grpo, dir.path(), &sets);
+    settings.data = data;
+    let error = refused(&settings);
+    assert!(error.contains("no room in the reward model"), "{error}");
 }

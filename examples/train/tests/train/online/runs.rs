@@ -1,7 +1,7 @@
 //! Whole runs: rewards rise, stopped runs go on, files can be read.
 
-use super::super::whole_runs::{keys, lora};
-use super::{lines, quiet, tiny, whole};
+use super::super::whole_runs::{ada_lora, golden, keys, lora};
+use super::{copy, lines, quiet, tiny, whole};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fs;
@@ -236,6 +236,32 @@ fn a_run_does_not_go_on_with_other_rewards_or_answers() {
 }
 
 #[test]
+fn a_run_does_not_go_on_where_answers_end_otherwise() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("model");
+    copy(&golden("model"), &folder);
+    let set = format!("model={}", folder.display());
+    let settings = tiny(Learned::Grpo, &dir.path().join("out"), &[&set]);
+    quiet(&settings, false, 2).unwrap();
+    let path = folder.join("generation_config.json");
+    fs::write(&path, r#"{"eos_token_id": [2, 7]}"#).unwrap();
+    let error = quiet(&settings, true, 0).unwrap_err().to_string();
+    assert!(error.contains("the rows are not those"), "{error}");
+}
+
+#[test]
+fn files_for_people_may_be_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = tiny(Learned::Grpo, dir.path(), &[]);
+    quiet(&settings, false, 2).unwrap();
+    for name in ["samples.jsonl", "times.jsonl"] {
+        fs::remove_file(dir.path().join(name)).unwrap();
+    }
+    quiet(&settings, true, 0).unwrap();
+    assert_eq!(lines(dir.path(), "times.jsonl").len(), 4);
+}
+
+#[test]
 fn given_answers_are_taken_in_order_and_must_fit() {
     let dir = tempfile::tempdir().unwrap();
     let given = dir.path().join("given.jsonl");
@@ -278,7 +304,12 @@ fn given_answers_are_taken_in_order_and_must_fit() {
         .collect();
     assert_eq!(cut, [false, true, false, true, false, true, false, true]);
     let short = run("short", &rows[..3]).unwrap_err();
-    assert!(short.contains("given.jsonl:4: is missing"), "{short}");
+    assert!(
+        short.contains("given.jsonl: has 3 lines, and the run asks 4 prompts"),
+        "{short}"
+    );
+    // before anything is learned
+    assert!(!dir.path().join("short/metrics.jsonl").exists());
     for (name, bad, part) in [
         (
             "one",
@@ -302,6 +333,11 @@ fn given_answers_are_taken_in_order_and_must_fit() {
             "neither texts nor lists of ids",
         ),
         ("number", json!([[5], 6]), "neither texts nor lists of ids"),
+        (
+            "behind",
+            json!([[5], [2, 7, 8]]),
+            "has a completion with 2 tokens behind its end",
+        ),
     ] {
         let mut rows = rows.clone();
         rows[1] = bad;
@@ -326,6 +362,59 @@ fn a_step_that_teaches_nothing_moves_nothing() {
         for line in lines(dir.path(), "metrics.jsonl") {
             assert_eq!(line["equal_groups"], 1.0, "{line}");
             assert_eq!(line["grad_norm"], 0.0, "{objective}: {line}");
+        }
+    }
+}
+
+/// Answers to 12 prompts: 4 to each, all alike for the first two prompts.
+fn alike_at_first(path: &Path) {
+    let line = |n: usize| match n < 2 {
+        true => json!([[5, 2], [5, 2], [5, 2], [5, 2]]),
+        false => json!([[5, 2], [6, 7, 2], [8, 2], [9, 9, 9, 9]]),
+    };
+    let lines = (0..12).map(|n| json!({"completions": line(n)}).to_string() + "\n");
+    fs::write(path, lines.collect::<String>()).unwrap();
+}
+
+#[test]
+fn a_step_that_teaches_nothing_leaves_the_ranks_of_adalora_alone() {
+    // all alike: no pair
+    let none = r#"online.rewards=[{"contains": {"text": "no such text"}}]"#;
+    let dir = tempfile::tempdir().unwrap();
+    let given = dir.path().join("given.jsonl");
+    let file = format!("online.completions_file={}", given.display());
+    let cut = json!({"completions": [[5], [6], [7], [8]]}).to_string() + "\n";
+    let sequential = "fit.order=sequential";
+    let (masked, held) = ("online.mask_truncated_completions=true", "held_out=0");
+    for (name, objective, sets, answers) in [
+        ("alike", Learned::OnlineDpo, vec![held, none], None),
+        (
+            "cut off",
+            Learned::Raft,
+            vec![held, masked, &file],
+            Some(cut.repeat(12)),
+        ),
+        (
+            "at first",
+            Learned::OnlineDpo,
+            vec![held, sequential, &file],
+            None,
+        ),
+    ] {
+        alike_at_first(&given);
+        if let Some(answers) = answers {
+            fs::write(&given, answers).unwrap();
+        }
+        let out = dir.path().join(name);
+        let mut settings = tiny(objective, &out, &sets);
+        settings.adapter = ada_lora();
+        whole(&settings);
+        for line in lines(&out, "metrics.jsonl") {
+            let taught = name == "at first" && line["step"] != 1;
+            let norm = line["grad_norm"].as_f64().unwrap();
+            assert_eq!(norm > 0.0, taught, "{name}: {line}");
+            assert_eq!(line.get("penalty").is_some(), taught, "{name}: {line}");
+            assert!(line["learning_rate"].as_f64().unwrap() > 0.0, "{line}");
         }
     }
 }

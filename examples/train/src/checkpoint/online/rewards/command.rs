@@ -8,8 +8,8 @@ use super::super::prompts::Prompt;
 use super::super::rollout::Answer;
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read, Write};
-use std::process::{Child, Stdio};
-use std::sync::mpsc::{self, Receiver};
+use std::process::{Child, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -74,7 +74,7 @@ impl Command {
             lines.push_str(&line);
             lines.push('\n');
         }
-        let said = self.run(lines)?;
+        let said = self.run(lines, answers.len())?;
         self.numbers(&said, answers.len())
     }
 
@@ -83,7 +83,7 @@ impl Command {
     }
 
     /// What the program says to these lines.
-    fn run(&self, lines: String) -> Result<String> {
+    fn run(&self, lines: String, answers: usize) -> Result<String> {
         let limit = Duration::try_from_secs_f64(self.seconds)
             .map_err(|error| self.failed(format!("has no time limit: {error}")))?;
         let deadline = Instant::now() + limit;
@@ -96,36 +96,33 @@ impl Command {
         // Ctrl-C is for the run, which ends its step with the rewards of the program
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        let mut child = command
+        let child = command
             .spawn()
             .map_err(|error| self.failed(format!("cannot be started: {error}")))?;
-        let said = read(child.stdout.take());
-        let complained = read(child.stderr.take());
-        if let Some(mut input) = child.stdin.take() {
+        let mut program = Running {
+            child,
+            ended: false,
+        };
+        let said = read(program.child.stdout.take());
+        let complained = read(program.child.stderr.take());
+        if let Some(mut input) = program.child.stdin.take() {
             // a program may answer without reading all of it
             thread::spawn(move || input.write_all(lines.as_bytes()));
         }
-        let late = || {
-            self.failed(format!(
-                "gave no answer within {} s; raise `command.seconds` if it needs longer",
-                self.seconds
-            ))
-        };
-        let Some(status) = wait(&mut child, deadline)
+        let Some(status) = program
+            .wait(deadline)
             .map_err(|error| self.failed(format!("cannot be waited for: {error}")))?
         else {
-            return Err(late());
+            return Err(self.failed(format!(
+                "gave no answer within {} s; raise `command.seconds` if it needs longer",
+                self.seconds
+            )));
         };
-        // a program of its own that it left behind may hold the streams open
-        let left = || {
-            deadline
-                .saturating_duration_since(Instant::now())
-                .max(GRACE)
-        };
-        let complained = complained.recv_timeout(left()).unwrap_or(Ok(Vec::new()));
-        let complained = String::from_utf8_lossy(&complained.unwrap_or_default())
-            .trim()
-            .to_string();
+        // what it started and left behind may hold its streams open
+        let until = Instant::now() + GRACE;
+        let said = collect(&said, until);
+        let (complained, _) = collect(&complained, until).unwrap_or_default();
+        let complained = String::from_utf8_lossy(&complained).trim().to_string();
         let because = match complained.is_empty() {
             true => String::new(),
             false => format!(": {}", cut(&complained, MESSAGE)),
@@ -133,9 +130,17 @@ impl Command {
         if !status.success() {
             return Err(self.failed(format!("failed with {status}{because}")));
         }
-        let said = said.recv_timeout(left()).map_err(|_| late())?;
-        let said = said.map_err(|error| self.failed(format!("cannot be read: {error}")))?;
-        String::from_utf8(said).map_err(|_| self.failed("answered no valid UTF-8".to_string()))
+        let (said, whole) =
+            said.map_err(|error| self.failed(format!("cannot be read: {error}")))?;
+        let said = String::from_utf8(said)
+            .map_err(|_| self.failed("answered no valid UTF-8".to_string()))?;
+        match said.lines().count() {
+            lines if !whole && lines < answers => Err(self.failed(format!(
+                "has ended after {lines} lines to {answers} completions, but something that it started holds its output \
+                 open: give that another output"
+            ))),
+            _ => Ok(said),
+        }
     }
 
     /// One number for each answer.
@@ -167,32 +172,74 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Between two looks at a program.
 const MOMENT: Duration = Duration::from_millis(2);
 
-/// All that comes from a stream.
+/// What comes from a stream, piece by piece, until its end.
 fn read(stream: Option<impl Read + Send + 'static>) -> Receiver<io::Result<Vec<u8>>> {
     let (send, receive) = mpsc::channel();
     thread::spawn(move || {
-        let mut all = Vec::new();
-        let read = match stream {
-            Some(mut stream) => stream.read_to_end(&mut all),
-            None => Ok(0),
-        };
-        // nobody waits for a program that took too long
-        let _ = send.send(read.map(|_| all));
+        let Some(mut stream) = stream else { return };
+        let mut piece = vec![0; 1 << 16];
+        loop {
+            let read = match stream.read(&mut piece) {
+                Ok(0) => return,
+                Ok(count) => Ok(piece[..count].to_vec()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => Err(error),
+            };
+            // nobody waits for a program that took too long
+            if read.is_err() | send.send(read).is_err() {
+                return;
+            }
+        }
     });
     receive
 }
 
-/// How the program ended; none if it was killed because it took too long.
-fn wait(child: &mut Child, deadline: Instant) -> io::Result<Option<std::process::ExitStatus>> {
+/// What came until a time, and whether that is all.
+fn collect(stream: &Receiver<io::Result<Vec<u8>>>, until: Instant) -> io::Result<(Vec<u8>, bool)> {
+    let mut all = Vec::new();
     loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(Some(status));
+        match stream.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(piece) => all.extend(piece?),
+            Err(RecvTimeoutError::Disconnected) => return Ok((all, true)),
+            Err(RecvTimeoutError::Timeout) => return Ok((all, false)),
         }
-        if Instant::now() >= deadline {
-            child.kill()?;
-            child.wait()?;
-            return Ok(None);
+    }
+}
+
+/// A program. Unless it has ended by itself, it is killed at last, with all that it started.
+struct Running {
+    child: Child,
+    ended: bool,
+}
+
+impl Running {
+    /// How it ended; none if it still runs at the deadline.
+    fn wait(&mut self, deadline: Instant) -> io::Result<Option<ExitStatus>> {
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                self.ended = true;
+                return Ok(Some(status));
+            }
+            if Instant::now() >= deadline {
+                return Ok(None);
+            }
+            thread::sleep(MOMENT);
         }
-        thread::sleep(MOMENT);
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        // what cannot be killed has ended already
+        #[cfg(unix)]
+        if let Ok(group) = i32::try_from(self.child.id()) {
+            let group = nix::unistd::Pid::from_raw(group);
+            let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }

@@ -15,6 +15,7 @@ pub mod model;
 pub mod rules;
 
 use super::super::super::error::{Error, Result};
+use super::super::rows::asked::REFERENCES;
 use super::prompts::Prompt;
 use super::rollout::Answer;
 use candle_align::online::shaping::OverlongConfig;
@@ -23,7 +24,7 @@ use model::{RewardModel, Scorer};
 use rules::{Contains, Length, Rule, Unit};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A source of rewards, as a setting.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -168,17 +169,27 @@ impl Rewards {
         &self.names
     }
 
-    /// An error if a rule needs a reference that a prompt lacks.
-    pub fn check(&self, prompts: &[Prompt]) -> Result<()> {
+    /// An error if a rule needs a reference that a prompt of the file lacks, or a reward model cannot read a prompt with
+    /// an answer of so many tokens.
+    pub fn check(&self, file: &Path, prompts: &[Prompt], answer: usize) -> Result<()> {
+        for source in &self.sources {
+            if let Source::Model(model) = source {
+                model.check(file, prompts, answer)?;
+            }
+        }
         let needs =
             |source: &Source| matches!(source, Source::Rule(rule) if rule.needs_reference());
         let lacks = prompts.iter().find(|prompt| prompt.reference.is_none());
         match (self.sources.iter().position(needs), lacks) {
-            (Some(source), Some(prompt)) => Err(Error::Usage(format!(
-                "the reward `{}` needs the right answer to each prompt, and line {} has none: give the rows an \
-                 `answer`, a `completion` or a `reference`",
-                self.names[source], prompt.line
-            ))),
+            (Some(source), Some(prompt)) => Err(Error::Row {
+                file: file.display().to_string(),
+                line: prompt.line,
+                problem: format!(
+                    "has no right answer, which the reward `{}` compares with: add one of the fields `{}` to each row",
+                    self.names[source],
+                    REFERENCES.join("`, `")
+                ),
+            }),
             _ => Ok(()),
         }
     }

@@ -2,6 +2,7 @@
 //! model that is trained.
 
 use super::super::super::super::error::{Error, Result};
+use super::super::super::context::Context;
 use super::super::super::order::parts;
 use super::super::prompts::{Prompt, Voice};
 use super::super::rollout::Answer;
@@ -63,7 +64,18 @@ impl RewardModel {
                 let model = Decoder::load(base, &load)?;
                 // the adapter's own head takes its place
                 let mut model = model.into_classifier(1, &mut StdRng::seed_from_u64(0))?;
-                model.load_adapter(NAME, folder, Strictness::Strict)?;
+                let loaded = model.load_adapter(NAME, folder, Strictness::Strict);
+                loaded.map_err(|error| {
+                    let named = match &config.base_model {
+                        Some(name) => format!(", and it names `{name}`"),
+                        None => String::new(),
+                    };
+                    let problem = format!(
+                        "an adapter that scores answers is put on the trained model, {}{named}: {error}",
+                        base.display()
+                    );
+                    Error::file(folder, problem)
+                })?;
                 model
             }
             false => {
@@ -96,7 +108,9 @@ fn same_words(base: &Path, folder: &Path) -> Result<()> {
         true => Ok(()),
         false => {
             let problem = format!(
-                "is not that of {}: a reward model must read the trained model's tokens",
+                "is not {}, byte for byte: a reward model must read the trained model's tokens. If only settings such as \
+                 `padding` and `truncation` differ, which other programs write into it, put the trained model's file \
+                 in its place",
                 base.join(file).display()
             );
             Err(Error::file(&folder.join(file), problem))
@@ -105,6 +119,26 @@ fn same_words(base: &Path, folder: &Path) -> Result<()> {
 }
 
 impl Scorer {
+    /// An error for a prompt whose answers may be longer than it can read: with the end that every answer is given, and
+    /// what the template writes after it.
+    pub fn check(&self, file: &Path, prompts: &[Prompt], answer: usize) -> Result<()> {
+        let (context, more) = (Context::of(&self.model), 1 + self.voice.ending.tail.len());
+        let whole = |prompt: &Prompt| prompt.ids.len().saturating_add(answer).saturating_add(more);
+        match prompts.iter().find(|one| whole(one) > context.most()) {
+            None => Ok(()),
+            Some(prompt) => Err(Error::Row {
+                file: file.display().to_string(),
+                line: prompt.line,
+                problem: format!(
+                    "has a prompt of {} tokens; with `online.max_completion_length` {answer} and {more} at the end it has \
+                     no room in the reward model, which was made for {context}: lower one of \
+                     `online.max_completion_length` and `max_length`",
+                    prompt.ids.len()
+                ),
+            }),
+        }
+    }
+
     /// The scores of some answers: of the whole text, ended as the chat template ends it.
     pub fn score(&self, prompts: &[Prompt], answers: &[Answer]) -> Result<Vec<f64>> {
         let texts: Vec<Vec<u32>> = answers

@@ -59,7 +59,7 @@ impl Rule {
             Reward::Regex(Regex { pattern }) => {
                 let regex = fancy_regex::Regex::new(pattern).map_err(|error| {
                     Error::Usage(format!(
-                        "`regex.pattern` is no regular expression: `{pattern}`: {error}"
+                        "`regex.pattern` is not a regular expression: `{pattern}`: {error}"
                     ))
                 })?;
                 Ok(Self::Regex(Box::new(regex)))
@@ -80,7 +80,7 @@ impl Rule {
                 )))
             }
             Reward::Overlong(config) => Ok(Self::Overlong(config.clone())),
-            other => Err(Error::Usage(format!("`{}` is no rule", other.name()))),
+            other => Err(Error::Usage(format!("`{}` is not a rule", other.name()))),
         }
     }
 
@@ -100,7 +100,7 @@ impl Rule {
                 let found = regex.is_match(text);
                 f64::from(found.map_err(|error| {
                     Error::Usage(format!(
-                        "`regex.pattern` gave up on an answer of {} characters: {error}",
+                        "`regex.pattern` could not be matched with an answer of {} characters: {error}",
                         text.chars().count()
                     ))
                 })?)
@@ -123,10 +123,10 @@ impl Rule {
 
 const MARK: &str = "####";
 
-/// What stands after the last mark, up to the end of its line.
+/// The text after the last mark, up to the end of the mark's line.
 fn last(text: &str) -> Option<&str> {
     let (_, after) = text.rsplit_once(MARK)?;
-    after.trim_start().lines().next()
+    Some(after.lines().next()?.trim())
 }
 
 /// The right answer: after its mark, or all of it.
@@ -134,7 +134,8 @@ fn wanted(reference: &str) -> String {
     normal(last(reference).unwrap_or(reference))
 }
 
-/// A number without what does not change it, or else the text without blanks around it.
+/// A number without what does not change it, or else the text without blanks around it. Blanks inside a number do not
+/// change it: "1 000" is 1000.
 fn normal(text: &str) -> String {
     let text = text.trim();
     let plain = text.trim_end_matches('.').replace([',', '$', '%', ' '], "");
