@@ -93,7 +93,7 @@ fn without_a_kl_they_head_for_the_best_answers_by_the_learned_reward() {
     for method in with(Kl::Nowhere) {
         let (reward, kl, _) = place(entry(method));
         let way = (kl - aim.kl) / (best.kl - aim.kl);
-        assert!((0.25..1.0).contains(&way), "{method:?}: {way}");
+        assert!((0.2..1.0).contains(&way), "{method:?}: {way}");
         // by the true reward they may be better than where they go
         let half = 0.5 * (aim.reward + best.reward);
         assert!(reward > half, "{method:?}: {reward}");
