@@ -343,7 +343,7 @@ fn factors_out_of_range_are_refused() {
         (
             "few",
             Some(json!([[-1.0]])),
-            "`log_probs` of more or fewer answers",
+            "has 1 lists of `log_probs` of 4 `completions`",
         ),
         (
             "short",

@@ -52,6 +52,17 @@ fn drawn_answers() {
     );
 }
 
+/// What is over the answers of all ranks: values and their whitening, tokens of high entropy, prompts that make room.
+#[test]
+fn numbers_of_all_answers() {
+    law("ppo", lora(), &["online.ppo.num_ppo_epochs=2"]);
+    let all = [
+        "online.top_entropy_quantile=0.5",
+        "online.max_num_gen_batches=2",
+    ];
+    law("grpo", lora(), &all);
+}
+
 /// The allocator too: which triplets are left depends on gradients.
 #[test]
 fn triplets() {
