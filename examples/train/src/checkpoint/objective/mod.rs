@@ -16,7 +16,7 @@
 pub mod answers;
 pub mod grid;
 pub mod lists;
-mod lists_since;
+pub mod lists_since;
 pub mod measured;
 pub mod pairs;
 pub mod scored;
