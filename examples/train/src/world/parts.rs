@@ -60,11 +60,15 @@ pub fn gather(world: &dyn World, own: Vec<f64>) -> Result<Vec<Vec<f64>>> {
     let mut all = vec![0.0; lengths.iter().sum()];
     all[before..before + own.len()].copy_from_slice(&own);
     world.sum_counts(&mut all)?;
-    let mut rest = all.as_slice();
-    let cut = lengths.iter().map(|length| {
-        let (one, after) = rest.split_at(*length);
-        rest = after;
-        one.to_vec()
+    Ok(cut(&all, &lengths))
+}
+
+/// Numbers that follow each other, as pieces of these lengths.
+pub fn cut(mut numbers: &[f64], lengths: &[usize]) -> Vec<Vec<f64>> {
+    let pieces = lengths.iter().map(|length| {
+        let (piece, rest) = numbers.split_at(*length);
+        numbers = rest;
+        piece.to_vec()
     });
-    Ok(cut.collect())
+    pieces.collect()
 }

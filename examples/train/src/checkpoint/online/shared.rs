@@ -2,7 +2,7 @@
 
 use super::super::super::error::Result;
 use super::super::super::world::World;
-use super::super::super::world::parts::{gather, part};
+use super::super::super::world::parts::{cut, gather, part};
 use super::super::objective::Text;
 use super::prompts::Prompt;
 use super::rewards::Scored;
@@ -85,11 +85,5 @@ pub fn of_tokens(
     let own = part(&lengths, world.rank(), world.size());
     let own = rollout::of_tokens(compute, prompts, &answers[own], max_tokens)?;
     let all = gather(world, own.concat())?.concat();
-    let mut rest = all.as_slice();
-    let cut = lengths.iter().map(|length| {
-        let (one, after) = rest.split_at(*length);
-        rest = after;
-        one.to_vec()
-    });
-    Ok(cut.collect())
+    Ok(cut(&all, &lengths))
 }
