@@ -106,8 +106,11 @@ impl Case {
     }
 
     fn to(&self, name: &str) -> Settings {
+        // every run computes its own, and leaves nothing outside its folder
+        let computed = self.settings.precompute_ref_log_probs;
         Settings {
             out: Some(self.out(name)),
+            ref_log_probs_dir: computed.then(|| self.out(&format!("{name}-reference"))),
             ..self.settings.clone()
         }
     }
