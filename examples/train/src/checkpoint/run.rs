@@ -1,26 +1,24 @@
 //! A whole run on a checkpoint: read, split, train, measure, save; and going on where a run stopped.
 
 use super::super::error::Result;
-use super::super::plot::file_name;
 use super::super::report::peak_memory_mib;
 use super::super::world::counted::{Counted, Shared, Spent};
-use super::super::world::gradients::weights_number;
+use super::super::world::gradients::same_weights;
 use super::super::world::single::Single;
-use super::super::world::{World, agree, any};
+use super::super::world::{World, any};
 use super::evaluate::{Scores, scores};
 use super::fit::Fitting;
 use super::load;
-use super::log::{Line, Log, Seen, picture};
+use super::log::{Line, Log, Seen};
 use super::online;
 use super::origin::origin;
 use super::prepare::prepare;
 use super::reference::precompute;
-use super::save;
 use super::settings::Settings;
 use super::settings::objectives::learning_rate;
 use super::start::{self, Start};
-use super::store::{State, restore};
-use super::summary::{Outcome, Summary};
+use super::store::restore;
+use super::summary::{Outcome, Summary, parameters};
 use candle_align::decoder::Decoder;
 use indicatif::ProgressBar;
 use std::time::Instant;
@@ -100,7 +98,7 @@ pub fn run_in(
             state.step
         }
     };
-    agree(world, "the weights", &weights_number(fitting.vars())?)?;
+    same_weights(world, fitting.vars())?;
     let mut log = Log::none();
     if let Some(results) = results {
         results.folder.json("config.json", settings)?;
@@ -128,19 +126,10 @@ pub fn run_in(
             })
         };
     let save = |step: usize, log: &Log, decoder: &Decoder, fitting: &Fitting| -> Result<()> {
-        agree(world, "the weights", &weights_number(fitting.vars())?)?;
-        let Some(results) = results else {
-            return Ok(());
-        };
+        same_weights(world, fitting.vars())?;
         log.sync()?;
-        let state = State {
-            step,
-            rows: rows.fingerprint.clone(),
-            origin: origin.clone(),
-            settings: settings.clone(),
-        };
-        let (update, shift) = (fitting.update(), fitting.moving_shift());
-        results.store.save(&state, update, shift, decoder)
+        let moved = (fitting.update(), fitting.moving_shift());
+        start.save(step, (&rows.fingerprint, &origin), moved, decoder)
     };
     progress.set_length(last as u64);
     progress.set_position(first as u64);
@@ -150,10 +139,10 @@ pub fn run_in(
     progress.reset_eta();
     let (mut tokens, mut seconds, mut spent) = (0, 0.0, Spent::default());
     for step in fitting.steps(first) {
-        let start = Instant::now();
+        let step_begun = Instant::now();
         world.take();
         let logged = fitting.step(&mut decoder, &step)?;
-        seconds += start.elapsed().as_secs_f64();
+        seconds += step_begun.elapsed().as_secs_f64();
         spent.add(world.take());
         tokens += step
             .micro_batches
@@ -189,23 +178,12 @@ pub fn run_in(
     progress.finish_and_clear();
 
     let seen = log.seen()?;
-    if let Some(results) = results {
-        let data = settings.data.display().to_string();
-        let title = format!("{} on {}", settings.objective, file_name(&data));
-        let curves = picture(&seen, settings.no_opinion(), &title)?;
-        save::trained(&decoder, fitting.update().budget(), &settings.model, out)?;
-        results.folder.text("curves.svg", &curves)?;
-    }
+    start.finish(&seen, settings.no_opinion(), fitting.update(), &decoder)?;
     let held_out: Vec<Scores> = seen
         .iter()
         .filter(|seen| seen.split == "held_out")
         .map(Seen::scores)
         .collect();
-    let own = decoder
-        .state_dict()
-        .into_values()
-        .map(|tensor| tensor.elem_count())
-        .sum();
     let summary = Summary {
         objective: settings.objective,
         model: settings.model.clone(),
@@ -217,7 +195,7 @@ pub fn run_in(
         shared_prompts: rows.shared_prompts,
         long_rows,
         trained_parameters: fitting.vars().iter().map(|(_, var)| var.elem_count()).sum(),
-        model_parameters: own,
+        model_parameters: parameters(&decoder),
         resumed_at: first,
         steps: last,
         learning_rate: settings.fit.learning_rate,

@@ -2,12 +2,18 @@
 
 use super::super::error::{Error, Result};
 use super::super::output::Folder;
+use super::super::plot::file_name;
 use super::super::world::{World, agree};
 use super::given_out;
+use super::log::{Seen, picture};
 use super::origin::Origin;
 use super::rows::Report;
+use super::save;
 use super::settings::Settings;
 use super::store::{State, Store};
+use super::update::Update;
+use candle_align::decoder::Decoder;
+use candle_align::ranking::RewardShift;
 use chrono::{Local, NaiveDateTime, Timelike};
 use indicatif::ProgressBar;
 use std::path::{Path, PathBuf};
@@ -155,6 +161,45 @@ impl Start {
                 ));
             }
         }
+    }
+
+    /// Writes a checkpoint after a step, on rank 0.
+    pub fn save(
+        &self,
+        step: usize,
+        (rows, origin): (&str, &Origin),
+        (update, shift): (&Update, Option<&RewardShift>),
+        decoder: &Decoder,
+    ) -> Result<()> {
+        let Some(results) = &self.results else {
+            return Ok(());
+        };
+        let state = State {
+            step,
+            rows: rows.to_string(),
+            origin: origin.clone(),
+            settings: self.settings.clone(),
+        };
+        results.store.save(&state, update, shift, decoder)
+    }
+
+    /// Writes the curves and what was trained, on rank 0.
+    pub fn finish(
+        &self,
+        seen: &[Seen],
+        no_opinion: Option<f64>,
+        update: &Update,
+        decoder: &Decoder,
+    ) -> Result<()> {
+        let Some(results) = &self.results else {
+            return Ok(());
+        };
+        let settings = &self.settings;
+        let data = settings.data.display().to_string();
+        let title = format!("{} on {}", settings.objective, file_name(&data));
+        let curves = picture(seen, no_opinion, &title)?;
+        save::trained(decoder, update.budget(), &settings.model, &self.out)?;
+        results.folder.text("curves.svg", &curves)
     }
 
     /// Steps between two evaluations.

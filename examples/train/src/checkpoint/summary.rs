@@ -5,6 +5,7 @@ use super::evaluate::Scores;
 use super::online;
 use super::rows::Report;
 use super::settings::Learned;
+use candle_align::decoder::Decoder;
 use serde::Serialize;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -149,6 +150,12 @@ impl fmt::Display for Summary {
             self.adapted,
         )
     }
+}
+
+/// The numbers of a model's weights and adapters.
+pub fn parameters(decoder: &Decoder) -> usize {
+    let all = decoder.state_dict();
+    all.values().map(|tensor| tensor.elem_count()).sum()
 }
 
 /// The last lines of a report: how long it took, how much memory, and where the result is.

@@ -4,7 +4,7 @@
 //! other frameworks hide behind the backward pass is seen here in full.
 
 use super::super::error::Result;
-use super::World;
+use super::{World, agree};
 use candle_align::training::GradAccumulator;
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, Var};
@@ -71,8 +71,16 @@ fn buckets<'a, 'b>(vars: &'b [&'a Var]) -> Vec<&'b [&'a Var]> {
     all
 }
 
+/// An error if a rank's weights are not those of rank 0. One rank alone has nothing to compare, and reads no weight.
+pub fn same_weights(world: &dyn World, vars: &[(String, Var)]) -> Result<()> {
+    match world.size() {
+        1 => Ok(()),
+        _ => agree(world, "the weights", &weights_number(vars)?),
+    }
+}
+
 /// A number of all bits of the weights: ranks that drifted apart have another one.
-pub fn weights_number(vars: &[(String, Var)]) -> Result<String> {
+fn weights_number(vars: &[(String, Var)]) -> Result<String> {
     let mut number: u64 = 0xcbf2_9ce4_8422_2325;
     for (_, var) in vars {
         let flat = var.as_tensor().to_dtype(DType::F32)?.flatten_all()?;

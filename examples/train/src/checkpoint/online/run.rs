@@ -2,21 +2,19 @@
 //! stopped.
 
 use super::super::super::error::Result;
-use super::super::super::plot::file_name;
 use super::super::super::report::peak_memory_mib;
+use super::super::super::world::any;
 use super::super::super::world::counted::{Counted, Shared, Spent};
-use super::super::super::world::gradients::weights_number;
-use super::super::super::world::{agree, any};
+use super::super::super::world::gradients::same_weights;
 use super::super::load;
-use super::super::log::{Line, Lines, Log, picture, read};
+use super::super::log::{Line, Lines, Log, read};
 use super::super::order::Steps;
 use super::super::origin::origin;
-use super::super::save;
 use super::super::settings::Settings;
 use super::super::settings::objectives::learning_rate;
 use super::super::start::{self, Start};
-use super::super::store::{State, restore};
-use super::super::summary::Outcome;
+use super::super::store::restore;
+use super::super::summary::{Outcome, parameters};
 use super::super::update::Update;
 use super::evaluate::{Answered, evaluate};
 use super::files::{Said, Times, lines};
@@ -134,11 +132,7 @@ pub fn run(
             state.step
         }
     };
-    agree(
-        world,
-        "the weights",
-        &weights_number(learner.update.vars())?,
-    )?;
+    same_weights(world, learner.update.vars())?;
     let kept = from.is_some().then_some(first);
     let mut log = Log::none();
     let (mut samples, mut durations) = (Lines::none(), Lines::none());
@@ -235,25 +229,12 @@ pub fn run(
         let due =
             settings.save_every > 0 && done / settings.save_every > before / settings.save_every;
         if due || stopping || done == last {
-            agree(
-                world,
-                "the weights",
-                &weights_number(learner.update.vars())?,
-            )?;
+            same_weights(world, learner.update.vars())?;
             log.sync()?;
             samples.sync()?;
             durations.sync()?;
-            let state = State {
-                step: done,
-                rows: prompts.fingerprint.clone(),
-                origin: origin.clone(),
-                settings: settings.clone(),
-            };
-            if let Some(results) = results {
-                results
-                    .store
-                    .save(&state, &learner.update, None, &decoder)?;
-            }
+            let moved = (&learner.update, None);
+            start.save(done, (&prompts.fingerprint, &origin), moved, &decoder)?;
         }
         if stopping && done < last {
             progress.finish_and_clear();
@@ -267,13 +248,9 @@ pub fn run(
     progress.finish_and_clear();
 
     let seen = log.seen()?;
+    start.finish(&seen, None, &learner.update, &decoder)?;
     let mut held_out = Vec::new();
-    if let Some(results) = results {
-        let data = settings.data.display().to_string();
-        let title = format!("{} on {}", settings.objective, file_name(&data));
-        let curves = picture(&seen, None, &title)?;
-        results.folder.text("curves.svg", &curves)?;
-        save::trained(&decoder, learner.update.budget(), &settings.model, out)?;
+    if results.is_some() {
         if let Some(critic) = &learner.critic {
             critic.save(&settings.model, out)?;
         }
@@ -284,11 +261,6 @@ pub fn run(
         .filter(|(_, line)| line.split == "held_out")
         .filter_map(|(text, _)| serde_json::from_str(&text).ok())
         .collect();
-    let own = decoder
-        .state_dict()
-        .into_values()
-        .map(|tensor| tensor.elem_count())
-        .sum();
     let vars = learner.update.vars().iter();
     let summary = Summary {
         objective: settings.objective,
@@ -299,7 +271,7 @@ pub fn run(
         held_out_prompts: prompts.held_out.len(),
         shared_prompts: prompts.shared_prompts,
         trained_parameters: vars.map(|(_, var)| var.elem_count()).sum(),
-        model_parameters: own,
+        model_parameters: parameters(&decoder),
         resumed_at: first,
         steps: last,
         answers_per_step: settings.answers_per_step(),

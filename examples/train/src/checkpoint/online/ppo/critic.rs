@@ -4,9 +4,10 @@ use super::super::super::super::error::{Error, Result};
 use super::super::super::load::TRAINED;
 use super::super::super::objective::Text;
 use super::super::super::objective::text::values;
+use super::super::super::save;
 use super::super::super::settings::{Learned, Settings};
 use super::super::super::staged::staged;
-use candle_align::decoder::{Decoder, Load, Mode, Save};
+use candle_align::decoder::{Decoder, Load, Mode};
 use candle_align::peft::{AdapterMethod, TaskType};
 use candle_core::{Device, Tensor, Var};
 use rand::SeedableRng;
@@ -81,12 +82,6 @@ impl Critic {
         if self.model.adapter().is_some() {
             return Ok(self.model.save_adapter(NAME, &folder)?);
         }
-        staged(&folder, |part| {
-            let save = Save {
-                beside: Some(from.to_path_buf()),
-                ..Save::default()
-            };
-            Ok(self.model.save(part, &save)?)
-        })
+        staged(&folder, |part| save::model(&self.model, from, part))
     }
 }
