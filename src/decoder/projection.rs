@@ -133,7 +133,10 @@ impl Projection {
                     let mut rng = StdRng::seed_from_u64(seed ^ number(&self.path));
                     adapter.forward_train(x, &mut rng)
                 }
-                None => Ok(adapter.forward(x)?),
+                None => match adapter {
+                    AnyAdapter::Lora(lora) if pass.few => lora.forward_by(x, few_rows::product),
+                    _ => Ok(adapter.forward(x)?),
+                },
             };
         }
         let weight = match &self.weight {

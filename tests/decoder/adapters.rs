@@ -3,7 +3,8 @@
 use super::{adapted, apart, expected, folder, load, logits, lora, rows};
 use candle_align::decoder::{Decoder, LanguageModel, Load, Mode};
 use candle_align::ops::Segments;
-use candle_align::peft::{Strictness, TaskType};
+use candle_align::parameter_efficient::LoraBias;
+use candle_align::peft::{AdapterMethod, Strictness, TaskType};
 use candle_align::{DpoConfig, Pair, SamplingConfig, dpo_loss};
 use candle_core::{DType, Device, Tensor};
 use rand::SeedableRng;
@@ -160,6 +161,48 @@ fn frozen_half_weights_stay_what_they_are_and_adapters_learn_in_f32() {
                 largest.max_all().unwrap().to_scalar::<f32>().unwrap() > 0.0,
                 "{name}"
             );
+        }
+    }
+}
+
+/// With a cache, one token of each row goes through products of its own.
+#[test]
+fn a_drawn_token_is_as_likely_as_in_a_whole_pass() {
+    let cases = [
+        ("llama", r#""all-linear""#, LoraBias::Frozen),
+        ("gemma3", r#""all-linear""#, LoraBias::Update),
+        ("qwen2", r#"["q_proj", "v_proj"]"#, LoraBias::Base),
+        ("qwen2", r#""all-linear""#, LoraBias::Update),
+        ("llama_biased", r#""all-linear""#, LoraBias::Frozen),
+    ];
+    for (name, targets, bias) in cases {
+        for dtype in [DType::F32, DType::BF16, DType::F16] {
+            let mut config = lora(targets);
+            if let AdapterMethod::Lora(file) = &mut config.method {
+                file.model.config.bias = bias;
+            }
+            let load = Load {
+                dtype,
+                ..Load::default()
+            };
+            let model = adapted(Decoder::load(folder(name), &load).unwrap(), &config);
+            let drawing = SamplingConfig {
+                max_new_tokens: 5,
+                ..Default::default()
+            };
+            let mut rng = StdRng::seed_from_u64(0);
+            let drawn = model.sample(&rows(&expected(name)), &drawing, &mut rng);
+            for row in &drawn.unwrap().rows {
+                let whole = row.sequence.tokens().to_vec();
+                let first = whole.len() - row.answer().len();
+                let under = candle_nn::ops::log_softmax(&logits(&model, &[whole]), 1).unwrap();
+                let under = under.to_vec2::<f32>().unwrap();
+                for (at, (token, found)) in row.answer().iter().zip(&row.log_probs).enumerate() {
+                    let want = f64::from(under[first + at - 1][*token as usize]);
+                    let far = (found - want).abs();
+                    assert!(far < 1e-4, "{name} {dtype:?} {bias:?} at {at}: {far:e}");
+                }
+            }
         }
     }
 }

@@ -165,6 +165,24 @@ pub struct Lora<B> {
     state: AdapterState,
 }
 
+impl LoraLinear {
+    /// As [`Adapter::forward_eval`] for rows `[n, in]` in the type of A, with W₀ x by `product`, which has x and W₀.
+    pub(crate) fn forward_by(
+        &self,
+        x: &Tensor,
+        product: impl Fn(&Tensor, &Tensor) -> candle_core::Result<Tensor>,
+    ) -> Result<Tensor> {
+        if !self.is_enabled() || self.is_merged() {
+            return self.forward_eval(x);
+        }
+        let mut y = product(x, self.base.weight())?;
+        if let (Some(bias), false) = (self.base.bias(), self.update.replaces_bias()) {
+            y = y.broadcast_add(&bias.to_dtype(y.dtype())?)?;
+        }
+        self.update.added_to(y, x)
+    }
+}
+
 impl<B> Lora<B> {
     pub(crate) fn over_base(names: Names, base: B, update: Update, dropout: f64) -> Self
     where
