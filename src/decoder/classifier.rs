@@ -44,10 +44,27 @@ impl Decoder {
         Ok(self)
     }
 
+    /// The padding token for [`Decoder::scores`] and for the `config.json` that [`Decoder::save`] writes: TRL's reward
+    /// trainer takes that of the tokenizer. Which row of the embedding does not learn stays as it was read.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a token outside of the vocabulary.
+    #[doc(alias = "pad_token_id")]
+    pub fn set_pad_token(&mut self, id: u32) -> Result<()> {
+        let vocabulary = self.config.vocab_size;
+        if id as usize >= vocabulary {
+            let text = format!("is {id}, and the vocabulary has {vocabulary} tokens");
+            return Err(Error::argument("Decoder::set_pad_token", "id", text));
+        }
+        self.padding = Some(id);
+        Ok(())
+    }
+
     /// The scores `[rows, labels]` of whole rows, from their last hidden states `[tokens, hidden]`.
     ///
     /// Each row is scored at its last token that is not the padding token, as in Transformers. If the end
-    /// token serves as padding, that is the token before the end.
+    /// token serves as padding, that is the token before the end. The padding token is that of `config.json`, or of
+    /// [`Decoder::set_pad_token`].
     ///
     /// # Errors
     /// [`Error::Argument`] if the model has no such head, for an empty row, and for hidden states or tokens of
@@ -64,7 +81,7 @@ impl Decoder {
             );
             return Err(Error::argument(function, "hidden", text));
         }
-        let pad = self.config.pad_token_id;
+        let pad = self.padding;
         let mut last = Vec::new();
         for row in segments.rows() {
             let real = row

@@ -81,6 +81,16 @@ pub struct DecoderConfig {
 }
 
 impl DecoderConfig {
+    /// The most tokens of a row: `max_position_embeddings`, or less where the rotary scaling is not defined for longer
+    /// rows in training.
+    pub fn longest_row(&self) -> usize {
+        let ropes = [Some(&self.rope), self.window_rope.as_ref()];
+        let most = ropes.into_iter().flatten().filter_map(Rope::most).min();
+        most.map_or(self.max_position_embeddings, |most| {
+            most.min(self.max_position_embeddings)
+        })
+    }
+
     /// Reads the `config.json` of a folder.
     ///
     /// # Errors

@@ -67,6 +67,7 @@ impl Decoder {
         };
         tensors.none_left()?;
         Ok(Self {
+            padding: config.pad_token_id,
             config,
             embedding,
             layers,

@@ -30,6 +30,8 @@ pub struct Decoder {
     /// None: the embedding, or nothing for a classifier.
     pub(super) head: Option<Weight>,
     pub(super) score: Option<Weight>,
+    /// The token at the ends of rows that scores pass over.
+    pub(super) padding: Option<u32>,
     pub(super) adapter: Option<String>,
     pub(super) attached: BTreeMap<String, Attached>,
     pub(super) recompute: bool,

@@ -123,6 +123,11 @@ impl Rope {
         }
     }
 
+    /// The most tokens of a row in training, if the scaling bounds them.
+    pub(super) fn most(&self) -> Option<usize> {
+        self.limit.map(|(limit, _)| limit)
+    }
+
     /// The tables of cosines and sines, each `[positions, rotary/2]` in f32.
     ///
     /// # Errors

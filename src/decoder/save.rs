@@ -38,7 +38,7 @@ pub struct Save {
     /// usually the one that was loaded. Default none.
     pub beside: Option<PathBuf>,
     /// The padding token to write. Transformers scores a batch of texts only if a classifier has one. Default
-    /// that of the `config.json` that was read.
+    /// that of [`Decoder::set_pad_token`], or of the `config.json` that was read.
     pub pad_token_id: Option<u32>,
 }
 
@@ -132,6 +132,11 @@ impl Decoder {
                 let text = format!("is {pad}, and the vocabulary has {vocabulary} tokens");
                 return Err(Error::argument(FUNCTION, "save.pad_token_id", text));
             }
+        }
+        let set = self
+            .padding
+            .filter(|pad| Some(*pad) != self.config.pad_token_id);
+        if let Some(pad) = save.pad_token_id.or(set) {
             json.insert("pad_token_id".to_string(), pad.into());
         }
         // names Python files, which are not beside it

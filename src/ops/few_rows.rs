@@ -140,4 +140,38 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn what_the_kernel_does_not_take_goes_to_the_general_product() {
+        let of = |x: &Tensor, weight: &Tensor| product(x, weight).map_err(|e| e.to_string());
+        let [x, weight] = [&[2, 6], &[4, 6]].map(|shape| numbers(shape, 1.0, DType::F32));
+        let want = x.matmul(&weight.t().unwrap()).unwrap();
+        let far = |found: Tensor| {
+            let far = (found.to_dtype(DType::F32).unwrap() - &want).unwrap();
+            let far = far.abs().unwrap().max_all().unwrap();
+            far.to_scalar::<f32>().unwrap()
+        };
+        // other layouts, and other types
+        let across = weight.t().unwrap().contiguous().unwrap().t().unwrap();
+        assert!(far(of(&x, &across).unwrap()) < 1e-5);
+        let part = numbers(&[2, 12], 1.0, DType::F32);
+        let narrow = part.narrow(1, 0, 6).unwrap();
+        let whole = of(&narrow.copy().unwrap(), &weight).unwrap();
+        let both = (of(&narrow, &weight).unwrap() - whole).unwrap();
+        let both = both.abs().unwrap().max_all().unwrap();
+        assert!(both.to_scalar::<f32>().unwrap() < 1e-6);
+        let double = |t: &Tensor| t.to_dtype(DType::F64).unwrap();
+        assert!(far(of(&double(&x), &double(&weight)).unwrap()) < 1e-5);
+        assert!(far(of(&x, &double(&weight)).unwrap()) < 1e-5);
+        assert!(far(of(&double(&x), &weight).unwrap()) < 1e-5);
+        // nothing, and what does not fit
+        for (rows, outputs, inputs) in [(0, 4, 6), (2, 0, 6), (0, 0, 6)] {
+            let [x, weight] = [&[rows, inputs], &[outputs, inputs]]
+                .map(|shape| Tensor::zeros(shape, DType::F32, &candle_core::Device::Cpu).unwrap());
+            let found = of(&x, &weight).map(|y| y.dims().to_vec());
+            assert_eq!(found.unwrap_or(vec![rows, outputs]), [rows, outputs]);
+        }
+        assert!(of(&x, &numbers(&[4, 5], 1.0, DType::F32)).is_err());
+        assert!(of(&x, &numbers(&[4, 12], 1.0, DType::F32)).is_err());
+    }
 }

@@ -494,6 +494,10 @@ fn batches_that_the_model_cannot_take_are_named() {
         config.insert("original_max_position_embeddings".into(), json!(16));
     });
     let phi = Decoder::load(phi.path(), &Load::default()).unwrap();
+    assert_eq!(
+        (phi.config().longest_row(), model.config().longest_row()),
+        (16, 64)
+    );
     phi.hidden(&[5; 16], &segments(&[16])).unwrap();
     assert_eq!(
         phi.hidden(&[5; 17], &segments(&[17]))

@@ -153,6 +153,12 @@ fn a_saved_classifier_names_its_scores() {
             json!(labels - 1)
         );
         assert_eq!(found["pad_token_id"], json!(pad.unwrap_or(0)));
+        // what the caller names for scores is written, unless the save names another
+        let mut named = model.clone();
+        named.set_pad_token(7).unwrap();
+        named.save(at.join("named"), &save).unwrap();
+        let found = config(&at.join("named"));
+        assert_eq!(found["pad_token_id"], json!(pad.unwrap_or(7)));
         let held = tensors(&at);
         assert_eq!(held["score.weight"].dims(), [labels, 16]);
         assert!(!held.contains_key("lm_head.weight"));

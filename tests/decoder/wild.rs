@@ -262,6 +262,15 @@ fn a_text_is_scored_at_its_last_token_that_is_not_padding() {
             apart(&score.narrow(0, 1, 1).unwrap(), &want) < 1e-6,
             "{pad} {row:?}"
         );
+        // whatever the file names, the caller may name it
+        let plain = changed("llama", |config| drop(config.remove("pad_token_id")));
+        let mut named = read(plain.path())
+            .into_classifier(1, &mut StdRng::seed_from_u64(0))
+            .unwrap();
+        let Some(pad) = pad.as_u64() else { continue };
+        named.set_pad_token(pad as u32).unwrap();
+        let same = named.scores(&hidden, &tokens, &segments).unwrap();
+        assert_eq!(apart(&same, &score), 0.0, "{pad} {row:?}");
     }
 }
 

@@ -282,6 +282,11 @@ fn rewards_and_what_stands_beside_them() {
         ),
         "gdpo_advantages: `rewards[1]` has shape [1, 1], expected [prompts=1 (from `rewards[0]`), answers=2 (from `rewards[0]`)]",
     );
+    let three = Tensor::ones((3, 1, 2), DType::U8, &Device::Cpu).unwrap();
+    says(
+        gdpo_advantages(&[&rewards, &rewards], Some(&three), &GdpoConfig::default()),
+        "gdpo_advantages: `mask` has shape [3, 1, 2] for 2 rewards",
+    );
     let tokens = bits(&[&[1, 1]]);
     let config = ReinforcePlusPlusConfig {
         gamma: 1.5,

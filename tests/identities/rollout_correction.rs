@@ -6,7 +6,7 @@ use candle_align::online::ratio::RatioLevel;
 use candle_align::online::rollout_correction::*;
 use candle_align::online::shaping::*;
 use candle_align::{KlEstimator, Reduction, TokenLogProbs, TokenLoss, kl_loss};
-use candle_core::{D, Device, Tensor, Var};
+use candle_core::{D, DType, Device, Tensor, Var};
 use candle_nn::ops::log_softmax;
 
 const OLD: [f64; 4] = [0.1, 0.2, 0.3, 0.4];
@@ -145,6 +145,25 @@ fn where_both_programs_agree_every_weight_is_one() {
     }
 }
 
+/// TRL's `nan_to_num` of the difference.
+#[test]
+fn a_token_that_is_impossible_to_both_counts_as_no_difference() {
+    let (old, sampler) = engines();
+    let never = bits(&[&[0, 1, 0], &[0, 0, 0]]);
+    let least = (sampler.zeros_like().unwrap() + f64::NEG_INFINITY).unwrap();
+    let without = |x: &Tensor| never.where_cond(&least, x).unwrap();
+    let impossible = TokenLogProbs::new(&without(old.values()), old.mask()).unwrap();
+    let config = RolloutWeightConfig {
+        level: RatioLevel::Token,
+        ..Default::default()
+    };
+    let found = rollout_weights(&impossible, &without(&sampler), &config).unwrap();
+    let equal = never.where_cond(old.values(), &sampler).unwrap();
+    let expected = rollout_weights(&old, &equal, &config).unwrap();
+    assert_eq!(numbers(&found), numbers(&expected));
+    assert_eq!(numbers(&found)[1], 1.0);
+}
+
 #[test]
 fn a_token_without_a_score_counts_as_no_difference() {
     let (old, sampler) = engines();
@@ -262,6 +281,27 @@ fn a_share_of_one_keeps_every_token_and_ties_stay() {
     assert_eq!(keep(0.5), [1, 1, 1, 0, 0, 1]);
     assert_eq!(keep(0.75), [1, 1, 1, 0, 0, 1]);
     assert_eq!(keep(0.125), [0, 0, 1, 0, 0, 0]);
+}
+
+/// `torch.quantile` (2.15) of 0, ⅛, …, 3⅛ in f32 at 0.6 is 1.87500012, above the token at its rank.
+#[test]
+fn entropies_in_f32_have_the_quantile_of_pytorch() {
+    let entropies: Vec<f64> = (0..26).map(|at| f64::from(at) / 8.0).collect();
+    let entropy = matrix(&[&entropies]);
+    let mask = bits(&[&[1; 26]]);
+    let kept = |dtype| {
+        let entropy = entropy.to_dtype(dtype).unwrap();
+        let keep = bytes(&high_entropy_mask(&entropy, &mask, 0.4).unwrap());
+        keep.iter().filter(|kept| **kept == 1).count()
+    };
+    assert_eq!((kept(DType::F64), kept(DType::F32)), (11, 10));
+    for share in [0.2, 0.35, 0.5, 0.9, 1.0] {
+        let of = |dtype| {
+            let entropy = entropy.to_dtype(dtype).unwrap();
+            bytes(&high_entropy_mask(&entropy, &mask, share).unwrap())
+        };
+        assert_eq!(of(DType::F32), of(DType::F64), "{share}");
+    }
 }
 
 #[test]

@@ -149,6 +149,22 @@ fn gdpo_normalizes_each_reward_and_then_the_batch() {
     let second = add(normalized(&[0.2, 0.9, 0.4, 0.4]), vec![0.0; 4]);
     let want = normalized(&[first, second].concat());
     assert_close(&numbers(&got), &want, 1e-12, "gdpo");
+
+    // a mask of each reward: style judges two answers of the first prompt, and none of the second; nobody the last
+    let unread = matrix(&[&[3.0, f64::NAN, 2.0, f64::NAN], &[f64::NAN; 4]]);
+    let by_right = bits(&[&[1, 1, 1, 1], &[1, 1, 1, 0]]);
+    let by_style = bits(&[&[1, 0, 1, 0], &[0; 4]]);
+    let masks = Tensor::stack(&[&by_right, &by_style], 0).unwrap();
+    let got = gdpo_advantages(&[&right, &unread], Some(&masks), &config).unwrap();
+    let style = normalized(&[3.0, 2.0]);
+    let first = add(
+        normalized(&[1.0, 0.0, 0.0, 1.0]),
+        vec![style[0], 0.0, style[1], 0.0],
+    );
+    let second = normalized(&[0.2, 0.9, 0.4]);
+    let mut want = normalized(&[first, second].concat());
+    want.push(0.0);
+    assert_close(&numbers(&got), &want, 1e-12, "gdpo with two masks");
 }
 
 /// A group of three beside a mask is that group alone, whatever is under the mask.

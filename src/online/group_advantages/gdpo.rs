@@ -16,6 +16,7 @@ use crate::error::{Error, Result, non_negative, require};
 use crate::shape::Axes;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// Settings of [`gdpo_advantages`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -46,8 +47,10 @@ impl Default for GdpoConfig {
 /// ```
 /// All deviations divide by n − 1.
 /// # Shapes
-/// `rewards` holds one tensor `[prompts, answers]` for each reward; `mask` is u8 of that shape, or none where all answers
-/// count. The result is `[prompts, answers]`, a constant, 0 where an answer does not count.
+/// `rewards` holds one tensor `[prompts, answers]` for each reward. `mask` is u8: of that shape if all rewards judge the
+/// same answers, `[rewards, prompts, answers]` if not, or none where all answers count. An answer that a reward does not
+/// judge has Âₖᵢ = 0 and no part in r̄ₖ and sₖ. The result is `[prompts, answers]`, a constant, 0 where no reward judges an
+/// answer.
 /// # Errors
 /// [`Error::Shape`] or [`Error::DType`] if shapes or types differ;
 /// [`Error::Argument`] if there is no reward, or one that counts is not finite;
@@ -101,9 +104,13 @@ pub fn gdpo_advantages(
 
     // Σₖ wₖ ( rₖᵢ − r̄ₖ ) / ( sₖ + ε )
     let mut axes = Axes::new(function);
+    let masks = of_rewards(function, mask, rewards.len())?;
     let (mut sum, mut last) = (Vec::new(), None);
+    let mut counted = BTreeSet::new();
     for (k, (reward, weight)) in rewards.iter().zip(&weights).enumerate() {
+        let mask = masks.get(k);
         let groups = Groups::named(&mut axes, &format!("rewards[{k}]"), reward, mask)?;
+        counted.extend(groups.counted());
         let scaled = groups.flat(|group| {
             let deviation = Divisor::Sample.deviation(group);
             over(centered(group), deviation + config.epsilon)
@@ -118,7 +125,6 @@ pub fn gdpo_advantages(
     };
 
     // ( S − mean S ) / ( std S + ε )
-    let counted: Vec<usize> = groups.counted().collect();
     let of_batch: Vec<f64> = counted.iter().map(|at| sum[*at]).collect();
     let deviation = Divisor::Sample.deviation(&of_batch);
     let mut out = vec![0.0; sum.len()];
@@ -127,4 +133,21 @@ pub fn gdpo_advantages(
         out[at] = advantage;
     }
     groups.back(&out)
+}
+
+/// The mask of each reward; none where all answers count.
+fn of_rewards(
+    function: &'static str,
+    mask: Option<&Tensor>,
+    rewards: usize,
+) -> Result<Vec<Tensor>> {
+    match mask {
+        None => Ok(Vec::new()),
+        Some(mask) if mask.rank() != 3 => Ok(vec![mask.clone(); rewards]),
+        Some(mask) if mask.dim(0)? == rewards => (0..rewards).map(|k| Ok(mask.get(k)?)).collect(),
+        Some(mask) => {
+            let text = format!("has shape {:?} for {rewards} rewards", mask.dims());
+            Err(Error::argument(function, "mask", text))
+        }
+    }
 }

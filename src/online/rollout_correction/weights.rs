@@ -96,7 +96,8 @@ impl RolloutWeightConfig {
 /// * Where both programs agree every weight is 1, at every level.
 /// * Without bounds, tokens weighted by the ratio of whole answers give the gradient of fresh draws without bias and with
 ///   a variance that grows exponentially in the length. Truncation bounds the variance and biases towards the sampler.
-/// * A token that the sampler could not score has NaN in `sampler`; it counts as a difference of 0.
+/// * A token that the sampler could not score has NaN in `sampler`; it counts as a difference of 0, and so does one that
+///   is impossible to both.
 /// # Departures
 /// None from TRL's four modes (`token` or `sequence`, `truncate` or `mask`), NaN included.
 /// # Examples
@@ -147,7 +148,7 @@ pub fn rollout_weights(
     masked(&w, old.mask())
 }
 
-/// log π_old − log μ, a constant, 0 where the mask does not count or the sampler has NaN.
+/// log π_old − log μ, a constant, 0 where the mask does not count, the sampler has NaN or both are −∞.
 pub(super) fn differences(
     function: &'static str,
     (name, old): (&str, &TokenLogProbs),
@@ -156,9 +157,10 @@ pub(super) fn differences(
     let mut axes = Axes::new(function);
     axes.float(name, old.values(), &["batch", "time"])?;
     let sampler = axes.float("sampler", sampler, &["batch", "time"])?.detach();
-    let known = sampler.eq(&sampler)?;
-    let differences = masked(&(old.values().detach() - sampler)?, &known)?;
-    masked(&differences, old.mask())
+    let differences = (old.values().detach() - sampler)?;
+    // the sampler did not score the token, or both are −∞
+    let known = differences.eq(&differences)?;
+    masked(&masked(&differences, &known)?, old.mask())
 }
 
 /// A loss whose tokens are weighted; which tokens count, and so every divisor, stays as it is.

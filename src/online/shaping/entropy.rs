@@ -14,7 +14,7 @@ use super::super::advantages::on_host;
 use crate::error::{Result, non_negative, require};
 use crate::math::{quantile, to_host};
 use crate::shape::Axes;
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 /// The tokens of the highest entropy.
@@ -35,7 +35,7 @@ use serde::{Deserialize, Serialize};
 /// * The quantile is of what is passed: the window's entropies. Cut the mask into micro-batches, not the quantile.
 /// * On the policy's term alone, the tokens left out still feel a KL and still count in the divisor.
 /// # Departures
-/// TRL computes τ in f32 whatever the type of the entropies. Its GMPO takes the tokens out of the geometric mean: give
+/// TRL computes τ in f32 whatever the type of the entropies, and here only f64 ones have τ in f64. Its GMPO takes the tokens out of the geometric mean: give
 /// those log-probabilities this mask.
 /// # Examples
 /// ```
@@ -68,13 +68,32 @@ pub fn high_entropy_mask(entropy: &Tensor, mask: &Tensor, share: f64) -> Result<
     let counted = entropies.iter().zip(&counts).filter(|(_, m)| **m != 0);
     let mut sorted: Vec<f64> = counted.map(|(h, _)| *h).collect();
     sorted.sort_by(f64::total_cmp);
-    let threshold = quantile(&sorted, 1.0 - share);
+    let threshold = match entropy.dtype() {
+        DType::F64 => quantile(&sorted, 1.0 - share),
+        _ => single_quantile(&sorted, 1.0 - share),
+    };
 
     // Hₜ ≥ τ
     let kept = |(h, m): (&f64, &u8)| u8::from(*m != 0 && *h >= threshold);
     let kept: Vec<u8> = entropies.iter().zip(&counts).map(kept).collect();
     let kept = Tensor::from_vec(kept, entropy.shape(), &Device::Cpu)?;
     Ok(kept.to_device(entropy.device())?)
+}
+
+/// `torch.quantile` of numbers in f32: the rank is rounded to f32 too, and may come to lie above a token that it meets
+/// exactly.
+fn single_quantile(sorted: &[f64], q: f64) -> f64 {
+    let Some(last) = sorted.len().checked_sub(1) else {
+        return f64::NAN;
+    };
+    let rank = q as f32 * last as f32;
+    let (below, weight) = (rank.floor(), rank - rank.floor());
+    let at = |rank: f32| sorted[(rank as usize).min(last)] as f32;
+    let (low, high) = (at(below), at(rank.ceil()));
+    f64::from(match weight < 0.5 {
+        true => low + weight * (high - low),
+        false => high - (high - low) * (1.0 - weight),
+    })
 }
 
 /// Settings of [`EntropyController`].

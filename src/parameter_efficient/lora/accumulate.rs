@@ -178,6 +178,24 @@ mod tests {
         }
     }
 
+    /// Parts of wider matrices.
+    #[test]
+    fn factors_of_any_layout_are_read_as_they_stand() {
+        let wide = numbers((6, 14), 3, DType::F64);
+        let m = wide.narrow(1, 2, 7).unwrap().narrow(0, 1, 4).unwrap();
+        let t = numbers((5, 9), 2, DType::F64).narrow(1, 3, 4).unwrap();
+        let y = numbers((5, 7), 1, DType::F64);
+        let want = (&y
+            + t.contiguous()
+                .unwrap()
+                .matmul(&m.contiguous().unwrap())
+                .unwrap())
+        .unwrap();
+        y.inplace_op3(&t, &m, &Accumulate).unwrap();
+        let error = (&y - &want).unwrap().abs().unwrap().max_all().unwrap();
+        assert!(error.to_scalar::<f64>().unwrap() < 1e-13);
+    }
+
     #[test]
     fn rows_of_a_view_are_added_where_they_stand() {
         let y = numbers((6, 3), 1, DType::F64);

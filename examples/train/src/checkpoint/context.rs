@@ -13,7 +13,7 @@ pub struct Context {
 impl Context {
     pub fn of(decoder: &Decoder) -> Self {
         Self {
-            positions: decoder.config().max_position_embeddings,
+            positions: decoder.config().longest_row(),
             taken: decoder.virtual_tokens(),
         }
     }

@@ -97,6 +97,8 @@ pub struct Fitting<'a> {
     shift: RewardShift,
     steps: Steps,
     world: &'a dyn World,
+    /// Whether a gradient reached every trained weight.
+    checked: bool,
 }
 
 impl<'a> Fitting<'a> {
@@ -114,6 +116,7 @@ impl<'a> Fitting<'a> {
             objective,
             reference,
             update: Update::new(decoder, settings)?,
+            checked: false,
             shift: RewardShift::default(),
             steps: Steps::new(
                 objective.len(),
@@ -190,8 +193,7 @@ impl<'a> Fitting<'a> {
         let mut total = GradAccumulator::new();
         let (mut record, mut given) = (Record::default(), Vec::new());
         // ranks draw other dropout
-        let first = (self.world.rank() as u64) << 10;
-        let mut passes = first;
+        let mut passes = (self.world.rank() as u64) << 10;
         for (at, (batch, own)) in window.iter().zip(own).enumerate() {
             let part = Part {
                 batch,
@@ -210,12 +212,12 @@ impl<'a> Fitting<'a> {
                 let measured =
                     objective.loss_with(decoder, &self.reference, rows, window, seed, number)?;
                 let grads = measured.loss.backward()?;
-                if step.step == 0 && passes == first {
-                    self.update.check_first(&grads)?;
+                let loss = measured.loss.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+                if !self.checked {
+                    self.checked = self.update.check_first(&grads, loss)?;
                 }
                 passes += 1;
                 total.add(self.update.vars(), &grads)?;
-                let loss = measured.loss.to_dtype(DType::F64)?.to_scalar::<f64>()?;
                 record.add(at, loss, &measured);
             }
         }

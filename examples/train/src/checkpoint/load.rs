@@ -6,6 +6,7 @@ use super::context::Context;
 use super::fresh_adapter::{FreshAdapter, peft_text};
 use super::objective::Reference;
 use super::settings::{Learned, Settings};
+use super::tokenizer::Tokenizer;
 use candle_align::decoder::{Decoder, Load};
 use candle_align::peft::{AdapterMethod, PeftConfig, Strictness, TaskType};
 use candle_core::Device;
@@ -13,6 +14,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::{Map, Value};
 use std::fs;
+use std::path::Path;
 
 /// The adapter that is trained.
 pub const TRAINED: &str = "default";
@@ -41,6 +43,7 @@ pub fn start(settings: &Settings) -> Result<(Decoder, Reference)> {
             let problem = format!("gives a text {labels} scores, and a reward model gives one");
             return Err(Error::file(&settings.model, problem));
         }
+        pads(&mut decoder, &settings.model)?;
     }
     // of a model without an adapter, the model itself
     let mut reference = Reference::AdapterOff;
@@ -100,6 +103,14 @@ pub fn start(settings: &Settings) -> Result<(Decoder, Reference)> {
     }
     decoder.set_recompute(settings.recompute);
     Ok((decoder, reference))
+}
+
+/// Texts are scored before the padding token of the tokenizer in a folder, as in TRL, whatever `config.json` names.
+pub fn pads(decoder: &mut Decoder, folder: &Path) -> Result<()> {
+    match Tokenizer::open(folder)?.pad() {
+        Some(pad) => Ok(decoder.set_pad_token(pad.id)?),
+        None => Ok(()),
+    }
 }
 
 /// The settings of a fresh adapter, with what the run knows.

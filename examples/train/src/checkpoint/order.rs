@@ -18,6 +18,21 @@ pub enum Order {
 }
 
 impl Order {
+    /// The same by TRL's sampler of prompts: one generator draws an epoch's order after another's.
+    pub fn repeated(self, rows: usize, epoch: usize) -> Vec<usize> {
+        match self {
+            Order::Sequential => (0..rows).collect(),
+            Order::Random { seed } => {
+                let mut twister = Twister::new(seed as u32);
+                let mut order = permuted(rows, &mut twister);
+                for _ in 0..epoch {
+                    order = permuted(rows, &mut twister);
+                }
+                order
+            }
+        }
+    }
+
     /// The rows of an epoch, counted from 0.
     pub fn epoch(self, rows: usize, epoch: usize) -> Vec<usize> {
         match self {
@@ -29,7 +44,10 @@ impl Order {
 
 /// `torch.randperm(rows)` of a CPU generator with this seed, for fewer than 2³²/20 rows.
 pub fn permutation(rows: usize, seed: u64) -> Vec<usize> {
-    let mut twister = Twister::new(seed as u32);
+    permuted(rows, &mut Twister::new(seed as u32))
+}
+
+fn permuted(rows: usize, twister: &mut Twister) -> Vec<usize> {
     let mut order: Vec<usize> = (0..rows).collect();
     for i in 0..rows.saturating_sub(1) {
         let ahead = twister.draw() as usize % (rows - i);
@@ -48,6 +66,8 @@ pub struct Steps {
     batch: usize,
     accumulation: usize,
     order: Order,
+    /// Whether the order is [`Order::repeated`], and what fills no batch is left out.
+    repeated: bool,
 }
 
 /// The rows of one step.
@@ -80,12 +100,31 @@ impl Steps {
             batch,
             accumulation,
             order,
+            repeated: false,
+        })
+    }
+
+    /// Steps of whole batches, in the order of TRL's sampler of prompts: what is left at the end of an epoch is left out.
+    pub fn of_prompts(prompts: usize, batch: usize, order: Order) -> Result<Self> {
+        if prompts < batch {
+            let problem = format!(
+                "a step takes {batch} prompts, and there are {prompts}: lower `fit.batch` or `fit.accumulation`, or give \
+                 more prompts"
+            );
+            return Err(Error::Usage(problem));
+        }
+        Ok(Self {
+            repeated: true,
+            ..Self::new(prompts, batch, 1, order)?
         })
     }
 
     /// The number of micro-batches of an epoch.
     pub fn batches_per_epoch(&self) -> usize {
-        self.rows.div_ceil(self.batch)
+        match self.repeated {
+            true => self.rows / self.batch,
+            false => self.rows.div_ceil(self.batch),
+        }
     }
 
     /// The number of steps of an epoch.
@@ -112,6 +151,7 @@ impl Steps {
             let epoch = step / self.per_epoch();
             let order = match known.take() {
                 Some((of, order)) if of == epoch => order,
+                _ if self.repeated => self.order.repeated(self.rows, epoch),
                 _ => self.order.epoch(self.rows, epoch),
             };
             let micro_batches = self.batches(step).map(|batch| {

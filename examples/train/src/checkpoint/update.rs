@@ -102,11 +102,15 @@ impl Update {
         self.budget.as_mut()
     }
 
-    /// An error unless the first gradient reaches every trained weight and is finite.
-    pub fn check_first(&self, grads: &GradStore) -> Result<()> {
+    /// An error unless the first gradient reaches every trained weight and is finite. False where there is none: rows
+    /// whose tokens the loss does not cover have a loss of 0 that depends on nothing.
+    pub fn check_first(&self, grads: &GradStore, loss: f64) -> Result<bool> {
         let coverage = grad_coverage(&self.vars, grads)?;
+        if loss == 0.0 && coverage.missing.len() == self.vars.len() {
+            return Ok(false);
+        }
         match coverage.missing.is_empty() && coverage.non_finite.is_empty() {
-            true => Ok(()),
+            true => Ok(true),
             false => Err(Error::Usage(format!("the first gradient: {coverage}"))),
         }
     }
@@ -138,6 +142,12 @@ impl Update {
             penalty = Some(added.to_dtype(DType::F64)?.to_scalar::<f64>()?);
         }
         let mut grads = sum_gradients(world, &self.vars, total)?;
+        // a step whose loss covers nothing: moments and weight decay go on, as they do for a gradient of 0
+        for (_, var) in &self.vars {
+            if grads.get(var).is_none() {
+                grads.insert(var, var.zeros_like()?);
+            }
+        }
         let grad_norm = clip_grad_norm(&self.vars, &mut grads, f64::MAX)?;
         // PyTorch divides by the norm plus 10⁻⁶
         let bound = self.max_grad_norm;

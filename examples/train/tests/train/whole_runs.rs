@@ -228,6 +228,86 @@ fn the_results_load_again() {
     assert!(left_out.unwrap().is_empty());
 }
 
+/// Rows of which nothing is predicted, alone in a pass: their loss is 0 and their gradient too.
+#[test]
+fn a_row_of_one_token_has_no_loss() {
+    for most in [None, Some(4)] {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("rows.jsonl");
+        let texts = ["", "t3 t4 t5", "", "", "t6 t7"];
+        let row = |text: &&str| json!({ "text": text }).to_string() + "\n";
+        fs::write(&data, texts.iter().map(row).collect::<String>()).unwrap();
+        let mut settings = tiny(Learned::Sft, None, &dir.path().join("out"));
+        settings.data = data;
+        settings.held_out = 0.0;
+        settings.eval_every = 0;
+        settings.fit.order = train::checkpoint::order::Order::Sequential;
+        settings.fit.max_steps = 5;
+        (settings.fit.batch, settings.fit.max_tokens) = match most {
+            None => (1, None),
+            most => (5, most),
+        };
+        whole(&settings);
+        let metrics = fs::read_to_string(dir.path().join("out/metrics.jsonl")).unwrap();
+        let steps = metrics
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let norms: Vec<f64> = steps
+            .filter_map(|step| step["grad_norm"].as_f64())
+            .collect();
+        let zero: Vec<bool> = norms.iter().map(|norm| *norm == 0.0).collect();
+        let expected = match most {
+            None => [true, false, true, true, false],
+            Some(_) => [false; 5],
+        };
+        assert_eq!(zero, expected, "{norms:?}");
+    }
+}
+
+/// As TRL's reward trainer, which writes the tokenizer's padding token into the model's settings.
+#[test]
+fn a_text_is_scored_before_the_padding_token_of_the_tokenizer() {
+    let dir = tempfile::tempdir().unwrap();
+    let ran = |name: &str, in_config: Value, in_tokenizer: bool| {
+        let model = dir.path().join(name);
+        fs::create_dir_all(&model).unwrap();
+        for file in fs::read_dir(golden("model")).unwrap() {
+            let path = file.unwrap().path();
+            fs::copy(&path, model.join(path.file_name().unwrap())).unwrap();
+        }
+        let change = |file: &str, change: &dyn Fn(&mut serde_json::Map<String, Value>)| {
+            let path = model.join(file);
+            let mut json = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+            change(&mut json);
+            fs::write(path, serde_json::to_vec(&json).unwrap()).unwrap();
+        };
+        change("config.json", &|json| {
+            json.insert("pad_token_id".into(), in_config.clone());
+        });
+        if !in_tokenizer {
+            change("tokenizer_config.json", &|json| {
+                json.remove("pad_token");
+            });
+        }
+        let mut settings = tiny(Learned::Reward, None, &dir.path().join(name).join("out"));
+        settings.model = model;
+        let loss = whole(&settings).after.unwrap().loss;
+        let written = fs::read(dir.path().join(name).join("out/model/config.json")).unwrap();
+        let written: Value = serde_json::from_slice(&written).unwrap();
+        (loss, written["pad_token_id"].clone())
+    };
+    let padded = ran("padded", json!(0), true);
+    assert_eq!(padded.1, json!(0));
+    assert_eq!(ran("none", json!(null), true), padded);
+    // the row of the embedding that does not learn is another one then
+    assert_eq!(ran("other", json!(5), true).1, json!(0));
+    // without a padding token the end token is it, and the token before the end is scored
+    let ended = ran("ended", json!(2), false);
+    assert_eq!(ended.1, json!(2));
+    assert_ne!(ended.0, padded.0);
+    assert_eq!(ran("nothing", json!(null), false), ended);
+}
+
 /// The reference of DPO is a copy of the adapter that the run goes on from: both agree at first.
 #[test]
 fn dpo_goes_on_from_an_adapter_that_is_its_reference() {

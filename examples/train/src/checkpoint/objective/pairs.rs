@@ -169,8 +169,12 @@ fn answers(
         Reads::Distributions => Some(divergences(pass, texts)?),
         _ => None,
     };
+    let length = |text: &&Text| text.learned.iter().filter(|learned| **learned).count() as f64;
+    let lengths = Tensor::from_iter(texts.iter().map(length), &Device::Cpu)?;
+    let lengths = halves(&lengths.to_dtype(policy.chosen.values().dtype())?)?;
     Ok(Answers {
         policy,
+        lengths,
         chosen_rows,
         reference,
         reference_tokens: reference_tokens.map(|both: Two<TokenLogProbs>| Two {

@@ -19,6 +19,8 @@ use candle_core::Tensor;
 /// What the losses read of some pairs: [`Objective::reads`] says what of the reference.
 pub struct Answers {
     pub policy: Pair<TokenLogProbs>,
+    /// How many tokens the loss covers, a first one counted that nothing predicts: TRL's divisor of means.
+    pub lengths: Pair<Tensor>,
     /// Those of all tokens of the chosen texts, if the likelihood covers the prompt too.
     pub chosen_rows: Option<TokenLogProbs>,
     /// The reference's sums.
@@ -44,7 +46,7 @@ pub fn since_loss(objective: Objective, all: &Since, answers: &Answers) -> Resul
             let (plain, mut ratios) =
                 (answers.ratios()?, answers.ratios()?.scored(all.divergence)?);
             if all.ipo.log_ratio == ReferenceTokens::Mean {
-                ratios = ratios.per_token(&answers.lengths()?)?;
+                ratios = ratios.per_token(&answers.lengths)?;
             }
             let config = IpoConfig { beta: all.ipo.beta };
             implicit(ipo_loss(&ratios, &config)?, &plain, config.beta)?
@@ -86,7 +88,7 @@ pub fn since_loss(objective: Objective, all: &Since, answers: &Answers) -> Resul
         Objective::LengthNormalizedDpo => {
             let (config, ratios) = (&all.length_normalized_dpo, answers.ratios()?);
             let scored = ratios.scored(all.divergence)?;
-            let out = length_normalized_dpo_loss(&scored, &answers.lengths()?, config)?;
+            let out = length_normalized_dpo_loss(&scored, &answers.lengths, config)?;
             implicit(out, &ratios, config.beta)?
         }
         Objective::FDpo => {
@@ -114,7 +116,7 @@ pub fn since_loss(objective: Objective, all: &Since, answers: &Answers) -> Resul
         Objective::Aot => aot_loss(&answers.sums()?, answers.reference()?, &all.aot)?,
         Objective::AotUnpaired => aot_unpaired_loss(&answers.ratios()?, &all.aot_unpaired)?,
         Objective::Dpop => dpop_loss(&answers.ratios()?, &all.dpop)?,
-        Objective::RDpo => r_dpo_loss(&answers.ratios()?, &answers.lengths()?, &all.r_dpo)?,
+        Objective::RDpo => r_dpo_loss(&answers.ratios()?, &answers.lengths, &all.r_dpo)?,
         Objective::Tdpo1 => tdpo1_loss(&answers.ratios()?, answers.divergences()?, &all.tdpo1)?,
         Objective::Tdpo2 => tdpo2_loss(&answers.ratios()?, answers.divergences()?, &all.tdpo2)?,
         Objective::LdDpo => {
@@ -189,10 +191,6 @@ impl Answers {
 
     fn means(&self) -> Result<Pair<Tensor>> {
         self.each(TokenLogProbs::mean)
-    }
-
-    fn lengths(&self) -> Result<Pair<Tensor>> {
-        self.each(TokenLogProbs::lengths)
     }
 
     fn each(&self, of: fn(&TokenLogProbs) -> candle_align::Result<Tensor>) -> Result<Pair<Tensor>> {

@@ -11,6 +11,7 @@ use super::super::update::Update;
 use super::files::Times;
 use super::given::Given;
 use super::learned::{Part, units};
+use super::look_back::look_back;
 use super::loss::{Divisors, Round, counts, loss};
 use super::ppo::critic::Critic;
 use super::ppo::lesson::{Lesson, mini_batch};
@@ -19,6 +20,7 @@ use super::prompts::Prompt;
 use super::rewards::{Rewards, Scored};
 use super::rollout::{Answer, Purpose, Sampler};
 use super::sampler_weights::known;
+use super::settings::Online;
 use super::shared::{Found, of_tokens};
 use candle_align::decoder::{Decoder, Mode};
 use candle_align::training::GradAccumulator;
@@ -149,6 +151,10 @@ impl Learner<'_> {
         known(online, &answers)?;
         let forking = self.forking(decoder, &answers)?;
         let reference = match online.has_reference(settings.objective) {
+            // as each step asks for them
+            true if !Online::pays_in_reward(settings.objective) => {
+                Some(vec![Vec::new(); answers.len()])
+            }
             true => {
                 let quiet = decoder.without_gradients();
                 let compute = |texts: &[&Text]| {
@@ -231,30 +237,36 @@ impl Learner<'_> {
     pub fn step(
         &mut self,
         decoder: &Decoder,
-        ready: &Ready,
+        ready: &mut Ready,
         step: usize,
         times: &mut Times,
     ) -> Result<Logged> {
         let begun = Instant::now();
-        let (settings, round) = (self.settings, &ready.round);
+        let settings = self.settings;
         let fit = &settings.fit;
-        let chosen = match &ready.lesson {
-            Some(_) => mini_batch(settings, &ready.units, step),
-            None => ready.units.clone(),
-        };
+        let Plan {
+            chosen,
+            batches,
+            passes,
+        } = self.plan(ready, step);
+        if !Online::pays_in_reward(settings.objective) {
+            look_back(
+                settings,
+                decoder,
+                &self.reference,
+                self.prompts,
+                &mut ready.round,
+                &passes.concat(),
+            )?;
+        }
+        times.scoring += begun.elapsed().as_secs_f64();
+        let begun = Instant::now();
+        let round = &ready.round;
         let tokens = |units: &[Vec<usize>]| {
             let answers = units.iter().flatten().map(|row| &round.answers[*row]);
             let counted = answers.filter(|answer| counts(settings, answer));
             counted.map(|answer| answer.ids.len()).sum::<usize>() as f64
         };
-        let size = |unit: usize| {
-            let answers = chosen[unit].iter().map(|row| &round.answers[*row]);
-            let whole = answers.map(|one| self.prompts[one.prompt].ids.len() + one.ids.len());
-            whole.sum::<usize>()
-        };
-        let all: Vec<usize> = (0..chosen.len()).collect();
-        let batches = micro_batches(&all, &chosen, fit.batch);
-        let own = of_each(&batches, size, self.world);
         let uncertain = |units: &[Vec<usize>]| match &round.forking {
             None => tokens(units),
             Some(all) => units
@@ -268,8 +280,8 @@ impl Learner<'_> {
         // the loss and the clipped tokens; the KL, the entropy and the value model's loss, each with how often there is one
         let mut sums = [0.0; 8];
         // ranks draw other dropout
-        let mut passes = (self.world.rank() as u64) << 10;
-        for (batch, own) in batches.iter().zip(own) {
+        let mut drawn = (self.world.rank() as u64) << 10;
+        for (batch, passes) in batches.iter().zip(&passes) {
             let divisors = Divisors {
                 rows: chosen.len() as f64,
                 tokens: window,
@@ -277,12 +289,11 @@ impl Learner<'_> {
                 of_batch: tokens(&chosen[batch[0]..batch[batch.len() - 1] + 1]),
                 batches: batches.len() as f64,
             };
-            for part in parts(&batch[own], fit.max_tokens, size) {
-                let units = &chosen[part[0]..part[part.len() - 1] + 1];
+            for units in passes {
                 let seed = fit
                     .seed
                     .wrapping_add((step as u64) << 20)
-                    .wrapping_add(passes);
+                    .wrapping_add(drawn);
                 // answers were drawn without dropout, and so are they compared
                 let mode = match fit.disable_dropout.unwrap_or(true) {
                     true => Mode::Evaluation,
@@ -305,12 +316,13 @@ impl Learner<'_> {
                     )?,
                 };
                 let grads = measured.loss.backward()?;
+                let loss = measured.loss.to_dtype(DType::F64)?.to_scalar::<f64>()?;
                 if !self.checked {
-                    self.update.check_first(&grads)?;
+                    self.update.check_first(&grads, loss)?;
                 }
-                passes += 1;
+                drawn += 1;
                 total.add(self.update.vars(), &grads)?;
-                sums[0] += measured.loss.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+                sums[0] += loss;
                 sums[1] += measured.clipped;
                 for (at, one) in [(2, measured.kl), (4, measured.entropy), (6, measured.value)] {
                     if let Some(one) = one {
@@ -342,6 +354,49 @@ impl Learner<'_> {
             value_loss: measured(6),
             entropy: measured(4).map(|sum| sum / uncertain(&chosen).max(1.0)),
         })
+    }
+}
+
+/// What goes through the model in a step.
+struct Plan {
+    /// The rows of the loss.
+    chosen: Vec<Vec<usize>>,
+    /// Their numbers by micro-batch, of all ranks.
+    batches: Vec<Vec<usize>>,
+    /// The rows of each pass of this rank, by micro-batch. One whose tokens the loss does not cover is left out.
+    passes: Vec<Vec<Vec<Vec<usize>>>>,
+}
+
+impl Learner<'_> {
+    fn plan(&self, ready: &Ready, step: usize) -> Plan {
+        let (settings, answers) = (self.settings, &ready.round.answers);
+        let chosen = match &ready.lesson {
+            Some(_) => mini_batch(settings, &ready.units, step),
+            None => ready.units.clone(),
+        };
+        let size = |unit: usize| {
+            let rows = chosen[unit].iter().map(|row| &answers[*row]);
+            let whole = rows.map(|one| self.prompts[one.prompt].ids.len() + one.ids.len());
+            whole.sum::<usize>()
+        };
+        let all: Vec<usize> = (0..chosen.len()).collect();
+        let batches = micro_batches(&all, &chosen, settings.fit.batch);
+        let own = of_each(&batches, size, self.world);
+        let counted = |units: &Vec<Vec<usize>>| {
+            let mut rows = units.iter().flatten();
+            rows.any(|row| counts(settings, &answers[*row]))
+        };
+        let of_batch = |(batch, own): (&Vec<usize>, _)| {
+            let parts = parts(&batch[own], settings.fit.max_tokens, size).into_iter();
+            let units = parts.map(|part| part.iter().map(|unit| chosen[*unit].clone()).collect());
+            units.filter(counted).collect()
+        };
+        let passes = batches.iter().zip(own).map(of_batch).collect();
+        Plan {
+            chosen,
+            batches,
+            passes,
+        }
     }
 }
 

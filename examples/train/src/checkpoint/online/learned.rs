@@ -116,9 +116,16 @@ pub fn units(
                 true => {
                     let one = (1, answers.len());
                     let config = GrpoAdvantageConfig::default();
+                    // an answer without a scored sibling has no advantage, not one of 0
+                    let judged = |at: usize| {
+                        let group = at / generations * generations;
+                        let group = rewards[group..group + generations].iter();
+                        rewards[at].sum.is_some()
+                            && group.filter(|one| one.sum.is_some()).count() > 1
+                    };
                     grpo_advantages(
                         &advantages.reshape(one)?,
-                        Some(&scored.reshape(one)?),
+                        Some(&mask(&judged)?.reshape(one)?),
                         &config,
                     )?
                 }
@@ -133,8 +140,10 @@ pub fn units(
                 weights: online.weights(),
                 ..GdpoConfig::default()
             };
-            let all = mask(&|at| rewards[at].each.iter().all(Option::is_some))?;
-            gdpo_advantages(&each.iter().collect::<Vec<_>>(), Some(&all), &config)?
+            let judged =
+                (0..online.rewards.len()).map(|k| mask(&|at| rewards[at].each[k].is_some()));
+            let judged = Tensor::stack(&judged.collect::<Result<Vec<_>>>()?, 0)?;
+            gdpo_advantages(&each.iter().collect::<Vec<_>>(), Some(&judged), &config)?
         }
         _ => {
             let config = GrpoAdvantageConfig {

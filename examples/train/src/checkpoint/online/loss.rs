@@ -33,7 +33,8 @@ pub(super) const ENTROPY: Statistics = Statistics {
 pub struct Round {
     pub answers: Vec<Answer>,
     pub parts: Vec<Part>,
-    /// The log-probabilities of each answer's tokens under the model at the start.
+    /// The log-probabilities of each answer's tokens under the model at the start; empty until
+    /// [`look_back`](super::look_back) knows them.
     pub reference: Option<Vec<Vec<f64>>>,
     /// 1 for tokens of high entropy, else 0, where the loss keeps only them.
     pub forking: Option<Vec<Vec<f64>>>,
@@ -72,6 +73,29 @@ pub fn counts(settings: &Settings, answer: &Answer) -> bool {
     answer.ended || !settings.online.mask_truncated_completions
 }
 
+/// The answers of some units in the order in which they go through the model, of pairs the better ones first, and their
+/// texts.
+pub fn rows_of(
+    settings: &Settings,
+    prompts: &[Prompt],
+    answers: &[Answer],
+    units: &[Vec<usize>],
+) -> (Vec<usize>, Vec<Text>) {
+    let width = units.first().map_or(1, Vec::len);
+    let rows = (0..width).flat_map(|side| units.iter().map(move |unit| unit[side]));
+    let rows: Vec<usize> = rows.collect();
+    let text = |row: &usize| {
+        let answer = &answers[*row];
+        let mut text = answer.after(&prompts[answer.prompt]);
+        if !counts(settings, answer) {
+            text.learned.fill(false);
+        }
+        text
+    };
+    let texts = rows.iter().map(text).collect();
+    (rows, texts)
+}
+
 /// The loss of some rows; the sum over all parts of a step is the loss of the step.
 pub fn loss(
     settings: &Settings,
@@ -82,19 +106,7 @@ pub fn loss(
     divisors: &Divisors,
     mode: Mode,
 ) -> Result<Measured> {
-    let width = units.first().map_or(1, Vec::len);
-    // of pairs, the better answers first
-    let rows = (0..width).flat_map(|side| units.iter().map(move |unit| unit[side]));
-    let rows: Vec<usize> = rows.collect();
-    let text = |row: &usize| {
-        let answer = &round.answers[*row];
-        let mut text = answer.after(&prompts[answer.prompt]);
-        if !counts(settings, answer) {
-            text.learned.fill(false);
-        }
-        text
-    };
-    let texts: Vec<Text> = rows.iter().map(text).collect();
+    let (rows, texts) = rows_of(settings, prompts, &round.answers, units);
     let all: Vec<&Text> = texts.iter().collect();
     let new = match settings.online.entropy_coef > 0.0 {
         true => log_probs_with(decoder, &all, mode, ENTROPY)?,

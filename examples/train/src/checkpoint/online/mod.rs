@@ -34,6 +34,7 @@ pub mod files;
 pub mod fit;
 pub mod given;
 pub mod learned;
+pub mod look_back;
 pub mod loss;
 pub mod ppo;
 pub mod prompts;

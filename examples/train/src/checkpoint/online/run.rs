@@ -100,7 +100,7 @@ pub fn run(
     );
 
     let per_step = settings.prompts_per_round();
-    let rounds = Steps::new(prompts.train.len(), per_step, 1, fit.order)?;
+    let rounds = Steps::of_prompts(prompts.train.len(), per_step, fit.order)?;
     let sampler = Sampler::new(settings, &prompts.voice, &prompts.folder);
     let critic = Critic::of(settings, &decoder)?;
     let steps = fit.max_steps.div_ceil(settings.steps_per_round());
@@ -194,7 +194,8 @@ pub fn run(
         let mut times = Times::default();
         progress.set_message("drawing answers");
         world.take();
-        let ready: Ready = learner.round(&decoder, &asked, round.step, asked_before, &mut times)?;
+        let mut ready: Ready =
+            learner.round(&decoder, &asked, round.step, asked_before, &mut times)?;
         asked_before += asked.len();
         for (at, answer) in ready.round.answers.iter().enumerate() {
             let prompt = &prompts.train[answer.prompt];
@@ -206,7 +207,7 @@ pub fn run(
         }
         let before = done;
         for _ in 0..settings.steps_per_round().min(last - done) {
-            let logged = learner.step(&decoder, &ready, done, &mut times)?;
+            let logged = learner.step(&decoder, &mut ready, done, &mut times)?;
             spent.add(world.take());
             log.line(&Line::Online(&logged))?;
             done += 1;

@@ -196,6 +196,11 @@ impl Online {
         }
     }
 
+    /// Whether the KL to the reference is a part of the reward. Else it is a part of the loss.
+    pub fn pays_in_reward(objective: Learned) -> bool {
+        matches!(objective, Learned::Rloo | Learned::Ppo)
+    }
+
     /// The weight of each reward.
     pub fn weights(&self) -> Vec<f64> {
         let ones = || vec![1.0; self.rewards.len()];

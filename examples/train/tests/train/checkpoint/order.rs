@@ -156,3 +156,28 @@ fn schedules_are_those_of_transformers() {
     );
     assert!(message(Kind::Linear, 4.0).contains("`warmup` must be at most `steps`"));
 }
+
+/// `torch.randperm(6, generator=g)` three times in turn, for `g` of seed 42 (torch 2.15): TRL's sampler of prompts.
+#[test]
+fn an_epoch_of_prompts_goes_on_with_the_generator() {
+    let order = Order::Random { seed: 42 };
+    let epochs = [[0, 3, 2, 4, 1, 5], [5, 1, 2, 4, 0, 3], [4, 5, 0, 3, 1, 2]];
+    for (epoch, expected) in epochs.iter().enumerate() {
+        assert_eq!(order.repeated(6, epoch), expected);
+    }
+    // four prompts a step: two of each epoch are left out
+    let steps = Steps::of_prompts(6, 4, order).unwrap();
+    assert_eq!((steps.per_epoch(), steps.batches_per_epoch()), (1, 1));
+    let found: Vec<_> = steps
+        .from(1)
+        .take(2)
+        .map(|step| step.micro_batches)
+        .collect();
+    assert_eq!(found, [[vec![5, 1, 2, 4]], [vec![4, 5, 0, 3]]]);
+    assert_eq!(steps.epochs_after(3), 3.0);
+    let error = Steps::of_prompts(3, 4, order).unwrap_err().to_string();
+    assert!(
+        error.contains("a step takes 4 prompts, and there are 3"),
+        "{error}"
+    );
+}

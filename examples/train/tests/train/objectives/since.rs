@@ -170,6 +170,31 @@ fn rewards_are_the_implicit_ones_whatever_the_loss_reads() {
     }
 }
 
+/// A row may begin with its answer. Nothing predicts the first token, and TRL divides by it all the same.
+#[test]
+fn a_mean_of_an_answer_counts_a_first_token_that_nothing_predicts() {
+    let rows = "{\"chosen\": \"An apple\", \"rejected\": \"no\"}\n";
+    let loss = |objective: &str, set: &str| {
+        let case = Case::new(objective, rows, &[set]);
+        let pairs = answers(&case);
+        let [w, l] = &pairs[0];
+        assert!(w.text.learned[0] && l.text.learned[0]);
+        let mean = |one: &Answer| one.ratio() / (one.length + 1.0);
+        let reference = Reference::Frozen(Box::new(frozen()));
+        let window = [vec![0]];
+        let objective = case.objective();
+        let found = objective.loss(&case.decoder(), &reference, &[0], &window, None);
+        (number(&found.unwrap().loss), mean(w) - mean(l))
+    };
+    let (found, margin) = loss("ipo", "since.ipo.log_ratio=mean");
+    near("ipo", found, (margin - 5.0).powi(2));
+    let (found, margin) = loss(
+        "length_normalized_dpo",
+        "since.length_normalized_dpo.beta=0.5",
+    );
+    near("length_normalized_dpo", found, logistic(0.5 * margin));
+}
+
 /// Token means of TRL: one mean over a micro-batch, whatever goes through the model at a time.
 #[test]
 fn a_likelihood_over_the_micro_batch_is_one_mean_over_its_tokens() {

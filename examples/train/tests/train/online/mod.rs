@@ -3,6 +3,7 @@
 mod answers;
 mod around;
 mod commands;
+mod nothing;
 mod ppo;
 mod prompts;
 mod rewards;

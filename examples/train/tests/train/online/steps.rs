@@ -61,7 +61,7 @@ fn the_first_gradient_is_checked_though_the_first_steps_taught_nothing() {
         };
         let mut logged = Vec::new();
         for (step, units) in learned.iter().enumerate() {
-            let ready = Ready {
+            let mut ready = Ready {
                 round: Round {
                     answers: vec![Answer {
                         ids: vec![7, 2],
@@ -78,7 +78,7 @@ fn the_first_gradient_is_checked_though_the_first_steps_taught_nothing() {
                 drawn: Drawn::default(),
                 lesson: None,
             };
-            let found = learner.step(&decoder, &ready, step, &mut Default::default());
+            let found = learner.step(&decoder, &mut ready, step, &mut Default::default());
             logged.push(found.map_err(|error| error.to_string()));
         }
         logged

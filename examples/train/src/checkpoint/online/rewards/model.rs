@@ -3,6 +3,7 @@
 
 use super::super::super::super::error::{Error, Result};
 use super::super::super::context::Context;
+use super::super::super::load::pads;
 use super::super::super::order::parts;
 use super::super::prompts::{Prompt, Voice};
 use super::super::rollout::Answer;
@@ -53,7 +54,8 @@ impl RewardModel {
             ..load.clone()
         };
         let folder = &self.folder;
-        let model = match folder.join(ADAPTER).exists() {
+        let adapted = folder.join(ADAPTER).exists();
+        let mut model = match adapted {
             true => {
                 let (config, _) = PeftConfig::read(folder.join(ADAPTER), Strictness::Strict)?;
                 if config.task != Some(TaskType::SequenceClassification) {
@@ -92,6 +94,7 @@ impl RewardModel {
             let problem = format!("gives a text {labels} scores, and a reward model gives one");
             return Err(Error::file(folder, problem));
         }
+        pads(&mut model, if adapted { base } else { folder })?;
         Ok(Scorer {
             model: model.without_gradients(),
             voice: voice.clone(),
