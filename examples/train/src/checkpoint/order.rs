@@ -48,6 +48,7 @@ pub struct Steps {
     batch: usize,
     accumulation: usize,
     order: Order,
+    drop_last: bool,
 }
 
 /// The rows of one step.
@@ -80,12 +81,28 @@ impl Steps {
             batch,
             accumulation,
             order,
+            drop_last: false,
         })
+    }
+
+    /// The same, and an epoch leaves out its last micro-batch if that is smaller than the others.
+    pub fn dropping_last(self, drop_last: bool) -> Result<Self> {
+        if drop_last && self.rows < self.batch {
+            return Err(Error::Usage(format!(
+                "`fit.dataloader_drop_last` leaves nothing to train on: there are {} rows, and a micro-batch, or a \
+                 round of answers, takes {}",
+                self.rows, self.batch
+            )));
+        }
+        Ok(Self { drop_last, ..self })
     }
 
     /// The number of micro-batches of an epoch.
     pub fn batches_per_epoch(&self) -> usize {
-        self.rows.div_ceil(self.batch)
+        match self.drop_last {
+            true => self.rows / self.batch,
+            false => self.rows.div_ceil(self.batch),
+        }
     }
 
     /// The number of steps of an epoch.
@@ -95,14 +112,7 @@ impl Steps {
 
     /// The number of steps of so many epochs, rounded up.
     pub fn of_epochs(&self, epochs: f64) -> Result<usize> {
-        let steps = (epochs * self.per_epoch() as f64).ceil();
-        // an integer above is not exact
-        match epochs > 0.0 && steps < 2f64.powi(53) {
-            true => Ok(steps as usize),
-            false => Err(Error::Usage(format!(
-                "`epochs` must be finite and > 0, got {epochs}"
-            ))),
-        }
+        of_epochs(epochs, self.per_epoch())
     }
 
     /// The steps from `first` on, counted from 0, without end.
@@ -140,6 +150,18 @@ impl Steps {
     pub fn epochs_after(&self, steps: usize) -> f64 {
         let (whole, rest) = (steps / self.per_epoch(), steps % self.per_epoch());
         whole as f64 + (rest * self.accumulation) as f64 / self.batches_per_epoch() as f64
+    }
+}
+
+/// The number of steps of so many epochs, rounded up.
+pub fn of_epochs(epochs: f64, per_epoch: usize) -> Result<usize> {
+    let steps = (epochs * per_epoch as f64).ceil();
+    // an integer above is not exact
+    match epochs > 0.0 && steps < 2f64.powi(53) {
+        true => Ok(steps as usize),
+        false => Err(Error::Usage(format!(
+            "`fit.num_train_epochs` must be > 0 and make less than 2^53 steps, got {epochs}"
+        ))),
     }
 }
 
