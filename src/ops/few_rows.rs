@@ -165,7 +165,7 @@ mod tests {
         assert!(far(of(&x, &double(&weight)).unwrap()) < 1e-5);
         assert!(far(of(&double(&x), &weight).unwrap()) < 1e-5);
         // nothing, and what does not fit
-        for (rows, outputs, inputs) in [(0, 4, 6), (2, 0, 6), (0, 0, 6)] {
+        for (rows, outputs, inputs) in [(0, 4, 6), (2, 0, 6), (0, 0, 6), (2, 4, 0)] {
             let [x, weight] = [&[rows, inputs], &[outputs, inputs]]
                 .map(|shape| Tensor::zeros(shape, DType::F32, &candle_core::Device::Cpu).unwrap());
             let found = of(&x, &weight).map(|y| y.dims().to_vec());

@@ -164,7 +164,7 @@ impl Arguments {
         put(&mut all.adapter_dir, self.adapter.map(Some));
         put(&mut all.teacher, self.teacher.map(Some));
         put(&mut all.max_length, self.max_length.map(Some));
-        put(&mut all.fit.max_steps, self.steps);
+        put(&mut all.fit.max_steps, self.steps.map(Some));
         put(&mut all.fit.batch, self.batch);
         put(&mut all.fit.learning_rate, self.learning_rate.map(Some));
         if let Some(seed) = self.seed {

@@ -6,66 +6,15 @@ use super::super::world::World;
 use super::super::world::parts::of_each;
 use super::super::world::single::Single;
 use super::objective::{Labels, Objective, Part, Reference, Rewards};
-use super::order::{Order, Step, Steps, parts};
+use super::order::{Step, Steps, parts};
 use super::record::Record;
-use super::schedule::Kind;
+pub use super::settings::fit::Fit;
 use super::update::Update;
 use candle_align::decoder::Decoder;
 use candle_align::ranking::RewardShift;
 use candle_align::training::GradAccumulator;
 use candle_core::{DType, Device, Tensor, Var};
-use serde::{Deserialize, Serialize};
-
-/// The settings of the steps, with TRL's names for what TRL names, and its defaults.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Fit {
-    /// Steps of the optimizer.
-    pub max_steps: usize,
-    /// Rows of a micro-batch.
-    pub batch: usize,
-    /// Micro-batches of a step.
-    pub accumulation: usize,
-    /// The most tokens that go through the model at a time, counted before common prompts are shared; null: a
-    /// whole micro-batch. Loss and gradient are those of the whole micro-batch.
-    pub max_tokens: Option<usize>,
-    /// The highest learning rate; null: the default of the objective.
-    pub learning_rate: Option<f64>,
-    /// How it falls.
-    pub lr_scheduler_type: Kind,
-    /// Steps of warm-up; below 1, a share of the steps.
-    pub warmup_steps: f64,
-    /// AdamW's weight decay. Biases and norms do not decay.
-    pub weight_decay: f64,
-    /// The bound of the gradient's norm; 0: none.
-    pub max_grad_norm: f64,
-    /// The order of rows.
-    pub order: Order,
-    /// The seed of dropout.
-    pub seed: u64,
-    /// Whether the adapter's dropout is off; null: where answers are compared,
-    /// as in TRL's `reward` and `dpo`.
-    pub disable_dropout: Option<bool>,
-}
-
-impl Default for Fit {
-    fn default() -> Self {
-        Self {
-            max_steps: 100,
-            batch: 8,
-            accumulation: 1,
-            max_tokens: None,
-            learning_rate: None,
-            lr_scheduler_type: Kind::Linear,
-            warmup_steps: 0.0,
-            weight_decay: 0.0,
-            max_grad_norm: 1.0,
-            order: Order::Random { seed: 42 },
-            seed: 42,
-            disable_dropout: None,
-        }
-    }
-}
+use serde::Serialize;
 
 /// One line of the log.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -96,6 +45,7 @@ pub struct Fitting<'a> {
     update: Update,
     shift: RewardShift,
     steps: Steps,
+    last: usize,
     world: &'a dyn World,
     /// Whether a gradient reached every trained weight.
     checked: bool,
@@ -118,12 +68,8 @@ impl<'a> Fitting<'a> {
             update: Update::new(decoder, settings)?,
             checked: false,
             shift: RewardShift::default(),
-            steps: Steps::new(
-                objective.len(),
-                settings.batch,
-                settings.accumulation,
-                settings.order,
-            )?,
+            steps: settings.steps_on(objective.len())?,
+            last: settings.steps()?,
             settings: settings.clone(),
             dropout: !off,
             world: &Single,
@@ -151,9 +97,7 @@ impl<'a> Fitting<'a> {
 
     /// The steps from `first` on, counted from 0.
     pub fn steps(&self, first: usize) -> impl Iterator<Item = Step> + use<> {
-        self.steps
-            .from(first)
-            .take(self.settings.max_steps.saturating_sub(first))
+        self.steps.from(first).take(self.last.saturating_sub(first))
     }
 
     /// What is trained, by name.

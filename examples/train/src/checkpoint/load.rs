@@ -117,7 +117,7 @@ pub fn pads(decoder: &mut Decoder, folder: &Path) -> Result<()> {
 fn fresh(adapter: &FreshAdapter, settings: &Settings) -> Result<PeftConfig> {
     let (mut config, _) = match adapter {
         FreshAdapter::File(path) => PeftConfig::read(path, Strictness::Strict)?,
-        FreshAdapter::Keys(keys) => of_keys(keys, settings.fit.max_steps)?,
+        FreshAdapter::Keys(keys) => of_keys(keys, settings.fit.steps())?,
     };
     if let AdapterMethod::AdaLora(file) = &config.method
         && !file.kept.is_empty()
@@ -151,7 +151,7 @@ fn fresh(adapter: &FreshAdapter, settings: &Settings) -> Result<PeftConfig> {
 }
 
 /// Through a file, because a file is what PEFT's settings are.
-fn of_keys(keys: &Map<String, Value>, steps: usize) -> Result<(PeftConfig, Vec<String>)> {
+fn of_keys(keys: &Map<String, Value>, steps: Result<usize>) -> Result<(PeftConfig, Vec<String>)> {
     let mut keys = keys.clone();
     keys.entry("peft_type").or_insert("LORA".into());
     // prompts and prefixes choose no modules
@@ -162,8 +162,8 @@ fn of_keys(keys: &Map<String, Value>, steps: usize) -> Result<(PeftConfig, Vec<S
     if has_targets {
         keys.entry("target_modules").or_insert("all-linear".into());
     }
-    if keys["peft_type"] == "ADALORA" {
-        keys.entry("total_step").or_insert(steps.into());
+    if keys["peft_type"] == "ADALORA" && !keys.contains_key("total_step") {
+        keys.insert("total_step".to_string(), steps?.into());
     }
     let folder = tempfile::tempdir();
     let folder = folder.map_err(|error| Error::Usage(format!("no temporary folder: {error}")))?;

@@ -13,7 +13,7 @@
 //! | [`fit`], [`update`] | the steps, and what they do with a gradient |
 //! | [`record`] | what a step measured, by all ranks |
 //! | [`budget`] | AdaLoRA's part of a step |
-//! | [`settings`], [`fresh_adapter`] | every setting with its default; [`settings::objectives`] those of the objectives |
+//! | [`settings`], [`fresh_adapter`] | every setting with its default; [`settings::fit`] those of the steps, [`settings::objectives`] those of the objectives |
 //! | [`load`] | the model, its adapter, the reference |
 //! | [`prepare`], [`split`] | which rows are trained on, and which are held out |
 //! | [`evaluate`] | the scores of held-out rows |

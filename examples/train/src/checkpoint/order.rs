@@ -66,8 +66,10 @@ pub struct Steps {
     batch: usize,
     accumulation: usize,
     order: Order,
-    /// Whether the order is [`Order::repeated`], and what fills no batch is left out.
+    /// Whether the order is [`Order::repeated`].
     repeated: bool,
+    /// Whether what fills no micro-batch is left out.
+    drop_last: bool,
 }
 
 /// The rows of one step.
@@ -101,6 +103,7 @@ impl Steps {
             accumulation,
             order,
             repeated: false,
+            drop_last: false,
         })
     }
 
@@ -115,13 +118,25 @@ impl Steps {
         }
         Ok(Self {
             repeated: true,
+            drop_last: true,
             ..Self::new(prompts, batch, 1, order)?
         })
     }
 
+    /// The same, and an epoch leaves out its last micro-batch if that is smaller than the others.
+    pub fn dropping_last(self, drop_last: bool) -> Result<Self> {
+        if drop_last && self.rows < self.batch {
+            return Err(Error::Usage(format!(
+                "`fit.dataloader_drop_last` leaves nothing to train on: there are {} rows, and a micro-batch takes {}",
+                self.rows, self.batch
+            )));
+        }
+        Ok(Self { drop_last, ..self })
+    }
+
     /// The number of micro-batches of an epoch.
     pub fn batches_per_epoch(&self) -> usize {
-        match self.repeated {
+        match self.drop_last {
             true => self.rows / self.batch,
             false => self.rows.div_ceil(self.batch),
         }
@@ -134,14 +149,7 @@ impl Steps {
 
     /// The number of steps of so many epochs, rounded up.
     pub fn of_epochs(&self, epochs: f64) -> Result<usize> {
-        let steps = (epochs * self.per_epoch() as f64).ceil();
-        // an integer above is not exact
-        match epochs > 0.0 && steps < 2f64.powi(53) {
-            true => Ok(steps as usize),
-            false => Err(Error::Usage(format!(
-                "`epochs` must be finite and > 0, got {epochs}"
-            ))),
-        }
+        of_epochs(epochs, self.per_epoch())
     }
 
     /// The steps from `first` on, counted from 0, without end.
@@ -180,6 +188,18 @@ impl Steps {
     pub fn epochs_after(&self, steps: usize) -> f64 {
         let (whole, rest) = (steps / self.per_epoch(), steps % self.per_epoch());
         whole as f64 + (rest * self.accumulation) as f64 / self.batches_per_epoch() as f64
+    }
+}
+
+/// The number of steps of so many epochs, rounded up.
+pub fn of_epochs(epochs: f64, per_epoch: usize) -> Result<usize> {
+    let steps = (epochs * per_epoch as f64).ceil();
+    // an integer above is not exact
+    match epochs > 0.0 && steps < 2f64.powi(53) {
+        true => Ok(steps as usize),
+        false => Err(Error::Usage(format!(
+            "`fit.num_train_epochs` must be > 0 and make less than 2^53 steps, got {epochs}"
+        ))),
     }
 }
 

@@ -59,6 +59,8 @@ pub fn run_in(
         .fit
         .learning_rate
         .get_or_insert(learning_rate(settings.objective));
+    let per_epoch = start.settings.fit.steps_on(rows.train.len())?.per_epoch();
+    start.settings.fit.resolve(per_epoch)?;
     start.check(&origin, &rows.fingerprint, world)?;
     let Start {
         settings,
@@ -104,8 +106,8 @@ pub fn run_in(
         results.folder.json("config.json", settings)?;
         log = Log::open(&out.join("metrics.jsonl"), from.is_some().then_some(first))?;
     }
-    let last = settings.fit.max_steps;
-    let every = start.eval_every();
+    let last = settings.fit.steps()?;
+    let every = start.eval_every()?;
     let measure =
         |step: usize, log: &mut Log, decoder: &Decoder, fitting: &Fitting| -> Result<()> {
             let Some(held_out) = &rows.held_out else {

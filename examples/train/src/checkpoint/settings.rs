@@ -1,5 +1,6 @@
 //! The settings of a run on a checkpoint: `config.json` stores them, `--config` reads them.
 
+pub mod fit;
 pub mod objectives;
 pub mod since;
 mod since_check;
@@ -12,7 +13,6 @@ use super::super::input;
 use super::super::objectives::words::CRlft;
 use super::super::objectives::{RewardForm, SlicForm};
 use super::super::settings::assign;
-use super::fit::Fit;
 pub use super::fresh_adapter::FreshAdapter;
 use super::online::settings::Online;
 use super::order::Order;
@@ -26,7 +26,8 @@ use candle_align::{
     RrhfConfig, SftConfig, SlicConfig, StableAlignmentConfig,
 };
 use candle_core::DType;
-use objectives::{Classes, Dpo, Hindsight, SftForm};
+use fit::Fit;
+use objectives::{Classes, Dpo, Hindsight, SftForm, learning_rate};
 use serde::{Deserialize, Serialize};
 use serde_json::Map;
 use since::Since;
@@ -334,30 +335,12 @@ impl Settings {
             ("max_held_out", self.max_held_out),
             ("keep_last", self.keep_last),
             ("max_pairs", self.max_pairs),
-            ("fit.max_steps", self.fit.max_steps),
-            ("fit.max_tokens", self.fit.max_tokens.unwrap_or(1)),
         ] {
             if value == 0 {
                 return usage(format!("`{name}` must be at least 1, got 0"));
             }
         }
-        if let Some(rate) = self
-            .fit
-            .learning_rate
-            .filter(|rate| !(rate.is_finite() && *rate > 0.0))
-        {
-            return usage(format!(
-                "`fit.learning_rate` must be finite and > 0, got {rate}"
-            ));
-        }
-        for (name, value) in [
-            ("fit.weight_decay", self.fit.weight_decay),
-            ("fit.max_grad_norm", self.fit.max_grad_norm),
-        ] {
-            if !(value.is_finite() && value >= 0.0) {
-                return usage(format!("`{name}` must be finite and >= 0, got {value}"));
-            }
-        }
+        self.fit.check(learning_rate(self.objective))?;
         if self.max_answers < 2 {
             let found = self.max_answers;
             return usage(format!("`max_answers` must be at least 2, got {found}"));

@@ -203,10 +203,10 @@ impl Start {
     }
 
     /// Steps between two evaluations.
-    pub fn eval_every(&self) -> usize {
-        match self.settings.eval_every {
-            0 => self.settings.fit.max_steps.div_ceil(4),
+    pub fn eval_every(&self) -> Result<usize> {
+        Ok(match self.settings.eval_every {
+            0 => self.settings.fit.steps()?.div_ceil(4),
             every => every,
-        }
+        })
     }
 }

@@ -5,10 +5,10 @@ use super::super::world::World;
 use super::super::world::gradients::sum_gradients;
 use super::budget::Budget;
 use super::fit::{Fit, decays};
-use super::schedule::schedule;
+use super::schedule::{Schedule, schedule};
 use candle_align::decoder::Decoder;
 use candle_align::training::{
-    AdamW, AdamWConfig, GradAccumulator, ParameterGroup, Schedule, clip_grad_norm, grad_coverage,
+    AdamW, AdamWConfig, GradAccumulator, ParameterGroup, clip_grad_norm, grad_coverage,
 };
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Var};
@@ -65,15 +65,21 @@ impl Update {
         })?;
         let config = AdamWConfig {
             learning_rate,
+            beta1: settings.adam_beta1,
+            beta2: settings.adam_beta2,
+            epsilon: settings.adam_epsilon,
             ..AdamWConfig::default()
         };
+        let steps = settings.steps()?;
         Ok(Self {
             optimizer: AdamW::new(groups, config)?,
-            budget: Budget::new(decoder, settings.max_steps)?,
+            budget: Budget::new(decoder, steps)?,
             schedule: schedule(
                 settings.lr_scheduler_type,
+                settings.lr_scheduler_kwargs.as_ref(),
                 settings.warmup_steps,
-                settings.max_steps,
+                steps,
+                learning_rate,
             )?,
             learning_rate,
             max_grad_norm: settings.max_grad_norm,

@@ -50,7 +50,7 @@ fn a_run_prunes_by_its_own_steps_and_its_adapter_loads() {
     // going on from it, nothing more is pruned and the loss is what it was
     let mut on = tiny(Learned::Sft, None, &dir.path().join("on"));
     on.adapter_dir = Some(out.join("adapter"));
-    on.fit.max_steps = 5;
+    on.fit.max_steps = Some(5);
     let (before, after) = (whole(&on).before.unwrap(), summary.after.unwrap());
     assert!(
         (before.loss - after.loss).abs() < 1e-6,

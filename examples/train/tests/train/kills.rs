@@ -35,7 +35,7 @@ fn child_that_trains() {
     };
     let gate = config.with_extension("gate");
     let stop = |step: usize| {
-        while step + 1 == settings.fit.max_steps && !gate.exists() {
+        while Some(step + 1) == settings.fit.max_steps && !gate.exists() {
             moment();
         }
         false

@@ -16,6 +16,7 @@ mod references;
 mod rows;
 mod runs;
 mod trl;
+mod trl_settings;
 mod trl_since;
 mod whole_runs;
 mod world;

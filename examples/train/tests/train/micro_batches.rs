@@ -38,7 +38,7 @@ fn accumulated(objective: Learned, out: &Path) -> Settings {
     let mut settings = tiny(objective, None, out);
     settings.fit.batch = 4;
     settings.fit.accumulation = 2;
-    settings.fit.max_steps = 6;
+    settings.fit.max_steps = Some(6);
     settings.fit.learning_rate = Some(1e-3);
     settings.held_out = 0.2;
     settings.save_every = 0;

@@ -133,10 +133,9 @@ fn objective(run: &Run) -> Objective {
 
 pub fn fit(settings: &Settings) -> Fit {
     Fit {
-        max_steps: settings.max_steps,
+        max_steps: Some(settings.max_steps),
         batch: settings.per_device_train_batch_size,
         accumulation: settings.gradient_accumulation_steps,
-        max_tokens: None,
         learning_rate: Some(settings.learning_rate),
         lr_scheduler_type: settings.lr_scheduler_type,
         warmup_steps: settings.warmup_steps,
@@ -149,7 +148,7 @@ pub fn fit(settings: &Settings) -> Fit {
             _ => Order::Sequential,
         },
         seed: settings.seed,
-        disable_dropout: None,
+        ..Fit::default()
     }
 }
 

@@ -29,7 +29,7 @@ pub fn keys(keys: Value) -> Option<FreshAdapter> {
 }
 
 /// The same rows with their better answers alone, for SFT.
-fn completions(out: &Path) -> PathBuf {
+pub fn completions(out: &Path) -> PathBuf {
     let text = fs::read_to_string(golden("rows.jsonl")).unwrap();
     let row = |line: &str| {
         let row: Value = serde_json::from_str(line).unwrap();
@@ -59,7 +59,7 @@ pub fn tiny(objective: Learned, adapter: Option<FreshAdapter>, out: &Path) -> Se
         save_every: 4,
         ..Settings::default()
     };
-    settings.fit.max_steps = 9;
+    settings.fit.max_steps = Some(9);
     settings.fit.batch = 2;
     settings.fit.learning_rate = Some(1e-2);
     settings
@@ -209,7 +209,7 @@ fn the_results_load_again() {
     // the same rows have the same loss under what was written
     let mut again = tiny(Learned::Sft, None, &dir.path().join("again"));
     again.model = full.join("model");
-    again.fit.max_steps = 1;
+    again.fit.max_steps = Some(1);
     let (before, after) = (whole(&again).before.unwrap(), summary.after.unwrap());
     assert_eq!(before.loss, after.loss);
 
@@ -217,7 +217,7 @@ fn the_results_load_again() {
     assert!(summary.trained_parameters < summary.model_parameters);
     let mut settings = tiny(Learned::Reward, None, &dir.path().join("on"));
     settings.adapter_dir = Some(adapted.join("adapter"));
-    settings.fit.max_steps = 1;
+    settings.fit.max_steps = Some(1);
     let (before, after) = (whole(&settings).before.unwrap(), summary.after.unwrap());
     assert_eq!(before.accuracy, after.accuracy);
     assert_eq!(before.loss, after.loss);

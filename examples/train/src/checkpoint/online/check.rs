@@ -45,6 +45,13 @@ impl Settings {
                 )),
             };
         }
+        if self.fit.dataloader_drop_last {
+            return usage(
+                "`fit.dataloader_drop_last` is for rows of a file, and the prompts that fill no step are always left out: \
+                 leave it out"
+                    .to_string(),
+            );
+        }
         if online.rewards.is_empty() {
             return usage(format!(
                 "`{objective}` needs a reward for the model's answers: --reward NAME, one of {}",

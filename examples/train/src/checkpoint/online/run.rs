@@ -82,6 +82,12 @@ pub fn run(
         .fit
         .learning_rate
         .get_or_insert(learning_rate(settings.objective));
+    let per_round = settings.prompts_per_round();
+    let rounds = Steps::of_prompts(prompts.train.len(), per_round, settings.fit.order)?;
+    let per_epoch = rounds
+        .per_epoch()
+        .saturating_mul(settings.steps_per_round());
+    start.settings.fit.resolve(per_epoch)?;
     start.check(&origin, &prompts.fingerprint, world)?;
     let rewards = rewards(settings, &prompts)?;
     let Start {
@@ -99,11 +105,10 @@ pub fn run(
         prompts.shared_prompts,
     );
 
-    let per_step = settings.prompts_per_round();
-    let rounds = Steps::of_prompts(prompts.train.len(), per_step, fit.order)?;
     let sampler = Sampler::new(settings, &prompts.voice, &prompts.folder);
     let critic = Critic::of(settings, &decoder)?;
-    let steps = fit.max_steps.div_ceil(settings.steps_per_round());
+    let (last, every) = (fit.steps()?, start.eval_every()?);
+    let steps = last.div_ceil(settings.steps_per_round());
     let all = rounds
         .from(0)
         .take(steps)
@@ -142,7 +147,6 @@ pub fn run(
         samples = lines(&out.join("samples.jsonl"), kept)?;
         durations = lines(&out.join("times.jsonl"), kept)?;
     }
-    let (last, every) = (fit.max_steps, start.eval_every());
     let measure =
         |step: usize, log: &mut Log, samples: &mut Lines, decoder: &Decoder| -> Result<()> {
             if prompts.held_out.is_empty() {

@@ -4,6 +4,7 @@ mod order;
 mod probes;
 mod refusals;
 mod rows;
+mod schedule;
 mod template;
 mod tokenizer;
 mod trl;

@@ -2,7 +2,6 @@
 
 use proptest::prelude::*;
 use train::checkpoint::order::{Order, Steps, parts, permutation};
-use train::checkpoint::schedule::{Kind, schedule};
 
 const SEED: Order = Order::Random { seed: 42 };
 
@@ -111,11 +110,36 @@ fn sizes_of_zero_are_errors() {
         let steps = Steps::new(4, 1, 1, SEED).unwrap();
         steps.of_epochs(epochs).unwrap_err().to_string()
     };
-    assert_eq!(epochs(0.0), "`epochs` must be finite and > 0, got 0");
-    assert_eq!(epochs(f64::NAN), "`epochs` must be finite and > 0, got NaN");
+    let must = "`fit.num_train_epochs` must be > 0 and make less than 2^53 steps, got";
+    for wrong in [0.0, f64::NAN, 1e300] {
+        assert_eq!(epochs(wrong), format!("{must} {wrong}"));
+    }
+}
+
+/// The last micro-batch of 2 rows is left out of every epoch, which begins with a permutation of all rows.
+#[test]
+fn an_epoch_may_leave_out_its_short_micro_batch() {
+    let steps = Steps::new(12, 5, 2, SEED).unwrap();
+    let dropping = steps.dropping_last(true).unwrap();
+    assert_eq!(steps.dropping_last(false).unwrap(), steps);
+    assert_eq!((steps.batches_per_epoch(), steps.per_epoch()), (3, 2));
+    assert_eq!((dropping.batches_per_epoch(), dropping.per_epoch()), (2, 1));
+    for (epoch, step) in dropping.from(0).take(3).enumerate() {
+        assert_eq!(step.epoch, epoch);
+        let order = SEED.epoch(12, epoch);
+        assert_eq!(step.micro_batches, [&order[..5], &order[5..10]]);
+    }
+    assert_eq!(dropping.of_epochs(2.5).unwrap(), 3);
+    assert_eq!(dropping.epochs_after(2), 2.0);
+    // nothing is left out of whole micro-batches
+    let whole = Steps::new(12, 4, 2, SEED).unwrap();
+    let all = |steps: Steps| steps.from(0).take(5).collect::<Vec<_>>();
+    assert_eq!(all(whole), all(whole.dropping_last(true).unwrap()));
+
+    let message = Steps::new(4, 5, 1, SEED).unwrap().dropping_last(true);
     assert_eq!(
-        epochs(1e300),
-        format!("`epochs` must be finite and > 0, got {}", 1e300)
+        message.unwrap_err().to_string(),
+        "`fit.dataloader_drop_last` leaves nothing to train on: there are 4 rows, and a micro-batch takes 5"
     );
 }
 
@@ -128,33 +152,6 @@ fn a_micro_batch_larger_than_any_file_is_all_rows() {
             assert_eq!(step.micro_batches.concat(), [0, 1, 2, 3, 4]);
         }
     }
-}
-
-#[test]
-fn schedules_are_those_of_transformers() {
-    let factors = |kind, warmup, steps| {
-        let schedule = schedule(kind, warmup, steps).unwrap();
-        (0..steps)
-            .map(|step| schedule.factor(step))
-            .collect::<Vec<_>>()
-    };
-    assert_eq!(factors(Kind::Linear, 0.0, 3), [1.0, 2.0 / 3.0, 1.0 / 3.0]);
-    assert_eq!(factors(Kind::Cosine, 1.0, 3), [0.0, 1.0, 0.5]);
-    assert_eq!(factors(Kind::Constant, 0.0, 2), [1.0, 1.0]);
-    assert_eq!(factors(Kind::ConstantWithWarmup, 2.0, 3), [0.0, 0.5, 1.0]);
-    // a share is rounded up, a number of steps down
-    assert_eq!(schedule(Kind::Linear, 0.1, 11).unwrap().warmup, 2);
-    assert_eq!(schedule(Kind::Linear, 2.9, 11).unwrap().warmup, 2);
-    let message = |kind, warmup| schedule(kind, warmup, 3).unwrap_err().to_string();
-    assert_eq!(
-        message(Kind::Constant, 2.0),
-        "`constant` has no warm-up, got `warmup_steps` 2; use `constant_with_warmup`"
-    );
-    assert_eq!(
-        message(Kind::Linear, -0.5),
-        "`warmup_steps` must be finite and >= 0, got -0.5"
-    );
-    assert!(message(Kind::Linear, 4.0).contains("`warmup` must be at most `steps`"));
 }
 
 /// `torch.randperm(6, generator=g)` three times in turn, for `g` of seed 42 (torch 2.15): TRL's sampler of prompts.

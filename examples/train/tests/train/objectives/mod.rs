@@ -105,7 +105,7 @@ impl Case {
             now: Some("2026-01-31T12:00:00".to_string()),
             ..Settings::default()
         };
-        settings.fit.max_steps = 3;
+        settings.fit.max_steps = Some(3);
         settings.fit.batch = 2;
         settings.fit.learning_rate = Some(1e-2);
         let first = format!("objective={objective}");

@@ -159,7 +159,7 @@ fn run(case: &Case, batch: usize, accumulation: usize) -> Vec<Logged> {
     let reference = Reference::Frozen(Box::new(case.decoder()));
     let mut settings = case.settings.fit.clone();
     (settings.batch, settings.accumulation) = (batch, accumulation);
-    settings.max_steps = 4;
+    settings.max_steps = Some(4);
     let objective = case.objective();
     let mut fitting = Fitting::new(&decoder, &objective, reference, &settings).unwrap();
     let mut lines = Vec::new();

@@ -34,7 +34,7 @@ pub fn tiny(objective: Learned, out: &Path, sets: &[&str]) -> Settings {
         eval_every: 3,
         ..Settings::default()
     };
-    settings.fit.max_steps = 6;
+    settings.fit.max_steps = Some(6);
     settings.fit.batch = 8;
     settings.fit.learning_rate = Some(1e-2);
     let own = [

@@ -73,7 +73,7 @@ impl Case {
             eval_every: 10,
             ..Settings::default()
         };
-        settings.fit.max_steps = 20;
+        settings.fit.max_steps = Some(20);
         settings.fit.batch = 3;
         settings.fit.accumulation = 2;
         // far enough to see a wrong step: twenty of 2e-6; AdamW makes such a step of mere rounding too
