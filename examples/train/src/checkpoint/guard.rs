@@ -1,12 +1,14 @@
 //! What a run must not write over: the files that it reads, and results that are not its own.
 
 use super::super::error::{Error, Result};
+use super::super::overwrite::{self, foreign, is_there, real};
 use super::hold::LOCK;
 use super::log::{Seen, read};
 use super::online::rewards::Reward;
 use super::settings::{FreshAdapter, Settings};
-use super::staged::{PARTIAL, is_there, names_beside};
-use std::ffi::OsStr;
+use super::staged::{PARTIAL, names_beside};
+use serde_json::Value;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -21,34 +23,18 @@ const SUMMARY: &str = "summary.json";
 /// The folder of checkpoints.
 pub const CHECKPOINTS: &str = "checkpoints";
 const REFERENCE: &str = "the log-probabilities of its reference";
-const FOREIGN: &str =
-    "is there already and is not of this run, which would write over it: choose another --out";
 
 /// An error if the run reads a file that it would write over.
 pub fn check_inputs(settings: &Settings, out: &Path) -> Result<()> {
-    let folder = real(out);
-    for (what, path) in inputs(settings) {
-        let found = real(path);
-        let Ok(below) = found.strip_prefix(&folder) else {
-            continue;
-        };
-        let is_replaced = match below.components().next() {
-            Some(first) => is_result(first.as_os_str()),
-            // the files of the reference have names of their own
-            None => what != REFERENCE,
-        };
-        if is_replaced {
-            let problem = format!(
-                "the run reads {what} here, and would write its results over it in {}: choose another --out",
-                out.display()
-            );
-            return Err(Error::file(path, problem));
-        }
-    }
-    Ok(())
+    // the files of the reference have names of their own, so the folder of results may be theirs too
+    let reference = settings.ref_log_probs_dir.as_deref();
+    let reference = reference.filter(|folder| real(folder) != real(out));
+    let mut all = inputs(settings);
+    all.extend(reference.map(|folder| (REFERENCE, folder)));
+    overwrite::check_inputs(&all, out, is_result)
 }
 
-/// What a run reads, and what it keeps for other runs.
+/// What a run reads.
 fn inputs(settings: &Settings) -> Vec<(&'static str, &Path)> {
     let mut all = vec![
         ("its model", settings.model.as_path()),
@@ -70,28 +56,11 @@ fn inputs(settings: &Settings) -> Vec<(&'static str, &Path)> {
             all.push(("a reward model", &model.folder));
         }
     }
-    if let Some(folder) = &settings.ref_log_probs_dir {
-        all.push((REFERENCE, folder));
-    }
     all
 }
 
-/// The path without links, as far as it exists.
-fn real(path: &Path) -> PathBuf {
-    let found = path.ancestors().find_map(|above| {
-        let existing = match above.as_os_str().is_empty() {
-            true => Path::new("."),
-            false => above,
-        };
-        let rest = path.strip_prefix(above).ok()?;
-        Some(fs::canonicalize(existing).ok()?.join(rest))
-    });
-    found.unwrap_or_else(|| path.to_path_buf())
-}
-
 /// Whether a run writes, replaces or deletes what has this name in its folder.
-fn is_result(name: &OsStr) -> bool {
-    let name = name.to_string_lossy();
+fn is_result(name: &str) -> bool {
     let known = [CURVES, SUMMARY, CHECKPOINTS, LOCK];
     let mut known = known.iter().chain(&BEGUN).chain(&TRAINED);
     known.any(|known| name == *known) || name.ends_with(PARTIAL)
@@ -119,13 +88,13 @@ pub fn check_results(
         // a run without a checkpoint has not written these
         let ends = trained.chain([at(CURVES), at(SUMMARY)]);
         if let Some(path) = found(ends.collect()) {
-            return Err(Error::file(&path, FOREIGN));
+            return Err(foreign(&path));
         }
         let Some(path) = found(BEGUN.map(at).to_vec()) else {
             return Ok(());
         };
         if !is_of_a_run(&at(CONFIG)) {
-            return Err(Error::file(&path, FOREIGN));
+            return Err(foreign(&path));
         }
         if !resume && has_steps(&at(METRICS)) {
             let problem = "is of an earlier run, which has no checkpoint: choose another --out, or say --resume to \
@@ -149,13 +118,18 @@ pub fn check_results(
     }
 }
 
-/// Whether a run wrote this file of settings: it has all of them, as a run writes them.
+/// Whether a run wrote this file of settings: it has all of them, and a person's only some.
 fn is_of_a_run(path: &Path) -> bool {
-    let written = Settings::read(path)
-        .ok()
-        .and_then(|settings| serde_json::to_string_pretty(&settings).ok());
-    let found = fs::read_to_string(path).ok();
-    written.is_some() && found == written.map(|text| text + "\n")
+    let (Ok(settings), Ok(text)) = (Settings::read(path), fs::read_to_string(path)) else {
+        return false;
+    };
+    let names = |object: Value| match object {
+        Value::Object(object) => object.into_iter().map(|(name, _)| name).collect(),
+        _ => BTreeSet::new(),
+    };
+    let all = serde_json::to_value(settings).map(names);
+    let found = serde_json::from_str(&text).map(names);
+    matches!((all, found), (Ok(all), Ok(found)) if all == found)
 }
 
 /// Whether a log has a step, as far as it can be read.

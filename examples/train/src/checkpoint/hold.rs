@@ -108,3 +108,21 @@ impl Drop for Made {
         }
     }
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    /// Else a run could hold a file that nobody else finds.
+    #[test]
+    fn a_deleted_file_is_not_the_one_at_its_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(LOCK);
+        let file = File::create(&path).unwrap();
+        assert!(is_at(&file, &path));
+        fs::remove_file(&path).unwrap();
+        assert!(!is_at(&file, &path));
+        let other = File::create(&path).unwrap();
+        assert!(!is_at(&file, &path) && is_at(&other, &path));
+    }
+}

@@ -11,6 +11,7 @@
 //! | `NAME.gone.partial` | a folder that is being deleted |
 
 use super::super::error::{Error, Result};
+use super::super::overwrite::is_there;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -102,11 +103,6 @@ fn remove(folder: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
-}
-
-/// Whether anything has this name, a broken link too.
-pub fn is_there(path: &Path) -> bool {
-    path.symlink_metadata().is_ok()
 }
 
 fn beside(path: &Path, end: &str) -> PathBuf {

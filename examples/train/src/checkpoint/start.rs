@@ -2,6 +2,7 @@
 
 use super::super::error::{Error, Result};
 use super::super::output::Folder;
+use super::super::overwrite::is_there;
 use super::super::plot::file_name;
 use super::super::world::{World, agree};
 use super::given_out;
@@ -12,7 +13,7 @@ use super::origin::Origin;
 use super::rows::Report;
 use super::save;
 use super::settings::Settings;
-use super::staged::{is_there, recover};
+use super::staged::recover;
 use super::state::State;
 use super::store::{Store, restore};
 use super::update::Update;

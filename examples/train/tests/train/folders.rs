@@ -2,6 +2,7 @@
 //! where it cannot go on.
 
 use super::kills::{TRAINS, below, checkpoints, child, config, moment, open};
+use super::runs::{quiet as small_run, small};
 use super::whole_runs::{ada_lora, golden, lora, quiet, same, steps, tiny, whole};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use train::checkpoint::online::rewards::Reward;
 use train::checkpoint::settings::{FreshAdapter, Learned, Settings};
 use train::checkpoint::staged::{recover, replace, staged};
 use train::checkpoint::summary::Outcome;
+use train::objectives::Objective;
 
 fn write(path: &Path, text: &str) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -156,6 +158,12 @@ fn what_a_run_reads_is_not_written_over() {
     let mut settings = tiny(Learned::Gkd, lora(), &out);
     settings.teacher = Some(out.join("model"));
     refused(&settings, false, &out.join("model"), problem);
+    // files of the reference beside those of the run
+    let kept = dir.path().join("kept");
+    let mut settings = of(&kept);
+    settings.precompute_ref_log_probs = true;
+    settings.ref_log_probs_dir = Some(kept);
+    whole(&settings);
     // the folder of the model itself, whose `config.json` would be that of the run
     let mut settings = of(&out.join("model"));
     settings.model = out.join("model");
@@ -180,6 +188,50 @@ fn what_a_run_reads_is_not_written_over() {
     whole(&settings);
     let after = below(&model);
     assert!(before.iter().all(|file| after.contains(file)));
+}
+
+/// The small model's run writes over its own earlier results, and over nothing else.
+#[test]
+fn the_small_model_writes_over_its_own_results_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let of = |out: &Path| {
+        let mut settings = small(Objective::Dpo, out);
+        (settings.steps, settings.sft_steps) = (1, 1);
+        settings
+    };
+    let refused = |settings: &train::settings::Settings, path: &Path, problem: &str| {
+        let before = below(&settings.out());
+        let error = small_run(settings).unwrap_err().to_string();
+        let start = format!("{}: {problem}", path.display());
+        assert!(error.starts_with(&start), "{error}");
+        assert!(below(&settings.out()) == before);
+    };
+    small_run(&of(&out)).unwrap();
+    small_run(&of(&out)).unwrap();
+    let mut settings = of(&out);
+    settings.base = Some(out.join("model.safetensors"));
+    refused(
+        &settings,
+        &out.join("model.safetensors"),
+        "the run reads its weights here",
+    );
+    let mut settings = of(&out);
+    settings.data = Some(out.join("metrics.jsonl"));
+    refused(
+        &settings,
+        &out.join("metrics.jsonl"),
+        "the run reads its rows here",
+    );
+    let model = dir.path().join("model");
+    copy(&golden("model"), &model);
+    refused(&of(&model), &model.join("config.json"), "is there already");
+    for name in ["adapter/notes.txt", "curves.svg"] {
+        let out = dir.path().join(name.replace('/', "-"));
+        write(&out.join(name), "mine");
+        let first = out.join(name.split('/').next().unwrap());
+        refused(&of(&out), &first, "is there already");
+    }
 }
 
 #[test]
