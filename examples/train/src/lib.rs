@@ -17,6 +17,7 @@ pub mod model;
 pub mod objectives;
 pub mod optimizer;
 pub mod output;
+pub mod overwrite;
 pub mod plot;
 pub mod report;
 pub mod run;

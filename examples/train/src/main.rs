@@ -27,6 +27,7 @@
 //! | the model | `model.rs` |
 //! | an adapter on the model: its settings, AdaLoRA's budget, the files | `adapter/` |
 //! | every setting with its default | `settings.rs` |
+//! | which files of a folder a run must not write over | `overwrite.rs` |
 //! | several processes that share a run with `--model` | `world/` |
 //!
 //! This checks the code on real data; a model this small does not become aligned. A few hundred

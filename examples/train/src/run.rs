@@ -9,6 +9,7 @@ use super::metric::Metric;
 use super::model::Model;
 use super::objectives::{Objective, Task};
 use super::output::Folder;
+use super::overwrite;
 use super::plot;
 use super::report::{Baselines, Summary, Written, byte_frequencies, peak_memory_mib};
 use super::settings::Settings;
@@ -39,10 +40,43 @@ pub struct Run {
     folder: Folder,
 }
 
+/// What a run writes into its folder.
+const RESULTS: [&str; 9] = [
+    "config.json",
+    "model.safetensors",
+    "base.safetensors",
+    "reward_head.safetensors",
+    "model.json",
+    "adapter",
+    "metrics.jsonl",
+    "curves.svg",
+    "summary.json",
+];
+
+/// An error if the run would write over a file that it reads, or over what no earlier run of the small model wrote.
+fn check_out(settings: &Settings) -> Result<()> {
+    let out = settings.out();
+    let inputs = [
+        ("its rows", &settings.data),
+        ("its weights", &settings.base),
+    ];
+    let given = inputs.iter();
+    let given = given.filter_map(|(what, path)| Some((*what, path.as_deref()?)));
+    let is_result = |name: &str| RESULTS.contains(&name);
+    overwrite::check_inputs(&given.collect::<Vec<_>>(), &out, is_result)?;
+    match overwrite::first_there(&out, &RESULTS) {
+        Some(path) if Settings::read(&out.join(RESULTS[0])).is_err() => {
+            Err(overwrite::foreign(&path))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Runs.
 pub fn train(settings: &Settings, progress: &ProgressBar) -> Result<Run> {
     let start = Instant::now();
     settings.check()?;
+    check_out(settings)?;
     let reading = Reading {
         max_len: settings.max_len,
         skip_bad_rows: settings.skip_bad_rows,

@@ -17,7 +17,8 @@
 //! | [`load`] | the model, its adapter, the reference |
 //! | [`prepare`], [`split`] | which rows are trained on, and which are held out |
 //! | [`evaluate`] | the scores of held-out rows |
-//! | [`store`], [`staged`] | checkpoints, and going on from one |
+//! | [`store`], [`state`], [`staged`] | checkpoints, and going on from one |
+//! | [`hold`], [`guard`] | one run at a time in a folder; what it must not write over |
 //! | [`origin`](mod@origin), [`hash`] | whether a run goes on from the files that it began with |
 //! | [`log`] | `metrics.jsonl` and `curves.svg` |
 //! | [`save`] | the trained model as a folder |
@@ -31,7 +32,9 @@ pub mod evaluate;
 pub mod fit;
 pub mod fresh_adapter;
 pub mod given_out;
+pub mod guard;
 pub mod hash;
+pub mod hold;
 pub mod load;
 pub mod log;
 pub mod objective;
@@ -49,6 +52,7 @@ pub mod settings;
 pub mod split;
 pub mod staged;
 pub mod start;
+pub mod state;
 pub mod store;
 pub mod summary;
 pub mod template;

@@ -17,7 +17,6 @@ use super::reference::precompute;
 use super::settings::Settings;
 use super::settings::objectives::learning_rate;
 use super::start::{self, Start};
-use super::store::restore;
 use super::summary::{Outcome, Summary, parameters};
 use candle_align::decoder::Decoder;
 use indicatif::ProgressBar;
@@ -92,14 +91,8 @@ pub fn run_in(
     }
     let fitting = Fitting::new(&decoder, &rows.train, reference, &settings.fit)?;
     let mut fitting = fitting.shared_by(world);
-    let first = match from {
-        None => 0,
-        Some((state, path)) => {
-            let (update, shift) = fitting.moved();
-            restore(path, update, shift)?;
-            state.step
-        }
-    };
+    let (update, shift) = fitting.moved();
+    let first = start.restore(update, shift)?;
     same_weights(world, fitting.vars())?;
     let mut log = Log::none();
     if let Some(results) = results {

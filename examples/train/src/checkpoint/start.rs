@@ -2,15 +2,20 @@
 
 use super::super::error::{Error, Result};
 use super::super::output::Folder;
+use super::super::overwrite::is_there;
 use super::super::plot::file_name;
 use super::super::world::{World, agree};
 use super::given_out;
+use super::guard::{METRICS, TRAINED, check_inputs, check_results};
+use super::hold::Hold;
 use super::log::{Seen, picture};
 use super::origin::Origin;
 use super::rows::Report;
 use super::save;
 use super::settings::Settings;
-use super::store::{State, Store};
+use super::staged::recover;
+use super::state::State;
+use super::store::{Store, restore};
 use super::update::Update;
 use candle_align::decoder::Decoder;
 use candle_align::ranking::RewardShift;
@@ -41,6 +46,7 @@ pub fn moment(now: &str) -> Result<NaiveDateTime> {
 pub struct Results {
     pub folder: Folder,
     pub store: Store,
+    _hold: Hold,
 }
 
 /// A run before its first step.
@@ -57,7 +63,7 @@ pub struct Start {
     _copy: Option<TempDir>,
 }
 
-/// Opens the folder of results. With `resume`, finds the last checkpoint in it. Rank 0 does, and tells the others.
+/// Opens the folder of results for this run alone. With `resume`, finds the last checkpoint in it. Rank 0 does, and tells the others.
 pub fn open(
     settings: &Settings,
     resume: bool,
@@ -68,10 +74,8 @@ pub fn open(
     let out = settings.out();
     let (mut results, mut from) = (None, None);
     if world.writes() {
-        let folder = Folder::open(&out)?;
-        let store = Store::open(&out, settings.keep_last)?;
-        from = last(&store, &out, resume, progress)?;
-        results = Some(Results { folder, store });
+        let opened = results_of(&settings, &out, resume, progress)?;
+        (results, from) = (Some(opened.0), opened.1);
     }
     let saved = |(state, _): &(State, PathBuf)| state.settings.now.clone();
     let known = settings.now.clone().or(from.as_ref().and_then(saved));
@@ -93,31 +97,67 @@ pub fn open(
     })
 }
 
-/// The last checkpoint, if the run goes on from one.
-fn last(
-    store: &Store,
+/// The folder of results, and the checkpoint that the run goes on from. Nothing in it is changed before it is known to
+/// be this run's.
+fn results_of(
+    settings: &Settings,
     out: &Path,
     resume: bool,
     progress: &ProgressBar,
-) -> Result<Option<(State, PathBuf)>> {
-    match (resume, store.all()?.pop()) {
-        (false, None) => Ok(None),
-        (false, Some((step, path))) => {
-            let problem = format!(
-                "is step {step} of an earlier run: say --resume to go on with it, or choose another --out"
-            );
-            Err(Error::file(&path, problem))
+) -> Result<(Results, Option<(State, PathBuf)>)> {
+    let hold = Hold::of(out)?;
+    hold.unlocked.iter().for_each(|note| progress.println(note));
+    check_inputs(settings, out)?;
+    let store = Store::of(out, settings.keep_last);
+    let from = last(&store, out, resume)?;
+    let step = from.as_ref().map(|(state, _)| state.step);
+    check_results(settings, out, resume, step)?;
+    match step {
+        Some(_) => {
+            for name in TRAINED {
+                recover(&out.join(name))?;
+            }
         }
         // killed before its first checkpoint
-        (true, None) => {
-            progress.println(format!(
-                "{} has no checkpoint: the run begins",
-                out.display()
-            ));
-            Ok(None)
-        }
-        (true, Some((_, path))) => Ok(Some((State::read(&path)?, path))),
+        None if resume => progress.println(format!(
+            "{} has no checkpoint: the run begins",
+            out.display()
+        )),
+        None => {}
     }
+    let folder = Folder::open(out)?;
+    let results = Results {
+        folder,
+        store,
+        _hold: hold,
+    };
+    Ok((results, from))
+}
+
+/// The last checkpoint, if the run goes on from one.
+fn last(store: &Store, out: &Path, resume: bool) -> Result<Option<(State, PathBuf)>> {
+    if resume {
+        store.recover()?;
+    }
+    let Some((step, path)) = store.all()?.pop() else {
+        return Ok(None);
+    };
+    if !resume {
+        let problem = format!(
+            "is step {step} of an earlier run: say --resume to go on with it, or choose another --out"
+        );
+        return Err(Error::file(&path, problem));
+    }
+    let state = State::read(&path).map_err(|error| store.damaged(&path, &error))?;
+    let metrics = out.join(METRICS);
+    if !is_there(&metrics) {
+        let problem = format!(
+            "is missing, and has the steps before the checkpoint of step {step}: put it back, or begin again with \
+             another --out"
+        );
+        return Err(Error::file(&metrics, problem));
+    }
+    Ok(Some((state, path)))
 }
 
 impl Start {
@@ -139,6 +179,18 @@ impl Start {
                 Err(Error::file(path, problem))
             }
         }
+    }
+
+    /// Gives the weights, the optimizer and BCO's shift what the checkpoint holds, and tells its step; 0 without one.
+    pub fn restore(&self, update: &mut Update, shift: Option<&mut RewardShift>) -> Result<usize> {
+        let Some((state, path)) = &self.from else {
+            return Ok(0);
+        };
+        restore(path, update, shift).map_err(|error| match &self.results {
+            Some(results) => results.store.damaged(path, &error),
+            None => error,
+        })?;
+        Ok(state.step)
     }
 
     /// Shows what was read, and how many prompts of the file of held-out rows are also trained on.

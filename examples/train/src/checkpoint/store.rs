@@ -1,24 +1,22 @@
 //! Checkpoints: what is trained, the state of the optimizer, of AdaLoRA's allocator and of BCO's mean reward, the
-//! step and the settings, in one folder that is there completely or not at all.
+//! step and the settings, in one folder that appears with all its files.
 
 use super::super::error::{Error, Result};
 use super::budget::Budget;
-use super::origin::Origin;
+use super::guard::CHECKPOINTS;
 use super::save;
-use super::settings::Settings;
-use super::staged::{PARTIAL, delete, staged};
+use super::staged::{PARTIAL, delete, recover, staged};
+use super::state::{STATE, State};
 use super::update::Update;
-use crate::files;
+use crate::{atomic::Staged, files};
 use candle_align::decoder::Decoder;
 use candle_align::ranking::RewardShift;
 use candle_core::{Device, Tensor};
-use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-const STATE: &str = "state.json";
 const WEIGHTS: &str = "trained.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const ADAPTER: &str = "adapter";
@@ -27,90 +25,6 @@ const ALLOCATOR: &str = "allocator.safetensors";
 const SHIFT: &str = "shift.safetensors";
 const MEAN: &str = "mean_and_count";
 
-/// What a checkpoint says of its run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct State {
-    /// Steps done.
-    pub step: usize,
-    /// The number of the rows.
-    pub rows: String,
-    /// The numbers of the files that the run began with.
-    pub origin: Origin,
-    pub settings: Settings,
-}
-
-impl State {
-    pub fn read(folder: &Path) -> Result<Self> {
-        let path = folder.join(STATE);
-        let text = super::super::input::json(&path)?;
-        serde_json::from_str(&text).map_err(|error| Error::json(&path, &text, &error))
-    }
-
-    /// An error if a run with these settings would not go on as the run of the checkpoint. What is saved,
-    /// and how much of it is kept, may differ.
-    pub fn check(&self, settings: &Settings) -> Result<()> {
-        let value = |settings: &Settings| {
-            let mut settings = settings.clone();
-            (settings.out, settings.ref_log_probs_dir) = (None, None);
-            (settings.save_every, settings.keep_last) = (0, 0);
-            serde_json::to_value(settings).unwrap_or_default()
-        };
-        match difference(String::new(), &value(&self.settings), &value(settings)) {
-            None => Ok(()),
-            Some((name, was, is)) => Err(Error::Usage(format!(
-                "--resume: `{name}` is {is}, and was {was} until step {}; the run cannot go on as it began",
-                self.step
-            ))),
-        }
-    }
-
-    /// An error if the run began with other files: the checkpoint holds only what is trained.
-    pub fn check_origin(&self, origin: &Origin) -> Result<()> {
-        let names = self.origin.keys().chain(origin.keys());
-        let changed = |name: &&String| self.origin.get(*name) != origin.get(*name);
-        let changed: std::collections::BTreeSet<&String> = names.filter(changed).collect();
-        match changed.first() {
-            None => Ok(()),
-            Some(name) => {
-                let more = match changed.len() - 1 {
-                    0 => String::new(),
-                    more => format!(" (and {more} more)"),
-                };
-                Err(Error::Usage(format!(
-                    "--resume: `{name}`{more} is not the file that the run began with, which was so until step \
-                     {}; the run cannot go on as it began",
-                    self.step
-                )))
-            }
-        }
-    }
-}
-
-/// The first setting that differs, and both values.
-fn difference(
-    path: String,
-    was: &serde_json::Value,
-    is: &serde_json::Value,
-) -> Option<(String, String, String)> {
-    if let (Some(old), Some(new)) = (was.as_object(), is.as_object()) {
-        let names: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();
-        let null = serde_json::Value::Null;
-        return names.into_iter().find_map(|name| {
-            let path = match path.as_str() {
-                "" => name.clone(),
-                path => format!("{path}.{name}"),
-            };
-            difference(
-                path,
-                old.get(name).unwrap_or(&null),
-                new.get(name).unwrap_or(&null),
-            )
-        });
-    }
-    (was != is).then(|| (path, was.to_string(), is.to_string()))
-}
-
 /// The checkpoints of a run.
 pub struct Store {
     folder: PathBuf,
@@ -118,37 +32,69 @@ pub struct Store {
 }
 
 impl Store {
-    /// In `checkpoints` of the folder of results. What a killed run left half-written is deleted.
-    pub fn open(out: &Path, keep: usize) -> Result<Self> {
-        let folder = out.join("checkpoints");
-        let failed =
-            |error: io::Error| Error::file(&folder, format!("cannot be written to: {error}"));
-        fs::create_dir_all(&folder).map_err(failed)?;
-        for entry in fs::read_dir(&folder).map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            if name.starts_with(STEP) && name.ends_with(PARTIAL) {
-                fs::remove_dir_all(&path).map_err(failed)?;
-            }
+    /// In `checkpoints` of the folder of results, which the first checkpoint makes.
+    pub fn of(out: &Path, keep: usize) -> Self {
+        let folder = out.join(CHECKPOINTS);
+        Self { folder, keep }
+    }
+
+    /// Ends what a killed run began: checkpoints that it was replacing get their names back, and what is half-written
+    /// is deleted.
+    pub fn recover(&self) -> Result<()> {
+        for name in self.names()? {
+            let of = match name.ends_with(PARTIAL) {
+                true => name.split('.').next().filter(|of| of.starts_with(STEP)),
+                false => None,
+            };
+            of.map_or(Ok(()), |of| recover(&self.folder.join(of)))?;
         }
-        Ok(Self { folder, keep })
+        Ok(())
+    }
+
+    /// The names of all that is there.
+    fn names(&self) -> Result<Vec<String>> {
+        let failed =
+            |error: io::Error| Error::file(&self.folder, format!("cannot be read: {error}"));
+        let entries = match fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(failed)?,
+        };
+        let name = |entry: io::Result<fs::DirEntry>| {
+            Ok(entry
+                .map_err(failed)?
+                .file_name()
+                .to_string_lossy()
+                .into_owned())
+        };
+        entries.map(name).collect()
     }
 
     /// The steps of all checkpoints with their folders, in order.
     pub fn all(&self) -> Result<Vec<(usize, PathBuf)>> {
-        let failed =
-            |error: io::Error| Error::file(&self.folder, format!("cannot be read: {error}"));
-        let mut all = Vec::new();
-        for entry in fs::read_dir(&self.folder).map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
-            let name = path.file_name().and_then(|name| name.to_str());
-            let step = name
-                .and_then(|name| name.strip_prefix(STEP))
-                .and_then(|step| step.parse().ok());
-            all.extend(step.map(|step| (step, path)));
-        }
+        let step = |name: String| {
+            let step = name.strip_prefix(STEP)?.parse().ok()?;
+            Some((step, self.folder.join(name)))
+        };
+        let mut all: Vec<_> = self.names()?.into_iter().filter_map(step).collect();
         all.sort();
         Ok(all)
+    }
+
+    /// The error of reading a checkpoint, with what to do.
+    pub fn damaged(&self, path: &Path, error: &Error) -> Error {
+        let all = self.all().unwrap_or_default();
+        // it is the last one
+        let older = all.iter().rev().find(|(_, other)| other != path);
+        let advice = match older {
+            Some((step, _)) => format!(
+                "The checkpoint of step {step} is there too: delete {} to go on from it",
+                path.display()
+            ),
+            None => "There is no checkpoint before it: begin again with another --out".to_string(),
+        };
+        Error::Usage(format!(
+            "{error}; a run cannot go on from this checkpoint. {advice}"
+        ))
     }
 
     /// Writes a checkpoint and deletes those that are too many. `shift` is BCO's.
@@ -195,8 +141,10 @@ impl Store {
 }
 
 fn tensors_to(path: &Path, tensors: HashMap<String, Tensor>) -> Result<()> {
-    candle_core::safetensors::save(&tensors, path)
-        .map_err(|error| Error::file(path, format!("cannot be written: {error}")))
+    // its own writer makes files that others cannot read
+    Staged::new(path, |part| candle_core::safetensors::save(&tensors, part))
+        .and_then(Staged::put)
+        .map_err(|failure| Error::file(path, format!("cannot be written: {}", failure.cause)))
 }
 
 fn tensors_from(path: &Path) -> Result<HashMap<String, Tensor>> {

@@ -6,6 +6,7 @@ use super::super::checkpoint::rows::{self, Folder as TextFolder, Prompts};
 use super::super::checkpoint::start::{local_now, moment};
 use super::super::error::{Error, Result};
 use super::super::output::Folder;
+use super::super::overwrite;
 use super::report::{Figures, Report};
 use super::settings::{Method, Settings};
 use super::{choices, judges};
@@ -13,7 +14,12 @@ use candle_align::decoder::{Decoder, Load};
 use candle_align::peft::Strictness;
 use candle_core::Device;
 use indicatif::ProgressBar;
+use std::path::Path;
 use std::time::Instant;
+
+const ROWS: &str = "rows.jsonl";
+/// The last one first.
+const RESULTS: [&str; 2] = ["evaluation.json", ROWS];
 
 /// Runs, and writes `evaluation.json` and `rows.jsonl`.
 pub fn run(settings: &Settings, progress: &ProgressBar) -> Result<Report> {
@@ -21,6 +27,7 @@ pub fn run(settings: &Settings, progress: &ProgressBar) -> Result<Report> {
     settings.check()?;
     let mut settings = settings.clone();
     let out = settings.out();
+    check_out(&settings, &out)?;
     let folder = Folder::open(&out)?;
     let now = moment(settings.now.get_or_insert_with(local_now))?;
     let decoder = load(&settings)?;
@@ -34,13 +41,13 @@ pub fn run(settings: &Settings, progress: &ProgressBar) -> Result<Report> {
         Method::MultipleChoice => {
             let (figures, rows) =
                 choices::evaluate(&settings, &prompts, &decoder, &mut report, progress)?;
-            folder.lines("rows.jsonl", &rows)?;
+            folder.lines(ROWS, &rows)?;
             Figures::MultipleChoice(figures)
         }
         Method::GptScore | Method::GEval => {
             let (figures, rows) =
                 judges::evaluate(&settings, &prompts, &decoder, &mut report, progress)?;
-            folder.lines("rows.jsonl", &rows)?;
+            folder.lines(ROWS, &rows)?;
             Figures::Judged(figures)
         }
     };
@@ -57,8 +64,19 @@ pub fn run(settings: &Settings, progress: &ProgressBar) -> Result<Report> {
         seconds: begun.elapsed().as_secs_f64(),
         out,
     };
-    folder.json("evaluation.json", &report)?;
+    folder.json(RESULTS[0], &report)?;
     Ok(report)
+}
+
+/// An error if the evaluation would write over its rows, or over rows that no evaluation wrote.
+fn check_out(settings: &Settings, out: &Path) -> Result<()> {
+    let inputs = [("its rows", settings.data.as_path())];
+    let is_result = |name: &str| RESULTS.contains(&name);
+    overwrite::check_inputs(&inputs, out, is_result)?;
+    match overwrite::first_there(out, &RESULTS) {
+        Some(path) if path.ends_with(ROWS) => Err(overwrite::foreign(&path)),
+        _ => Ok(()),
+    }
 }
 
 /// The frozen model, with its adapter.

@@ -14,10 +14,10 @@ use train::checkpoint::settings::{Learned, Settings};
 use train::checkpoint::staged::staged;
 
 /// The file of settings of a child that trains, and of a folder that a child begins to write.
-const TRAINS: &str = "TRAIN_TEST_SETTINGS";
+pub const TRAINS: &str = "TRAIN_TEST_SETTINGS";
 const WRITES: &str = "TRAIN_TEST_FOLDER";
 
-fn moment() {
+pub fn moment() {
     std::thread::sleep(Duration::from_millis(1));
 }
 
@@ -62,7 +62,7 @@ fn child_that_writes() {
     written.unwrap();
 }
 
-fn child(name: &str, variable: &str, value: &Path) -> Command {
+pub fn child(name: &str, variable: &str, value: &Path) -> Command {
     let mut child = Command::new(std::env::current_exe().unwrap());
     child
         .args([&format!("kills::{name}"), "--exact", "--nocapture"])
@@ -72,18 +72,18 @@ fn child(name: &str, variable: &str, value: &Path) -> Command {
 }
 
 /// The settings in a file; a run with them does not end before `open` was called.
-fn config(settings: &Settings) -> PathBuf {
+pub fn config(settings: &Settings) -> PathBuf {
     let path = settings.out().with_extension("json");
     fs::write(&path, serde_json::to_string(settings).unwrap()).unwrap();
     path
 }
 
-fn open(config: &Path) {
+pub fn open(config: &Path) {
     fs::write(config.with_extension("gate"), "").unwrap();
 }
 
 /// The checkpoints that are there.
-fn checkpoints(out: &Path) -> Vec<String> {
+pub fn checkpoints(out: &Path) -> Vec<String> {
     let names = out.join("checkpoints").exists().then(|| steps(out));
     let whole = |name: &String| !name.ends_with(".partial");
     names
@@ -155,7 +155,7 @@ fn on_a_full_disk(config: &Path) -> Output {
 }
 
 /// All files below a folder.
-fn below(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+pub fn below(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut all = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

@@ -5,6 +5,7 @@ mod adapter_configs;
 mod adapters;
 mod checkpoint;
 mod evaluation;
+mod folders;
 mod kills;
 mod language;
 mod losses;

@@ -476,7 +476,8 @@ fn a_run_that_would_not_go_on_as_it_began_is_refused() {
 #[test]
 fn settings_that_make_no_sense_are_errors() {
     let dir = tempfile::tempdir().unwrap();
-    let config = dir.path().join("config.json");
+    // the run's own would be beside it
+    let config = dir.path().join("settings.json");
     let (model, data) = (golden("model"), golden("rows.jsonl"));
     let says = |arguments: &[&str], problem: &str| {
         let (model, data) = (model.to_str().unwrap(), data.to_str().unwrap());
@@ -502,7 +503,7 @@ fn settings_that_make_no_sense_are_errors() {
     let path = config.to_str().unwrap();
     says(
         &["--config", path],
-        "config.json: unknown field `max_step`, expected",
+        "settings.json: unknown field `max_step`, expected",
     );
     says(&["--config", path], "in `fit`");
     says(

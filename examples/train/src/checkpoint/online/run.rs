@@ -13,7 +13,6 @@ use super::super::origin::origin;
 use super::super::settings::Settings;
 use super::super::settings::objectives::learning_rate;
 use super::super::start::{self, Start};
-use super::super::store::restore;
 use super::super::summary::{Outcome, parameters};
 use super::super::update::Update;
 use super::evaluate::{Answered, evaluate};
@@ -130,13 +129,7 @@ pub fn run(
         world,
         checked: false,
     };
-    let first = match from {
-        None => 0,
-        Some((state, path)) => {
-            restore(path, &mut learner.update, None)?;
-            state.step
-        }
-    };
+    let first = start.restore(&mut learner.update, None)?;
     same_weights(world, learner.update.vars())?;
     let kept = from.is_some().then_some(first);
     let mut log = Log::none();

@@ -233,3 +233,24 @@ fn the_command_line_asks_for_an_evaluation() {
     let problem = settings.check().unwrap_err().to_string();
     assert_eq!(problem, "`model` is missing: say --model");
 }
+
+/// Results are called `rows.jsonl`, as many a file of rows is.
+#[test]
+fn rows_that_no_evaluation_wrote_are_not_written_over() {
+    let mut case = Case::new("multiple_choice", QUESTION, &[]);
+    let out = case.dir.path().to_path_buf();
+    let rows = out.join("rows.jsonl");
+    case.settings.out = Some(out.clone());
+    case.refused("rows.jsonl: the run reads its rows here, and would write its results over it in");
+    case.settings.data = out.join("questions.jsonl");
+    fs::write(&case.settings.data, QUESTION).unwrap();
+    case.refused("rows.jsonl: is there already and is not of this run");
+    assert_eq!(fs::read_to_string(&rows).unwrap(), QUESTION);
+    assert!(!out.join("evaluation.json").exists());
+    // its own results, again and again
+    fs::remove_file(&rows).unwrap();
+    for _ in 0..2 {
+        case.run().unwrap();
+        assert_ne!(fs::read_to_string(&rows).unwrap(), QUESTION);
+    }
+}

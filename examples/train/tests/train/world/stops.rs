@@ -4,6 +4,7 @@ use super::threads::ranks;
 use super::{Case, agree, lines, lora, whole};
 use indicatif::ProgressBar;
 use std::fs;
+use train::checkpoint::hold::{Hold, LOCK};
 use train::checkpoint::run::run_in;
 use train::checkpoint::summary::Outcome;
 use train::error::Result;
@@ -81,6 +82,24 @@ fn a_rank_that_fails_ends_all() {
         found[2]
     );
     assert!(!case.out("out/checkpoints/step-000020").exists());
+}
+
+/// Rank 0 alone needs the folder of results; where it cannot have it, no rank begins.
+#[test]
+fn ranks_begin_no_run_in_the_folder_of_another() {
+    let case = Case::new("sft", lora(), &[]);
+    let settings = case.to("out");
+    let out = case.out("out");
+    let other = Hold::of(&out).unwrap();
+    let found = errors(ranks(3, |world| whole(world, &settings, false)));
+    assert!(found[0].contains("another run is writing"), "{}", found[0]);
+    assert_eq!(found[1..], ["another rank ended"; 2]);
+    drop(other);
+    assert!(!out.exists());
+    for end in ranks(3, |world| whole(world, &settings, false)) {
+        end.unwrap();
+    }
+    assert!(!out.join(LOCK).exists());
 }
 
 /// What ranks cost each other is in the results where there are several, and nowhere else.
