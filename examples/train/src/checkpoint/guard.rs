@@ -103,8 +103,11 @@ pub fn check_results(
         }
         return Ok(());
     };
+    // of epochs, the number of steps that the run found
+    let written = || Settings::read(&at(CONFIG)).ok()?.fit.max_steps;
+    let last = settings.fit.max_steps.or_else(written);
     // written after the last checkpoint, which may have been deleted since
-    if step >= settings.fit.max_steps || is_there(&at(SUMMARY)) {
+    if last.is_some_and(|last| step >= last) || is_there(&at(SUMMARY)) {
         return Ok(());
     }
     match found(trained.collect()) {

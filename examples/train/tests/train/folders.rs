@@ -486,7 +486,7 @@ fn results_have_the_permissions_of_ordinary_files() {
     ];
     for (name, mut settings, change) in cases {
         change(&mut settings);
-        settings.fit.max_steps = 4;
+        settings.fit.max_steps = Some(4);
         quiet(&settings, false, 0).unwrap();
         let out = dir.path().join(name);
         let all = below(&out);

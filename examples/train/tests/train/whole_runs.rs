@@ -242,7 +242,7 @@ fn a_row_of_one_token_has_no_loss() {
         settings.held_out = 0.0;
         settings.eval_every = 0;
         settings.fit.order = train::checkpoint::order::Order::Sequential;
-        settings.fit.max_steps = 5;
+        settings.fit.max_steps = Some(5);
         (settings.fit.batch, settings.fit.max_tokens) = match most {
             None => (1, None),
             most => (5, most),
