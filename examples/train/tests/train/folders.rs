@@ -360,14 +360,16 @@ fn two_runs_do_not_share_a_folder() {
     // as if it were being written
     let part = out.join("checkpoints/step-000009.partial");
     fs::create_dir(&part).unwrap();
-    for resume in [true, false] {
-        let error = quiet(&settings, resume, 0).unwrap_err().to_string();
+    let second = [true, false].map(|resume| quiet(&settings, resume, 0));
+    let is_left = part.exists();
+    open(&config);
+    assert!(child.wait().unwrap().success());
+    for end in second {
+        let error = end.unwrap_err().to_string();
         let start = format!("{}: another run is writing to this folder", out.display());
         assert!(error.starts_with(&start), "{error}");
     }
-    assert!(part.exists());
-    open(&config);
-    assert!(child.wait().unwrap().success());
+    assert!(is_left);
     same(&dir.path().join("whole"), &out, "not alone");
     assert!(!out.join(LOCK).exists());
 }
@@ -439,6 +441,25 @@ fn a_run_goes_on_from_folders_whose_replacement_was_interrupted() {
     same(&dir.path().join("whole"), &out, "model");
     assert_eq!(steps(&out), ["step-000009"]);
     assert!(!out.join("model.partial").exists() && !out.join("model.old.partial").exists());
+}
+
+/// Not only when the run writes its model again.
+#[test]
+fn an_interrupted_model_comes_back_at_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = tiny(Learned::Sft, None, dir.path());
+    settings.keep_last = 3;
+    whole(&settings);
+    let model = dir.path().join("model");
+    let before = below(&model);
+    for step in ["step-000008", "step-000009"] {
+        fs::remove_dir_all(dir.path().join("checkpoints").join(step)).unwrap();
+    }
+    fs::rename(&model, dir.path().join("model.old.partial")).unwrap();
+    let end = quiet(&settings, true, 6).unwrap();
+    assert!(matches!(end, Outcome::Stopped { step: 6, .. }), "{end}");
+    assert!(below(&model) == before);
+    assert!(!dir.path().join("model.old.partial").exists());
 }
 
 /// Every file that a run leaves can be read by whom an ordinary file can be read by.
