@@ -18,6 +18,7 @@ pub mod objectives;
 pub mod optimizer;
 pub mod output;
 pub mod plot;
+pub mod progress;
 pub mod report;
 pub mod run;
 pub mod settings;

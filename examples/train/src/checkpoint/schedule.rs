@@ -26,7 +26,7 @@ pub enum Kind {
 /// warm-up the first rate is 0.
 pub fn schedule(kind: Kind, warmup: f64, steps: usize) -> Result<Schedule> {
     if !warmup.is_finite() || warmup < 0.0 {
-        let problem = format!("`warmup_steps` must be finite and >= 0, got {warmup}");
+        let problem = format!("`fit.warmup_steps` must be finite and >= 0, got {warmup}");
         return Err(Error::Usage(problem));
     }
     let decay = match kind {

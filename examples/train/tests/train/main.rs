@@ -15,6 +15,7 @@ mod patterns;
 mod references;
 mod rows;
 mod runs;
+mod said;
 mod trl;
 mod trl_since;
 mod whole_runs;

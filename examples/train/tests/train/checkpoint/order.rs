@@ -152,7 +152,7 @@ fn schedules_are_those_of_transformers() {
     );
     assert_eq!(
         message(Kind::Linear, -0.5),
-        "`warmup_steps` must be finite and >= 0, got -0.5"
+        "`fit.warmup_steps` must be finite and >= 0, got -0.5"
     );
     assert!(message(Kind::Linear, 4.0).contains("`warmup` must be at most `steps`"));
 }
