@@ -68,10 +68,10 @@ pub fn is_same(named: &str, model: &Path) -> bool {
 /// `models--HuggingFaceTB--SmolLM2-135M-Instruct/snapshots/…`.
 fn last(path: &Path) -> String {
     let parts = path.iter().map(|part| part.to_string_lossy());
-    let of_cache = parts.filter_map(|part| {
+    let mut of_cache = parts.rev().filter_map(|part| {
         let name = part.strip_prefix("models--")?;
         Some(name.rsplit("--").next().unwrap_or(name).to_string())
     });
     let own = || path.file_name().unwrap_or_default().to_string_lossy();
-    of_cache.last().unwrap_or_else(|| own().into_owned())
+    of_cache.next().unwrap_or_else(|| own().into_owned())
 }
