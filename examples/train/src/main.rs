@@ -26,6 +26,7 @@
 //! | the evaluation on held-out examples | `held_out.rs` |
 //! | the model | `model.rs` |
 //! | an adapter on the model: its settings, AdaLoRA's budget, the files | `adapter/` |
+//! | notices and progress, with and without a terminal | `progress.rs` |
 //! | every setting with its default | `settings.rs` |
 //! | several processes that share a run with `--model` | `world/` |
 //!
