@@ -2,9 +2,11 @@
 
 use super::super::checkpoint::context::Context;
 use super::super::checkpoint::load::TRAINED;
+use super::super::checkpoint::other_base::other_base;
 use super::super::checkpoint::rows::{self, Folder as TextFolder, Prompts};
 use super::super::checkpoint::sound::{self, language_adapter, language_model};
 use super::super::checkpoint::start::{local_now, moment};
+use super::super::checkpoint::summary::Notices;
 use super::super::error::{Error, Result};
 use super::super::output::Folder;
 use super::super::progress::Progress;
@@ -25,6 +27,13 @@ pub fn run(settings: &Settings, progress: &dyn Progress) -> Result<Report> {
     let folder = Folder::open(&out)?;
     let now = moment(settings.now.get_or_insert_with(local_now))?;
     let decoder = load(&settings)?;
+    let mut notices = Notices::default();
+    if let Some(folder) = &settings.adapter_dir {
+        let named = decoder.adapter_config(TRAINED)?.base_model.as_deref();
+        if let Some(notice) = other_base(folder, named, &settings.model) {
+            notices.add(progress, notice);
+        }
+    }
     let texts = TextFolder::open(&settings.model, now)?;
 
     let mut report = rows::Report::default();
@@ -54,6 +63,7 @@ pub fn run(settings: &Settings, progress: &dyn Progress) -> Result<Report> {
         settings,
         chat_template,
         rows: report,
+        notices,
         figures,
         seconds: begun.elapsed().as_secs_f64(),
         out,
