@@ -18,7 +18,7 @@ pub struct Arguments {
     /// Settings to start from: a JSON file, such as the `config.json` of an earlier run.
     #[arg(long)]
     config: Option<PathBuf>,
-    /// Train the language model in this Hugging Face folder (Llama, Mistral, Qwen, Gemma). `--set` then knows other settings (see README).
+    /// Train the language model in this Hugging Face folder (Llama, Mistral, Qwen, Gemma, Phi-3). `--set` then knows other settings (see README).
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
     /// With --model: a PEFT adapter to go on from, or to evaluate.
@@ -36,7 +36,7 @@ pub struct Arguments {
     /// With --model: the most tokens of a row.
     #[arg(long, value_name = "TOKENS")]
     max_length: Option<usize>,
-    /// The objective: any offline objective of the survey, and with --model those that came after it.
+    /// The objective: any offline objective of the survey, and with --model those that came after it [default: dpo].
     #[arg(long)]
     objective: Option<Objective>,
     /// A `.jsonl` or `.jsonl.gz` file; without it, fifty built-in rows.

@@ -19,6 +19,7 @@ pub mod optimizer;
 pub mod output;
 pub mod overwrite;
 pub mod plot;
+pub mod progress;
 pub mod report;
 pub mod run;
 pub mod settings;

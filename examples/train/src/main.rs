@@ -26,6 +26,7 @@
 //! | the evaluation on held-out examples | `held_out.rs` |
 //! | the model | `model.rs` |
 //! | an adapter on the model: its settings, AdaLoRA's budget, the files | `adapter/` |
+//! | notices and progress, with and without a terminal | `progress.rs` |
 //! | every setting with its default | `settings.rs` |
 //! | which files of a folder a run must not write over | `overwrite.rs` |
 //! | several processes that share a run with `--model` | `world/` |
@@ -57,13 +58,12 @@
 //! marked right or wrong.
 
 use clap::Parser;
-use indicatif::{ProgressBar, ProgressStyle};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use train::arguments::Asked;
 use train::error::{Error, Result};
-use train::{Arguments, checkpoint, evaluation, run, world};
+use train::{Arguments, checkpoint, evaluation, progress, run, world};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -74,24 +74,19 @@ fn main() -> ExitCode {
         Ok(world) => world,
         Err(error) => return failed(&error.to_string()),
     };
-    let progress = match world.writes() {
-        true => ProgressBar::new(0),
-        false => ProgressBar::hidden(),
-    };
-    let style = ProgressStyle::with_template("{wide_bar} {pos}/{len}  {msg}  {eta} left");
-    progress.set_style(style.expect("a template without mistakes"));
+    let progress = progress::progress(world.writes());
     let result = arguments.asked().and_then(|asked| match asked {
         Asked::Checkpoint { settings, resume } => {
             let stop = interrupted(world.writes())?;
             let stop = |_| stop.load(Relaxed);
-            let outcome = checkpoint::run::run_in(&*world, &settings, resume, &progress, &stop)?;
+            let outcome = checkpoint::run::run_in(&*world, &settings, resume, &*progress, &stop)?;
             Ok(outcome.to_string())
         }
         _ if world.size() > 1 => Err(Error::Usage(
             "several processes share a run with --model that trains, and no other".to_string(),
         )),
-        Asked::Small(settings) => Ok(run::run(&settings, &progress)?.to_string()),
-        Asked::Evaluation(settings) => Ok(evaluation::run::run(&settings, &progress)?.to_string()),
+        Asked::Small(settings) => Ok(run::run(&settings, &*progress)?.to_string()),
+        Asked::Evaluation(settings) => Ok(evaluation::run::run(&settings, &*progress)?.to_string()),
     });
     match result {
         Ok(summary) => {
@@ -101,7 +96,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            progress.finish_and_clear();
+            progress.end();
             let failed = failed(&world::start::blamed(&*world, &error));
             world.abandon();
             failed

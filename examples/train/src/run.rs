@@ -11,12 +11,12 @@ use super::objectives::{Objective, Task};
 use super::output::Folder;
 use super::overwrite;
 use super::plot;
+use super::progress::Progress;
 use super::report::{Baselines, Summary, Written, byte_frequencies, peak_memory_mib};
 use super::settings::Settings;
 use super::trainer::{Phase, Trainer};
 use candle_align::Reduction;
 use candle_align::peft::AdapterFile;
-use indicatif::ProgressBar;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::time::Instant;
@@ -24,7 +24,7 @@ use std::time::Instant;
 /// Runs, writes the results, and returns a summary.
 ///
 /// Files are written only after the run has succeeded; each appears complete.
-pub fn run(settings: &Settings, progress: &ProgressBar) -> Result<Summary> {
+pub fn run(settings: &Settings, progress: &dyn Progress) -> Result<Summary> {
     let run = train(settings, progress)?;
     run.write(settings)?;
     Ok(run.summary)
@@ -73,7 +73,7 @@ fn check_out(settings: &Settings) -> Result<()> {
 }
 
 /// Runs.
-pub fn train(settings: &Settings, progress: &ProgressBar) -> Result<Run> {
+pub fn train(settings: &Settings, progress: &dyn Progress) -> Result<Run> {
     let start = Instant::now();
     settings.check()?;
     check_out(settings)?;
@@ -124,7 +124,7 @@ pub fn train(settings: &Settings, progress: &ProgressBar) -> Result<Run> {
         adapter.check(&model.body, settings)?;
     }
     let folder = Folder::open(&settings.out())?;
-    progress.set_length((warm + settings.steps) as u64);
+    progress.begin("step", 0, warm + settings.steps);
     let mut trainer = Trainer::new(progress);
 
     // supervised steps on the best answers: a reference worth staying near, a base worth adapting
@@ -164,11 +164,11 @@ pub fn train(settings: &Settings, progress: &ProgressBar) -> Result<Run> {
     let parameters = model.vars().iter().map(|(_, var)| var.elem_count()).sum();
     let total_parameters = model.parameters();
     if let Some(adapter) = &settings.adapter {
-        progress.println(format!(
+        progress.say(&format!(
             "{} trains {parameters} of {total_parameters} parameters",
             adapter.method.name()
         ));
-        adapter.notes.iter().for_each(|note| progress.println(note));
+        adapter.notes.iter().for_each(|note| progress.say(note));
     }
     let phase = Phase {
         name: task.objective.to_string(),
@@ -181,7 +181,7 @@ pub fn train(settings: &Settings, progress: &ProgressBar) -> Result<Run> {
         steps: settings.steps,
     };
     let (before, after) = trainer.train(&phase, &mut rng(4))?;
-    progress.finish_and_clear();
+    progress.end();
 
     let compared = match task.objective.is_language() {
         true => &phase.probes,

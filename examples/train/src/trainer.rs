@@ -11,12 +11,12 @@ use super::model::Model;
 use super::objectives::order::Ordered;
 use super::objectives::{Objective, Task, forward};
 use super::optimizer::{budget, optimizer};
+use super::progress::Progress;
 use super::report::Scores;
 use candle_align::language::forgetful::forgetful_mask;
 use candle_align::training::{Decay, GradAccumulator, Schedule, clip_grad_norm, grad_coverage};
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Var};
-use indicatif::ProgressBar;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::time::Instant;
@@ -39,7 +39,7 @@ pub struct Phase<'a> {
 
 /// The state across all phases.
 pub struct Trainer<'a> {
-    progress: &'a ProgressBar,
+    progress: &'a dyn Progress,
     /// All measurements.
     pub metrics: Vec<Metric>,
     /// Training tokens, without padding.
@@ -50,7 +50,7 @@ pub struct Trainer<'a> {
 }
 
 impl<'a> Trainer<'a> {
-    pub fn new(progress: &'a ProgressBar) -> Self {
+    pub fn new(progress: &'a dyn Progress) -> Self {
         Self {
             progress,
             metrics: Vec::new(),
@@ -203,11 +203,11 @@ impl<'a> Trainer<'a> {
             Some(accuracy) => format!("  accuracy {:3.0} %", 100.0 * accuracy),
             None => String::new(),
         };
-        self.progress.set_message(format!(
+        self.progress.show(&format!(
             "{}  loss {:.4}{accuracy}  {speed:.0} tokens/s",
             metric.phase, metric.loss
         ));
-        self.progress.inc(1);
+        self.progress.advance(1);
     }
 }
 

@@ -3,24 +3,22 @@
 
 use super::super::error::{Error, Result};
 use super::context::Context;
-use super::fresh_adapter::{FreshAdapter, peft_text};
+use super::fresh_settings::fresh;
 use super::objective::Reference;
 use super::settings::{Learned, Settings};
+use super::sound::{self, SCORE, language_adapter, language_model};
 use super::tokenizer::Tokenizer;
 use candle_align::decoder::{Decoder, Load};
-use candle_align::peft::{AdapterMethod, PeftConfig, Strictness, TaskType};
+use candle_align::peft::Strictness;
 use candle_core::Device;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use serde_json::{Map, Value};
-use std::fs;
 use std::path::Path;
 
 /// The adapter that is trained.
 pub const TRAINED: &str = "default";
 /// A frozen copy of the adapter that the run goes on from.
 const REFERENCE: &str = "ref";
-const SCORE: &str = "score.weight";
 
 /// The model at the start, and DPO's reference. If that is asked only before the first step, it is the trained
 /// model itself and no copy.
@@ -34,8 +32,14 @@ pub fn start(settings: &Settings) -> Result<(Decoder, Reference)> {
         trained: !settings.is_adapted(),
         device: Device::Cpu,
     };
-    let mut decoder = Decoder::load(&settings.model, &load)?;
-    if settings.objective == Learned::Reward {
+    let mut decoder = sound::load(&settings.model, &load)?;
+    let needs = format!("`{}`", settings.objective);
+    if settings.objective != Learned::Reward {
+        language_model(&decoder, &settings.model, &needs)?;
+        if let Some(folder) = &settings.adapter_dir {
+            language_adapter(folder, &needs)?;
+        }
+    } else {
         if !decoder.state_dict().contains_key(SCORE) {
             decoder = decoder.into_classifier(1, &mut rng(1))?;
         }
@@ -77,13 +81,14 @@ pub fn start(settings: &Settings) -> Result<(Decoder, Reference)> {
         reference = Reference::Frozen(Box::new(Decoder::load(&settings.model, &frozen)?));
     }
     if let Some(folder) = &settings.teacher {
-        let teacher = Decoder::load(
+        let teacher = sound::load(
             folder,
             &Load {
                 trained: false,
                 ..load
             },
         )?;
+        language_model(&teacher, folder, "a teacher")?;
         let [own, others] = [&decoder, &teacher].map(|model| model.config().vocab_size);
         if own != others {
             let problem = format!(
@@ -111,67 +116,4 @@ pub fn pads(decoder: &mut Decoder, folder: &Path) -> Result<()> {
         Some(pad) => Ok(decoder.set_pad_token(pad.id)?),
         None => Ok(()),
     }
-}
-
-/// The settings of a fresh adapter, with what the run knows.
-fn fresh(adapter: &FreshAdapter, settings: &Settings) -> Result<PeftConfig> {
-    let (mut config, _) = match adapter {
-        FreshAdapter::File(path) => PeftConfig::read(path, Strictness::Strict)?,
-        FreshAdapter::Keys(keys) => of_keys(keys, settings.fit.steps())?,
-    };
-    if let AdapterMethod::AdaLora(file) = &config.method
-        && !file.kept.is_empty()
-    {
-        let problem =
-            "`adapter.rank_pattern` of AdaLoRA says what a run has left: a fresh adapter has all";
-        return Err(Error::Usage(problem.to_string()));
-    }
-    let task = match settings.objective {
-        Learned::Reward => TaskType::SequenceClassification,
-        _ => TaskType::CausalLanguageModel,
-    };
-    match config.task {
-        None => config.task = Some(task),
-        Some(given) if given == task => {}
-        Some(_) => {
-            let name = match task {
-                TaskType::SequenceClassification => "SEQ_CLS",
-                _ => "CAUSAL_LM",
-            };
-            let objective = settings.objective;
-            let problem =
-                format!("the adapter's `task_type` must be {name} for `{objective}`, or missing");
-            return Err(Error::Usage(problem));
-        }
-    }
-    if config.base_model.is_none() {
-        config.base_model = Some(settings.model.display().to_string());
-    }
-    Ok(config)
-}
-
-/// Through a file, because a file is what PEFT's settings are.
-fn of_keys(keys: &Map<String, Value>, steps: Result<usize>) -> Result<(PeftConfig, Vec<String>)> {
-    let mut keys = keys.clone();
-    keys.entry("peft_type").or_insert("LORA".into());
-    // prompts and prefixes choose no modules
-    let has_targets = !matches!(
-        keys["peft_type"].as_str(),
-        Some("PROMPT_TUNING" | "PREFIX_TUNING")
-    );
-    if has_targets {
-        keys.entry("target_modules").or_insert("all-linear".into());
-    }
-    if keys["peft_type"] == "ADALORA" && !keys.contains_key("total_step") {
-        keys.insert("total_step".to_string(), steps?.into());
-    }
-    let folder = tempfile::tempdir();
-    let folder = folder.map_err(|error| Error::Usage(format!("no temporary folder: {error}")))?;
-    let path = folder.path().join("adapter_config.json");
-    fs::write(&path, peft_text(&keys))
-        .map_err(|error| Error::file(&path, format!("cannot be written: {error}")))?;
-    PeftConfig::read(&path, Strictness::Strict).map_err(|error| {
-        let text = error.to_string();
-        Error::Usage(text.replace(&path.display().to_string(), "adapter"))
-    })
 }

@@ -13,8 +13,11 @@
 //! | [`fit`], [`update`] | the steps, and what they do with a gradient |
 //! | [`record`] | what a step measured, by all ranks |
 //! | [`budget`] | AdaLoRA's part of a step |
-//! | [`settings`], [`fresh_adapter`] | every setting with its default; [`settings::fit`] those of the steps, [`settings::objectives`] those of the objectives |
+//! | [`settings`], [`fresh_adapter`], [`fresh_settings`] | every setting with its default; [`settings::fit`] those of the steps, [`settings::objectives`] those of the objectives |
 //! | [`load`] | the model, its adapter, the reference |
+//! | [`sound`] | whether the model is what the objective takes, and its weights are numbers |
+//! | [`named`] | what the library refuses of a setting, before the first step |
+//! | [`other_base`] | adapters that were made for another model |
 //! | [`prepare`], [`split`] | which rows are trained on, and which are held out |
 //! | [`evaluate`] | the scores of held-out rows |
 //! | [`store`], [`state`], [`staged`] | checkpoints, and going on from one |
@@ -31,16 +34,19 @@ pub mod context;
 pub mod evaluate;
 pub mod fit;
 pub mod fresh_adapter;
+pub mod fresh_settings;
 pub mod given_out;
 pub mod guard;
 pub mod hash;
 pub mod hold;
 pub mod load;
 pub mod log;
+pub mod named;
 pub mod objective;
 pub mod online;
 pub mod order;
 pub mod origin;
+pub mod other_base;
 pub mod prepare;
 pub mod record;
 pub mod reference;
@@ -49,6 +55,7 @@ pub mod run;
 pub mod save;
 pub mod schedule;
 pub mod settings;
+pub mod sound;
 pub mod split;
 pub mod staged;
 pub mod start;

@@ -1,6 +1,7 @@
 //! A whole run on a checkpoint: read, split, train, measure, save; and going on where a run stopped.
 
 use super::super::error::Result;
+use super::super::progress::Progress;
 use super::super::report::peak_memory_mib;
 use super::super::world::counted::{Counted, Shared, Spent};
 use super::super::world::gradients::same_weights;
@@ -10,6 +11,7 @@ use super::evaluate::{Scores, scores};
 use super::fit::Fitting;
 use super::load;
 use super::log::{Line, Log, Seen};
+use super::named::refused;
 use super::online;
 use super::origin::origin;
 use super::prepare::prepare;
@@ -19,7 +21,6 @@ use super::settings::objectives::learning_rate;
 use super::start::{self, Start};
 use super::summary::{Outcome, Summary, parameters};
 use candle_align::decoder::Decoder;
-use indicatif::ProgressBar;
 use std::time::Instant;
 
 /// Runs. With `resume`, goes on from the last checkpoint in the folder of results. `stop` is asked after
@@ -27,7 +28,7 @@ use std::time::Instant;
 pub fn run(
     settings: &Settings,
     resume: bool,
-    progress: &ProgressBar,
+    progress: &dyn Progress,
     stop: &dyn Fn(usize) -> bool,
 ) -> Result<Outcome> {
     run_in(&Single, settings, resume, progress, stop)
@@ -39,7 +40,7 @@ pub fn run_in(
     world: &dyn World,
     settings: &Settings,
     resume: bool,
-    progress: &ProgressBar,
+    progress: &dyn Progress,
     stop: &dyn Fn(usize) -> bool,
 ) -> Result<Outcome> {
     let begun = Instant::now();
@@ -68,25 +69,28 @@ pub fn run_in(
         from,
         ..
     } = &start;
-    start.tell(
+    let mut notices = start.tell(
         progress,
         &rows.report,
         rows.held_out_report.as_ref(),
         rows.shared_prompts,
+        &decoder,
     );
 
     let long_rows = rows.train.longer_than(settings.fit.max_tokens);
     if long_rows > 0 {
-        progress.println(format!(
+        let notice = format!(
             "{long_rows} of {} rows have more than `fit.max_tokens` tokens: each goes through the model alone",
             rows.train.len()
-        ));
+        );
+        notices.add(progress, notice);
     }
+    refused(settings, &rows.train, &decoder, &reference)?;
     // before the weights of a checkpoint take the place of the first ones
     let mut of_held_out = None;
     if settings.precompute_ref_log_probs {
         let found = precompute(settings, &rows, &origin, &decoder, &reference, world)?;
-        progress.println(&found.report);
+        progress.say(&found.report);
         (reference, of_held_out) = (found.train, Some(found.held_out));
     }
     let fitting = Fitting::new(&decoder, &rows.train, reference, &settings.fit)?;
@@ -126,12 +130,11 @@ pub fn run_in(
         let moved = (fitting.update(), fitting.moving_shift());
         start.save(step, (&rows.fingerprint, &origin), moved, decoder)
     };
-    progress.set_length(last as u64);
-    progress.set_position(first as u64);
+    progress.begin("step", first, last);
     if from.is_none() {
         measure(0, &mut log, &decoder, &fitting)?;
     }
-    progress.reset_eta();
+    progress.begin("step", first, last);
     let (mut tokens, mut seconds, mut spent) = (0, 0.0, Spent::default());
     for step in fitting.steps(first) {
         let step_begun = Instant::now();
@@ -146,12 +149,12 @@ pub fn run_in(
             .map(|row| rows.train.tokens(*row))
             .sum::<usize>();
         log.line(&Line::Train(&logged))?;
-        progress.set_message(format!(
+        progress.show(&format!(
             "loss {:.4}, {:.0} tokens/s",
             logged.loss,
             tokens as f64 / seconds
         ));
-        progress.inc(1);
+        progress.advance(1);
         let done = logged.step;
         if done % every == 0 || done == last {
             measure(done, &mut log, &decoder, &fitting)?;
@@ -162,7 +165,7 @@ pub fn run_in(
             save(done, &log, &decoder, &fitting)?;
         }
         if stopped {
-            progress.finish_and_clear();
+            progress.end();
             return Ok(Outcome::Stopped {
                 step: done,
                 of: last,
@@ -170,7 +173,7 @@ pub fn run_in(
             });
         }
     }
-    progress.finish_and_clear();
+    progress.end();
 
     let seen = log.seen()?;
     start.finish(&seen, settings.no_opinion(), fitting.update(), &decoder)?;
@@ -184,11 +187,13 @@ pub fn run_in(
         model: settings.model.clone(),
         data: settings.data.clone(),
         rows: rows.report,
+        held_out_report: rows.held_out_report,
         train_rows: rows.train.len(),
         held_out_rows: rows.held_out.as_ref().map_or(0, |held| held.rows.len()),
         held_out_prompts: rows.held_out.as_ref().map_or(0, |held| held.prompts()),
         shared_prompts: rows.shared_prompts,
         long_rows,
+        notices,
         trained_parameters: fitting.vars().iter().map(|(_, var)| var.elem_count()).sum(),
         model_parameters: parameters(&decoder),
         resumed_at: first,

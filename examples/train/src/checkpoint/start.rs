@@ -4,23 +4,25 @@ use super::super::error::{Error, Result};
 use super::super::output::Folder;
 use super::super::overwrite::is_there;
 use super::super::plot::file_name;
+use super::super::progress::Progress;
 use super::super::world::{World, agree};
 use super::given_out;
 use super::guard::{METRICS, TRAINED, check_inputs, check_results};
 use super::hold::Hold;
 use super::log::{Seen, picture};
 use super::origin::Origin;
+use super::other_base::other_bases;
 use super::rows::Report;
 use super::save;
 use super::settings::Settings;
 use super::staged::recover;
 use super::state::State;
 use super::store::{Store, restore};
+use super::summary::Notices;
 use super::update::Update;
 use candle_align::decoder::Decoder;
 use candle_align::ranking::RewardShift;
 use chrono::{Local, NaiveDateTime, Timelike};
-use indicatif::ProgressBar;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
@@ -67,7 +69,7 @@ pub struct Start {
 pub fn open(
     settings: &Settings,
     resume: bool,
-    progress: &ProgressBar,
+    progress: &dyn Progress,
     world: &dyn World,
 ) -> Result<Start> {
     let mut settings = settings.clone();
@@ -103,10 +105,10 @@ fn results_of(
     settings: &Settings,
     out: &Path,
     resume: bool,
-    progress: &ProgressBar,
+    progress: &dyn Progress,
 ) -> Result<(Results, Option<(State, PathBuf)>)> {
     let hold = Hold::of(out)?;
-    hold.unlocked.iter().for_each(|note| progress.println(note));
+    hold.unlocked.iter().for_each(|note| progress.say(note));
     check_inputs(settings, out)?;
     let store = Store::of(out, settings.keep_last);
     let from = last(&store, out, resume)?;
@@ -119,7 +121,7 @@ fn results_of(
             }
         }
         // killed before its first checkpoint
-        None if resume => progress.println(format!(
+        None if resume => progress.say(&format!(
             "{} has no checkpoint: the run begins",
             out.display()
         )),
@@ -193,26 +195,35 @@ impl Start {
         Ok(state.step)
     }
 
-    /// Shows what was read, and how many prompts of the file of held-out rows are also trained on.
+    /// Says what was read, and what a reader of the results must know: how many prompts of the file of held-out rows
+    /// are also trained on, and adapters of other models.
     pub fn tell(
         &self,
-        progress: &ProgressBar,
+        progress: &dyn Progress,
         report: &Report,
         held_out: Option<&Report>,
         shared_prompts: usize,
-    ) {
+        decoder: &Decoder,
+    ) -> Notices {
         let show = |path: &Path, report: &Report| {
-            progress.println(format!("{}: {report}", path.display()));
+            progress.say(&format!("{}: {report}", path.display()));
         };
         show(&self.settings.data, report);
         if let (Some(path), Some(report)) = (&self.settings.held_out_file, held_out) {
             show(path, report);
-            if shared_prompts > 0 {
-                progress.println(format!(
-                    "{shared_prompts} held-out prompts are also trained on"
-                ));
-            }
         }
+        if let Some(covers) = report.covers {
+            progress.say(&format!("the loss covers {covers}"));
+        }
+        let mut notices = Notices::default();
+        if shared_prompts > 0 {
+            let notice = format!("{shared_prompts} held-out prompts are also trained on");
+            notices.add(progress, notice);
+        }
+        for notice in other_bases(&self.settings, decoder) {
+            notices.add(progress, notice);
+        }
+        notices
     }
 
     /// Writes a checkpoint after a step, on rank 0.

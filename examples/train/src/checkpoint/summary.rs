@@ -1,5 +1,6 @@
 //! The results of a run on a checkpoint.
 
+use super::super::progress::Progress;
 use super::super::world::counted::Shared;
 use super::evaluate::Scores;
 use super::online;
@@ -24,6 +25,26 @@ pub enum Outcome {
     },
 }
 
+/// What a reader of the results must know: each is said when it is found, and is in the report and in `summary.json`.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Notices(Vec<String>);
+
+impl Notices {
+    /// Says it, and keeps it.
+    pub fn add(&mut self, progress: &dyn Progress, notice: String) {
+        progress.say(&notice);
+        self.0.push(notice);
+    }
+}
+
+impl fmt::Display for Notices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0
+            .iter()
+            .try_for_each(|notice| writeln!(f, "  notice    {notice}"))
+    }
+}
+
 /// The results of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Summary {
@@ -31,12 +52,16 @@ pub struct Summary {
     pub model: PathBuf,
     pub data: PathBuf,
     pub rows: Report,
+    /// Of the file of held-out rows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_out_report: Option<Report>,
     pub train_rows: usize,
     pub held_out_rows: usize,
     pub held_out_prompts: usize,
     pub shared_prompts: usize,
     /// Rows with more than `fit.max_tokens` tokens.
     pub long_rows: usize,
+    pub notices: Notices,
     pub trained_parameters: usize,
     pub model_parameters: usize,
     /// The step from which this program went on; 0: the start.
@@ -75,7 +100,7 @@ impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} on {}", self.objective, self.data.display())?;
         writeln!(f, "  model     {}", self.model.display())?;
-        writeln!(f, "  rows      {}", self.rows)?;
+        data(f, &self.rows, self.held_out_report.as_ref())?;
         writeln!(
             f,
             "  split     {} to train on, {} held out ({} prompts)",
@@ -142,6 +167,7 @@ impl fmt::Display for Summary {
         if let Some(shared) = &self.shared {
             shared.line(f, steps)?;
         }
+        self.notices.fmt(f)?;
         ending(
             f,
             self.seconds,
@@ -149,6 +175,18 @@ impl fmt::Display for Summary {
             &self.out,
             self.adapted,
         )
+    }
+}
+
+/// What was read, and what the loss covers of it.
+pub fn data(f: &mut fmt::Formatter<'_>, rows: &Report, held_out: Option<&Report>) -> fmt::Result {
+    writeln!(f, "  rows      {rows}")?;
+    if let Some(rows) = held_out {
+        writeln!(f, "  held out  {rows}")?;
+    }
+    match rows.covers {
+        Some(covers) => writeln!(f, "  loss of   {covers}"),
+        None => Ok(()),
     }
 }
 

@@ -8,10 +8,10 @@ use super::super::data::fields;
 use super::super::data::json::{self, Object};
 use super::super::data::reader::Lines;
 use super::super::error::{Error, Result};
+use super::super::progress::Progress;
 use candle_align::TokenLogProbs;
 use candle_align::decoder::{Decoder, Mode};
 use candle_align::ops::Segments;
-use indicatif::ProgressBar;
 use std::path::Path;
 
 /// What one line of a file holds.
@@ -75,7 +75,7 @@ pub fn answers<T>(
     rows: &[Line<T>],
     texts: impl Fn(&T) -> &[Text],
     max_tokens: usize,
-    progress: &ProgressBar,
+    progress: &dyn Progress,
 ) -> Result<Vec<TokenLogProbs>> {
     let decoder = decoder.without_gradients();
     let mut sizes = Vec::with_capacity(rows.len());
@@ -84,7 +84,7 @@ pub fn answers<T>(
         sizes.push(Segments::from_tokens(&ids)?.0.tokens());
     }
     let all: Vec<usize> = (0..rows.len()).collect();
-    progress.set_length(rows.len() as u64);
+    progress.begin("row", 0, rows.len());
     let mut found = Vec::with_capacity(rows.len());
     for part in parts(&all, Some(max_tokens), |row| sizes[row]) {
         let of_rows: Vec<&[Text]> = part.iter().map(|row| texts(&rows[*row].row)).collect();
@@ -95,7 +95,7 @@ pub fn answers<T>(
             found.push(some(&log_probs, from, texts.len())?);
             from += texts.len();
         }
-        progress.inc(part.len() as u64);
+        progress.advance(part.len());
     }
     Ok(found)
 }

@@ -3,12 +3,12 @@
 use super::super::checkpoint::objective::Text;
 use super::super::checkpoint::rows::{Prompts, Report};
 use super::super::error::Result;
+use super::super::progress::Progress;
 use super::ask::{Line, answers, at_line, read, some, texts};
 use super::question::Question;
 use super::settings::{MultipleChoice, Settings};
 use candle_align::decoder::Decoder;
 use candle_align::evaluation::closed_form::{ChoiceScore, accuracy, choice_scores, choose};
-use indicatif::ProgressBar;
 use serde::Serialize;
 
 /// One thing for each score.
@@ -97,7 +97,7 @@ pub fn evaluate(
     prompts: &Prompts,
     decoder: &Decoder,
     report: &mut Report,
-    progress: &ProgressBar,
+    progress: &dyn Progress,
 ) -> Result<(Figures, Vec<Row>)> {
     let path = &settings.data;
     let own = &settings.multiple_choice;

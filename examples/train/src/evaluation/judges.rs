@@ -4,6 +4,7 @@ use super::super::checkpoint::evaluate::mean_and_error;
 use super::super::checkpoint::objective::Text;
 use super::super::checkpoint::rows::{Prompts, Report};
 use super::super::error::Result;
+use super::super::progress::Progress;
 use super::ask::{Line, answers, at_line, read, texts};
 use super::judged::Judged;
 use super::people::{Level, inputs, levels};
@@ -11,7 +12,6 @@ use super::settings::{Method, Settings};
 use candle_align::decoder::Decoder;
 use candle_align::evaluation::by_model::{ScoreMass, expected_score, gpt_score};
 use candle_core::DType;
-use indicatif::ProgressBar;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -75,7 +75,7 @@ pub fn evaluate(
     prompts: &Prompts,
     decoder: &Decoder,
     report: &mut Report,
-    progress: &ProgressBar,
+    progress: &dyn Progress,
 ) -> Result<(Figures, Vec<Row>)> {
     let path = &settings.data;
     let mut first: Option<Judged> = None;

@@ -1,6 +1,7 @@
 //! The results of an evaluation.
 
 use super::super::checkpoint::rows;
+use super::super::checkpoint::summary::Notices;
 use super::people::Level;
 use super::settings::Settings;
 use super::{choices, judges};
@@ -17,6 +18,7 @@ pub struct Report {
     /// The file of the chat template that prompts went through; null: plain text.
     pub chat_template: Option<String>,
     pub rows: rows::Report,
+    pub notices: Notices,
     #[serde(flatten)]
     pub figures: Figures,
     pub seconds: f64,
@@ -48,6 +50,7 @@ impl fmt::Display for Report {
             Figures::MultipleChoice(figures) => choosing(figures, f)?,
             Figures::Judged(figures) => judging(figures, f)?,
         }
+        self.notices.fmt(f)?;
         write!(f, "  took       {:.0} s\n  written   ", self.seconds)?;
         write!(f, " {}", self.out.join("evaluation.json").display())?;
         write!(f, ", {}", self.out.join("rows.jsonl").display())

@@ -2,18 +2,21 @@
 
 use super::super::checkpoint::context::Context;
 use super::super::checkpoint::load::TRAINED;
+use super::super::checkpoint::other_base::other_base;
 use super::super::checkpoint::rows::{self, Folder as TextFolder, Prompts};
+use super::super::checkpoint::sound::{self, language_adapter, language_model};
 use super::super::checkpoint::start::{local_now, moment};
+use super::super::checkpoint::summary::Notices;
 use super::super::error::{Error, Result};
 use super::super::output::Folder;
 use super::super::overwrite;
+use super::super::progress::Progress;
 use super::report::{Figures, Report};
 use super::settings::{Method, Settings};
 use super::{choices, judges};
 use candle_align::decoder::{Decoder, Load};
 use candle_align::peft::Strictness;
 use candle_core::Device;
-use indicatif::ProgressBar;
 use std::path::Path;
 use std::time::Instant;
 
@@ -22,7 +25,7 @@ const ROWS: &str = "rows.jsonl";
 const RESULTS: [&str; 2] = ["evaluation.json", ROWS];
 
 /// Runs, and writes `evaluation.json` and `rows.jsonl`.
-pub fn run(settings: &Settings, progress: &ProgressBar) -> Result<Report> {
+pub fn run(settings: &Settings, progress: &dyn Progress) -> Result<Report> {
     let begun = Instant::now();
     settings.check()?;
     let mut settings = settings.clone();
@@ -31,6 +34,13 @@ pub fn run(settings: &Settings, progress: &ProgressBar) -> Result<Report> {
     let folder = Folder::open(&out)?;
     let now = moment(settings.now.get_or_insert_with(local_now))?;
     let decoder = load(&settings)?;
+    let mut notices = Notices::default();
+    if let Some(folder) = &settings.adapter_dir {
+        let named = decoder.adapter_config(TRAINED)?.base_model.as_deref();
+        if let Some(notice) = other_base(folder, named, &settings.model) {
+            notices.add(progress, notice);
+        }
+    }
     let texts = TextFolder::open(&settings.model, now)?;
 
     let mut report = rows::Report::default();
@@ -51,7 +61,7 @@ pub fn run(settings: &Settings, progress: &ProgressBar) -> Result<Report> {
             Figures::Judged(figures)
         }
     };
-    progress.finish_and_clear();
+    progress.end();
     let chat_template = match prompts.is_chat() {
         true => Some(texts.templates.choose(false)?.name().to_string()),
         false => None,
@@ -60,6 +70,7 @@ pub fn run(settings: &Settings, progress: &ProgressBar) -> Result<Report> {
         settings,
         chat_template,
         rows: report,
+        notices,
         figures,
         seconds: begun.elapsed().as_secs_f64(),
         out,
@@ -87,11 +98,12 @@ fn load(settings: &Settings) -> Result<Decoder> {
         trained: false,
         device: Device::Cpu,
     };
-    let mut decoder = Decoder::load(&settings.model, &load)?;
+    let mut decoder = sound::load(&settings.model, &load)?;
+    let needs = "an evaluation";
+    language_model(&decoder, &settings.model, needs)?;
     if let Some(folder) = &settings.adapter_dir {
+        language_adapter(folder, needs)?;
         decoder.load_adapter(TRAINED, folder, Strictness::Strict)?;
     }
-    // a reward model has none
-    decoder.head()?;
     Ok(decoder)
 }

@@ -16,6 +16,7 @@ mod patterns;
 mod references;
 mod rows;
 mod runs;
+mod said;
 mod trl;
 mod trl_settings;
 mod trl_since;

@@ -2,6 +2,7 @@
 //! stopped.
 
 use super::super::super::error::Result;
+use super::super::super::progress::Progress;
 use super::super::super::report::peak_memory_mib;
 use super::super::super::world::any;
 use super::super::super::world::counted::{Counted, Shared, Spent};
@@ -24,10 +25,9 @@ use super::prompts::{Prompts, prepare};
 use super::rewards::Rewards;
 use super::rewards::model::RewardModel;
 use super::rollout::Sampler;
-use super::summary::{Summary, quarters};
+use super::summary::{Summary, quarters, unjudged};
 use candle_align::decoder::{Decoder, Load};
 use candle_core::Device;
-use indicatif::ProgressBar;
 use serde::Deserialize;
 use std::time::Instant;
 
@@ -68,7 +68,7 @@ pub fn run(
     world: &Counted,
     settings: &Settings,
     resume: bool,
-    progress: &ProgressBar,
+    progress: &dyn Progress,
     stop: &dyn Fn(usize) -> bool,
 ) -> Result<Outcome> {
     let begun = Instant::now();
@@ -97,11 +97,12 @@ pub fn run(
         ..
     } = &start;
     let (online, fit) = (&settings.online, &settings.fit);
-    start.tell(
+    let mut notices = start.tell(
         progress,
         &prompts.report,
         prompts.held_out_report.as_ref(),
         prompts.shared_prompts,
+        &decoder,
     );
 
     let sampler = Sampler::new(settings, &prompts.voice, &prompts.folder);
@@ -167,15 +168,14 @@ pub fn run(
             }
             log.line(&Line::Answers(&answered))
         };
-    progress.set_length(last as u64);
-    progress.set_position(first as u64);
+    progress.begin("step", first, last);
     if from.is_none() {
         measure(0, &mut log, &mut samples, &decoder)?;
     }
-    progress.reset_eta();
+    progress.begin("step", first, last);
     let (mut tokens, mut all_times) = (0, Times::default());
     let mut spent = Spent::default();
-    let mut stopping = false;
+    let (mut stopping, mut judged_none) = (false, false);
     let skipped = first.div_ceil(settings.steps_per_round());
     let mut asked_before: usize = rounds
         .from(0)
@@ -189,7 +189,7 @@ pub fn run(
         }
         let asked: Vec<usize> = round.micro_batches.concat();
         let mut times = Times::default();
-        progress.set_message("drawing answers");
+        progress.show("drawing answers");
         world.take();
         let mut ready: Ready =
             learner.round(&decoder, &asked, round.step, asked_before, &mut times)?;
@@ -201,6 +201,13 @@ pub fn run(
             let names = rewards.names();
             samples.line(&Said::of(done + 1, prompt, answer, names, scored, part))?;
             tokens += answer.ids.len();
+        }
+        if ready.drawn.reward.is_none() && !judged_none {
+            judged_none = true;
+            progress.say(&format!(
+                "step {}: no reward judged an answer, so there is nothing to learn from",
+                done + 1
+            ));
         }
         let before = done;
         for _ in 0..settings.steps_per_round().min(last - done) {
@@ -216,8 +223,8 @@ pub fn run(
                 .drawn
                 .reward
                 .map_or("–".to_string(), |r| format!("{r:.3}"));
-            progress.set_message(format!("reward {reward}, loss {:.4}", logged.loss));
-            progress.inc(1);
+            progress.show(&format!("reward {reward}, loss {:.4}", logged.loss));
+            progress.advance(1);
             if done % every == 0 || done == last {
                 measure(done, &mut log, &mut samples, &decoder)?;
             }
@@ -235,7 +242,7 @@ pub fn run(
             start.save(done, (&prompts.fingerprint, &origin), moved, &decoder)?;
         }
         if stopping && done < last {
-            progress.finish_and_clear();
+            progress.end();
             return Ok(Outcome::Stopped {
                 step: done,
                 of: last,
@@ -243,9 +250,12 @@ pub fn run(
             });
         }
     }
-    progress.finish_and_clear();
+    progress.end();
 
     let seen = log.seen()?;
+    if let Some(notice) = unjudged(&seen) {
+        notices.add(progress, notice);
+    }
     start.finish(&seen, None, &learner.update, &decoder)?;
     let mut held_out = Vec::new();
     if results.is_some() {
@@ -265,9 +275,11 @@ pub fn run(
         model: settings.model.clone(),
         data: settings.data.clone(),
         rows: prompts.report.clone(),
+        held_out_report: prompts.held_out_report.clone(),
         train_prompts: prompts.train.len(),
         held_out_prompts: prompts.held_out.len(),
         shared_prompts: prompts.shared_prompts,
+        notices,
         trained_parameters: vars.map(|(_, var)| var.elem_count()).sum(),
         model_parameters: parameters(&decoder),
         resumed_at: first,

@@ -4,7 +4,7 @@ use super::super::super::world::counted::Shared;
 use super::super::log::Seen;
 use super::super::rows::Report;
 use super::super::settings::Learned;
-use super::super::summary::ending;
+use super::super::summary::{Notices, data, ending};
 use super::evaluate::Answered;
 use super::files::Times;
 use serde::Serialize;
@@ -18,9 +18,13 @@ pub struct Summary {
     pub model: PathBuf,
     pub data: PathBuf,
     pub rows: Report,
+    /// Of the file of held-out rows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_out_report: Option<Report>,
     pub train_prompts: usize,
     pub held_out_prompts: usize,
     pub shared_prompts: usize,
+    pub notices: Notices,
     pub trained_parameters: usize,
     pub model_parameters: usize,
     /// The step from which this program went on; 0: the start.
@@ -60,11 +64,32 @@ pub fn quarters(seen: &[Seen]) -> Option<[f64; 2]> {
     (!drawn.is_empty()).then(both)
 }
 
+/// A sentence about steps of whose answers no reward judged one.
+pub fn unjudged(seen: &[Seen]) -> Option<String> {
+    let of = |split: &str| {
+        let own = seen.iter().filter(|seen| seen.split == split);
+        let none = own.clone().filter(|seen| seen.reward.is_none());
+        (none.count(), own.count())
+    };
+    match (of("train"), of("held_out")) {
+        ((0, _), (0, _)) => None,
+        ((0, _), (none, all)) => Some(format!(
+            "no reward judged an answer in {none} of {all} evaluations"
+        )),
+        ((none, all), _) if none == all => Some(format!(
+            "no reward judged an answer in any of the {all} steps: nothing was learned"
+        )),
+        ((none, all), _) => Some(format!(
+            "no reward judged an answer in {none} of {all} steps, from which nothing was learned"
+        )),
+    }
+}
+
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} on {}", self.objective, self.data.display())?;
         writeln!(f, "  model     {}", self.model.display())?;
-        writeln!(f, "  rows      {}", self.rows)?;
+        data(f, &self.rows, self.held_out_report.as_ref())?;
         writeln!(
             f,
             "  split     {} prompts to train on, {} held out",
@@ -118,6 +143,7 @@ impl fmt::Display for Summary {
         if let Some(shared) = &self.shared {
             shared.line(f, steps)?;
         }
+        self.notices.fmt(f)?;
         ending(
             f,
             self.seconds,

@@ -16,7 +16,7 @@ use super::super::objective::texts::Texts;
 use super::super::rows::edits::edit_tokens;
 use super::super::rows::items::Writer;
 use super::super::rows::words::Style;
-use super::super::rows::{self, Folder, Report, Turns};
+use super::super::rows::{self, Covers, Folder, Report, Turns};
 use super::super::settings::{Learned, Settings};
 use super::super::split::Row;
 use super::trl::unpaired;
@@ -147,6 +147,9 @@ pub fn prepare(
         }
     }?;
     prepared.report.reads_the_clock = reads_the_clock;
+    if matches!(settings.objective, Learned::Sft | Learned::Gkd) {
+        prepared.report.covers = Some(Covers::BestAnswer);
+    }
     Ok(prepared)
 }
 

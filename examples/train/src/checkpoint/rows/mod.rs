@@ -48,7 +48,7 @@ pub mod words;
 pub use lists::{scored, triples};
 pub use pairs::{dpo, reward};
 pub use prompts::Prompts;
-pub use report::Report;
+pub use report::{Covers, Report};
 pub use sft::sft;
 pub use source::Source;
 pub use unpaired::unpaired;

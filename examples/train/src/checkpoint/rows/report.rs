@@ -35,9 +35,53 @@ pub struct Report {
     pub reads_the_clock: bool,
     /// Ignored fields, and in how many objects each was.
     pub ignored_fields: BTreeMap<String, usize>,
+    /// What the loss of `sft` covers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub covers: Option<Covers>,
     /// Of rows that became prompts with rated answers: what was left out, by reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub items: Option<Tally>,
+}
+
+/// The tokens of a row for supervised training that the loss covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Covers {
+    AllTurns,
+    MarkedTurns,
+    LastTurn,
+    Completion,
+    MarkedOfCompletion,
+    PromptAndCompletion,
+    Text,
+    /// The rows are ids.
+    AsGiven,
+    BestAnswer,
+}
+
+/// As the end of "the loss covers …".
+impl fmt::Display for Covers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AllTurns => {
+                "all turns of a conversation, those of system and user included (`turns` = all)"
+            }
+            Self::MarkedTurns => {
+                "the assistant's turns, as the chat template marks them (`turns` = marked)"
+            }
+            Self::LastTurn => "the last turn, the assistant's (`turns` = last)",
+            Self::Completion => "the completion",
+            Self::MarkedOfCompletion => {
+                "the assistant's turns in the completion, as the chat template marks them (`turns` = marked)"
+            }
+            Self::PromptAndCompletion => "prompt and completion (`completion_only` = false)",
+            Self::Text => "all of the text",
+            Self::AsGiven => {
+                "the tokens that each row's `labels` or `completion_mask` names, all if it has neither"
+            }
+            Self::BestAnswer => "the best answer",
+        })
+    }
 }
 
 impl fmt::Display for Report {

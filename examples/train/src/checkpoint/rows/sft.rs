@@ -3,7 +3,7 @@
 use super::super::super::error::{Error, Result};
 use super::encode::{Encoder, common, ended, join, within_vocabulary};
 use super::record::{Form, Part, Record};
-use super::{Folder, Prepared, Report, Settings, SftRow, Source, Turns};
+use super::{Covers, Folder, Prepared, Report, Settings, SftRow, Source, Turns};
 
 /// Rows to ids as TRL's `SFTTrainer` does it, without packing.
 pub fn sft(source: Source, folder: &Folder, settings: &Settings) -> Result<Prepared<SftRow>> {
@@ -16,6 +16,7 @@ pub fn sft(source: Source, folder: &Folder, settings: &Settings) -> Result<Prepa
             return Err(other_kind(form, expected));
         }
         check(form, settings)?;
+        report.covers = Some(covers(form, settings));
         let mut row = encode(&record, form, folder, settings, report)?;
         row.line = record.line;
         within_vocabulary(&row.ids, folder, settings.vocabulary)?;
@@ -49,6 +50,26 @@ fn form(record: &Record, settings: &Settings) -> Result<Kind, String> {
             "has none of the fields of a supervised row: `prompt` and `completion`, `messages`, \
              `{text_field}`, or `input_ids`"
         ))
+    }
+}
+
+/// What the loss covers of such rows.
+fn covers((form, chat): Kind, settings: &Settings) -> Covers {
+    let marked = settings.turns == Turns::Marked;
+    match form {
+        Form::Completion if settings.completion_only == Some(false) => match marked && chat {
+            true => Covers::MarkedTurns,
+            false => Covers::PromptAndCompletion,
+        },
+        Form::Completion if marked && chat => Covers::MarkedOfCompletion,
+        Form::Completion => Covers::Completion,
+        Form::Messages => match settings.turns {
+            Turns::All => Covers::AllTurns,
+            Turns::Marked => Covers::MarkedTurns,
+            Turns::Last => Covers::LastTurn,
+        },
+        Form::Ids => Covers::AsGiven,
+        _ => Covers::Text,
     }
 }
 

@@ -146,12 +146,12 @@ pub fn schedule(
     peak: f64,
 ) -> Result<Schedule> {
     if !warmup.is_finite() || warmup < 0.0 {
-        let problem = format!("`warmup_steps` must be finite and >= 0, got {warmup}");
+        let problem = format!("`fit.warmup_steps` must be finite and >= 0, got {warmup}");
         return Err(Error::Usage(problem));
     }
     if kind == Kind::Constant && warmup > 0.0 {
         return Err(Error::Usage(format!(
-            "`constant` has no warm-up, got `warmup_steps` {warmup}; use `constant_with_warmup`"
+            "`constant` has no warm-up, got `fit.warmup_steps` {warmup}; use `constant_with_warmup`"
         )));
     }
     let warmup = match warmup >= 1.0 {

@@ -264,6 +264,17 @@ impl Settings {
                 return usage(format!("`{name}` must be finite and >= 0, got {weight}"));
             }
         }
+        for (name, cost) in [
+            ("insert", self.second_thoughts.insert),
+            ("delete", self.second_thoughts.delete),
+            ("replace", self.second_thoughts.replace),
+        ] {
+            if !(cost.is_finite() && cost > 0.0) {
+                return usage(format!(
+                    "`second_thoughts.{name}` must be finite and > 0, got {cost}"
+                ));
+            }
+        }
         for (name, reward) in [
             ("good_reward", self.c_rlft.good_reward),
             ("bad_reward", self.c_rlft.bad_reward),

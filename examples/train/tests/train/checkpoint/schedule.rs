@@ -31,11 +31,11 @@ fn schedules_are_those_of_transformers() {
     };
     assert_eq!(
         message(Kind::Constant, 2.0),
-        "`constant` has no warm-up, got `warmup_steps` 2; use `constant_with_warmup`"
+        "`constant` has no warm-up, got `fit.warmup_steps` 2; use `constant_with_warmup`"
     );
     assert_eq!(
         message(Kind::Linear, -0.5),
-        "`warmup_steps` must be finite and >= 0, got -0.5"
+        "`fit.warmup_steps` must be finite and >= 0, got -0.5"
     );
     // a run may end before its warm-up does
     assert_eq!(of(Kind::Linear, 4.0, 3), [0.0, 0.25, 0.5]);

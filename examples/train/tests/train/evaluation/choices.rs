@@ -247,6 +247,16 @@ fn an_adapter_is_evaluated_with_its_model() {
     };
     let merged = adapted.merge_adapter("default").unwrap();
     compare(&case, &merged, &prompt, "Answer:", " ");
+
+    // a base of another name is said in the report
+    let notice = || case.run().unwrap().to_string().contains("  notice    ");
+    assert!(!notice());
+    let path = dir.path().join("adapter_config.json");
+    let config = fs::read_to_string(&path).unwrap();
+    let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    config["base_model_name_or_path"] = "org/Other-1B".into();
+    fs::write(&path, config.to_string()).unwrap();
+    assert!(notice());
 }
 
 /// A model of 40 words with the tokenizer of a golden folder.

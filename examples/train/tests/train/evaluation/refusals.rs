@@ -166,7 +166,9 @@ fn a_reward_model_gives_no_likelihood() {
     tensors.insert("score.weight".to_string(), score);
     candle_core::safetensors::save(&tensors, &weights).unwrap();
     let case = Case::on(folder, "multiple_choice", QUESTION, &[]);
-    case.refused("is a classifier, which has no output layer over the vocabulary");
+    case.refused(
+        "is a reward model, with the head `score.weight`, and an evaluation needs a language model",
+    );
 }
 
 fn asked(arguments: &[&str]) -> Result<Asked, String> {

@@ -4,10 +4,12 @@
 //! tokenizer and chat template are those of a real one in small.
 
 mod accumulation;
+mod covers;
 mod held_out;
 mod lists_since;
 mod losses;
 mod refusals;
+mod refused_settings;
 mod rows;
 mod runs;
 mod since;

@@ -19,7 +19,7 @@ use train::world::single::Single;
 const LORA: &str = r#"adapter={"r": 2, "lora_alpha": 4}"#;
 
 /// Every objective with each of its losses.
-fn all() -> Vec<(String, Vec<&'static str>)> {
+pub(super) fn all() -> Vec<(String, Vec<&'static str>)> {
     let mut all = Vec::new();
     let all_rows = Learned::value_variants().iter();
     for objective in all_rows.filter(|objective| !objective.is_online()) {
@@ -62,7 +62,7 @@ fn all() -> Vec<(String, Vec<&'static str>)> {
 }
 
 /// The rows that an objective can learn from.
-fn rows(objective: &str) -> &'static str {
+pub(super) fn rows(objective: &str) -> &'static str {
     match objective {
         "self_debug" | "c_rlft" => SOLUTIONS,
         _ => LISTS,

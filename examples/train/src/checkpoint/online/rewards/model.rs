@@ -5,6 +5,7 @@ use super::super::super::super::error::{Error, Result};
 use super::super::super::context::Context;
 use super::super::super::load::pads;
 use super::super::super::order::parts;
+use super::super::super::sound::{self, SCORE};
 use super::super::prompts::{Prompt, Voice};
 use super::super::rollout::Answer;
 use crate::files;
@@ -26,7 +27,6 @@ pub struct RewardModel {
 
 /// The file that makes a folder one of an adapter.
 const ADAPTER: &str = "adapter_config.json";
-const SCORE: &str = "score.weight";
 const NAME: &str = "reward";
 
 /// A reward model, ready to score.
@@ -63,7 +63,7 @@ impl RewardModel {
                         "has no reward head: train it with --objective reward, task_type SEQ_CLS";
                     return Err(Error::file(folder, problem));
                 }
-                let model = Decoder::load(base, &load)?;
+                let model = sound::load(base, &load)?;
                 // the adapter's own head takes its place
                 let mut model = model.into_classifier(1, &mut StdRng::seed_from_u64(0))?;
                 let loaded = model.load_adapter(NAME, folder, Strictness::Strict);
@@ -81,7 +81,7 @@ impl RewardModel {
                 model
             }
             false => {
-                let model = Decoder::load(folder, &load)?;
+                let model = sound::load(folder, &load)?;
                 if !model.state_dict().contains_key(SCORE) {
                     let problem = "has no reward head: train it with --objective reward";
                     return Err(Error::file(folder, problem));
