@@ -249,12 +249,10 @@ fn a_run_without_a_checkpoint_begins_again_only_where_it_is_told_to() {
     same(&dir.path().join("whole"), &out, "begun again");
     // one that failed in its first step has nothing to lose
     let out = dir.path().join("failed");
-    let wrong = of(&out).with("dpo.beta=-1").unwrap();
-    let error = quiet(&wrong, false, 0).unwrap_err().to_string();
-    assert!(
-        error.contains("beta") && out.join("config.json").exists(),
-        "{error}"
-    );
+    quiet(&of(&out), false, 1).unwrap();
+    fs::remove_dir_all(out.join("checkpoints")).unwrap();
+    fs::write(out.join("metrics.jsonl"), "").unwrap();
+    assert!(out.join("config.json").exists());
     whole(&of(&out));
     same(&dir.path().join("whole"), &out, "corrected");
 }
@@ -478,7 +476,8 @@ fn results_have_the_permissions_of_ordinary_files() {
         settings.online.max_completion_length = 4;
     };
     let plain = |_: &mut Settings| {};
-    let cases: [(&str, Settings, &dyn Fn(&mut Settings)); 5] = [
+    type Change<'a> = &'a dyn Fn(&mut Settings);
+    let cases: [(&str, Settings, Change); 5] = [
         (
             "sft",
             tiny(Learned::Sft, None, &dir.path().join("sft")),

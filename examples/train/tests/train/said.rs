@@ -467,9 +467,15 @@ fn the_name_of_a_class_beside_a_known_kind_of_model_is_not_read() {
 
 #[test]
 fn schedules_are_listed_where_another_is_refused() {
-    let error = Settings::default().with("fit.lr_scheduler_type=polynomial");
+    let error = Settings::default().with("fit.lr_scheduler_type=greedy");
     let error = error.unwrap_err().to_string();
-    for kind in ["linear", "cosine", "constant", "constant_with_warmup"] {
+    for kind in [
+        "linear",
+        "cosine",
+        "constant",
+        "polynomial",
+        "warmup_stable_decay",
+    ] {
         assert!(error.contains(&format!("`{kind}`")), "{error}");
     }
 }

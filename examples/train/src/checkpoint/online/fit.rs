@@ -19,7 +19,6 @@ use super::ppo::loss as ppo_loss;
 use super::prompts::Prompt;
 use super::rewards::{Rewards, Scored};
 use super::rollout::{Answer, Purpose, Sampler};
-use super::sampler_weights::known;
 use super::settings::Online;
 use super::shared::{Found, of_tokens};
 use candle_align::decoder::{Decoder, Mode};
@@ -148,7 +147,6 @@ impl Learner<'_> {
         times.scoring += begun.elapsed().as_secs_f64();
         let replaced = self.redraw(decoder, &mut answers, &mut scored, round, times)?;
         let begun = Instant::now();
-        known(online, &answers)?;
         let forking = self.forking(decoder, &answers)?;
         let reference = match online.has_reference(settings.objective) {
             // as each step asks for them

@@ -57,6 +57,10 @@ impl Given {
                     line.completions.len()
                 )));
             }
+            if line.log_probs.is_none() && settings.online.importance_sampling_mode.is_some() {
+                let problem = "has no `log_probs` beside its `completions`, which `online.importance_sampling_mode` needs";
+                return Err(failed(problem.to_string()));
+            }
             if let Some(rows) = line.log_probs.as_ref().filter(|r| r.len() != generations) {
                 return Err(failed(format!(
                     "has {} lists of `log_probs` of {generations} `completions`",

@@ -4,9 +4,6 @@
 //! agree where these change nothing. Answers of `completions_file` may come from another program or an older model, with
 //! their `log_probs`.
 
-use super::super::super::error::{Error, Result};
-use super::rollout::Answer;
-use super::settings::Online;
 use candle_align::online::ratio::RatioLevel;
 use candle_align::online::rollout_correction::{Beyond, RolloutWeightConfig};
 use serde::{Deserialize, Serialize};
@@ -39,18 +36,5 @@ impl Correction {
                 Self::TokenMask | Self::SequenceMask => Beyond::Drop,
             },
         }
-    }
-}
-
-/// An error if weights need what an answer was drawn from, and a file of answers does not say it.
-pub fn known(online: &Online, answers: &[Answer]) -> Result<()> {
-    let known = answers.iter().all(|answer| answer.sampler.is_some());
-    match known || online.importance_sampling_mode.is_none() {
-        true => Ok(()),
-        false => Err(Error::Usage(
-            "`online.importance_sampling_mode` needs `log_probs` beside the `completions` of each line of \
-             `online.completions_file`"
-                .to_string(),
-        )),
     }
 }

@@ -338,7 +338,7 @@ fn factors_out_of_range_are_refused() {
         (
             "none",
             None,
-            "`online.importance_sampling_mode` needs `log_probs` beside",
+            "none.jsonl:1: has no `log_probs` beside its `completions`, which",
         ),
         (
             "few",
