@@ -51,13 +51,24 @@ impl Decoder {
     /// [`Error::Argument`] for a token outside of the vocabulary.
     #[doc(alias = "pad_token_id")]
     pub fn set_pad_token(&mut self, id: u32) -> Result<()> {
-        let vocabulary = self.config.vocab_size;
-        if id as usize >= vocabulary {
-            let text = format!("is {id}, and the vocabulary has {vocabulary} tokens");
-            return Err(Error::argument("Decoder::set_pad_token", "id", text));
-        }
+        self.check_pad("Decoder::set_pad_token", "id", id)?;
         self.padding = Some(id);
         Ok(())
+    }
+
+    /// An error for a padding token that the vocabulary does not have.
+    pub(super) fn check_pad(
+        &self,
+        function: &'static str,
+        argument: &'static str,
+        id: u32,
+    ) -> Result<()> {
+        let vocabulary = self.config.vocab_size;
+        if (id as usize) < vocabulary {
+            return Ok(());
+        }
+        let text = format!("is {id}, and the vocabulary has {vocabulary} tokens");
+        Err(Error::argument(function, argument, text))
     }
 
     /// The scores `[rows, labels]` of whole rows, from their last hidden states `[tokens, hidden]`.

@@ -127,11 +127,7 @@ impl Decoder {
             json.insert("tie_word_embeddings".to_string(), false.into());
         }
         if let Some(pad) = save.pad_token_id {
-            let vocabulary = self.config.vocab_size;
-            if pad as usize >= vocabulary {
-                let text = format!("is {pad}, and the vocabulary has {vocabulary} tokens");
-                return Err(Error::argument(FUNCTION, "save.pad_token_id", text));
-            }
+            self.check_pad(FUNCTION, "save.pad_token_id", pad)?;
         }
         let set = self
             .padding

@@ -168,8 +168,10 @@ mod tests {
         for (rows, outputs, inputs) in [(0, 4, 6), (2, 0, 6), (0, 0, 6), (2, 4, 0)] {
             let [x, weight] = [&[rows, inputs], &[outputs, inputs]]
                 .map(|shape| Tensor::zeros(shape, DType::F32, &candle_core::Device::Cpu).unwrap());
-            let found = of(&x, &weight).map(|y| y.dims().to_vec());
-            assert_eq!(found.unwrap_or(vec![rows, outputs]), [rows, outputs]);
+            // a result or candle's own error, and no panic
+            if let Ok(found) = of(&x, &weight) {
+                assert_eq!(found.dims(), [rows, outputs]);
+            }
         }
         assert!(of(&x, &numbers(&[4, 5], 1.0, DType::F32)).is_err());
         assert!(of(&x, &numbers(&[4, 12], 1.0, DType::F32)).is_err());

@@ -156,6 +156,10 @@ fn a_saved_classifier_names_its_scores() {
         // what the caller names for scores is written, unless the save names another
         let mut named = model.clone();
         named.set_pad_token(7).unwrap();
+        assert_eq!(
+            named.set_pad_token(40).unwrap_err().to_string(),
+            "Decoder::set_pad_token: `id` is 40, and the vocabulary has 40 tokens"
+        );
         named.save(at.join("named"), &save).unwrap();
         let found = config(&at.join("named"));
         assert_eq!(found["pad_token_id"], json!(pad.unwrap_or(7)));

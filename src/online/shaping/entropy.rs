@@ -35,8 +35,8 @@ use serde::{Deserialize, Serialize};
 /// * The quantile is of what is passed: the window's entropies. Cut the mask into micro-batches, not the quantile.
 /// * On the policy's term alone, the tokens left out still feel a KL and still count in the divisor.
 /// # Departures
-/// TRL computes τ in f32 whatever the type of the entropies, and here only f64 ones have τ in f64. Its GMPO takes the tokens out of the geometric mean: give
-/// those log-probabilities this mask.
+/// TRL computes τ in f32 whatever the type of the entropies, and here only f64 ones have τ in f64. Its GMPO takes the
+/// tokens out of the geometric mean: give those log-probabilities this mask.
 /// # Examples
 /// ```
 /// use candle_align::online::shaping::high_entropy_mask;

@@ -65,7 +65,8 @@ pub struct Start {
     _copy: Option<TempDir>,
 }
 
-/// Opens the folder of results for this run alone. With `resume`, finds the last checkpoint in it. Rank 0 does, and tells the others.
+/// Opens the folder of results for this run alone. With `resume`, finds the last checkpoint in it. Rank 0 does, and tells
+/// the others.
 pub fn open(
     settings: &Settings,
     resume: bool,

@@ -10,8 +10,8 @@ use super::super::objective::{Reference, Text};
 use super::super::settings::Settings;
 use super::loss::{Round, rows_of};
 use super::prompts::Prompt;
+use super::rollout::of_answers;
 use candle_align::decoder::{Decoder, Mode};
-use candle_core::DType;
 
 /// Asks for the answers of these passes that no earlier step has asked for.
 pub fn look_back(
@@ -31,16 +31,13 @@ pub fn look_back(
         if rows.iter().all(|row| !known[*row].is_empty()) {
             continue;
         }
-        let texts_of: Vec<&Text> = texts.iter().collect();
-        let of = |model: &Decoder, mode: Mode| log_probs(model, &texts_of, mode);
-        let found = reference
-            .compute(&quiet, &of)?
-            .values()
-            .to_dtype(DType::F64)?;
-        for ((row, text), values) in rows.iter().zip(&texts).zip(found.to_vec2::<f64>()?) {
-            let answer = round.answers[*row].ids.len();
-            let first = text.ids.len() - answer - 1;
-            known[*row] = values[first..first + answer].to_vec();
+        let texts: Vec<&Text> = texts.iter().collect();
+        let of = |model: &Decoder, mode: Mode| log_probs(model, &texts, mode);
+        let found = reference.compute(&quiet, &of)?;
+        let lengths = rows.iter().map(|row| round.answers[*row].ids.len());
+        let found = of_answers(found.values(), &texts, lengths)?;
+        for (row, numbers) in rows.iter().zip(found) {
+            known[*row] = numbers;
         }
     }
     Ok(())

@@ -199,14 +199,25 @@ pub fn of_tokens(
     let mut all = Vec::with_capacity(answers.len());
     for part in parts(&rows, max_tokens, |row| texts[row].ids.len()) {
         let of: Vec<&Text> = part.iter().map(|row| &texts[*row]).collect();
-        let found = compute(&of)?.to_dtype(DType::F64)?.to_vec2::<f64>()?;
-        for (row, values) in part.iter().zip(found) {
-            let answer = answers[*row].ids.len();
-            let first = texts[*row].ids.len() - answer - 1;
-            all.push(values[first..first + answer].to_vec());
-        }
+        let lengths = part.iter().map(|row| answers[*row].ids.len());
+        all.extend(of_answers(&compute(&of)?, &of, lengths)?);
     }
     Ok(all)
+}
+
+/// Numbers of the tokens of texts `[texts, time − 1]`, of which those of the answers, at the ends, are left. `lengths` are
+/// the tokens of the answers.
+pub fn of_answers(
+    numbers: &Tensor,
+    texts: &[&Text],
+    lengths: impl Iterator<Item = usize>,
+) -> Result<Vec<Vec<f64>>> {
+    let rows = numbers.to_dtype(DType::F64)?.to_vec2::<f64>()?;
+    let of = |((numbers, text), length): ((Vec<f64>, &&Text), usize)| {
+        let first = text.ids.len() - length - 1;
+        numbers[first..first + length].to_vec()
+    };
+    Ok(rows.into_iter().zip(texts).zip(lengths).map(of).collect())
 }
 
 /// Numbers of each answer's tokens as `[answers, time]`, with zeros behind shorter ones.
